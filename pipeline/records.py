@@ -1,0 +1,129 @@
+"""The values that travel between the rooms.  No I/O here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import mmh3
+
+MAX_ITEM_ID = 2**64 - 1
+MAX_PARTNER_ID = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why an item has no feature.  `retriable` is the default; the fetcher may know better."""
+
+    name: str
+    retriable: bool
+    meaning: str
+
+
+# The closed list of failure reasons; a new one is added here and nowhere else.
+REASONS: dict[str, Reason] = {
+    reason.name: reason
+    for reason in (
+        Reason("bad_url", False, "the URL cannot be understood"),
+        Reason("blocked", False, "the URL leads to an address, port or scheme that is not allowed"),
+        Reason("dns", True, "the host's name could not be resolved"),
+        Reason("connect", True, "no connection to the host"),
+        Reason("tls", True, "the host's certificate or handshake was refused"),
+        Reason("timeout", True, "the transfer did not end before its deadline"),
+        Reason("too_slow", True, "the transfer fell under the lowest allowed speed"),
+        Reason("redirect", False, "too many redirects, a loop, or one to a place that is not allowed"),
+        Reason("http_4xx", False, "the host answered 4xx; the detail holds the status"),
+        Reason("http_429", True, "the host asked for fewer requests"),
+        Reason("http_5xx", True, "the host answered 5xx; the detail holds the status"),
+        Reason("too_large", False, "the body is longer than the cap"),
+        Reason("empty", True, "the body has no bytes"),
+        Reason("truncated", True, "the body ended before its announced length, or the image before its end"),
+        Reason("protocol", True, "the answer is not HTTP as it should be"),
+        Reason("not_image", False, "the bytes are no image format that is known"),
+        Reason("decode", False, "the bytes look like an image but cannot be decoded"),
+        Reason("too_many_pixels", False, "the image declares more pixels than the cap"),
+        Reason("not_finite", False, "the feature holds NaN or infinity"),
+        Reason("poison", False, "computing this item alone killed the worker"),
+        Reason("bad_ref", False, "the image ref names neither a URL nor bytes"),
+        Reason("held", False, "the item's batch is held for an operator"),
+        Reason("id_collision", False, "two external ids share one item id"),
+        Reason("host_busy", True, "the host's queue did not drain before the batch's deadline"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A typed reason why an item has no feature; a value, never an exception.
+
+    detail is canonical: no times, addresses or operating-system texts, so that reruns write the same bytes.
+    """
+
+    reason: str
+    detail: str = ""
+    retriable: bool = False
+    url: str = ""
+
+    @staticmethod
+    def of(reason: str, detail: str = "", url: str = "", retriable: bool | None = None) -> Failure:
+        """A failure with the reason's own retriability unless the caller knows better."""
+        known = REASONS[reason]
+        return Failure(reason, detail, known.retriable if retriable is None else retriable, url)
+
+
+class ImageRef(NamedTuple):
+    """An item and where its image is: a URL, or the bytes themselves.
+
+    item_id: unsigned 64 bits.  external_id: as the shop wrote it, or "" when the source gives item ids.
+    ordinal: the row's place in its shipment (0, 1, ...), which decides between duplicates.
+    """
+
+    partner_id: int
+    item_id: int
+    external_id: str
+    url: str
+    content: bytes
+    ordinal: int
+
+
+def normalise_external_id(external_id: str) -> str:
+    """Lower-case, then percent-decode until nothing changes; `+` stays, a bad `%` stays."""
+    text = external_id.lower()
+    while "%" in text:
+        decoded = unquote(text)
+        if decoded == text:
+            break
+        text = decoded
+    return text
+
+
+def item_id_of(external_id: str) -> int:
+    """The item id of an external id: MurmurHash3 x64 128, seed 42, halves XORed; unsigned 64 bits."""
+    low, high = mmh3.hash64(normalise_external_id(external_id).encode("utf-8", "surrogatepass"), seed=42, signed=False)
+    return low ^ high
+
+
+def item_id_of_url(url: str) -> int:
+    """The item id in a list without ids: the same hash over the URL's bytes as they are."""
+    low, high = mmh3.hash64(url.encode("utf-8", "surrogatepass"), seed=42, signed=False)
+    return low ^ high
+
+
+def signed(item_id: int) -> int:
+    """The same 64 bits as Parquet carries them: two's complement."""
+    return item_id - 2**64 if item_id >= 2**63 else item_id
+
+
+def unsigned(item_id: int) -> int:
+    """The same 64 bits as text and people read them."""
+    return item_id + 2**64 if item_id < 0 else item_id
+
+
+_QUERY = re.compile(r"\?[^#]*")
+
+
+def redact_query(url: str) -> str:
+    """The URL with its query replaced: a signed URL's query is a secret."""
+    return _QUERY.sub("?redacted", url)

@@ -1,0 +1,209 @@
+"""Every setting, its default and what it means; the configuration files hold the same words with comments.
+
+Paths are relative to the folder of the file that names them.  Each setting is also an environment variable:
+`HATHI_` and the path with double underscores, e.g. `HATHI_FETCH__CONNECTIONS_PER_HOST=8`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class Section(BaseModel):
+    """A table of the configuration: unknown keys are errors, values never change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Columns(Section):
+    """Names of the columns of ref tables; the first one that a file has is taken."""
+
+    url: list[str] = ["url", "image_url", "imageUrl", "image"]
+    partner_id: list[str] = ["partner_id", "partner", "partnerId"]
+    item_id: list[str] = ["item_id", "itemId"]
+    external_id: list[str] = ["external_id", "externalId", "sku", "id"]
+    content: list[str] = ["content", "image_bytes"]
+
+
+class Source(Section):
+    """Where a lake's image refs are."""
+
+    path: str
+    """Folder, file or glob, relative to the lake."""
+    convention: Literal["each_file", "success"] = "each_file"
+    """each_file: every file is a snapshot; success: a folder is one once it holds _SUCCESS."""
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "orc", "text", "protobuf"] = "auto"
+    partner_id: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    """The partner of refs whose file names none."""
+    columns: Columns = Columns()
+    settle_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """each_file: leave a file alone that changed within this many seconds, by the store's clock."""
+
+
+class Lake(Section):
+    """One Hadoop side: a store, source roots, and a place for targets."""
+
+    url: str
+    """`hdfs://host:port`, or a folder."""
+    sources: list[Source] = []
+
+
+class Preprocess(Section):
+    """Image bytes -> network input, in the terms of Caffe's `caffe.io.Transformer`."""
+
+    resize: Literal["direct", "crop"] = "direct"
+    """direct: straight to the net's input size; crop: the short side to resize_to, then the centre."""
+    resize_to: Annotated[int, Field(ge=1, le=4096)] = 256
+    channel_order: Literal["bgr", "rgb"] = "bgr"
+    raw_scale: float = 255.0
+    """Pixels run from 0 to raw_scale before the mean is taken off (Caffe's nets: 255)."""
+    mean: list[float] | str = [104.0, 117.0, 123.0]
+    """One value a channel in channel_order, or a .binaryproto or .npy file."""
+    std: list[float] = [1.0, 1.0, 1.0]
+    """Divides after the mean, one value a channel (ONNX backbones)."""
+    input_scale: float = 1.0
+    """Multiplies last, as Transformer.set_input_scale."""
+    reduced_decode: bool = True
+    """Let the JPEG decoder leave out detail that the resize would drop (1/2, 1/4, 1/8)."""
+    max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    """An image that declares more is refused before its pixels are allocated."""
+
+
+class FeatureSet(Section):
+    """What is computed, and where it is delivered."""
+
+    net: str
+    """A deploy .prototxt, or an .onnx model."""
+    weights: str | None = None
+    """A .caffemodel; none for ONNX."""
+    blob: str
+    """The blob (or ONNX output) that is the feature."""
+    preprocess: Preprocess = Preprocess()
+    normalise: Literal["l2", "none"] = "l2"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    engine: Literal["auto", "openvino", "onnxruntime", "torch", "pycaffe"] = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Images in one forward pass; the last pass is padded, so a row's bits do not depend on its neighbours."""
+    root: str
+    """Where features are delivered, relative to the lake."""
+    lakes: list[str] | None = None
+    """Lakes whose refs this set takes; all of them when absent."""
+    formats: Annotated[list[Literal["text", "parquet"]], Field(min_length=1)] = ["text", "parquet"]
+
+
+class Ship(Section):
+    batch_refs: Annotated[int, Field(ge=1, le=65536)] = 1024
+    batch_bytes: Annotated[int, Field(ge=1)] = 64 * 2**20
+    batches_per_shipment: Annotated[int, Field(ge=1, le=4096)] = 128
+    refs_per_run: Annotated[int, Field(ge=1)] = 50_000_000
+    bytes_per_run: Annotated[int, Field(ge=1)] = 100 * 2**30
+    files_per_run: Annotated[int, Field(ge=1)] = 10_000
+    open_shipments: Annotated[int, Field(ge=1)] = 256
+    """No new snapshot is begun while this many due shipments are open."""
+    retry_delays: Annotated[list[float], Field(min_length=3, max_length=3)] = [3600.0, 86400.0, 259200.0]
+    """Seconds until the first, second and third retry of a retriable failure."""
+    gone_seconds: float = 86400.0
+    """A shipment whose frozen file has been missing for so long is void."""
+
+
+class Fetch(Section):
+    """How other people's hosts are met."""
+
+    allow_private: bool = False
+    """Lifts the rules on addresses and on ports, nothing else: for tests and local lakes."""
+    allow_ports: list[int] = [80, 443]
+    allow_downgrade: bool = False
+    """Allow a redirect from https to http."""
+    max_redirects: Annotated[int, Field(ge=0, le=20)] = 5
+    connections_per_host: Annotated[int, Field(ge=1)] = 4
+    requests_per_second: Annotated[float, Field(gt=0)] = 20.0
+    """For each host; see share."""
+    burst: Annotated[int, Field(ge=1)] = 20
+    connections_per_domain: Annotated[int, Field(ge=1)] = 16
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """This box's part of a host's limit: 1 / boxes."""
+    connections: Annotated[int, Field(ge=1)] = 512
+    """In all."""
+    connect_seconds: Annotated[float, Field(gt=0)] = 10.0
+    total_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Deadline of one whole transfer, redirects included."""
+    min_bytes_per_second: Annotated[float, Field(ge=0)] = 1024.0
+    min_speed_grace_seconds: Annotated[float, Field(ge=0)] = 5.0
+    max_bytes: Annotated[int, Field(ge=1)] = 32 * 2**20
+    """Of a body, also after decompression."""
+    max_header_bytes: Annotated[int, Field(ge=1024)] = 64 * 2**10
+    max_url_length: Annotated[int, Field(ge=1)] = 8192
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """Tries of a retriable failure within one attempt at a batch."""
+    retry_seconds: Annotated[float, Field(ge=0)] = 1.0
+    """Before the second try; doubled for each further one, with jitter."""
+    retry_after_seconds: Annotated[float, Field(ge=0)] = 30.0
+    """The longest Retry-After that is waited for within an attempt."""
+    breaker_failures: Annotated[int, Field(ge=1)] = 20
+    """So many failures of a host in a row open its breaker."""
+    breaker_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Until an open breaker lets one probe through."""
+    buffer_bytes: Annotated[int, Field(ge=2**20)] = 256 * 2**20
+    """Bodies fetched and not yet taken, at the most."""
+    pending_urls: Annotated[int, Field(ge=1)] = 20_000
+    """URLs taken from the batches and not yet ended, at the most."""
+    batch_seconds: Annotated[float, Field(gt=0)] = 1800.0
+    """Deadline of a batch: refs that still wait for their host then fail, host_busy."""
+    user_agent: str = "Hathi/0.1 (image features; contact: {contact})"
+    contact: str = "not configured"
+
+
+class Compute(Section):
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Cores for decoding and the net together; 0: all that this process may use."""
+    open_batches: Annotated[int, Field(ge=1)] = 64
+    open_bytes: Annotated[int, Field(ge=2**20)] = 1024 * 2**20
+    """Refs and features of open batches in memory, at the most."""
+    strikes: Annotated[int, Field(ge=1)] = 2
+    """A batch with so many strikes runs alone."""
+    lost: Annotated[int, Field(ge=1)] = 3
+    """A batch with so many lost attempts runs alone."""
+    strikes_alone: Annotated[int, Field(ge=1)] = 3
+    """A batch with so many strikes while it ran alone is held."""
+    lost_alone: Annotated[int, Field(ge=1)] = 20
+    max_run_seconds: Annotated[float, Field(gt=0)] = 3300.0
+
+
+class Deliver(Section):
+    index_days: Annotated[float, Field(gt=0)] = 7.0
+    """How long a delivery stays in the index's list."""
+
+
+class Prune(Section):
+    keep_days: Annotated[float, Field(ge=0)] = 14.0
+    ledger_days: Annotated[float, Field(ge=0)] = 400.0
+    lake_days: Annotated[float, Field(ge=0)] | None = None
+
+
+class Daemon(Section):
+    poll_seconds: Annotated[float, Field(gt=0)] = 60.0
+    beat_seconds: Annotated[float, Field(gt=0)] = 120.0
+    alive_seconds: Annotated[float, Field(gt=0)] = 360.0
+
+
+class Logs(Section):
+    folder: str = "../logs"
+    max_bytes: Annotated[int, Field(ge=1024)] = 16 * 2**20
+    """Of one file, before it is rotated."""
+    keep: Annotated[int, Field(ge=0)] = 5
+    """Rotated files that are kept."""
+    redact_queries: bool = True
+    """Keep the query of a URL out of logs, failures and reports: it can be a secret."""
+
+
+class Bucket(Section):
+    url: str
+    """`s3://bucket/prefix`, or a folder."""
+    endpoint: str | None = None
+    region: str | None = None
+    access_key: SecretStr | None = None
+    secret_key: SecretStr | None = None
+    fsync: bool = True
+    """Folders: flush each file to the disk before it counts."""
