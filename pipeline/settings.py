@@ -1,20 +1,30 @@
 """Every setting, its default and what it means; the configuration files hold the same words with comments.
 
 Paths are relative to the folder of the file that names them.  Each setting is also an environment variable:
-`HATHI_` and the path with double underscores, e.g. `HATHI_FETCH__CONNECTIONS_PER_HOST=8`.
+`HATHI_` and the path with double underscores, e.g. `HATHI_FETCH__CONNECTIONS_PER_HOST=8`; lists are JSON there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from pipeline import configuration
+from pipeline.configuration import FilePath
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+"""Of a lake or a feature set: it becomes part of keys and folders."""
 
 
 class Section(BaseModel):
     """A table of the configuration: unknown keys are errors, values never change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
 
 class Columns(Section):
@@ -45,7 +55,7 @@ class Source(Section):
 class Lake(Section):
     """One Hadoop side: a store, source roots, and a place for targets."""
 
-    url: str
+    url: FilePath
     """`hdfs://host:port`, or a folder."""
     sources: list[Source] = []
 
@@ -59,7 +69,7 @@ class Preprocess(Section):
     channel_order: Literal["bgr", "rgb"] = "bgr"
     raw_scale: float = 255.0
     """Pixels run from 0 to raw_scale before the mean is taken off (Caffe's nets: 255)."""
-    mean: list[float] | str = [104.0, 117.0, 123.0]
+    mean: list[float] | FilePath = [104.0, 117.0, 123.0]
     """One value a channel in channel_order, or a .binaryproto or .npy file."""
     std: list[float] = [1.0, 1.0, 1.0]
     """Divides after the mean, one value a channel (ONNX backbones)."""
@@ -74,9 +84,9 @@ class Preprocess(Section):
 class FeatureSet(Section):
     """What is computed, and where it is delivered."""
 
-    net: str
+    net: FilePath
     """A deploy .prototxt, or an .onnx model."""
-    weights: str | None = None
+    weights: FilePath | None = None
     """A .caffemodel; none for ONNX."""
     blob: str
     """The blob (or ONNX output) that is the feature."""
@@ -189,7 +199,7 @@ class Daemon(Section):
 
 
 class Logs(Section):
-    folder: str = "../logs"
+    folder: FilePath = "../logs"
     max_bytes: Annotated[int, Field(ge=1024)] = 16 * 2**20
     """Of one file, before it is rotated."""
     keep: Annotated[int, Field(ge=0)] = 5
@@ -199,7 +209,7 @@ class Logs(Section):
 
 
 class Bucket(Section):
-    url: str
+    url: FilePath
     """`s3://bucket/prefix`, or a folder."""
     endpoint: str | None = None
     region: str | None = None
@@ -207,3 +217,60 @@ class Bucket(Section):
     secret_key: SecretStr | None = None
     fsync: bool = True
     """Folders: flush each file to the disk before it counts."""
+
+
+class Settings(BaseSettings):
+    """All settings of one installation; `load` reads them, tests may construct them."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+    state: FilePath = "../state"
+    """The folder of this host's locks, ESTOP and spilled data; never shared between hosts."""
+    bucket: Bucket
+    """What gateways and compute boxes share."""
+    lakes: dict[Name, Lake] = {}
+    sets: dict[Name, FeatureSet] = {}
+    ship: Ship = Ship()
+    fetch: Fetch = Fetch()
+    compute: Compute = Compute()
+    deliver: Deliver = Deliver()
+    prune: Prune = Prune()
+    daemon: Daemon = Daemon()
+    logs: Logs = Logs()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what it is constructed with: `load` alone looks at the environment, once, where it can be shown."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _sets_name_lakes_that_exist(self) -> Settings:
+        for name, feature_set in self.sets.items():
+            for lake in feature_set.lakes or ():
+                if lake not in self.lakes:
+                    raise PydanticCustomError(
+                        "unknown_lake",
+                        "no such lake; lakes are: {known}",
+                        {"known": ", ".join(sorted(self.lakes)) or "none", "parts": ["sets", name, "lakes"]},
+                    )
+        return self
+
+
+def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object] | None = None) -> Settings:
+    """The effective settings: overrides (nested, or dotted keys) win over HATHI_... variables, these over the file.
+
+    Paths are absolute in them.  Raises ConfigError naming the file or variable, the key and what is allowed.
+    """
+    return configuration.validate(Settings, configuration.read(Settings, path, environ, overrides or {}))
+
+
+def load_fetch(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object] | None = None) -> Fetch:
+    """Section `fetch` alone, for commands that need no bucket; as `load`."""
+    return configuration.validate(Fetch, configuration.read(Settings, path, environ, overrides or {}), "fetch")
