@@ -61,3 +61,15 @@ class Stopped(PipelineError):
     """ESTOP, SIGTERM or SIGINT was seen at a safe point: work ends here and is taken up again later."""
 
     exit_code = 4
+
+
+class NotFound(PermanentError):
+    """A store has nothing at that key or path."""
+
+
+class Exists(PermanentError):
+    """put_new or rename_new was refused: something stands there already."""
+
+
+class Unknown(TemporaryError):
+    """A store did not answer whether it did it: read the key back (PROTOCOL 2)."""

@@ -1,0 +1,198 @@
+"""What things are called in a bucket and on a lake.  Nobody else spells a key (PROTOCOL 1, 3, 7, 8)."""
+
+from __future__ import annotations
+
+import calendar
+import hashlib
+import json
+import re
+import time
+from dataclasses import dataclass
+
+FIRST_DUE = "00000000T000000Z"
+INDEX = "outputByPartner"
+SUCCESS = "_SUCCESS"
+MANIFEST = "_manifest.json"
+
+_VERSION = re.compile(r"\d{8}T\d{6}Z")
+_NAME = re.compile(r"(\d{8}T\d{6}Z)\.(\d{3})\.(\d{5})\.(\d)-([0-9a-f]{12})")
+MAX_ROUND = 999
+MAX_PART = 99_999
+LAST_GENERATION = 3
+"""Generation 0 is the first try, 1 to 3 are retries, 4 is a release, 5 to 7 its retries."""
+RELEASE = 4
+LAST_RELEASE_GENERATION = 7
+
+
+def version_of(seconds: float) -> str:
+    """A time (seconds since 1970) as names carry it: yyyymmddThhmmssZ, UTC."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(int(seconds)))
+
+
+def seconds_of(version: str) -> float:
+    """The time of a version, seconds since 1970.  Raises ValueError when it is none."""
+    if not _VERSION.fullmatch(version):
+        raise ValueError(f"not a version: {version!r}")
+    return float(calendar.timegm(time.strptime(version, "%Y%m%dT%H%M%SZ")))
+
+
+def digest(*parts: object) -> str:
+    """SHA-256 (hex) over values written as canonical JSON."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class ShipmentName:
+    """The name of a shipment; names sort by version, round, part, generation."""
+
+    version: str
+    round: int
+    part: int
+    generation: int
+    hash: str
+
+    @staticmethod
+    def of(
+        lake: str, snapshot: str, feature_set: str, version: str, round: int, part: int, generation: int, salt: str = ""
+    ) -> ShipmentName:
+        """The name that follows from the source alone.  snapshot: the snapshot's digest."""
+        full = digest(lake, snapshot, feature_set, round, part, generation, salt)
+        return ShipmentName(version, round, part, generation, full[:12])
+
+    @staticmethod
+    def parse(text: str) -> ShipmentName:
+        """Raises ValueError for what is no shipment's name."""
+        match = _NAME.fullmatch(text)
+        if not match:
+            raise ValueError(f"not a shipment: {text!r}")
+        version, round_, part, generation, hash_ = match.groups()
+        return ShipmentName(version, int(round_), int(part), int(generation), hash_)
+
+    def __str__(self) -> str:
+        return f"{self.version}.{self.round:03d}.{self.part:05d}.{self.generation}-{self.hash}"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one lake in a bucket."""
+
+    lake: str
+
+    @property
+    def commits(self) -> str:
+        return f"{self.lake}/c/"
+
+    @property
+    def data(self) -> str:
+        return f"{self.lake}/d/"
+
+    @property
+    def open_hints(self) -> str:
+        return f"{self.lake}/h/open/"
+
+    @property
+    def held_hints(self) -> str:
+        return f"{self.lake}/h/held/"
+
+    @property
+    def alive_hints(self) -> str:
+        return f"{self.lake}/h/alive/"
+
+    def open_hint(self, due: str, name: ShipmentName) -> str:
+        return f"{self.open_hints}{due}/{name}"
+
+    def open_until(self, now: float) -> str:
+        """A key after every open hint that is due at `now`."""
+        return f"{self.open_hints}{version_of(now)}/~"
+
+    def held_hint(self, name: ShipmentName, batch: int) -> str:
+        return f"{self.held_hints}{name}.{batch:05d}"
+
+    def alive_hint(self, process: str) -> str:
+        return f"{self.alive_hints}{process}"
+
+    def gone_hint(self, name: ShipmentName) -> str:
+        return f"{self.lake}/h/gone/{name}"
+
+    def shipment(self, name: ShipmentName) -> str:
+        return f"{self.commits}{name}/"
+
+    def plan(self, name: ShipmentName) -> str:
+        return f"{self.commits}{name}/plan"
+
+    def batches(self, name: ShipmentName) -> str:
+        return f"{self.commits}{name}/b/"
+
+    def batch(self, name: ShipmentName, batch: int) -> str:
+        return f"{self.commits}{name}/b/{batch:05d}"
+
+    def end(self, name: ShipmentName) -> str:
+        return f"{self.commits}{name}/end"
+
+    def out(self, name: ShipmentName) -> str:
+        return f"{self.commits}{name}/out"
+
+    def done(self, name: ShipmentName) -> str:
+        return f"{self.commits}{name}/done"
+
+    def result(self, name: ShipmentName, fingerprint: str, batch: int) -> str:
+        return f"{self.commits}{name}/{fingerprint[:12]}/r/{batch:05d}"
+
+    def attempts(self, name: ShipmentName, task: Task) -> str:
+        return f"{self.commits}{name}/{task.path}/"
+
+    def attempt(self, name: ShipmentName, task: Task, number: int) -> str:
+        return f"{self.attempts(name, task)}{number:05d}"
+
+    def attempt_end(self, name: ShipmentName, task: Task, number: int) -> str:
+        return f"{self.attempt(name, task, number)}.x"
+
+    def shipment_data(self, name: ShipmentName, nonce: str, file: str) -> str:
+        """Data of a shipment under a name that nobody else uses."""
+        return f"{self.data}{name}/{nonce}/{file}"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What an attempt is at: a batch under a fingerprint, `out`, or `done`."""
+
+    path: str
+
+    @staticmethod
+    def batch(fingerprint: str, batch: int) -> Task:
+        return Task(f"{fingerprint[:12]}/t/{batch:05d}")
+
+
+AGGREGATE = Task("t/out")
+DELIVER = Task("t/done")
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """Paths under a feature set's target root on a lake."""
+
+    root: str
+
+    @property
+    def index(self) -> str:
+        return f"{self.root}/{INDEX}"
+
+    def proposal(self, version: int) -> str:
+        return f"{self.root}/_index/{version:010d}"
+
+    @property
+    def proposals(self) -> str:
+        return f"{self.root}/_index"
+
+    def token(self, nonce: str) -> str:
+        return f"{self.root}/_index/tokens/{nonce}"
+
+    def shipment(self, name: ShipmentName) -> str:
+        return f"{self.root}/{name}"
+
+    def partner(self, name: ShipmentName, partner_id: int) -> str:
+        return f"{self.root}/{name}/{partner_id}"
+
+    def temporary(self, name: ShipmentName, nonce: str) -> str:
+        return f"{self.root}/_tmp/{name}.{nonce}"

@@ -1,0 +1,327 @@
+"""The small JSON documents whose existence is the truth (PROTOCOL 3), and how they are read and written.
+
+Every body carries a format number and a nonce: whoever cannot know whether its put_new won reads the key back and
+looks for its own nonce.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import FormatError
+
+FORMAT = 1
+"""The form of every body written today; who meets a greater one leaves that shipment alone."""
+
+
+class NewerFormat(FormatError):
+    """A body written by a newer Hathi: upgrade this host (boxes before gateways)."""
+
+
+class Body(BaseModel):
+    """A document under `c/`, `_manifest.json` or the index; unknown fields are kept out, never an error."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    format: int = FORMAT
+    nonce: str = ""
+
+    def encode(self) -> bytes:
+        """Canonical JSON: equal values give equal bytes."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return text.encode("utf-8", "surrogatepass") + b"\n"
+
+
+B = TypeVar("B", bound=Body)
+
+
+def read(kind: type[B], content: bytes, where: str) -> B:
+    """The body that `content` holds.  Raises NewerFormat or FormatError, which names `where`."""
+    try:
+        fields = json.loads(content)
+    except ValueError as error:
+        raise FormatError(
+            f"not a {kind.__name__.lower()}: {where}", f"not JSON: {error}", "left alone; see docs/runbook.md"
+        ) from error
+    number = fields.get("format") if isinstance(fields, dict) else None
+    if not isinstance(number, int):
+        raise FormatError(f"not a {kind.__name__.lower()}: {where}", "no format number", "not ours; left alone")
+    if number > FORMAT:
+        raise NewerFormat(f"written by a newer Hathi: {where}", f"format {number}, known {FORMAT}", "upgrade this host")
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        detail = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        raise FormatError(f"not a {kind.__name__.lower()}: {where}", detail, "left alone") from error
+
+
+class SourceFile(BaseModel):
+    """A file as a snapshot saw it.  modified: milliseconds since 1970; id: the store's own, 0 where it has none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    length: int
+    modified: int
+    id: int = 0
+
+
+class Snapshot(BaseModel):
+    """A source as it was seen: what it is called, its version and its files."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    version: str
+    files: tuple[SourceFile, ...]
+
+    def digest(self) -> str:
+        """What names derive from: path, length and time of each file (ids differ between hosts)."""
+        from pipeline.layout import digest
+
+        return digest(self.source, self.version, [[f.path, f.length, f.modified] for f in self.files])
+
+
+class Place(BaseModel):
+    """Where reading goes on: which file, where in it (bytes or rows), and rows read of it so far."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: int = 0
+    position: int = 0
+    row: int = 0
+
+
+class Rejection(BaseModel):
+    """A sample of the rows that are no refs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: str
+    row: int
+    offset: int | None = None
+    why: str
+    sample: str = ""
+
+
+class DataFile(BaseModel):
+    """A file under `d/`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    size: int
+    sha256: str
+    rows: int
+
+
+class Reading(BaseModel):
+    """How a source's files are read; frozen with the plan, so that a changed setting cannot split a shipment."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: str = "auto"
+    columns: dict[str, list[str]] = {}
+    partner_id: int | None = None
+
+
+class Plan(Body):
+    """A shipment exists from here on."""
+
+    kind: Literal["source", "retry", "release", "drop", "again", "backfill"] = "source"
+    lake: str
+    set: str
+    snapshot: Snapshot
+    snapshot_digest: str
+    reading: Reading = Reading()
+    cursor: Place = Place()
+    batch_refs: int
+    batch_bytes: int
+    batches: int
+    """Batches of one part, at the most."""
+    parent: str | None = None
+    parent_batch: int | None = None
+    """Of a release: the held batch."""
+    salt: str = ""
+    due: str
+    retry_delays: tuple[float, float, float] = (3600.0, 86400.0, 259200.0)
+
+
+class Batch(Body):
+    """The refs of one batch, and where reading goes on after it."""
+
+    data: DataFile
+    refs: int
+    rows: int
+    rejected: int
+    rejections: tuple[Rejection, ...] = ()
+    cursor: Place
+
+
+class End(Body):
+    """No more batches; or void, and why."""
+
+    batches: int
+    refs: int
+    rows: int
+    rejected: int
+    rejections: tuple[Rejection, ...] = ()
+    next: Place | None = None
+    void: str | None = None
+
+
+class Attempt(Body):
+    """One try at a task, and the process that makes it."""
+
+    process: str
+    at: str
+    alone: bool = False
+
+
+class AttemptEnd(Body):
+    """An attempt that ended without a result: abandoned (neither strike nor lost), or a strike with its cause."""
+
+    kind: Literal["abandoned", "strike"]
+    cause: str = ""
+
+
+class Result(Body):
+    """THE result of a batch: a shard, or held with its reason."""
+
+    kind: Literal["shard", "held"]
+    refs: int
+    features: int = 0
+    failures: int = 0
+    features_file: DataFile | None = None
+    failures_file: DataFile | None = None
+    dim: int = 0
+    reason: str = ""
+    fingerprint: str = ""
+    engine: str = ""
+    process: str = ""
+    attempt: int = 0
+    fetched_bytes: int = 0
+    seconds: float = 0.0
+
+
+class OutFile(BaseModel):
+    """A file to deliver.  name: relative to the partner's folder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    key: str
+    size: int
+    sha256: str
+    rows: int
+
+
+class OutPartner(BaseModel):
+    """What one partner gets."""
+
+    model_config = ConfigDict(frozen=True)
+
+    files: tuple[OutFile, ...]
+    features: int
+    failures: int
+
+
+class Out(Body):
+    """A shipment's aggregated features; decides which fingerprint serves it."""
+
+    fingerprint: str
+    engine: str = ""
+    dim: int
+    at: str
+    partners: dict[str, OutPartner]
+    refs: int
+    features: int
+    failures: int
+    duplicates: int
+    held: int = 0
+    reasons: dict[str, int]
+    carried: DataFile | None = None
+    """Complete refs of the retriable failures; nobody delivers it."""
+
+
+class Done(Body):
+    """Delivered."""
+
+    folders: tuple[str, ...]
+    at: str
+
+
+class IndexFile(BaseModel):
+    """A delivered file, relative to its folder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    size: int
+    sha256: str
+    rows: int
+
+
+class PartnerManifest(Body):
+    """`_manifest.json` of a delivered partner folder."""
+
+    shipment: str
+    partner_id: int
+    set: str
+    fingerprint: str
+    engine: str = ""
+    dim: int
+    version: str
+    round: int
+    generation: int
+    files: tuple[IndexFile, ...]
+    features: int
+    failures: int
+    parents: tuple[str, ...] = ()
+    """Keys in the bucket that this folder came from: `out` of its shipment."""
+
+
+class Delivery(BaseModel):
+    """One delivered folder, as the index lists it for some days."""
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: str
+    partner_id: int
+    files: tuple[IndexFile, ...]
+    features: int
+    failures: int
+    fingerprint: str
+    jobTimeStamp: str
+    round: int
+    generation: int
+    delivered: str
+
+
+class IndexPartner(BaseModel):
+    """A partner in the original's terms: the files of all parts of its newest version, relative to outputFolder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    jobTimeStamp: str
+    outputFolder: str
+    files: tuple[str, ...]
+    outputSize: int
+
+
+class Index(Body):
+    """`outputByPartner`."""
+
+    version: int = 0
+    partners: dict[str, IndexPartner] = Field(default_factory=dict)
+    deliveries: tuple[Delivery, ...] = ()
+
+
+class Proposal(Body):
+    """`_index/<v>`: names the token that becomes index version v."""
+
+    token: str

@@ -1,0 +1,268 @@
+"""A folder as a bucket or as a lake.
+
+put_new: a temporary file, fsync, `link`, which refuses an existing name.  Folders move by `renameat2(NOREPLACE)`.
+Temporary files lie in `.hathi-tmp/` at the top of the store, which no listing shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import time
+from typing import BinaryIO
+
+from pipeline.clock import random_nonce
+from pipeline.errors import Exists, NotFound, PermanentError, TemporaryError
+from pipeline.stores.store import Entry, Listing, Stat
+
+TEMPORARY = ".hathi-tmp"
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def _translated(error: OSError, path: Path) -> Exception:
+    """The typed error of an operating-system error, with what to do."""
+    name = errno.errorcode.get(error.errno or 0, "error")
+    if error.errno in _FULL:
+        hint = "free space on that disk; work goes on by itself"
+        return TemporaryError(f"the disk is full: {path}", name, hint, 60.0)
+    if error.errno in _DENIED:
+        return PermanentError(f"not allowed: {path}", name, "give this user the right to write there")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return TemporaryError("too many open files", name, "raise the limit: ulimit -n", 10.0)
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return NotFound(f"nothing at {path}", name)
+    return PermanentError(f"cannot use {path}", f"{name}: {error.strerror}", "look at the disk")
+
+
+@contextlib.contextmanager
+def _typed(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _translated(error, path) from error
+
+
+class LocalStore:
+    """Store and Lake over a folder.  Keys and paths are relative to it, parts joined by `/`."""
+
+    def __init__(self, root: Path, *, fsync: bool = True, now: Callable[[], float] = time) -> None:
+        self.root = root
+        self._fsync = fsync
+        self._now = now
+        self._temporary = root / TEMPORARY
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self.root})"
+
+    def list(self, prefix: str, *, after: str = "", until: str = "", folders: bool = False) -> Listing:
+        return Listing(self._now(), self._entries(prefix, after, until, folders))
+
+    def get(self, key: str) -> bytes:
+        path = self._path(key)
+        with _typed(path):
+            return path.read_bytes()
+
+    def open(self, key: str) -> BinaryIO:
+        path = self._path(key)
+        with _typed(path):
+            return path.open("rb")
+
+    def put(self, key: str, body: bytes | Path) -> None:
+        path = self._path(key)
+        with _typed(path):
+            temporary = self._write(body)
+            try:
+                self._into(path, lambda: os.replace(temporary, path))
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+
+    def put_new(self, key: str, body: bytes) -> None:
+        path = self._path(key)
+        with _typed(path):
+            temporary = self._write(body)
+            try:
+                self._into(path, lambda: os.link(temporary, path))
+            except FileExistsError as error:
+                raise Exists(f"{key} exists") from error
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with _typed(path):
+            path.unlink(missing_ok=True)
+            self._drop_empty(path.parent)
+
+    def stat(self, path: str) -> Stat | None:
+        full = self._path(path)
+        try:
+            found = full.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _translated(error, full) from error
+        folder = full.is_dir()
+        return Stat(path, 0 if folder else found.st_size, found.st_mtime_ns // 1_000_000, found.st_ino, folder)
+
+    def walk(self, path: str) -> Iterator[Stat]:
+        folder = self._path(path)
+        with _typed(folder):
+            children = sorted(os.scandir(folder), key=lambda child: os.fsencode(child.name))
+        for child in children:
+            if child.name.startswith((".", "_")):
+                continue
+            name = f"{path}/{child.name}" if path else child.name
+            if child.is_dir():
+                yield from self.walk(name)
+            elif (found := self.stat(name)) is not None:
+                yield found
+
+    def make_folder(self, path: str) -> None:
+        full = self._path(path)
+        with _typed(full):
+            full.mkdir(parents=True, exist_ok=True)
+
+    def rename_new(self, source: str, target: str) -> None:
+        old, new = self._path(source), self._path(target)
+        with _typed(new):
+            new.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _rename_no_replace(old, new)
+        except FileExistsError as error:
+            raise Exists(f"{target} exists") from error
+        except FileNotFoundError as error:
+            raise NotFound(f"nothing at {source}") from error
+        except OSError as error:
+            raise _translated(error, new) from error
+        self._sync_folder(new.parent)
+
+    def rename_over(self, source: str, target: str) -> None:
+        old, new = self._path(source), self._path(target)
+        with _typed(old):
+            new.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(old, new)
+            self._sync_folder(new.parent)
+
+    def delete_folder(self, path: str) -> None:
+        full = self._path(path)
+        if full.is_dir():
+            with _typed(full):
+                shutil.rmtree(full)
+
+    def _path(self, key: str) -> Path:
+        if key.startswith("/") or ".." in key.split("/"):
+            raise PermanentError(f"not a key of this store: {key}", "", "keys are relative and hold no `..`")
+        return self.root / key
+
+    def _write(self, body: bytes | Path) -> Path:
+        """A temporary file with the body, on the disk."""
+        self._temporary.mkdir(parents=True, exist_ok=True)
+        temporary = self._temporary / random_nonce()
+        try:
+            with temporary.open("xb") as file:
+                if isinstance(body, bytes):
+                    file.write(body)
+                else:
+                    with body.open("rb") as source:
+                        shutil.copyfileobj(source, file, 1 << 20)
+                if self._fsync:
+                    file.flush()
+                    os.fsync(file.fileno())
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary
+
+    def _into(self, path: Path, move: Callable[[], None]) -> None:
+        """Do `move` with path's folder there, though another process may drop it when empty."""
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                move()
+                break
+            except FileNotFoundError:
+                if path.parent.exists():
+                    raise
+        self._sync_folder(path.parent)
+
+    def _sync_folder(self, folder: Path) -> None:
+        if not self._fsync:
+            return
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def _drop_empty(self, folder: Path) -> None:
+        """A bucket has no empty folders."""
+        while folder != self.root:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
+
+    def _entries(self, prefix: str, after: str, until: str, folders: bool) -> Iterator[Entry]:
+        top, _, start = prefix.rpartition("/")
+        yield from self._below(f"{top}/" if top else "", start, after, until, folders)
+
+    def _below(self, folder: str, start: str, after: str, until: str, folders: bool) -> Iterator[Entry]:
+        """The keys under `folder` (ends in `/`) whose next part begins with `start`, in the order of keys."""
+        path = self.root / folder
+        try:
+            children = [(c.name + "/" if c.is_dir() else c.name) for c in os.scandir(path) if c.name.startswith(start)]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise _translated(error, path) from error
+        for name in sorted(children, key=os.fsencode):
+            key = folder + name
+            if until and key > until:
+                return
+            if not folder and name == TEMPORARY + "/":
+                continue
+            if key <= after and not (name.endswith("/") and after.startswith(key)):
+                continue  # an `after` beyond a folder's own name lies beyond all that is in it, or inside it
+            if name.endswith("/"):
+                if folders:
+                    if key > after:
+                        yield Entry(key, 0, 0.0)
+                else:
+                    yield from self._below(key, "", after, until, False)
+            elif key > after:
+                try:
+                    found = (self.root / key).stat()
+                except FileNotFoundError:
+                    continue
+                yield Entry(key, found.st_size, found.st_mtime)
+
+
+def _rename_no_replace(old: Path, new: Path) -> None:
+    """rename(2) that refuses any existing target, an empty folder too."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    renameat2 = getattr(libc, "renameat2", None)
+    if renameat2 is not None:
+        if renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), _RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+            raise OSError(number, os.strerror(number), str(new))
+    if old.is_dir():
+        new.mkdir()  # refuses what exists; rename then replaces the empty folder in one instant
+        os.rename(old, new)
+    else:
+        os.link(old, new)
+        old.unlink()

@@ -1,0 +1,87 @@
+"""The verbs of a store (PROTOCOL 2).  Bucket and lake are told apart by what is asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key of a listing.  A key that ends in `/` stands for everything under it (folders=True)."""
+
+    key: str
+    size: int
+    modified: float
+    """Seconds since 1970, by the store's clock."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A listing in the order of keys, and the store's own time when it began (seconds since 1970)."""
+
+    now: float
+    entries: Iterator[Entry]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return self.entries
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What stands at a path of a lake.  modified: milliseconds since 1970; id: the store's own, 0 without."""
+
+    path: str
+    length: int
+    modified: int
+    id: int = 0
+    is_folder: bool = False
+
+
+class Store(Protocol):
+    """A bucket, or a lake as far as both can do the same.
+
+    Any verb may raise TemporaryError (try again) or PermanentError; `NotFound` where nothing stands.
+    """
+
+    def list(self, prefix: str, *, after: str = "", until: str = "", folders: bool = False) -> Listing:
+        """Keys that begin with prefix, greater than `after`, not greater than `until`, in byte order, streamed."""
+
+    def get(self, key: str) -> bytes:
+        """The whole content of a small object."""
+
+    def open(self, key: str) -> BinaryIO:
+        """The content as a seekable stream."""
+
+    def put(self, key: str, body: bytes | Path) -> None:
+        """Write or overwrite; readers see the old content or the new, never a part."""
+
+    def put_new(self, key: str, body: bytes) -> None:
+        """Write if nothing stands there.  Exists: refused.  Unknown: perhaps done.  Callers use `commit`."""
+
+    def delete(self, key: str) -> None:
+        """Nothing stands there afterwards; deleting what is absent is no error."""
+
+
+class Lake(Store, Protocol):
+    """What a file system can do beyond a bucket."""
+
+    def stat(self, path: str) -> Stat | None:
+        """None where nothing stands."""
+
+    def walk(self, path: str) -> Iterator[Stat]:
+        """The files under a folder, at any depth, in the order of their paths; hidden ones (`.`, `_`) left out."""
+
+    def make_folder(self, path: str) -> None:
+        """The folder and those above it; existing ones are no error."""
+
+    def rename_new(self, source: str, target: str) -> None:
+        """Move a file or a folder where nothing stands.  Exists, NotFound (no source) or Unknown."""
+
+    def rename_over(self, source: str, target: str) -> None:
+        """Move a file over another, in one instant.  NotFound where the source is gone."""
+
+    def delete_folder(self, path: str) -> None:
+        """The folder and all in it; absent is no error."""
