@@ -31,10 +31,15 @@ class Columns(Section):
     """Names of the columns of ref tables; the first one that a file has is taken."""
 
     url: list[str] = ["url", "image_url", "imageUrl", "image"]
+    """The image's URL."""
     partner_id: list[str] = ["partner_id", "partner", "partnerId"]
+    """Integer; without it the partner of the source, else 0."""
     item_id: list[str] = ["item_id", "itemId"]
+    """Integer of 64 bits, signed or unsigned."""
     external_id: list[str] = ["external_id", "externalId", "sku", "id"]
+    """Text that is hashed to an item id where there is none."""
     content: list[str] = ["content", "image_bytes"]
+    """The image's bytes, where a table carries them."""
 
 
 class Source(Section):
@@ -45,6 +50,7 @@ class Source(Section):
     convention: Literal["each_file", "success"] = "each_file"
     """each_file: every file is a snapshot; success: a folder is one once it holds _SUCCESS."""
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "orc", "text", "protobuf"] = "auto"
+    """auto: by the name of the file."""
     partner_id: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     """The partner of refs whose file names none."""
     columns: Columns = Columns()
@@ -58,6 +64,7 @@ class Lake(Section):
     url: FilePath
     """`hdfs://host:port`, or a folder."""
     sources: list[Source] = []
+    """Where the refs are; a lake without sources only receives."""
 
 
 class Preprocess(Section):
@@ -66,7 +73,9 @@ class Preprocess(Section):
     resize: Literal["direct", "crop"] = "direct"
     """direct: straight to the net's input size; crop: the short side to resize_to, then the centre."""
     resize_to: Annotated[int, Field(ge=1, le=4096)] = 256
+    """crop: length of the short side before the centre is cut out."""
     channel_order: Literal["bgr", "rgb"] = "bgr"
+    """The order that the net was trained with."""
     raw_scale: float = 255.0
     """Pixels run from 0 to raw_scale before the mean is taken off (Caffe's nets: 255)."""
     mean: list[float] | FilePath = [104.0, 117.0, 123.0]
@@ -92,8 +101,11 @@ class FeatureSet(Section):
     """The blob (or ONNX output) that is the feature."""
     preprocess: Preprocess = Preprocess()
     normalise: Literal["l2", "none"] = "l2"
+    """l2: each feature is divided by its length."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the net's arithmetic; part of the fingerprint."""
     engine: Literal["auto", "openvino", "onnxruntime", "torch", "pycaffe"] = "auto"
+    """What runs the net; auto: the fastest that is here."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     """Images in one forward pass; the last pass is padded, so a row's bits do not depend on its neighbours."""
     root: str
@@ -101,15 +113,22 @@ class FeatureSet(Section):
     lakes: list[str] | None = None
     """Lakes whose refs this set takes; all of them when absent."""
     formats: Annotated[list[Literal["text", "parquet"]], Field(min_length=1)] = ["text", "parquet"]
+    """What is delivered: text (cnn_features.txt.gz) and Parquet."""
 
 
 class Ship(Section):
     batch_refs: Annotated[int, Field(ge=1, le=65536)] = 1024
+    """A batch is so many refs,"""
     batch_bytes: Annotated[int, Field(ge=1)] = 64 * 2**20
+    """or so many bytes, whichever comes first."""
     batches_per_shipment: Annotated[int, Field(ge=1, le=4096)] = 128
+    """A shipment is a part of a snapshot of at most so many batches."""
     refs_per_run: Annotated[int, Field(ge=1)] = 50_000_000
+    """A run stops after so many refs; the next one goes on."""
     bytes_per_run: Annotated[int, Field(ge=1)] = 100 * 2**30
+    """A run stops after so many bytes."""
     files_per_run: Annotated[int, Field(ge=1)] = 10_000
+    """A run begins no more files than that."""
     open_shipments: Annotated[int, Field(ge=1)] = 256
     """No new snapshot is begun while this many due shipments are open."""
     retry_delays: Annotated[list[float], Field(min_length=3, max_length=3)] = [3600.0, 86400.0, 259200.0]
@@ -124,27 +143,37 @@ class Fetch(Section):
     allow_private: bool = False
     """Lifts the rules on addresses and on ports, nothing else: for tests and local lakes."""
     allow_ports: list[int] = [80, 443]
+    """Ports that a URL may name."""
     allow_downgrade: bool = False
     """Allow a redirect from https to http."""
     max_redirects: Annotated[int, Field(ge=0, le=20)] = 5
+    """More of them fail the URL: redirect."""
     connections_per_host: Annotated[int, Field(ge=1)] = 4
+    """At the same time."""
     requests_per_second: Annotated[float, Field(gt=0)] = 20.0
     """For each host; see share."""
     burst: Annotated[int, Field(ge=1)] = 20
+    """Requests to a host that may come at once before requests_per_second holds."""
     connections_per_domain: Annotated[int, Field(ge=1)] = 16
+    """At the same time, over all hosts of a registered domain."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """This box's part of a host's limit: 1 / boxes."""
     connections: Annotated[int, Field(ge=1)] = 512
     """In all."""
     connect_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """Until the connection stands, its TLS handshake included."""
     total_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Deadline of one whole transfer, redirects included."""
     min_bytes_per_second: Annotated[float, Field(ge=0)] = 1024.0
+    """A slower transfer fails: too_slow."""
     min_speed_grace_seconds: Annotated[float, Field(ge=0)] = 5.0
+    """How long a transfer may be slower than that."""
     max_bytes: Annotated[int, Field(ge=1)] = 32 * 2**20
     """Of a body, also after decompression."""
     max_header_bytes: Annotated[int, Field(ge=1024)] = 64 * 2**10
+    """Of an answer's header."""
     max_url_length: Annotated[int, Field(ge=1)] = 8192
+    """Characters; a longer URL fails: bad_url."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """Tries of a retriable failure within one attempt at a batch."""
     retry_seconds: Annotated[float, Field(ge=0)] = 1.0
@@ -162,13 +191,16 @@ class Fetch(Section):
     batch_seconds: Annotated[float, Field(gt=0)] = 1800.0
     """Deadline of a batch: refs that still wait for their host then fail, host_busy."""
     user_agent: str = "Hathi/0.1 (image features; contact: {contact})"
+    """What hosts see; {contact} is filled in."""
     contact: str = "not configured"
+    """An address or page where a host's owner reaches you."""
 
 
 class Compute(Section):
     threads: Annotated[int, Field(ge=0)] = 0
     """Cores for decoding and the net together; 0: all that this process may use."""
     open_batches: Annotated[int, Field(ge=1)] = 64
+    """Batches that are worked on at the same time, at the most."""
     open_bytes: Annotated[int, Field(ge=2**20)] = 1024 * 2**20
     """Refs and features of open batches in memory, at the most."""
     strikes: Annotated[int, Field(ge=1)] = 2
@@ -178,7 +210,9 @@ class Compute(Section):
     strikes_alone: Annotated[int, Field(ge=1)] = 3
     """A batch with so many strikes while it ran alone is held."""
     lost_alone: Annotated[int, Field(ge=1)] = 20
+    """A batch with so many lost attempts while it ran alone is held."""
     max_run_seconds: Annotated[float, Field(gt=0)] = 3300.0
+    """A run from cron takes nothing new after so long."""
 
 
 class Deliver(Section):
@@ -188,18 +222,25 @@ class Deliver(Section):
 
 class Prune(Section):
     keep_days: Annotated[float, Field(ge=0)] = 14.0
+    """Data of closed shipments stays in the bucket so long."""
     ledger_days: Annotated[float, Field(ge=0)] = 400.0
+    """The record of what was done stays so long."""
     lake_days: Annotated[float, Field(ge=0)] | None = None
+    """Delivered folders are deleted after so long; none: never."""
 
 
 class Daemon(Section):
     poll_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Between two looks for work."""
     beat_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """Between two signs of life of a process in the bucket."""
     alive_seconds: Annotated[float, Field(gt=0)] = 360.0
+    """A process without a sign of life for so long counts as dead, by the store's clock."""
 
 
 class Logs(Section):
     folder: FilePath = "../logs"
+    """One file for each program."""
     max_bytes: Annotated[int, Field(ge=1024)] = 16 * 2**20
     """Of one file, before it is rotated."""
     keep: Annotated[int, Field(ge=0)] = 5
@@ -212,9 +253,13 @@ class Bucket(Section):
     url: FilePath
     """`s3://bucket/prefix`, or a folder."""
     endpoint: str | None = None
+    """S3: another server than Amazon's."""
     region: str | None = None
+    """S3: where the bucket lies."""
     access_key: SecretStr | None = None
+    """S3: better as a variable, or by the machine's own role."""
     secret_key: SecretStr | None = None
+    """S3: better as a variable, or by the machine's own role."""
     fsync: bool = True
     """Folders: flush each file to the disk before it counts."""
 
@@ -229,7 +274,9 @@ class Settings(BaseSettings):
     bucket: Bucket
     """What gateways and compute boxes share."""
     lakes: dict[Name, Lake] = {}
+    """By name: a to z, 0 to 9, - and _."""
     sets: dict[Name, FeatureSet] = {}
+    """Feature sets by name: a to z, 0 to 9, - and _."""
     ship: Ship = Ship()
     fetch: Fetch = Fetch()
     compute: Compute = Compute()

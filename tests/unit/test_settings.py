@@ -1,0 +1,296 @@
+"""Settings: three sources, one order, paths made absolute, and errors that say what to change."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from pipeline import configuration
+from pipeline.errors import ConfigError
+from pipeline.settings import Bucket, FeatureSet, Lake, Settings, Source, load, load_fetch
+
+MINIMAL = '[bucket]\nurl = "bucket"\n'
+CONFIG = Path(__file__).parents[2] / "config"
+FILES = [CONFIG / name for name in ("local.toml", "gateway.toml", "compute.toml")]
+
+
+def write(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "hathi.toml"
+    path.write_text(text)
+    return path
+
+
+def refused(path: Path | None, environ: dict[str, str] | None = None, **overrides: object) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load(path, environ or {}, overrides)
+    return caught.value
+
+
+def test_options_win_over_the_environment_and_the_environment_over_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL + "[fetch]\nattempts = 1\nburst = 2\nmax_redirects = 3\n")
+    environ = {"HATHI_FETCH__ATTEMPTS": "4", "HATHI_FETCH__BURST": "5"}
+    fetch = load(path, environ, {"fetch.attempts": 6}).fetch
+    assert (fetch.attempts, fetch.burst, fetch.max_redirects) == (6, 5, 3)
+
+
+def test_overrides_may_be_nested_dotted_or_models(tmp_path: Path) -> None:
+    settings = load(None, {}, {"bucket": Bucket(url="s3://b/p"), "fetch": {"burst": 3}, "fetch.attempts": 2})
+    assert (settings.bucket.url, settings.fetch.burst, settings.fetch.attempts) == ("s3://b/p", 3, 2)
+
+
+def test_lists_tables_and_names_come_from_the_environment(tmp_path: Path) -> None:
+    environ = {
+        "HATHI_FETCH__ALLOW_PORTS": "[80, 8080]",
+        "HATHI_LAKES__MAIN__URL": "hdfs://nn:8020",
+        "HATHI_LAKES__MAIN__SOURCES": '[{"path": "refs"}]',
+        "HATHI_SETS__FC7__BLOB": "7",
+        "HATHI_SETS__FC7__NET": "/n.prototxt",
+        "HATHI_SETS__FC7__ROOT": "features",
+        "HATHI_BUCKET": '{"url": "s3://b"}',
+        "HATHI_BUCKET__REGION": "eu-west-1",
+    }
+    settings = load(None, environ)
+    assert settings.fetch.allow_ports == [80, 8080]
+    assert settings.lakes == {"main": Lake(url="hdfs://nn:8020", sources=[Source(path="refs")])}
+    assert settings.sets["fc7"].blob == "7"
+    assert (settings.bucket.url, settings.bucket.region) == ("s3://b", "eu-west-1")
+
+
+def test_an_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
+    assert load(write(tmp_path, MINIMAL), {"HATHI_BUCKET__URL": ""}).bucket.url == str(tmp_path / "bucket")
+
+
+def test_paths_of_the_file_are_relative_to_the_file_and_those_of_the_environment_to_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    path = write(
+        tmp_path / "etc",
+        '[bucket]\nurl = "../b"\n[lakes.a]\nurl = "lake"\n[lakes.h]\nurl = "hdfs://h:1"\n[sets.s]\nnet = "n.prototxt"\n'
+        'weights = "/w.caffemodel"\nblob = "x"\nroot = "r"\npreprocess.mean = "m.npy"\n',
+    )
+    settings = load(path, {"HATHI_LAKES__E__URL": "e"}, {"logs.folder": "logs"})
+    assert settings.bucket.url == str(tmp_path / "b")
+    assert settings.lakes["a"].url == str(tmp_path / "etc" / "lake")
+    assert settings.lakes["h"].url == "hdfs://h:1"
+    assert settings.lakes["e"].url == str(here / "e")
+    assert settings.sets["s"].net == str(tmp_path / "etc" / "n.prototxt")
+    assert settings.sets["s"].weights == "/w.caffemodel"
+    assert settings.sets["s"].preprocess.mean == str(tmp_path / "etc" / "m.npy")
+    assert settings.sets["s"].root == "r"
+    assert settings.logs.folder == str(here / "logs")
+    assert settings.state == str(tmp_path / "state"), "a default is relative to the file, too"
+
+
+def test_without_a_file_defaults_are_those_of_a_file_in_the_folder_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(None, {"HATHI_BUCKET__URL": "b"}).logs.folder == str(tmp_path / "logs")
+
+
+def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load(None, {}, {"bucket.url": "~/b"}).bucket.url == str(tmp_path / "b")
+
+
+def test_an_unknown_key_is_named_with_the_file_the_nearest_key_and_those_allowed(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL + "[fetch]\nconnections_per_hosts = 8\n")
+    error = refused(path)
+    assert error.message == f"{path}: unknown key fetch.connections_per_hosts"
+    assert "allow_private, allow_ports" in error.detail
+    assert error.hint == "did you mean fetch.connections_per_host?"
+    assert error.exit_code == 2
+
+
+def test_a_key_in_the_wrong_section_is_pointed_to_the_right_one(tmp_path: Path) -> None:
+    assert refused(write(tmp_path, "share = 0.5\n" + MINIMAL)).hint == "did you mean fetch.share?"
+
+
+def test_a_wrong_value_is_named_with_what_it_was_and_what_is_allowed(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL + "[fetch]\nshare = 3\n")
+    error = refused(path)
+    assert error.message == f"{path}: fetch.share = 3 is wrong"
+    assert "less than or equal to 1" in error.detail
+
+
+def test_all_wrong_settings_are_named_at_once(tmp_path: Path) -> None:
+    error = refused(write(tmp_path, MINIMAL + "[fetch]\nshare = 3\nburst = 0\n"))
+    assert "fetch.burst = 0" in f"{error.message} {error.detail}"
+    assert "fetch.share = 3" in f"{error.message} {error.detail}"
+
+
+def test_a_choice_names_the_choices(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL + '[lakes.a]\nurl = "l"\nsources = [{ path = "p", format = "xls" }]\n')
+    error = refused(path)
+    assert error.message == f"{path}: lakes.a.sources.0.format = 'xls' is wrong"
+    assert "'csv'" in error.detail
+
+
+def test_a_wrong_variable_is_named_and_lists_get_a_hint() -> None:
+    environ = {"HATHI_BUCKET__URL": "b", "HATHI_FETCH__ALLOW_PORTS": "80,443"}
+    error = refused(None, environ)
+    assert error.message == "HATHI_FETCH__ALLOW_PORTS: fetch.allow_ports = '80,443' is wrong"
+    assert "JSON" in error.hint
+
+
+def test_a_variable_of_an_unknown_section_is_refused_with_the_nearest() -> None:
+    error = refused(None, {"HATHI_FECTH__SHARE": "1"})
+    assert "HATHI_FECTH__SHARE" in error.message
+    assert error.hint == "did you mean HATHI_FETCH__...?"
+
+
+def test_a_missing_key_names_the_file_and_says_what_it_is_for(tmp_path: Path) -> None:
+    path = write(tmp_path, "")
+    error = refused(path)
+    assert error.message == f"{path}: bucket is missing"
+    assert "share" in error.detail
+
+
+def test_invalid_toml_names_file_and_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "state = 'x'\n[bucket\n")
+    error = refused(path)
+    assert str(path) in error.message
+    assert "line 2" in error.detail
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    assert "no such file" in refused(tmp_path / "absent.toml").message
+
+
+@pytest.mark.parametrize("name", ["Main", "-a", "a b", "a" * 64, "ä", "a\\n"])
+def test_names_of_lakes_become_keys_and_so_are_restricted(tmp_path: Path, name: str) -> None:
+    error = refused(write(tmp_path, MINIMAL + f'[lakes."{name}"]\nurl = "l"\n'))
+    assert "is not a name that is allowed" in error.message
+    assert "a to z" in error.detail
+
+
+def test_a_set_that_names_an_unknown_lake_is_refused_with_the_lakes_there_are(tmp_path: Path) -> None:
+    text = MINIMAL + '[lakes.a]\nurl = "l"\n[sets.s]\nnet = "n"\nblob = "b"\nroot = "r"\nlakes = ["b"]\n'
+    path = write(tmp_path, text)
+    error = refused(path)
+    assert error.message == f"{path}: sets.s.lakes = ['b'] is wrong"
+    assert error.detail.endswith("lakes are: a")
+
+
+@pytest.mark.parametrize(
+    "line", ['access_kye = "hunter2"', 'secret_key = ["hunter2"]', 'url = ["x"]\nsecret_key = "hunter2"']
+)
+def test_a_secret_is_never_in_an_error_nor_in_the_settings_as_printed(tmp_path: Path, line: str) -> None:
+    error = refused(write(tmp_path, f"[bucket]\n{line}\n"))
+    assert "hunter2" not in f"{error} {error.detail} {error.hint} {error.__cause__}"
+    settings = load(None, {"HATHI_BUCKET__URL": "b", "HATHI_BUCKET__SECRET_KEY": "hunter2"})
+    assert "hunter2" not in f"{settings} {settings!r} {settings.model_dump_json()}"
+    assert isinstance(settings.bucket.secret_key, SecretStr)
+
+
+def test_the_environment_is_looked_at_only_by_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HATHI_STATE", "/elsewhere")
+    assert Settings(bucket=Bucket(url="b")).state == "../state"
+
+
+def test_section_fetch_is_read_without_a_bucket() -> None:
+    assert load_fetch(None, {"HATHI_FETCH__BURST": "3"}, {"fetch.allow_private": True}).burst == 3
+    with pytest.raises(ConfigError, match=r"fetch\.burst"):
+        load_fetch(None, {"HATHI_FETCH__BURST": "0"})
+
+
+def test_where_each_value_came_from_is_known(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL)
+    read = configuration.read(Settings, path, {"HATHI_FETCH__BURST": "3"}, {"fetch.attempts": 1})
+    assert read.origin("bucket.url") == str(path)
+    assert read.origin("fetch.burst") == "HATHI_FETCH__BURST"
+    assert read.origin("fetch.attempts") == "option"
+    assert read.origin("fetch.share") == "default"
+
+
+# The configuration files name every setting: set, or commented out with its default.
+
+ENTRY = re.compile(r"^(?P<off># )?(?P<key>[a-z_]+) = (?P<value>.+)$")
+TABLE = re.compile(r"^(?:# )?\[{1,2}(?P<name>[a-z0-9_.-]+)\]{1,2}$")
+DEFAULT = re.compile(r"Default: (?P<value>.+)$")
+
+
+def fields_of(path: Path) -> Iterator[tuple[str, type[BaseModel], str, Any, bool, str | None]]:
+    """(table, its model, key, value, commented out, documented default) of each entry in a configuration file."""
+    table, documented = "", None
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if found := TABLE.match(line):
+            table = found["name"]
+        elif found := ENTRY.match(line):
+            value = tomllib.loads(f"value = {found['value']}")["value"]
+            yield table, model_of(table), found["key"], value, bool(found["off"]), documented
+            documented = None
+        elif found := DEFAULT.search(line):
+            documented = found["value"]
+
+
+def model_of(table: str) -> type[BaseModel]:
+    if not table:
+        return Settings
+    first, *rest = table.split(".")
+    if first == "lakes":
+        return {1: Lake, 2: Source, 3: type(Source.model_fields["columns"].default)}[len(rest)]
+    if first == "sets":
+        return FeatureSet if len(rest) == 1 else type(FeatureSet.model_fields["preprocess"].default)
+    annotation = Settings.model_fields[first].annotation
+    assert isinstance(annotation, type)
+    return annotation
+
+
+def is_table(field: FieldInfo) -> bool:
+    parts = [field.annotation, *get_args(field.annotation)]
+    return any(isinstance(part, type) and issubclass(part, BaseModel) for part in parts)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_setting_stands_in_the_configuration_file(path: Path) -> None:
+    seen: dict[type[BaseModel], set[str]] = {}
+    for _, model, key, *_ in fields_of(path):
+        seen.setdefault(model, set()).add(key)
+    models = [
+        model
+        for name in ("ship", "fetch", "compute", "deliver", "prune", "daemon", "logs")
+        for model in [model_of(name)]
+    ]
+    models += [
+        Settings,
+        Bucket,
+        Lake,
+        Source,
+        model_of("lakes.x.sources.columns"),
+        FeatureSet,
+        model_of("sets.x.preprocess"),
+    ]
+    for model in models:
+        leaves = {name for name, field in model.model_fields.items() if not is_table(field)}
+        assert seen.get(model, set()) == leaves, model.__name__
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_default_in_the_configuration_file_is_the_default(path: Path) -> None:
+    for table, model, key, value, commented, documented in fields_of(path):
+        field, place = model.model_fields[key], f"{path.name}: {table}.{key}"
+        if field.is_required():
+            continue
+        if commented and documented is None:
+            assert value == field.default, place
+        else:
+            assert documented is not None, f"{place} is set: say `Default: ...` above it"
+            expected = None if documented == "none" else tomllib.loads(f"value = {documented}")["value"]
+            assert expected == field.default, place
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_configuration_file_is_valid(path: Path) -> None:
+    assert load(path, {}).bucket.url
