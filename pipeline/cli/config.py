@@ -1,0 +1,219 @@
+"""Show the effective settings and where each came from, or check whether this host can work with them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, SecretStr
+
+from pipeline import configuration
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.settings import FeatureSet, Settings
+
+MASK = "********"
+STAGES = ("ship", "compute", "aggregate", "deliver")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What `check` has to say of one setting."""
+
+    level: Literal["ok", "warning", "error"]
+    key: str
+    text: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`hathi config show|check [--config FILE] [--json]`, for `check` also the stages that run on this host."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
+    for name, purpose in (("show", "print the effective settings"), ("check", "say what would not work here")):
+        below = actions.add_parser(name, help=purpose, description=purpose)
+        below.add_argument("--config", type=Path, metavar="FILE", help="default: $HATHI_CONFIG, else none")
+        below.add_argument("--json", action="store_true", help="for programs")
+        if name == "check":
+            below.add_argument("stages", nargs="*", metavar="STAGE", help=f"stages of this host: {', '.join(STAGES)}")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; 2 when `check` found an error."""
+    path = args.config or (Path(os.environ["HATHI_CONFIG"]) if os.environ.get("HATHI_CONFIG") else None)
+    effective = configuration.read(Settings, path, os.environ, {})
+    settings = configuration.validate(Settings, effective)
+    if args.action == "show":
+        _show(settings, effective, args.json)
+        return 0
+    stages = tuple(args.stages) or STAGES
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise ConfigError(f"unknown stage {unknown[0]}", f"stages: {', '.join(STAGES)}")
+    findings = [*check(settings, stages), *_unread_variables(os.environ)]
+    for finding in findings:
+        if args.json:
+            print(json.dumps(asdict(finding)))
+        else:
+            print(f"{finding.level:8} {finding.key:32} {finding.text}")
+    errors = sum(finding.level == "error" for finding in findings)
+    if not args.json:
+        warnings = sum(finding.level == "warning" for finding in findings)
+        print(f"{path or 'settings'}: {errors} errors, {warnings} warnings")
+    return 2 if errors else 0
+
+
+def check(settings: Settings, stages: tuple[str, ...] = STAGES) -> Iterator[Finding]:
+    """Everything that can be known before work: folders, nets, rules that are lifted, stores."""
+    yield from _folders(settings, stages)
+    yield from _sets(settings, stages)
+    yield from _lifted_rules(settings)
+    yield from _lakes(settings, stages)
+    yield from probe_stores(settings, stages)
+
+
+def probe_stores(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
+    """Ask each store whether its put-if-absent really refuses the second writer (PROTOCOL.md 2)."""
+    for key, probe in STORE_PROBES:
+        try:
+            text = probe(settings, stages)
+        except PipelineError as error:
+            yield Finding("error", key, str(error))
+        else:
+            yield Finding("ok", key, text)
+
+
+Probe = Callable[[Settings, tuple[str, ...]], str]
+STORE_PROBES: list[tuple[str, Probe]] = []
+"""(key, probe): a probe says what it found, or raises PipelineError.  The stores' probes are plugged in here."""
+
+
+def _show(settings: Settings, effective: configuration.Effective, as_json: bool) -> None:
+    rows = [(key, value, effective.origin(key)) for key, value in flatten(settings)]
+    if as_json:
+        print(json.dumps({key: {"value": value, "from": origin} for key, value, origin in rows}, indent=1))
+        return
+    for key, value, origin in rows:
+        print(f"{key} = {json.dumps(value, ensure_ascii=False)}  # {origin}")
+
+
+def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of all leaves; secrets masked."""
+    items: Mapping[str, object]
+    if isinstance(value, BaseModel):
+        items = {name: getattr(value, name) for name in type(value).model_fields}
+    elif isinstance(value, dict):
+        items = value
+    elif isinstance(value, list) and any(isinstance(one, BaseModel) for one in value):
+        items = {str(number): one for number, one in enumerate(value)}
+    else:
+        yield prefix, MASK if isinstance(value, SecretStr) else value
+        return
+    if not items:
+        yield prefix, {}
+    for name, below in items.items():
+        yield from flatten(below, f"{prefix}.{name}" if prefix else name)
+
+
+def folder_of(url: str) -> Path | None:
+    """The folder that a store's URL means, or None for a server."""
+    if "://" not in url:
+        return Path(url)
+    return Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None
+
+
+def _folders(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
+    places = [("state", settings.state), ("logs.folder", settings.logs.folder), ("bucket.url", settings.bucket.url)]
+    if {"ship", "deliver"} & set(stages):
+        places += [(f"lakes.{name}.url", lake.url) for name, lake in settings.lakes.items()]
+    for key, url in places:
+        if (folder := folder_of(url)) is not None:
+            yield _writable(key, folder)
+
+
+def _writable(key: str, folder: Path) -> Finding:
+    """A file is really written where the folder exists; else its nearest parent has to allow it."""
+    parent = folder
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    if not parent.is_dir():
+        return Finding("error", key, f"{parent} is not a folder")
+    try:
+        with tempfile.NamedTemporaryFile(dir=parent, prefix=".hathi-check-"):
+            pass
+    except OSError as error:
+        return Finding("error", key, f"{parent} cannot be written: {error.strerror}")
+    return Finding("ok", key, f"{folder} can be written" if parent == folder else f"{folder} will be made")
+
+
+def _sets(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
+    if not settings.sets:
+        yield Finding("warning", "sets", "no feature set is configured: there is nothing to compute")
+    roots: dict[tuple[str, str], str] = {}
+    for name, feature_set in settings.sets.items():
+        lakes = list(settings.lakes) if feature_set.lakes is None else feature_set.lakes
+        if not lakes:
+            yield Finding("warning", f"sets.{name}.lakes", "no lake: nothing is ever shipped for this set")
+        for lake in lakes:
+            other = roots.setdefault((lake, feature_set.root.strip("/")), name)
+            if other != name:
+                text = (
+                    f"set {other} delivers to the same root {feature_set.root} in lake {lake}: their features would mix"
+                )
+                yield Finding("error", f"sets.{name}.root", text)
+        if "compute" in stages:
+            yield from _net(f"sets.{name}", feature_set)
+
+
+def _net(key: str, feature_set: FeatureSet) -> Iterator[Finding]:
+    if feature_set.net.endswith(".prototxt") and feature_set.weights is None:
+        yield Finding("warning", f"{key}.weights", "a prototxt without weights: its blobs are what its fillers make")
+    mean = feature_set.preprocess.mean
+    named = {"net": feature_set.net, "weights": feature_set.weights, "preprocess.mean": mean}
+    for part, path in named.items():
+        if isinstance(path, str):
+            readable = os.path.isfile(path) and os.access(path, os.R_OK)
+            text = path if readable else f"{path} is not a file that can be read"
+            yield Finding("ok" if readable else "error", f"{key}.{part}", text)
+
+
+def _lifted_rules(settings: Settings) -> Iterator[Finding]:
+    fetch = settings.fetch
+    if fetch.allow_private:
+        yield Finding("warning", "fetch.allow_private", "on: URLs may reach this host and its private networks")
+    if fetch.allow_downgrade:
+        yield Finding("warning", "fetch.allow_downgrade", "on: redirects from https to http are followed")
+    if fetch.contact == type(fetch).model_fields["contact"].default:
+        yield Finding("warning", "fetch.contact", "not configured: hosts cannot tell whom to ask before they block us")
+    if not settings.logs.redact_queries:
+        yield Finding(
+            "warning", "logs.redact_queries", "off: signed URLs, which are secrets, stand in logs and reports"
+        )
+
+
+def _lakes(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
+    if not settings.lakes:
+        yield Finding("warning", "lakes", "no lake is configured: there is nothing to ship")
+    for name, lake in settings.lakes.items():
+        if "ship" not in stages:
+            continue
+        if not lake.sources:
+            yield Finding("warning", f"lakes.{name}.sources", "none: nothing is shipped from this lake")
+        folder = folder_of(lake.url)
+        for number, source in enumerate(lake.sources):
+            fixed = source.path.split("*")[0].split("?")[0].split("[")[0].rpartition("/")[0] or source.path
+            if folder is not None and not any(mark in fixed for mark in "*?[") and not (folder / fixed).exists():
+                yield Finding(
+                    "warning", f"lakes.{name}.sources.{number}.path", f"{folder / fixed} does not exist (yet)"
+                )
+
+
+def _unread_variables(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """HATHI_ variables that name no setting; those with sections were refused when the settings were read."""
+    known = {configuration.PREFIX + name.upper() for name in Settings.model_fields} | {"HATHI_CONFIG"}
+    for name in sorted(environ):
+        if name.startswith(configuration.PREFIX) and configuration.DELIMITER not in name and name not in known:
+            yield Finding("warning", name, "this variable names no setting")

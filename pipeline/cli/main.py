@@ -1,0 +1,137 @@
+"""`hathi COMMAND`: finds the command, runs it, and turns errors into three lines and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TextIO, cast
+
+from pipeline.errors import PipelineError
+
+
+class Entry(NamedTuple):
+    """A command: its module in this package, with `add_arguments` and `run`, and what it does in one line."""
+
+    module: str
+    purpose: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "run": Entry("run", "run stages in this process until nothing is due"),
+    "serve": Entry("serve", "run stages as a daemon"),
+    "status": Entry("status", "say what is open, waiting, held and done"),
+    "health": Entry("health", "OK, Warning or Alert, with reasons"),
+    "verify": Entry("verify", "check that what was delivered is whole"),
+    "why": Entry("why", "say what became of one item"),
+    "config": Entry("config", "show the effective settings, or check them"),
+    "fetch": Entry("fetch", "fetch URLs as the pipeline does"),
+    "net": Entry("net", "look at a net, or run it on images"),
+}
+
+EXIT_CODES = """\
+exit codes:
+  0    done; items that failed are data, not an error
+  1    something unexpected
+  2    usage or configuration
+  3    only `run` until idle: done, but something is held
+  4    ESTOP is engaged
+  130  interrupted from the keyboard
+`health` says 0 OK, 1 Warning, 2 Alert."""
+
+
+class Command(Protocol):
+    """What a command's module offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, args: argparse.Namespace) -> int: ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code.  Only the chosen command's module is imported."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = next((word for word in words if not word.startswith("-")), "")
+    debug = "--debug" in words
+    try:
+        args = _parser(name).parse_args(words)
+        code = cast(Command, args.command).run(args)
+        sys.stdout.flush()
+        return code
+    except PipelineError as error:
+        report(error, sys.stderr, debug)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has seen enough, e.g. `hathi why ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        unexpected(error, sys.stderr, debug)
+        return 1
+
+
+def report(error: PipelineError, stream: TextIO, debug: bool = False) -> None:
+    """Message, detail and hint as lines; with `debug` the trace before them."""
+    if debug:
+        traceback.print_exception(error, file=stream)
+    print(f"hathi: {error.message}", file=stream)
+    if error.detail:
+        print(f"  detail: {error.detail}", file=stream)
+    if error.hint:
+        print(f"  hint: {error.hint}", file=stream)
+
+
+def unexpected(error: Exception, stream: TextIO, debug: bool = False) -> None:
+    """One line, and the trace in a file of its own: somebody will need it."""
+    if debug:
+        traceback.print_exception(error, file=stream)
+    from pipeline.logs import escape, redact  # not needed by a command that works, and slow to import
+
+    text = escape(redact(next(iter(str(error).splitlines()), "")))
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="hathi-trace-", suffix=".txt", delete=False) as file:
+            traceback.print_exception(error, file=file)
+        where = f"the trace is in {file.name}"
+    except OSError as problem:
+        where = f"the trace could not be written ({problem}); --debug prints it"
+    print(f"hathi: unexpected {type(error).__name__}: {text}; {where}", file=stream)
+
+
+def _parser(chosen: str) -> argparse.ArgumentParser:
+    debug = argparse.ArgumentParser(add_help=False)
+    debug.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="print stack traces")
+    parser = argparse.ArgumentParser(
+        prog="hathi",
+        description="Turns image URLs in a Hadoop lake into image features in the same lake.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[debug],
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, entry in COMMANDS.items():
+        if name != chosen:
+            commands.add_parser(name, help=entry.purpose, add_help=False)
+            continue
+        module = importlib.import_module(f"pipeline.cli.{entry.module}")
+        below = commands.add_parser(
+            name,
+            help=entry.purpose,
+            description=module.__doc__,
+            epilog=EXIT_CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=[debug],
+        )
+        module.add_arguments(below)
+        below.set_defaults(command=module)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

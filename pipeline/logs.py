@@ -1,0 +1,127 @@
+"""Log lines as operators know them: `2016-03-13 06:59:52<TAB>[deliver]<TAB>text`, in UTC, one file for each program.
+
+Everything goes through the standard library's logging under the name `hathi`, so a room says `log(program).info(...)`
+and `open_log` alone decides where it lands.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+from pipeline.records import redact_query
+from pipeline.settings import Logs
+
+ROOT = "hathi"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
+
+
+def log(program: str) -> logging.Logger:
+    """The log of a program, e.g. `ship`; its lines go where `open_log` said."""
+    return logging.getLogger(f"{ROOT}.{program}")
+
+
+def summary(program: str, text: str) -> None:
+    """One line for each run that did work; scripts/print_logs.sh shows the last ones."""
+    log(program).info("Summary: %s", text)
+
+
+class Once:
+    """Says each thing once: a source that is broken for hours is one line, not one a minute."""
+
+    def __init__(self) -> None:
+        self._said: set[tuple[str, str]] = set()
+
+    def say(self, program: str, key: str, text: str, level: int = logging.WARNING) -> bool:
+        """Log the text unless `key` was said before; whether it was logged."""
+        if (program, key) in self._said:
+            return False
+        self._said.add((program, key))
+        log(program).log(level, "%s", text)
+        return True
+
+    def forget(self, program: str, key: str) -> None:
+        """It is over: should it come again, it is worth a line again."""
+        self._said.discard((program, key))
+
+
+_once = Once()
+
+
+def once(key: str, text: str, program: str = ROOT) -> bool:
+    """Log a thing once in this process; whether it was logged now."""
+    return _once.say(program, key, text)
+
+
+def escape(text: str) -> str:
+    """The text on one line and without control characters: `\\n`, `\\x1b`, ... stand for them."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def redact(text: str) -> str:
+    """The text with the query of each URL in it replaced."""
+    return _URL.sub(lambda found: redact_query(found[0]), text)
+
+
+class LineFormatter(logging.Formatter):
+    """UTC time, tab, [program], tab, text; a traceback follows as further lines of the same form."""
+
+    def __init__(self, redact_queries: bool, clock: Callable[[], float] | None = None) -> None:
+        super().__init__()
+        self._redact_queries = redact_queries
+        self._clock = clock
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = self._clock() if self._clock else record.created
+        time_text = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(stamp))
+        program = record.name.removeprefix(f"{ROOT}.")
+        texts = [record.getMessage()]
+        if record.exc_info:
+            texts += self.formatException(record.exc_info).splitlines()
+        if record.levelno >= logging.WARNING:
+            texts[0] = f"{record.levelname.capitalize()}: {texts[0]}"
+        if self._redact_queries:
+            texts = [redact(text) for text in texts]
+        return "\n".join(f"{time_text}\t[{program}]\t{escape(text)}" for text in texts)
+
+
+def open_log(program: str, settings: Logs, echo: bool = True, clock: Callable[[], float] | None = None) -> Path:
+    """Lines of all programs in this process go to `<folder>/<program>.log`, rotated, and with `echo` to stderr.
+
+    Called again, it replaces what it set up before.  Raises ConfigError: the folder cannot be written.
+    """
+    path = Path(settings.folder) / f"{program}.log"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = RotatingFileHandler(
+            path, maxBytes=settings.max_bytes, backupCount=settings.keep, encoding="utf-8", errors="backslashreplace"
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"the log {path} cannot be written", str(error), "set logs.folder to a folder that this user may write"
+        ) from error
+    handlers: list[logging.Handler] = [file, logging.StreamHandler(sys.stderr)] if echo else [file]
+    for handler in handlers:
+        handler.setFormatter(LineFormatter(settings.redact_queries, clock))
+    logger = logging.getLogger(ROOT)
+    close_log()
+    for handler in handlers:
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return path
+
+
+def close_log() -> None:
+    """Close the files; lines after it go nowhere but to the standard library's last resort."""
+    logger = logging.getLogger(ROOT)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()

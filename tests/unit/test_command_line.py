@@ -1,0 +1,163 @@
+"""`hathi`: commands are found, errors become lines and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import main as command_line
+from pipeline.cli.config import check
+from pipeline.errors import NetError, PermanentError, Stopped
+from pipeline.settings import Bucket, FeatureSet, Fetch, Lake, Logs, Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[argparse.Namespace], int]], None]:
+    """Puts a function in the place of the command `status`."""
+
+    def install(body: Callable[[argparse.Namespace], int]) -> None:
+        module = types.ModuleType("pipeline.cli.stub", "a stub")
+        module.add_arguments = lambda parser: None  # type: ignore[attr-defined]
+        module.run = body  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "pipeline.cli.stub", module)
+        monkeypatch.setitem(command_line.COMMANDS, "status", command_line.Entry("stub", "a stub"))
+
+    return install
+
+
+def failing(error: BaseException) -> Callable[[argparse.Namespace], int]:
+    def body(args: argparse.Namespace) -> int:
+        raise error
+
+    return body
+
+
+def test_every_command_that_is_listed_exists() -> None:
+    for name, entry in command_line.COMMANDS.items():
+        assert find_spec(f"pipeline.cli.{entry.module}") is not None, name
+
+
+def test_help_lists_commands_and_exit_codes_and_imports_nothing_heavy() -> None:
+    code = "import sys; from pipeline.cli.main import main\ntry: main(['--help'])\nfinally: print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "exit codes:" in done.stdout
+    for name in command_line.COMMANDS:
+        assert f"    {name} " in done.stdout
+    for heavy in ("numpy", "pydantic", "pyarrow", "cv2", "aiohttp", "openvino", "onnx", "rich"):
+        assert f"'{heavy}'" not in done.stdout, heavy
+
+
+def test_an_error_is_message_detail_and_hint_without_a_trace(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(failing(PermanentError("it broke", "at the third bolt", "turn the bolt")))
+    assert command_line.main(["status"]) == 1
+    assert capsys.readouterr().err == "hathi: it broke\n  detail: at the third bolt\n  hint: turn the bolt\n"
+
+
+@pytest.mark.parametrize("words", [["--debug", "status"], ["status", "--debug"]])
+def test_with_debug_the_trace_is_printed(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    command(failing(PermanentError("it broke")))
+    assert command_line.main(words) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(NetError("n"), 2), (Stopped("s"), 4), (KeyboardInterrupt(), 130)])
+def test_the_exit_code_is_that_of_the_error(command: Callable[..., None], error: BaseException, code: int) -> None:
+    command(failing(error))
+    assert command_line.main(["status"]) == code
+
+
+def test_an_unexpected_error_is_one_line_and_names_the_file_with_the_trace(
+    command: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    command(failing(ZeroDivisionError("division by zero\nsecond line")))
+    assert command_line.main(["status"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("hathi: unexpected ZeroDivisionError: division by zero; the trace is in ")
+    assert "Traceback" in Path(lines[0].split(" is in ")[1]).read_text()
+
+
+def test_an_unknown_command_is_a_usage_error_that_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(["rum"])
+    assert caught.value.code == 2
+    assert "'run'" in capsys.readouterr().err
+
+
+def test_config_show_prints_where_each_value_came_from_and_masks_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "h.toml"
+    path.write_text('[bucket]\nurl = "b"\nsecret_key = "hunter2"\n')
+    monkeypatch.setenv("HATHI_FETCH__BURST", "3")
+    assert command_line.main(["config", "show", "--config", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert f'bucket.url = "{tmp_path}/b"  # {path}\n' in out
+    assert "fetch.burst = 3  # HATHI_FETCH__BURST\n" in out
+    assert "fetch.share = 1.0  # default\n" in out
+    assert command_line.main(["config", "show", "--json", "--config", str(path)]) == 0
+    both = out + (shown := capsys.readouterr().out)
+    assert json.loads(shown)["fetch.burst"] == {"value": 3, "from": "HATHI_FETCH__BURST"}
+    assert "hunter2" not in both
+
+
+def test_config_check_exits_2_when_something_cannot_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "h.toml"
+    path.write_text(
+        'state = "s"\nlogs.folder = "l"\n[bucket]\nurl = "b"\n[sets.a]\nnet = "n.onnx"\nblob = "x"\nroot = "r"\n'
+    )
+    assert command_line.main(["config", "check", "--config", str(path)]) == 2
+    assert f"{tmp_path}/n.onnx is not a file" in capsys.readouterr().out
+    assert command_line.main(["config", "check", "ship", "--config", str(path)]) == 0, "a gateway needs no net"
+
+
+def settings_in(folder: Path, **more: object) -> Settings:
+    return Settings(
+        state=str(folder / "state"),
+        bucket=Bucket(url=str(folder / "bucket")),
+        logs=Logs(folder=str(folder / "logs")),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def said(settings: Settings, level: str) -> dict[str, str]:
+    return {finding.key: finding.text for finding in check(settings) if finding.level == level}
+
+
+def test_check_warns_of_what_is_lifted_and_of_what_is_missing(tmp_path: Path) -> None:
+    warnings = said(settings_in(tmp_path, fetch=Fetch(allow_private=True)), "warning")
+    assert {"fetch.allow_private", "fetch.contact", "lakes", "sets"} <= set(warnings)
+
+
+def test_check_finds_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "bucket").touch()
+    assert "is not a folder" in said(settings_in(tmp_path), "error")["bucket.url"]
+    assert not (tmp_path / "state").exists(), "checking makes nothing"
+
+
+def test_check_refuses_two_sets_that_deliver_to_one_root(tmp_path: Path) -> None:
+    one = FeatureSet(net="n", blob="b", root="features")
+    settings = settings_in(
+        tmp_path,
+        lakes={"main": Lake(url=str(tmp_path))},
+        sets={"a": one, "b": one.model_copy(update={"root": "features/"})},
+    )
+    assert "would mix" in said(settings, "error")["sets.b.root"]
