@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Runs everything that CI runs, or the parts that are named: scripts/test.sh [PART...]
+# Parts: lint, and each folder of tests/ that holds tests (unit, contract, simulation, ...); what follows -- goes to pytest.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+./scripts/venv.sh dev
+export PATH="$PWD/.venv/bin:$PATH" PYTHON="$PWD/.venv/bin/python" PYTHONDONTWRITEBYTECODE=
+unset "${!HATHI_@}" # a person's own settings are not what is tested
+
+# Quick ones first. A folder that is not in the list runs too, at the end; benchmarks are for people.
+known=(unit contract nets images fetch simulation integration crash acceptance)
+not_in_ci=(benchmarks golden)
+
+has_tests() { [ -n "$(find "tests/$1" -name 'test_*.py' -print -quit 2>/dev/null)" ]; }
+one_of() { local word="$1" other; shift; for other; do [ "$word" = "$other" ] && return 0; done; return 1; }
+step() { echo "--- $*"; }
+
+generated_code_is_current() {
+    local fresh status=0 file
+    fresh="$(mktemp -d)"
+    scripts/generate.sh "$fresh" >/dev/null
+    while read -r file; do
+        if ! cmp -s "$fresh/$file" "$file"; then
+            echo "$file is not what scripts/generate.sh makes of proto/: run it and commit" >&2
+            status=1
+        fi
+    done < <(cd "$fresh" && find . -type f -name '*_pb2.py*' | sed 's,^\./,,')
+    rm -rf "$fresh"
+    return $status
+}
+
+lint() {
+    local status=0
+    step "ruff check" && ruff check . || status=1
+    step "ruff format --check" && ruff format --check --quiet . || status=1
+    step "mypy --strict pipeline/" && mypy --strict pipeline || status=1
+    step "lint-imports" && lint-imports --no-logo --config .importlinter || status=1
+    step "generated code" && generated_code_is_current && echo "current" || status=1
+    return $status
+}
+
+parts=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do parts+=("$1"); shift; done
+if [ $# -gt 0 ]; then shift; fi
+
+everything=no
+if [ ${#parts[@]} -eq 0 ]; then
+    everything=yes
+    parts=(lint)
+    for part in "${known[@]}"; do
+        if has_tests "$part"; then parts+=("$part"); else echo "LEFT OUT: $part: tests/$part holds no tests yet"; fi
+    done
+    for folder in tests/*/; do
+        part="$(basename "$folder")"
+        if one_of "$part" "${not_in_ci[@]}"; then continue; fi
+        if ! one_of "$part" "${known[@]}" && has_tests "$part"; then parts+=("$part"); fi
+    done
+    if has_tests benchmarks || [ -n "$(ls -A tests/benchmarks 2>/dev/null)" ]; then
+        echo "LEFT OUT: benchmarks: they measure and assert nothing; see tests/benchmarks"
+    fi
+fi
+
+failed=()
+folders=()
+for part in "${parts[@]}"; do
+    if [ "$part" = lint ]; then
+        started=$SECONDS
+        echo "=== lint"
+        lint || failed+=(lint)
+        echo "=== lint took $((SECONDS - started)) s"
+    elif has_tests "$part"; then
+        folders+=("tests/$part")
+    else
+        echo "no such part: $part (lint, or a folder of tests/ with tests)" >&2
+        exit 2
+    fi
+done
+
+if [ ${#failed[@]} -gt 0 ]; then echo "FAILED: ${failed[*]}"; fi
+if [ ${#folders[@]} -gt 0 ]; then
+    echo "=== tests: ${folders[*]}"
+    PYTHONPATH="scripts${PYTHONPATH:+:$PYTHONPATH}" pytest -p part_times "${folders[@]}" "$@" || failed+=(tests)
+fi
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "FAILED: ${failed[*]}"
+    exit 1
+fi
+if [ $everything = no ]; then echo "(only: ${parts[*]})"; fi
