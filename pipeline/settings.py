@@ -156,6 +156,8 @@ class Fetch(Section):
     """Requests to a host that may come at once before requests_per_second holds."""
     connections_per_domain: Annotated[int, Field(ge=1)] = 16
     """At the same time, over all hosts of a registered domain."""
+    rates_per_domain: Annotated[float, Field(ge=1)] = 4.0
+    """The hosts of a registered domain together: so many times the rate of one host."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """This box's part of a host's limit: 1 / boxes."""
     connections: Annotated[int, Field(ge=1)] = 512
@@ -188,6 +190,16 @@ class Fetch(Section):
     """Bodies fetched and not yet taken, at the most."""
     pending_urls: Annotated[int, Field(ge=1)] = 20_000
     """URLs taken from the batches and not yet ended, at the most."""
+    pending_per_host: Annotated[int, Field(ge=1)] = 2048
+    """Of these, for one host; its further batches wait."""
+    dns_servers: list[str] = []
+    """Ask these (address or address:port) instead of the machine's own."""
+    dns_seconds: Annotated[float, Field(gt=0)] = 8.0
+    """Until a name that nobody answers for fails: dns."""
+    dns_negative_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """How long it is remembered that a name does not exist."""
+    allow_folders: list[str] = []
+    """file:// URLs and absolute paths under these folders are read; others fail: blocked."""
     batch_seconds: Annotated[float, Field(gt=0)] = 1800.0
     """Deadline of a batch: refs that still wait for their host then fail, host_busy."""
     user_agent: str = "Hathi/0.1 (image features; contact: {contact})"
@@ -245,6 +257,8 @@ class Logs(Section):
     """Of one file, before it is rotated."""
     keep: Annotated[int, Field(ge=0)] = 5
     """Rotated files that are kept."""
+    echo: bool = True
+    """Print the lines on stderr, too."""
     redact_queries: bool = True
     """Keep the query of a URL out of logs, failures and reports: it can be a secret."""
 

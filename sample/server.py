@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import errno
 import mimetypes
 import os
+import signal
 import sys
 import threading
 import time
@@ -17,6 +19,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 PAGE = b"<!doctype html><title>Sold out</title><p>This cushion is sold out.\n"
 
 
@@ -73,6 +76,8 @@ def open_server(folder: Path, port: int, patience: float = 3.0) -> ThreadingHTTP
 
 def end_with(parent: int) -> None:
     """Ends this process when the one that started it is gone, however that one ended."""
+    if sys.platform == "linux":  # at once; elsewhere soon
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(0)

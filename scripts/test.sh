@@ -19,7 +19,7 @@ step() { echo "--- $*"; }
 generated_code_is_current() {
     local fresh status=0 file
     fresh="$(mktemp -d)"
-    scripts/generate.sh "$fresh" >/dev/null
+    scripts/generate.sh "$fresh" >/dev/null || return 1
     while read -r file; do
         if ! cmp -s "$fresh/$file" "$file"; then
             echo "$file is not what scripts/generate.sh makes of proto/: run it and commit" >&2
@@ -77,8 +77,8 @@ for part in "${parts[@]}"; do
     fi
 done
 
-if [ ${#failed[@]} -gt 0 ]; then echo "FAILED: ${failed[*]}"; fi
 if [ ${#folders[@]} -gt 0 ]; then
+    if [ ${#failed[@]} -gt 0 ]; then echo "FAILED: ${failed[*]}"; fi
     echo "=== tests: ${folders[*]}"
     PYTHONPATH="scripts${PYTHONPATH:+:$PYTHONPATH}" pytest -p part_times "${folders[@]}" "$@" || failed+=(tests)
 fi

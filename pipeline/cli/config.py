@@ -32,12 +32,20 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`hathi config show|check [--config FILE] [--json]`, for `check` also the stages that run on this host."""
+    """`hathi config show|get|check [--config FILE] [--json]`, for `check` also the stages that run on this host."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
-    for name, purpose in (("show", "print the effective settings"), ("check", "say what would not work here")):
+    purposes = {
+        "show": "print the effective settings",
+        "get": "print the values of some settings, one a line",
+        "check": "say what would not work here",
+    }
+    for name, purpose in purposes.items():
         below = actions.add_parser(name, help=purpose, description=purpose)
         below.add_argument("--config", type=Path, metavar="FILE", help="default: $HATHI_CONFIG, else none")
-        below.add_argument("--json", action="store_true", help="for programs")
+        if name == "get":
+            below.add_argument("keys", nargs="+", metavar="KEY", help="dotted, e.g. logs.folder")
+        else:
+            below.add_argument("--json", action="store_true", help="for programs")
         if name == "check":
             below.add_argument("stages", nargs="*", metavar="STAGE", help=f"stages of this host: {', '.join(STAGES)}")
 
@@ -49,6 +57,9 @@ def run(args: argparse.Namespace) -> int:
     settings = configuration.validate(Settings, effective)
     if args.action == "show":
         _show(settings, effective, args.json)
+        return 0
+    if args.action == "get":
+        _get(settings, args.keys)
         return 0
     stages = tuple(args.stages) or STAGES
     if unknown := [stage for stage in stages if stage not in STAGES]:
@@ -98,6 +109,15 @@ def _show(settings: Settings, effective: configuration.Effective, as_json: bool)
         return
     for key, value, origin in rows:
         print(f"{key} = {json.dumps(value, ensure_ascii=False)}  # {origin}")
+
+
+def _get(settings: Settings, keys: list[str]) -> None:
+    """Texts as they are, all else as JSON: what a shell script can use."""
+    values = dict(flatten(settings))
+    for key in keys:
+        if key not in values:
+            raise ConfigError(f"no such setting: {key}", hint="`hathi config show` names them all")
+        print(values[key] if isinstance(values[key], str) else json.dumps(values[key]))
 
 
 def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:

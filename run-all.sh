@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# The pipeline here, or the daemons of a configuration.
+#
+#   ./run-all.sh                    the embedded default: every stage on the sample lake, until nothing is left to do
+#   ./run-all.sh CONFIG             the daemons ship and deliver of a gateway's configuration, in the background
+#   ./run-all.sh status [CONFIG]    which of them run                  (CONFIG: config/gateway.toml)
+#   ./run-all.sh stop [CONFIG]      asks them to stop and waits
+#
+# Exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 done but something is held, 4 ESTOP.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
+hathi="$root/.venv/bin/hathi"
+daemons=(ship deliver)
+
+say() { echo "run-all: $*"; }
+
+run_here() {
+    local python="$root/.venv/bin/python" port="${SAMPLE_PORT:-8973}" answer=
+    "$python" "$root/sample/render.py" --work "$root/work" --port "$port"
+    # The shop is this process's child and ends with it; `exec` makes this process the pipeline, so it gets all signals.
+    exec 3< <(trap '' INT && exec "$python" "$root/sample/server.py" "$root/work/sample/web" --port "$port")
+    read -r -t 20 answer <&3 || true
+    exec 3<&-
+    if [ "$answer" != ready ]; then
+        echo "run-all: the sample's web server did not start" >&2
+        exit 2
+    fi
+    exec "$hathi" run --config "$root/config/local.toml"
+}
+
+# Sets state and logs to the folders that the configuration names.
+read_folders() {
+    local values
+    [ -f "$1" ] || { echo "run-all: $1: no such file" >&2; exit 2; }
+    values="$("$hathi" config get --config "$1" state logs.folder)"
+    state="${values%%$'\n'*}"
+    logs="${values##*$'\n'}"
+}
+
+is_running() { [ -e "$state/$1.lock" ] && ! flock -n "$state/$1.lock" true; }
+
+# Who holds the lock has written its process id into it.
+process_of() { grep -oE '[0-9]+' "$state/$1.lock" | head -n 1; }
+
+start() {
+    local config="$1" program running=()
+    if [ -e "$state/ESTOP" ]; then
+        say "ESTOP engaged: not started; remove $state/ESTOP to start"
+        exit 4
+    fi
+    for program in "${daemons[@]}"; do
+        if is_running "$program"; then running+=("$program (process $(process_of "$program"))"); fi
+    done
+    if [ ${#running[@]} -gt 0 ]; then
+        say "already running: ${running[*]}; nothing was started. ./run-all.sh stop $config ends them"
+        exit 1
+    fi
+    mkdir -p "$logs"
+    for program in "${daemons[@]}"; do start_one "$program" "$config"; done
+}
+
+# The log is logs/PROGRAM.log; PROGRAM.out has what a process says before or beside it, so it stays short.
+start_one() {
+    local program="$1" config="$2" process tries=0
+    HATHI_LOGS__ECHO=false setsid nohup "$hathi" serve "$program" --config "$config" \
+        >"$logs/$program.out" 2>&1 </dev/null &
+    process=$!
+    while ! is_running "$program"; do
+        if ! kill -0 "$process" 2>/dev/null || [ $((tries += 1)) -gt 200 ]; then
+            say "$program did not start:"
+            cat "$logs/$program.out" >&2
+            wait "$process" && exit 1 || exit $?
+        fi
+        sleep 0.1
+    done
+    say "started $program: process $(process_of "$program"), log $logs/$program.log"
+}
+
+status() {
+    local program code=0
+    if [ -e "$state/ESTOP" ]; then say "ESTOP engaged: $state/ESTOP"; fi
+    for program in "${daemons[@]}"; do
+        if is_running "$program"; then
+            say "$program runs: process $(process_of "$program"), log $logs/$program.log"
+        else
+            say "$program does not run"
+            code=1
+        fi
+    done
+    exit $code
+}
+
+stop() {
+    local program tries stopped=()
+    for program in "${daemons[@]}"; do
+        if is_running "$program"; then
+            kill -TERM "$(process_of "$program")"
+            stopped+=("$program")
+        else
+            say "$program does not run"
+        fi
+    done
+    for program in "${stopped[@]}"; do
+        tries=0
+        while is_running "$program"; do
+            if [ $((tries += 1)) -gt 300 ]; then
+                say "$program has not stopped after 30 s: process $(process_of "$program")"
+                exit 1
+            fi
+            sleep 0.1
+        done
+        say "$program stopped"
+    done
+}
+
+case "${1:-}" in
+    -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -*) echo "run-all: unknown option $1; ./run-all.sh --help" >&2; exit 2 ;;
+esac
+"$root/scripts/venv.sh" runtime
+case "${1:-}" in
+    "") run_here ;;
+    status | stop)
+        read_folders "${2:-$root/config/gateway.toml}"
+        "$1"
+        ;;
+    *)
+        config="$(realpath "$1")"
+        read_folders "$config"
+        start "$config"
+        ;;
+esac
