@@ -1,0 +1,64 @@
+"""A fresh clone of what is committed, and the commands of its README run in it as typed."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A clone and the environment that a newcomer would have in it."""
+
+    path: Path
+    environ: dict[str, str]
+
+    def run(self, command: str, timeout: float = 300, **environ: str) -> subprocess.CompletedProcess[str]:
+        """A command line as typed into a shell; stdout and stderr together."""
+        return subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.path,
+            env={**self.environ, **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+        )
+
+    def readme(self) -> list[tuple[str, list[str]]]:
+        """(command, the lines that it prints) of each command in the README's console blocks."""
+        found: list[tuple[str, list[str]]] = []
+        for block in re.findall(r"^```console\n(.*?)^```", (self.path / "README.md").read_text(), re.S | re.M):
+            for line in block.splitlines():
+                if line.startswith("$ "):
+                    found.append((line[2:], []))
+                else:
+                    found[-1][1].append(line)
+        return found
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    path = tmp_path_factory.mktemp("clone") / "hathi"
+    trust = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(path)], check=True, env={**os.environ, **trust})
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HATHI_", "PYTHON"))}
+    # The venv of the tests must not answer for the clone's own; and a port of its own lets two test runs be.
+    kept["PATH"] = ":".join(part for part in kept["PATH"].split(":") if part != str(ROOT / ".venv" / "bin"))
+    yield Clone(path, {**kept, "SAMPLE_PORT": str(free_port())})
