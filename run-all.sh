@@ -38,10 +38,15 @@ read_folders() {
     logs="${values##*$'\n'}"
 }
 
-is_running() { [ -e "$state/$1.lock" ] && ! flock -n "$state/$1.lock" true; }
+# Who holds the lock has written `pid N since ...` into it, and leaves that there.
+process_of() { sed -nE 's/^pid ([0-9]+) .*/\1/p' "$state/$1.lock" 2>/dev/null; }
 
-# Who holds the lock has written its process id into it.
-process_of() { grep -oE '[0-9]+' "$state/$1.lock" | head -n 1; }
+# The lock is the truth; it is only tried when its last holder still lives, so as not to be in a start's way.
+is_running() {
+    local process
+    process="$(process_of "$1")"
+    [ -n "$process" ] && kill -0 "$process" 2>/dev/null && ! flock -n "$state/$1.lock" true
+}
 
 start() {
     local config="$1" program running=()
@@ -66,7 +71,7 @@ start_one() {
     HATHI_LOGS__ECHO=false setsid nohup "$hathi" serve "$program" --config "$config" \
         >"$logs/$program.out" 2>&1 </dev/null &
     process=$!
-    while ! is_running "$program"; do
+    while [ "$(process_of "$program")" != "$process" ]; do
         if ! kill -0 "$process" 2>/dev/null || [ $((tries += 1)) -gt 200 ]; then
             say "$program did not start:"
             cat "$logs/$program.out" >&2
@@ -74,7 +79,7 @@ start_one() {
         fi
         sleep 0.1
     done
-    say "started $program: process $(process_of "$program"), log $logs/$program.log"
+    say "started $program: process $process, log $logs/$program.log"
 }
 
 status() {

@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,11 +53,11 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     path = tmp_path_factory.mktemp("clone") / "hathi"
     trust = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(path)], check=True, env={**os.environ, **trust})
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HATHI_", "PYTHON"))}
     # The venv of the tests must not answer for the clone's own; and a port of its own lets two test runs be.
     kept["PATH"] = ":".join(part for part in kept["PATH"].split(":") if part != str(ROOT / ".venv" / "bin"))
-    yield Clone(path, {**kept, "SAMPLE_PORT": str(free_port())})
+    return Clone(path, {**kept, "SAMPLE_PORT": str(free_port())})
