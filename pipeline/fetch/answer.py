@@ -1,0 +1,100 @@
+"""The head of an HTTP answer, read with suspicion."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+
+from pipeline.fetch.encoding import KNOWN, PLAIN
+from pipeline.records import Failure
+
+REDIRECTS = (301, 302, 303, 307, 308)
+_WANTED = re.compile(
+    rb"\n(content-length|content-encoding|location|etag|last-modified|retry-after|transfer-encoding)[ \t]*:"
+    rb"[ \t]*([^\r\n]*)", re.IGNORECASE)
+_DIGITS = re.compile(r"[0-9]{1,18}")
+_STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?:[ \r\n]|$)")
+
+
+class Head(NamedTuple):
+    """What a head says.  length: of the body, None when it does not say.  encoding: "" for none."""
+
+    status: int
+    length: int | None
+    encoding: str
+    location: str
+    etag: str
+    last_modified: str
+    retry_after: str
+
+
+def read_status(line: bytes) -> int:
+    """The status of a status line, 0 when it is none."""
+    match = _STATUS.match(line)
+    return int(match[1]) if match else 0
+
+
+def read_head(raw: bytes) -> Head | Failure:
+    """The head out of its lines; `protocol` where headers contradict each other."""
+    found: dict[str, str] = {}
+    for name, value in _WANTED.findall(raw):
+        key, text = name.lower().decode("ascii"), _text(value)
+        if key in found and found[key] != text:
+            if key in ("content-length", "transfer-encoding", "location"):
+                return Failure.of("protocol", f"two different {key} headers")
+            continue
+        found[key] = text
+    length = found.get("content-length", "")
+    if "transfer-encoding" in found:
+        length = ""  # RFC 9112, 6.3: the length is to be ignored then
+    elif length and not _DIGITS.fullmatch(length):
+        # "n, n" is what a proxy makes of n twice
+        parts = {part.strip() for part in length.split(",")}
+        length = parts.pop()
+        if parts or not _DIGITS.fullmatch(length):
+            return Failure.of("protocol", "bad content-length")
+    return Head(
+        read_status(raw), int(length) if length else None, found.get("content-encoding", "").strip().lower(),
+        found.get("location", ""), found.get("etag", ""), found.get("last-modified", ""), found.get("retry-after", ""))
+
+
+def verdict(head: Head, max_bytes: int) -> Failure | None:
+    """What the head alone decides; None: a body is to be read, or a redirect to be followed."""
+    status = head.status
+    if status in REDIRECTS:
+        return None if head.location else Failure.of("protocol", "redirect without location")
+    if status == 429:
+        return Failure.of("http_429", "429")
+    if 400 <= status < 500:
+        return Failure.of("http_4xx", str(status), retriable=status in (408, 425))
+    if 500 <= status < 600:
+        return Failure.of("http_5xx", str(status))
+    if status in (204, 205):
+        return Failure.of("empty", str(status))
+    if not 200 <= status < 300 or status == 206:
+        return Failure.of("protocol", f"status {status}")
+    if head.encoding not in PLAIN and head.encoding not in KNOWN:
+        return Failure.of("protocol", "unknown content-encoding")
+    if head.length is not None and head.length > max_bytes:
+        return Failure.of("too_large", "announced length")
+    return None
+
+
+def seconds_to_wait(retry_after: str, now: datetime) -> float | None:
+    """`Retry-After` as seconds from `now`: a number or a date (RFC 9110, 10.2.3); None when it says nothing."""
+    if _DIGITS.fullmatch(retry_after):
+        return float(retry_after)
+    try:
+        when = parsedate_to_datetime(retry_after)
+    except (ValueError, IndexError, TypeError):
+        return None
+    return max(0.0, ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds())
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.strip().decode("utf-8")
+    except UnicodeDecodeError:
+        return value.strip().decode("latin-1")

@@ -1,0 +1,234 @@
+"""The fetcher as its callers see it: items in, results out, in the order in which they end."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any, TypeVar
+
+from pipeline.errors import PipelineError
+from pipeline.fetch.clock import Clock, SystemClock
+from pipeline.fetch.counts import Counts
+from pipeline.fetch.dns import CaresResolver, Directory, Resolver
+from pipeline.fetch.engine import Engine
+from pipeline.fetch.finish import Finisher, Inline
+from pipeline.fetch.inline import is_data, is_file
+from pipeline.fetch.job import Body, Ended, Fetched, Trace, Waiter
+from pipeline.fetch.reactor import Reactor
+from pipeline.fetch.redirect import port_allowed
+from pipeline.fetch.room import BufferRoom
+from pipeline.fetch.sniff import image_format
+from pipeline.fetch.target import Target, parse
+from pipeline.fetch.transfer import Transfer
+from pipeline.fetch.trust import trusted
+from pipeline.records import Failure
+from pipeline.settings import Fetch
+
+T = TypeVar("T")
+_TICK = 0.1
+"""Seconds after which a stream says None when nothing has ended."""
+_PULL = 64
+"""Items taken in one go, so that results that are there are not kept waiting."""
+
+
+class Fetcher:
+    """Fetches in threads of its own; everything here is for one thread, the caller's.
+
+    One fetcher serves one stream.  accept(first bytes of a body): the image's format, or None for no image.
+    trace(url, step, text) is told of each step, from the fetcher's threads.  resolver(reactor): for tests.
+    """
+
+    def __init__(self, limits: Fetch, *, accept: Callable[[bytes], str | None] = image_format,
+                 clock: Clock | None = None, seed: int | None = None,
+                 resolver: Callable[[Reactor], Resolver] | None = None, trace: Trace | None = None) -> None:
+        self._limits = limits
+        self._accept = accept
+        self._clock = clock or SystemClock()
+        self._trace = trace
+        self._ca = trusted(os.environ)
+        self._finished: SimpleQueue[list[Ended] | BaseException] = SimpleQueue()
+        self._bodies: SimpleQueue[Body | Inline | None] = SimpleQueue()
+        self._room = BufferRoom(limits.buffer_bytes, self._clock)
+        self._reactor = Reactor(self._clock)
+        names = resolver(self._reactor) if resolver else \
+            CaresResolver(self._reactor, self._clock, limits.dns_servers, limits.dns_seconds)
+        directory = Directory(names, self._clock, limits.allow_private, limits.dns_negative_seconds)
+        self._engine = Engine(limits, self._clock, random.Random(seed), self._reactor, directory, self._room,
+                              self._new_transfer, self._finished, self._bodies, trace)
+        self._finisher = Finisher(limits, self._clock, accept, self._room, self._bodies, self._finished, trace)
+        self._threads = [threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
+                         for name, work in (("fetch", self._engine.run), ("fetch-hash", self._finisher.run))]
+        self._started = self._closed = False
+        self._pending = 0
+        self._pending_by_host: Counter[str] = Counter()
+        self._here: list[Ended] = []
+        self.counts = Counts()
+
+    def stream(
+        self, items: Iterable[tuple[T, str] | tuple[T, str, float | None] | None]
+    ) -> Generator[tuple[T, Fetched | Failure] | None, None, None]:
+        """Fetch `items` (anything, URL[, deadline in monotonic seconds]) and give each back with its result.
+
+        `items` is asked only within next(), and only while there is room.  A None in it: nothing more just now.
+        A None from here: nothing has ended for 0.1 s.  Ends when `items` has ended and all results are given;
+        closing it cancels what is open.
+        """
+        self._start()
+        try:
+            yield from self._pump(iter(items))
+        finally:
+            self.close()
+
+    def pending_of(self, host: str) -> int:
+        """Items of this host (see host_of) that are taken in and not given back."""
+        return self._pending_by_host.get(host, 0)
+
+    @property
+    def pending(self) -> int:
+        """Items that are taken in and not given back."""
+        return self._pending
+
+    def has_room(self, url: str) -> bool:
+        """The queue of this URL's host is shorter than its bound: the caller's to ask before it gives more."""
+        return self.pending_of(self.host_of(url)) < self._limits.pending_per_host
+
+    def host_of(self, url: str) -> str:
+        """Whose limits the URL is under: its host, with a port that is not the web's own; "" for none."""
+        target = parse(url, self._limits.max_url_length)
+        return target.key if isinstance(target, Target) else ""
+
+    def close(self) -> None:
+        """Cancel everything in flight; no thread, socket or task stays."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._started:
+            self._engine.stop()
+            self._bodies.put(None)
+            for thread in self._threads:
+                thread.join()
+        self._reactor.close()
+
+    def __enter__(self) -> Fetcher:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    # --- the caller's side of the two threads ---
+
+    def _start(self) -> None:
+        if self._started or self._closed:
+            raise PipelineError("a fetcher serves one stream", "it was used before", "make a new Fetcher")
+        self._started = True
+        for thread in self._threads:
+            thread.start()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            self._finished.put(error)  # raised again in the caller's thread
+
+    def _new_transfer(self) -> Transfer:
+        agent = self._limits.user_agent.replace("{contact}", self._limits.contact)
+        return Transfer(self._limits, self._room, self._accept, agent, self._ca)
+
+    def _pump(
+        self, items: Iterator[tuple[T, str] | tuple[T, str, float | None] | None]
+    ) -> Iterator[tuple[T, Fetched | Failure] | None]:
+        more = True
+        while True:
+            hungry = False
+            if more:
+                more, hungry = self._pull(items)
+            if not more and not self._pending:
+                return
+            ended = self._receive(0.0 if hungry else _TICK)
+            for one in ended:
+                yield self._give(one)
+            if not ended and not hungry:
+                yield None
+
+    def _pull(self, items: Iterator[Any]) -> tuple[bool, bool]:
+        """Take some items in: (there may be more, there is more and room for it now)."""
+        batch: list[tuple[Waiter, Target]] = []
+        for _ in range(_PULL):
+            if self._pending >= self._limits.pending_urls or self._room.full():
+                self._submit(batch)
+                return True, False
+            try:
+                item = next(items)
+            except StopIteration:
+                self._submit(batch)
+                return False, False
+            if item is None:
+                self._submit(batch)
+                return True, False
+            self._take(batch, *item)
+        self._submit(batch)
+        return True, True
+
+    def _take(self, batch: list[tuple[Waiter, Target]], item: Any, url: str, deadline: float | None = None) -> None:
+        waiter = Waiter(item, url, "", deadline)
+        self._pending += 1
+        if is_data(url) or (self._limits.allow_folders and is_file(url)):
+            self._bodies.put(Inline(waiter))
+            return
+        target = parse(url, self._limits.max_url_length)
+        if isinstance(target, Target) and not port_allowed(target, self._limits):
+            target = Failure.of("blocked", f"port {target.port}")
+        if isinstance(target, Failure):
+            if self._trace is not None:
+                self._trace(url, "read", "no URL that may be asked for")
+            self._here.append(Ended(waiter, Failure(target.reason, target.detail, target.retriable, url), 0, 0))
+            return
+        waiter.key = target.key
+        self._pending_by_host[target.key] += 1
+        batch.append((waiter, target))
+
+    def _submit(self, batch: list[tuple[Waiter, Target]]) -> None:
+        if batch:
+            self._engine.submit(batch)
+
+    def _receive(self, seconds: float) -> list[Ended]:
+        if self._here:
+            here, self._here = self._here, []
+            return here
+        try:
+            ended = self._finished.get(timeout=seconds) if seconds else self._finished.get_nowait()
+        except Empty:
+            return []
+        if isinstance(ended, BaseException):
+            raise PipelineError("the fetcher broke", repr(ended), "report this with --debug's output") from ended
+        return ended
+
+    def _give(self, ended: Ended) -> Any:
+        waiter = ended.waiter
+        self._pending -= 1
+        if waiter.key:
+            left = self._pending_by_host[waiter.key] - 1
+            if left:
+                self._pending_by_host[waiter.key] = left
+            else:
+                del self._pending_by_host[waiter.key]
+        if ended.cost:
+            short = self._room.full()
+            self._room.taken += ended.cost
+            if short:
+                self._engine.wake()
+        self.counts.note(waiter.key, ended.outcome, ended.requests)
+        return waiter.item, ended.outcome
+
+
+def fetch_all(urls: Iterable[str], settings: Fetch) -> Iterator[Fetched | Failure]:
+    """Fetch `urls`, each result as soon as its URL has ended; both kinds of result have `.url`, as given."""
+    for result in Fetcher(settings).stream((None, url) for url in urls):
+        if result is not None:
+            yield result[1]

@@ -1,0 +1,102 @@
+"""One URL on its way, and all the items that wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from pipeline.fetch.answer import Head
+from pipeline.fetch.target import Target
+from pipeline.records import Failure
+
+Trace = Callable[[str, str, str], None]
+"""Told of each step of a fetch: the URL as given, the step's name, what happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The bytes of one image.
+
+    url: as given.  final_url: after redirects.  sha256: 32 bytes, of content.  etag, last_modified: as the host
+    wrote them, or "".  fetched_at: UTC, when the body was complete.  seconds: of the transfers that led here.
+    """
+
+    url: str
+    content: bytes = field(repr=False)
+    final_url: str
+    status: int
+    sha256: bytes
+    etag: str
+    last_modified: str
+    fetched_at: datetime
+    seconds: float
+
+
+class Waiter:
+    """An item that waits for a URL.  deadline: monotonic seconds."""
+
+    __slots__ = ("deadline", "item", "job", "key", "url")
+
+    def __init__(self, item: Any, url: str, key: str, deadline: float | None) -> None:
+        self.item = item
+        self.url = url
+        self.key = key
+        self.deadline = deadline
+        self.job: Job | None = None
+
+
+class Job:
+    """A URL that is fetched once for all of its waiters.
+
+    tries: requests for it that failed so far.  hops: redirects followed in this try.  spent: seconds of its
+    transfers in this try; spent_before: in the tries before.
+    """
+
+    __slots__ = ("first", "hops", "last", "requests", "seen", "spent", "spent_before", "target", "transfer", "tries",
+                 "waiters")
+
+    def __init__(self, target: Target) -> None:
+        self.first = target
+        self.target = target
+        self.waiters: list[Waiter] = []
+        self.tries = 0
+        self.requests = 0
+        self.hops = 0
+        self.seen: set[str] | None = None
+        self.spent = 0.0
+        self.spent_before = 0.0
+        self.last: Failure | None = None
+        self.transfer: Any = None
+
+    def again(self) -> None:
+        """Back to the start for another try."""
+        self.target = self.first
+        self.spent_before += self.spent
+        self.spent = 0.0
+        self.hops = 0
+        self.seen = None
+
+
+class Body(NamedTuple):
+    """A body that has arrived whole: what is left is to undo its encoding and to hash it."""
+
+    job: Job
+    parts: list[bytes]
+    size: int
+    head: Head
+    final_url: str
+    fetched_at: datetime
+
+
+class Ended:
+    """What a waiter gets.  cost: bytes of the buffer that it gives back when it is taken."""
+
+    __slots__ = ("cost", "outcome", "requests", "waiter")
+
+    def __init__(self, waiter: Waiter, outcome: Fetched | Failure, cost: int, requests: int) -> None:
+        self.waiter = waiter
+        self.outcome = outcome
+        self.cost = cost
+        self.requests = requests

@@ -1,0 +1,163 @@
+"""A URL as found in the wild -> where to ask and for what, by the rules that browsers use (WHATWG URL)."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from html.entities import html5
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import ada_url
+
+from pipeline.records import Failure
+
+PORTS = {"http": 80, "https": 443}
+_CONTROL_OR_SPACE = "".join(map(chr, range(0x21)))
+_PATH = r"[!$&()*+,\-./0-9:;=@A-Z_a-z~%]"
+# Already what a browser would send: lower-case names, no dot segments, nothing to escape.  Proven equal to the
+# slow way by a property test; it spares two thirds of the time.
+_PLAIN = re.compile(
+    rf"(https?)://((?:[a-z0-9](?:[a-z0-9\-]*[a-z0-9])?\.)+[a-z]{{2,}}|(?:(?:[1-9]\d{{0,2}}|0)\.){{3}}(?:[1-9]\d{{0,2}}|0))"
+    rf"(?::([1-9]\d{{0,4}}))?/(?!/)({_PATH}*(?:\?[!$&()*+,\-./0-9:;=@A-Z_a-z~%?]*)?)"
+)
+_NOT_PLAIN = re.compile(r"(?:^|/)\.|%2[eE]|&[^&;]*;")
+_ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
+_HOST_AND_PORT = re.compile(r"[^/?#\\:@]+:[0-9]+(?:[/?#\\]|$)")
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_\-]{0,61}[a-z0-9_])?")
+
+
+class Target(NamedTuple):
+    """Where a request goes.
+
+    url: absolute, ASCII, without fragment and user.  host: ASCII name, or an address without brackets.
+    key: whose limits it is under: the host, with the port where that is not the web's own.
+    address: the host where it is an address.  user: `name:password`, or b"".
+    """
+
+    url: str
+    scheme: str
+    host: str
+    port: int
+    key: str
+    address: IPv4Address | IPv6Address | None
+    user: bytes
+
+
+def parse(url: str, max_length: int) -> Target | Failure:
+    """The target of `url`, or `bad_url` / `blocked` (its scheme) as a Failure without url."""
+    if len(url) > max_length:
+        return Failure.of("bad_url", "too long")
+    plain = _PLAIN.fullmatch(url)
+    if plain is not None and _NOT_PLAIN.search(plain[4]) is None and "xn--" not in plain[2]:
+        port = int(plain[3]) if plain[3] else PORTS[plain[1]]
+        known = _host(plain[2])
+        if known is not None and port < 65536 and (not plain[3] or port != PORTS[plain[1]]):
+            return _target(url, plain[1], port, known, b"")
+    return _parse_slowly(url)
+
+
+def _parse_slowly(url: str) -> Target | Failure:
+    text = _with_scheme(_entities(url.strip(_CONTROL_OR_SPACE)))
+    if isinstance(text, Failure):
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return Failure.of("bad_url", "not unicode")
+    return _from_absolute(text)
+
+
+def join(base: Target, location: str, max_length: int) -> Target | Failure:
+    """The target that a redirect from `base` names."""
+    if len(location) > max_length:
+        return Failure.of("bad_url", "too long")
+    try:
+        return _from_absolute(ada_url.join_url(base.url, location))
+    except (ValueError, UnicodeEncodeError):
+        return Failure.of("bad_url", "malformed")
+
+
+def _from_absolute(text: str) -> Target | Failure:
+    try:
+        parts = ada_url.URL(text)
+    except ValueError:
+        return Failure.of("bad_url", "malformed")
+    scheme = parts.protocol[:-1]
+    if scheme not in PORTS:
+        return Failure.of("blocked", f"scheme {scheme[:32]}")
+    host = parts.hostname
+    port = int(parts.port) if parts.port else PORTS[scheme]
+    known = _host(host)
+    if known is None:
+        return Failure.of("bad_url", "host name")
+    if port == 0:
+        return Failure.of("bad_url", "port 0")
+    user = b""
+    if parts.username or parts.password:
+        user = unquote_to_bytes(parts.username) + b":" + unquote_to_bytes(parts.password)
+        parts.username = parts.password = ""
+    parts.hash = ""
+    return _target(parts.href, scheme, port, known, user)
+
+
+def _target(
+    url: str, scheme: str, port: int, known: tuple[str, IPv4Address | IPv6Address | None], user: bytes
+) -> Target:
+    key = known[0] if port in (80, 443) else f"{known[0]}:{port}"
+    return Target(url, scheme, known[0], port, key, known[1], user)
+
+
+@lru_cache(maxsize=16384)
+def _host(host: str) -> tuple[str, IPv4Address | IPv6Address | None] | None:
+    """Key and address of a host as the URL standard writes it; None for a name that no DNS can hold."""
+    if host.startswith("["):
+        address = IPv6Address(host[1:-1])
+        return str(address), address
+    if host and (host[-1].isdigit() or host.rstrip(".")[-1:].isdigit()):
+        try:
+            return host, ip_address(host)
+        except ValueError:
+            return None
+    name = host.removesuffix(".")
+    if not name or len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        return None
+    return name, None
+
+
+def _entities(text: str) -> str:
+    """`&amp;` and its like, left over from a page that the URL was cut out of."""
+    if "&" not in text or ";" not in text:
+        return text
+    return _ENTITY.sub(_entity, text)
+
+
+def _entity(match: re.Match[str]) -> str:
+    name = match[1]
+    if not name.startswith("#"):
+        return html5.get(name + ";", match[0])
+    number = int(name[2:], 16) if name[1] in "xX" else int(name[1:])
+    return chr(number) if 0 < number < 0x110000 else match[0]
+
+
+def _with_scheme(text: str) -> str | Failure:
+    """The URL with the scheme that its writer left out: http, which shops redirect from where they must."""
+    if not text:
+        return Failure.of("bad_url", "empty")
+    if text.startswith(("//", "\\\\")):
+        return "http:" + text
+    named = _SCHEME.match(text)
+    if named is not None and named[1].lower() in PORTS:
+        return text
+    if _HOST_AND_PORT.match(text) is not None:
+        return "http://" + text
+    if named is not None:
+        return Failure.of("blocked", f"scheme {named[1].lower()[:32]}")
+    if text[0] in "/\\":
+        return Failure.of("blocked", "scheme file")
+    first = re.split(r"[/?#\\]", text, maxsplit=1)[0]
+    if "." in first.strip(".") or first.lower() == "localhost":
+        return "http://" + text
+    return Failure.of("bad_url", "no host")

@@ -1,0 +1,284 @@
+"""One request through libcurl: what comes in is capped, sniffed and typed while it comes.
+
+libcurl does the HTTP, never the deciding: it resolves nothing (the checked address is pinned by CONNECT_TO and
+compared once more before a request is sent), follows no redirect, keeps no cookies, reads no .netrc, uses no proxy
+and decompresses nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pycurl
+
+from pipeline.fetch.address import Address
+from pipeline.fetch.answer import REDIRECTS, Head, read_head, read_status, verdict
+from pipeline.fetch.breakdown import why_broken
+from pipeline.fetch.encoding import PLAIN
+from pipeline.fetch.sniff import ENOUGH, looks_like
+from pipeline.fetch.target import Target
+from pipeline.records import Failure
+
+if TYPE_CHECKING:
+    from pipeline.fetch.host import Host
+    from pipeline.fetch.job import Job
+
+_DISCARD_BYTES = 64 * 2**10
+"""Of a body that nobody wants: less is read, so that the connection lives on; more is not."""
+_DISCARD_SECONDS = 1.0
+_ABORT = -1
+
+
+class Room(Protocol):
+    """Where bodies are buffered: asked before each piece."""
+
+    def admit(self, transfer: Transfer, size: int) -> bool: ...
+
+
+class Rules(Protocol):
+    """The limits of one transfer (settings.Fetch has them)."""
+
+    @property
+    def max_bytes(self) -> int: ...
+    @property
+    def max_header_bytes(self) -> int: ...
+    @property
+    def connect_seconds(self) -> float: ...
+    @property
+    def total_seconds(self) -> float: ...
+    @property
+    def min_bytes_per_second(self) -> float: ...
+    @property
+    def min_speed_grace_seconds(self) -> float: ...
+
+
+class Transfer:
+    """A curl handle and the request that it makes now; used again for the next one."""
+
+    def __init__(self, rules: Rules, room: Room, accept: Callable[[bytes], str | None], user_agent: str,
+                 ca: tuple[str | None, str | None]) -> None:
+        self._rules = rules
+        self._room = room
+        self._accept = accept
+        self.curl: Any = pycurl.Curl()
+        self._prepare(user_agent, ca)
+        self.job: Job
+        self.host: Host
+        self.probe = False
+        self._clear()
+
+    def _clear(self) -> None:
+        self.parts: list[bytes] = []
+        self.size = 0
+        self.head: Head | None = None
+        self.verdict: Failure | None = None
+        self.format: str | None = None
+        self.redirects = False
+        self.connected = False
+        self.paused_at: float | None = None
+        self.body_at: float | None = None
+        self._sniffed = False
+        self._discarded = 0
+        self._discard_at: float | None = None
+        self._lines: list[bytes] = []
+        self._head_bytes = 0
+
+    def _prepare(self, user_agent: str, ca: tuple[str | None, str | None]) -> None:
+        set_ = self.curl.setopt
+        set_(pycurl.NOSIGNAL, 1)
+        set_(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        set_(pycurl.FOLLOWLOCATION, 0)
+        set_(pycurl.PROXY, "")
+        set_(pycurl.NETRC, pycurl.NETRC_IGNORED)
+        set_(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        set_(pycurl.HTTP_CONTENT_DECODING, 0)
+        set_(pycurl.PATH_AS_IS, 1)
+        set_(pycurl.SSL_VERIFYPEER, 1)
+        set_(pycurl.SSL_VERIFYHOST, 2)
+        set_(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
+        for option, value in zip((pycurl.CAINFO, pycurl.CAPATH), ca, strict=True):
+            if value is not None:
+                set_(option, value)
+        set_(pycurl.BUFFERSIZE, 128 * 2**10)
+        set_(pycurl.USERAGENT, user_agent)
+        set_(pycurl.HTTPHEADER, _HEADERS)
+        set_(pycurl.WRITEFUNCTION, self._write)
+        set_(pycurl.HEADERFUNCTION, self._header)
+        set_(pycurl.PREREQFUNCTION, self._before_request)
+
+    def begin(self, job: Job, host: Host, address: Address, now: float, probe: bool) -> None:
+        """Make ready for the job's target at `address`; the caller adds the handle to its multi."""
+        self._clear()
+        target = job.target
+        self.job, self.host, self.probe = job, host, probe
+        self.started = now
+        self._address = str(address)
+        curl = self.curl
+        curl.setopt(pycurl.URL, target.url)
+        place = f"[{address}]" if address.version == 6 else self._address
+        curl.setopt(pycurl.CONNECT_TO, [f"::{place}:{target.port}"])
+        self._with_user = bool(target.user)
+        if self._with_user:
+            curl.setopt(pycurl.HTTPHEADER, [*_HEADERS, _authorization(target)])
+
+    def release(self) -> None:
+        """Forget the request; what it held is free."""
+        if self._with_user:
+            self.curl.setopt(pycurl.HTTPHEADER, _HEADERS)
+        del self.job, self.host
+        self._clear()
+
+    # --- libcurl's callbacks: no exception may leave them ---
+
+    def _before_request(self, address: str, _local: str, _port: int, _local_port: int) -> int:
+        self.connected = True
+        if address != self._address:
+            self.verdict = Failure.of("blocked", "address: not the one that was checked")
+            return int(pycurl.PREREQFUNC_ABORT)
+        return int(pycurl.PREREQFUNC_OK)
+
+    def _header(self, line: bytes) -> int | None:
+        self._head_bytes += len(line)
+        if self._head_bytes > self._rules.max_header_bytes:
+            self.verdict = self.verdict or Failure.of("protocol", "headers over the cap")
+            return _ABORT
+        if self.head is not None:
+            return None  # trailers
+        self._lines.append(line)
+        if line in (b"\r\n", b"\n"):
+            return self._head_complete()
+        return None
+
+    def _head_complete(self) -> int | None:
+        lines, self._lines = self._lines, []
+        if 100 <= read_status(lines[0]) < 200 and read_status(lines[0]) != 101:
+            return None
+        head = read_head(b"".join(lines))
+        if isinstance(head, Failure):
+            self.verdict = head
+            return _ABORT
+        self.head = head
+        self.verdict = verdict(head, self._rules.max_bytes)
+        self.redirects = self.verdict is None and head.status in REDIRECTS
+        if self.verdict is not None and (head.length or 0) > _DISCARD_BYTES:
+            return _ABORT
+        return None
+
+    def _write(self, data: bytes) -> int | None:
+        size = len(data)
+        if self.verdict is not None or self.redirects:
+            self._discarded += size
+            return _ABORT if self._discarded > _DISCARD_BYTES else None
+        if not self._room.admit(self, size):
+            return int(pycurl.WRITEFUNC_PAUSE)
+        self.size += size
+        self.parts.append(data)
+        if self.size > self._rules.max_bytes:
+            self.verdict = Failure.of("too_large", "body")
+            return _ABORT
+        if not self._sniffed and self.size >= ENOUGH and not self._is_image():
+            self._discarded = self.size
+        return None
+
+    # --- verdicts ---
+
+    def _is_image(self) -> bool:
+        self._sniffed = True
+        if self.head is not None and self.head.encoding not in PLAIN:
+            return True  # what it is shows after decompression
+        self.format = self._accept(b"".join(self.parts)[:ENOUGH])
+        if self.format is None:
+            self.verdict = Failure.of("not_image", looks_like(b"".join(self.parts)[:ENOUGH]))
+        return self.format is not None
+
+    def overdue(self, now: float, budget: float) -> bool:
+        """Must it end now?  Then `verdict` says why (None: a redirect whose body nobody waits for).
+
+        budget: seconds that it may take.
+        """
+        if self.paused_at is not None:
+            return False
+        if self.verdict is not None or self.redirects:
+            self._discard_at = self._discard_at or now
+            return now - self._discard_at > _DISCARD_SECONDS
+        age = now - self.started
+        if age > budget:
+            self.verdict = Failure.of("timeout", self._phase())
+        elif not self.connected and age > self._rules.connect_seconds:
+            tcp = self._tcp()
+            self.verdict = Failure.of("timeout", "tls handshake") if tcp else Failure.of("connect", "no answer")
+        elif self.size:
+            self.body_at = now if self.body_at is None else self.body_at
+            age = now - self.body_at
+            if age > self._rules.min_speed_grace_seconds and self.size < age * self._rules.min_bytes_per_second:
+                self.verdict = Failure.of("too_slow", "body")
+        return self.verdict is not None
+
+    def story(self) -> list[tuple[str, str]]:
+        """What happened, in steps, for the person who asks why an image is missing."""
+        steps = []
+        if self.connected or self._tcp():
+            steps.append(("connected", f"to {self._address} port {self.job.target.port}"))
+        if self.head is not None:
+            length = "unknown" if self.head.length is None else str(self.head.length)
+            steps.append(("headers", f"status {self.head.status}, length {length}"))
+        if self._sniffed:
+            steps.append(("sniffed", self.format or "no image that is known"))
+        if self.size:
+            steps.append(("bytes", str(self.size)))
+        return steps
+
+    def pause(self, now: float) -> None:
+        if self.paused_at is None:
+            self.paused_at = now
+
+    def resume(self, now: float) -> None:
+        """Read on; the time that passed was ours, not the host's.  May call back at once."""
+        if self.paused_at is not None:
+            waited, self.paused_at = now - self.paused_at, None
+            self.started += waited
+            if self.body_at is not None:
+                self.body_at += waited
+            self.curl.pause(pycurl.PAUSE_CONT)
+
+    def _tcp(self) -> bool:
+        return bool(self.curl.getinfo(pycurl.CONNECT_TIME) > 0)
+
+    def _phase(self) -> str:
+        if not self.connected:
+            return "tls handshake" if self._tcp() else "connecting"
+        if self.head is None:
+            return "waiting for headers"
+        return "body"
+
+    def complete(self) -> Failure | None:
+        """libcurl says that all went well: does the whole answer say so?"""
+        if self.verdict is not None:
+            return self.verdict
+        if self.head is None:
+            return Failure.of("protocol", "no headers")
+        if self.redirects:
+            return None
+        if self.size == 0:
+            return Failure.of("empty", str(self.head.status))
+        if not self._sniffed and not self._is_image():
+            return self.verdict
+        return None
+
+    def broken(self, code: int) -> Failure | None:
+        """libcurl gave up with `code`: the failure that this is, None for a redirect whose body broke."""
+        if self.verdict is not None or self.redirects:
+            return self.verdict
+        return why_broken(self.curl, code, self.head is not None)
+
+
+def _authorization(target: Target) -> str:
+    return "Authorization: Basic " + base64.b64encode(target.user).decode("ascii")
+
+
+_HEADERS = [
+    "Accept: image/jpeg,image/png,image/webp,image/gif,image/*;q=0.8,*/*;q=0.5",
+    "Accept-Encoding: identity",
+]
