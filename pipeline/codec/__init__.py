@@ -1,0 +1,1 @@
+"""Bytes <-> records: protobuf batches, ref tables, shards, delivered features and failures."""
