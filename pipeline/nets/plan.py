@@ -1,0 +1,170 @@
+"""Which layer reads which value: Caffe's blobs, rewritten in place and shared, as values that never change.
+
+A version is what one layer wrote.  A view is a blob as a layer made it (its shape); several views may share memory
+(Split, Flatten, Reshape), and then an in-place layer on one gives all of them a new version, as it does in Caffe.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pipeline.errors import NetError
+from pipeline.nets import caffe_pb2
+from pipeline.nets.layers.inputs import Source
+from pipeline.nets.layers.registry import Layer, text
+from pipeline.nets.lowered import Shape
+
+
+class Place(NamedTuple):
+    """A top: which step, and which of its tops."""
+
+    step: int
+    top: int
+
+
+class Read(NamedTuple):
+    """A blob as somebody reads it: the values that `version` wrote, in the shape of `view`."""
+
+    version: Place
+    view: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    layer: Layer
+    reads: tuple[Read, ...]
+
+
+@dataclass
+class Plan:
+    """The layers in order with what each reads; `blobs`: each blob as a full pass leaves it."""
+
+    steps: list[Step] = field(default_factory=list)
+    blobs: dict[str, Read] = field(default_factory=dict)
+    inputs: dict[str, Place] = field(default_factory=dict)
+    outputs: list[str] = field(default_factory=list)
+
+    def needed(self, reads: Iterable[Read]) -> set[int]:
+        """The steps that these values depend on."""
+        found: set[int] = set()
+        open_steps = [place.step for read in reads for place in read]
+        while open_steps:
+            step = open_steps.pop()
+            if step not in found:
+                found.add(step)
+                open_steps += [place.step for read in self.steps[step].reads for place in read]
+        return found
+
+    def shapes(
+        self, given: Mapping[str, Shape], steps: set[int] | None = None, counts: Mapping[str, int] | None = None
+    ) -> dict[Place, Shape]:
+        """The shape of every top of the steps (all when None), from the inputs' shapes; refuses what does not fit."""
+        found: dict[Place, Shape] = {}
+        for number, step in enumerate(self.steps):
+            if steps is not None and number not in steps:
+                continue
+            if isinstance(step.layer, Source):
+                tops = step.layer.shapes([])
+                tops = [tuple(given.get(name, shape)) for name, shape in zip(step.layer.spec.top, tops, strict=True)]
+            else:
+                bottoms = [found[read.view] for read in step.reads]
+                tops = step.layer.shapes(bottoms)
+                count = (counts or {}).get(step.layer.name)
+                tops = tops if count is None else [(count, *top[1:]) for top in tops]
+            for top, shape in enumerate(tops):
+                if any(size < 0 for size in shape):
+                    raise step.layer.refuse(f"its top would have the shape {text(shape)}")
+                found[Place(number, top)] = tuple(int(size) for size in shape)
+        return found
+
+    def read(self, blob: str) -> Read:
+        """The blob after a full pass.  Raises NetError with the nearest names."""
+        if blob in self.blobs:
+            return self.blobs[blob]
+        near = difflib.get_close_matches(blob, self.blobs, n=3, cutoff=0.4)
+        raise NetError(
+            f"the net has no blob '{blob}'",
+            f"it has: {', '.join(self.blobs)}",
+            f"near names: {', '.join(near)}" if near else "choose one of these",
+        )
+
+
+def build(layers: Sequence[Layer]) -> Plan:
+    """Raises NetError as Caffe refuses: an unknown bottom, a top that two layers make, a wrong in-place layer."""
+    _check_splits([layer.spec for layer in layers])
+    plan = Plan()
+    views: dict[str, Place] = {}
+    memory: dict[Place, Place] = {}
+    current: dict[Place, Place] = {}
+    unread: dict[str, None] = {}
+    for number, layer in enumerate(layers):
+        spec = layer.spec
+        reads = tuple(Read(current[memory[views[blob]]], views[blob]) for blob in spec.bottom)
+        for blob in spec.bottom:
+            unread.pop(blob, None)
+        for index, blob in enumerate(spec.top):
+            here = Place(number, index)
+            if index < len(spec.bottom) and spec.bottom[index] == blob:
+                if not layer.in_place_is_right():
+                    raise layer.refuse(
+                        f"computes in place onto its bottom '{blob}'",
+                        "Caffe accepts this and computes it wrongly; give the top a name of its own",
+                    )
+                memory[here] = memory[views[blob]]
+            elif layer.is_shared():
+                memory[here] = memory[views[spec.bottom[0]]]
+                views[blob] = here
+                unread[blob] = None
+                continue
+            else:
+                memory[here] = here
+            current[memory[here]] = here
+            views[blob] = here
+            unread[blob] = None
+            if isinstance(layer, Source):
+                plan.inputs[blob] = here
+        plan.steps.append(Step(layer, reads))
+    plan.blobs = {blob: Read(current[memory[view]], view) for blob, view in views.items()}
+    plan.outputs = list(unread)
+    return plan
+
+
+def _check_splits(specs: Sequence[caffe_pb2.LayerParameter]) -> None:
+    """Caffe gives each reader of a blob a copy under another name (InsertSplits), then refuses doubled tops.
+
+    So an in-place layer must be the only reader of what it overwrites.
+    """
+    made: dict[str, Place] = {}
+    readers: Counter[Place] = Counter()
+    sources: list[list[Place]] = []
+    for number, spec in enumerate(specs):
+        for index, blob in enumerate(spec.bottom):
+            if blob not in made:
+                near = difflib.get_close_matches(blob, made, n=3, cutoff=0.4)
+                raise NetError(
+                    f"unknown bottom blob '{blob}'",
+                    f"layer '{spec.name}', bottom index {index}",
+                    f"near names: {', '.join(near)}" if near else "a layer must come after those it reads",
+                )
+        sources.append([made[blob] for blob in spec.bottom])
+        readers.update(sources[-1])
+        for index, blob in enumerate(spec.top):
+            made[blob] = Place(number, index)
+            if index < len(spec.loss_weight) and spec.loss_weight[index]:
+                readers[made[blob]] += 1
+    known: set[str] = set()
+    for number, spec in enumerate(specs):
+        for index, blob in enumerate(spec.top):
+            in_place = index < len(spec.bottom) and spec.bottom[index] == blob and readers[sources[number][index]] == 1
+            if blob in known and not in_place:
+                where = f"layer '{spec.name}', top index {index}"
+                raise NetError(
+                    f"top blob '{blob}' is produced by multiple sources",
+                    where,
+                    "an in-place layer must be the only reader of its blob; otherwise rename the top",
+                )
+            known.add(blob)
