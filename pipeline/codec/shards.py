@@ -1,0 +1,262 @@
+"""Shards: what computing a batch yields, as two Parquet files that only this project reads.
+
+Rows are sorted by (partner, item as unsigned, ordinal) and lie in row groups of 64, so that a merge of many shards
+holds little of each. The same rows give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import parquet as pq
+
+from pipeline.codec.hashed_file import HashedFile, Written
+from pipeline.errors import FormatError
+from pipeline.records import signed, unsigned
+
+GROUP_ROWS = 64
+GROUP_CONTENT_BYTES = 2**20
+"""Inline images that a row group of failures holds, at the most; at least one row."""
+
+Matrix = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRow:
+    """One computed feature, without its vector."""
+
+    partner_id: int
+    item_id: int
+    """Unsigned."""
+    ordinal: int
+    """Within the shipment."""
+    external_id: str
+    url: str
+    content_sha256: bytes
+    fetched_at: datetime
+    """UTC; kept to the microsecond."""
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRow:
+    """One item without a feature."""
+
+    partner_id: int
+    item_id: int
+    """Unsigned."""
+    ordinal: int
+    """Within the shipment."""
+    external_id: str
+    url: str
+    """Complete: nothing is redacted here."""
+    reason: str
+    retriable: bool
+    detail: str
+    content: bytes | None = None
+    """Of a retriable failure whose image travels inline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The columns of a shard that decide which rows win."""
+
+    partner_id: npt.NDArray[np.int64]
+    item_id: npt.NDArray[np.uint64]
+    ordinal: npt.NDArray[np.int64]
+    retriable: npt.NDArray[np.bool_]
+    """All false for features."""
+
+
+def features_schema(dim: int) -> pa.Schema:
+    """The columns of a features shard whose vectors have that many values."""
+    return pa.schema(
+        [
+            _needed("partner_id", pa.int64()),
+            _needed("item_id", pa.int64()),
+            _needed("ordinal", pa.int64()),
+            _needed("external_id", pa.string()),
+            _needed("url", pa.string()),
+            _needed("content_sha256", pa.binary(32)),
+            _needed("fetched_at", pa.timestamp("us", tz="UTC")),
+            pa.field("etag", pa.string()),
+            pa.field("last_modified", pa.string()),
+            _needed("features", vectors(dim)),
+        ]
+    )
+
+
+def failures_schema() -> pa.Schema:
+    """The columns of a failures shard."""
+    return pa.schema(
+        [
+            _needed("partner_id", pa.int64()),
+            _needed("item_id", pa.int64()),
+            _needed("ordinal", pa.int64()),
+            _needed("external_id", pa.string()),
+            _needed("url", pa.string()),
+            _needed("reason", pa.string()),
+            _needed("retriable", pa.bool_()),
+            _needed("detail", pa.string()),
+            pa.field("content", pa.binary()),
+        ]
+    )
+
+
+def vectors(dim: int) -> pa.DataType:
+    """The type of a feature column."""
+    return pa.list_(pa.field("element", pa.float32(), nullable=False), dim)
+
+
+def vector_array(matrix: Matrix) -> pa.Array:
+    """The rows of a matrix (n, dim), as a column; no value is copied."""
+    flat = pa.array(np.ascontiguousarray(matrix, np.float32).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, type=vectors(matrix.shape[1]))
+
+
+def write_features(path: Path, rows: Sequence[FeatureRow], matrix: Matrix) -> Written:
+    """Writes a new shard of features; row n of the matrix (n, dim) belongs to rows[n], in any order."""
+    order = _order(rows)
+    schema = features_schema(matrix.shape[1])
+    table = pa.table([*_columns(rows, order, schema.names[:-1], schema), vector_array(matrix[order])], schema=schema)
+    return _write(path, table, [GROUP_ROWS] * -(-len(rows) // GROUP_ROWS))
+
+
+def write_failures(path: Path, rows: Sequence[FailureRow]) -> Written:
+    """Writes a new shard of failures, from rows in any order."""
+    order = _order(rows)
+    schema = failures_schema()
+    table = pa.table(_columns(rows, order, schema.names, schema), schema=schema)
+    return _write(path, table, _group_sizes([len(rows[at].content or b"") for at in order]))
+
+
+class Shard:
+    """A shard of features or failures being read, by row groups; its file is open only while a group is read."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises FormatError where the file is no Parquet."""
+        self._path = path
+        try:
+            self._metadata = pq.read_metadata(path)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from error
+        counts = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
+        self.starts: npt.NDArray[np.int64] = np.cumsum([0, *counts])
+        """The first row of each group, and the number of all rows."""
+
+    def group_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The row group that holds each row."""
+        groups: npt.NDArray[np.int64] = np.searchsorted(self.starts, rows, side="right") - 1
+        return groups
+
+    def keys(self) -> Keys:
+        """The keys of all rows."""
+        names = ["partner_id", "item_id", "ordinal"]
+        has_retriable = "retriable" in self._metadata.schema.to_arrow_schema().names
+        tables = [self._read(group, [*names, *["retriable"] * has_retriable]) for group in range(len(self.starts) - 1)]
+        if not tables:
+            return Keys(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.bool_))
+        table = pa.concat_tables(tables)
+        partner_id, item_id, ordinal = (table.column(name).to_numpy() for name in names)
+        retriable = table.column("retriable").to_numpy() if has_retriable else np.zeros(len(table), np.bool_)
+        return Keys(partner_id, item_id.view(np.uint64), ordinal, retriable.astype(np.bool_))
+
+    def external_ids(self, group: int) -> list[str]:
+        """The external ids of a row group."""
+        names: list[str] = self._read(group, ["external_id"]).column(0).to_pylist()
+        return names
+
+    def features(self, group: int, dim: int) -> tuple[list[FeatureRow], Matrix]:
+        """A row group of features: rows, and a matrix (rows, dim) that is not to be written to."""
+        table = self._read(group, features_schema(dim).names)
+        vectors_column = table.column("features").combine_chunks()
+        if table.schema.field("features").type.list_size != dim:
+            raise FormatError("a shard has another width", f"{self._path.name}: not {dim} values a row")
+        matrix = vectors_column.flatten().to_numpy().reshape(-1, dim)
+        return [FeatureRow(*cells) for cells in _cells(table.drop_columns(["features"]))], matrix
+
+    def failures(self, group: int) -> list[FailureRow]:
+        """A row group of failures."""
+        return [FailureRow(*cells) for cells in _cells(self._read(group, failures_schema().names))]
+
+    def as_failures(self, group: int, reason: str, detail: str) -> list[FailureRow]:
+        """A row group of features as failures that are not retriable; their vectors are not read."""
+        names = ["partner_id", "item_id", "ordinal", "external_id", "url"]
+        return [
+            FailureRow(partner_id, item_id, ordinal, external_id, url, reason, False, detail)
+            for partner_id, item_id, ordinal, external_id, url in _cells(self._read(group, names))
+        ]
+
+    def _read(self, group: int, columns: list[str]) -> pa.Table:
+        try:
+            with pq.ParquetFile(self._path, metadata=self._metadata, pre_buffer=False) as file:
+                return file.read_row_group(group, columns=columns, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> Exception:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+            return error
+        return FormatError("a shard is damaged", f"{self._path.name}: {error}", "its batch has to be computed again")
+
+
+def _cells(table: pa.Table) -> Any:
+    """The cells of each row, ids unsigned."""
+    columns = [table.column(name).to_pylist() for name in table.schema.names]
+    columns[1] = map(unsigned, columns[1])
+    return zip(*columns, strict=True)
+
+
+def _order(rows: Sequence[FeatureRow] | Sequence[FailureRow]) -> list[int]:
+    keys = [(row.partner_id, row.item_id, row.ordinal) for row in rows]
+    return sorted(range(len(rows)), key=keys.__getitem__)
+
+
+def _columns(
+    rows: Sequence[FeatureRow] | Sequence[FailureRow], order: list[int], names: list[str], schema: pa.Schema
+) -> list[pa.Array]:
+    columns = []
+    for name in names:
+        cells: list[Any] = [getattr(rows[at], name) for at in order]
+        columns.append(pa.array(map(signed, cells) if name == "item_id" else cells, schema.field(name).type))
+    return columns
+
+
+def _group_sizes(lengths: list[int]) -> list[int]:
+    """Rows of each group: 64, or fewer where inline images would pass the limit."""
+    sizes: list[int] = []
+    size = total = 0
+    for length in lengths:
+        if size == GROUP_ROWS or (size and total + length > GROUP_CONTENT_BYTES):
+            sizes.append(size)
+            size = total = 0
+        size += 1
+        total += length
+    return [*sizes, size] if size else sizes
+
+
+def _write(path: Path, table: pa.Table, group_sizes: list[int]) -> Written:
+    file = HashedFile(path)
+    try:
+        with pq.ParquetWriter(
+            file, table.schema, compression="zstd", compression_level=1, use_dictionary=False, write_statistics=False
+        ) as writer:
+            at = 0
+            for size in group_sizes:
+                writer.write_table(table.slice(at, size), row_group_size=size)
+                at += size
+    finally:
+        file.close()
+    return file.written(len(table))
+
+
+def _needed(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
