@@ -2,5 +2,6 @@
 
 from pipeline.fetch.fetcher import Fetcher, fetch_all
 from pipeline.fetch.job import Fetched
+from pipeline.fetch.sniff import image_format
 
-__all__ = ["Fetched", "Fetcher", "fetch_all"]
+__all__ = ["Fetched", "Fetcher", "fetch_all", "image_format"]

@@ -11,9 +11,10 @@ from pipeline.fetch.encoding import KNOWN, PLAIN
 from pipeline.records import Failure
 
 REDIRECTS = (301, 302, 303, 307, 308)
-_WANTED = re.compile(
-    rb"\n(content-length|content-encoding|location|etag|last-modified|retry-after|transfer-encoding)[ \t]*:"
-    rb"[ \t]*([^\r\n]*)", re.IGNORECASE)
+_WANTED = {name.encode(): name for name in (
+    "content-length", "content-encoding", "location", "etag", "last-modified", "retry-after", "transfer-encoding")}
+_INITIALS = frozenset(b"cleert" + b"CLEERT")
+_BLANK = (b"\r\n", b"\n")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?:[ \r\n]|$)")
 
@@ -36,16 +37,28 @@ def read_status(line: bytes) -> int:
     return int(match[1]) if match else 0
 
 
-def read_head(raw: bytes) -> Head | Failure:
-    """The head out of its lines; `protocol` where headers contradict each other."""
+def read_head(lines: list[bytes]) -> Head | Failure:
+    """The head out of an answer's header lines (interim answers before it, trailers after it are left out).
+
+    `protocol` where headers contradict each other.
+    """
+    status, first = read_status(lines[0]), 1
+    while 100 <= status < 200 and status != 101 and (end := _end(lines, first)) + 1 < len(lines):
+        status, first = read_status(lines[end + 1]), end + 2
     found: dict[str, str] = {}
-    for name, value in _WANTED.findall(raw):
-        key, text = name.lower().decode("ascii"), _text(value)
-        if key in found and found[key] != text:
-            if key in ("content-length", "transfer-encoding", "location"):
-                return Failure.of("protocol", f"two different {key} headers")
+    for index in range(first, len(lines)):
+        line = lines[index]
+        if line[0] not in _INITIALS:
+            if line in _BLANK:
+                break
             continue
-        found[key] = text
+        name, _, value = line.partition(b":")
+        key = _WANTED.get(name.strip().lower())
+        if key is None:
+            continue
+        text = _text(value)
+        if found.setdefault(key, text) != text and key in ("content-length", "transfer-encoding", "location"):
+            return Failure.of("protocol", f"two different {key} headers")
     length = found.get("content-length", "")
     if "transfer-encoding" in found:
         length = ""  # RFC 9112, 6.3: the length is to be ignored then
@@ -56,7 +69,7 @@ def read_head(raw: bytes) -> Head | Failure:
         if parts or not _DIGITS.fullmatch(length):
             return Failure.of("protocol", "bad content-length")
     return Head(
-        read_status(raw), int(length) if length else None, found.get("content-encoding", "").strip().lower(),
+        status, int(length) if length else None, found.get("content-encoding", "").lower(),
         found.get("location", ""), found.get("etag", ""), found.get("last-modified", ""), found.get("retry-after", ""))
 
 
@@ -93,8 +106,12 @@ def seconds_to_wait(retry_after: str, now: datetime) -> float | None:
     return max(0.0, ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds())
 
 
+def _end(lines: list[bytes], first: int) -> int:
+    return next((index for index in range(first, len(lines)) if lines[index] in _BLANK), len(lines))
+
+
 def _text(value: bytes) -> str:
     try:
-        return value.strip().decode("utf-8")
+        return value.decode("utf-8").strip()
     except UnicodeDecodeError:
-        return value.strip().decode("latin-1")
+        return value.decode("latin-1").strip()

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any, NamedTuple, Protocol
 
+from pipeline.clock import Clock
 from pipeline.fetch.address import Address, blocked_range
-from pipeline.fetch.clock import Clock
 from pipeline.fetch.reactor import READ, WRITE, Reactor
 from pipeline.records import Failure
 
@@ -44,7 +44,7 @@ class Resolver(Protocol):
 class Places(NamedTuple):
     """Where a name may be connected to; or a failure (dns, blocked).  final: asking again soon is of no use."""
 
-    addresses: tuple[Address, ...]
+    addresses: tuple[str, ...]
     failure: Failure | None
     final: bool
     until: float
@@ -59,6 +59,7 @@ class Directory:
         self._allow_private = allow_private
         self._negative_seconds = negative_seconds
         self._known: OrderedDict[str, Places] = OrderedDict()
+        self._literal: dict[Address, Places] = {}
         self._waiting: dict[str, list[Callable[[Places], None]]] = {}
 
     def known(self, name: str) -> Places | None:
@@ -79,17 +80,20 @@ class Directory:
 
     def of_address(self, address: Address) -> Places:
         """The same for a URL that names an address."""
-        addresses, failure = self.check([address])
-        return Places(addresses, failure, True, 0.0)
+        places = self._literal.get(address)
+        if places is None:
+            if len(self._literal) >= _REMEMBERED:
+                self._literal.clear()
+            addresses, failure = self._check([address])
+            places = self._literal[address] = Places(addresses, failure, True, 0.0)
+        return places
 
-    def check(self, addresses: Sequence[Address]) -> tuple[tuple[Address, ...], Failure | None]:
+    def _check(self, addresses: Sequence[Address]) -> tuple[tuple[str, ...], Failure | None]:
         """The addresses that may be connected to (IPv4 first), or `blocked` naming the range of the first."""
-        if self._allow_private:
-            return tuple(sorted(addresses, key=lambda address: address.version)), None
-        allowed = [address for address in addresses if blocked_range(address) is None]
+        allowed = [address for address in addresses if self._allow_private or blocked_range(address) is None]
         if not allowed:
             return (), Failure.of("blocked", f"address: {blocked_range(addresses[0])}")
-        return tuple(sorted(allowed, key=lambda address: address.version)), None
+        return tuple(map(str, sorted(allowed, key=lambda address: address.version))), None
 
     def _answered(self, name: str, answer: Answer) -> None:
         places = self._places(answer)
@@ -104,7 +108,7 @@ class Directory:
         now = self._clock.monotonic()
         if answer.addresses:
             until = now + min(max(answer.seconds, SHORTEST), LONGEST)
-            addresses, failure = self.check([ip_address(text) for text in answer.addresses])
+            addresses, failure = self._check([ip_address(text) for text in answer.addresses])
             return Places(addresses, failure, True, until)
         final = answer.why in ("no such name", "no address", "bad name")
         seconds = self._negative_seconds if final else min(_TEMPORARY_SECONDS, self._negative_seconds)

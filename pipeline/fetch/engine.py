@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from queue import SimpleQueue
 from random import Random
 from typing import Any
 
 from pipeline import settings
+from pipeline.clock import Clock
 from pipeline.fetch.answer import seconds_to_wait
-from pipeline.fetch.clock import Clock
 from pipeline.fetch.dns import Directory, Places
+from pipeline.fetch.finish import is_light, joined, results
 from pipeline.fetch.host import Host
 from pipeline.fetch.hosts import Hosts
 from pipeline.fetch.job import Body, Ended, Job, Trace, Waiter
@@ -213,7 +215,8 @@ class Engine:
         transfer = self._idle.pop() if self._idle else self._new_transfer()
         job.transfer = transfer
         job.requests += 1
-        self._say(job, "resolved", f"{job.target.host} is {address}, checked and pinned")
+        if self._trace is not None:
+            self._say(job, "resolved", f"{job.target.host} is {address}, checked and pinned")
         transfer.begin(job, host, address, now, host.begin())
         self._wire.start(transfer)
 
@@ -237,7 +240,7 @@ class Engine:
         elif failure.reason != "blocked":
             host.went_badly(now)
         if failure is not None and head is not None and head.status in (429, 503):
-            host.push_back(seconds_to_wait(head.retry_after, self._clock.now()), now, self._random)
+            host.push_back(seconds_to_wait(head.retry_after, self._now()), now, self._random)
         if failure is not None:
             self._failed(job, host, failure, now)
         elif transfer.redirects:
@@ -245,8 +248,14 @@ class Engine:
         else:
             assert head is not None
             self._forget(job)
-            self._bodies.put(Body(job, transfer.parts, transfer.size, head, job.target.url, self._clock.now()))
-        self._free(transfer, handed=failure is None and not transfer.redirects)
+            body = Body(job, transfer.parts, transfer.size, head, job.target.url, self._now())
+            self._free(transfer, handed=True)
+            if is_light(body):
+                self._ended += results(body, joined(body))
+            else:
+                self._bodies.put(body)
+            return
+        self._free(transfer, handed=False)
 
     def _free(self, transfer: Transfer, handed: bool) -> None:
         host = transfer.host
@@ -301,6 +310,9 @@ class Engine:
         for waiter in job.waiters:
             if waiter.deadline is not None and (group := self._deadlines.get(waiter.deadline)) is not None:
                 group.discard(waiter)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.now(), UTC)
 
     def _say(self, job: Job, step: str, text: str) -> None:
         if self._trace is not None:

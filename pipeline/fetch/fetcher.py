@@ -11,8 +11,8 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
+from pipeline.clock import Clock
 from pipeline.errors import PipelineError
-from pipeline.fetch.clock import Clock, SystemClock
 from pipeline.fetch.counts import Counts
 from pipeline.fetch.dns import CaresResolver, Directory, Resolver
 from pipeline.fetch.engine import Engine
@@ -48,7 +48,7 @@ class Fetcher:
                  resolver: Callable[[Reactor], Resolver] | None = None, trace: Trace | None = None) -> None:
         self._limits = limits
         self._accept = accept
-        self._clock = clock or SystemClock()
+        self._clock = clock or Clock()
         self._trace = trace
         self._ca = trusted(os.environ)
         self._finished: SimpleQueue[list[Ended] | BaseException] = SimpleQueue()
@@ -60,7 +60,7 @@ class Fetcher:
         directory = Directory(names, self._clock, limits.allow_private, limits.dns_negative_seconds)
         self._engine = Engine(limits, self._clock, random.Random(seed), self._reactor, directory, self._room,
                               self._new_transfer, self._finished, self._bodies, trace)
-        self._finisher = Finisher(limits, self._clock, accept, self._room, self._bodies, self._finished, trace)
+        self._finisher = Finisher(limits, self._clock, accept, self._room, self._bodies, self._finished)
         self._threads = [threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
                          for name, work in (("fetch", self._engine.run), ("fetch-hash", self._finisher.run))]
         self._started = self._closed = False

@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from weakref import WeakValueDictionary
 
 from pipeline import settings
-from pipeline.fetch.clock import Clock
+from pipeline.clock import Clock
 from pipeline.fetch.host import Domain, Host, registered_domain
 from pipeline.fetch.target import Target
 

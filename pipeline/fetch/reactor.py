@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 
-from pipeline.fetch.clock import Clock
+from pipeline.clock import Clock
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -26,6 +26,7 @@ class Reactor:
         self._clock = clock
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[int, int], None]] = {}
+        self._known: set[int] = set()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._posted: deque[Callable[[], None]] = deque()
@@ -37,18 +38,26 @@ class Reactor:
 
     def watch(self, fd: int, events: int, callback: Callable[[int, int], None]) -> None:
         """Call `callback(fd, events)` whenever one of `events` holds; replaces an earlier watch of fd."""
-        if fd in self._callbacks:
-            self._epoll.modify(fd, events)
-        else:
-            self._epoll.register(fd, events)
         self._callbacks[fd] = callback
+        if fd in self._known:
+            try:
+                self._epoll.modify(fd, events)
+                return
+            except FileNotFoundError:
+                pass  # it was closed meanwhile, and this is another socket under its number
+        self._known.add(fd)
+        self._epoll.register(fd, events)
 
     def unwatch(self, fd: int) -> None:
-        if self._callbacks.pop(fd, None) is not None:
-            try:
-                self._epoll.unregister(fd)
-            except FileNotFoundError:
-                return  # closed by its owner first: the kernel has forgotten it already
+        """Call back no more.  The kernel is told later: a connection is mostly watched again at once."""
+        self._callbacks.pop(fd, None)
+
+    def _forget(self, fd: int) -> None:
+        self._known.discard(fd)
+        try:
+            self._epoll.unregister(fd)
+        except FileNotFoundError:
+            return  # closed by its owner: the kernel has forgotten it already
 
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
         """Once, at `when` (the clock's monotonic seconds) or soon after."""
@@ -83,6 +92,8 @@ class Reactor:
                 callback(fd, event)
             elif fd == self._wake_read:
                 os.read(fd, 4096)
+            else:
+                self._forget(fd)
         while self._posted:
             self._posted.popleft()()
         now = self._clock.monotonic()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.fetch.clock import Clock
+from pipeline.clock import Clock
 from pipeline.fetch.transfer import Transfer
 
 _RESUME_AT = 0.75

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pycurl
 
-from pipeline.fetch.address import Address
-from pipeline.fetch.answer import REDIRECTS, Head, read_head, read_status, verdict
+from pipeline.fetch.answer import REDIRECTS, Head, read_head, verdict
 from pipeline.fetch.breakdown import why_broken
 from pipeline.fetch.encoding import PLAIN
 from pipeline.fetch.sniff import ENOUGH, looks_like
@@ -63,6 +62,7 @@ class Transfer:
         self._room = room
         self._accept = accept
         self.curl: Any = pycurl.Curl()
+        self._lines: list[bytes] = []
         self._prepare(user_agent, ca)
         self.job: Job
         self.host: Host
@@ -82,8 +82,7 @@ class Transfer:
         self._sniffed = False
         self._discarded = 0
         self._discard_at: float | None = None
-        self._lines: list[bytes] = []
-        self._head_bytes = 0
+        self._lines.clear()
 
     def _prepare(self, user_agent: str, ca: tuple[str | None, str | None]) -> None:
         set_ = self.curl.setopt
@@ -105,19 +104,19 @@ class Transfer:
         set_(pycurl.USERAGENT, user_agent)
         set_(pycurl.HTTPHEADER, _HEADERS)
         set_(pycurl.WRITEFUNCTION, self._write)
-        set_(pycurl.HEADERFUNCTION, self._header)
+        set_(pycurl.HEADERFUNCTION, self._lines.append)  # libcurl ends it at 300 KiB; the cap is checked after
         set_(pycurl.PREREQFUNCTION, self._before_request)
 
-    def begin(self, job: Job, host: Host, address: Address, now: float, probe: bool) -> None:
+    def begin(self, job: Job, host: Host, address: str, now: float, probe: bool) -> None:
         """Make ready for the job's target at `address`; the caller adds the handle to its multi."""
         self._clear()
         target = job.target
         self.job, self.host, self.probe = job, host, probe
         self.started = now
-        self._address = str(address)
+        self._address = address
         curl = self.curl
         curl.setopt(pycurl.URL, target.url)
-        place = f"[{address}]" if address.version == 6 else self._address
+        place = f"[{address}]" if ":" in address else address
         curl.setopt(pycurl.CONNECT_TO, [f"::{place}:{target.port}"])
         self._with_user = bool(target.user)
         if self._with_user:
@@ -139,34 +138,31 @@ class Transfer:
             return int(pycurl.PREREQFUNC_ABORT)
         return int(pycurl.PREREQFUNC_OK)
 
-    def _header(self, line: bytes) -> int | None:
-        self._head_bytes += len(line)
-        if self._head_bytes > self._rules.max_header_bytes:
-            self.verdict = self.verdict or Failure.of("protocol", "headers over the cap")
-            return _ABORT
-        if self.head is not None:
-            return None  # trailers
-        self._lines.append(line)
-        if line in (b"\r\n", b"\n"):
-            return self._head_complete()
-        return None
-
-    def _head_complete(self) -> int | None:
-        lines, self._lines = self._lines, []
-        if 100 <= read_status(lines[0]) < 200 and read_status(lines[0]) != 101:
-            return None
-        head = read_head(b"".join(lines))
+    def _read_head(self) -> None:
+        """The head is whole: the body begins, or the answer ends.  What it decides is in `verdict`."""
+        if sum(map(len, self._lines)) > self._rules.max_header_bytes:
+            self.verdict = Failure.of("protocol", "headers over the cap")
+            return
+        head = read_head(self._lines)
         if isinstance(head, Failure):
             self.verdict = head
-            return _ABORT
+            return
+        if 100 <= head.status < 200 and head.status != 101:
+            return  # an interim answer: the real one is still to come
         self.head = head
         self.verdict = verdict(head, self._rules.max_bytes)
         self.redirects = self.verdict is None and head.status in REDIRECTS
         if self.verdict is not None and (head.length or 0) > _DISCARD_BYTES:
-            return _ABORT
-        return None
+            self._discarded = _DISCARD_BYTES  # not a byte of it is worth its while
+
+    def _look_at_head(self) -> None:
+        """Read it where it has come whole and no body has followed yet."""
+        if self.head is None and self.verdict is None and self._lines and self._lines[-1] in (b"\r\n", b"\n"):
+            self._read_head()
 
     def _write(self, data: bytes) -> int | None:
+        if self.head is None and self.verdict is None:
+            self._read_head()
         size = len(data)
         if self.verdict is not None or self.redirects:
             self._discarded += size
@@ -200,6 +196,7 @@ class Transfer:
         """
         if self.paused_at is not None:
             return False
+        self._look_at_head()
         if self.verdict is not None or self.redirects:
             self._discard_at = self._discard_at or now
             return now - self._discard_at > _DISCARD_SECONDS
@@ -255,12 +252,12 @@ class Transfer:
 
     def complete(self) -> Failure | None:
         """libcurl says that all went well: does the whole answer say so?"""
-        if self.verdict is not None:
+        if self.head is None and self.verdict is None:
+            self._read_head()
+        if self.verdict is not None or self.redirects:
             return self.verdict
         if self.head is None:
             return Failure.of("protocol", "no headers")
-        if self.redirects:
-            return None
         if self.size == 0:
             return Failure.of("empty", str(self.head.status))
         if not self._sniffed and not self._is_image():
@@ -269,6 +266,7 @@ class Transfer:
 
     def broken(self, code: int) -> Failure | None:
         """libcurl gave up with `code`: the failure that this is, None for a redirect whose body broke."""
+        self._look_at_head()
         if self.verdict is not None or self.redirects:
             return self.verdict
         return why_broken(self.curl, code, self.head is not None)

@@ -1,0 +1,166 @@
+"""Fetch URLs with the pipeline's own fetcher, by its own rules: to see why an image is missing, or to get it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, TextIO
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.fetch import Fetched
+    from pipeline.records import Failure
+
+_SHOWN = 200
+"""Characters of a URL in the text output: a data: URL can be a whole image."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`hathi fetch [--config FILE] [--allow-private] [--json] [--urls FILE|-] [--save DIR] [URL...]`."""
+    parser.add_argument("url", nargs="*", metavar="URL", help="what to fetch")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="default: $HATHI_CONFIG, else the defaults")
+    parser.add_argument("--allow-private", action="store_true",
+                        help="lift the rules on addresses and on ports, nothing else")
+    parser.add_argument("--json", action="store_true", help="one object a line and URL, as each ends")
+    parser.add_argument("--urls", metavar="FILE", help="a file of URLs, one a line; - is the standard input")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="keep the images here, by their SHA-256")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0, whatever the URLs did."""
+    from pipeline.fetch import Fetcher
+    from pipeline.settings import load_fetch
+
+    path = args.config or (Path(os.environ["HATHI_CONFIG"]) if os.environ.get("HATHI_CONFIG") else None)
+    limits = load_fetch(path, os.environ, {"fetch.allow_private": True} if args.allow_private else {})
+    if not args.url and args.urls is None:
+        raise ConfigError("no URL is given", "", "hathi fetch URL, or hathi fetch --urls FILE")
+    if args.save is not None:
+        _make(args.save)
+    steps = None if args.json else Steps(sys.stdout)
+    fetcher = Fetcher(limits, trace=None if steps is None else steps.note)
+    for result in fetcher.stream(_timed(_given(args.url, args.urls))):
+        if result is None:
+            continue
+        started, outcome = result
+        seconds = time.monotonic() - started
+        name = _save(outcome, args.save) if args.save is not None else ""
+        if steps is None:
+            print(json.dumps(as_object(outcome, seconds), ensure_ascii=True), flush=True)
+        else:
+            steps.end(outcome, seconds, name)
+    if steps is not None:
+        print(fetcher.counts.summary())
+    return 0
+
+
+def as_object(outcome: Fetched | Failure, seconds: float) -> dict[str, object]:
+    """What `--json` prints of one URL; seconds: from its turn to its end, with waits and tries."""
+    from pipeline.records import Failure
+
+    if isinstance(outcome, Failure):
+        status = int(outcome.detail) if outcome.detail.isdigit() else None
+        return {"url": outcome.url, "ok": False, "reason": outcome.reason, "retriable": outcome.retriable,
+                "detail": outcome.detail, "final_url": None, "status": status, "bytes": None, "sha256": None,
+                "seconds": round(seconds, 3)}
+    return {"url": outcome.url, "ok": True, "reason": None, "retriable": None, "detail": None,
+            "final_url": outcome.final_url, "status": outcome.status, "bytes": len(outcome.content),
+            "sha256": outcome.sha256.hex(), "seconds": round(seconds, 3)}
+
+
+class Steps:
+    """The text output: the steps of each fetch under its URL, told when it has ended."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._steps: dict[str, list[str]] = defaultdict(list)
+
+    def note(self, url: str, step: str, text: str) -> None:
+        """From the fetcher's threads."""
+        self._steps[url].append(f"  {step:<11} {text[:_SHOWN]}")
+
+    def end(self, outcome: Fetched | Failure, seconds: float, name: str) -> None:
+        from pipeline.records import Failure
+
+        lines = [outcome.url[:_SHOWN], *self._steps.pop(outcome.url, ())]
+        if isinstance(outcome, Failure):
+            again = "may be tried again" if outcome.retriable else "final"
+            lines.append(f"  {'verdict':<11} {outcome.reason}: {outcome.detail} ({again}; {_meaning(outcome)})")
+        else:
+            size = len(outcome.content)
+            lines.append(f"  {'verdict':<11} ok: {size} bytes in {seconds:.3f} s, sha256 {outcome.sha256.hex()}")
+        if name:
+            lines.append(f"  {'saved':<11} {name}")
+        print("\n".join(lines), file=self._out, flush=True)
+
+
+def _meaning(failure: Failure) -> str:
+    from pipeline.records import REASONS
+
+    return REASONS[failure.reason].meaning
+
+
+def _given(urls: Iterable[str], file: str | None) -> Iterator[str | None]:
+    """URLs of the command line, then those of the file; None while the file has no more yet."""
+    yield from urls
+    if file is None:
+        return
+    lines: SimpleQueue[str | OSError | None] = SimpleQueue()
+    threading.Thread(target=_read, args=(file, lines), daemon=True).start()
+    while True:
+        try:
+            line = lines.get_nowait()
+        except Empty:
+            yield None
+            continue
+        if line is None:
+            return
+        if isinstance(line, OSError):
+            raise ConfigError("the file of URLs cannot be read", f"{file}: {line.strerror}", "check --urls") from line
+        if url := line.rstrip("\r\n"):
+            yield url
+
+
+def _read(file: str, lines: SimpleQueue[str | OSError | None]) -> None:
+    """A thread of its own: a pipe that says nothing must not hold up the results that are there."""
+    try:
+        with open(0 if file == "-" else file, encoding="utf-8-sig", errors="surrogateescape", newline="\n",
+                  closefd=file != "-") as stream:
+            for line in stream:
+                while lines.qsize() > 10_000:
+                    time.sleep(0.01)
+                lines.put(line)
+    except OSError as error:
+        lines.put(error)
+    lines.put(None)
+
+
+def _timed(urls: Iterator[str | None]) -> Iterator[tuple[float, str] | None]:
+    for url in urls:
+        yield None if url is None else (time.monotonic(), url)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("the folder cannot be made", f"{folder}: {error.strerror}", "check --save") from error
+
+
+def _save(outcome: Fetched | Failure, folder: Path) -> str:
+    from pipeline.fetch import Fetched, image_format
+
+    if not isinstance(outcome, Fetched):
+        return ""
+    path = folder / f"{outcome.sha256.hex()}.{image_format(outcome.content[:64])}"
+    path.write_bytes(outcome.content)
+    return str(path)
