@@ -67,6 +67,10 @@ class Lake(Section):
     """Where the refs are; a lake without sources only receives."""
 
 
+DECODE_POLICY = "1"
+"""What decoding and resizing do to an image; raised when their pixels change, which changes every fingerprint."""
+
+
 class Preprocess(Section):
     """Image bytes -> network input, in the terms of Caffe's `caffe.io.Transformer`."""
 
@@ -223,6 +227,8 @@ class Compute(Section):
     """A batch with so many strikes while it ran alone is held."""
     lost_alone: Annotated[int, Field(ge=1)] = 20
     """A batch with so many lost attempts while it ran alone is held."""
+    alone_bytes: Annotated[int, Field(ge=2**28)] = 8 * 2**30
+    """Memory of the child process in which a batch runs alone, at the most."""
     max_run_seconds: Annotated[float, Field(gt=0)] = 3300.0
     """A run from cron takes nothing new after so long."""
 

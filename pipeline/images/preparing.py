@@ -1,0 +1,105 @@
+"""Pixels -> what a net is fed, in the terms of Caffe's `caffe.io.Transformer` (python/caffe/io.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.codec.means import read_mean
+from pipeline.errors import ConfigError
+from pipeline.images.decoding import Pixels, decode
+from pipeline.images.resizing import resize
+from pipeline.records import Failure
+from pipeline.settings import Preprocess
+
+Prepared = NDArray[np.float32]
+
+
+class Preparation:
+    """The way from bytes to input that a feature set's settings describe, for inputs of `size` (height, width).
+
+    Raises ConfigError when the mean or std fits neither the three channels nor the size.
+    """
+
+    def __init__(self, preprocess: Preprocess, size: tuple[int, int]) -> None:
+        self.size, self._how = size, preprocess
+        self._mean = _mean(preprocess, size)
+        if len(preprocess.std) not in (1, 3) or 0.0 in preprocess.std:
+            raise ConfigError("preprocess.std does not fit", f"{preprocess.std}", "1 or 3 numbers, none of them 0")
+        std = np.asarray(preprocess.std, np.float32).reshape(-1, 1, 1)
+        self._factor = (np.float32(preprocess.input_scale) / std).astype(np.float32)
+
+    @property
+    def reduce_to(self) -> tuple[int, int] | None:
+        """What `decode` is told; None when the settings want every detail decoded."""
+        if not self._how.reduced_decode:
+            return None
+        return self.size if self._how.resize == "direct" else (self._short, self._short)
+
+    @property
+    def _short(self) -> int:
+        return max(self._how.resize_to, *self.size)
+
+    def __call__(self, content: bytes) -> Prepared | Failure:
+        """Image bytes -> (3, height, width) float32, or why not."""
+        image = decode(content, max_pixels=self._how.max_pixels, reduce_to=self.reduce_to)
+        return image if isinstance(image, Failure) else self.prepare(image)
+
+    def prepare(self, image: Pixels) -> Prepared:
+        """(h, w, 3) uint8 BGR -> (3, height, width) float32: resized, channels ordered, (x raw_scale/255 - mean) / std
+        x input_scale."""
+        placed = resize(image, self.size) if self._how.resize == "direct" else self._centre(image)
+        if self._how.channel_order == "rgb":
+            placed = placed[:, :, ::-1]
+        planes = np.ascontiguousarray(placed.transpose(2, 0, 1)).astype(np.float32)
+        if self._how.raw_scale != 255.0:
+            planes *= np.float32(self._how.raw_scale / 255.0)
+        planes -= self._mean
+        if (self._factor != 1).any():
+            planes *= self._factor
+        return planes
+
+    def _centre(self, image: Pixels) -> Pixels:
+        """The short side to resize_to, then the middle cut out."""
+        high, wide = image.shape[:2]
+        scale = self._short / min(high, wide)
+        long = _LONGEST * max(self.size)  # of a very long image only the middle is needed
+        if max(high, wide) * scale > long:
+            keep = max(1, int(long / scale))
+            top, left = max(0, (high - keep) // 2), max(0, (wide - keep) // 2)
+            image = image[top : top + keep, left : left + keep]
+            high, wide = image.shape[:2]
+        sized = resize(image, (max(self._short, round(high * scale)), max(self._short, round(wide * scale))))
+        top, left = (sized.shape[0] - self.size[0]) // 2, (sized.shape[1] - self.size[1]) // 2
+        return sized[top : top + self.size[0], left : left + self.size[1]]
+
+
+_LONGEST = 8
+
+
+def prepare(image: Pixels, preprocess: Preprocess, size: tuple[int, int]) -> Prepared:
+    """(h, w, 3) uint8 BGR -> (3, *size) float32; for many images make one `Preparation`."""
+    return Preparation(preprocess, size).prepare(image)
+
+
+def _mean(preprocess: Preprocess, size: tuple[int, int]) -> Prepared:
+    if isinstance(preprocess.mean, list):
+        mean = np.asarray(preprocess.mean, np.float32).reshape(-1, 1, 1)
+        if mean.shape[0] not in (1, 3):
+            raise ConfigError("preprocess.mean does not fit", f"{preprocess.mean}", "1 or 3 numbers, or a file")
+        return mean
+    mean = read_mean(preprocess.mean)
+    if mean.ndim == 1:
+        mean = mean.reshape(-1, 1, 1)
+    if preprocess.resize == "crop" and mean.shape[1:] == (preprocess.resize_to,) * 2:
+        top, left = (preprocess.resize_to - size[0]) // 2, (preprocess.resize_to - size[1]) // 2
+        if top >= 0 and left >= 0:
+            mean = mean[:, top : top + size[0], left : left + size[1]]
+    if mean.shape not in ((3, 1, 1), (1, 1, 1), (3, *size)):
+        shape = " x ".join(map(str, mean.shape))
+        raise ConfigError(
+            f"the mean image {preprocess.mean} does not fit",
+            f"it has {shape}; the net takes 3 x {size[0]} x {size[1]}",
+            "take its mean over all pixels: one number a channel",
+        )
+    return np.ascontiguousarray(mean, np.float32)

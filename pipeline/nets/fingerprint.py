@@ -1,0 +1,144 @@
+"""The fingerprint of a feature: SHA-256 over what decides its value, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from pipeline.codec.means import read_mean
+from pipeline.nets.layers.inputs import Source
+from pipeline.nets.layers.registry import Layer
+from pipeline.nets.lowered import Shape
+from pipeline.nets.net import Net
+from pipeline.nets.plan import Place, Read
+from pipeline.settings import DECODE_POLICY, FeatureSet, Preprocess
+
+_NAMES_ONLY = frozenset(
+    ("name", "type", "bottom", "top", "loss_weight", "param", "blobs", "include", "exclude", "phase", "propagate_down")
+)
+_NO_VALUE = frozenset(("engine", "force_nd_im2col", "stable_prod_grad", "weight_filler", "bias_filler", "filler",
+                       "moving_average_fraction", "debug_info", "dropout_ratio"))  # fmt: skip
+_SAME = frozenset(("Dropout", "Split"))  # what they give is what they take
+
+
+def of_net(net: Net, blob: str) -> str:
+    """Hex SHA-256 of what the blob's value depends on: layers, their settings, weights and input sizes.
+
+    Names, comments, the order of layers, the form of the text and layers that the blob does not need have no part.
+    """
+    read = net.plan.read(blob)
+    steps = net.plan.needed([read])
+    shapes = net.plan.shapes({}, steps)
+    learned = net.parameters.of(sorted(steps), net.plan)
+    known: dict[Place, str] = {}
+    for number in sorted(steps):
+        step = net.plan.steps[number]
+        layer = step.layer
+        bottoms = [_as_read(known, shapes, one) for one in step.reads]
+        if layer.is_shared() or layer.spec.type in _SAME:
+            for top in range(len(layer.spec.top)):
+                known[Place(number, top)] = known[step.reads[0].version]
+            continue
+        for top, name in enumerate(layer.spec.top):
+            place = Place(number, top)
+            meaning: Any = (
+                ["input", name, list(shapes[place][1:])]
+                if isinstance(layer, Source)
+                else [_settings(layer), [list(shapes[one.view][1:]) for one in step.reads]]
+            )
+            weights = [[list(blob.shape), _digest(blob)] for blob in learned[number]]
+            known[place] = _hash([meaning, top, bottoms, weights])
+    return _hash(["net", _as_read(known, shapes, read)])
+
+
+def of_features(feature_set: FeatureSet, net: Callable[[], str]) -> str:
+    """Hex SHA-256 of a feature set: its net's, preprocessing and decoding, normalisation, precision."""
+    parts = {
+        "form": 1,
+        "net": net(),
+        "preprocess": _preprocess(feature_set.preprocess),
+        "decode": DECODE_POLICY,
+        "normalise": feature_set.normalise,
+        "precision": feature_set.precision,
+    }
+    return _hash(parts)
+
+
+def of_file(content: bytes, blob: str) -> str:
+    """Hex SHA-256 of a model that is one file, and the output that is read from it."""
+    return _hash(["file", hashlib.sha256(content).hexdigest(), blob])
+
+
+def _as_read(known: Mapping[Place, str], shapes: Mapping[Place, Shape], read: Read) -> list[Any]:
+    """The values, and the shape in which they are read; the batch has no part."""
+    return [known[read.version], list(shapes[read.view][1:])]
+
+
+def _preprocess(preprocess: Preprocess) -> dict[str, Any]:
+    mean = preprocess.mean
+    values = np.asarray(mean, np.float32) if isinstance(mean, list) else read_mean(mean)
+    flat = values.reshape(values.shape[0], -1)
+    per_channel = bool((flat == flat[:, :1]).all())
+    return {
+        "resize": preprocess.resize,
+        "resize_to": preprocess.resize_to if preprocess.resize == "crop" else None,
+        "channel_order": preprocess.channel_order,
+        "raw_scale": preprocess.raw_scale,
+        "mean": _spread(flat[:, 0].tolist()) if per_channel else [list(values.shape), _digest(values)],
+        "std": _spread(preprocess.std),
+        "input_scale": preprocess.input_scale,
+        "reduced_decode": preprocess.reduced_decode,
+    }
+
+
+def _spread(values: Sequence[float]) -> list[float]:
+    return list(values) * 3 if len(values) == 1 else list(values)
+
+
+def _settings(layer: Layer) -> list[Any]:
+    """The type's own settings with their defaults filled in."""
+    fields: list[Any] = [layer.spec.type]
+    own = _OWN.get(layer.spec.type, layer.spec.type.lower())
+    for field in layer.spec.DESCRIPTOR.fields:
+        if field.name in _NAMES_ONLY or field.message_type is None or field.name == "transform_param":
+            continue
+        stem = field.name.removesuffix("_param").replace("_", "")
+        if stem == own:
+            fields.append([stem, _values(getattr(layer.spec, field.name))])
+    if layer.spec.type == "BatchNorm":
+        p = layer.spec.batch_norm_param
+        fields.append(p.use_global_stats if p.HasField("use_global_stats") else not layer.state.train)
+    return fields
+
+
+_OWN = {"Deconvolution": "convolution", "Im2col": "convolution", "LSTM": "recurrent", "RNN": "recurrent",
+        "SoftmaxWithLoss": "softmax", "Convolution": "convolution"}  # fmt: skip
+
+
+def _values(message: Message) -> list[Any]:
+    found = []
+    for field in message.DESCRIPTOR.fields:
+        if field.name in _NO_VALUE:
+            continue
+        value = getattr(message, field.name)
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            plain: Any = [_values(one) for one in value] if field.is_repeated else _values(value)
+        else:
+            plain = list(value) if field.is_repeated else value
+        found.append([field.name, plain, not field.is_repeated and message.HasField(field.name)
+                      and not field.has_default_value])  # fmt: skip
+    return found
+
+
+def _digest(array: np.ndarray[Any, Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array, "<f4").data).hexdigest()
+
+
+def _hash(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
