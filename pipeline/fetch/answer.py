@@ -84,6 +84,8 @@ def verdict(head: Head, max_bytes: int) -> Failure | None:
         return Failure.of("http_4xx", str(status), retriable=status in (408, 425))
     if 500 <= status < 600:
         return Failure.of("http_5xx", str(status))
+    if status == 0:
+        return Failure.of("protocol", "malformed answer")
     if status in (204, 205):
         return Failure.of("empty", str(status))
     if not 200 <= status < 300 or status == 206:

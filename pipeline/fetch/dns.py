@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple, Protocol
 
 from pipeline.clock import Clock
-from pipeline.fetch.address import Address, blocked_range
+from pipeline.fetch.address import Address
 from pipeline.fetch.reactor import READ, WRITE, Reactor
 from pipeline.records import Failure
 
@@ -53,10 +53,11 @@ class Places(NamedTuple):
 class Directory:
     """The cache of checked answers; used in the reactor's thread only."""
 
-    def __init__(self, resolver: Resolver, clock: Clock, allow_private: bool, negative_seconds: float) -> None:
+    def __init__(self, resolver: Resolver, clock: Clock, refuse: Callable[[Address], str | None],
+                 negative_seconds: float) -> None:
         self._resolver = resolver
         self._clock = clock
-        self._allow_private = allow_private
+        self._refuse = refuse
         self._negative_seconds = negative_seconds
         self._known: OrderedDict[str, Places] = OrderedDict()
         self._literal: dict[Address, Places] = {}
@@ -90,9 +91,9 @@ class Directory:
 
     def _check(self, addresses: Sequence[Address]) -> tuple[tuple[str, ...], Failure | None]:
         """The addresses that may be connected to (IPv4 first), or `blocked` naming the range of the first."""
-        allowed = [address for address in addresses if self._allow_private or blocked_range(address) is None]
+        allowed = [address for address in addresses if self._refuse(address) is None]
         if not allowed:
-            return (), Failure.of("blocked", f"address: {blocked_range(addresses[0])}")
+            return (), Failure.of("blocked", f"address: {self._refuse(addresses[0])}")
         return tuple(map(str, sorted(allowed, key=lambda address: address.version))), None
 
     def _answered(self, name: str, answer: Answer) -> None:

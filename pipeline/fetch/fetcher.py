@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError
+from pipeline.fetch.address import Address, blocked_range
 from pipeline.fetch.counts import Counts
 from pipeline.fetch.dns import CaresResolver, Directory, Resolver
 from pipeline.fetch.engine import Engine
@@ -40,12 +41,14 @@ class Fetcher:
     """Fetches in threads of its own; everything here is for one thread, the caller's.
 
     One fetcher serves one stream.  accept(first bytes of a body): the image's format, or None for no image.
-    trace(url, step, text) is told of each step, from the fetcher's threads.  resolver(reactor): for tests.
+    trace(url, step, text) is told of each step, from the fetcher's threads.  seed, resolver(reactor) and
+    refuse(address) -> the range that forbids it: for tests.
     """
 
     def __init__(self, limits: Fetch, *, accept: Callable[[bytes], str | None] = image_format,
                  clock: Clock | None = None, seed: int | None = None,
-                 resolver: Callable[[Reactor], Resolver] | None = None, trace: Trace | None = None) -> None:
+                 resolver: Callable[[Reactor], Resolver] | None = None,
+                 refuse: Callable[[Address], str | None] = blocked_range, trace: Trace | None = None) -> None:
         self._limits = limits
         self._accept = accept
         self._clock = clock or Clock()
@@ -57,7 +60,8 @@ class Fetcher:
         self._reactor = Reactor(self._clock)
         names = resolver(self._reactor) if resolver else \
             CaresResolver(self._reactor, self._clock, limits.dns_servers, limits.dns_seconds)
-        directory = Directory(names, self._clock, limits.allow_private, limits.dns_negative_seconds)
+        directory = Directory(names, self._clock, _refuse_none if limits.allow_private else refuse,
+                              limits.dns_negative_seconds)
         self._engine = Engine(limits, self._clock, random.Random(seed), self._reactor, directory, self._room,
                               self._new_transfer, self._finished, self._bodies, trace)
         self._finisher = Finisher(limits, self._clock, accept, self._room, self._bodies, self._finished)
@@ -225,6 +229,10 @@ class Fetcher:
                 self._engine.wake()
         self.counts.note(waiter.key, ended.outcome, ended.requests)
         return waiter.item, ended.outcome
+
+
+def _refuse_none(_address: Address) -> str | None:
+    return None
 
 
 def fetch_all(urls: Iterable[str], settings: Fetch) -> Iterator[Fetched | Failure]:

@@ -140,7 +140,7 @@ class Transfer:
 
     def _read_head(self) -> None:
         """The head is whole: the body begins, or the answer ends.  What it decides is in `verdict`."""
-        if sum(map(len, self._lines)) > self._rules.max_header_bytes:
+        if self._header_bytes() > self._rules.max_header_bytes:
             self.verdict = Failure.of("protocol", "headers over the cap")
             return
         head = read_head(self._lines)
@@ -154,6 +154,9 @@ class Transfer:
         self.redirects = self.verdict is None and head.status in REDIRECTS
         if self.verdict is not None and (head.length or 0) > _DISCARD_BYTES:
             self._discarded = _DISCARD_BYTES  # not a byte of it is worth its while
+
+    def _header_bytes(self) -> int:
+        return sum(map(len, self._lines))
 
     def _look_at_head(self) -> None:
         """Read it where it has come whole and no body has followed yet."""
@@ -267,6 +270,8 @@ class Transfer:
     def broken(self, code: int) -> Failure | None:
         """libcurl gave up with `code`: the failure that this is, None for a redirect whose body broke."""
         self._look_at_head()
+        if self.head is None and self._header_bytes() > self._rules.max_header_bytes:
+            return Failure.of("protocol", "headers over the cap")
         if self.verdict is not None or self.redirects:
             return self.verdict
         return why_broken(self.curl, code, self.head is not None)
