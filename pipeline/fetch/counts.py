@@ -58,10 +58,15 @@ class Counts:
     def summary(self) -> str:
         """e.g. `fetched 1200 images (54.0 MB) with 1290 requests to 3 hosts, 12 failures (dns 2, http_4xx 10)`."""
         whole = self.total()
-        hosts = len(self.by_host)
-        text = (f"fetched {whole.images} images ({whole.bytes / 1e6:.1f} MB) with {whole.requests} requests "
-                f"to {hosts} host{'' if hosts == 1 else 's'}")
+        hosts = sum(host != "" for host in self.by_host)
+        text = (f"fetched {_number(whole.images, 'image')} ({whole.bytes / 1e6:.1f} MB) "
+                f"with {_number(whole.requests, 'request')} to {_number(hosts, 'host')}")
         if not whole.failures:
             return text
-        parts = ", ".join(f"{reason} {number}" for reason, number in sorted(whole.failures.items()))
-        return f"{text}, {sum(whole.failures.values())} failures ({parts})"
+        failures = _number(sum(whole.failures.values()), "failure")
+        parts = ", ".join(f"{reason} {count}" for reason, count in sorted(whole.failures.items()))
+        return f"{text}, {failures} ({parts})"
+
+
+def _number(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

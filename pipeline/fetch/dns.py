@@ -112,7 +112,7 @@ class Directory:
             addresses, failure = self._check([ip_address(text) for text in answer.addresses])
             return Places(addresses, failure, True, until)
         final = answer.why in ("no such name", "no address", "bad name")
-        seconds = self._negative_seconds if final else min(_TEMPORARY_SECONDS, self._negative_seconds)
+        seconds = max(1.0, self._negative_seconds if final else min(_TEMPORARY_SECONDS, self._negative_seconds))
         return Places((), Failure.of("dns", answer.why or "no address"), final, now + seconds)
 
     def close(self) -> None:

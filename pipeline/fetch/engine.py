@@ -151,6 +151,9 @@ class Engine:
             host = ready.popleft()
             host.listed = False
             self._serve(host, now)
+            domain = host.domain
+            if domain.waiting and domain.active < domain.limit:
+                ready.append(domain.waiting.popleft())
 
     def _serve(self, host: Host, now: float) -> None:
         """Start one request of this host, or see to it that it is asked again when one may start."""

@@ -154,7 +154,7 @@ class Fetcher:
                 more, hungry = self._pull(items)
             if not more and not self._pending:
                 return
-            ended = self._receive(0.0 if hungry else _TICK)
+            ended = self._receive(0.0 if hungry else _TICK if self._pending else _TICK / 5)
             for one in ended:
                 yield self._give(one)
             if not ended and not hungry:

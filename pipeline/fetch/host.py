@@ -108,6 +108,8 @@ class Host:
 
     def went_badly(self, now: float) -> None:
         """One more failure in a row; the breaker opens after so many, for longer each time."""
+        if self.is_open(now):
+            return  # one that was under way when it opened
         self._row += 1
         if self._opened or self._row >= self._limits.breaker_failures:
             self.break_for(self._limits.breaker_seconds * 2 ** min(self._opened, 6), now)
