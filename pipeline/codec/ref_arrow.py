@@ -10,6 +10,7 @@ import pyarrow as pa
 from pyarrow import orc, types
 from pyarrow import parquet as pq
 
+from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
 from pipeline.codec.ref_columns import Found, find_columns
 from pipeline.codec.ref_rows import Block, Cursor, Rejected, sample_of
 from pipeline.codec.ref_rules import Cell, RawRows, Rules, judge
@@ -39,7 +40,7 @@ def parquet_blocks(file: BinaryIO, name: str, columns: Columns, rules: Rules, at
     try:
         table = pq.ParquetFile(file, pre_buffer=False, buffer_size=2**18)
         schema = table.schema_arrow
-    except (pa.ArrowException, OSError) as error:
+    except ARROW_ERRORS as error:
         raise _unreadable(name, "Parquet", error) from error
     found = _find(schema, columns, name)
     return _blocks(_parquet_batches(table, _names(schema, found), at.position), schema, found, rules)
@@ -53,7 +54,7 @@ def orc_blocks(file: BinaryIO, name: str, columns: Columns, rules: Rules, at: Cu
     try:
         table = orc.ORCFile(file)
         schema = table.schema
-    except (pa.ArrowException, OSError) as error:
+    except ARROW_ERRORS as error:
         raise _unreadable(name, "ORC", error) from error
     found = _find(schema, columns, name)
     return _blocks(_orc_batches(table, _names(schema, found), at.position), schema, found, rules)
@@ -75,8 +76,8 @@ def _parquet_batches(table: pq.ParquetFile, names: list[str], start: int) -> Ite
                 if skipped < batch.num_rows:
                     yield _Batch(row + skipped, batch.num_rows - skipped, batch.slice(skipped))
                 row += batch.num_rows
-        except (pa.ArrowException, OSError) as failure:
-            error = _damage(failure)
+        except ARROW_ERRORS as failure:
+            error = damage_of(failure)
         if row < end:
             row = max(row, start)
             yield _Batch(row, end - row, None, f"row group {group} cannot be read from row {row} on", error)
@@ -92,10 +93,10 @@ def _orc_batches(table: orc.ORCFile, names: list[str], start: int) -> Iterator[_
                     row += count
                     continue
             batch = table.read_stripe(stripe, columns=names)
-        except (pa.ArrowException, OSError) as failure:
+        except ARROW_ERRORS as failure:
             row = max(row, start)
             lost = f"stripe {stripe} cannot be read: nor can the rows from {row} on"
-            yield _Batch(row, table.nrows - row, None, lost, _damage(failure))
+            yield _Batch(row, table.nrows - row, None, lost, damage_of(failure))
             return
         skipped = max(start - row, 0)
         for at in range(skipped, batch.num_rows, _BATCH_ROWS):
@@ -198,14 +199,7 @@ def _is_content(kind: pa.DataType) -> bool:
     return bool(_is_binary(kind) or types.is_fixed_size_binary(kind) or types.is_null(kind))
 
 
-def _damage(error: Exception) -> str:
-    """What is wrong with the bytes; an error of the store that they come from is raised again."""
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
-        raise error
-    return str(error)
-
-
 def _unreadable(name: str, what: str, error: Exception) -> FormatError:
     return FormatError(
-        f"{name} cannot be read as {what}", sample_of(_damage(error)), "is it whole, and is that its format?"
+        f"{name} cannot be read as {what}", sample_of(damage_of(error)), "is it whole, and is that its format?"
     )

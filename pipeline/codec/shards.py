@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import parquet as pq
 
+from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
 from pipeline.codec.hashed_file import HashedFile, Written
 from pipeline.errors import FormatError
 from pipeline.records import signed, unsigned
@@ -146,27 +148,23 @@ class Shard:
         self._path = path
         try:
             self._metadata = pq.read_metadata(path)
-        except (pa.ArrowException, OSError) as error:
+        except ARROW_ERRORS as error:
             raise self._damaged(error) from error
-        counts = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
-        self.starts: npt.NDArray[np.int64] = np.cumsum([0, *counts])
-        """The first row of each group, and the number of all rows."""
-
-    def group_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The row group that holds each row."""
-        groups: npt.NDArray[np.int64] = np.searchsorted(self.starts, rows, side="right") - 1
-        return groups
+        counts = (self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups))
+        self.starts = list(accumulate(counts, initial=0))
+        """The first row of each row group, and the number of all rows."""
+        self.holds_features = "features" in self._metadata.schema.to_arrow_schema().names
 
     def keys(self) -> Keys:
         """The keys of all rows."""
         names = ["partner_id", "item_id", "ordinal"]
-        has_retriable = "retriable" in self._metadata.schema.to_arrow_schema().names
-        tables = [self._read(group, [*names, *["retriable"] * has_retriable]) for group in range(len(self.starts) - 1)]
+        wanted = names if self.holds_features else [*names, "retriable"]
+        tables = [self._read(group, wanted) for group in range(len(self.starts) - 1)]
         if not tables:
             return Keys(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.bool_))
         table = pa.concat_tables(tables)
         partner_id, item_id, ordinal = (table.column(name).to_numpy() for name in names)
-        retriable = table.column("retriable").to_numpy() if has_retriable else np.zeros(len(table), np.bool_)
+        retriable = np.zeros(len(table)) if self.holds_features else table.column("retriable").to_numpy()
         return Keys(partner_id, item_id.view(np.uint64), ordinal, retriable.astype(np.bool_))
 
     def external_ids(self, group: int) -> list[str]:
@@ -199,13 +197,12 @@ class Shard:
         try:
             with pq.ParquetFile(self._path, metadata=self._metadata, pre_buffer=False) as file:
                 return file.read_row_group(group, columns=columns, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
+        except ARROW_ERRORS as error:
             raise self._damaged(error) from error
 
-    def _damaged(self, error: Exception) -> Exception:
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
-            return error
-        return FormatError("a shard is damaged", f"{self._path.name}: {error}", "its batch has to be computed again")
+    def _damaged(self, error: Exception) -> FormatError:
+        detail = f"{self._path.name}: {damage_of(error)}"
+        return FormatError("a shard is damaged", detail, "its batch has to be computed again")
 
 
 def _cells(table: pa.Table) -> Any:

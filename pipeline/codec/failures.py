@@ -1,0 +1,72 @@
+"""Delivered failures as Parquet: which items have no feature, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.codec.hashed_file import Written
+from pipeline.codec.parquet_parts import PART_BYTES, Parts
+from pipeline.codec.shards import FailureRow
+from pipeline.records import redact_query, signed
+
+GROUP_ROWS = 8192
+"""Rows that a row group should have."""
+
+
+def failures_schema() -> pa.Schema:
+    """The delivered columns; item_id carries the same 64 bits, signed."""
+    return pa.schema(
+        [
+            pa.field("partner_id", pa.int64(), nullable=False),
+            pa.field("item_id", pa.int64(), nullable=False),
+            pa.field("external_id", pa.string(), nullable=False),
+            pa.field("url", pa.string(), nullable=False),
+            pa.field("reason", pa.string(), nullable=False),
+            pa.field("retriable", pa.bool_(), nullable=False),
+            pa.field("detail", pa.string(), nullable=False),
+            pa.field("version", pa.string(), nullable=False),
+            pa.field("fingerprint", pa.string(), nullable=False),
+        ]
+    )
+
+
+class FailuresWriter:
+    """Writes part-00000.parquet and so on; each call of `write` makes a row group."""
+
+    def __init__(
+        self, folder: Path, version: str, fingerprint: str, redact_queries: bool, part_bytes: int = PART_BYTES
+    ) -> None:
+        self._parts = Parts(folder, failures_schema(), ["reason", "detail", "version", "fingerprint"], part_bytes)
+        self._version = version
+        self._fingerprint = fingerprint
+        self._redact = redact_queries
+
+    def write(self, rows: Sequence[FailureRow]) -> None:
+        """Adds the rows; a URL that serves as external id is redacted as the URL is."""
+        self._parts.write(
+            {
+                "partner_id": [row.partner_id for row in rows],
+                "item_id": [signed(row.item_id) for row in rows],
+                "external_id": [self._shown(row.external_id, row.url) for row in rows],
+                "url": [self._shown(row.url, row.url) for row in rows],
+                "reason": [row.reason for row in rows],
+                "retriable": [row.retriable for row in rows],
+                "detail": [row.detail for row in rows],
+                "version": [self._version] * len(rows),
+                "fingerprint": [self._fingerprint] * len(rows),
+            }
+        )
+
+    def close(self) -> list[tuple[Path, Written]]:
+        """All parts, in order."""
+        return self._parts.close()
+
+    def abandon(self) -> None:
+        """Closes a part that will not be used."""
+        self._parts.abandon()
+
+    def _shown(self, text: str, url: str) -> str:
+        return redact_query(text) if self._redact and text == url else text
