@@ -18,6 +18,7 @@ from pipeline.nets.engines.engine import Run
 from pipeline.nets.folding import folded
 from pipeline.nets.layers import State, make
 from pipeline.nets.layers.inputs import Source
+from pipeline.nets.layers.selecting import Filter
 from pipeline.nets.lowered import Lowered, Shape, Value
 from pipeline.nets.plan import Place, Plan, Read
 from pipeline.nets.upgrade import upgrade
@@ -83,12 +84,11 @@ class Net:
         reads = {name: self.plan.read(name) for name in names}
         arrays = self._arrays(feeds, self.plan.needed(reads.values()))
         with self._lock:
-            run, inputs = self._compile(reads, {name: array.shape for name, array in arrays.items()})
-            return run({f"in:{name}": arrays[name] for name in inputs})
+            return self._run(reads, arrays)
 
     def lower(self, blobs: Sequence[str], shapes: Mapping[str, Shape] | None = None) -> Lowered:
         """The operations that compute `blobs` for inputs of `shapes` (by default the declared ones), optimised."""
-        return self._lower({name: self.plan.read(name) for name in blobs}, {**self.inputs, **(shapes or {})})
+        return self._lower({name: self.plan.read(name) for name in blobs}, {**self.inputs, **(shapes or {})}, {})
 
     def _warn(self, says: str) -> None:
         if says not in self.warnings:
@@ -106,7 +106,7 @@ class Net:
             if name not in feeds:
                 shape = " x ".join(map(str, self.inputs[name]))
                 raise NetError(f"input '{name}' is not fed", f"its declared shape is {shape}")
-            array = np.ascontiguousarray(feeds[name], np.float32)
+            array = np.asarray(feeds[name], np.float32, order="C")
             if array.ndim != len(self.inputs[name]) or 0 in array.shape:
                 raise NetError(
                     f"input '{name}' has the shape {array.shape}",
@@ -115,20 +115,37 @@ class Net:
             found[name] = array
         return found
 
-    def _compile(self, reads: Mapping[str, Read], shapes: Mapping[str, Shape]) -> tuple[Run, list[str]]:
-        key = (tuple(reads), tuple(sorted(shapes.items())))
+    def _run(self, reads: Mapping[str, Read], arrays: Blobs) -> Blobs:
+        counts: dict[str, int] = {}
+        for number in sorted(self.plan.needed(reads.values())):
+            layer = self.plan.steps[number].layer
+            if isinstance(layer, Filter):  # what follows it has shapes only once its selector is known
+                selector = {layer.name: self.plan.steps[number].reads[-1]}
+                steps = self.plan.needed(selector.values())
+                feeds = {name: array for name, array in arrays.items() if self.plan.inputs[name].step in steps}
+                run = self._compile(selector, feeds, counts)
+                counts[layer.name] = int(
+                    np.count_nonzero(run({f"in:{name}": feeds[name] for name in feeds})[layer.name])
+                )
+                if not counts[layer.name]:
+                    raise layer.refuse("selects no item", "what follows it would have no values")
+        run = self._compile(reads, arrays, counts)
+        return run({f"in:{name}": array for name, array in arrays.items()})
+
+    def _compile(self, reads: Mapping[str, Read], arrays: Blobs, counts: Mapping[str, int]) -> Run:
+        shapes = {name: array.shape for name, array in arrays.items()}
+        key = (tuple(reads.items()), tuple(sorted(shapes.items())), tuple(counts.items()))
         if key not in self._compiled:
-            graph = self._lower(reads, shapes)
-            run = self._engine.compile(graph)
+            run = self._engine.compile(self._lower(reads, shapes, counts))
             self._compiled[key] = run
             while len(self._compiled) > _KEPT:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(key)
-        return self._compiled[key], list(shapes)
+        return self._compiled[key]
 
-    def _lower(self, reads: Mapping[str, Read], given: Mapping[str, Shape]) -> Lowered:
+    def _lower(self, reads: Mapping[str, Read], given: Mapping[str, Shape], counts: Mapping[str, int]) -> Lowered:
         steps = self.plan.needed(reads.values())
-        shapes = self.plan.shapes(given, steps)
+        shapes = self.plan.shapes(given, steps, counts)
         learned = self.parameters.of(sorted(steps), self.plan)
         graph = Lowered()
         values: dict[Place, Value] = {}
@@ -140,7 +157,11 @@ class Net:
             elif not step.layer.is_shared():
                 bottoms = [graph.reshape(values[read.version], shapes[read.view]) for read in step.reads]
                 self._check_learned(number, [bottom.shape for bottom in bottoms])
-                for top, value in enumerate(step.layer.lower(graph, bottoms, learned[number])):
+                if isinstance(step.layer, Filter):
+                    tops = step.layer.lower_counted(graph, bottoms, shapes[Place(number, 0)][0])
+                else:
+                    tops = step.layer.lower(graph, bottoms, learned[number])
+                for top, value in enumerate(tops):
                     assert value.shape == shapes[Place(number, top)], (step.layer, value, shapes[Place(number, top)])
                     values[Place(number, top)] = value
         for name, read in reads.items():

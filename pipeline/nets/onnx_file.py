@@ -38,7 +38,7 @@ def model_of(graph: Lowered, apart: Iterable[str] = (), name: str = "net") -> on
     shapes = {**graph.inputs, **{key: graph.constants[key].shape for key in graph.constants if key in apart}}
     inputs = [helper.make_tensor_value_info(key, TensorProto.FLOAT, shape) for key, shape in shapes.items()]
     inline = [
-        numpy_helper.from_array(np.ascontiguousarray(array), key)
+        numpy_helper.from_array(np.asarray(array, order="C"), key)
         for key, array in graph.constants.items()
         if key not in apart
     ]

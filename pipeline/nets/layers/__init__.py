@@ -4,10 +4,13 @@ from pipeline.nets.layers import (
     combining,
     convolution,
     inputs,
+    losses,
     normalising,
     pointwise,
     pooling,
     products,
+    recurrent,
+    selecting,
     shaping,
 )
 from pipeline.nets.layers.registry import REGISTRY, Layer, State, make
@@ -19,10 +22,13 @@ __all__ = [
     "combining",
     "convolution",
     "inputs",
+    "losses",
     "make",
     "normalising",
     "pointwise",
     "pooling",
     "products",
+    "recurrent",
+    "selecting",
     "shaping",
 ]
