@@ -96,15 +96,15 @@ class Keys:
         return f"{self.lake}/h/held/"
 
     @property
+    def gone_hints(self) -> str:
+        return f"{self.lake}/h/gone/"
+
+    @property
     def alive_hints(self) -> str:
         return f"{self.lake}/h/alive/"
 
     def open_hint(self, due: str, name: ShipmentName) -> str:
         return f"{self.open_hints}{due}/{name}"
-
-    def open_until(self, now: float) -> str:
-        """A key after every open hint that is due at `now`."""
-        return f"{self.open_hints}{version_of(now)}/~"
 
     def held_hint(self, name: ShipmentName, batch: int) -> str:
         return f"{self.held_hints}{name}.{batch:05d}"
@@ -113,7 +113,7 @@ class Keys:
         return f"{self.alive_hints}{process}"
 
     def gone_hint(self, name: ShipmentName) -> str:
-        return f"{self.lake}/h/gone/{name}"
+        return f"{self.gone_hints}{name}"
 
     def shipment(self, name: ShipmentName) -> str:
         return f"{self.commits}{name}/"

@@ -53,11 +53,14 @@ def _typed(path: Path) -> Iterator[None]:
 class LocalStore:
     """Store and Lake over a folder.  Keys and paths are relative to it, parts joined by `/`."""
 
-    def __init__(self, root: Path, *, fsync: bool = True, now: Callable[[], float] = time) -> None:
+    def __init__(
+        self, root: Path, *, fsync: bool = True, now: Callable[[], float] = time, temporary: Path | None = None
+    ) -> None:
+        """temporary: where files are written first, on the same file system; inside the store when absent."""
         self.root = root
         self._fsync = fsync
         self._now = now
-        self._temporary = root / TEMPORARY
+        self._temporary = temporary or root / TEMPORARY
 
     def __repr__(self) -> str:
         return f"LocalStore({self.root})"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,16 @@ from pipeline.errors import Exists, NotFound, PermanentError
 from pipeline.stores.commit import put_first
 from pipeline.stores.local import LocalStore
 from pipeline.stores.store import Lake
+from tests.simulation.memory import Disk, MemoryStore
 
 
-@pytest.fixture(params=["local"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lake]:
-    makers = {"local": lambda: LocalStore(tmp_path / "store", fsync=False)}
-    yield makers[request.param]()
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    makers: dict[str, Callable[[], Lake]] = {
+        "local": lambda: LocalStore(tmp_path / "store", fsync=False),
+        "memory": lambda: MemoryStore(Disk(time.time)),
+    }
+    return makers[request.param]()
 
 
 def keys_of(store: Lake, prefix: str, **options: object) -> list[str]:

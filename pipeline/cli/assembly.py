@@ -1,0 +1,92 @@
+"""From settings to stages at work: stores, contexts and turns, as every face uses them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline import logs
+from pipeline.clock import Clock, Process
+from pipeline.errors import ConfigError
+from pipeline.host import this_process
+from pipeline.runner import Context, silent_progress
+from pipeline.settings import Settings
+from pipeline.stores.opening import open_bucket, open_lake
+from pipeline.turns import Serve, Turns
+
+STAGES = ("ship", "compute", "aggregate", "deliver")
+ON_THE_LAKE = ("ship", "deliver")
+
+
+def check_stages(stages: list[str]) -> list[str]:
+    """The stages in the pipeline's order.  Raises ConfigError for a name that is none."""
+    for stage in stages:
+        if stage not in STAGES:
+            raise ConfigError(f"no stage {stage!r}", "", f"stages are: {', '.join(STAGES)}")
+    return [stage for stage in STAGES if stage in stages] if stages else list(STAGES)
+
+
+def default_config() -> Path:
+    """The embedded default's configuration, beside the package."""
+    return Path(__file__).resolve().parents[2] / "config" / "local.toml"
+
+
+def spill_of(settings: Settings) -> Path:
+    """The local folder for files on their way; leftovers of killed processes are of no use to anybody."""
+    folder = Path(settings.state) / "spill"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def contexts(
+    settings: Settings,
+    stages: list[str],
+    stopping: Callable[[], bool],
+    program: str,
+    progress: Callable[[str, int, int], None] = silent_progress,
+    process: Process | None = None,
+) -> list[Context]:
+    """One context for each lake."""
+    bucket = open_bucket(settings)
+    me = process or this_process()
+    needs_lake = any(stage in ON_THE_LAKE for stage in stages)
+    return [
+        Context(
+            lake_name=name,
+            bucket=bucket,
+            lake=open_lake(settings, name) if needs_lake else None,
+            settings=settings,
+            process=me,
+            spill=spill_of(settings),
+            stopping=stopping,
+            say=logs.log(program).info,
+            once=lambda key, text: _once(key, text, program),
+            progress=progress,
+        )
+        for name in sorted(settings.lakes)
+    ]
+
+
+def _once(key: str, text: str, program: str) -> None:
+    logs.once(key, text, program)
+
+
+def serving(settings: Settings, clock: Clock | None = None) -> Serve:
+    """How a set is loaded: its net, its engine, once for all lakes of this process."""
+    made: dict[str, object] = {}
+
+    def serve(name: str):  # type: ignore[no-untyped-def]
+        from pipeline.stages.features import FeatureMaker  # the net's engine takes its time to import
+
+        if name not in made:
+            made[name] = FeatureMaker(settings, name, clock or Clock())
+            logs.log("compute").log(logging.INFO, "set %s: %s", name, made[name].engine)  # type: ignore[attr-defined]
+        return made[name]
+
+    return serve
+
+
+def turns(context: Context, serve: Serve, *, strict: bool) -> Turns:
+    """The stages of one lake."""
+    return Turns(context, serve, strict=strict)

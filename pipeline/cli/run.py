@@ -1,0 +1,212 @@
+"""Run stages in this process until nothing is due; with --refs, over a person's own list."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline import logs
+from pipeline.cli.assembly import STAGES, check_stages, contexts, default_config, serving, turns
+from pipeline.cli.progress import Show, shown
+from pipeline.cli.summary import summary_of
+from pipeline.cli.table import Totals, as_json, print_table
+from pipeline.clock import Clock
+from pipeline.daemon import Stop, beating, drained, signals
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.layout import version_of
+from pipeline.lock import Held, locked, refuse_estop, running_file
+from pipeline.runner import Context, beat, leave, waiting
+from pipeline.settings import Settings, load
+from pipeline.turns import Tally, Turns
+
+HELD_EXIT = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `hathi run`."""
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of: {', '.join(STAGES)}; all when none is named")
+    parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml when no --refs is given")
+    parser.add_argument("--once", action="store_true", help="one turn of each stage, as cron wants it")
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+    own = parser.add_argument_group("a list of your own")
+    kinds = "CSV, TSV, JSONL, Parquet, ORC, text of URLs, protobuf"
+    own.add_argument("--refs", metavar="GLOB", help=f"a file, a folder or a glob: {kinds}")
+    own.add_argument("--features", type=Path, metavar="DIR", help="where features are delivered; bucket in DIR/.hathi")
+    own.add_argument("--net", type=Path, help="a deploy .prototxt or an .onnx model")
+    own.add_argument("--weights", type=Path, help="a .caffemodel")
+    own.add_argument("--blob", help="the blob that is the feature")
+    own.add_argument("--format", help="of the refs, where the file's name does not tell")
+    own.add_argument("--partner", type=int, help="the partner of refs that name none")
+    for column in ("url", "partner-id", "item-id", "external-id", "content"):
+        own.add_argument(f"--{column}-column", metavar="NAME", help=f"the column that holds the {column}")
+    own.add_argument("--allow-private", action="store_true", help="fetch from private addresses and any port")
+    own.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="more",
+        metavar="KEY=VALUE",
+        help="any setting by its path, e.g. fetch.contact=me@shop.example, sets.features.preprocess.resize=crop",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 done, 3 done but something is held, 4 ESTOP; see --help for the rest."""
+    stages = check_stages(args.stages)
+    settings = settings_of(args)
+    state = Path(settings.state)
+    refuse_estop(state)
+    program = "-".join(stages) if len(stages) < len(STAGES) else "run"
+    logs.open_log(program, settings.logs, echo=False)
+    clock = Clock()
+    lock = "compute" if "compute" in stages else stages[0]
+    try:
+        with locked(state, lock):
+            stop = Stop(state, clock, logs.log(program).warning)
+            running = state / "_PIPE_RUNNING"
+            with (
+                running_file(state, logs.log(program).warning),
+                signals(stop),
+                drained(stop, logs.log(program).warning, lambda: running.unlink(missing_ok=True)),
+                shown() as show,
+            ):
+                totals = work(settings, stages, args.once, stop, clock, show)
+    except Held:
+        if args.once and not sys.stdin.isatty():
+            return 0  # cron met a run that goes on: quietly
+        raise
+    finally:
+        logs.close_log()
+    print(as_json(totals)) if args.json else print_table(totals, settings)
+    if stop.exit_code:
+        return stop.exit_code
+    return HELD_EXIT if totals.held and not args.once else 0
+
+
+def work(
+    settings: Settings, stages: list[str], once: bool, stop: Stop, clock: Clock, show: Show
+) -> Totals:
+    """Take turns until nothing is due (or one of each), and say what was done."""
+    totals = Totals()
+    began = clock.monotonic()
+
+    def wanted() -> bool:
+        return not once or clock.monotonic() - began < settings.compute.max_run_seconds
+
+    where = contexts(settings, stages, stop, "run", show)
+    serve = serving(settings, clock)
+    lakes = [turns(context, serve, strict=True) for context in where]
+    if not where:
+        raise ConfigError("no lake is configured", "", "add a [lakes.NAME] table")
+    with beating(lambda: _beat(where), settings.daemon.beat_seconds, logs.log("run").warning):
+        try:
+            while not stop():
+                if not _round(lakes, stages, totals, wanted) or once:
+                    break
+        finally:
+            for context in where:
+                leave(context)
+    if not stop():
+        for context in where:
+            _look_at_the_rest(context, totals)
+    return totals
+
+
+def _beat(where: list[Context]) -> None:
+    for context in where:
+        beat(context)
+
+
+def _round(lakes: list[Turns], stages: list[str], totals: Totals, wanted: Callable[[], bool]) -> bool:
+    """One turn of each stage of each lake; whether anything was done."""
+    worked = False
+    for lake in lakes:
+        for stage in stages:
+            tally = lake.take(stage, wanted)
+            totals.add(stage, tally)
+            _say(lake.context, stage, tally)
+            worked = worked or tally.worked
+            if tally.stopped:
+                return False
+    return worked
+
+
+def _say(context: Context, stage: str, tally: Tally) -> None:
+    if tally.worked:
+        logs.log(stage).info("%s", summary_of(stage, tally, context.settings))
+
+
+def _look_at_the_rest(context: Context, totals: Totals) -> None:
+    """What waits for its day, and what is held."""
+    now = version_of(context.process.clock.now())
+    for due, _ in waiting(context):
+        if due > now:
+            totals.waiting += 1
+            totals.next_due = min(totals.next_due or due, due)
+        else:
+            totals.open += 1
+    totals.held += sum(1 for _ in context.bucket.list(context.keys.held_hints))
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings of a configuration, of a person's own list, or of both."""
+    overrides: dict[str, Any] = {}
+    for pair in args.more:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {pair}", "no =", "write --set KEY=VALUE")
+        overrides[key] = _value(value)
+    if args.allow_private:
+        overrides["fetch.allow_private"] = True
+    own = (args.refs, args.features, args.net, args.blob)
+    if not any(own):
+        return load(args.config or default_config(), os.environ, overrides)
+    for option, given in zip(("--refs", "--features", "--net", "--blob"), own, strict=True):
+        if not given:
+            raise ConfigError(f"{option} is missing", "", "a list of your own needs --refs --features --net --blob")
+    return load(args.config, os.environ, {**_own_list(args), **overrides})
+
+
+def _own_list(args: argparse.Namespace) -> dict[str, Any]:
+    out = args.features.resolve()
+    private = out / ".hathi"
+    refs = os.path.abspath(args.refs)
+    columns = {
+        name: [given]
+        for name in ("url", "partner_id", "item_id", "external_id", "content")
+        if (given := getattr(args, f"{name}_column"))
+    }
+    source: dict[str, Any] = {"path": refs, "format": args.format or "auto", "columns": columns}
+    if args.partner is not None:
+        source["partner_id"] = args.partner
+    overrides: dict[str, Any] = {
+        "state": str(private / "state"),
+        "bucket.url": str(private / "bucket"),
+        "logs.folder": str(private / "logs"),
+        "lakes.list.url": "/",
+        "lakes.list.sources": [source],
+        "sets.features.net": str(args.net.resolve()),
+        "sets.features.blob": args.blob,
+        "sets.features.root": str(out),
+    }
+    if args.weights:
+        overrides["sets.features.weights"] = str(args.weights.resolve())
+    for path, what in ((args.net, "--net"), (args.weights, "--weights")):
+        if path is not None and not path.exists():
+            raise ConfigError(f"{what}: no file {path}", "", "look at the path")
+    return overrides
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+__all__ = ["PipelineError", "add_arguments", "run", "settings_of", "work"]

@@ -1,0 +1,141 @@
+"""What a run did, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.settings import Settings
+from pipeline.turns import Tally
+
+LOAD = "python -c \"import glob, pyarrow.parquet as p; print(p.ParquetDataset(glob.glob('{glob}')).read())\""
+
+
+@dataclass
+class Totals:
+    """The sums of a run, by stage."""
+
+    stages: dict[str, Tally] = field(default_factory=dict)
+    open: int = 0
+    """Shipments that other stages have still to work on."""
+    waiting: int = 0
+    next_due: str = ""
+    held: int = 0
+
+    def add(self, stage: str, tally: Tally) -> None:
+        sums = self.stages.setdefault(stage, Tally())
+        for name in ("tasks", "files", "rows", "refs", "rejected", "features", "failures", "duplicates", "bytes"):
+            setattr(sums, name, getattr(sums, name) + getattr(tally, name))
+        sums.seconds += tally.seconds if tally.worked else 0.0
+        sums.problems += tally.problems
+        sums.partners |= tally.partners
+        sums.shipments |= tally.shipments
+        sums.add_reasons(tally.reasons)
+
+    def of(self, stage: str) -> Tally:
+        return self.stages.get(stage, Tally())
+
+    @property
+    def worked(self) -> bool:
+        return any(tally.worked for tally in self.stages.values())
+
+
+def _rate(tally: Tally, number: int) -> float:
+    return round(number / tally.seconds, 1) if tally.seconds else 0.0
+
+
+def facts(totals: Totals) -> dict[str, Any]:
+    """The figures that table and JSON show."""
+    ship, compute, aggregate, deliver = (totals.of(s) for s in ("ship", "compute", "aggregate", "deliver"))
+    return {
+        "shipments": len(ship.shipments | aggregate.shipments | deliver.shipments),
+        "refs": ship.refs,
+        "rejected": ship.rejected,
+        "images": compute.refs,
+        "features": aggregate.features or compute.features,
+        "failures": dict(sorted((aggregate.reasons or compute.reasons).items())),
+        "duplicates": aggregate.duplicates,
+        "delivered_bytes": deliver.bytes,
+        "per_second": {
+            "ship": _rate(ship, ship.refs),
+            "compute": _rate(compute, compute.refs),
+            "aggregate": _rate(aggregate, aggregate.refs),
+            "deliver": _rate(deliver, deliver.features + deliver.failures),
+        },
+        "seconds": {stage: round(tally.seconds, 3) for stage, tally in totals.stages.items()},
+        "problems": sum(tally.problems for tally in totals.stages.values()),
+        "open": totals.open,
+        "waiting": totals.waiting,
+        "next_due": totals.next_due,
+        "held": totals.held,
+    }
+
+
+def as_json(totals: Totals) -> str:
+    """One line for programs."""
+    return json.dumps(facts(totals), sort_keys=True)
+
+
+def readable_due(due: str) -> str:
+    """`20261120T185900Z` as people write it."""
+    return f"{due[:4]}-{due[4:6]}-{due[6:8]} {due[9:11]}:{due[11:13]} UTC"
+
+
+def roots(settings: Settings) -> list[str]:
+    """The folders (or lake paths) where features are delivered."""
+    found = []
+    for lake_name, lake in sorted(settings.lakes.items()):
+        for _, one in sorted(settings.sets.items()):
+            if one.lakes is None or lake_name in one.lakes:
+                base = lake.url.removeprefix("file://").rstrip("/")
+                found.append(f"{base}/{one.root.strip('/')}")
+    return sorted(set(found))
+
+
+def _near(path: str) -> str:
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+def print_table(totals: Totals, settings: Settings) -> None:
+    """The end of a run, for people; on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    shown = facts(totals)
+    if not totals.worked:
+        console.print("nothing to do" if not shown["problems"] else "nothing could be done; see the log")
+    else:
+        table = Table(title="hathi run", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+        table.add_row("shipments", f"{shown['shipments']}")
+        rejected = f", {shown['rejected']} rows rejected" if shown["rejected"] else ""
+        table.add_row("refs shipped", f"{shown['refs']:,}{rejected}")
+        table.add_row("images", f"{shown['images']:,}")
+        table.add_row("features", f"{shown['features']:,}")
+        table.add_row("failures", f"{sum(shown['failures'].values()):,}")
+        for reason, number in shown["failures"].items():
+            table.add_row(f"  {reason}", f"  {number:,}")
+        table.add_row("duplicates", f"{shown['duplicates']:,}")
+        for stage, unit in (("ship", "refs"), ("compute", "images"), ("aggregate", "rows"), ("deliver", "rows")):
+            if stage in totals.stages:
+                table.add_row(f"{stage} {unit}/s", f"{shown['per_second'][stage]:,.1f}")
+        console.print(table)
+    if shown["open"]:
+        console.print(f"open: {shown['open']} shipments; see `hathi status`")
+    if shown["waiting"]:
+        when = readable_due(shown["next_due"])
+        console.print(f"waiting: {shown['waiting']} shipments of retries, the first due {when}")
+    if shown["held"]:
+        console.print(f"held: {shown['held']} batches; see `hathi status`")
+    for root in roots(settings):
+        console.print(f"features: {_near(root)}")
+    parquet = any("parquet" in one.formats for one in settings.sets.values())
+    where = roots(settings)
+    if where and parquet:
+        glob = f"{_near(where[0])}/*/*/features/*.parquet"
+        console.print("load:     " + LOAD.format(glob=glob))

@@ -1,0 +1,60 @@
+"""This host and this process, as attempts and beats name them."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+from pathlib import Path
+
+from pipeline.clock import Clock, Process
+
+_NAME = re.compile(r"(?P<host>.+)\.(?P<boot>[0-9a-f]{8})\.(?P<pid>\d+)\.(?P<start>\d+)\.(?P<chance>[0-9a-f]{6})")
+_UNSAFE = re.compile(r"[^A-Za-z0-9-]")
+
+
+def host_name() -> str:
+    """The host's name, in letters that any store takes."""
+    return _UNSAFE.sub("-", socket.gethostname())[:60] or "host"
+
+
+def boot_id() -> str:
+    """Eight hex digits that change with each boot; zeros where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().replace("-", "")[:8]
+    except OSError:
+        return "00000000"
+
+
+def start_of(pid: int) -> str:
+    """When a process began, in the kernel's ticks; "" when there is none, "0" where the system does not tell."""
+    if not Path("/proc/self/stat").exists():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return ""
+        except PermissionError:
+            return "0"
+        return "0"
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] in ("Z", "X") else fields[19]
+
+
+def this_process(clock: Clock | None = None) -> Process:
+    """The identity under which this process makes its attempts."""
+    pid = os.getpid()
+    name = f"{host_name()}.{boot_id()}.{pid}.{start_of(pid)}.{secrets.token_hex(3)}"
+    return Process(name=name, clock=clock or Clock(), gone=gone)
+
+
+def gone(name: str) -> bool:
+    """Whether a process of this host and this boot does not run any more; False for other hosts' processes."""
+    match = _NAME.fullmatch(name)
+    if not match or match["host"] != host_name() or match["boot"] != boot_id() or match["boot"] == "00000000":
+        return False
+    return start_of(int(match["pid"])) != match["start"]

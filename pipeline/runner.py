@@ -1,0 +1,274 @@
+"""What every stage needs of the protocol: reading states, claiming, committing, beating, checking the law.
+
+Each call of a store is made here or in the stage itself, in one thread, so that a test can stop the world between
+any two of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline import manifest
+from pipeline.clock import Process
+from pipeline.errors import FormatError, LawBroken, NotFound, PermanentError, Stopped
+from pipeline.layout import FIRST_DUE, Keys, ShipmentName, Task, version_of
+from pipeline.manifest import Attempt, AttemptEnd, Body, DataFile, NewerFormat, Plan
+from pipeline.settings import Settings
+from pipeline.stages.forms import Forms
+from pipeline.state import ShipmentState, child_of, derive, next_of, wanted
+from pipeline.stores.commit import put_first
+from pipeline.stores.store import Lake, Listing, Store
+
+B = TypeVar("B", bound=Body)
+
+SHIPMENTS_OF_A_POLL = 64
+CACHED_BODIES = 20_000
+
+
+class Damaged(PermanentError):
+    """Bytes whose SHA-256 is not what their manifest says: never used."""
+
+
+def silent(text: str) -> None:
+    """Says nothing."""
+
+
+def silent_once(key: str, text: str) -> None:
+    """Says nothing."""
+
+
+def silent_progress(stage: str, done: int, to_do: int) -> None:
+    """Shows nothing."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One lake as one process sees it: its stores, its settings, its clock, and how it speaks."""
+
+    lake_name: str
+    bucket: Store
+    lake: Lake | None
+    settings: Settings
+    process: Process
+    spill: Path
+    """A local folder for files on their way."""
+    stopping: Callable[[], bool] = lambda: False
+    say: Callable[[str], None] = silent
+    once: Callable[[str, str], None] = silent_once
+    progress: Callable[[str, int, int], None] = silent_progress
+    """(stage, so many more done, so many more to do): the second stays 0 where the end is not known."""
+    forms: Forms = field(default_factory=Forms, repr=False)
+    bodies: OrderedDict[str, Body] = field(default_factory=OrderedDict, repr=False)
+    """Bodies under `c/` never change: cached by key."""
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.lake_name)
+
+    def safe_point(self) -> None:
+        """Raises Stopped when ESTOP or a signal asks for it."""
+        if self.stopping():
+            raise Stopped("stopped", "ESTOP or a signal", "what is unfinished is taken up at the next start")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one poll found."""
+
+    now: float
+    """The store's own time."""
+    alive: frozenset[str]
+    """Processes that beat lately and are not known to be gone."""
+    states: tuple[ShipmentState, ...]
+    due: dict[str, str]
+    """The due of each open hint, by shipment."""
+
+
+def poll(context: Context, *, after: str = "", limit: int = SHIPMENTS_OF_A_POLL) -> Seen:
+    """One look at what is open and due (PROTOCOL 9): its cost is that of open work, not of history.
+
+    after: the shipment where the last poll ended; at most `limit` shipments are read, beginning behind it.
+    """
+    due: dict[str, str] = {}
+    hints = context.bucket.list(context.keys.open_hints)
+    until = version_of(hints.now)
+    for when, name in _hints(context, hints):
+        if when > until:
+            break  # hints sort by their due: what is not due yet costs nothing
+        due[name] = min(when, due.get(name, when))
+    names = sorted(_parsed(context, due))
+    begin = next((i for i, name in enumerate(names) if str(name) > after), 0)
+    chosen = (names[begin:] + names[:begin])[:limit]
+    states = tuple(state_of(context, name) for name in chosen)
+    return Seen(hints.now, alive(context, hints.now), states, due)
+
+
+def waiting(context: Context) -> list[tuple[str, str]]:
+    """(due, shipment) of every open hint, those that are not due yet too."""
+    return list(_hints(context, context.bucket.list(context.keys.open_hints)))
+
+
+def _hints(context: Context, listing: Listing) -> Iterator[tuple[str, str]]:
+    for entry in listing:
+        when, _, name = entry.key.removeprefix(context.keys.open_hints).partition("/")
+        yield when, name
+
+
+def _parsed(context: Context, names: Iterable[str]) -> list[ShipmentName]:
+    found = []
+    for name in names:
+        try:
+            found.append(ShipmentName.parse(name))
+        except ValueError:
+            context.once(f"hint {name}", f"not a shipment's hint, left alone: {name}")
+    return found
+
+
+def alive(context: Context, now: float) -> frozenset[str]:
+    """Processes whose beat is young by the store's own time, less those of this host that are gone."""
+    prefix = context.keys.alive_hints
+    young = now - context.settings.daemon.alive_seconds
+    return frozenset(
+        name
+        for entry in context.bucket.list(prefix)
+        if entry.modified > young and not context.process.gone(name := entry.key.removeprefix(prefix))
+    )
+
+
+def state_of(context: Context, name: ShipmentName) -> ShipmentState:
+    """The state of one shipment: one listing, and the bodies that are not cached yet."""
+    keys = context.keys
+    listed = [(entry.key, entry.modified) for entry in context.bucket.list(keys.shipment(name))]
+    bodies: dict[str, Body] = {}
+    for key, kind in wanted(keys, name, (key for key, _ in listed)).items():
+        body = readable(context, key, kind)
+        if body is not None:
+            bodies[key] = body
+    return derive(keys, name, listed, bodies)
+
+
+def readable(context: Context, key: str, kind: type[B]) -> B | None:
+    """The body at a key; None where it is absent, not ours, or newer than this host, which is said once."""
+    try:
+        return body_at(context, key, kind)
+    except NotFound:
+        return None
+    except NewerFormat as error:
+        context.once(key, str(error))
+        return None
+    except FormatError as error:
+        context.once(key, str(error))
+        return None
+
+
+def body_at(context: Context, key: str, kind: type[B]) -> B:
+    """The body at a key, from the cache when it was read before.  Raises NotFound, FormatError, NewerFormat."""
+    cached = context.bodies.get(key)
+    if isinstance(cached, kind):
+        context.bodies.move_to_end(key)
+        return cached
+    body = manifest.read(kind, context.bucket.get(key), key)
+    context.bodies[key] = body
+    while len(context.bodies) > CACHED_BODIES:
+        context.bodies.popitem(last=False)
+    return body
+
+
+def exists(context: Context, key: str) -> bool:
+    """One request."""
+    return any(entry.key == key for entry in context.bucket.list(key, until=key))
+
+
+def commit(context: Context, key: str, body: B) -> tuple[bool, B]:
+    """put_new with read-back: whether we won, and the body that stands there now (PROTOCOL 2)."""
+    mine = body.model_copy(update={"nonce": context.process.nonce()})
+    encoded = mine.encode()
+    stands = put_first(context.bucket, key, encoded, context.process.clock.sleep)
+    if stands == encoded:
+        return True, mine
+    return False, manifest.read(type(body), stands, key)
+
+
+def announce(context: Context, name: ShipmentName, plan: Plan) -> tuple[bool, Plan]:
+    """The hint, then the plan that it announces."""
+    context.bucket.put(context.keys.open_hint(plan.due, name), b"")
+    return commit(context, context.keys.plan(name), plan)
+
+
+def claim(context: Context, name: ShipmentName, task: Task, number: int, *, alone: bool = False) -> bool:
+    """Begin attempt `number`; False when somebody else did."""
+    body = Attempt(process=context.process.name, at=version_of(context.process.clock.now()), alone=alone)
+    won, _ = commit(context, context.keys.attempt(name, task, number), body)
+    return won
+
+
+def give_up(context: Context, name: ShipmentName, task: Task, number: int, end: AttemptEnd) -> None:
+    """Say that an attempt ended without a result."""
+    commit(context, context.keys.attempt_end(name, task, number), end)
+
+
+def beat(context: Context) -> None:
+    """Say that this process lives."""
+    context.bucket.put(context.keys.alive_hint(context.process.name), b"")
+
+
+def leave(context: Context) -> None:
+    """Say that this process ends, with nothing claimed."""
+    context.bucket.delete(context.keys.alive_hint(context.process.name))
+
+
+def close_if_done(context: Context, state: ShipmentState, due: str = FIRST_DUE) -> bool:
+    """Delete the hint of a shipment to which nothing will happen any more; closed is stable (PROTOCOL 9)."""
+    if state.plan is None or not is_closed(context, state):
+        return False
+    context.bucket.delete(context.keys.open_hint(due, state.name))
+    return True
+
+
+def is_closed(context: Context, state: ShipmentState) -> bool:
+    """Looks at child and next part only once `done` exists."""
+    if state.void:
+        return True
+    if state.plan is None or state.end is None or state.done is None:
+        return False
+    keys = context.keys
+    child = not state.carries or exists(context, keys.end(child_of(state.name, state.plan)))
+    follows = state.end.next is None or exists(context, keys.plan(next_of(state.name, state.plan)))
+    return state.closed(child_has_end=child, next_has_plan=follows)
+
+
+def law(where: str, left: int, **right: int) -> None:
+    """The conservation law at one hop (PROTOCOL 11).  Raises LawBroken: nothing is published."""
+    if left != sum(right.values()):
+        terms = " + ".join(f"{count} {word}" for word, count in right.items())
+        raise LawBroken(f"the law does not hold at {where}", f"{left} != {terms}", "nothing was published; report this")
+
+
+def store_data(context: Context, key: str, content: bytes, rows: int) -> DataFile:
+    """Put small data under a key that nobody else uses."""
+    context.bucket.put(key, content)
+    return DataFile(key=key, size=len(content), sha256=hashlib.sha256(content).hexdigest(), rows=rows)
+
+
+def load_data(context: Context, file: DataFile) -> bytes:
+    """The content of a data file.  Raises Damaged when its hash does not fit, NotFound when it is gone."""
+    content = context.bucket.get(file.key)
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise Damaged(f"the bytes of {file.key} are not what was written", "SHA-256 differs", "hathi verify --deep")
+    return content
+
+
+def download(context: Context, file: DataFile, path: Path) -> None:
+    """Stream a data file to a local path, verified as `load_data`."""
+    hasher = hashlib.sha256()
+    with context.bucket.open(file.key) as source, path.open("wb") as target:
+        while block := source.read(1 << 20):
+            hasher.update(block)
+            target.write(block)
+    if hasher.hexdigest() != file.sha256:
+        raise Damaged(f"the bytes of {file.key} are not what was written", "SHA-256 differs", "hathi verify --deep")

@@ -1,0 +1,265 @@
+"""aggregate: from shards to what is delivered, and the retries that follow from it (PROTOCOL 6)."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.layout import AGGREGATE, ShipmentName, seconds_of, version_of
+from pipeline.manifest import Attempt, AttemptEnd, Batch, DataFile, End, Out, OutFile, OutPartner, Place, Plan, Result
+from pipeline.records import ImageRef
+from pipeline.runner import (
+    Context,
+    Seen,
+    announce,
+    body_at,
+    claim,
+    commit,
+    download,
+    exists,
+    give_up,
+    law,
+    load_data,
+    store_data,
+)
+from pipeline.settings import FeatureSet
+from pipeline.stages.compute import ORDINALS_PER_BATCH
+from pipeline.stages.merge import Merged, MergeInput
+from pipeline.state import ShipmentState, child_of, count, last_try
+
+__all__ = ["AggregateTask", "Aggregated", "Attempt", "perform", "plan", "plan_children", "retry"]
+
+
+@dataclass(frozen=True)
+class AggregateTask:
+    """One shipment whose every batch has its result under one fingerprint."""
+
+    state: ShipmentState
+    fingerprint: str
+    """The first 12 hex."""
+    number: int
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """What one task did."""
+
+    name: ShipmentName
+    won: bool
+    out: Out
+
+
+def plan(seen: Seen, fingerprints: Mapping[str, str]) -> list[AggregateTask]:
+    """Shipments to aggregate under our fingerprints, oldest name first."""
+    tasks = []
+    for state in sorted(seen.states, key=lambda s: s.name):
+        if state.plan is None or state.out is not None or state.void or state.end is None:
+            continue
+        ours = fingerprints.get(state.plan.set, "")[:12]
+        if not ours or not ({ours, ""} & state.complete):
+            continue
+        counted = count(state.tries.get(AGGREGATE, ()), seen.alive)
+        if not counted.live:
+            tasks.append(AggregateTask(state, ours, counted.next_number))
+    return tasks
+
+
+def plan_children(states: Iterable[ShipmentState], context: Context) -> list[ShipmentState]:
+    """Shipments whose retriable failures are to be carried over, and are not yet."""
+    return [
+        state
+        for state in states
+        if state.carries
+        and state.plan is not None
+        and not exists(context, context.keys.end(child_of(state.name, state.plan)))
+    ]
+
+
+def perform(
+    context: Context, feature_set: FeatureSet, fingerprint: str, task: AggregateTask, engine: str
+) -> Aggregated:
+    """Merge one shipment's shards and commit `out`.  fingerprint: all 64 hex digits."""
+    name = task.state.name
+    if not claim(context, name, AGGREGATE, task.number):
+        return Aggregated(name, False, _out_of(context, name) or _empty())
+    try:
+        return _merge(context, feature_set, fingerprint, task, engine)
+    except BaseException:
+        end = AttemptEnd(kind="abandoned", cause="the run was stopped")
+        give_up(context, name, AGGREGATE, task.number, end)
+        raise
+
+
+def _merge(context: Context, feature_set: FeatureSet, fingerprint: str, task: AggregateTask, engine: str) -> Aggregated:
+    state = task.state
+    assert state.plan is not None
+    assert state.end is not None
+    name = state.name
+    with tempfile.TemporaryDirectory(dir=context.spill) as scratch:
+        folder = Path(scratch)
+        inputs, dim, held = _inputs(context, state, task.fingerprint, folder)
+        merged = context.forms.merge(
+            inputs,
+            folder / "out",
+            dim=dim,
+            version=name.version,
+            fingerprint=fingerprint,
+            formats=feature_set.formats,
+            redact_queries=context.settings.logs.redact_queries,
+            last_try=last_try(name),
+        )
+        law(f"{name} end", state.end.refs, merged=merged.refs)
+        law(
+            f"{name} out",
+            merged.refs,
+            features=merged.features,
+            failures=merged.failures,
+            duplicates=merged.duplicates,
+        )
+        context.safe_point()
+        body = _upload(context, name, fingerprint, merged, dim, held, engine)
+    won, stands = commit(context, context.keys.out(name), body)
+    if not won:
+        kept = {file.key for partner in stands.partners.values() for file in partner.files}
+        ours = [file.key for partner in body.partners.values() for file in partner.files]
+        for key in [*ours, *([body.carried.key] if body.carried else [])]:
+            if key not in kept and (stands.carried is None or stands.carried.key != key):
+                context.bucket.delete(key)
+    return Aggregated(name, won, stands)
+
+
+def _inputs(
+    context: Context, state: ShipmentState, fingerprint: str, folder: Path
+) -> tuple[list[MergeInput], int, int]:
+    """The shards on the local disk, verified; refs of held batches in memory; the feature's length; held refs."""
+    assert state.end is not None
+    inputs: list[MergeInput] = []
+    dim = held = 0
+    (folder / "in").mkdir()
+    for number in range(state.end.batches):
+        context.safe_point()
+        result = body_at(context, context.keys.result(state.name, fingerprint, number), Result)
+        if result.kind == "held":
+            refs = _refs(context, state.name, number)
+            held += len(refs)
+            inputs.append(MergeInput(batch=number, features=None, failures=None, held=tuple(refs)))
+            continue
+        dim = max(dim, result.dim)
+        inputs.append(
+            MergeInput(
+                batch=number,
+                features=_fetched(context, result.features_file, folder / "in" / f"{number}.features"),
+                failures=_fetched(context, result.failures_file, folder / "in" / f"{number}.failures"),
+            )
+        )
+    return inputs, dim, held
+
+
+def _fetched(context: Context, file: DataFile | None, path: Path) -> Path | None:
+    if file is None:
+        return None
+    download(context, file, path)
+    return path
+
+
+def _refs(context: Context, name: ShipmentName, number: int) -> list[ImageRef]:
+    batch = body_at(context, context.keys.batch(name, number), Batch)
+    return context.forms.decode(load_data(context, batch.data), number * ORDINALS_PER_BATCH)
+
+
+def _upload(
+    context: Context, name: ShipmentName, fingerprint: str, merged: Merged, dim: int, held: int, engine: str
+) -> Out:
+    nonce = context.process.nonce()
+    partners: dict[str, OutPartner] = {}
+    for partner in merged.partners:
+        files = []
+        for file in partner.files:
+            key = context.keys.shipment_data(name, nonce, f"{partner.partner_id}/{file.name}")
+            context.bucket.put(key, file.path)
+            files.append(OutFile(name=file.name, key=key, size=file.size, sha256=file.sha256, rows=file.rows))
+        partners[str(partner.partner_id)] = OutPartner(
+            files=tuple(files), features=partner.features, failures=partner.failures
+        )
+    carried = None
+    if merged.carried is not None and merged.carried_refs:
+        key = context.keys.shipment_data(name, nonce, "carried.pb")
+        context.bucket.put(key, merged.carried)
+        with merged.carried.open("rb") as refs:
+            sha256 = hashlib.file_digest(refs, "sha256").hexdigest()
+        carried = DataFile(key=key, size=merged.carried.stat().st_size, sha256=sha256, rows=merged.carried_refs)
+    now = context.bucket.list(context.keys.out(name)).now
+    return Out(
+        fingerprint=fingerprint,
+        engine=engine,
+        dim=dim,
+        at=version_of(now),
+        partners=partners,
+        refs=merged.refs,
+        features=merged.features,
+        failures=merged.failures,
+        duplicates=merged.duplicates,
+        held=held,
+        reasons=dict(sorted(merged.reasons.items())),
+        carried=carried,
+    )
+
+
+def _out_of(context: Context, name: ShipmentName) -> Out | None:
+    return body_at(context, context.keys.out(name), Out) if exists(context, context.keys.out(name)) else None
+
+
+def _empty() -> Out:
+    return Out(
+        fingerprint="", dim=0, at="", partners={}, refs=0, features=0, failures=0, duplicates=0, reasons={}
+    )
+
+
+def retry(context: Context, state: ShipmentState) -> ShipmentName | None:
+    """The child shipment of a committed `out`: hint, plan, batches, end.  Any number of writers agree on it."""
+    if state.plan is None or state.out is None or state.out.carried is None:
+        return None
+    name = child_of(state.name, state.plan)
+    step = state.name.generation % 4
+    due = version_of(seconds_of(state.out.at) + state.plan.retry_delays[min(step, 2)])
+    body = Plan(
+        kind="retry",
+        lake=state.plan.lake,
+        set=state.plan.set,
+        snapshot=state.plan.snapshot,
+        snapshot_digest=state.plan.snapshot_digest,
+        batch_refs=state.plan.batch_refs,
+        batch_bytes=state.plan.batch_bytes,
+        batches=state.plan.batches,
+        parent=str(state.name),
+        salt=state.plan.salt,
+        due=due,
+        retry_delays=state.plan.retry_delays,
+    )
+    _, stands = announce(context, name, body)
+    write_batches(context, name, stands, context.forms.decode(load_data(context, state.out.carried), 0))
+    return name
+
+
+def write_batches(context: Context, name: ShipmentName, plan: Plan, refs: list[ImageRef]) -> End:
+    """Batches and `end` of a shipment whose refs all come from the bucket."""
+    law(f"{name} carried", len(refs), refs=len(refs))
+    size = max(plan.batch_refs, -(-len(refs) // plan.batches))
+    number = 0
+    for start in range(0, len(refs), size):
+        context.safe_point()
+        part = refs[start : start + size]
+        if not exists(context, context.keys.batch(name, number)):
+            key = context.keys.shipment_data(name, context.process.nonce(), f"{number:05d}.pb")
+            data = store_data(context, key, context.forms.encode(part), len(part))
+            body = Batch(data=data, refs=len(part), rows=len(part), rejected=0, cursor=Place(row=start + len(part)))
+            _, stands = commit(context, context.keys.batch(name, number), body)
+            if stands.data.key != key:
+                context.bucket.delete(key)
+        number += 1
+    end = End(batches=number, refs=len(refs), rows=len(refs), rejected=0)
+    _, stands_end = commit(context, context.keys.end(name), end)
+    return stands_end

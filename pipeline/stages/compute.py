@@ -1,0 +1,276 @@
+"""compute: from batches to shards, THE result of each batch (PROTOCOL 5)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.codec.hashed_file import Written
+from pipeline.codec.shards import FailureRow, FeatureRow
+from pipeline.errors import NotFound, PipelineError
+from pipeline.layout import ShipmentName, Task
+from pipeline.manifest import AttemptEnd, Batch, DataFile, Result
+from pipeline.records import ImageRef
+from pipeline.runner import Context, Damaged, Seen, body_at, claim, commit, give_up, law, load_data
+from pipeline.settings import Compute
+from pipeline.stages.window import Computed, Matrix, Opened
+from pipeline.state import Counted, ShipmentState, count
+
+ORDINALS_PER_BATCH = 1 << 20
+"""A ref's ordinal in its shipment is its batch times this plus its place: it sorts, and needs no earlier batch."""
+
+
+@dataclass(frozen=True)
+class BatchTask:
+    """One batch to compute, or to hold."""
+
+    name: ShipmentName
+    batch: int
+    set: str
+    fingerprint: str
+    number: int
+    """Of the attempt."""
+    mode: str
+    """open: in the window with others; alone: in a child process; hold: it is given up."""
+    counted: Counted
+
+    @property
+    def task(self) -> Task:
+        return Task.batch(self.fingerprint, self.batch)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of one batch."""
+
+    task: BatchTask
+    kind: str
+    """shard, held, lost (somebody else's result stands), strike, or damaged."""
+    refs: int = 0
+    features: int = 0
+    failures: int = 0
+    reasons: Mapping[str, int] | None = None
+    bytes: int = 0
+
+
+class Served(Protocol):
+    """A feature set that this host can compute."""
+
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def engine(self) -> str: ...
+    def window(
+        self,
+        groups: Mapping[str, Sequence[BatchTask]],
+        open_batch: Callable[[BatchTask], Opened[BatchTask] | None],
+        wanted: Callable[[], bool],
+    ) -> Iterator[Computed[BatchTask] | None]:
+        """Run batches through fetch, decoding and net."""
+
+    def alone(self, task: BatchTask, refs: Sequence[ImageRef]) -> Computed[BatchTask]:
+        """Run one batch in a child process of its own, halved until what kills it is found."""
+
+
+def plan(seen: Seen, fingerprints: Mapping[str, str], limits: Compute) -> list[BatchTask]:
+    """The batches that wait for a result under our fingerprints, in the order of their names.
+
+    fingerprints: of each set that this host computes.
+    """
+    tasks: list[BatchTask] = []
+    for state in sorted(seen.states, key=lambda s: s.name):
+        if state.plan is None or state.plan.set not in fingerprints or state.out is not None or state.void:
+            continue
+        fingerprint = fingerprints[state.plan.set]
+        have = state.results.get(fingerprint[:12], frozenset())
+        for batch in sorted(state.batches - have):
+            counted = count(state.tries.get(Task.batch(fingerprint, batch), ()), seen.alive)
+            if counted.live:
+                continue
+            tasks.append(_task(state, batch, fingerprint, counted, limits))
+    return tasks
+
+
+def _task(state: ShipmentState, batch: int, fingerprint: str, counted: Counted, limits: Compute) -> BatchTask:
+    assert state.plan is not None
+    mode = "open"
+    if counted.held(limits.strikes_alone, limits.lost_alone):
+        mode = "hold"
+    elif counted.isolated(limits.strikes, limits.lost):
+        mode = "alone"
+    return BatchTask(state.name, batch, state.plan.set, fingerprint, counted.next_number, mode, counted)
+
+
+def perform(
+    context: Context, served: Served, tasks: Iterable[BatchTask], wanted: Callable[[], bool]
+) -> Iterator[Published | None]:
+    """Work off tasks of one set: what became of each, as it ends; None now and then.
+
+    wanted: False once no further batch is to be begun (max_run).  A stop gives up what is open, and raises Stopped.
+    """
+    groups: dict[str, list[BatchTask]] = {}
+    apart = []
+    for task in tasks:
+        if task.mode == "open":
+            groups.setdefault(str(task.name), []).append(task)
+        else:
+            apart.append(task)
+    yield from _perform_open(context, served, groups, wanted)
+    for task in apart:
+        if not wanted():
+            return
+        context.safe_point()
+        yield _hold(context, task) if task.mode == "hold" else _perform_alone(context, served, task)
+
+
+def _perform_open(
+    context: Context, served: Served, groups: Mapping[str, Sequence[BatchTask]], wanted: Callable[[], bool]
+) -> Iterator[Published | None]:
+    begun: dict[BatchTask, int] = {}
+
+    def open_batch(task: BatchTask) -> Opened[BatchTask] | None:
+        context.safe_point()
+        refs = _begin(context, task, alone=False)
+        if refs is None:
+            return None
+        begun[task] = len(refs)
+        return Opened(task, refs)
+
+    if not groups:
+        return
+    stream = served.window(groups, open_batch, wanted)
+    try:
+        for computed in stream:
+            context.safe_point()
+            if computed is None:
+                yield None
+                continue
+            yield _publish(context, served, computed, begun.pop(computed.task))
+    except BaseException:
+        # Whatever ends the run (ESTOP, a full disk, an error of ours): what is open is given up, not a strike.
+        for task in begun:
+            _abandon(context, task)
+        raise
+
+
+def _abandon(context: Context, task: BatchTask) -> None:
+    """Best effort: an attempt whose end cannot be written just counts as lost."""
+    try:
+        give_up(context, task.name, task.task, task.number, AttemptEnd(kind="abandoned", cause="the run was stopped"))
+    except PipelineError as error:
+        context.say(f"could not give up {task.name} batch {task.batch}: {error}")
+
+
+def _begin(context: Context, task: BatchTask, *, alone: bool) -> list[ImageRef] | None:
+    """Claim a batch and read its refs; None when it is somebody else's, or its data is damaged."""
+    if not claim(context, task.name, task.task, task.number, alone=alone):
+        return None
+    body = body_at(context, context.keys.batch(task.name, task.batch), Batch)
+    try:
+        content = load_data(context, body.data)
+        refs = context.forms.decode(content, task.batch * ORDINALS_PER_BATCH)
+        law(f"{task.name} batch {task.batch}", body.refs, read=len(refs))
+        return refs
+    except (Damaged, NotFound) as error:
+        context.once(f"{task.name} {task.batch}", f"Alert: {error}")
+        give_up(context, task.name, task.task, task.number, AttemptEnd(kind="strike", cause="its refs are damaged"))
+        return None
+
+
+def _publish(context: Context, served: Served, computed: Computed[BatchTask], refs: int) -> Published:
+    """The shard's files, then THE result that names them."""
+    task = computed.task
+    if computed.trouble:
+        end = AttemptEnd(kind="strike", cause=computed.trouble)
+        give_up(context, task.name, task.task, task.number, end)
+        context.say(f"strike against {task.name} batch {task.batch}: {computed.trouble}")
+        return Published(task, "strike", refs)
+    law(f"{task.name} batch {task.batch}", refs, features=len(computed.rows), failures=len(computed.failures))
+    nonce = context.process.nonce()
+    features = _put_features(context, task, nonce, computed.rows, computed.matrix)
+    failures = _put_failures(context, task, nonce, computed.failures)
+    body = Result(
+        kind="shard",
+        refs=refs,
+        features=len(computed.rows),
+        failures=len(computed.failures),
+        features_file=features,
+        failures_file=failures,
+        dim=int(computed.matrix.shape[1]),
+        fingerprint=task.fingerprint,
+        engine=served.engine,
+        process=context.process.name,
+        attempt=task.number,
+        fetched_bytes=computed.fetched_bytes,
+        seconds=round(computed.seconds, 3),
+    )
+    won, stands = commit(context, context.keys.result(task.name, task.fingerprint, task.batch), body)
+    named = {file.key for file in (stands.features_file, stands.failures_file) if file is not None}
+    for file in (features, failures):
+        if file is not None and file.key not in named:
+            context.bucket.delete(file.key)
+    reasons: dict[str, int] = {}
+    for row in computed.failures:
+        reasons[row.reason] = reasons.get(row.reason, 0) + 1
+    kind = "shard" if won else "lost"
+    return Published(task, kind, refs, len(computed.rows), len(computed.failures), reasons, computed.fetched_bytes)
+
+
+def _put_features(
+    context: Context, task: BatchTask, nonce: str, rows: Sequence[FeatureRow], matrix: Matrix
+) -> DataFile | None:
+    if not rows:
+        return None
+    return _put(context, task, nonce, "features", lambda path: context.forms.write_features(path, rows, matrix))
+
+
+def _put_failures(context: Context, task: BatchTask, nonce: str, rows: Sequence[FailureRow]) -> DataFile | None:
+    if not rows:
+        return None
+    return _put(context, task, nonce, "failures", lambda path: context.forms.write_failures(path, rows))
+
+
+def _put(context: Context, task: BatchTask, nonce: str, what: str, write: Callable[[Path], Written]) -> DataFile:
+    key = context.keys.shipment_data(task.name, nonce, f"{task.batch:05d}.{what}.parquet")
+    with tempfile.TemporaryDirectory(dir=context.spill) as folder:
+        path = Path(folder) / what
+        written = write(path)
+        context.bucket.put(key, path)
+    return DataFile(key=key, size=written.size, sha256=written.sha256, rows=written.rows)
+
+
+def _perform_alone(context: Context, served: Served, task: BatchTask) -> Published:
+    refs = _begin(context, task, alone=True)
+    if refs is None:
+        return Published(task, "lost")
+    try:
+        computed = served.alone(task, refs)
+    except BaseException:
+        _abandon(context, task)
+        raise
+    return _publish(context, served, computed, len(refs))
+
+
+def _hold(context: Context, task: BatchTask) -> Published:
+    """Give a batch up: the hint for people, then THE result."""
+    counted = task.counted
+    reason = f"{counted.strikes_alone} strikes and {counted.lost_alone} losses while it ran alone"
+    if counted.cause:
+        reason += f"; last: {counted.cause}"
+    batch = body_at(context, context.keys.batch(task.name, task.batch), Batch)
+    context.bucket.put(context.keys.held_hint(task.name, task.batch), b"")
+    body = Result(
+        kind="held",
+        refs=batch.refs,
+        reason=reason,
+        fingerprint=task.fingerprint,
+        process=context.process.name,
+        attempt=task.counted.next_number - 1,
+    )
+    won, _ = commit(context, context.keys.result(task.name, task.fingerprint, task.batch), body)
+    context.say(f"held: {task.name} batch {task.batch}: {reason}; see `hathi quarantine show`")
+    return Published(task, "held" if won else "lost", batch.refs)
+

@@ -1,0 +1,181 @@
+"""deliver: folders that appear whole on the lake, then the index, then `done` (PROTOCOL 7)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import manifest
+from pipeline.errors import FormatError, NotFound, PermanentError, TemporaryError
+from pipeline.layout import DELIVER, MANIFEST, SUCCESS, Root, ShipmentName, version_of
+from pipeline.manifest import AttemptEnd, DataFile, Delivery, Done, IndexFile, Out, OutPartner, PartnerManifest
+from pipeline.runner import Context, Seen, claim, commit, download, give_up, law
+from pipeline.settings import FeatureSet
+from pipeline.stages import index
+from pipeline.state import ShipmentState, count
+from pipeline.stores.commit import rename_first
+from pipeline.stores.store import Lake
+
+
+@dataclass(frozen=True)
+class DeliverTask:
+    """One shipment that is aggregated and not delivered."""
+
+    state: ShipmentState
+    number: int
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What one task did."""
+
+    name: ShipmentName
+    root: str
+    partners: int
+    bytes: int
+    features: int
+    failures: int
+    won: bool
+
+
+def plan(seen: Seen, sets: Mapping[str, FeatureSet]) -> list[DeliverTask]:
+    """Shipments to deliver, oldest name first."""
+    tasks = []
+    for state in sorted(seen.states, key=lambda s: s.name):
+        if state.plan is None or state.out is None or state.done is not None or state.plan.set not in sets:
+            continue
+        counted = count(state.tries.get(DELIVER, ()), seen.alive)
+        if not counted.live:
+            tasks.append(DeliverTask(state, counted.next_number))
+    return tasks
+
+
+def perform(context: Context, feature_set: FeatureSet, task: DeliverTask) -> Delivered | None:
+    """Deliver one shipment; None when somebody else is at it."""
+    name = task.state.name
+    assert task.state.out is not None
+    assert task.state.plan is not None
+    if not claim(context, name, DELIVER, task.number):
+        return None
+    try:
+        return _deliver(context, Root(feature_set.root.strip("/")), task.state.plan.set, name, task.state.out)
+    except BaseException:
+        give_up(context, name, DELIVER, task.number, AttemptEnd(kind="abandoned", cause="the run was stopped"))
+        raise
+
+
+def _deliver(context: Context, root: Root, set_name: str, name: ShipmentName, out: Out) -> Delivered:
+    lake = context.lake
+    assert lake is not None
+    temporary = root.temporary(name, context.process.nonce())
+    size = 0
+    deliveries = []
+    try:
+        for partner in sorted(out.partners, key=int):
+            context.safe_point()
+            body = _partner_manifest(context, set_name, name, int(partner), out)
+            rows = sum(file.rows for file in body.files if not file.name.endswith(".txt.gz"))
+            _law_of(name, out.partners[partner], rows)
+            size += _partner(context, lake, root, temporary, body, out.partners[partner])
+            deliveries.append(_delivery(name, body))
+    finally:
+        lake.delete_folder(temporary)
+    now = version_of(context.bucket.list(context.keys.done(name)).now)
+    if deliveries:
+        index.enter(context, root, context.keys.done(name), deliveries, now)
+    folders = tuple(root.partner(name, one.partner_id) for one in deliveries)
+    won, _ = commit(context, context.keys.done(name), Done(folders=folders, at=now))
+    return Delivered(name, root.root, len(deliveries), size, out.features, out.failures, won)
+
+
+def _law_of(name: ShipmentName, partner: OutPartner, rows: int) -> None:
+    if any(file.name.startswith("features/") for file in partner.files) or not partner.features:
+        law(f"{name} delivery", rows, features=partner.features, failures=partner.failures)
+    else:  # formats = ["text"]: the text file's rows are the features
+        text = sum(file.rows for file in partner.files if file.name.endswith(".txt.gz"))
+        law(f"{name} delivery", text + rows, features=partner.features, failures=partner.failures)
+
+
+def _partner(
+    context: Context, lake: Lake, root: Root, temporary: str, body: PartnerManifest, partner: OutPartner
+) -> int:
+    """One partner's folder: written under a temporary name, checked, moved; bytes written, 0 when it was there."""
+    name = ShipmentName.parse(body.shipment)
+    target = root.partner(name, body.partner_id)
+    if _stands(lake, target, body.shipment):
+        return 0
+    source = f"{temporary}/{body.partner_id}"
+    size = 0
+    for file in partner.files:
+        context.safe_point()
+        with tempfile.TemporaryDirectory(dir=context.spill) as folder:
+            path = Path(folder) / "file"
+            download(context, DataFile(key=file.key, size=file.size, sha256=file.sha256, rows=file.rows), path)
+            lake.put(f"{source}/{file.name}", path)
+        size += file.size
+        context.progress("deliver", file.size, 0)
+    lake.put(f"{source}/{MANIFEST}", body.encode())
+    lake.put(f"{source}/{SUCCESS}", b"")
+    for file in partner.files:
+        found = lake.stat(f"{source}/{file.name}")
+        if found is None or found.length != file.size:
+            raise TemporaryError(f"{source}/{file.name} is not whole", "its length differs", "it is delivered again")
+    lake.make_folder(root.shipment(name))
+    rename_first(lake, source, target)
+    if not _stands(lake, target, body.shipment):
+        raise TemporaryError(f"no answer whether {target} was moved", "", "it is looked at again in the next run")
+    return size
+
+
+def _stands(lake: Lake, target: str, shipment: str) -> bool:
+    """Whether a partner's folder is delivered.  Raises PermanentError when something else stands there."""
+    try:
+        body = manifest.read(PartnerManifest, lake.get(f"{target}/{MANIFEST}"), f"{target}/{MANIFEST}")
+    except NotFound:
+        if lake.stat(target) is None:
+            return False
+        raise PermanentError(
+            f"Alert: {target} stands without a manifest", "not written by Hathi, or damaged", "move it away"
+        ) from None
+    except FormatError as error:
+        raise PermanentError(f"Alert: {target} holds something else", error.detail, "move it away") from error
+    if body.shipment != shipment:
+        raise PermanentError(f"Alert: {target} is of another shipment", body.shipment, "move it away")
+    return True
+
+
+def _partner_manifest(context: Context, set_name: str, name: ShipmentName, partner: int, out: Out) -> PartnerManifest:
+    mine = out.partners[str(partner)]
+    return PartnerManifest(
+        shipment=str(name),
+        partner_id=partner,
+        set=set_name,
+        fingerprint=out.fingerprint,
+        engine=out.engine,
+        dim=out.dim,
+        version=name.version,
+        round=name.round,
+        generation=name.generation,
+        files=tuple(IndexFile(name=f.name, size=f.size, sha256=f.sha256, rows=f.rows) for f in mine.files),
+        features=mine.features,
+        failures=mine.failures,
+        parents=(context.keys.out(name),),
+    )
+
+
+def _delivery(name: ShipmentName, body: PartnerManifest) -> Delivery:
+    return Delivery(
+        folder=f"{name}/{body.partner_id}",
+        partner_id=body.partner_id,
+        files=body.files,
+        features=body.features,
+        failures=body.failures,
+        fingerprint=body.fingerprint,
+        jobTimeStamp=name.version,
+        round=name.round,
+        generation=name.generation,
+        delivered="",
+    )
+

@@ -1,0 +1,93 @@
+"""A feature set at work: fetcher, decoders and net behind the window."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from pipeline.clock import Clock
+from pipeline.fetch import Fetcher
+from pipeline.images import decode, prepare
+from pipeline.nets.features import FeatureNet
+from pipeline.records import Failure, ImageRef
+from pipeline.settings import FeatureSet, Settings
+from pipeline.stages.isolate import compute_alone
+from pipeline.stages.window import Body, Computed, Matrix, Opened, Tag, Wanted, Window
+
+T = TypeVar("T")
+
+STACKS_DECODING = 3
+"""Images that are decoded or wait to be, in stacks of the net: enough to fill the next stack during a pass."""
+
+
+class FeatureMaker:
+    """One feature set on this host.  Raises ConfigError or NetError when it cannot be loaded."""
+
+    def __init__(self, settings: Settings, name: str, clock: Clock) -> None:
+        self._settings = settings
+        self._name = name
+        self._set: FeatureSet = settings.sets[name]
+        self._clock = clock
+        self._threads = settings.compute.threads or len(os.sched_getaffinity(0))
+        self._net = FeatureNet(self._set, threads=self._threads)
+
+    @property
+    def fingerprint(self) -> str:
+        return self._net.fingerprint
+
+    @property
+    def engine(self) -> str:
+        engine: str = str(self._net.engine)
+        return engine
+
+    def prepare(self, content: bytes) -> Matrix | Failure:
+        """Image bytes -> (3, h, w) float32 for the net, or why not."""
+        size = self._net.input_size
+        policy = self._set.preprocess
+        image = decode(content, max_pixels=policy.max_pixels, reduce_to=size if policy.reduced_decode else None)
+        return image if isinstance(image, Failure) else prepare(image, policy, size)
+
+    def window(
+        self,
+        groups: Mapping[str, Sequence[T]],
+        open_batch: Callable[[T], Opened[T] | None],
+        wanted: Callable[[], bool],
+    ) -> Iterator[Computed[T] | None]:
+        """Run batches through fetch, decoding and net; see `Window`."""
+        limits = self._settings.compute
+        decoders = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        runner = ThreadPoolExecutor(1, thread_name_prefix="net")
+        fetcher = Fetcher(self._settings.fetch)
+        try:
+            yield from Window(
+                groups,
+                open_batch,
+                fetch=_stream_of(fetcher),
+                prepare=self.prepare,
+                net=self._net,
+                decoders=decoders,
+                runner=runner,
+                clock=self._clock,
+                max_batches=limits.open_batches,
+                max_bytes=limits.open_bytes,
+                batch_seconds=self._settings.fetch.batch_seconds,
+                decoding=STACKS_DECODING * self._net.batch_size,
+                wanted=wanted,
+            ).run()
+        finally:
+            fetcher.close()
+            decoders.shutdown(wait=True, cancel_futures=True)
+            runner.shutdown(wait=True, cancel_futures=True)
+
+    def alone(self, task: T, refs: Sequence[ImageRef]) -> Computed[T]:
+        """Run one batch in child processes, halved until what kills them is found."""
+        return compute_alone(self._settings, self._name, task, refs, self._net.dim)
+
+
+def _stream_of(fetcher: Fetcher) -> Callable[[Iterator[Wanted | None]], Iterator[tuple[Tag, Body | Failure] | None]]:
+    def stream(wanted: Iterator[Wanted | None]) -> Iterator[tuple[Tag, Body | Failure] | None]:
+        return fetcher.stream((one.tag, one.url, one.deadline) if one else None for one in wanted)
+
+    return stream

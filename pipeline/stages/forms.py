@@ -1,0 +1,30 @@
+"""The forms of what the stages read and write, as one value: tests put lighter ones in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.codec import image_refs, shards
+from pipeline.codec.hashed_file import Written
+from pipeline.codec.ref_tables import Cursor, Format, RefReader, open_refs
+from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
+from pipeline.records import ImageRef
+from pipeline.settings import Columns
+from pipeline.stages.merge import Merged, merge
+
+OpenRefs = Callable[[BinaryIO, str, Format, Columns, int | None, Cursor], RefReader]
+
+
+@dataclass(frozen=True)
+class Forms:
+    """Batches, shards, deliveries: how each becomes bytes and is read back."""
+
+    encode: Callable[[Iterable[ImageRef]], bytes] = image_refs.encode
+    decode: Callable[[bytes, int], list[ImageRef]] = image_refs.decode
+    open_refs: OpenRefs = open_refs
+    write_features: Callable[[Path, Sequence[FeatureRow], Matrix], Written] = shards.write_features
+    write_failures: Callable[[Path, Sequence[FailureRow]], Written] = shards.write_failures
+    merge: Callable[..., Merged] = merge

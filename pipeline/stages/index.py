@@ -1,0 +1,136 @@
+"""The index `outputByPartner`, with several writers (PROTOCOL 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pipeline import manifest
+from pipeline.errors import NotFound, PipelineError, Unknown
+from pipeline.layout import Root, seconds_of
+from pipeline.manifest import Delivery, Index, IndexPartner, Proposal
+from pipeline.runner import Context
+from pipeline.stores.commit import rename_first
+from pipeline.stores.store import Lake
+
+DAY = 86400.0
+HOUR = 3600.0
+STUCK_ROUNDS = 3
+
+
+class IndexStuck(PipelineError):
+    """The index does not move although a proposal stands: somebody has to look."""
+
+
+def read_index(lake: Lake, root: Root) -> Index:
+    """The index as it stands; version 0 where there is none.  Raises FormatError when it is not ours."""
+    try:
+        return manifest.read(Index, lake.get(root.index), root.index)
+    except NotFound:
+        return Index()
+
+
+def has(index: Index, deliveries: Iterable[Delivery]) -> bool:
+    """Whether all these folders are listed."""
+    listed = {delivery.folder for delivery in index.deliveries}
+    return all(delivery.folder in listed for delivery in deliveries)
+
+
+def next_index(index: Index, deliveries: Sequence[Delivery], root: str, now: str, days: float) -> Index:
+    """The index with more deliveries, one version on.  now: the time of entry; days: how long entries stay."""
+    listed = {delivery.folder for delivery in index.deliveries}
+    entered = [one.model_copy(update={"delivered": now}) for one in deliveries if one.folder not in listed]
+    oldest = seconds_of(now) - days * DAY
+    kept = [one for one in index.deliveries if seconds_of(one.delivered) >= oldest]
+    partners = dict(index.partners)
+    for one in entered:
+        key = str(one.partner_id)
+        partners[key] = _partner(partners.get(key), one, root)
+    return Index(
+        version=index.version + 1,
+        partners=dict(sorted(partners.items(), key=lambda pair: int(pair[0]))),
+        deliveries=(*kept, *entered),
+    )
+
+
+def _partner(known: IndexPartner | None, one: Delivery, root: str) -> IndexPartner:
+    """The files of all parts of the newest version; an older version changes nothing."""
+    files = tuple(f"{one.folder}/{file.name}" for file in one.files)
+    size = sum(file.size for file in one.files)
+    if known is not None and known.jobTimeStamp > one.jobTimeStamp:
+        return known
+    if known is not None and known.jobTimeStamp == one.jobTimeStamp:
+        merged = tuple(sorted({*known.files, *files}))
+        return IndexPartner(
+            jobTimeStamp=one.jobTimeStamp, outputFolder=root, files=merged, outputSize=known.outputSize + size
+        )
+    return IndexPartner(jobTimeStamp=one.jobTimeStamp, outputFolder=root, files=tuple(sorted(files)), outputSize=size)
+
+
+def enter(context: Context, root: Root, done_key: str, deliveries: Sequence[Delivery], now: str) -> Index:
+    """Enter deliveries into the index of a root; the index that lists them.
+
+    now: the store's time.  Raises IndexStuck when three rounds find the same version behind a proposal.
+    """
+    lake = context.lake
+    assert lake is not None
+    clock = context.process.clock
+    last, rounds = -1, 0
+    while True:
+        context.safe_point()
+        began = clock.monotonic()
+        index = read_index(lake, root)
+        rounds = rounds + 1 if index.version == last else 1
+        last = index.version
+        proposal = _proposal(lake, root, index.version + 1)
+        if proposal is not None:
+            if rounds > STUCK_ROUNDS:
+                raise IndexStuck(
+                    f"the index {root.index} does not move from version {index.version}",
+                    f"proposal {root.proposal(index.version + 1)} names {proposal.token}, which cannot be moved there",
+                    "stop the daemons and run `hathi verify --repair`",
+                )
+            _finish(lake, root, proposal)
+            continue
+        if has(index, deliveries) or _is_done(context, done_key):
+            return index
+        if clock.monotonic() - began > HOUR:
+            continue  # this process was frozen: what it has read is too old to propose from
+        days = context.settings.deliver.index_days
+        _propose(context, lake, root, next_index(index, deliveries, root.root, now, days))
+
+
+def _is_done(context: Context, done_key: str) -> bool:
+    try:
+        context.bucket.get(done_key)
+    except NotFound:
+        return False
+    return True
+
+
+def _proposal(lake: Lake, root: Root, version: int) -> Proposal | None:
+    path = root.proposal(version)
+    try:
+        return manifest.read(Proposal, lake.get(path), path)
+    except NotFound:
+        return None
+
+
+def _finish(lake: Lake, root: Root, proposal: Proposal) -> None:
+    """Whoever sees a proposal completes it; a missing token means that somebody did."""
+    try:
+        lake.rename_over(f"{root.proposals}/tokens/{proposal.token}", root.index)
+    except (NotFound, Unknown):
+        return
+
+
+def _propose(context: Context, lake: Lake, root: Root, index: Index) -> None:
+    token = context.process.nonce()
+    body = index.model_copy(update={"nonce": token})
+    lake.put(root.token(token), body.encode())
+    small = f"{root.token(token)}.proposal"
+    lake.put(small, Proposal(token=token, nonce=token).encode())
+    rename_first(lake, small, root.proposal(index.version))
+    stands = _proposal(lake, root, index.version)
+    if stands is not None and stands.token != token:
+        lake.delete(root.token(token))
+        lake.delete(small)

@@ -1,0 +1,153 @@
+"""A batch alone in a child process, halved until one item is found that kills it (PROTOCOL 5).
+
+Parent and child share a folder, not memory: refs go in as a protobuf batch, a shard comes out.  The child dies with
+its parent and under a memory limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from pipeline.codec import image_refs
+from pipeline.codec.shards import FailureRow, FeatureRow, Shard, write_failures, write_features
+from pipeline.records import Failure, ImageRef
+from pipeline.settings import Settings
+from pipeline.stages.window import Computed, Matrix, Opened, failure_row
+
+T = TypeVar("T")
+_PR_SET_PDEATHSIG = 1
+START_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a child made of some refs."""
+
+    rows: tuple[FeatureRow, ...]
+    matrix: Matrix
+    failures: tuple[FailureRow, ...]
+
+
+RunChild = Callable[[Sequence[ImageRef]], Part | None]
+"""Refs -> what a child made of them; None when it died."""
+
+
+def compute_alone(settings: Settings, set_name: str, task: T, refs: Sequence[ImageRef], dim: int) -> Computed[T]:
+    """Run a batch in children of its own; what kills a child alone becomes a `poison` failure."""
+
+    def run_child(part: Sequence[ImageRef]) -> Part | None:
+        return _run_child(settings, set_name, part, dim)
+
+    return halve(run_child, task, refs, dim)
+
+
+def halve(run_child: RunChild, task: T, refs: Sequence[ImageRef], dim: int) -> Computed[T]:
+    """The batch from the children's parts; trouble when a child dies without any image."""
+    began = time.monotonic()
+    parts: list[Part] = []
+    waiting = [list(refs)]
+    checked = False
+    while waiting:
+        some = waiting.pop()
+        made = run_child(some)
+        if made is not None:
+            parts.append(made)
+            continue
+        if not checked and run_child([]) is None:
+            return Computed(task, (), np.empty((0, dim), np.float32), (), 0, 0.0, "a child dies without any image")
+        checked = True
+        if len(some) == 1:
+            failure = Failure.of("poison", "computing it alone killed the worker")
+            parts.append(Part((), np.empty((0, dim), np.float32), (failure_row(some[0], failure),)))
+        else:
+            middle = len(some) // 2
+            waiting += [some[middle:], some[:middle]]
+    return _joined(task, parts, dim, time.monotonic() - began)
+
+
+def _joined(task: T, parts: Sequence[Part], dim: int, seconds: float) -> Computed[T]:
+    rows = [row for part in parts for row in part.rows]
+    failures = [row for part in parts for row in part.failures]
+    matrix = np.concatenate([np.empty((0, dim), np.float32), *(part.matrix for part in parts)])
+    return Computed(task, rows, matrix, failures, 0, seconds)
+
+
+def _run_child(settings: Settings, set_name: str, refs: Sequence[ImageRef], dim: int) -> Part | None:
+    with tempfile.TemporaryDirectory(prefix="hathi-alone-") as scratch:
+        folder = Path(scratch)
+        (folder / "settings.json").write_text(settings.model_dump_json())
+        (folder / "set").write_text(set_name)
+        (folder / "refs.pb").write_bytes(image_refs.encode(refs))
+        (folder / "ordinals").write_text("\n".join(str(ref.ordinal) for ref in refs))
+        limit = START_SECONDS + (settings.fetch.batch_seconds if refs else 0.0)
+        child = subprocess.Popen([sys.executable, "-m", "pipeline.stages.isolate", str(folder)])
+        try:
+            code = child.wait(limit)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            child.wait()
+        if code != 0 or not (folder / "done").exists():
+            return None
+        return _read(folder, dim)
+
+
+def _read(folder: Path, dim: int) -> Part:
+    rows: list[FeatureRow] = []
+    blocks = [np.empty((0, dim), np.float32)]
+    failures: list[FailureRow] = []
+    if (folder / "features").exists():
+        shard = Shard(folder / "features")
+        for group in range(len(shard.starts) - 1):
+            some, matrix = shard.features(group, dim)
+            rows += some
+            blocks.append(matrix)
+    if (folder / "failures").exists():
+        shard = Shard(folder / "failures")
+        for group in range(len(shard.starts) - 1):
+            failures += shard.failures(group)
+    return Part(tuple(rows), np.concatenate(blocks), tuple(failures))
+
+
+def _child(folder: Path) -> None:
+    """The child's whole life."""
+    from pipeline.clock import Clock
+    from pipeline.stages.features import FeatureMaker
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    settings = Settings.model_validate_json((folder / "settings.json").read_text())
+    resource.setrlimit(resource.RLIMIT_DATA, (settings.compute.alone_bytes,) * 2)
+    ordinals = [int(line) for line in (folder / "ordinals").read_text().split()]
+    plain = image_refs.decode((folder / "refs.pb").read_bytes())
+    refs = [ref._replace(ordinal=ordinal) for ref, ordinal in zip(plain, ordinals, strict=True)]
+    maker = FeatureMaker(settings, (folder / "set").read_text(), Clock())
+    stream = maker.window({"alone": [refs]}, lambda refs: Opened(refs, refs), lambda: True)
+    for computed in stream:
+        if computed is None:
+            continue
+        if computed.trouble:
+            sys.exit(1)
+        if computed.rows:
+            write_features(folder / "features", computed.rows, computed.matrix)
+        if computed.failures:
+            write_failures(folder / "failures", computed.failures)
+    (folder / "done").touch()
+
+
+if __name__ == "__main__":
+    _child(Path(sys.argv[1]))

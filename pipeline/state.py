@@ -1,0 +1,236 @@
+"""A shipment's state, from what exists: the one function that planner, status, health and metrics share.
+
+`wanted` says which bodies it needs besides the listing of `c/S/`; they never change, so callers cache them by key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pipeline.layout import (
+    AGGREGATE,
+    DELIVER,
+    LAST_GENERATION,
+    LAST_RELEASE_GENERATION,
+    Keys,
+    ShipmentName,
+    Task,
+)
+from pipeline.manifest import Attempt, AttemptEnd, Body, Done, End, Out, Plan
+
+_ATTEMPT = re.compile(r"(?P<task>t/(?:out|done)|[0-9a-f]{12}/t/\d{5})/(?P<number>\d{5})(?P<ended>\.x)?")
+_RESULT = re.compile(r"(?P<f>[0-9a-f]{12})/r/(?P<batch>\d{5})")
+_BATCH = re.compile(r"b/(?P<batch>\d{5})")
+
+BODIES: dict[str, type[Body]] = {"plan": Plan, "end": End, "out": Out, "done": Done}
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One attempt at a task, as far as its bodies are known."""
+
+    number: int
+    key: str
+    process: str = ""
+    alone: bool = False
+    end: AttemptEnd | None = None
+    """None: it lives, or its process just stopped."""
+
+
+@dataclass(frozen=True)
+class ShipmentState:
+    """Everything that is known of one shipment."""
+
+    name: ShipmentName
+    plan: Plan | None = None
+    batches: frozenset[int] = frozenset()
+    end: End | None = None
+    results: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """Batches that have THE result, by the first 12 hex of the fingerprint."""
+    tries: Mapping[Task, tuple[Try, ...]] = field(default_factory=dict)
+    out: Out | None = None
+    done: Done | None = None
+    newest: float = 0.0
+    """The newest time under `c/S/`, by the store's clock."""
+    foreign: tuple[str, ...] = ()
+    """Keys under `c/S/` that are not ours."""
+
+    @property
+    def void(self) -> bool:
+        return self.end is not None and self.end.void is not None
+
+    @property
+    def carries(self) -> bool:
+        """Whether retriable failures go on in a child shipment."""
+        return self.out is not None and self.out.carried is not None
+
+    @property
+    def complete(self) -> frozenset[str]:
+        """Fingerprints (12 hex) under which each batch has its result, once all batches are known."""
+        if self.end is None or self.void:
+            return frozenset()
+        wanted = frozenset(range(self.end.batches))
+        if not wanted:
+            return frozenset({""})
+        return frozenset(f for f, have in self.results.items() if wanted <= have)
+
+    def closed(self, *, child_has_end: bool, next_has_plan: bool) -> bool:
+        """PROTOCOL 9: nothing will ever happen to it again."""
+        if self.void:
+            return True
+        if self.done is None or self.end is None:
+            return False
+        return (not self.carries or child_has_end) and (self.end.next is None or next_has_plan)
+
+
+def last_try(name: ShipmentName) -> bool:
+    """Whether retriable failures of this generation are final."""
+    return name.generation in (LAST_GENERATION, LAST_RELEASE_GENERATION)
+
+
+def child_of(name: ShipmentName, plan: Plan) -> ShipmentName:
+    """The shipment that tries this one's retriable failures again."""
+    return ShipmentName.of(
+        plan.lake,
+        plan.snapshot_digest,
+        plan.set,
+        name.version,
+        name.round,
+        name.part,
+        name.generation + 1,
+        plan.salt,
+    )
+
+
+def next_of(name: ShipmentName, plan: Plan) -> ShipmentName:
+    """The next part of the same snapshot and round."""
+    return ShipmentName.of(
+        plan.lake, plan.snapshot_digest, plan.set, name.version, name.round, name.part + 1, name.generation, plan.salt
+    )
+
+
+def wanted(keys: Keys, name: ShipmentName, listed: Iterable[str]) -> dict[str, type[Body]]:
+    """The bodies that `derive` needs: of plan, end, out, done, of each attempt's end, and of the attempts."""
+    top = keys.shipment(name)
+    found: dict[str, type[Body]] = {}
+    for key in listed:
+        rest = key.removeprefix(top)
+        if rest in BODIES:
+            found[key] = BODIES[rest]
+        elif match := _ATTEMPT.fullmatch(rest):
+            found[key] = AttemptEnd if match["ended"] else Attempt
+    return found
+
+
+def derive(
+    keys: Keys, name: ShipmentName, listed: Iterable[tuple[str, float]], bodies: Mapping[str, Body]
+) -> ShipmentState:
+    """The state of one shipment.
+
+    listed: (key, time of the store) of everything under `c/S/`.  bodies: what `wanted` asked for, by key; one that
+    could not be read is absent, and then counts as not there.
+    """
+    top = keys.shipment(name)
+    results: dict[str, set[int]] = {}
+    batches: set[int] = set()
+    tries: dict[Task, dict[int, Try]] = {}
+    foreign: list[str] = []
+    newest = 0.0
+    for key, modified in listed:
+        rest = key.removeprefix(top)
+        newest = max(newest, modified)
+        if rest in BODIES:
+            continue
+        if match := _BATCH.fullmatch(rest):
+            batches.add(int(match["batch"]))
+        elif match := _RESULT.fullmatch(rest):
+            results.setdefault(match["f"], set()).add(int(match["batch"]))
+        elif match := _ATTEMPT.fullmatch(rest):
+            _note(tries.setdefault(Task(match["task"]), {}), key, match, bodies)
+        else:
+            foreign.append(key)
+    plan, end, out, done = (bodies.get(top + which) for which in ("plan", "end", "out", "done"))
+    return ShipmentState(
+        name=name,
+        plan=plan if isinstance(plan, Plan) else None,
+        batches=frozenset(batches),
+        end=end if isinstance(end, End) else None,
+        results={f: frozenset(have) for f, have in results.items()},
+        tries={task: tuple(made[number] for number in sorted(made)) for task, made in tries.items()},
+        out=out if isinstance(out, Out) else None,
+        done=done if isinstance(done, Done) else None,
+        newest=newest,
+        foreign=tuple(foreign),
+    )
+
+
+def _note(made: dict[int, Try], key: str, match: re.Match[str], bodies: Mapping[str, Body]) -> None:
+    number = int(match["number"])
+    known = made.get(number, Try(number, key.removesuffix(".x")))
+    body = bodies.get(key)
+    if match["ended"]:
+        ended = body if isinstance(body, AttemptEnd) else AttemptEnd(kind="abandoned", cause="not readable")
+        made[number] = Try(number, known.key, known.process, known.alone, ended)
+    elif isinstance(body, Attempt):
+        made[number] = Try(number, key, body.process, body.alone, known.end)
+    else:
+        made[number] = known
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What happened to a batch so far (PROTOCOL 5)."""
+
+    next_number: int
+    live: bool
+    strikes: int = 0
+    lost: int = 0
+    strikes_alone: int = 0
+    lost_alone: int = 0
+    cause: str = ""
+
+    def isolated(self, strikes: int, lost: int) -> bool:
+        """Whether the batch runs alone from now on."""
+        return self.strikes + self.strikes_alone >= strikes or self.lost + self.lost_alone >= lost
+
+    def held(self, strikes_alone: int, lost_alone: int) -> bool:
+        return self.strikes_alone >= strikes_alone or self.lost_alone >= lost_alone
+
+
+def count(tries: Iterable[Try], alive: frozenset[str]) -> Counted:
+    """Strikes and losses of a task's attempts.  alive: processes that beat and are not known to be gone."""
+    number, live, cause = 0, False, ""
+    strikes = lost = strikes_alone = lost_alone = 0
+    for made in tries:
+        number = made.number
+        if made.end is None:
+            if made.process in alive:
+                live = True
+            elif made.alone:
+                lost_alone += 1
+            else:
+                lost += 1
+        elif made.end.kind == "strike":
+            cause = made.end.cause
+            if made.alone:
+                strikes_alone += 1
+            else:
+                strikes += 1
+    return Counted(number + 1, live, strikes, lost, strikes_alone, lost_alone, cause)
+
+
+__all__ = [
+    "AGGREGATE",
+    "DELIVER",
+    "Counted",
+    "ShipmentState",
+    "Try",
+    "child_of",
+    "count",
+    "derive",
+    "last_try",
+    "next_of",
+    "wanted",
+]

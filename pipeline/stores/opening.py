@@ -1,0 +1,76 @@
+"""A store by its URL, and the probe that refuses one whose put-if-absent lets two win."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from pipeline.clock import random_nonce
+from pipeline.errors import ConfigError, Exists, PermanentError, PipelineError
+from pipeline.settings import Settings
+from pipeline.stores.local import LocalStore
+from pipeline.stores.store import Lake, Store
+
+RACERS = 8
+ROUNDS = 3
+
+
+def open_bucket(settings: Settings) -> Store:
+    """The bucket of an installation.  Raises ConfigError for a kind that this version does not have."""
+    return _local(settings.bucket.url, settings, "bucket.url")
+
+
+def open_lake(settings: Settings, name: str) -> Lake:
+    """A lake by its configured name."""
+    return _local(settings.lakes[name].url, settings, f"lakes.{name}.url")
+
+
+def _local(url: str, settings: Settings, key: str) -> LocalStore:
+    scheme, separator, _ = url.partition("://")
+    if separator and scheme != "file":
+        raise ConfigError(
+            f"{key}: no store for {scheme}:// in this version", url, "name a folder; HDFS and S3 are on their way"
+        )
+    root = Path(url.removeprefix("file://"))
+    # The whole file system as a lake (a person's own list): nothing is written at its top.
+    temporary = Path(settings.state) / "tmp" if root == Path("/") else None
+    return LocalStore(root, fsync=settings.bucket.fsync, temporary=temporary)
+
+
+def probe(store: Store, prefix: str) -> None:
+    """Race a few writers for one key, some times over.  Raises PermanentError when the store lets two win."""
+    for _ in range(ROUNDS):
+        key = f"{prefix}probe-{random_nonce()}"
+        won = _race(store, key)
+        store.delete(key)
+        if won != 1:
+            raise PermanentError(
+                f"{store!r} does not keep put-if-absent: {won} of {RACERS} writers won one key",
+                "two of them would each believe that its result stands",
+                "use a server with conditional writes",
+            )
+
+
+def _race(store: Store, key: str) -> int:
+    barrier = threading.Barrier(RACERS)
+    won: list[int] = []
+    errors: list[PipelineError] = []
+
+    def write(number: int) -> None:
+        barrier.wait()
+        try:
+            store.put_new(key, b"%d" % number)
+            won.append(number)
+        except Exists:
+            pass
+        except PipelineError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(RACERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors and not won:
+        raise errors[0]
+    return len(won)

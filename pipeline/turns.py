@@ -1,0 +1,286 @@
+"""One turn of each stage over one lake: poll, plan, perform, and say what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ParamSpec
+
+from pipeline.errors import ConfigError, NetError, PermanentError, PipelineError, Stopped, TemporaryError
+from pipeline.manifest import Batch, Plan
+from pipeline.runner import SHIPMENTS_OF_A_POLL, Context, Seen, body_at, close_if_done, poll, state_of
+from pipeline.stages import aggregate, compute, deliver, ship
+from pipeline.stages.compute import Served
+from pipeline.stages.sources import Found, find
+from pipeline.state import ShipmentState
+
+P = ParamSpec("P")
+
+
+@dataclass
+class Tally:
+    """What one stage did, summed up over a run."""
+
+    tasks: int = 0
+    files: int = 0
+    rows: int = 0
+    refs: int = 0
+    rejected: int = 0
+    features: int = 0
+    failures: int = 0
+    duplicates: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    partners: set[int] = field(default_factory=set)
+    reasons: dict[str, int] = field(default_factory=dict)
+    shipments: set[str] = field(default_factory=set)
+    problems: int = 0
+    """Tasks that could not be done this time."""
+    stopped: bool = False
+    """ESTOP or a signal ended the turn."""
+
+    @property
+    def worked(self) -> bool:
+        return self.tasks > 0
+
+    def add_reasons(self, reasons: Mapping[str, int]) -> None:
+        for reason, number in reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + number
+
+
+Serve = Callable[[str], Served]
+"""The feature set of a name, ready to compute.  Raises ConfigError or NetError."""
+
+
+class Turns:
+    """The stages of one lake, as one process takes them in turn."""
+
+    def __init__(self, context: Context, serve: Serve, *, strict: bool) -> None:
+        """strict: a set that cannot be loaded is the caller's error; else it is said once and its work waits."""
+        self._context = context
+        self._serve = serve
+        self._strict = strict
+        self._served: dict[str, Served] = {}
+        self._unserved: set[str] = set()
+        self._shipper = ship.Shipper(context)
+        self._after = ""
+
+    @property
+    def context(self) -> Context:
+        return self._context
+
+    def take(self, stage: str, wanted: Callable[[], bool] = lambda: True) -> Tally:
+        """One turn of a stage.  wanted: False once nothing further is to be begun.
+
+        Raises TemporaryError or PermanentError for what stops the whole turn (the poll itself).
+        """
+        clock = self._context.process.clock
+        began = clock.monotonic()
+        turns: dict[str, Callable[[Tally, Callable[[], bool]], None]] = {
+            "ship": self._ship,
+            "compute": self._compute,
+            "aggregate": self._aggregate,
+            "deliver": self._deliver,
+        }
+        tally = Tally()
+        try:
+            turns[stage](tally, wanted)
+        except Stopped:
+            tally.stopped = True
+        tally.seconds = clock.monotonic() - began
+        return tally
+
+    def _poll(self) -> Seen:
+        seen = poll(self._context, after=self._after)
+        more = len(seen.due) > SHIPMENTS_OF_A_POLL and bool(seen.states)
+        self._after = str(seen.states[-1].name) if more else ""
+        return seen
+
+    def _ship(self, tally: Tally, wanted: Callable[[], bool]) -> None:
+        context = self._context
+        seen = self._poll()
+        new, refused = self._shipper.fresh(self._found(seen.now, tally), seen.now, len(seen.due))
+        for one in refused:
+            tally.problems += 1
+            context.once(f"refused {one.source} {one.why}", f"not shipped: {one.source}: {one.why}")
+        for begun in new:
+            context.safe_point()
+            ship.begin(context, begun)
+        states = list(seen.states) + [state_of(context, begun.name) for begun in new]
+        caps = ship.Caps.of(context.settings.ship)
+        queue = ship.unfinished(states)
+        for state in queue:
+            if caps.reached or not wanted():
+                break
+            context.safe_point()
+            self._try(tally, f"ship {state.name}", self._ship_one, state, caps, tally, queue)
+        for state in states:
+            if state.end is not None and not self._close(seen, state):
+                self._follow(state)
+
+    def _ship_one(self, state: ShipmentState, caps: ship.Caps, tally: Tally, queue: list[ShipmentState]) -> None:
+        shipped = ship.perform(self._context, state, caps)
+        if shipped.refs or shipped.rows or shipped.ended:
+            tally.tasks += 1
+        tally.files += shipped.files
+        tally.refs += shipped.refs
+        tally.rows += shipped.rows
+        tally.rejected += shipped.rejected
+        tally.bytes += shipped.bytes
+        tally.partners |= shipped.partners
+        tally.shipments.add(str(state.name))
+        if shipped.next is not None:
+            queue.append(state_of(self._context, shipped.next))
+
+    def _follow(self, state: ShipmentState) -> None:
+        """A next part that a killed process left unplanned."""
+        if state.plan is not None and state.end is not None and state.end.next is not None:
+            ship.follow(self._context, state)
+
+    def _found(self, now: float, tally: Tally) -> list[Found]:
+        context = self._context
+        assert context.lake is not None
+        found: list[Found] = []
+        ours = tuple(one.root.strip("/") + "/" for one in context.settings.sets.values())
+        for source in context.settings.lakes[context.lake_name].sources:
+            try:
+                found.extend(find(context.lake, source, now, ours))
+            except (ConfigError, PermanentError) as error:
+                tally.problems += 1
+                context.once(f"source {source.path}", str(error))
+        return found
+
+    def _compute(self, tally: Tally, wanted: Callable[[], bool]) -> None:
+        context = self._context
+        seen = self._poll()
+        fingerprints = self._fingerprints(seen)
+        tasks = compute.plan(seen, fingerprints, context.settings.compute)
+        for name in sorted({task.set for task in tasks}):
+            mine = [task for task in tasks if task.set == name]
+            self._try(tally, f"compute {name}", self._compute_set, name, mine, tally, wanted)
+
+    def _compute_set(
+        self, name: str, tasks: list[compute.BatchTask], tally: Tally, wanted: Callable[[], bool]
+    ) -> None:
+        context = self._context
+        bodies = [body_at(context, context.keys.batch(task.name, task.batch), Batch) for task in tasks]
+        context.progress("compute", 0, sum(body.refs for body in bodies))
+        for published in compute.perform(context, self._served[name], tasks, wanted):
+            if published is not None:
+                self._count(tally, published)
+            context.progress("compute", published.refs if published else 0, 0)
+
+    def _count(self, tally: Tally, published: compute.Published) -> None:
+        tally.tasks += 1
+        if published.kind == "shard":
+            tally.refs += published.refs
+            tally.features += published.features
+            tally.failures += published.failures
+            tally.bytes += published.bytes
+            tally.shipments.add(str(published.task.name))
+            tally.add_reasons(published.reasons or {})
+        elif published.kind in ("strike", "held"):
+            tally.problems += 1
+
+    def _aggregate(self, tally: Tally, wanted: Callable[[], bool]) -> None:
+        context = self._context
+        seen = self._poll()
+        fingerprints = self._fingerprints(seen)
+        for task in aggregate.plan(seen, fingerprints):
+            if not wanted():
+                return
+            context.safe_point()
+            self._try(tally, f"aggregate {task.state.name}", self._aggregate_one, task, fingerprints, tally)
+        for state in aggregate.plan_children(seen.states, context):
+            context.safe_point()
+            self._try(tally, f"retry of {state.name}", aggregate.retry, context, state)
+        for state in seen.states:
+            self._close(seen, state)
+
+    def _aggregate_one(self, task: aggregate.AggregateTask, fingerprints: Mapping[str, str], tally: Tally) -> None:
+        context = self._context
+        assert task.state.plan is not None
+        name = task.state.plan.set
+        done = aggregate.perform(
+            context, context.settings.sets[name], fingerprints[name], task, self._served[name].engine
+        )
+        if not done.won:
+            return
+        tally.tasks += 1
+        tally.shipments.add(str(done.name))
+        tally.refs += done.out.refs
+        tally.features += done.out.features
+        tally.failures += done.out.failures
+        tally.duplicates += done.out.duplicates
+        tally.add_reasons(done.out.reasons)
+        context.progress("aggregate", done.out.refs, 0)
+        aggregate.retry(context, state_of(context, done.name))
+
+    def _deliver(self, tally: Tally, wanted: Callable[[], bool]) -> None:
+        context = self._context
+        seen = self._poll()
+        sets = context.settings.sets
+        for state in seen.states:
+            if state.plan is not None and state.plan.set not in sets and state.out is not None and state.done is None:
+                text = f"Alert: no set {state.plan.set} in this configuration: {state.name} waits"
+                context.once(f"set {state.plan.set}", text)
+        for task in deliver.plan(seen, sets):
+            if not wanted():
+                return
+            context.safe_point()
+            self._try(tally, f"deliver {task.state.name}", self._deliver_one, task, tally)
+        for state in seen.states:
+            self._close(seen, state)
+
+    def _deliver_one(self, task: deliver.DeliverTask, tally: Tally) -> None:
+        assert task.state.plan is not None
+        done = deliver.perform(self._context, self._context.settings.sets[task.state.plan.set], task)
+        if done is None:
+            return
+        tally.tasks += 1
+        tally.shipments.add(str(done.name))
+        tally.bytes += done.bytes
+        tally.features += done.features
+        tally.failures += done.failures
+        close_if_done(self._context, state_of(self._context, done.name), task.state.plan.due)
+
+    def _close(self, seen: Seen, state: ShipmentState) -> bool:
+        """Look at what is done or void: its hint may go."""
+        if not state.void and state.done is None:
+            return False
+        return close_if_done(self._context, state, seen.due.get(str(state.name), ""))
+
+    def _fingerprints(self, seen: Seen) -> dict[str, str]:
+        """Fingerprints of the sets that open work asks for; a set that cannot be loaded is said once."""
+        for state in seen.states:
+            if state.plan is not None and state.out is None and not state.void:
+                self._load(state.plan)
+        return {name: served.fingerprint for name, served in self._served.items()}
+
+    def _load(self, plan: Plan) -> None:
+        if plan.set in self._served or plan.set in self._unserved:
+            return
+        if plan.set not in self._context.settings.sets:
+            self._unserved.add(plan.set)
+            self._context.once(f"set {plan.set}", f"no set {plan.set} in this configuration: its shipments wait")
+            return
+        try:
+            self._served[plan.set] = self._serve(plan.set)
+        except (ConfigError, NetError) as error:
+            if self._strict:
+                raise
+            self._unserved.add(plan.set)
+            self._context.once(f"set {plan.set}", f"set {plan.set} cannot be computed here: {error}")
+
+    def _try(self, tally: Tally, what: str, work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """One task; its trouble is said and counted, and the rest goes on."""
+        try:
+            work(*args, **kwargs)
+        except Stopped:
+            raise
+        except TemporaryError as error:
+            tally.problems += 1
+            self._context.say(f"{what}: {error}; it is tried again")
+        except PipelineError as error:
+            tally.problems += 1
+            self._context.once(f"{what} {error.message}", f"{what}: {error}")

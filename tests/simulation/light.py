@@ -1,0 +1,168 @@
+"""Lighter forms for the simulation: JSON in place of protobuf, Parquet and gzip, and the rules of PROTOCOL 6 in the
+most obvious way.  Ref files are lines `partner,external id,url`; a line `!` is rejected, `!!` ends what can be read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeline.codec.hashed_file import Written
+from pipeline.codec.ref_tables import Cursor, Rejected, Taken
+from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
+from pipeline.records import ImageRef, item_id_of, normalise_external_id
+from pipeline.settings import Columns
+from pipeline.stages.forms import Forms
+from pipeline.stages.merge import Merged, MergeInput, PartnerResult, WrittenFile
+
+COLLIDED = "another external id has this item id"
+GAVE_UP = "gave up after 4 tries"
+
+
+def encode(refs: Iterable[ImageRef]) -> bytes:
+    return json.dumps([[r.partner_id, r.item_id, r.external_id, r.url] for r in refs]).encode()
+
+
+def decode(data: bytes, first_ordinal: int) -> list[ImageRef]:
+    return [ImageRef(p, i, e, u, b"", first_ordinal + n) for n, (p, i, e, u) in enumerate(json.loads(data))]
+
+
+class Reader:
+    """Reads the lines of a file from a byte offset on."""
+
+    def __init__(self, file: BinaryIO, at: Cursor) -> None:
+        file.seek(at.position)
+        self._lines = file.read().splitlines(keepends=True)
+        self._at = at
+
+    def take(self, max_refs: int, max_bytes: int) -> Taken:
+        refs: list[ImageRef] = []
+        samples: list[Rejected] = []
+        rows = 0
+        position, row = self._at.position, self._at.row
+        while self._lines and len(refs) < max_refs:
+            line = self._lines.pop(0)
+            text = line.decode().strip()
+            if text.startswith("!"):
+                samples.append(Rejected(row + rows, position, "malformed", text))
+                if text == "!!":
+                    position += sum(map(len, self._lines))
+                    self._lines = []
+            else:
+                partner, external, url = text.split(",")
+                refs.append(ImageRef(int(partner), item_id_of(external), external, url, b"", len(refs)))
+            position += len(line)
+            rows += 1
+        self._at = Cursor(position, row + rows)
+        return Taken(refs, rows, rows - len(refs), tuple(samples[:10]), self._at, not self._lines)
+
+    def close(self) -> None:
+        self._lines = []
+
+
+def open_refs(
+    file: BinaryIO, name: str, format: object, columns: Columns, partner_id: int | None, at: Cursor
+) -> Reader:
+    return Reader(file, at)
+
+
+def write_features(path: Path, rows: Sequence[FeatureRow], matrix: Matrix) -> Written:
+    lines = [
+        [r.partner_id, r.item_id, r.ordinal, r.external_id, r.url, [round(float(v), 6) for v in vector]]
+        for r, vector in zip(rows, matrix, strict=True)
+    ]
+    return _write(path, sorted(lines))
+
+
+def write_failures(path: Path, rows: Sequence[FailureRow]) -> Written:
+    lines = [
+        [r.partner_id, r.item_id, r.ordinal, r.external_id, r.url, r.reason, r.retriable, r.detail] for r in rows
+    ]
+    return _write(path, sorted(lines))
+
+
+def _write(path: Path, lines: list[list[Any]]) -> Written:
+    content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    path.write_bytes(content)
+    return Written(len(content), hashlib.sha256(content).hexdigest(), len(lines))
+
+
+def read_lines(content: bytes) -> list[list[Any]]:
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def merge(
+    inputs: Sequence[MergeInput],
+    folder: Path,
+    *,
+    dim: int,
+    version: str,
+    fingerprint: str,
+    formats: Sequence[str],
+    redact_queries: bool,
+    last_try: bool,
+    threads: int = 0,
+) -> Merged:
+    features: list[list[Any]] = []
+    failures: list[list[Any]] = []
+    for one in inputs:
+        features += read_lines(one.features.read_bytes()) if one.features else []
+        failures += read_lines(one.failures.read_bytes()) if one.failures else []
+        for ref in one.held:
+            failures.append([ref.partner_id, ref.item_id, ref.ordinal, ref.external_id, ref.url, "held", False, ""])
+    refs = len(features) + len(failures)
+    items: dict[tuple[int, int], list[list[Any]]] = {}
+    for row in features + failures:
+        items.setdefault((row[0], row[1]), []).append(row)
+    good: list[list[Any]] = []
+    bad: list[list[Any]] = []
+    for rows in items.values():
+        names = {normalise_external_id(row[3]) for row in rows if row[3]}
+        if len(names) > 1:
+            latest = {normalise_external_id(row[3]): row for row in sorted(rows, key=lambda row: int(row[2]))}
+            bad += [[*row[:5], "id_collision", False, COLLIDED] for row in latest.values()]
+            continue
+        best = max(rows, key=lambda row: (len(row) == 6, len(row) == 8 and bool(row[6]), int(row[2])))
+        (good if len(best) == 6 else bad).append(best)
+    bad.sort()
+    good.sort()
+    carried = None
+    carried_rows = [row for row in bad if row[6]]
+    if last_try:
+        bad = [[*row[:6], False, f"{row[7]}; {GAVE_UP}"] if row[6] else row for row in bad]
+    folder.mkdir(parents=True, exist_ok=True)
+    if carried_rows and not last_try:
+        carried = folder / "carried"
+        carried.write_bytes(encode(ImageRef(r[0], r[1], r[3], r[4], b"", 0) for r in carried_rows))
+    reasons: dict[str, int] = {}
+    for row in bad:
+        reasons[row[5]] = reasons.get(row[5], 0) + 1
+    return Merged(
+        partners=tuple(_partner(folder, p, good, bad) for p in sorted({row[0] for row in good + bad})),
+        refs=refs,
+        features=len(good),
+        failures=len(bad),
+        duplicates=refs - len(good) - len(bad),
+        reasons=reasons,
+        carried=carried,
+        carried_refs=len(carried_rows) if carried else 0,
+    )
+
+
+def _partner(folder: Path, partner: int, good: list[list[Any]], bad: list[list[Any]]) -> PartnerResult:
+    files = []
+    counts = []
+    for kind, rows in (("features", good), ("failures", bad)):
+        mine = [row for row in rows if row[0] == partner]
+        counts.append(len(mine))
+        if mine:
+            name = f"{kind}/part-00000.json"
+            path = folder / f"{partner}.{kind}"
+            written = _write(path, mine)
+            files.append(WrittenFile(name, path, written.size, written.sha256, written.rows))
+    return PartnerResult(partner, tuple(files), counts[0], counts[1])
+
+
+LIGHT = Forms(encode, decode, open_refs, write_features, write_failures, merge)

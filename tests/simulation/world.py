@@ -1,0 +1,238 @@
+"""A small world for the stages: one lake and one bucket in memory, a clock that stands still, a net of arithmetic."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pipeline.clock import Clock, Process
+from pipeline.records import Failure, ImageRef
+from pipeline.runner import Context
+from pipeline.settings import Settings
+from pipeline.stages.forms import Forms
+from pipeline.stages.isolate import Part, halve
+from pipeline.stages.window import Computed, Matrix, Opened, Tag, Wanted, Window
+from pipeline.turns import Turns
+from tests.simulation.memory import Disk, MemoryStore
+
+T = TypeVar("T")
+DIM = 4
+START = 1_700_000_000.0
+STAGES = ("ship", "compute", "aggregate", "deliver")
+
+
+@dataclass
+class HandClock:
+    """Time as the test moves it; monotonic and wall time are one."""
+
+    at: float = START
+
+    def clock(self) -> Clock:
+        return Clock(now=lambda: self.at, monotonic=lambda: self.at, sleep=self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.at += seconds
+
+
+class AtOnce(Executor):
+    """Runs what is submitted before submit returns."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What the stub web gives."""
+
+    content: bytes
+    sha256: bytes
+    fetched_at: datetime
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+def answer(url: str, asked: dict[str, int]) -> bytes | Failure:
+    """What a URL of the stub web gives: its last path part says what."""
+    asked[url] = asked.get(url, 0) + 1
+    kind, _, rest = url.rpartition("/")[2].partition("-")
+    if kind == "gone":
+        return Failure.of("http_4xx", "status 404")
+    if kind == "down":
+        return Failure.of("http_5xx", "status 503")
+    if kind == "later" and asked[url] <= int(rest.partition("-")[0]):
+        return Failure.of("timeout", "no answer in time")
+    return url.encode()
+
+
+class StubNet:
+    """Features from a hash of the bytes; `nan` in them gives NaN, `bang` raises."""
+
+    dim = DIM
+    batch_size = 4
+
+    def forward(self, batch: Matrix) -> Matrix:
+        if (batch[:, 0] == -1).any():
+            raise RuntimeError("bang")
+        out = np.array(batch, np.float32)
+        out[batch[:, 0] == -2] = np.nan
+        return out
+
+
+def prepare(content: bytes) -> Matrix | Failure:
+    """Four numbers from the bytes."""
+    if b"/bang" in content:
+        return np.full(DIM, -1, np.float32)
+    if b"/nan" in content:
+        return np.full(DIM, -2, np.float32)
+    if b"/junk" in content:
+        return Failure.of("not_image", "no known format")
+    return feature(content)
+
+
+def feature(content: bytes) -> Matrix:
+    """The feature of some bytes: length 1."""
+    raw = np.frombuffer(hashlib.sha256(content).digest()[:DIM], np.uint8).astype(np.float32) + 1
+    return (raw / np.linalg.norm(raw)).astype(np.float32)
+
+
+@dataclass
+class StubServed:
+    """A feature set whose web and net are the stubs above."""
+
+    fingerprint: str
+    clock: Clock
+    asked: dict[str, int] = field(default_factory=dict)
+    engine: str = "stub"
+    max_batches: int = 8
+
+    def window(
+        self,
+        groups: Mapping[str, Sequence[T]],
+        open_batch: Callable[[T], Opened[T] | None],
+        wanted: Callable[[], bool],
+    ) -> Iterator[Computed[T] | None]:
+        yield from Window(
+            groups,
+            open_batch,
+            fetch=self._fetch,
+            prepare=prepare,
+            net=StubNet(),
+            decoders=AtOnce(),
+            runner=AtOnce(),
+            clock=self.clock,
+            max_batches=self.max_batches,
+            max_bytes=1 << 30,
+            batch_seconds=60.0,
+            decoding=8,
+            wanted=wanted,
+        ).run()
+
+    def _fetch(self, wanted: Iterator[Wanted | None]) -> Iterator[tuple[Tag, Fetched | Failure] | None]:
+        for one in wanted:
+            if one is None:
+                self.clock.sleep(1.0)
+                yield None
+                continue
+            got = answer(one.url, self.asked)
+            if isinstance(got, Failure):
+                yield one.tag, got
+                continue
+            when = datetime.fromtimestamp(self.clock.now(), UTC)
+            yield one.tag, Fetched(got, hashlib.sha256(got).digest(), when)
+
+    def alone(self, task: T, refs: Sequence[ImageRef]) -> Computed[T]:
+        def child(part: Sequence[ImageRef]) -> Part | None:
+            if any("/bang" in ref.url for ref in part):
+                return None
+            computed = [c for c in self.window({"": [part]}, lambda p: Opened(p, p), lambda: True) if c]
+            if not computed:
+                return Part((), np.empty((0, DIM), np.float32), ())
+            return Part(tuple(computed[0].rows), computed[0].matrix, tuple(computed[0].failures))
+
+        return halve(child, task, refs, DIM)
+
+
+def settings_of(**changes: Any) -> Settings:
+    """One lake, one set; batches of 3 refs, parts of 2 batches."""
+    values: dict[str, Any] = {
+        "state": "/nowhere",
+        "bucket": {"url": "/nowhere/bucket"},
+        "lakes": {"shop": {"url": "/nowhere/lake", "sources": [{"path": "refs"}]}},
+        "sets": {"demo": {"net": "n", "blob": "b", "root": "features"}},
+        "ship": {"batch_refs": 3, "batches_per_shipment": 2},
+    }
+    values.update(changes)
+    return Settings.model_validate(values)
+
+
+@dataclass
+class World:
+    """Stores, clock, and the turns of one host."""
+
+    spill: Path
+    settings: Settings = field(default_factory=settings_of)
+    hand: HandClock = field(default_factory=HandClock)
+    fingerprints: dict[str, str] = field(default_factory=lambda: {"demo": "ab" * 32, "other": "cd" * 32})
+    said: list[str] = field(default_factory=list)
+    asked: dict[str, int] = field(default_factory=dict)
+    forms: Forms = field(default_factory=Forms)
+
+    def __post_init__(self) -> None:
+        self.bucket = Disk(lambda: self.hand.at)
+        self.lake = Disk(lambda: self.hand.at)
+        self._nonces = 0
+
+    def nonce(self) -> str:
+        self._nonces += 1
+        return f"{self._nonces:016x}"
+
+    def put_refs(self, name: str, text: str) -> None:
+        """A ref file on the lake, as of now."""
+        self.lake.write(f"refs/{name}", text.encode())
+
+    def context(self, name: str = "box.one") -> Context:
+        process = Process(name=name, clock=self.hand.clock(), nonce=self.nonce)
+        return Context(
+            lake_name="shop",
+            bucket=MemoryStore(self.bucket),
+            lake=MemoryStore(self.lake),
+            settings=self.settings,
+            process=process,
+            spill=self.spill,
+            forms=self.forms,
+            say=self.said.append,
+            once=lambda key, text: self.said.append(text),
+        )
+
+    def serve(self, name: str) -> StubServed:
+        return StubServed(self.fingerprints[name], self.hand.clock(), self.asked)
+
+    def turns(self, name: str = "box.one") -> Turns:
+        return Turns(self.context(name), self.serve, strict=True)
+
+    def run(self, turns: Turns | None = None, stages: Sequence[str] = STAGES) -> int:
+        """Until nothing is due; how many tasks that took."""
+        turns = turns or self.turns()
+        tasks = 0
+        while True:
+            did = sum(turns.take(stage).tasks for stage in stages)
+            tasks += did
+            if not did:
+                return tasks
+
+    def delivered(self) -> dict[str, bytes]:
+        """Everything under the root, by path."""
+        return {key: content for key, (content, _, _) in self.lake.files.items() if key.startswith("features/")}
