@@ -19,6 +19,7 @@ from pipeline.errors import NetError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_AXES = 32  # Caffe's kMaxBlobAxes
+_MAX_LAYERS, _MAX_BLOBS, _MAX_PIECES = 100_000, 1_000, 65_536  # so that a hostile file costs no more than its size
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ class Caffemodel:
                         if not got:
                             raise NetError(f"the weights {self.path} became shorter while they were read")
                         done, size = done + got, size - got
-                yield values.astype(np.float32, copy=False)
+                with np.errstate(over="ignore"):  # beyond float32: infinite, which is refused where it is needed
+                    yield values.astype(np.float32, copy=False)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -156,7 +158,9 @@ class _Walker:
         return self.file.read(min(end - begin, 65536)).decode("utf-8", "replace")
 
     def layers(self) -> Iterator[StoredLayer]:
-        for number, wire, begin, end in self.fields(0, self.size):
+        for count, (number, wire, begin, end) in enumerate(self.fields(0, self.size)):
+            if count > _MAX_LAYERS:
+                raise self.broken(begin, f"more than {_MAX_LAYERS} layers")
             if wire == _BYTES and number == 100:
                 yield self.layer(begin, end, name=1, blobs=7)
             elif wire == _BYTES and number == 2:
@@ -175,6 +179,8 @@ class _Walker:
                 title = self.text(first, stop)
             elif wire == _BYTES and number == blobs:
                 found.append(self.blob(first, stop, title))
+            if len(found) > _MAX_BLOBS:
+                raise self.broken(first, f"layer '{title}' has more than {_MAX_BLOBS} blobs")
         return StoredLayer(title, tuple(found))
 
     def blob(self, begin: int, end: int, layer: str) -> StoredBlob:
@@ -188,6 +194,8 @@ class _Walker:
                 parts.floats.append((first, stop - first))
             elif number == 8 and wire in (_BYTES, _FIXED64):
                 parts.doubles.append((first, stop - first))
+            if len(parts.floats) + len(parts.doubles) > _MAX_PIECES:
+                raise self.broken(first, f"a blob of layer '{layer}' is in more than {_MAX_PIECES} pieces")
         return self.finish(parts, begin, layer)
 
     def shape(self, begin: int, end: int) -> Iterator[int]:
