@@ -26,12 +26,8 @@ COMMANDS: dict[str, Entry] = {
     "run": Entry("run", "run stages in this process until nothing is due"),
     "serve": Entry("serve", "run stages as a daemon"),
     "status": Entry("status", "say what is open, waiting, held and done"),
-    "health": Entry("health", "OK, Warning or Alert, with reasons"),
-    "verify": Entry("verify", "check that what was delivered is whole"),
-    "why": Entry("why", "say what became of one item"),
     "config": Entry("config", "show the effective settings, or check them"),
     "fetch": Entry("fetch", "fetch URLs as the pipeline does"),
-    "net": Entry("net", "look at a net, or run it on images"),
 }
 
 EXIT_CODES = """\
@@ -41,8 +37,7 @@ exit codes:
   2    usage or configuration
   3    only `run` until idle: done, but something is held
   4    ESTOP is engaged
-  130  interrupted from the keyboard
-`health` says 0 OK, 1 Warning, 2 Alert."""
+  130  interrupted from the keyboard"""
 
 
 class Command(Protocol):

@@ -5,36 +5,36 @@ from __future__ import annotations
 from tests.acceptance.conftest import Clone
 
 
-def test_two_starts_at_once_make_one_environment_and_a_third_does_nothing(clone: Clone) -> None:
-    both = clone.run("./scripts/venv.sh runtime & ./scripts/venv.sh runtime && wait $!")
+def test_two_starts_at_once_make_one_environment_and_a_third_does_nothing(other_clone: Clone) -> None:
+    both = other_clone.run("./scripts/venv.sh runtime & ./scripts/venv.sh runtime && wait $!")
     assert both.returncode == 0, both.stdout
     assert both.stdout.count(".venv is ready") <= 1, both.stdout
-    assert clone.run("./scripts/venv.sh runtime").stdout == ""
-    assert clone.run(".venv/bin/hathi --help").returncode == 0
+    assert other_clone.run("./scripts/venv.sh runtime").stdout == ""
+    assert other_clone.run(".venv/bin/hathi --help").returncode == 0
 
 
-def test_a_changed_lock_makes_the_environment_stale(clone: Clone) -> None:
-    lock = clone.path / "locks" / "runtime.txt"
+def test_a_changed_lock_makes_the_environment_stale(other_clone: Clone) -> None:
+    lock = other_clone.path / "locks" / "runtime.txt"
     content = lock.read_text()
-    assert clone.run("./scripts/venv.sh runtime").returncode == 0
+    assert other_clone.run("./scripts/venv.sh runtime").returncode == 0
     try:
         lock.write_text(content + "\n")
-        assert ".venv is ready" in clone.run("./scripts/venv.sh runtime").stdout
+        assert ".venv is ready" in other_clone.run("./scripts/venv.sh runtime").stdout
     finally:
         lock.write_text(content)
-    assert ".venv is ready" in clone.run("./scripts/venv.sh runtime").stdout
+    assert ".venv is ready" in other_clone.run("./scripts/venv.sh runtime").stdout
 
 
-def test_a_python_that_is_too_old_is_refused_with_what_to_do(clone: Clone) -> None:
-    folder = clone.path / "old"
+def test_a_python_that_is_too_old_is_refused_with_what_to_do(other_clone: Clone) -> None:
+    folder = other_clone.path / "old"
     folder.mkdir()
     for name in ("python", "python3", *(f"python3.{minor}" for minor in range(11, 15))):
         (folder / name).write_text("#!/bin/sh\n[ $1 = --version ] && echo Python 3.9.2\nexit 1\n")
         (folder / name).chmod(0o755)
-    path = clone.path.parent / "other"
-    done = clone.run(
+    path = other_clone.path.parent / "other"
+    done = other_clone.run(
         f"git clone -q . {path} && cd {path} && PATH={folder}:$PATH ./scripts/venv.sh runtime",
-        PATH=clone.environ["PATH"],
+        PATH=other_clone.environ["PATH"],
     )
     assert done.returncode == 2, done.stdout
     assert "needs Python 3.11 or newer, found: Python 3.9.2" in done.stdout

@@ -3,53 +3,27 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from tests.acceptance.conftest import Clone, free_port
+from tests.acceptance.conftest import Clone, wait_until
 
 CONFIG = "config/gateway.toml"
-SOON = 60.0
-
-
-def wait_until(happened: Callable[[], object], what: str) -> None:
-    """Other processes work at their own pace: looks until it happened, and says what did not."""
-    deadline = time.monotonic() + SOON
-    while not happened():
-        assert time.monotonic() < deadline, f"not within {SOON} s: {what}"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
-def gateway(clone: Clone) -> Iterator[Clone]:
-    """The clone with a shop that serves, refs in the gateway's lake, and no daemon left behind."""
-    port = str(free_port())
-    environ = {**clone.environ, "HATHI_DAEMON__POLL_SECONDS": "0.5", "HATHI_FETCH__ALLOW_PRIVATE": "true"}
-    mine = Clone(clone.path, environ)
-    done = mine.run(f"./scripts/venv.sh runtime && .venv/bin/python sample/render.py --work shop --port {port}")
-    assert done.returncode == 0, done.stdout
-    (mine.path / "work" / "sample").mkdir(parents=True, exist_ok=True)
+def gateway(other_clone: Clone, shop: str) -> Iterator[Clone]:
+    """A clone with refs in the gateway's lake and the net where the compute box looks for it; no daemon is left."""
+    environ = {**other_clone.environ, "HATHI_DAEMON__POLL_SECONDS": "0.5", "HATHI_FETCH__ALLOW_PRIVATE": "true"}
+    mine = Clone(other_clone.path, environ)
+    (mine.path / "work" / "sample").mkdir(parents=True)
     shutil.copy(mine.path / "shop/sample/random_features.caffemodel", mine.path / "work/sample")
     shutil.copytree(mine.path / "shop/lake/refs", mine.path / "work/gateway/lake/refs")
-    server = subprocess.Popen(
-        [sys.executable, mine.path / "sample/server.py", mine.path / "shop/sample/web", "--port", port],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
-    try:
-        yield mine
-    finally:
-        mine.run(f"./run-all.sh stop {CONFIG}")
-        server.kill()
-        server.wait()
+    yield mine
+    mine.run(f"./run-all.sh stop {CONFIG}")
 
 
 def test_the_daemons_and_a_compute_box_deliver_features_until_they_are_stopped(gateway: Clone) -> None:
@@ -69,8 +43,8 @@ def test_the_daemons_and_a_compute_box_deliver_features_until_they_are_stopped(g
     assert computed.returncode == 0, computed.stdout
     lake = gateway.path / "work/gateway/lake"
     wait_until(lambda: len(list(bucket.glob("main/c/*/done"))) == 3, "three shipments delivered")
-    count = duckdb.sql(f"select count(*) from '{lake}/features/*/*/features/*.parquet'").fetchone()
-    assert count == (36,)
+    count = duckdb.sql(f"select count(*) from '{lake}/features/*/*/features/*.parquet'").fetchall()
+    assert count == [(36,)]
 
     summaries = gateway.run("./scripts/print_logs.sh").stdout
     assert "\t[ship]\tSummary" in summaries

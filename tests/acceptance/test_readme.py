@@ -90,8 +90,8 @@ def test_duckdb_reads_features_and_failures(clone: Clone, first_run: str) -> Non
     }
     names = duckdb.sql(f"describe select * from '{delivered(clone)}/*/*/failures/*.parquet'").fetchall()
     assert [row[0] for row in names][: len(FAILURES)] == FAILURES
-    count = duckdb.sql(f"select count(*) from '{delivered(clone)}/*/*/features/*.parquet'").fetchone()
-    assert count == (36,)
+    count = duckdb.sql(f"select count(*) from '{delivered(clone)}/*/*/features/*.parquet'").fetchall()
+    assert count == [(36,)]
 
 
 def test_the_text_features_are_the_same_numbers(clone: Clone, first_run: str) -> None:

@@ -1,0 +1,48 @@
+"""`./run-all.sh` when it is not left in peace."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+
+from tests.acceptance.conftest import Clone, free_port, wait_until
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_killed_at_once_it_leaves_no_server_and_the_next_run_does_the_rest(other_clone: Clone) -> None:
+    assert other_clone.run("./scripts/venv.sh runtime").returncode == 0
+    port = free_port()
+    environ = {**other_clone.environ, "SAMPLE_PORT": str(port)}
+    with subprocess.Popen(["./run-all.sh"], cwd=other_clone.path, env=environ, stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: answers(port), "the shop is open")
+        process.send_signal(signal.SIGKILL)
+    wait_until(lambda: not answers(port), "the shop ended with the run")
+
+    done = other_clone.run("./run-all.sh", SAMPLE_PORT=str(port))
+    assert done.returncode == 0, done.stdout
+    assert len(list(other_clone.path.glob("work/lake/features/*T*/*/_SUCCESS"))) == 3
+    assert not answers(port)
+
+
+def test_a_taken_port_is_named_with_what_to_do(other_clone: Clone) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = other_clone.run("rm -rf work && ./run-all.sh", SAMPLE_PORT=str(port))
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stdout
+    assert "SAMPLE_PORT" in done.stdout
+
+
+def test_with_estop_nothing_runs(other_clone: Clone) -> None:
+    estop = other_clone.path / "work/state/ESTOP"
+    done = other_clone.run(f"rm -rf work && mkdir -p {estop.parent} && touch {estop} && ./run-all.sh")
+    assert done.returncode == 4
+    assert f"ESTOP engaged: not started; remove {estop} to start" in done.stdout
+    assert not list(other_clone.path.glob("work/bucket/*"))
