@@ -33,7 +33,7 @@ generated_code_is_current() {
 lint() {
     local status=0
     step "ruff check" && ruff check . || status=1
-    step "ruff format --check" && ruff format --check --quiet . || status=1
+    step "ruff format --check" && ruff format --check --output-format concise . || status=1
     step "mypy --strict pipeline/" && mypy --strict pipeline || status=1
     step "lint-imports" && lint-imports --no-logo --config .importlinter || status=1
     step "generated code" && generated_code_is_current && echo "current" || status=1
