@@ -83,7 +83,7 @@ class Seen:
     now: float
     """The store's own time."""
     alive: frozenset[str]
-    """Processes that beat lately and are not known to be gone."""
+    """Other processes that beat lately and are not known to be gone."""
     states: tuple[ShipmentState, ...]
     due: dict[str, str]
     """The due of each open hint, by shipment."""
@@ -105,7 +105,9 @@ def poll(context: Context, *, after: str = "", limit: int = SHIPMENTS_OF_A_POLL)
     begin = next((i for i, name in enumerate(names) if str(name) > after), 0)
     chosen = (names[begin:] + names[:begin])[:limit]
     states = tuple(state_of(context, name) for name in chosen)
-    return Seen(hints.now, alive(context, hints.now), states, due)
+    # Between two turns nothing is in this process's hands: an attempt of its own without an end was lost on the way.
+    others = alive(context, hints.now) - {context.process.name}
+    return Seen(hints.now, others, states, due)
 
 
 def waiting(context: Context) -> list[tuple[str, str]]:

@@ -133,8 +133,12 @@ def _perform_open(
 
     def open_batch(task: BatchTask) -> Opened[BatchTask] | None:
         context.safe_point()
-        refs = _begin(context, task, alone=False)
+        if not claim(context, task.name, task.task, task.number):
+            return None
+        begun[task] = 0
+        refs = _refs(context, task)
         if refs is None:
+            del begun[task]
             return None
         begun[task] = len(refs)
         return Opened(task, refs)
@@ -148,7 +152,9 @@ def _perform_open(
             if computed is None:
                 yield None
                 continue
-            yield _publish(context, served, computed, begun.pop(computed.task))
+            published = _publish(context, served, computed, begun[computed.task])
+            del begun[computed.task]
+            yield published
     except BaseException:
         # Whatever ends the run (ESTOP, a full disk, an error of ours): what is open is given up, not a strike.
         for task in begun:
@@ -164,10 +170,8 @@ def _abandon(context: Context, task: BatchTask) -> None:
         context.say(f"could not give up {task.name} batch {task.batch}: {error}")
 
 
-def _begin(context: Context, task: BatchTask, *, alone: bool) -> list[ImageRef] | None:
-    """Claim a batch and read its refs; None when it is somebody else's, or its data is damaged."""
-    if not claim(context, task.name, task.task, task.number, alone=alone):
-        return None
+def _refs(context: Context, task: BatchTask) -> list[ImageRef] | None:
+    """The refs of a claimed batch; None when its data is damaged, which is a strike."""
     body = body_at(context, context.keys.batch(task.name, task.batch), Batch)
     try:
         content = load_data(context, body.data)
@@ -243,15 +247,16 @@ def _put(context: Context, task: BatchTask, nonce: str, what: str, write: Callab
 
 
 def _perform_alone(context: Context, served: Served, task: BatchTask) -> Published:
-    refs = _begin(context, task, alone=True)
-    if refs is None:
+    if not claim(context, task.name, task.task, task.number, alone=True):
         return Published(task, "lost")
     try:
-        computed = served.alone(task, refs)
+        refs = _refs(context, task)
+        if refs is None:
+            return Published(task, "damaged")
+        return _publish(context, served, served.alone(task, refs), len(refs))
     except BaseException:
         _abandon(context, task)
         raise
-    return _publish(context, served, computed, len(refs))
 
 
 def _hold(context: Context, task: BatchTask) -> Published:

@@ -77,9 +77,7 @@ def write_features(path: Path, rows: Sequence[FeatureRow], matrix: Matrix) -> Wr
 
 
 def write_failures(path: Path, rows: Sequence[FailureRow]) -> Written:
-    lines = [
-        [r.partner_id, r.item_id, r.ordinal, r.external_id, r.url, r.reason, r.retriable, r.detail] for r in rows
-    ]
+    lines = [[r.partner_id, r.item_id, r.ordinal, r.external_id, r.url, r.reason, r.retriable, r.detail] for r in rows]
     return _write(path, sorted(lines))
 
 
