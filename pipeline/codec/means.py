@@ -53,6 +53,8 @@ def _binaryproto(content: bytes) -> NDArray[np.float32]:
     doubles = b"".join(pieces[8])
     values = np.frombuffer(doubles or b"".join(pieces[5]), "<f8" if doubles else "<f4")
     sizes = shape if shape is not None else tuple(old.get(axis, 1) for axis in (1, 2, 3, 4))
+    if shape is None and not old:
+        raise ValueError("it gives no shape")
     if not values.size or math.prod(sizes) != values.size:
         raise ValueError(f"{values.size} values for the shape {sizes}")
     return values.reshape(sizes).astype(np.float32)

@@ -37,7 +37,7 @@ def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 def _times(ratio: float) -> int:
     """How many times the target the grid has along an axis; 2 is enough a little beyond 2."""
-    return 1 if ratio <= 1 else max(2, math.ceil(ratio - 0.6))
+    return 1 if ratio <= 1 else max(2, math.ceil(ratio - 0.7))
 
 
 def _averaged(image: Pixels, size: tuple[int, int], rows: float, columns: float) -> Pixels:
