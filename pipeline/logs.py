@@ -92,10 +92,16 @@ class LineFormatter(logging.Formatter):
         return "\n".join(f"{time_text}\t[{program}]\t{escape(text)}" for text in texts)
 
 
-def open_log(program: str, settings: Logs, echo: bool | None = None, clock: Callable[[], float] | None = None) -> Path:
+def open_log(
+    program: str,
+    settings: Logs,
+    echo: bool | None = None,
+    clock: Callable[[], float] | None = None,
+    echo_level: int = logging.INFO,
+) -> Path:
     """Lines of all programs in this process go to `<folder>/<program>.log`, rotated, and with `echo` to stderr.
 
-    echo: None leaves it to the setting.  Called again, it replaces what it set up before.
+    echo: None leaves it to the setting; echo_level: the least that is echoed.  Called again, it replaces what it set up before.
     Raises ConfigError: the folder cannot be written.
     """
     path = Path(settings.folder) / f"{program}.log"
@@ -108,9 +114,10 @@ def open_log(program: str, settings: Logs, echo: bool | None = None, clock: Call
         raise ConfigError(
             f"the log {path} cannot be written", str(error), "set logs.folder to a folder that this user may write"
         ) from error
-    handlers: list[logging.Handler] = (
-        [file, logging.StreamHandler(sys.stderr)] if (settings.echo if echo is None else echo) else [file]
-    )
+    handlers: list[logging.Handler] = [file]
+    if settings.echo if echo is None else echo:
+        handlers.append(logging.StreamHandler(sys.stderr))
+        handlers[-1].setLevel(echo_level)
     for handler in handlers:
         handler.setFormatter(LineFormatter(settings.redact_queries, clock))
     logger = logging.getLogger(ROOT)

@@ -6,7 +6,9 @@ any two of them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from pipeline.settings import Settings
 from pipeline.stages.forms import Forms
 from pipeline.state import ShipmentState, child_of, derive, next_of, wanted
 from pipeline.stores.commit import put_first
+from pipeline.stores.local import typed
 from pipeline.stores.store import Lake, Listing, Store
 
 B = TypeVar("B", bound=Body)
@@ -249,6 +252,16 @@ def law(where: str, left: int, **right: int) -> None:
     if left != sum(right.values()):
         terms = " + ".join(f"{count} {word}" for word, count in right.items())
         raise LawBroken(f"the law does not hold at {where}", f"{left} != {terms}", "nothing was published; report this")
+
+
+@contextlib.contextmanager
+def scratch(context: Context) -> Iterator[Path]:
+    """A folder of our own on the local disk, gone afterwards; what the disk refuses becomes a typed error."""
+    try:
+        with tempfile.TemporaryDirectory(dir=context.spill) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise typed(error, context.spill) from error
 
 
 def store_data(context: Context, key: str, content: bytes, rows: int) -> DataFile:

@@ -60,7 +60,7 @@ def contexts(
             process=me,
             spill=spill_of(settings),
             stopping=stopping,
-            say=logs.log(program).info,
+            say=logs.log(program).warning,
             once=lambda key, text: _once(key, text, program),
             progress=progress,
         )

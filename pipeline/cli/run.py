@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -56,13 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 done, 3 done but something is held, 4 ESTOP; see --help for the rest."""
+    """0 done, 1 some task could not be done, 3 done but something is held, 4 ESTOP; see --help for the rest."""
     stages = check_stages(args.stages)
     settings = settings_of(args)
     state = Path(settings.state)
     refuse_estop(state)
     program = "-".join(stages) if len(stages) < len(STAGES) else "run"
-    logs.open_log(program, settings.logs, echo=False)
+    logs.open_log(program, settings.logs, echo_level=logging.WARNING)
     clock = Clock()
     lock = "compute" if "compute" in stages else stages[0]
     try:
@@ -85,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
     print(as_json(totals)) if args.json else print_table(totals, settings)
     if stop.exit_code:
         return stop.exit_code
+    if totals.blocked:
+        return PipelineError.exit_code
     return HELD_EXIT if totals.held and not args.once else 0
 
 
@@ -106,7 +109,10 @@ def work(
     with beating(lambda: _beat(where), settings.daemon.beat_seconds, logs.log("run").warning):
         try:
             while not stop():
-                if not _round(lakes, stages, totals, wanted) or once:
+                before = totals.problems
+                worked = _round(lakes, stages, totals, wanted)
+                totals.blocked = totals.problems > before
+                if once or not worked:
                     break
         finally:
             for context in where:

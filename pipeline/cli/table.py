@@ -23,6 +23,12 @@ class Totals:
     waiting: int = 0
     next_due: str = ""
     held: int = 0
+    blocked: bool = False
+    """The last round met problems: there is work that could not be done."""
+
+    @property
+    def problems(self) -> int:
+        return sum(tally.problems for tally in self.stages.values())
 
     def add(self, stage: str, tally: Tally) -> None:
         sums = self.stages.setdefault(stage, Tally())
@@ -65,7 +71,7 @@ def facts(totals: Totals) -> dict[str, Any]:
             "deliver": _rate(deliver, deliver.features + deliver.failures),
         },
         "seconds": {stage: round(tally.seconds, 3) for stage, tally in totals.stages.items()},
-        "problems": sum(tally.problems for tally in totals.stages.values()),
+        "problems": totals.problems,
         "open": totals.open,
         "waiting": totals.waiting,
         "next_due": totals.next_due,
@@ -109,7 +115,7 @@ def print_table(totals: Totals, settings: Settings) -> None:
     console = Console(highlight=False, soft_wrap=True)
     shown = facts(totals)
     if not totals.worked:
-        console.print("nothing to do" if not shown["problems"] else "nothing could be done; see the log")
+        console.print("nothing to do" if not totals.blocked else "nothing could be done; see the lines above")
     else:
         table = Table(title="hathi run", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
         table.add_row("shipments", f"{shown['shipments']}")

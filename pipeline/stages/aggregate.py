@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from pipeline.runner import (
     give_up,
     law,
     load_data,
+    scratch,
     store_data,
 )
 from pipeline.settings import FeatureSet
@@ -98,8 +98,7 @@ def _merge(context: Context, feature_set: FeatureSet, fingerprint: str, task: Ag
     assert state.plan is not None
     assert state.end is not None
     name = state.name
-    with tempfile.TemporaryDirectory(dir=context.spill) as scratch:
-        folder = Path(scratch)
+    with scratch(context) as folder:
         inputs, dim, held = _inputs(context, state, task.fingerprint, folder)
         merged = context.forms.merge(
             inputs,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pipeline.errors import NotFound, PipelineError
 from pipeline.layout import ShipmentName, Task
 from pipeline.manifest import AttemptEnd, Batch, DataFile, Result
 from pipeline.records import ImageRef
-from pipeline.runner import Context, Damaged, Seen, body_at, claim, commit, give_up, law, load_data
+from pipeline.runner import Context, Damaged, Seen, body_at, claim, commit, give_up, law, load_data, scratch
 from pipeline.settings import Compute
 from pipeline.stages.window import Computed, Matrix, Opened
 from pipeline.state import Counted, ShipmentState, count
@@ -239,8 +238,8 @@ def _put_failures(context: Context, task: BatchTask, nonce: str, rows: Sequence[
 
 def _put(context: Context, task: BatchTask, nonce: str, what: str, write: Callable[[Path], Written]) -> DataFile:
     key = context.keys.shipment_data(task.name, nonce, f"{task.batch:05d}.{what}.parquet")
-    with tempfile.TemporaryDirectory(dir=context.spill) as folder:
-        path = Path(folder) / what
+    with scratch(context) as folder:
+        path = folder / what
         written = write(path)
         context.bucket.put(key, path)
     return DataFile(key=key, size=written.size, sha256=written.sha256, rows=written.rows)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline import manifest
 from pipeline.errors import FormatError, NotFound, PermanentError, TemporaryError
 from pipeline.layout import DELIVER, MANIFEST, SUCCESS, Root, ShipmentName, version_of
 from pipeline.manifest import AttemptEnd, DataFile, Delivery, Done, IndexFile, Out, OutPartner, PartnerManifest
-from pipeline.runner import Context, Seen, claim, commit, download, give_up, law
+from pipeline.runner import Context, Seen, claim, commit, download, give_up, law, scratch
 from pipeline.settings import FeatureSet
 from pipeline.stages import index
 from pipeline.state import ShipmentState, count
@@ -110,8 +108,8 @@ def _partner(
     size = 0
     for file in partner.files:
         context.safe_point()
-        with tempfile.TemporaryDirectory(dir=context.spill) as folder:
-            path = Path(folder) / "file"
+        with scratch(context) as folder:
+            path = folder / "file"
             download(context, DataFile(key=file.key, size=file.size, sha256=file.sha256, rows=file.rows), path)
             lake.put(f"{source}/{file.name}", path)
         size += file.size

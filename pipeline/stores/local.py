@@ -17,7 +17,7 @@ from time import time
 from typing import BinaryIO
 
 from pipeline.clock import random_nonce
-from pipeline.errors import Exists, NotFound, PermanentError, TemporaryError
+from pipeline.errors import Exists, NotFound, PermanentError, PipelineError, TemporaryError
 from pipeline.stores.store import Entry, Listing, Stat
 
 TEMPORARY = ".hathi-tmp"
@@ -27,7 +27,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def _translated(error: OSError, path: Path) -> Exception:
+def typed(error: OSError, path: Path) -> PipelineError:
     """The typed error of an operating-system error, with what to do."""
     name = errno.errorcode.get(error.errno or 0, "error")
     if error.errno in _FULL:
@@ -47,7 +47,7 @@ def _typed(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _translated(error, path) from error
+        raise typed(error, path) from error
 
 
 class LocalStore:
@@ -112,7 +112,7 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise _translated(error, full) from error
+            raise typed(error, full) from error
         folder = full.is_dir()
         return Stat(path, 0 if folder else found.st_size, found.st_mtime_ns // 1_000_000, found.st_ino, folder)
 
@@ -145,7 +145,7 @@ class LocalStore:
         except FileNotFoundError as error:
             raise NotFound(f"nothing at {source}") from error
         except OSError as error:
-            raise _translated(error, new) from error
+            raise typed(error, new) from error
         self._sync_folder(new.parent)
 
     def rename_over(self, source: str, target: str) -> None:
@@ -230,7 +230,7 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            raise _translated(error, path) from error
+            raise typed(error, path) from error
         for name in sorted(children, key=os.fsencode):
             key = folder + name
             if until and key > until:
