@@ -6,6 +6,7 @@ import base64
 import binascii
 import os
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
@@ -63,9 +64,10 @@ def read_file(url: str, folders: Sequence[str], max_bytes: int) -> bytes | Failu
         return Failure.of("http_4xx", "404")
     except OSError:
         return Failure.of("blocked", "file cannot be opened")
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        return Failure.of("blocked", "not a file")
     with open(handle, "rb") as stream:
-        if not os.path.isfile(handle):
-            return Failure.of("blocked", "not a file")
         return _checked(stream.read(max_bytes + 1), max_bytes)
 
 

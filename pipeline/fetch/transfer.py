@@ -8,6 +8,8 @@ and decompresses nothing.
 from __future__ import annotations
 
 import base64
+import os
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,6 +79,7 @@ class Transfer:
         self.format: str | None = None
         self.redirects = False
         self.connected = False
+        self._fd: int | None = None
         self.paused_at: float | None = None
         self.body_at: float | None = None
         self._sniffed = False
@@ -105,6 +108,7 @@ class Transfer:
         set_(pycurl.HTTPHEADER, _HEADERS)
         set_(pycurl.WRITEFUNCTION, self._write)
         set_(pycurl.HEADERFUNCTION, self._lines.append)  # libcurl ends it at 300 KiB; the cap is checked after
+        set_(pycurl.SOCKOPTFUNCTION, self._socket_made)
         set_(pycurl.PREREQFUNCTION, self._before_request)
 
     def begin(self, job: Job, host: Host, address: str, now: float, probe: bool) -> None:
@@ -137,6 +141,10 @@ class Transfer:
             self.verdict = Failure.of("blocked", "address: not the one that was checked")
             return int(pycurl.PREREQFUNC_ABORT)
         return int(pycurl.PREREQFUNC_OK)
+
+    def _socket_made(self, fd: int, _purpose: int) -> int:
+        self._fd = fd
+        return int(pycurl.SOCKOPT_OK)
 
     def _read_head(self) -> None:
         """The head is whole: the body begins, or the answer ends.  What it decides is in `verdict`."""
@@ -244,7 +252,15 @@ class Transfer:
             self.curl.pause(pycurl.PAUSE_CONT)
 
     def _tcp(self) -> bool:
-        return bool(self.curl.getinfo(pycurl.CONNECT_TIME) > 0)
+        """The connection stands, whatever TLS says: libcurl does not tell before TLS is done, the kernel does."""
+        if self._fd is None:
+            return False
+        try:
+            with socket.socket(fileno=os.dup(self._fd)) as connection:
+                connection.getpeername()
+        except OSError:
+            return False
+        return True
 
     def _phase(self) -> str:
         if not self.connected:

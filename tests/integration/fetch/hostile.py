@@ -76,6 +76,8 @@ class Hostile:
         self.now_open = 0
         self.busy = 0
         self.most = 0
+        self.greeting: bytes | None = None
+        """Said at once to whoever connects, and nothing after it."""
         self.released = threading.Event()
         self.extra: dict[str, Behaviour] = {}
         self._tls = tls
@@ -121,6 +123,9 @@ class Hostile:
         self.connections += 1
         self.now_open += 1
         try:
+            if self.greeting is not None:
+                writer.write(self.greeting)
+                await self.forever()
             while await self._one(reader, writer):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, TimeoutError, ssl.SSLError):
