@@ -101,8 +101,8 @@ def open_log(
 ) -> Path:
     """Lines of all programs in this process go to `<folder>/<program>.log`, rotated, and with `echo` to stderr.
 
-    echo: None leaves it to the setting; echo_level: the least that is echoed.  Called again, it replaces what it set up before.
-    Raises ConfigError: the folder cannot be written.
+    echo: None leaves it to the setting; echo_level: the least that is echoed.  Called again, it replaces what it
+    set up before.  Raises ConfigError: the folder cannot be written.
     """
     path = Path(settings.folder) / f"{program}.log"
     try:
