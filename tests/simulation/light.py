@@ -45,7 +45,7 @@ class Reader:
         while self._lines and len(refs) < max_refs:
             line = self._lines.pop(0)
             text = line.decode().strip()
-            if text.startswith("!"):
+            if text.startswith("!") or text.count(",") != 2 or not text.split(",")[0].isdigit():
                 samples.append(Rejected(row + rows, position, "malformed", text))
                 if text == "!!":
                     position += sum(map(len, self._lines))

@@ -185,9 +185,7 @@ def test_a_host_that_recovers_gets_its_feature_in_the_child(tmp_path: Path) -> N
 
 
 def test_duplicates_are_counted_and_the_last_feature_wins(tmp_path: Path) -> None:
-    world = world_of(
-        tmp_path, f"7,a,{url('ok', 1)}", f"7,a,{url('ok', 2)}", f"7,a,{url('gone')}", f"7,b,{url('gone')}"
-    )
+    world = world_of(tmp_path, f"7,a,{url('ok', 1)}", f"7,a,{url('ok', 2)}", f"7,a,{url('gone')}", f"7,b,{url('gone')}")
     world.run()
     assert [row["url"] for row in tables(world, "features")] == [url("ok", 2)]
     (out,) = outs(world)
@@ -200,9 +198,7 @@ def test_the_law_holds_from_rows_to_delivered_rows(tmp_path: Path) -> None:
     world = world_of(tmp_path, *lines)
     world.run()
     ends = [
-        manifest.read(End, content, key)
-        for key, (content, _, _) in world.bucket.files.items()
-        if key.endswith("/end")
+        manifest.read(End, content, key) for key, (content, _, _) in world.bucket.files.items() if key.endswith("/end")
     ]
     assert sum(end.rows for end in ends) == 13
     assert sum(end.rejected for end in ends) == 2

@@ -53,8 +53,13 @@ class Names:
 
 def limits(**changes: Any) -> Fetch:
     """Settings for loopback, quick to try again."""
-    values: dict[str, Any] = {"allow_private": True, "requests_per_second": 10_000.0, "burst": 10_000,
-                              "retry_seconds": 0.01, "attempts": 1}
+    values: dict[str, Any] = {
+        "allow_private": True,
+        "requests_per_second": 10_000.0,
+        "burst": 10_000,
+        "retry_seconds": 0.01,
+        "attempts": 1,
+    }
     return Fetch(**{**values, **changes})
 
 

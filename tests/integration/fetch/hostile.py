@@ -40,8 +40,9 @@ def answer(body: bytes = JPEG, status: str = "200 OK", *headers: str, length: in
 class Visit:
     """One request at the server: what was asked, and the socket to be rude on."""
 
-    def __init__(self, server: Hostile, path: str, head: str, reader: asyncio.StreamReader,
-                 writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, server: Hostile, path: str, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self.server = server
         self.path = path
         self.head = head
@@ -91,8 +92,9 @@ class Hostile:
         assert self._ready.wait(10)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(10)
 
@@ -268,8 +270,18 @@ async def same_length_twice(visit: Visit) -> None:
 
 @behaviour("/duplicated-headers")
 async def duplicated_headers(visit: Visit) -> None:
-    await visit.send(answer(JPEG, "200 OK", "Content-Type: image/png", "Content-Type: text/html", "ETag: a", "ETag: b",
-                            "Server: x", "Server: y"))
+    await visit.send(
+        answer(
+            JPEG,
+            "200 OK",
+            "Content-Type: image/png",
+            "Content-Type: text/html",
+            "ETag: a",
+            "ETag: b",
+            "Server: x",
+            "Server: y",
+        )
+    )
 
 
 @behaviour("/endless-headers")
@@ -441,15 +453,17 @@ async def chunked(visit: Visit) -> None:
 @behaviour("/chunked-and-length")
 async def chunked_and_length(visit: Visit) -> None:
     visit.close = True
-    await visit.send(answer(b"%x\r\n%s\r\n0\r\n\r\n" % (len(JPEG), JPEG), "200 OK", "Transfer-Encoding: chunked",
-                            length=7))
+    await visit.send(
+        answer(b"%x\r\n%s\r\n0\r\n\r\n" % (len(JPEG), JPEG), "200 OK", "Transfer-Encoding: chunked", length=7)
+    )
 
 
 @behaviour("/wrong-chunking")
 async def wrong_chunking(visit: Visit) -> None:
     visit.close = True
-    await visit.send(answer(b"400\r\n" + JPEG[:1024] + b"\r\nZZZ\r\n", "200 OK", "Transfer-Encoding: chunked",
-                            length=None))
+    await visit.send(
+        answer(b"400\r\n" + JPEG[:1024] + b"\r\nZZZ\r\n", "200 OK", "Transfer-Encoding: chunked", length=None)
+    )
 
 
 @behaviour("/chunks-cut")

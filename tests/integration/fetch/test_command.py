@@ -14,13 +14,25 @@ KEYS = ["url", "ok", "reason", "retriable", "detail", "final_url", "status", "by
 
 
 def hathi(*words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "pipeline.cli.main", "fetch", *words], input=given, text=True,
-                          capture_output=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.cli.main", "fetch", *words],
+        input=given,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_json_gives_one_object_a_line_and_url_and_exit_code_0(server: Hostile, tmp_path: Path) -> None:
-    urls = [server.url("/ok.jpg"), server.url("/nope"), server.url("/ok.jpg"), "http://", server.url("/to?/ok.jpg"),
-            "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"]
+    urls = [
+        server.url("/ok.jpg"),
+        server.url("/nope"),
+        server.url("/ok.jpg"),
+        "http://",
+        server.url("/to?/ok.jpg"),
+        "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7",
+    ]
     listed = tmp_path / "urls.txt"
     listed.write_text("\n".join(urls[2:]) + "\n\n")
     done = hathi("--allow-private", "--json", "--urls", str(listed), *urls[:2])
@@ -34,7 +46,12 @@ def test_json_gives_one_object_a_line_and_url_and_exit_code_0(server: Hostile, t
     assert good["sha256"] == hashlib.sha256(JPEG).hexdigest()
     bad = by_url[urls[1]]
     assert (bad["ok"], bad["reason"], bad["retriable"], bad["detail"], bad["status"]) == (
-        False, "http_4xx", False, "404", 404)
+        False,
+        "http_4xx",
+        False,
+        "404",
+        404,
+    )
     assert by_url[urls[4]]["final_url"] == urls[0]
     assert by_url[urls[5]]["bytes"] == len(PIXEL)
 
@@ -57,7 +74,9 @@ def test_without_allow_private_this_machine_is_out_of_reach(server: Hostile) -> 
     done = hathi("--json", server.url("/ok.jpg"), "http://127.0.0.1/")
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(one["reason"], one["detail"]) for one in found] == [
-        ("blocked", f"port {server.port}"), ("blocked", "address: loopback")]
+        ("blocked", f"port {server.port}"),
+        ("blocked", "address: loopback"),
+    ]
     assert not server.visits
 
 
@@ -65,15 +84,26 @@ def test_the_text_tells_each_step_and_the_rule_that_made_the_verdict(server: Hos
     done = hathi("--allow-private", server.url("/to?/html"))
     assert done.returncode == 0
     steps = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
-    assert steps == ["resolved", "connected", "headers", "redirected", "resolved", "connected", "headers", "sniffed",
-                     "bytes", "verdict"]
+    assert steps == [
+        "resolved",
+        "connected",
+        "headers",
+        "redirected",
+        "resolved",
+        "connected",
+        "headers",
+        "sniffed",
+        "bytes",
+        "verdict",
+    ]
     assert "not_image: html (final; the bytes are no image format that is known)" in done.stdout
 
 
 def test_images_are_saved_by_their_hash(server: Hostile, tmp_path: Path) -> None:
     hathi("--allow-private", "--save", str(tmp_path / "kept"), server.url("/ok.jpg"), server.url("/nope"))
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "kept").iterdir()] == [
-        (hashlib.sha256(JPEG).hexdigest() + ".jpeg", JPEG)]
+        (hashlib.sha256(JPEG).hexdigest() + ".jpeg", JPEG)
+    ]
 
 
 def test_settings_come_from_the_file(server: Hostile, tmp_path: Path) -> None:

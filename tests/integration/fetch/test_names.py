@@ -48,10 +48,10 @@ class NameServer:
     def _reply(self, question: bytes) -> bytes | None:
         labels, at = [], 12
         while question[at]:
-            labels.append(question[at + 1:at + 1 + question[at]].decode())
+            labels.append(question[at + 1 : at + 1 + question[at]].decode())
             at += 1 + question[at]
         name, end = ".".join(labels).lower(), at + 5
-        kind = struct.unpack("!H", question[at + 1:at + 3])[0]
+        kind = struct.unpack("!H", question[at + 1 : at + 3])[0]
         if kind == 1:
             self.asked[name] += 1
         if name == "silent.example":
@@ -69,8 +69,13 @@ class NameServer:
 
 @pytest.fixture
 def shop(server: Hostile) -> Iterator[NameServer]:
-    names = NameServer({"shop.example": [(["127.0.0.1"], 300)], "half.example": [(["10.0.0.1", "127.0.0.1"], 300)],
-                        "nowhere.example": [([], 300)]})
+    names = NameServer(
+        {
+            "shop.example": [(["127.0.0.1"], 300)],
+            "half.example": [(["10.0.0.1", "127.0.0.1"], 300)],
+            "nowhere.example": [([], 300)],
+        }
+    )
     yield names
     names.close()
 
@@ -98,16 +103,24 @@ def test_an_answer_holds_as_long_as_it_says(server: Hostile, hand: Hand) -> None
     assert names.asked == ["shop.example"] * 2
 
 
-@pytest.mark.parametrize(("name", "detail"), [
-    ("missing.example", "no such name"), ("nowhere.example", "no address"), ("broken.example", "server failure"),
-])
+@pytest.mark.parametrize(
+    ("name", "detail"),
+    [
+        ("missing.example", "no such name"),
+        ("nowhere.example", "no address"),
+        ("broken.example", "server failure"),
+    ],
+)
 def test_a_name_without_an_address_is_dns_and_asked_once(
     server: Hostile, shop: NameServer, name: str, detail: str
 ) -> None:
     urls = [server.url(f"/ok.jpg?{number}", name) for number in range(20)]
     found = outcomes(Fetcher(limits(dns_servers=[shop.place], dns_seconds=1.0)), urls)
-    failures = {(outcome.reason, outcome.detail, outcome.retriable) for outcome in found.values()
-                if isinstance(outcome, Failure)}
+    failures = {
+        (outcome.reason, outcome.detail, outcome.retriable)
+        for outcome in found.values()
+        if isinstance(outcome, Failure)
+    }
     assert failures == {("dns", detail, True)}
     assert shop.asked[name] <= 2  # c-ares itself asks a broken server again
 
@@ -127,8 +140,13 @@ def test_of_several_addresses_only_the_allowed_ones_are_connected_to(server: Hos
     def refuse(address: object) -> str | None:
         return None if str(address) == "127.0.0.1" else "private"
 
-    outcome = fetch_one(server.url("/ok.jpg", "half.example"), allow_private=False, allow_ports=[server.port],
-                        refuse=refuse, dns_servers=[shop.place])
+    outcome = fetch_one(
+        server.url("/ok.jpg", "half.example"),
+        allow_private=False,
+        allow_ports=[server.port],
+        refuse=refuse,
+        dns_servers=[shop.place],
+    )
     assert isinstance(outcome, Fetched)
 
 

@@ -64,9 +64,7 @@ def test_the_hosts_of_a_domain_together_keep_to_its_rate(server: Hostile, hand: 
 
 
 @pytest.mark.parametrize(("path", "seconds"), [("/429-once", 7), ("/503-date-once", 5)])
-def test_retry_after_is_obeyed_in_seconds_and_as_a_date(
-    server: Hostile, hand: Hand, path: str, seconds: float
-) -> None:
+def test_retry_after_is_obeyed_in_seconds_and_as_a_date(server: Hostile, hand: Hand, path: str, seconds: float) -> None:
     outcome = fetch_one(server.url(path), hand=hand, turn=0.5, attempts=2)
     assert isinstance(outcome, Fetched), outcome
     assert hand.passed() >= seconds

@@ -20,8 +20,13 @@ from tests.integration.fetch.hostile import JPEG, Hostile, Visit, answer, ok
 
 
 def test_fetch_all_gives_each_url_back_as_it_was_given(server: Hostile) -> None:
-    urls = [server.url("/ok.jpg"), server.url("/ok.jpg#part"), f" {server.url('/ok.jpg')} ", "nonsense",
-            server.url("/nope")]
+    urls = [
+        server.url("/ok.jpg"),
+        server.url("/ok.jpg#part"),
+        f" {server.url('/ok.jpg')} ",
+        "nonsense",
+        server.url("/nope"),
+    ]
     found = {outcome.url: outcome for outcome in fetch_all(urls, limits())}
     assert sorted(found) == sorted(urls)
     assert isinstance(found["nonsense"], Failure)
@@ -99,7 +104,8 @@ def test_none_comes_back_while_nothing_ends_so_that_the_caller_can_beat(server: 
 def test_closing_cuts_off_what_is_in_flight_and_leaves_no_thread_and_no_socket(server: Hostile) -> None:
     before = set(threading.enumerate())
     stream = Fetcher(limits(connections_per_host=50, connections_per_domain=50)).stream(
-        (number, server.url(f"/hang?{number}")) for number in range(50))
+        (number, server.url(f"/hang?{number}")) for number in range(50)
+    )
     while server.busy < 50:
         next(stream)
     started = time.monotonic()
@@ -210,8 +216,9 @@ def test_a_fetch_counts_what_it_did_by_host_and_reason(server: Hostile) -> None:
     assert counts.by_host[f"a.example:{server.port}"].requests == 2
     assert counts.by_host[f"a.example:{server.port}"].failures == {"http_4xx": 1}
     assert counts.by_host["b.example"].failures == {"dns": 1}
-    assert counts.summary() == ("fetched 1 image (0.0 MB) with 2 requests to 2 hosts, "
-                                "3 failures (bad_url 1, dns 1, http_4xx 1)")
+    assert counts.summary() == (
+        "fetched 1 image (0.0 MB) with 2 requests to 2 hosts, 3 failures (bad_url 1, dns 1, http_4xx 1)"
+    )
 
 
 def test_the_caller_can_see_how_much_of_a_host_is_pending(server: Hostile) -> None:

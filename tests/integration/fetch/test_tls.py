@@ -42,21 +42,34 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         general: list[x509.GeneralName] = [
-            x509.IPAddress(ip_address(name)) if name[0].isdigit() else x509.DNSName(name) for name in names]
+            x509.IPAddress(ip_address(name)) if name[0].isdigit() else x509.DNSName(name) for name in names
+        ]
         builder = self._builder(subject, key.public_key(), NOW + timedelta(days=begins), NOW + timedelta(days=ends))
         builder = builder.add_extension(x509.SubjectAlternativeName(general), critical=False)
         certificate = builder.sign(self.key, hashes.SHA256())
         path = self.folder / f"{names[0]}{begins}{ends}.pem"
-        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+        path.write_bytes(
+            certificate.public_bytes(serialization.Encoding.PEM)
+            + key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
         return context
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, begins: datetime,
-                 ends: datetime) -> x509.CertificateBuilder:
-        return (x509.CertificateBuilder().subject_name(subject).issuer_name(self.name).public_key(key)
-                .serial_number(x509.random_serial_number()).not_valid_before(begins).not_valid_after(ends))
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, begins: datetime, ends: datetime
+    ) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(begins)
+            .not_valid_after(ends)
+        )
 
 
 @pytest.fixture
@@ -79,12 +92,15 @@ def test_a_certificate_that_the_named_file_trusts_is_accepted(authority: Authori
     assert outcome.content == JPEG
 
 
-@pytest.mark.parametrize(("names", "days", "detail"), [
-    (("other.example",), (-1, 1), "wrong name"),
-    (("*.shop.example",), (-1, 1), "wrong name"),
-    (("shop.example",), (-3, -1), "certificate expired"),
-    (("shop.example",), (1, 3), "certificate not yet valid"),
-])
+@pytest.mark.parametrize(
+    ("names", "days", "detail"),
+    [
+        (("other.example",), (-1, 1), "wrong name"),
+        (("*.shop.example",), (-1, 1), "wrong name"),
+        (("shop.example",), (-3, -1), "certificate expired"),
+        (("shop.example",), (1, 3), "certificate not yet valid"),
+    ],
+)
 def test_a_certificate_that_does_not_hold_is_refused_by_its_flaw(
     authority: Authority, names: tuple[str, ...], days: tuple[int, int], detail: str
 ) -> None:

@@ -1,0 +1,169 @@
+"""`hathi run --refs ...` as a person types it, over lists with everything that can be wrong with them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.records import signed
+from tests.integration.conftest import OwnList, picture, row
+
+
+def rows(own: OwnList, kind: str) -> list[dict[str, object]]:
+    files = sorted(own.out.glob(f"*/*/{kind}/*.parquet"))
+    return [found for file in files for found in pq.read_table(file).to_pylist()]
+
+
+def end_of(own: OwnList) -> dict[str, object]:
+    (end,) = (own.out / ".hathi" / "bucket").glob("list/c/*/end")
+    found: dict[str, object] = json.loads(end.read_text())
+    return found
+
+
+def test_a_list_becomes_features_and_a_second_run_has_nothing_to_do(own: OwnList) -> None:
+    own.refs.write_text("\n".join(row(f"sku-{n}", picture(n)) for n in range(5)))
+    first = own.run("--json")
+    assert first.returncode == 0, first.stderr
+    done = json.loads(first.stdout)
+    assert (done["features"], done["images"], done["shipments"]) == (5, 5, 1)
+    assert len(rows(own, "features")) == 5
+    assert {path.name for path in own.out.iterdir() if path.name.startswith(".")} == {".hathi"}
+    second = own.run()
+    assert second.returncode == 0
+    assert "nothing to do" in second.stdout
+
+
+def test_odd_rows_are_accounted_for_one_by_one(own: OwnList) -> None:
+    image = base64.b64encode(picture(1)).decode()
+    lines = [
+        row("good", picture(1)),
+        json.dumps({"partner_id": 7, "item_id": "0", "content": image}),
+        json.dumps({"partner_id": 7, "item_id": str(2**64 - 1), "content": image}),
+        json.dumps({"partner_id": 7, "item_id": str(2**64), "content": image}),
+        json.dumps({"partner_id": "x", "item_id": "5", "content": image}),
+        json.dumps({"partner_id": 7, "external_id": "Größe 42", "content": image}),
+        json.dumps({"partner_id": 7, "external_id": "long", "url": "http://shop.example/" + "a" * 10_000}),
+        json.dumps({"partner_id": 7, "external_id": "none"}),
+        "{not json",
+    ]
+    own.refs.write_text("\n".join(lines))
+    done = own.run("--json")
+    assert done.returncode == 0, done.stderr
+    assert {found["item_id"] for found in rows(own, "features")} >= {0, signed(2**64 - 1)}
+    assert len(rows(own, "features")) == 4
+    assert [(found["external_id"], found["reason"]) for found in rows(own, "failures")] == [("long", "bad_url")]
+    end = end_of(own)
+    assert (end["rows"], end["refs"], end["rejected"]) == (9, 5, 4)
+    assert "4 of 9 rows rejected" in done.stderr
+
+
+def test_a_malformed_record_in_a_protobuf_file_is_named_with_file_and_offset(own: OwnList) -> None:
+    from pipeline.codec import image_refs
+    from pipeline.records import ImageRef
+
+    good = image_refs.encode([ImageRef(7, n, f"e{n}", "", picture(n), n) for n in range(3)])
+    own.folder.joinpath("refs.pb").write_bytes(good + b"\xff\xff\xff\xff\x7f rest of the file" + good)
+    done = own.run("--json", refs=str(own.folder / "refs.pb"))
+    assert done.returncode == 0, done.stderr
+    assert len(rows(own, "features")) == 3
+    assert "refs.pb" in done.stderr
+    assert str(len(good)) in str(end_of(own)["rejections"])
+
+
+def test_a_table_without_a_url_says_which_columns_it_has(own: OwnList) -> None:
+    table = own.folder / "refs.csv"
+    table.write_text("sku,picture\n1,http://x/y.jpg\n")
+    done = own.run(refs=str(table))
+    assert "picture" in done.stderr
+    assert "rejected" in done.stderr
+    named = own.run("--url-column", "picture", "--external-id-column", "sku", "--features", str(own.folder / "out2"),
+                    refs=str(table))  # fmt: skip
+    assert named.returncode == 0
+    assert "1 rows rejected" not in named.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"net": "/no/such.prototxt"}, ["/no/such.prototxt"]),
+        ({"weights": "/no/such.caffemodel"}, ["/no/such.caffemodel"]),
+        ({"blob": "feature"}, ["feature", "features"]),
+        ({"refs": "/no/such.csv"}, ["/no/such.csv"]),
+    ],
+)
+def test_what_is_missing_is_named_without_a_stack_trace(
+    own: OwnList, changes: dict[str, str], words: list[str]
+) -> None:
+    own.refs.write_text(row("a", picture(1)))
+    done = own.run(**changes)
+    assert done.returncode in (1, 2)
+    assert all(word in done.stderr for word in words), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_file_and_a_folder_of_many_kinds(own: OwnList) -> None:
+    folder = own.folder / "many"
+    folder.mkdir()
+    (folder / "empty.csv").touch()
+    (folder / "a.jsonl").write_text(row("a", picture(1)))
+    (folder / "b.txt").write_text("data:image/png;base64," + base64.b64encode(picture(2)).decode() + "\n")
+    done = own.run("--json", refs=str(folder))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["features"] == 2
+
+
+def test_estop_starts_nothing(own: OwnList) -> None:
+    state = own.out / ".hathi" / "state"
+    state.mkdir(parents=True)
+    (state / "ESTOP").touch()
+    own.refs.write_text(row("a", picture(1)))
+    done = own.run()
+    assert done.returncode == 4
+    assert "ESTOP engaged: not started; remove" in done.stderr
+    assert not (own.out / ".hathi" / "bucket").exists()
+
+
+def test_queries_are_kept_out_of_logs_and_failures(own: OwnList) -> None:
+    secret = "SECRET-SIGNATURE"
+    own.refs.write_text(
+        json.dumps({"partner_id": 7, "external_id": "a", "url": f"http://127.0.0.1:9/x.jpg?sig={secret}"})
+    )
+    done = own.run("--json")
+    assert done.returncode == 0, done.stderr
+    (failure,) = rows(own, "failures")
+    assert failure["reason"] == "blocked"
+    assert secret not in str(failure) + done.stdout + done.stderr
+    logs = own.out / ".hathi" / "logs"
+    assert not any(secret in file.read_text() for file in logs.iterdir() if file.is_file())
+
+
+def test_a_disk_that_fills_up_in_any_stage_loses_nothing(own: OwnList, tmp_path: Path) -> None:
+    """A real file system of 3 MB that is filled before each stage in turn, and freed again."""
+    import subprocess
+    import sys
+
+    from tests.integration.conftest import ROOT, environ
+
+    script = ROOT / "tests" / "integration" / "full_disk.py"
+    own.refs.write_text("\n".join(row(f"sku-{n}", picture(n)) for n in range(40)))
+    done = subprocess.run(
+        ["unshare", "-rm", sys.executable, str(script), str(own.folder)],
+        cwd=ROOT,
+        env={**environ(), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    for stage in ("ship", "compute", "aggregate", "deliver"):
+        assert seen[stage]["full"][0] == 1, seen
+        assert "the disk is full" in seen[stage]["full"][1]
+        assert seen[stage]["freed"] == 0
+    assert seen["read_only"][0] in (1, 2)
+    assert "not allowed" in seen["read_only"][1] or "cannot be written" in seen["read_only"][1]
+    assert seen["features"] == 40
