@@ -84,26 +84,34 @@ def rounds(names: Iterable[ShipmentName], version: str) -> int:
     return max((1 + name.round for name in names if name.version == version), default=0)
 
 
-def covered(found: Found, feature_set: str, lake: str, names: frozenset[ShipmentName]) -> bool:
+@dataclass(frozen=True)
+class Known:
+    """Part-0 first tries of some versions."""
+
+    names: frozenset[ShipmentName]
+    gone: frozenset[ShipmentName] = frozenset()
+    """Those that are void because their file was gone: should it come back as it was, it is shipped again."""
+    plans: Mapping[ShipmentName, Plan] = field(default_factory=dict)
+
+
+def covered(found: Found, feature_set: str, lake: str, known: Known) -> bool:
     """Whether a part-0 plan of this snapshot is there, in any round of its version."""
-    last = rounds(names, found.snapshot.version)
-    return any(part_zero(found, feature_set, lake, round_) in names for round_ in range(last))
+    last = rounds(known.names, found.snapshot.version)
+    return any(part_zero(found, feature_set, lake, r) in known.names - known.gone for r in range(last))
 
 
 def plan(
     found: Sequence[Found],
     sets: Mapping[str, FeatureSet],
     lake: str,
-    names: frozenset[ShipmentName],
-    plans: Mapping[ShipmentName, Plan],
+    known: Known,
     settings: Ship,
     now: float,
     due_open: int,
 ) -> tuple[list[New], list[Refused]]:
     """What to ship anew: most lagging group first, one of each group in turn.
 
-    names: part-0 shipments of the versions in question and later ones, less those that are void because their file
-    was gone.  plans: their plans, as far as they are known.  now: the store's time.  due_open: open shipments.
+    known: of the versions in question and later ones.  now: the store's time.  due_open: open shipments.
     """
     new: list[New] = []
     refused: list[Refused] = []
@@ -113,14 +121,14 @@ def plan(
             refused.append(Refused(one.snapshot.source, f"its version {version} lies more than a day in the future"))
             continue
         for set_name in sorted(sets):
-            if not takes(sets[set_name], lake) or covered(one, set_name, lake, names):
+            if not takes(sets[set_name], lake) or covered(one, set_name, lake, known):
                 continue
-            newest = _newest(one.snapshot.source, set_name, plans)
+            newest = _newest(one.snapshot.source, set_name, known.plans)
             if newest > version:
                 why = f"its version went back from {newest} to {version}; touch its files to ship it again"
                 refused.append(Refused(one.snapshot.source, why))
                 continue
-            round_ = rounds(names, version) if newest == version else 0
+            round_ = rounds(known.names, version) if newest == version else 0
             if round_ > MAX_ROUND:
                 refused.append(Refused(one.snapshot.source, f"version {version} has no rounds left"))
                 continue
@@ -393,7 +401,7 @@ class _Files:
 
 
 def _changed(lake: Lake, plan: Plan) -> str:
-    """"" while each frozen file is what the plan saw, "gone" when one is missing, else what changed."""
+    """ "" while each frozen file is what the plan saw, "gone" when one is missing, else what changed."""
     for file in plan.snapshot.files:
         found = lake.stat(file.path)
         if found is None:
@@ -442,8 +450,8 @@ class Shipper:
         self._covered: set[tuple[str, str]] = set()
         self._after = ""
 
-    def names(self, version: str) -> frozenset[ShipmentName]:
-        """Part-0 first tries from a version on, less those void because a file of theirs was gone."""
+    def known(self, version: str) -> Known:
+        """Part-0 first tries from a version on, without their plans."""
         context = self._context
         prefix = context.keys.commits
         found = set()
@@ -455,6 +463,7 @@ class Shipper:
                 continue
             if name.part == 0 and name.generation == 0:
                 found.add(name)
+        gone = set()
         for entry in context.bucket.list(context.keys.gone_hints):
             try:
                 name = ShipmentName.parse(entry.key.removeprefix(context.keys.gone_hints))
@@ -462,8 +471,8 @@ class Shipper:
                 continue
             end = readable(context, context.keys.end(name), End) if name in found else None
             if end is not None and end.void is not None:
-                found.discard(name)
-        return frozenset(found)
+                gone.add(name)
+        return Known(frozenset(found), frozenset(gone))
 
     def fresh(self, found: Sequence[Found], now: float, due_open: int) -> tuple[list[New], list[Refused]]:
         """What the sources name and no shipment covers."""
@@ -477,12 +486,12 @@ class Shipper:
         ]
         if not wanted:
             return [], []
-        names = self.names(min(one.snapshot.version for one in wanted))
+        known = self.known(min(one.snapshot.version for one in wanted))
         left = []
         for one in wanted:
             missing = False
             for set_name in sets:
-                if covered(one, set_name, lake, names):
+                if covered(one, set_name, lake, known):
                     self._covered.add((one.snapshot.digest(), set_name))
                 elif takes(sets[set_name], lake):
                     missing = True
@@ -492,10 +501,9 @@ class Shipper:
             return [], []
         oldest = min(one.snapshot.version for one in left)
         plans = {}
-        for name in names:
+        for name in known.names:
             if name.version >= oldest:
                 body = readable(context, context.keys.plan(name), Plan)
                 if body is not None:
                     plans[name] = body
-        return plan(left, sets, lake, names, plans, context.settings.ship, now, due_open)
-
+        return plan(left, sets, lake, replace(known, plans=plans), context.settings.ship, now, due_open)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -299,3 +301,91 @@ def test_foreign_and_newer_objects_are_left_alone_and_named_once(tmp_path: Path)
     assert len(tables(world, "features")) == 1
     assert world.bucket.files[f"shop/c/{strange}/plan"][0] == b'{"format": 99}'
     assert any("newer Hathi" in text for text in world.said)
+
+
+def test_a_file_replaced_while_it_is_read_is_void_and_what_is_there_now_is_shipped(tmp_path: Path) -> None:
+    world = world_of(tmp_path, *(f"7,item{n},{url('ok', n)}" for n in range(9)))
+    real = world.forms.open_refs
+    replaced = []
+
+    def open_and_replace(*arguments: Any) -> Any:
+        if not replaced:
+            replaced.append(True)
+            world.hand.at += 1
+            world.put_refs("a.csv", f"{HEADER}7,only,{url('ok', 77)}\n")
+        return real(*arguments)
+
+    world.forms = replace(world.forms, open_refs=open_and_replace)
+    world.run()
+    assert any("is void" in text and "changed while it was shipped" in text for text in world.said)
+    newest = max(tables(world, "features"), key=lambda row: str(row["shipment"]))
+    assert newest["url"] == url("ok", 77)
+    assert [key for key in world.bucket.files if "/h/open/" in key] == []
+
+
+def test_a_file_that_is_missing_is_waited_for_and_then_void(tmp_path: Path) -> None:
+    world = world_of(
+        tmp_path, *(f"7,item{n},{url('ok', n)}" for n in range(9)), ship={"batch_refs": 3, "refs_per_run": 3}
+    )
+    turns = world.turns()
+    turns.take("ship")
+    content = world.lake.files.pop("refs/a.csv")
+    turns.take("ship")
+    assert any("is missing" in text for text in world.said)
+    world.hand.at += 86400 - 60
+    turns.take("ship")
+    assert not any("is void" in text for text in world.said)
+    world.hand.at += 120
+    turns.take("ship")
+    assert any("is void" in text for text in world.said)
+    world.lake.files["refs/a.csv"] = content
+    world.settings = settings_of()
+    world.run()
+    assert len(tables(world, "features")) == 9, "it came back as it was, and is shipped in a new round"
+
+
+def test_a_clock_that_jumps_back_changes_nothing_of_what_is_delivered(tmp_path: Path) -> None:
+    world = world_of(tmp_path, *(f"7,item{n},{url('ok', n)}" for n in range(9)), f"7,d,{url('down')}")
+    turns = world.turns()
+    turns.take("ship")
+    world.hand.at -= 7200
+    for stage in ("compute", "aggregate", "deliver", "ship"):
+        turns.take(stage)
+    world.hand.at += 7300
+    world.run()
+    assert len(tables(world, "features")) == 9
+    world.hand.at += 4000
+    world.run()
+    assert world.asked[url("down")] == 2
+
+
+def test_caps_stop_a_run_and_the_next_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    world = world_of(
+        tmp_path, *(f"7,item{n},{url('ok', n)}" for n in range(20)), ship={"batch_refs": 3, "refs_per_run": 4}
+    )
+    turns = world.turns()
+    shipped = []
+    while (tally := turns.take("ship")).worked:
+        shipped.append(tally.refs)
+    assert sum(shipped) == 20
+    assert max(shipped) == 6, "a batch that was begun is finished"
+    world.run()
+    assert len(tables(world, "features")) == 20
+
+
+def test_partners_take_turns_and_the_most_lagging_comes_first(tmp_path: Path) -> None:
+    from pipeline.manifest import Reading, Snapshot, SourceFile
+    from pipeline.stages import ship
+    from pipeline.stages.sources import Found
+
+    def found(path: str, version: str, partner: int) -> Found:
+        file = SourceFile(path=path, length=1, modified=1)
+        return Found(Snapshot(source=path, version=version, files=(file,)), Reading(partner_id=partner))
+
+    settings = settings_of()
+    seen = [found(f"giant{n}", f"2025010{n}T000000Z", 1) for n in range(1, 5)] + [found("small", "20250102T000000Z", 2)]
+    new, refused = ship.plan(seen, settings.sets, "shop", ship.Known(frozenset()), settings.ship, 1.9e9, 0)
+    assert refused == []
+    assert [one.plan.snapshot.source for one in new] == ["giant1", "small", "giant2", "giant3", "giant4"]
+    few, _ = ship.plan(seen, settings.sets, "shop", ship.Known(frozenset()), settings.ship, 1.9e9, 254)
+    assert len(few) == 2, "no new snapshot beyond 256 due shipments"
