@@ -18,8 +18,9 @@ from pipeline.codec.ref_text import unread
 from pipeline.errors import FormatError
 from pipeline.settings import Columns
 
-MAX_OVER_LINES = 2**20
-"""Characters that a quoted cell may span once it goes beyond its line; then its quote counts as not closed."""
+MAX_BEYOND = 2**20
+"""Characters that a record may go on for beyond its first line; a quote still open there counts as not closed."""
+MAX_COLUMNS = 4096
 OPEN = "a quote is not closed"
 STRAY = "text follows a closing quote"
 
@@ -46,7 +47,7 @@ def read_header(data: RefBytes, separator: str, columns: Columns, file: str) -> 
         for at, text in enumerate(page.texts):
             if not text.strip():
                 continue
-            cells, following = _record(page, at, separator)
+            cells, following = _record(page, at, separator, MAX_COLUMNS)
             if isinstance(cells, str):
                 raise FormatError(
                     f"the header of {file} cannot be read",
@@ -77,7 +78,7 @@ def csv_blocks(data: RefBytes, header: Header, rules: Rules, at: Cursor) -> Iter
                 place += 1
                 continue
             offset = page.offsets[place]
-            cells, following = _record(page, place, header.separator)
+            cells, following = _record(page, place, header.separator, header.width)
             if isinstance(cells, list) and len(cells) != header.width:
                 cells = f"{len(cells)} cells where the header has {header.width}"
             if isinstance(cells, str):
@@ -110,15 +111,18 @@ def _columns(records: list[list[str]], positions: list[int], rows: list[int], fo
     )
 
 
-def _record(page: _Page, place: int, separator: str) -> tuple[list[str] | str, int]:
-    """The cells of the record that begins on a line, or why it has none; and the line after it."""
+def _record(page: _Page, place: int, separator: str, width: int) -> tuple[list[str] | str, int]:
+    """The cells of the record that begins on a line, or why it has none; and the line after it.
+
+    Looking for the end of a record ends with the width, so that a file full of open quotes takes linear time.
+    """
     line = page.texts[place]
     body = line.removesuffix("\r")
     if '"' not in body:
         return body.split(separator), place + 1
     cells: list[str] = []
     last = place
-    at = 0
+    at = beyond = 0
     while True:
         if body.startswith('"', at):
             closed = _TO_CLOSING_QUOTE.match(body, at + 1)
@@ -128,9 +132,10 @@ def _record(page: _Page, place: int, separator: str) -> tuple[list[str] | str, i
                 parts = [line[at + 1 :]]
                 while not closed:
                     last += 1
-                    if sum(map(len, parts)) > MAX_OVER_LINES or not page.has(last):
+                    if beyond > MAX_BEYOND or len(cells) >= width or not page.has(last):
                         return OPEN, place + 1
                     line = page.texts[last]
+                    beyond += len(line) + 1
                     closed = _TO_CLOSING_QUOTE.match(line)
                     parts.append(closed[1] if closed else line)
                 body = line.removesuffix("\r")
