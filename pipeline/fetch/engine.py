@@ -26,6 +26,8 @@ from pipeline.records import Failure
 
 _SWEEP_SECONDS = 0.1
 _LONGEST_WAIT, _IDLE_WAIT = 0.05, 1.0
+_GATHER, _GATHER_SECONDS = 64, 0.002
+"""Results are handed over together, so many or those of two turns: each handing over wakes a thread."""
 _GROUP_SECONDS = 0.25
 """Deadlines are rounded up to this, so that they share timers."""
 _WELL = ("http_4xx", "not_image", "too_large", "redirect", "blocked", "bad_url")
@@ -81,7 +83,9 @@ class Engine:
                 transfer.curl.close()
 
     def _turn(self) -> None:
-        self._reactor.turn(self._wire.wait(_LONGEST_WAIT if self._jobs else _IDLE_WAIT))
+        held = bool(self._ended)
+        longest = _GATHER_SECONDS if held else _LONGEST_WAIT if self._jobs else _IDLE_WAIT
+        self._reactor.turn(self._wire.wait(longest))
         now = self._clock.monotonic()
         for transfer, code in self._wire.reap():
             failure = transfer.complete() if code == 0 else transfer.broken(code)
@@ -92,7 +96,7 @@ class Engine:
             self._sweep_at = now
             self._sweep(now)
         self._serve_all(now)
-        if self._ended:
+        if self._ended and (held or len(self._ended) >= _GATHER or not self._jobs):
             self._finished.put(self._ended)
             self._ended = []
 

@@ -1,0 +1,52 @@
+"""A web server of its own process for the fetch benchmarks: one body for every path, after a delay.
+
+Arguments: size of the body in bytes, delay in seconds.  Prints the port; with the standard input's end it prints the
+CPU seconds that it took and ends.  It listens on all of 127.0.0.0/8, so that each address is a host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+
+import uvloop
+
+
+class Guest(asyncio.Protocol):
+    """Answers each request of a connection; requests are never longer than one read here."""
+
+    def __init__(self, answer: bytes, delay: float) -> None:
+        self._answer = answer
+        self._delay = delay
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if not data.endswith(b"\r\n\r\n"):
+            return
+        if self._delay:
+            asyncio.get_running_loop().call_later(self._delay, self._send)
+        else:
+            self._send()
+
+    def _send(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(self._answer)  # type: ignore[attr-defined]
+
+
+async def serve(size: int, delay: float) -> None:
+    body = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + os.urandom(size - 13) + b"\xff\xd9"
+    head = f"HTTP/1.1 200 OK\r\nServer: bench\r\nDate: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n"
+    answer = (head + 'Last-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nETag: "1"\r\n\r\n').encode() + body
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Guest(answer, delay), "0.0.0.0", 0, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    print(time.process_time(), flush=True)
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1]), float(sys.argv[2])))
