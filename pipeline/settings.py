@@ -98,11 +98,13 @@ class FeatureSet(Section):
     """What is computed, and where it is delivered."""
 
     net: FilePath
-    """A deploy .prototxt, or an .onnx model."""
+    """A deploy .prototxt, an .onnx model, or `hog`: OpenCV's descriptor, which needs no weights."""
     weights: FilePath | None = None
     """A .caffemodel; none for ONNX."""
     blob: str
     """The blob (or ONNX output) that is the feature."""
+    input_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    """Height and width that the net is fed; what it declares when absent."""
     preprocess: Preprocess = Preprocess()
     normalise: Literal["l2", "none"] = "l2"
     """l2: each feature is divided by its length."""
@@ -326,6 +328,19 @@ class Settings(BaseSettings):
                         "unknown_lake",
                         "no such lake; lakes are: {known}",
                         {"known": ", ".join(sorted(self.lakes)) or "none", "parts": ["sets", name, "lakes"]},
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _each_set_has_a_root_of_its_own(self) -> Settings:
+        for name, one in self.sets.items():
+            for other_name, other in self.sets.items():
+                shared = set(one.lakes or self.lakes) & set(other.lakes or self.lakes)
+                if name < other_name and shared and one.root.strip("/") == other.root.strip("/"):
+                    raise PydanticCustomError(
+                        "shared_root",
+                        "set {other} delivers there too, and two sets in one root would mix",
+                        {"other": name, "parts": ["sets", other_name, "root"]},
                     )
         return self
 

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -17,6 +18,7 @@ from pydantic import BaseModel, SecretStr
 from pipeline import configuration
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.settings import FeatureSet, Settings
+from pipeline.stores.store import Store
 
 MASK = "********"
 STAGES = ("ship", "compute", "aggregate", "deliver")
@@ -88,18 +90,20 @@ def check(settings: Settings, stages: tuple[str, ...] = STAGES) -> Iterator[Find
 
 def probe_stores(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
     """Ask each store whether its put-if-absent really refuses the second writer (PROTOCOL.md 2)."""
-    for key, probe in STORE_PROBES:
+    from pipeline.stores.opening import open_bucket, open_lake, probe
+
+    stores: list[tuple[str, Callable[[], Store], str]] = [("bucket.url", lambda: open_bucket(settings), "")]
+    if "deliver" in stages:
+        roots = sorted({one.root.strip("/") for one in settings.sets.values()}) or [""]
+        for name in settings.lakes:
+            stores.append((f"lakes.{name}.url", partial(open_lake, settings, name), f"{roots[0]}/_tmp/"))
+    for key, opened, prefix in stores:
         try:
-            text = probe(settings, stages)
+            probe(opened(), prefix)
         except PipelineError as error:
             yield Finding("error", key, str(error))
         else:
-            yield Finding("ok", key, text)
-
-
-Probe = Callable[[Settings, tuple[str, ...]], str]
-STORE_PROBES: list[tuple[str, Probe]] = []
-"""(key, probe): a probe says what it found, or raises PipelineError.  The stores' probes are plugged in here."""
+            yield Finding("ok", key, "put-if-absent lets one writer win")
 
 
 def _show(settings: Settings, effective: configuration.Effective, as_json: bool) -> None:
