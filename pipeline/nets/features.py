@@ -9,45 +9,45 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import NetError
+from pipeline.errors import ConfigError, NetError
 from pipeline.nets import fingerprint
 from pipeline.nets.engines import EngineInfo
-from pipeline.nets.net import Net, load
-from pipeline.nets.plan import Read
+from pipeline.nets.loading import load
+from pipeline.nets.net import Net
 from pipeline.settings import FeatureSet
 
 Rows = NDArray[np.float32]
+Images = NDArray[np.uint8] | NDArray[np.float32]
 
 
 class FeatureNet:
     """Runs batches of one padded shape, so that a row's bits do not depend on its neighbours.
 
     feature_set: its paths absolute.  threads: cores that the net may use, 0 for all.
-    dim: numbers a row.  input_size: (height, width) of prepared images.  engine: what runs it, and why.
+    dim: numbers a row.  input_size: (height, width) of prepared images.
     Raises NetError when the files, the blob or the net's input do not fit.
     """
 
     def __init__(self, feature_set: FeatureSet, threads: int = 0) -> None:
         self._set = feature_set
         self.batch_size = feature_set.batch_size
-        weights = Path(feature_set.weights) if feature_set.weights else None
-        self._net: Net = load(feature_set.net, weights, blobs=[feature_set.blob], engine=feature_set.engine,
-                              precision=feature_set.precision, threads=threads)  # fmt: skip
-        self._input, shape = _image_input(self._net, feature_set.blob)
-        self.input_size: tuple[int, int] = (shape[2], shape[3])
-        self._shape = (self.batch_size, *shape[1:])
-        out = self._net.plan.shapes({self._input: self._shape}, self._net.plan.needed([self._read]))[self._read.view]
+        self._hog = Path(feature_set.net).name == "hog"
+        self._blob = "hog" if self._hog else feature_set.blob
+        self._net = self._open(threads)
+        self._input = _image_input(self._net, self._blob)
+        self.input_size, self._channels_last = self._size()
+        out = self._net.shape(self._blob, {self._input: self._shape})
         if not out or out[0] != self.batch_size:
-            raise NetError(f"blob '{feature_set.blob}' has no row for each image", f"its shape is {out} for a batch of "
-                           f"{self.batch_size}", "choose a blob whose first axis is the batch")  # fmt: skip
+            raise NetError(
+                f"blob '{self._blob}' has no row for each image",
+                f"its shape is {out} for a batch of {self.batch_size}",
+                "choose a blob whose first axis is the batch",
+            )
         self.dim = math.prod(out[1:])
 
     @property
-    def _read(self) -> Read:
-        return self._net.plan.read(self._set.blob)
-
-    @property
     def engine(self) -> EngineInfo:
+        """What runs the net, and why: str() is a line for people."""
         return self._net.engine
 
     @property
@@ -62,27 +62,68 @@ class FeatureNet:
     @cached_property
     def fingerprint(self) -> str:
         """Hex SHA-256 over what decides a feature's value (fingerprint.py); reads the weights the first time."""
-        return fingerprint.of_features(self._set, lambda: fingerprint.of_net(self._net, self._set.blob))
+        return fingerprint.of_features(
+            self._set, self._net.fingerprint(self._blob, {self._input: self._shape}), self.input_size
+        )
 
-    def forward(self, batch: NDArray[np.uint8] | NDArray[np.float32]) -> Rows:
+    def forward(self, batch: Images) -> Rows:
         """(n, 3, h, w) prepared images -> (n, dim) float32, normalised as the feature set says.
 
         n may be 0 or any number; more than batch_size take several passes.  A row that is not finite comes back as
         NaN in every place: `finite` finds them.
         """
-        if batch.ndim != 4 or batch.shape[1:] != self._shape[1:]:
-            raise NetError(f"the images have the shape {batch.shape}", f"the net takes (n, {self._shape[1:]})")
+        if batch.ndim != 4 or batch.shape[1:] != (3, *self.input_size):
+            raise NetError(f"the images have the shape {batch.shape}", f"the net takes (n, 3, {self.input_size})")
         rows = [self._pass(batch[first : first + self.batch_size]) for first in range(0, len(batch), self.batch_size)]
         return np.concatenate(rows) if rows else np.empty((0, self.dim), np.float32)
 
-    def _pass(self, batch: NDArray[np.uint8] | NDArray[np.float32]) -> Rows:
-        padded = batch
-        if len(batch) < self.batch_size or batch.dtype != np.float32:
-            padded = np.zeros(self._shape, np.float32)
+    def _open(self, threads: int) -> Net:
+        chosen = self._set
+        if self._hog:
+            from pipeline.nets.hog import Hog
+
+            if isinstance(chosen.preprocess.mean, str):
+                raise ConfigError("hog takes no mean image", chosen.preprocess.mean, "set preprocess.mean = [0, 0, 0]")
+            return Hog()
+        return load(chosen.net, chosen.weights, blobs=[chosen.blob], engine=chosen.engine,
+                    precision=chosen.precision, threads=threads)  # fmt: skip
+
+    def _size(self) -> tuple[tuple[int, int], bool]:
+        """Height and width of the input, and whether its channels come last."""
+        shape, wanted = self._net.inputs[self._input], self._set.input_size
+        last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
+        if len(shape) != 4 or (shape[1] not in (3, -1) and not last):
+            raise NetError(f"input '{self._input}' takes no colour images", f"its shape is {shape}", "batch, 3, h, w")
+        high, wide = wanted or (shape[1:3] if last else shape[2:])
+        if high < 1 or wide < 1:
+            raise NetError(f"input '{self._input}' takes images of any size", f"its shape is {shape}", "set input_size")
+        return (high, wide), last
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        high, wide = self.input_size
+        return (self.batch_size, high, wide, 3) if self._channels_last else (self.batch_size, 3, high, wide)
+
+    def _pass(self, batch: Images) -> Rows:
+        padded = np.asarray(batch, np.float32)
+        if len(batch) < self.batch_size:
+            padded = np.zeros((self.batch_size, *batch.shape[1:]), np.float32)
             padded[: len(batch)] = batch
-        rows = self._net.forward({self._input: padded})[self._set.blob].reshape(self.batch_size, self.dim)[: len(batch)]
+        if self._hog:
+            padded = self._unprepared(padded)
+        if self._channels_last:
+            padded = np.ascontiguousarray(padded.transpose(0, 2, 3, 1))
+        rows = self._net.forward({self._input: padded}, [self._blob])[self._blob]
+        rows = rows.reshape(self.batch_size, self.dim)[: len(batch)]
         rows[~np.isfinite(rows).all(1)] = np.nan
         return normalised(rows) if self._set.normalise == "l2" else rows
+
+    def _unprepared(self, images: Rows) -> Rows:
+        """The pixels, 0 to 255 and BGR, from which these images were prepared: HOG takes no others."""
+        how = self._set.preprocess
+        mean, std = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (how.mean, how.std))
+        pixels = (images / np.float32(how.input_scale) * std + mean) * np.float32(255.0 / how.raw_scale)
+        return pixels if how.channel_order == "bgr" else pixels[:, ::-1]
 
 
 def finite(rows: Rows) -> NDArray[np.bool_]:
@@ -97,13 +138,9 @@ def normalised(rows: Rows) -> Rows:
     return np.asarray(rows / lengths, np.float32)
 
 
-def _image_input(net: Net, blob: str) -> tuple[str, tuple[int, ...]]:
-    """The one input that the blob depends on, which must take images of three channels."""
-    steps = net.plan.needed([net.plan.read(blob)])
-    names = [name for name, place in net.plan.inputs.items() if place.step in steps]
+def _image_input(net: Net, blob: str) -> str:
+    """The one input that the blob depends on."""
+    names = net.inputs_of(blob)
     if len(names) != 1:
         raise NetError(f"blob '{blob}' depends on {len(names)} inputs", ", ".join(names), "a feature needs exactly one")
-    shape = net.inputs[names[0]]
-    if len(shape) != 4 or shape[1] != 3:
-        raise NetError(f"input '{names[0]}' takes no colour images", f"its shape is {shape}", "batch, 3, height, width")
-    return names[0], shape
+    return names[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from pipeline.codec.means import read_mean
 from pipeline.nets.layers.inputs import Source
 from pipeline.nets.layers.registry import Layer
 from pipeline.nets.lowered import Shape
-from pipeline.nets.net import Net
-from pipeline.nets.plan import Place, Read
+from pipeline.nets.parameters import Parameters
+from pipeline.nets.plan import Place, Plan, Read
 from pipeline.settings import DECODE_POLICY, FeatureSet, Preprocess
 
 _NAMES_ONLY = frozenset(
@@ -27,18 +27,18 @@ _NO_VALUE = frozenset(("engine", "force_nd_im2col", "stable_prod_grad", "weight_
 _SAME = frozenset(("Dropout", "Split"))  # what they give is what they take
 
 
-def of_net(net: Net, blob: str) -> str:
+def of_net(plan: Plan, parameters: Parameters, blob: str, given: Mapping[str, Shape]) -> str:
     """Hex SHA-256 of what the blob's value depends on: layers, their settings, weights and input sizes.
 
     Names, comments, the order of layers, the form of the text and layers that the blob does not need have no part.
     """
-    read = net.plan.read(blob)
-    steps = net.plan.needed([read])
-    shapes = net.plan.shapes({}, steps)
-    learned = net.parameters.of(sorted(steps), net.plan)
+    read = plan.read(blob)
+    steps = plan.needed([read])
+    shapes = plan.shapes(given, steps)
+    learned = parameters.of(sorted(steps), plan)
     known: dict[Place, str] = {}
     for number in sorted(steps):
-        step = net.plan.steps[number]
+        step = plan.steps[number]
         layer = step.layer
         bottoms = [_as_read(known, shapes, one) for one in step.reads]
         if layer.is_shared() or layer.spec.type in _SAME:
@@ -52,27 +52,23 @@ def of_net(net: Net, blob: str) -> str:
                 if isinstance(layer, Source)
                 else [_settings(layer), [list(shapes[one.view][1:]) for one in step.reads]]
             )
-            weights = [[list(blob.shape), _digest(blob)] for blob in learned[number]]
-            known[place] = _hash([meaning, top, bottoms, weights])
-    return _hash(["net", _as_read(known, shapes, read)])
+            weights = [[list(blob.shape), digest(blob)] for blob in learned[number]]
+            known[place] = hashed([meaning, top, bottoms, weights])
+    return hashed(["net", _as_read(known, shapes, read)])
 
 
-def of_features(feature_set: FeatureSet, net: Callable[[], str]) -> str:
-    """Hex SHA-256 of a feature set: its net's, preprocessing and decoding, normalisation, precision."""
+def of_features(feature_set: FeatureSet, net: str, size: tuple[int, int]) -> str:
+    """Hex SHA-256 of a feature set: its net's own, input size, preprocessing, decoding, normalisation, precision."""
     parts = {
         "form": 1,
-        "net": net(),
+        "net": net,
+        "size": list(size),
         "preprocess": _preprocess(feature_set.preprocess),
         "decode": DECODE_POLICY,
         "normalise": feature_set.normalise,
         "precision": feature_set.precision,
     }
-    return _hash(parts)
-
-
-def of_file(content: bytes, blob: str) -> str:
-    """Hex SHA-256 of a model that is one file, and the output that is read from it."""
-    return _hash(["file", hashlib.sha256(content).hexdigest(), blob])
+    return hashed(parts)
 
 
 def _as_read(known: Mapping[Place, str], shapes: Mapping[Place, Shape], read: Read) -> list[Any]:
@@ -90,7 +86,7 @@ def _preprocess(preprocess: Preprocess) -> dict[str, Any]:
         "resize_to": preprocess.resize_to if preprocess.resize == "crop" else None,
         "channel_order": preprocess.channel_order,
         "raw_scale": preprocess.raw_scale,
-        "mean": _spread(flat[:, 0].tolist()) if per_channel else [list(values.shape), _digest(values)],
+        "mean": _spread(flat[:, 0].tolist()) if per_channel else [list(values.shape), digest(values)],
         "std": _spread(preprocess.std),
         "input_scale": preprocess.input_scale,
         "reduced_decode": preprocess.reduced_decode,
@@ -136,9 +132,9 @@ def _values(message: Message) -> list[Any]:
     return found
 
 
-def _digest(array: np.ndarray[Any, Any]) -> str:
+def digest(array: np.ndarray[Any, Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array, "<f4").data).hexdigest()
 
 
-def _hash(parts: Any) -> str:
+def hashed(parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -85,12 +85,14 @@ class Plan:
         """The blob after a full pass.  Raises NetError with the nearest names."""
         if blob in self.blobs:
             return self.blobs[blob]
-        near = difflib.get_close_matches(blob, self.blobs, n=3, cutoff=0.4)
-        raise NetError(
-            f"the net has no blob '{blob}'",
-            f"it has: {', '.join(self.blobs)}",
-            f"near names: {', '.join(near)}" if near else "choose one of these",
-        )
+        raise unknown_blob(blob, self.blobs)
+
+
+def unknown_blob(blob: str, known: Iterable[str]) -> NetError:
+    names = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(blob, names, n=3, cutoff=0.4)
+    hint = f"near names: {', '.join(near)}" if near else "choose one of these"
+    return NetError(f"the net has no blob '{blob}'", f"it has: {', '.join(names)}", hint)
 
 
 def build(layers: Sequence[Layer]) -> Plan:

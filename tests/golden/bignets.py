@@ -59,8 +59,10 @@ def golden(name: str) -> dict[str, NDArray[np.float32]]:
 
 def _layers(name: str) -> Iterator[tuple[str, str, list[Blob]]]:
     from pipeline.nets import load
+    from pipeline.nets.caffe_net import CaffeNet
 
     net = load(prototxt(name))
+    assert isinstance(net, CaffeNet)
     shapes: dict[int, list[tuple[int, ...]]] = {}
     for slot, shape in net.parameters.shapes.items():
         shapes.setdefault(slot.step, []).append(shape)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.nets.lowered import Lowered
+from pipeline.nets.lowered import Lowered, Shape
 
 Run = Callable[[Mapping[str, NDArray[np.float32]]], dict[str, NDArray[np.float32]]]
 """Feeds by input name -> values by blob name; arrays float32, C order, of the shapes that the graph has."""
@@ -32,14 +33,12 @@ class Engine(Protocol):
     info: EngineInfo
 
     def compile(self, graph: Lowered) -> Run:
-        """Raises NetError when the engine does not take the graph."""
+        """A lowered net: fed `in:NAME`, gives blobs by name.  Raises NetError when the engine does not take it."""
         ...
 
-
-class ModelEngine(Engine, Protocol):
-    """An engine that reads ONNX models too."""
-
-    def compile_model(self, model: bytes | str, shapes: Mapping[str, tuple[int, ...]], outputs: list[str]) -> Run: ...
+    def compile_model(self, path: Path, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
+        """An ONNX model file for inputs of these shapes, fed and asked by its own names."""
+        ...
 
 
 def environment(module: Any) -> str:

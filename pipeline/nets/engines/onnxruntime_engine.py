@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto
@@ -12,7 +14,7 @@ from onnx import TensorProto
 from pipeline.errors import NetError
 from pipeline.nets.banded import banded
 from pipeline.nets.engines.engine import EngineInfo, Run, environment
-from pipeline.nets.lowered import Lowered
+from pipeline.nets.lowered import Lowered, Shape
 from pipeline.nets.onnx_file import model_of, weights_of
 
 
@@ -43,23 +45,48 @@ class OnnxRuntime:
         model.graph.input.extend(kept)
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
+        session = self._session(model.SerializeToString(), options)
+        return _runner(session, {name: name for name in graph.inputs}, {name: f"out:{name}" for name in graph.outputs})
+
+    def compile_model(self, path: Path, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
+        model = onnx.load(path, load_external_data=False)
+        made = {value.name for value in model.graph.output}
+        inner = [name for name in outputs if name not in made]
+        if inner:  # only then, since a model of more than 2 GB is read from its file alone
+            model = onnx.load(path)
+            model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
+        session = self._session(model.SerializeToString() if inner else str(path), self._options())
+        return _runner(session, {name: name for name in shapes}, {name: name for name in outputs})
+
+    def _session(self, model: bytes | str, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
         try:
-            session = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, ["CPUExecutionProvider"], disabled_optimizers=["Pad_Fusion"]
-            )  # it makes pads it refuses
+            return onnxruntime.InferenceSession(
+                model,
+                options,
+                ["CPUExecutionProvider"],
+                disabled_optimizers=["Pad_Fusion"],  # it makes pads that its own kernels refuse
+            )
         except Exception as error:  # its errors share no base but Exception
             raise NetError("ONNX Runtime does not take the net", str(error).strip(), "try --engine openvino") from error
-        names, outputs = list(graph.inputs), list(graph.outputs)
-
-        def run(feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-            values = session.run([f"out:{name}" for name in outputs], {name: feeds[name] for name in names})
-            return dict(zip(outputs, values, strict=True))
-
-        return run
 
     def _options(self) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores are shared with decoding
         if self.threads:
             options.intra_op_num_threads = self.threads
         return options
+
+
+def _runner(session: onnxruntime.InferenceSession, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Run:
+    """inputs, outputs: our names -> the model's."""
+    names = list(outputs.values())
+    kinds = {value.name: np.float16 if "float16" in value.type else np.float32 for value in session.get_inputs()}
+
+    def run(feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        values = session.run(
+            names, {inner: feeds[name].astype(kinds[inner], copy=False) for name, inner in inputs.items()}
+        )
+        return {name: np.asarray(value, np.float32) for name, value in zip(outputs, values, strict=True)}
+
+    return run

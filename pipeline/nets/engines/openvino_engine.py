@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import openvino
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import NetError
 from pipeline.nets.engines.engine import EngineInfo, Run, environment
-from pipeline.nets.lowered import Lowered
+from pipeline.nets.lowered import Lowered, Shape
 from pipeline.nets.onnx_file import model_of, weights_of
 
 
@@ -50,17 +51,39 @@ class OpenVino:
             model.validate_nodes_and_infer_types()
             compiled = self.core.compile_model(model, "CPU", self.settings)
         except RuntimeError as error:
+            raise NetError("OpenVINO does not take the net", _says(error), "try --engine onnxruntime") from error
+        return _runner(compiled, {name: name for name in graph.inputs}, {name: f"out:{name}" for name in graph.outputs})
+
+    def compile_model(self, path: Path, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
+        try:
+            model = self.core.read_model(path)
+            made = {name for output in model.outputs for name in output.get_names()}
+            model.add_outputs([name for name in outputs if name not in made])
+            kept = [output for output in model.outputs if output.get_names() & set(outputs)]
+            model = openvino.Model([output.node for output in kept], model.get_parameters())
+            model.reshape({name: list(shape) for name, shape in shapes.items()})
+            ready = openvino.preprocess.PrePostProcessor(model)
+            for name in shapes:
+                ready.input(name).tensor().set_element_type(openvino.Type.f32)
+            compiled = self.core.compile_model(ready.build(), "CPU", self.settings)
+        except RuntimeError as error:
             raise NetError(
-                "OpenVINO does not take the net", str(error).strip().splitlines()[-1], "try --engine onnxruntime"
+                f"OpenVINO does not take the model {path}", _says(error), "try --engine onnxruntime"
             ) from error
-        return self._runner(compiled, list(graph.inputs), list(graph.outputs))
+        return _runner(compiled, {name: name for name in shapes}, {name: name for name in outputs})
 
-    def _runner(self, compiled: openvino.CompiledModel, inputs: list[str], outputs: list[str]) -> Run:
-        request = compiled.create_infer_request()
-        places = {name: compiled.output(f"out:{name}") for name in outputs}
 
-        def run(feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-            request.infer({name: feeds[name] for name in inputs}, share_inputs=True)
-            return {name: np.array(request.get_tensor(place).data, np.float32) for name, place in places.items()}
+def _says(error: RuntimeError) -> str:
+    return str(error).strip().splitlines()[-1]
 
-        return run
+
+def _runner(compiled: openvino.CompiledModel, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Run:
+    """inputs, outputs: our names -> the model's."""
+    request = compiled.create_infer_request()
+    places = {name: compiled.output(inner) for name, inner in outputs.items()}
+
+    def run(feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        request.infer({inner: feeds[name] for name, inner in inputs.items()}, share_inputs=True)
+        return {name: np.array(request.get_tensor(place).data, np.float32) for name, place in places.items()}
+
+    return run

@@ -1,0 +1,169 @@
+"""A Caffe net: read, checked, lowered for each set of input shapes, run."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pipeline.errors import NetError
+from pipeline.nets import caffe_pb2, caffemodel, fingerprint, parameters, plan, prototxt, rules
+from pipeline.nets.engines import Engine
+from pipeline.nets.engines.engine import Run
+from pipeline.nets.folding import folded
+from pipeline.nets.layers import State, make
+from pipeline.nets.layers.inputs import Source
+from pipeline.nets.layers.selecting import Filter
+from pipeline.nets.lowered import Lowered, Shape, Value
+from pipeline.nets.net import Blobs, Net
+from pipeline.nets.plan import Place, Plan, Read
+from pipeline.nets.upgrade import upgrade
+
+_KEPT = 4  # compiled shapes; each holds its own copy of the weights in the engine's layout
+
+
+class CaffeNet(Net):
+    """plan: who reads what.  parameters: its learned blobs.  shapes: of every blob, for the declared inputs."""
+
+    def __init__(
+        self, path: Path, weights: Path | None, engine: Engine, state: caffe_pb2.NetState, blobs: Sequence[str] | None
+    ) -> None:
+        super().__init__(engine)
+        text = prototxt.read(path)
+        state.stage.extend(text.state.stage)
+        net = upgrade(text, self._warn)
+        self.name = net.name or path.stem
+        where = State(train=state.phase == caffe_pb2.TRAIN, warn=self._warn)
+        self.plan: Plan = plan.build([make(spec, where) for spec in rules.keep(net, state)])
+        if not self.plan.steps:
+            raise NetError(f"the net {path} has no layers", "", "is this a .prototxt of a net, and is the phase right?")
+        self.default = tuple(blobs) if blobs is not None else tuple(self.plan.outputs)
+        for blob in self.default:
+            self.plan.read(blob)
+        declared = self.plan.shapes({})
+        self.inputs: dict[str, Shape] = {name: declared[place] for name, place in self.plan.inputs.items()}
+        self.shapes: dict[str, Shape] = {name: declared[read.view] for name, read in self.plan.blobs.items()}
+        self.parameters = parameters.collect(self.plan, declared)
+        parameters.match(self.parameters, self.plan, caffemodel.read_index(weights) if weights else None, self._warn)
+        self._compiled: OrderedDict[tuple[object, ...], Run] = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        return tuple(self.plan.blobs)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(self.plan.outputs)
+
+    def forward(self, feeds: Mapping[str, ArrayLike], blobs: Sequence[str] | None = None) -> Blobs:
+        names = tuple(dict.fromkeys(self.default if blobs is None else blobs))
+        reads = {name: self.plan.read(name) for name in names}
+        arrays = self._arrays(feeds, self.plan.needed(reads.values()))
+        with self._lock:
+            return self._run(reads, arrays)
+
+    def lower(self, blobs: Sequence[str], shapes: Mapping[str, Shape] | None = None) -> Lowered:
+        """The operations that compute `blobs` for inputs of `shapes` (by default the declared ones), optimised."""
+        return self._lower({name: self.plan.read(name) for name in blobs}, {**self.inputs, **(shapes or {})}, {})
+
+    def shape(self, blob: str, shapes: Mapping[str, Shape]) -> Shape:
+        read = self.plan.read(blob)
+        return self._shapes(self.plan.needed([read]), shapes, {})[read.view]
+
+    def inputs_of(self, blob: str) -> list[str]:
+        steps = self.plan.needed([self.plan.read(blob)])
+        return [name for name, place in self.plan.inputs.items() if place.step in steps]
+
+    def fingerprint(self, blob: str, shapes: Mapping[str, Shape]) -> str:
+        return fingerprint.of_net(self.plan, self.parameters, blob, shapes)
+
+    def _arrays(self, feeds: Mapping[str, ArrayLike], steps: set[int]) -> Blobs:
+        for name in feeds:
+            if name not in self.inputs:
+                raise NetError(f"the net has no input '{name}'", f"its inputs: {', '.join(self.inputs)}")
+        found: Blobs = {}
+        for name, place in self.plan.inputs.items():
+            if place.step not in steps:
+                continue
+            if name not in feeds:
+                shape = " x ".join(map(str, self.inputs[name]))
+                raise NetError(f"input '{name}' is not fed", f"its declared shape is {shape}")
+            array = np.asarray(feeds[name], np.float32, order="C")
+            if array.ndim != len(self.inputs[name]) or 0 in array.shape:
+                raise NetError(
+                    f"input '{name}' has the shape {array.shape}",
+                    f"declared: {self.inputs[name]}; the batch and the sizes may differ, not the axes",
+                )
+            found[name] = array
+        return found
+
+    def _run(self, reads: Mapping[str, Read], arrays: Blobs) -> Blobs:
+        counts: dict[str, int] = {}
+        for number in sorted(self.plan.needed(reads.values())):
+            layer = self.plan.steps[number].layer
+            if isinstance(layer, Filter):  # what follows it has shapes only once its selector is known
+                selector = {layer.name: self.plan.steps[number].reads[-1]}
+                steps = self.plan.needed(selector.values())
+                feeds = {name: array for name, array in arrays.items() if self.plan.inputs[name].step in steps}
+                run = self._compile(selector, feeds, counts)
+                counts[layer.name] = int(
+                    np.count_nonzero(run({f"in:{name}": feeds[name] for name in feeds})[layer.name])
+                )
+                if not counts[layer.name]:
+                    raise layer.refuse("selects no item", "what follows it would have no values")
+        run = self._compile(reads, arrays, counts)
+        return run({f"in:{name}": array for name, array in arrays.items()})
+
+    def _compile(self, reads: Mapping[str, Read], arrays: Blobs, counts: Mapping[str, int]) -> Run:
+        shapes = {name: array.shape for name, array in arrays.items()}
+        key = (tuple(reads.items()), tuple(sorted(shapes.items())), tuple(counts.items()))
+        if key not in self._compiled:
+            run = self._engine.compile(self._lower(reads, shapes, counts))
+            self._compiled[key] = run
+            while len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(key)
+        return self._compiled[key]
+
+    def _lower(self, reads: Mapping[str, Read], given: Mapping[str, Shape], counts: Mapping[str, int]) -> Lowered:
+        steps = self.plan.needed(reads.values())
+        shapes = self._shapes(steps, given, counts)
+        learned = self.parameters.of(sorted(steps), self.plan)
+        graph = Lowered()
+        values: dict[Place, Value] = {}
+        for number in sorted(steps):
+            step = self.plan.steps[number]
+            if isinstance(step.layer, Source):
+                for top, name in enumerate(step.layer.spec.top):
+                    values[Place(number, top)] = graph.input(name, shapes[Place(number, top)])
+            elif not step.layer.is_shared():
+                bottoms = [graph.reshape(values[read.version], shapes[read.view]) for read in step.reads]
+                if isinstance(step.layer, Filter):
+                    tops = step.layer.lower_counted(graph, bottoms, shapes[Place(number, 0)][0])
+                else:
+                    tops = step.layer.lower(graph, bottoms, learned[number])
+                for top, value in enumerate(tops):
+                    assert value.shape == shapes[Place(number, top)], (step.layer, value, shapes[Place(number, top)])
+                    values[Place(number, top)] = value
+        for name, read in reads.items():
+            graph.outputs[name] = graph.reshape(values[read.version], shapes[read.view])
+        return folded(graph)
+
+    def _shapes(self, steps: set[int], given: Mapping[str, Shape], counts: Mapping[str, int]) -> dict[Place, Shape]:
+        """Another input size may call for other weights than there are: then the net does not allow it."""
+        shapes = self.plan.shapes(given, steps, counts)
+        for number in sorted(steps):
+            step = self.plan.steps[number]
+            for index, parameter in enumerate(step.layer.parameters([shapes[read.view] for read in step.reads])):
+                has = self.parameters.shapes[parameters.Slot(number, index)]
+                if parameter.shape != has:
+                    raise step.layer.refuse(
+                        f"with this input, param {index} would have the shape {parameter.shape}; the net's is {has}",
+                        "feed the net its declared size, or ask for a blob before this layer",
+                    )
+        return shapes

@@ -1,0 +1,47 @@
+"""Opens a net by its file: a Caffe .prototxt or an .onnx model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import NetError
+from pipeline.nets import rules
+from pipeline.nets.engines import choose
+from pipeline.nets.net import Net
+
+
+def load(
+    prototxt: str | Path,
+    weights: str | Path | None = None,
+    *,
+    blobs: Sequence[str] | None = None,
+    engine: str = "auto",
+    precision: str = "fp32",
+    phase: str = "TEST",
+    stages: Sequence[str] = (),
+    level: int = 0,
+    threads: int = 0,
+) -> Net:
+    """Reads a net and makes it ready to run.
+
+    prototxt: a Caffe net's text (new, V1 or V0 form), or an .onnx model.  weights: the Caffe net's .caffemodel;
+    without, layers keep their fillers.
+    blobs: what `forward` returns by default; only what they depend on is read and computed.
+    engine: "auto" or one of pipeline.nets.engines.NAMES.  precision: "fp32"; "bf16" or "fp16" where the device has it.
+    phase ("TEST", "TRAIN"), stages, level: the state that a Caffe net's include and exclude rules are compared with.
+    threads: cores that the engine may use; 0 for all.
+    Raises NetError for a net, weights or blob that is refused; the layer is named.
+    """
+    path = Path(prototxt)
+    if path.suffix == ".onnx":
+        from pipeline.nets.onnx_net import OnnxNet
+
+        if weights is not None:
+            raise NetError(f"the model {path} takes no weights", str(weights), "an .onnx model holds its own")
+        return OnnxNet(path, choose(engine, precision, threads), blobs)
+    from pipeline.nets.caffe_net import CaffeNet
+
+    state = rules.state_of(phase, level, stages)
+    found = Path(weights) if weights is not None else None
+    return CaffeNet(path, found, choose(engine, precision, threads), state, blobs)

@@ -1,0 +1,139 @@
+"""An ONNX model as a net: run as it is, at any batch size, fed images in either layout."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import ArrayLike
+
+from pipeline.errors import NetError
+from pipeline.nets import onnx_fingerprint
+from pipeline.nets.engines import Engine
+from pipeline.nets.engines.engine import Run
+from pipeline.nets.lowered import Shape
+from pipeline.nets.net import Blobs, Net
+from pipeline.nets.plan import unknown_blob
+
+_KEPT = 4
+
+
+class OnnxNet(Net):
+    """inputs: as the model declares them, -1 for a dimension that is free.
+
+    A model exported for one batch size takes any number of images all the same: they go through it in such batches,
+    the last one padded.
+    """
+
+    def __init__(self, path: Path, engine: Engine, blobs: Sequence[str] | None) -> None:
+        super().__init__(engine)
+        self.path = path
+        graph = _read(path).graph
+        self.name = graph.name or path.stem
+        weights = {tensor.name for tensor in graph.initializer}
+        self.inputs = {value.name: _shape(value) for value in graph.input if value.name not in weights}
+        self._outputs = tuple(value.name for value in graph.output)
+        made = [name for node in graph.node for name in node.output if name]
+        self._blobs = tuple(dict.fromkeys([*self.inputs, *made]))
+        self._sources = {name: tuple(node.input) for node in graph.node for name in node.output}
+        self.default = tuple(blobs) if blobs is not None else self._outputs
+        self._check(self.default)
+        self._compiled: OrderedDict[tuple[object, ...], Run] = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        return self._blobs
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self._outputs
+
+    def inputs_of(self, blob: str) -> list[str]:
+        self._check([blob])
+        found: set[str] = set()
+        open_names = [blob]
+        while open_names:
+            name = open_names.pop()
+            if name not in found:
+                found.add(name)
+                open_names += self._sources.get(name, ())
+        return [name for name in self.inputs if name in found]
+
+    def shape(self, blob: str, shapes: Mapping[str, Shape]) -> Shape:
+        zeros = {name: np.zeros(shapes.get(name, self.inputs[name]), np.float32) for name in self.inputs_of(blob)}
+        return self.forward(zeros, [blob])[blob].shape
+
+    def fingerprint(self, blob: str, shapes: Mapping[str, Shape]) -> str:
+        return onnx_fingerprint.of_model(self.path, blob)
+
+    def forward(self, feeds: Mapping[str, ArrayLike], blobs: Sequence[str] | None = None) -> Blobs:
+        names = tuple(self.default if blobs is None else blobs)
+        self._check(names)
+        arrays = self._arrays(feeds, {name for blob in names for name in self.inputs_of(blob)})
+        fixed = {self.inputs[name][0] for name in arrays if self.inputs[name] and self.inputs[name][0] > 0}
+        with self._lock:
+            if len(arrays) == 1 and len(fixed) == 1:
+                return self._in_batches(*next(iter(arrays.items())), fixed.pop(), names)
+            return self._compile(names, arrays)(arrays)
+
+    def _in_batches(self, name: str, array: Any, size: int, blobs: tuple[str, ...]) -> Blobs:
+        parts: list[Blobs] = []
+        for first in range(0, len(array), size):
+            batch = array[first : first + size]
+            padded = np.concatenate([batch, np.zeros((size - len(batch), *array.shape[1:]), np.float32)])
+            out = self._compile(blobs, {name: padded})({name: padded})
+            parts.append({blob: values[: len(batch)] if values.ndim else values for blob, values in out.items()})
+        return {blob: np.concatenate([part[blob] for part in parts]) for blob in blobs}
+
+    def _compile(self, names: tuple[str, ...], arrays: Blobs) -> Run:
+        shapes = {name: array.shape for name, array in arrays.items()}
+        key = (names, tuple(sorted(shapes.items())))
+        if key not in self._compiled:
+            self._compiled[key] = self._engine.compile_model(self.path, shapes, list(names))
+            while len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(key)
+        return self._compiled[key]
+
+    def _arrays(self, feeds: Mapping[str, ArrayLike], needed: set[str]) -> Blobs:
+        found: Blobs = {}
+        for name in feeds:
+            if name not in self.inputs:
+                raise NetError(f"the net has no input '{name}'", f"its inputs: {', '.join(self.inputs)}")
+        for name in sorted(needed):
+            if name not in feeds:
+                raise NetError(f"input '{name}' is not fed", f"its declared shape is {self.inputs[name]}")
+            array = np.asarray(feeds[name], np.float32, order="C")
+            declared = self.inputs[name]
+            fits = array.ndim == len(declared) and 0 not in array.shape
+            if not fits or any(d not in (-1, n) for d, n in zip(declared[1:], array.shape[1:], strict=True)):
+                raise NetError(f"input '{name}' has the shape {array.shape}", f"declared: {declared}")
+            found[name] = array
+        return found
+
+    def _check(self, blobs: Sequence[str]) -> None:
+        for blob in blobs:
+            if blob not in self._blobs:
+                raise unknown_blob(blob, [*self._outputs, *self._blobs[:50]])
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    """The model without weights that it keeps in other files."""
+    try:
+        return onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise NetError(f"the model {path} cannot be read", error.strerror or str(error), "give its path") from error
+    except DecodeError as error:
+        raise NetError(f"the model {path} is truncated or no ONNX", str(error), "fetch the file again") from error
+
+
+def _shape(value: onnx.ValueInfoProto) -> Shape:
+    return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else -1
+                 for d in value.type.tensor_type.shape.dim)  # fmt: skip
