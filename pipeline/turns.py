@@ -9,7 +9,7 @@ from typing import ParamSpec
 from pipeline.errors import ConfigError, NetError, PermanentError, PipelineError, Stopped, TemporaryError
 from pipeline.manifest import Batch, Plan
 from pipeline.runner import SHIPMENTS_OF_A_POLL, Context, Seen, body_at, close_if_done, poll, state_of
-from pipeline.stages import aggregate, compute, deliver, ship
+from pipeline.stages import aggregate, compute, copy, deliver, ship
 from pipeline.stages.compute import Served
 from pipeline.stages.sources import Found, find
 from pipeline.state import ShipmentState
@@ -194,8 +194,15 @@ class Turns:
         for state in aggregate.plan_children(seen.states, context):
             context.safe_point()
             self._try(tally, f"retry of {state.name}", aggregate.retry, context, state)
+        for state in copy.plan(seen.states):
+            context.safe_point()
+            self._try(tally, f"{state.plan.kind if state.plan else ''} {state.name}", self._copy_one, state, tally)
         for state in seen.states:
             self._close(seen, state)
+
+    def _copy_one(self, state: ShipmentState, tally: Tally) -> None:
+        if copy.perform(self._context, state):
+            tally.tasks += 1
 
     def _aggregate_one(self, task: aggregate.AggregateTask, fingerprints: Mapping[str, str], tally: Tally) -> None:
         context = self._context

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+from pyarrow import parquet as pq
 
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.parquet_parts import PART_BYTES, Parts
 from pipeline.codec.shards import FailureRow
-from pipeline.records import redact_query, signed
+from pipeline.records import redact_query, signed, unsigned
 
 GROUP_ROWS = 8192
 """Rows that a row group should have."""
@@ -70,3 +71,10 @@ class FailuresWriter:
 
     def _shown(self, text: str, url: str) -> str:
         return redact_query(text) if self._redact and text == url else text
+
+
+def held_items(path: Path) -> frozenset[tuple[int, int]]:
+    """(partner, item as unsigned) of the rows of a delivered file whose reason is `held`."""
+    table = pq.read_table(path, columns=["partner_id", "item_id", "reason"])
+    cells = zip(*(table.column(name).to_pylist() for name in table.schema.names), strict=True)
+    return frozenset((partner, unsigned(item)) for partner, item, reason in cells if reason == "held")

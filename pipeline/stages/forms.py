@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.codec import image_refs, shards
+from pipeline.codec.failures import held_items
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.ref_tables import Cursor, Format, RefReader, open_refs
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
@@ -28,3 +29,5 @@ class Forms:
     write_features: Callable[[Path, Sequence[FeatureRow], Matrix], Written] = shards.write_features
     write_failures: Callable[[Path, Sequence[FailureRow]], Written] = shards.write_failures
     merge: Callable[..., Merged] = merge
+    held_items: Callable[[Path], frozenset[tuple[int, int]]] = held_items
+    """(partner, item) of the `held` rows of a delivered failures file."""

@@ -20,6 +20,7 @@ from pipeline.codec.failures import FailuresWriter
 from pipeline.codec.hashed_file import HashedFile, Written
 from pipeline.codec.parquet_features import GROUP_ROWS as FEATURES_AT_ONCE
 from pipeline.codec.parquet_features import FeaturesWriter
+from pipeline.codec.shards import GROUP_ROWS as SHARD_GROUP_ROWS
 from pipeline.codec.shards import FailureRow, FeatureRow
 from pipeline.codec.text_features import TextWriter
 from pipeline.errors import LawBroken
@@ -32,6 +33,10 @@ __all__ = ["MergeInput", "Merged", "PartnerResult", "WrittenFile", "merge"]
 GAVE_UP = "gave up after 4 tries"
 TEXT_NAME = "cnn_features.txt.gz"
 _JOBS_PER_THREAD = 4
+_MEMORY = 2 * 2**30
+"""Bytes that the threads of a merge may hold together, about; one thread always runs."""
+_MEMORY_OF_ROWS = 6
+"""A chunk of rows takes so many times its vectors while it is written: the matrix, text cells, Parquet pages."""
 
 Vector = npt.NDArray[np.float32]
 
@@ -132,6 +137,8 @@ def merge(
 
 def _write_features(sources: Sources, winners: Winners, output: _Output, threads: int) -> dict[int, list[WrittenFile]]:
     """Files by partner.  Partners are written in parallel, neighbours by one job: they lie in the same row groups."""
+    held = (sources.shards * SHARD_GROUP_ROWS + _MEMORY_OF_ROWS * FEATURES_AT_ONCE) * output.dim * 4
+    threads = min(threads, max(1, _MEMORY // max(1, held)))
     rows_of_job = max(FEATURES_AT_ONCE, len(winners.features) // (threads * _JOBS_PER_THREAD))
     jobs: list[list[Indices]] = []
     room = 0

@@ -60,6 +60,8 @@ class Sources:
             np.concatenate([_NONE, *(part.ordinal for part in keys)]),
             np.concatenate([_NONE, *kinds]).astype(np.int8),
         )
+        self.shards = sum(one.features is not None for one in inputs)
+        """Of features."""
         lengths = [len(kind) for kind in kinds]
         self._origin_of = np.repeat(np.arange(len(lengths)), lengths)
         self._place_of = np.concatenate([_NONE, *map(np.arange, lengths)])

@@ -180,15 +180,17 @@ def begin(context: Context, new: New) -> None:
 
 def unfinished(states: Iterable[ShipmentState]) -> list[ShipmentState]:
     """Shipments that ship has still to read from the source, oldest name first."""
-    ours = [s for s in states if s.plan is not None and s.plan.kind in ("source", "again", "backfill")]
+    ours = [s for s in states if s.plan is not None and s.plan.kind in ("source", "again")]
     return sorted((s for s in ours if s.end is None), key=lambda s: s.name)
 
 
 def follow(context: Context, state: ShipmentState) -> ShipmentName | None:
-    """Plan the part after an ended one; its name when there is one."""
+    """Plan the part after an ended one; its name when that was still to do."""
     if state.plan is None or state.end is None or state.end.next is None or state.end.void is not None:
         return None
     name = next_of(state.name, state.plan)
+    if state.plan.kind == "backfill" or exists(context, context.keys.plan(name)):
+        return None  # the box goes on with what it copies; what is planned is planned
     announce(context, name, state.plan.model_copy(update={"cursor": state.end.next, "due": FIRST_DUE}))
     return name
 

@@ -163,4 +163,8 @@ def _partner(folder: Path, partner: int, good: list[list[Any]], bad: list[list[A
     return PartnerResult(partner, tuple(files), counts[0], counts[1])
 
 
-LIGHT = Forms(encode, decode, open_refs, write_features, write_failures, merge)
+def held_items(path: Path) -> frozenset[tuple[int, int]]:
+    return frozenset((row[0], row[1]) for row in read_lines(path.read_bytes()) if row[5] == "held")
+
+
+LIGHT = Forms(encode, decode, open_refs, write_features, write_failures, merge, held_items)
