@@ -49,3 +49,21 @@ def model_of(graph: Lowered, apart: Iterable[str] = (), name: str = "net") -> on
     )
     model.ir_version = 8  # the lowest that has this opset: read by engines of any age
     return model
+
+
+def with_plain_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with its inputs and outputs named as the blobs are, wherever two would not be the same."""
+    graph = model.graph
+    taken = {name for node in graph.node for name in node.output}
+    names: dict[str, str] = {}
+    for value in [*graph.input, *graph.output]:
+        plain = value.name.partition(":")[2]
+        if plain not in taken:
+            names[value.name] = plain
+            taken.add(plain)
+    for value in [*graph.input, *graph.output]:
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    return model

@@ -7,10 +7,16 @@ import importlib.util
 from pipeline.errors import NetError
 from pipeline.nets.engines.engine import Engine, EngineInfo
 
-__all__ = ["NAMES", "Engine", "EngineInfo", "choose"]
+__all__ = ["NAMES", "Engine", "EngineInfo", "choose", "installed"]
 
 NAMES = ("openvino", "onnxruntime")
+_MODULES = {"pycaffe": "caffe"}
 _WHY_OPENVINO = "the fastest on CPUs in our measurements"
+
+
+def installed() -> list[str]:
+    """The engines that can be chosen here, the one that "auto" means first."""
+    return [name for name in NAMES if importlib.util.find_spec(_MODULES.get(name, name))]
 
 
 def choose(name: str = "auto", precision: str = "fp32", threads: int = 0) -> Engine:

@@ -1,0 +1,226 @@
+"""Look at a net, check it, measure it, write it as ONNX, or compute features of a few images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import NetError, PermanentError
+
+if TYPE_CHECKING:
+    from pipeline.nets.net import Net
+    from pipeline.settings import FeatureSet
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`hathi net show|check|bench|export|features NET [WEIGHTS] ...`."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    net = argparse.ArgumentParser(add_help=False)
+    net.add_argument("net", metavar="NET", help="a .prototxt or an .onnx model")
+    net.add_argument("weights", nargs="?", metavar="WEIGHTS", help="the .caffemodel of a .prototxt")
+    net.add_argument("--blob", action="append", default=[], metavar="NAME", help="default: the net's outputs")
+    net.add_argument("--phase", default="TEST", choices=("TEST", "TRAIN"))
+    net.add_argument("--stage", action="append", default=[], metavar="NAME", help="for include and exclude rules")
+    net.add_argument("--level", type=int, default=0, help="for include and exclude rules")
+    net.add_argument("--engine", default="auto", help="default: auto, the fastest that is here")
+    net.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
+    net.add_argument("--threads", type=int, default=0, help="cores to use; 0: all")
+    show = actions.add_parser("show", parents=[net], help="layers, shapes, parameters, multiply-adds, what is needed")
+    show.add_argument("--json", action="store_true", help="one object")
+    actions.add_parser("check", parents=[net], help="run it once and say what is odd")
+    bench = actions.add_parser("bench", parents=[net], help="images a second, by engine, precision and batch size")
+    bench.add_argument("--batch", type=int, action="append", default=[], metavar="N", help="default: 1 and 32")
+    bench.add_argument("--rounds", type=int, default=5, help="passes of each, whose median is shown")
+    bench.add_argument("--engines", default="", help="comma-separated; default: all that are installed")
+    bench.add_argument("--precisions", default="fp32,bf16", help="comma-separated; the first fp32 is the reference")
+    export = actions.add_parser("export", parents=[net], help="write a Caffe net as an ONNX model")
+    export.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="where to")
+    export.add_argument("--batch", type=int, metavar="N", help="default: the declared one")
+    features = actions.add_parser("features", parents=[net], help="features of images, one line each")
+    features.add_argument("images", nargs="+", metavar="IMAGE", help="files")
+    features.add_argument("--json", action="store_true", help="one object a line")
+    features.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                          help="a setting of the feature set, e.g. preprocess.resize=crop, normalise=none")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; a net or an option that is refused is a NetError (2).  `check` and `features`: 1 when something is odd."""
+    actions = {"show": _show, "check": _check, "bench": _bench, "export": _export, "features": _features}
+    return actions[args.action](args)
+
+
+def _load(args: argparse.Namespace, engine: str | None = None, precision: str | None = None) -> Net:
+    from pipeline.nets import load
+
+    return load(args.net, args.weights, blobs=args.blob or None, engine=engine or args.engine, level=args.level,
+                precision=precision or args.precision, phase=args.phase, stages=args.stage,
+                threads=args.threads)  # fmt: skip
+
+
+def _show(args: argparse.Namespace) -> int:
+    from pipeline.nets.caffe_net import CaffeNet
+    from pipeline.nets.inspection import layers
+
+    net = _load(args)
+    blobs = args.blob or list(net.outputs)
+    if not isinstance(net, CaffeNet):
+        facts = {"name": net.name, "inputs": net.inputs, "outputs": net.outputs, "blobs": len(net.blobs)}
+        print(json.dumps(facts) if args.json else "\n".join(f"{key}: {value}" for key, value in facts.items()))
+        return 0
+    rows = layers(net, blobs)
+    if args.json:
+        print(json.dumps({"name": net.name, "inputs": net.inputs, "blobs": blobs, "warnings": net.warnings, "layers": [
+            {"name": row.name, "type": row.kind, "tops": dict(zip(row.tops, row.shapes, strict=True)),
+             "parameters": row.parameters, "multiply_adds": row.multiply_adds, "needed": row.needed} for row in rows
+        ]}))  # fmt: skip
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{net.name}: what {', '.join(blobs)} needs is marked *", title_justify="left", box=None)
+    for title in ("", "layer", "type", "tops"):
+        table.add_column(title, no_wrap=True)
+    for title in ("parameters", "multiply-adds"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        tops = ", ".join(f"{top} {'x'.join(map(str, shape)) or 'one number'}"
+                         for top, shape in zip(row.tops, row.shapes, strict=True))  # fmt: skip
+        table.add_row("*" if row.needed else "", row.name, row.kind, tops,
+                      f"{row.parameters:,}" if row.parameters else "",
+                      f"{row.multiply_adds:,}" if row.multiply_adds else "")  # fmt: skip
+    for what, chosen in (("all", rows), ("needed", [row for row in rows if row.needed])):
+        table.add_row("", what, f"{len(chosen)} layers", "", f"{sum(row.parameters for row in chosen):,}",
+                      f"{sum(row.multiply_adds for row in chosen):,}")  # fmt: skip
+    Console(highlight=False, soft_wrap=True, markup=False).print(table)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from pipeline.nets.inspection import oddities
+
+    net = _load(args)
+    blobs = args.blob or list(net.outputs)
+    odd = oddities(net, blobs)
+    print(f"{net.name}: runs on {net.engine}")
+    for name, shape in net.inputs.items():
+        print(f"  input {name}: {' x '.join(map(str, shape))}")
+    for blob in blobs:
+        sizes = {name: (2, *net.inputs[name][1:]) for name in net.inputs_of(blob)}
+        print(f"  blob {blob}: {' x '.join(map(str, net.shape(blob, sizes)))} for a batch of 2")
+    for says in odd:
+        print(f"  odd: {says}")
+    return 1 if odd else 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from pipeline.nets.engines import installed
+    from pipeline.nets.inspection import speeds
+
+    nets: dict[tuple[str, str], Net] = {}
+    for precision in args.precisions.split(","):
+        for engine in args.engines.split(",") if args.engines else installed():
+            try:
+                nets[engine, precision] = _load(args, engine, precision)
+            except NetError as error:
+                print(f"{engine} {precision}: {error.message}", file=sys.stderr)
+    if not nets:
+        raise NetError("no engine can run this net so", f"{args.engines or 'all installed'}, {args.precisions}")
+    blob = args.blob[0] if args.blob else next(iter(nets.values())).outputs[0]
+    print(
+        f"{'engine':<12} {'precision':<9} {'batch':>5} {'images/s':>9} {'CPU ms':>7}  distance of {blob} from the first"
+    )
+    for speed in speeds(nets, blob, args.batch or [1, 32], args.rounds, time.perf_counter):
+        print(f"{speed.engine:<12} {speed.precision:<9} {speed.batch:>5} {speed.images_per_second:>9.1f} "
+              f"{speed.cpu_milliseconds:>7.1f}  {speed.distance:.1e}", flush=True)  # fmt: skip
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    import onnx
+
+    from pipeline.nets.caffe_net import CaffeNet
+    from pipeline.nets.onnx_file import model_of, with_plain_names
+
+    net = _load(args)
+    if not isinstance(net, CaffeNet):
+        raise NetError(f"the net {args.net} is an ONNX model already")
+    sizes = {name: (args.batch or shape[0], *shape[1:]) for name, shape in net.inputs.items()}
+    model = with_plain_names(model_of(net.lower(args.blob or net.outputs, sizes), name=net.name))
+    large = model.ByteSize() >= 2**31 - 2**20
+    onnx.save(model, args.onnx, save_as_external_data=large, location=f"{args.onnx.name}.data")
+    print(f"{args.onnx}: {args.onnx.stat().st_size:,} bytes" + (f", weights in {args.onnx.name}.data" if large else ""))
+    return 0
+
+
+def _features(args: argparse.Namespace) -> int:
+    from pipeline.images import Preparation
+    from pipeline.nets.features import FeatureNet, finite
+    from pipeline.records import Failure
+
+    if args.weights and not args.net.endswith(".prototxt"):  # nothing but a .prototxt takes weights
+        args.weights, args.images = None, [args.weights, *args.images]
+    chosen = _feature_set(args)
+    net = FeatureNet(chosen, threads=args.threads)
+    prepare = Preparation(chosen.preprocess, net.input_size)
+    failed = 0
+    for path in args.images:
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise PermanentError(f"the image {path} cannot be read", error.strerror or str(error)) from error
+        image = prepare(content)
+        row = None if isinstance(image, Failure) else net.forward(image[None])
+        failure = image if isinstance(image, Failure) else None
+        if row is not None and not finite(row)[0]:
+            failure = Failure.of("not_finite")
+        failed += failure is not None
+        if args.json:
+            values = [] if row is None or failure else row[0].tolist()
+            print(json.dumps({"image": path, "ok": failure is None, "features": values,
+                              "reason": failure and failure.reason, "detail": failure and failure.detail}))  # fmt: skip
+        elif failure is not None:
+            print(f"{path}\t{failure.reason}: {failure.detail}", file=sys.stderr)
+        else:
+            assert row is not None
+            print(path, *(f"{value:.6g}" for value in row[0].tolist()), sep="\t")
+    return 1 if failed else 0
+
+
+def _feature_set(args: argparse.Namespace) -> FeatureSet:
+    from pydantic import ValidationError
+
+    from pipeline.errors import ConfigError
+    from pipeline.settings import FeatureSet
+
+    if len(args.blob) != 1 and Path(args.net).name != "hog":
+        raise ConfigError("a feature is one blob", f"{len(args.blob)} are given", "--blob NAME")
+    values: dict[str, object] = {
+        "net": args.net,
+        "weights": args.weights,
+        "blob": (args.blob or ["hog"])[0],
+        "root": ".",
+        "engine": args.engine,
+        "precision": args.precision,
+        "batch_size": 1,
+    }
+    for pair in args.set:
+        key, _, text = pair.partition("=")
+        *parents, last = key.split(".")
+        target = values
+        for parent in parents:
+            target = target.setdefault(parent, {})  # type: ignore[assignment]
+        try:
+            target[last] = json.loads(text)
+        except json.JSONDecodeError:
+            target[last] = text
+    try:
+        return FeatureSet.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            "the feature set is not right", f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from error

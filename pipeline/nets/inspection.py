@@ -1,0 +1,116 @@
+"""What a net is made of, and whether it runs: the facts behind `hathi net show`, `check` and `bench`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.nets.caffe_net import CaffeNet
+from pipeline.nets.lowered import Shape
+from pipeline.nets.net import Net
+from pipeline.nets.plan import Place
+
+Feeds = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """shapes: of its tops.  parameters: learned numbers.  multiply_adds: of one image.  needed: by the blobs."""
+
+    name: str
+    kind: str
+    tops: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+    parameters: int
+    multiply_adds: int
+    needed: bool
+
+
+def layers(net: CaffeNet, blobs: Sequence[str]) -> list[LayerRow]:
+    """One row a layer, for the declared input; shared parameters count with their owner."""
+    shapes = net.plan.shapes({})
+    needed = net.plan.needed([net.plan.read(blob) for blob in blobs])
+    batch = max((shape[0] for shape in net.inputs.values() if shape), default=1)
+    rows = []
+    for number, step in enumerate(net.plan.steps):
+        bottoms = [shapes[read.view] for read in step.reads]
+        tops = [shapes[Place(number, top)] for top in range(len(step.layer.spec.top))]
+        own = [slot for slot, owner in net.parameters.owners.items() if slot.step == number and owner == slot]
+        learned = sum(math.prod(net.parameters.shapes[slot]) for slot in own)
+        cost = step.layer.multiply_adds(bottoms, tops) // batch
+        names = tuple(step.layer.spec.top)
+        rows.append(
+            LayerRow(step.layer.name, step.layer.spec.type, names, tuple(tops), learned, cost, number in needed)
+        )
+    return rows
+
+
+def noise(net: Net, blobs: Sequence[str], batch: int | None = None, size: tuple[int, int] | None = None) -> Feeds:
+    """Numbers to feed: the same each time, from -128 to 128; batch and size instead of the declared ones."""
+    random = np.random.default_rng(0)
+    feeds = {}
+    for name in dict.fromkeys(name for blob in blobs for name in net.inputs_of(blob)):
+        shape = list(net.inputs[name])
+        if batch is not None and shape:
+            shape[0] = batch
+        if size is not None and len(shape) == 4:
+            shape[2:] = size
+        feeds[name] = random.uniform(-128, 128, [max(1, n) for n in shape]).astype(np.float32)
+    return feeds
+
+
+def oddities(net: Net, blobs: Sequence[str]) -> list[str]:
+    """What a person should know after one pass: warnings, values that are not finite, outputs that never change."""
+    feeds = noise(net, blobs, batch=2)
+    values = net.forward(feeds, blobs)
+    found = list(net.warnings)
+    for blob, array in values.items():
+        bad = int(np.count_nonzero(~np.isfinite(array)))
+        if bad:
+            found.append(f"blob '{blob}': {bad} of {array.size} values are not finite for random input")
+        elif array.ndim and len(array) == 2 and np.array_equal(array[0], array[1]):
+            found.append(f"blob '{blob}': two different images give the same values")
+        if not array.ndim or array.shape[0] != 2:
+            found.append(f"blob '{blob}' has no row for each image: {array.shape} for a batch of 2")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """distance: the largest difference from the first one's values, as a part of their largest."""
+
+    engine: str
+    precision: str
+    batch: int
+    images_per_second: float
+    cpu_milliseconds: float
+    distance: float
+
+
+def speeds(
+    nets: Mapping[tuple[str, str], Net], blob: str, batches: Sequence[int], rounds: int, clock: Callable[[], float]
+) -> Iterator[Speed]:
+    """Each engine's images a second, the median of `rounds` passes that take turns; the first one is the reference."""
+    for batch in batches:
+        first = next(iter(nets.values()))
+        feeds = noise(first, [blob], batch=batch)
+        values = {key: net.forward(feeds, [blob])[blob] for key, net in nets.items()}
+        wall: dict[tuple[str, str], list[float]] = {key: [] for key in nets}
+        busy: dict[tuple[str, str], list[float]] = {key: [] for key in nets}
+        for _ in range(rounds):
+            for key, net in nets.items():
+                began, used = clock(), time.process_time()
+                net.forward(feeds, [blob])
+                wall[key].append(clock() - began)
+                busy[key].append(time.process_time() - used)
+        reference = next(iter(values.values()))
+        top = max(float(np.abs(reference).max()), 1e-30)
+        for key in nets:
+            far = float(np.abs(values[key] - reference).max()) / top
+            yield Speed(*key, batch, batch / median(wall[key]), median(busy[key]) / batch * 1e3, far)

@@ -1,0 +1,107 @@
+"""`hathi net`: show, check, bench, export, features."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from pipeline import nets
+from pipeline.cli import net as command
+from pipeline.errors import ConfigError, NetError
+from tests.unit.images.pictures import encoded, photo
+from tests.unit.nets.test_onnx import write
+
+TINY = Path(__file__).parents[2] / "golden" / "tiny"
+ALEX = [str(TINY / "mini_alexnet.prototxt"), str(TINY / "mini_alexnet.caffemodel")]
+
+
+def run(*words: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args([str(word) for word in words]))
+
+
+def test_show_counts_parameters_and_multiply_adds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show", *ALEX, "--blob", "pool1", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    rows = {row["name"]: row for row in shown["layers"]}
+    shape = rows["conv1"]["tops"]["conv1"]
+    assert rows["conv1"]["parameters"] == 8 * 3 * 5 * 5 + 8
+    assert rows["conv1"]["multiply_adds"] == 8 * 3 * 5 * 5 * shape[2] * shape[3]
+    assert rows["conv1"]["needed"]
+    assert not rows["fc6"]["needed"]
+    assert run("show", *ALEX) == 0
+    assert "conv1" in capsys.readouterr().out
+
+
+def test_show_of_caffenet_has_its_well_known_size(capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.golden import bignets
+
+    run("show", bignets.prototxt("caffenet"), "--json")
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    assert sum(row["parameters"] for row in layers) == 60_965_224
+    assert sum(row["multiply_adds"] for row in layers) == 724_406_816
+
+
+def test_check_says_what_is_odd(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", *ALEX) == 0
+    assert "runs on openvino" in capsys.readouterr().out
+    assert run("check", ALEX[0]) == 1
+    assert "no weights are given" in capsys.readouterr().out
+    with pytest.raises(NetError, match="no blob"):
+        run("check", *ALEX, "--blob", "fc9")
+
+
+def test_bench_shows_each_engine_with_its_distance(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("bench", *ALEX, "--batch", "2", "--rounds", "1", "--precisions", "fp32") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == ["openvino", "onnxruntime"]
+    assert all(float(line.split()[-1]) < 1e-5 for line in lines[1:3])
+
+
+def test_export_writes_a_model_that_computes_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "alex.onnx"
+    assert run("export", *ALEX, "--onnx", path, "--blob", "fc6", "--batch", "3") == 0
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    net = nets.load(path, engine="onnxruntime")
+    assert (list(net.inputs), net.outputs) == (["data"], ("fc6",))
+    x = np.random.default_rng(0).normal(size=net.inputs["data"]).astype(np.float32)
+    assert len(x) == 3
+    want = nets.load(*ALEX).forward({"data": x}, ["fc6"])["fc6"]
+    np.testing.assert_allclose(net.forward({"data": x})["fc6"], want, rtol=1e-4, atol=1e-4)
+
+
+def test_features_prints_a_line_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    good.write_bytes(encoded(photo(64, 48), "JPEG"))
+    bad.write_bytes(b"no image")
+    assert run("features", *ALEX, good, "--blob", "fc6") == 0
+    name, *values = capsys.readouterr().out.rstrip("\n").split("\t")
+    assert name == str(good)
+    assert np.linalg.norm([float(value) for value in values]) == pytest.approx(1, abs=1e-4)
+    assert run("features", *ALEX, good, bad, "--blob", "fc6", "--json") == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["ok"] for row in rows] == [True, False]
+    assert rows[1]["reason"] == "not_image"
+    assert run("features", "hog", good, good) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_features_take_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = tmp_path / "a.jpg"
+    good.write_bytes(encoded(photo(64, 48), "JPEG"))
+    model = write(tmp_path / "m.onnx", "n", size="side")
+    words = ["features", model, good, "--blob", "feature", "--set", "input_size=[20, 20]", "--set", "normalise=none"]
+    assert run(*words, "--set", "preprocess.channel_order=rgb") == 0
+    first = capsys.readouterr().out
+    assert run(*words) == 0
+    assert capsys.readouterr().out != first
+    with pytest.raises(ConfigError, match="normalise"):
+        run(*words, "--set", "normalise=l7")
+    with pytest.raises(ConfigError, match="a feature is one blob"):
+        run("features", model, good)
