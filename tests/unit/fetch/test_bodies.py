@@ -25,7 +25,7 @@ PACK = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress
 
 @pytest.mark.parametrize(("writer", "name"), [
     ("JPEG", "jpeg"), ("PNG", "png"), ("GIF", "gif"), ("WEBP", "webp"), ("BMP", "bmp"), ("TIFF", "tiff"),
-    ("JPEG2000", "jpeg2000"),
+    ("JPEG2000", "jpeg2000"), ("ICO", "ico"), ("AVIF", "avif"),
 ])
 def test_what_an_encoder_writes_is_recognised(writer: str, name: str) -> None:
     out = io.BytesIO()
@@ -35,6 +35,7 @@ def test_what_an_encoder_writes_is_recognised(writer: str, name: str) -> None:
 
 @pytest.mark.parametrize(("head", "name"), [
     (b"\x00\x00\x00\x20ftypavif\x00\x00\x00\x00", "avif"), (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00", "heic"),
+    (b"\x00\x00\x00\x1cftypisom\x00\x00\x00\x00isommp42avif", "avif"),
     (b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00", None), (b"BM is also how a text may begin", None),
     (b"RIFF\x00\x00\x00\x00WAVEfmt ", None), (b"%PDF-1.7", None), (b"", None), (b"\xff\xd8", None),
 ])
