@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -123,19 +123,16 @@ def _blocks(batches: Iterator[_Batch], schema: pa.Schema, found: Found, rules: R
 
 
 def _raw(batch: pa.RecordBatch, first: int, schema: pa.Schema, found: Found) -> RawRows:
-    def column(place: int | None, read: Callable[[pa.Array], list[Cell]]) -> list[Cell] | None:
-        return None if place is None else read(batch.column(batch.schema.names.index(schema.names[place])))
+    def column(place: int) -> list[Cell]:
+        array = batch.column(batch.schema.names.index(schema.names[place]))
+        if place == found.content:
+            return list(array.to_pylist())
+        if place == found.item_id and types.is_int64(array.type):  # carries the bits of an unsigned id
+            array = array.cast(pa.uint64(), safe=False)
+        return _cells(array)
 
     numbers = range(first, first + batch.num_rows)
-    return RawRows(
-        numbers,
-        numbers,
-        partner_id=column(found.partner_id, _cells),
-        item_id=column(found.item_id, _item_cells),
-        external_id=column(found.external_id, _cells),
-        url=column(found.url, _cells),
-        content=column(found.content, pa.Array.to_pylist),
-    )
+    return found.raw_rows(numbers, numbers, column)
 
 
 def _cells(array: pa.Array) -> list[Cell]:
@@ -151,11 +148,6 @@ def _cells(array: pa.Array) -> list[Cell]:
         except UnicodeDecodeError:
             array = array.cast(pa.large_binary())
     return [None if cell is None else cell.decode("utf-8", "surrogateescape") for cell in array.to_pylist()]
-
-
-def _item_cells(array: pa.Array) -> list[Cell]:
-    """A signed column of 64 bits carries the bits of an unsigned id."""
-    return _cells(array.cast(pa.uint64(), safe=False) if types.is_int64(array.type) else array)
 
 
 def _find(schema: pa.Schema, columns: Columns, name: str) -> Found:

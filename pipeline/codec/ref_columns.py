@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.codec.ref_rows import sample_of
+from pipeline.codec.ref_rules import Cell, RawRows
 from pipeline.errors import FormatError
 from pipeline.settings import Columns
 
@@ -19,6 +20,24 @@ class Found:
     external_id: int | None
     url: int | None
     content: int | None
+
+    def raw_rows(
+        self, positions: Sequence[int], rows: Sequence[int], column: Callable[[int], Sequence[Cell]]
+    ) -> RawRows:
+        """Rows from their columns, each of which is asked for by its place."""
+
+        def cells(place: int | None) -> Sequence[Cell] | None:
+            return None if place is None else column(place)
+
+        return RawRows(
+            positions,
+            rows,
+            partner_id=cells(self.partner_id),
+            item_id=cells(self.item_id),
+            external_id=cells(self.external_id),
+            url=cells(self.url),
+            content=cells(self.content),
+        )
 
 
 def find_columns(names: Sequence[str], columns: Columns, file: str) -> Found:

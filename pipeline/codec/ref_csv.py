@@ -95,20 +95,9 @@ def csv_blocks(data: RefBytes, header: Header, rules: Rules, at: Cursor) -> Iter
 
 
 def _columns(records: list[list[str]], positions: list[int], rows: list[int], found: Found | None) -> RawRows:
-    def column(place: int | None) -> list[str] | None:
-        return None if place is None else [cells[place] for cells in records]
-
     if found is None:
         return RawRows(positions, rows)
-    return RawRows(
-        positions,
-        rows,
-        partner_id=column(found.partner_id),
-        item_id=column(found.item_id),
-        external_id=column(found.external_id),
-        url=column(found.url),
-        content=column(found.content),
-    )
+    return found.raw_rows(positions, rows, lambda place: [cells[place] for cells in records])
 
 
 def _record(page: _Page, place: int, separator: str, width: int) -> tuple[list[str] | str, int]:

@@ -66,7 +66,8 @@ class Keys:
     def __init__(self, data: RefBytes, columns: Columns, file: str) -> None:
         names: dict[str, None] = {}
         objects = lines = 0
-        for text in islice((text for piece in read_lines(data, 0) for text in piece.texts), _PROBED_LINES):
+        texts = (text for piece in read_lines(data, 0) for text in piece.texts if text.strip())
+        for text in islice(texts, _PROBED_LINES):
             lines += 1
             read = _json_object(text)
             if isinstance(read, dict):
@@ -86,25 +87,13 @@ class Keys:
             )
 
     def rows(self, objects: Sequence[dict[str, Any]], positions: Sequence[int], rows: Sequence[int]) -> RawRows:
-        found = self._found
-
-        def column(place: int | None) -> list[Cell] | None:
-            if place is None:
-                return None
+        def column(place: int) -> list[Cell]:
             name = self._names[place]
             return [read.get(name) for read in objects]
 
-        if found is None:
+        if self._found is None:
             return RawRows(positions, rows)
-        return RawRows(
-            positions,
-            rows,
-            partner_id=column(found.partner_id),
-            item_id=column(found.item_id),
-            external_id=column(found.external_id),
-            url=column(found.url),
-            content=column(found.content),
-        )
+        return self._found.raw_rows(positions, rows, column)
 
 
 def unread(lines: Lines, row: int) -> list[Rejected]:

@@ -25,6 +25,8 @@ def test_what_a_csv_writer_writes_is_read_back(
     rows: list[tuple[str, str, str]], separator: str, end: str, quoting: int
 ) -> None:
     rows = [(f"a{title}", f"i{name}", f"u{url}") for title, name, url in rows]
+    if quoting == csv.QUOTE_MINIMAL and end == "\n":  # then Python's writer leaves a "\r" bare, at a line's end as well
+        rows = [(title, name, url.rstrip("\r")) for title, name, url in rows]
     text = io.StringIO()
     writer = csv.writer(text, delimiter=separator, lineterminator=end, quoting=quoting)  # type: ignore[arg-type]
     writer.writerow(["title", "external_id", "url"])

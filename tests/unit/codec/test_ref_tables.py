@@ -235,6 +235,12 @@ def test_an_empty_file_has_no_rows(name: str) -> None:
     assert (taken.refs, taken.rows, taken.cursor) == ([], 0, Cursor(0, 0))
 
 
+@pytest.mark.parametrize("name", ["refs.csv", "refs.tsv", "refs.jsonl", "refs.txt"])
+def test_a_file_of_blank_lines_has_no_rows(name: str) -> None:
+    taken = take_all(b"\n\r\n\n", name)
+    assert (taken.refs, taken.rows, taken.ended) == ([], 0, True)
+
+
 @pytest.mark.parametrize("name", ["refs.parquet", "refs.orc"])
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"ORC" * 10, b"hello" * 100, bytes(1000)])
 def test_a_file_that_is_no_table_is_refused(name: str, data: bytes) -> None:
