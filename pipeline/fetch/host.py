@@ -133,8 +133,8 @@ class Host:
         self.paused_until = max(self.paused_until, now + min(retry_after, _LONGEST_BREAK))
 
     def forgettable(self, now: float) -> bool:
-        """Nothing would be lost: no work, no state of the manners."""
-        return not (self.queue or self.active or self.listed or self.resolving or self._row or self._opened
+        """It has no work and nothing keeps it from being asked: as good as new, but for failures in a row."""
+        return not (self.queue or self.active or self.listed or self.resolving or self.is_open(now)
                     or self.paused_until > now or self.bucket.wait(now) > 0)
 
 

@@ -12,6 +12,8 @@ _MAGIC = (
     (b"GIF89a", "gif"),
     (b"II*\x00", "tiff"),
     (b"MM\x00*", "tiff"),
+    (b"II+\x00", "tiff"),
+    (b"MM\x00+", "tiff"),
     (b"\xff\x4f\xff\x51", "jpeg2000"),
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "jpeg2000"),
 )
@@ -26,7 +28,10 @@ def image_format(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
     if head[4:8] == b"ftyp":
-        return _BRANDS.get(head[8:12])
+        brands = [head[at:at + 4] for at in (8, *range(16, 64, 4))]  # the major one, then the compatible ones
+        return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
+    if head[:4] == b"\x00\x00\x01\x00" and 0 < int.from_bytes(head[4:6], "little") < 256 and head[9:10] == b"\x00":
+        return "ico"
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in (12, 40, 52, 56, 64, 108, 124):
         return "bmp"
     return None

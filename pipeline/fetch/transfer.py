@@ -96,6 +96,7 @@ class Transfer:
         set_(pycurl.NETRC, pycurl.NETRC_IGNORED)
         set_(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         set_(pycurl.HTTP_CONTENT_DECODING, 0)
+        set_(pycurl.DNS_CACHE_TIMEOUT, 0)  # it is given addresses only; its own cache is searched whole each time
         set_(pycurl.PATH_AS_IS, 1)
         set_(pycurl.SSL_VERIFYPEER, 1)
         set_(pycurl.SSL_VERIFYHOST, 2)
