@@ -7,6 +7,7 @@ size costs its own blobs and nothing more, and every error has its offset.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,10 +55,13 @@ class Caffemodel:
 
     path: Path
     layers: tuple[StoredLayer, ...]
+    identity: tuple[int, ...] = ()
 
     def read(self, blobs: list[StoredBlob]) -> Iterator[NDArray[np.float32]]:
         """The values of each blob, flat float32, in C order.  Raises NetError when the file changed meanwhile."""
         with _open(self.path) as file:
+            if self.identity and _identity(file) != self.identity:
+                raise NetError(f"the weights {self.path} changed since they were opened", "", "start again")
             for blob in blobs:
                 values = np.empty(blob.count, blob.dtype)
                 target = values.view(np.uint8).data
@@ -82,9 +86,15 @@ def _open(path: Path) -> BinaryIO:
         ) from error
 
 
+def _identity(file: BinaryIO) -> tuple[int, ...]:
+    stat = os.fstat(file.fileno())
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 def read_index(path: Path) -> Caffemodel:
     """Reads where everything is.  Raises NetError: no such file, not a caffemodel, truncated (with the offset)."""
     with _open(path) as file:
+        identity = _identity(file)
         file.seek(0, 2)
         walker = _Walker(file, file.tell(), path)
         file.seek(0)
@@ -93,7 +103,7 @@ def read_index(path: Path) -> Caffemodel:
         layers = tuple(walker.layers())
     if not layers:
         raise NetError(f"the weights {path} hold no layers", f"{walker.size} bytes", "is this a .caffemodel?")
-    return Caffemodel(path, layers)
+    return Caffemodel(path, layers, identity)
 
 
 @dataclass

@@ -2,66 +2,81 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.nets.lowered import Lowered, Operation, pruned
 
+Channels = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    """What follows a convolution: its output times `factor` plus `shift`, a number for each channel."""
+
+    operation: Operation
+    factor: Channels
+    shift: Channels
+
+    def then(self, follower: Operation, values: Channels) -> _Linear:
+        operation = replace(self.operation, outputs=follower.outputs)
+        if follower.kind == "Mul":
+            return _Linear(operation, self.factor * values, self.shift * values)
+        return _Linear(operation, self.factor, self.shift + values)
+
 
 def folded(graph: Lowered) -> Lowered:
     """The same graph with fewer operations; sums differ by rounding only.  Weights are multiplied in float64."""
     graph = pruned(graph)
-    readers: dict[str, int] = {}
+    readers = Counter(name for operation in graph.operations for name in operation.inputs)
+    readers.update(value.name for value in graph.outputs.values())
+    kept: list[Operation | _Linear] = []
+    places: dict[str, int] = {}  # of each convolution's output, where it stands in `kept`
     for operation in graph.operations:
-        for name in operation.inputs:
-            readers[name] = readers.get(name, 0) + 1
-    for value in graph.outputs.values():
-        readers[value.name] = readers.get(value.name, 0) + 1
-    kept: list[Operation] = []
-    by_output: dict[str, int] = {}  # of convolutions, the place in `kept`
+        place = places.get(operation.inputs[0]) if operation.inputs else None
+        if place is not None and operation.kind in ("Mul", "Add") and readers[operation.inputs[0]] == 1:
+            before = kept[place]
+            assert isinstance(before, _Linear)
+            values = _by_channel(graph, operation.inputs[1], before.operation)
+            if values is not None:
+                kept[place] = before.then(operation, values)
+                places[operation.outputs[0]] = place
+                continue
+        if operation.kind == "Conv" and operation.inputs[1] in graph.constants:
+            channels = graph.constants[operation.inputs[1]].shape[0]
+            places[operation.outputs[0]] = len(kept)
+            kept.append(_Linear(operation, np.ones(channels), np.zeros(channels)))
+        else:
+            kept.append(operation)
     constants = dict(graph.constants)
-    for operation in graph.operations:
-        place = by_output.get(operation.inputs[0]) if operation.inputs else None
-        values = constants.get(operation.inputs[1]) if len(operation.inputs) == 2 else None
-        if place is None or values is None or readers[operation.inputs[0]] > 1 or operation.kind not in ("Mul", "Add"):
-            if operation.kind == "Conv" and operation.inputs[1] in constants:
-                by_output[operation.outputs[0]] = len(kept)
-            kept.append(operation)
-            continue
-        conv = kept[place]
-        channels = _by_channel(values, constants[conv.inputs[1]])
-        if channels is None:
-            kept.append(operation)
-            continue
-        kept[place] = _fold(conv, operation, channels, constants)
-        by_output[operation.outputs[0]] = place
-    return pruned(replace(graph, operations=kept, constants=constants))
+    operations = [_written(one, constants) if isinstance(one, _Linear) else one for one in kept]
+    return pruned(replace(graph, operations=operations, constants=constants))
 
 
-def _by_channel(values: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float64] | None:
+def _by_channel(graph: Lowered, operand: str, conv: Operation) -> Channels | None:
     """One number a channel, if that is what the operand holds: a scalar or (1, C, 1, ...)."""
+    values, weights = graph.constants.get(operand), graph.constants[conv.inputs[1]]
+    if values is None or values.ndim > weights.ndim:
+        return None
     channels, axes = weights.shape[0], weights.ndim
     shape = (1,) * (axes - values.ndim) + values.shape
-    if values.ndim > axes or shape not in ((1,) * axes, (1, channels) + (1,) * (axes - 2)):
+    if shape not in ((1,) * axes, (1, channels) + (1,) * (axes - 2)):
         return None
     return np.broadcast_to(values.astype(np.float64).reshape(-1), (channels,)).copy()
 
 
-def _fold(
-    conv: Operation, follower: Operation, channels: NDArray[np.float64], constants: dict[str, NDArray[np.float32]]
-) -> Operation:
-    weights, bias = conv.inputs[1], conv.inputs[2] if len(conv.inputs) > 2 else None
-    new = f"{weights}_{follower.outputs[0]}"
-    if follower.kind == "Mul":
-        column = channels.reshape((-1,) + (1,) * (constants[weights].ndim - 1))
-        constants[new] = (constants[weights] * column).astype(np.float32)
-        weights = new
-        if bias:
-            constants[f"{new}_bias"] = (constants[bias] * channels).astype(np.float32)
-    else:
-        constants[f"{new}_bias"] = (channels + (constants[bias] if bias else 0.0)).astype(np.float32)
-    has_bias = bias or follower.kind == "Add"
-    inputs = (conv.inputs[0], weights, *([f"{new}_bias"] if has_bias else []))
-    return replace(conv, inputs=inputs, outputs=follower.outputs)
+def _written(linear: _Linear, constants: dict[str, NDArray[np.float32]]) -> Operation:
+    """The convolution with new weights; its old ones are left to whoever shares them."""
+    operation = linear.operation
+    if (linear.factor == 1).all() and not linear.shift.any():
+        return operation
+    weights, *bias = operation.inputs[1:]
+    name = f"{weights}_{operation.outputs[0]}"
+    column = linear.factor.reshape((-1,) + (1,) * (constants[weights].ndim - 1))
+    constants[name] = np.asarray(constants[weights] * column, np.float32)
+    old = constants[bias[0]].astype(np.float64) if bias else 0.0
+    constants[f"{name}_bias"] = np.asarray(old * linear.factor + linear.shift, np.float32)
+    return replace(operation, inputs=(operation.inputs[0], name, f"{name}_bias"))

@@ -30,7 +30,10 @@ class Slot(NamedTuple):
 
 @dataclass
 class Parameters:
-    """Each slot's owner (itself unless shared) and where the owner's values come from; values are read on demand."""
+    """Each slot's owner (itself unless shared) and where the owner's values come from.
+
+    Values are read each time they are needed and not kept: the engine has its own copy of them.
+    """
 
     shapes: dict[Slot, Shape] = field(default_factory=dict)
     owners: dict[Slot, Slot] = field(default_factory=dict)
@@ -38,26 +41,26 @@ class Parameters:
     inline: dict[Slot, caffe_pb2.BlobProto] = field(default_factory=dict)
     stored: dict[Slot, StoredBlob] = field(default_factory=dict)
     file: Caffemodel | None = None
-    _values: dict[Slot, Array] = field(default_factory=dict)
 
     def of(self, steps: Sequence[int], plan: Plan) -> dict[int, list[Array]]:
         """The values of the steps' blobs, float32, C order, in their shapes.
 
         Raises NetError for NaN or infinity among them.
         """
-        wanted = [slot for slot in self.shapes if slot.step in set(steps)]
-        missing = list(dict.fromkeys(self.owners[slot] for slot in wanted if self.owners[slot] not in self._values))
-        from_file = [owner for owner in missing if owner in self.stored]
+        chosen = set(steps)
+        wanted = [slot for slot in self.shapes if slot.step in chosen]
+        owners = list(dict.fromkeys(self.owners[slot] for slot in wanted))
+        from_file = [owner for owner in owners if owner in self.stored]
+        values: dict[Slot, Array] = {}
         if self.file is not None and from_file:
-            stored = [self.stored[owner] for owner in from_file]
-            for owner, values in zip(from_file, self.file.read(stored), strict=True):
-                self._values[owner] = self._checked(owner, values, plan)
-        for owner in missing:
-            if owner not in self._values:
-                self._values[owner] = self._checked(owner, self._made(owner, plan), plan)
+            read = self.file.read([self.stored[owner] for owner in from_file])
+            values = {owner: self._checked(owner, one, plan) for owner, one in zip(from_file, read, strict=True)}
+        for owner in owners:
+            if owner not in values:
+                values[owner] = self._checked(owner, self._made(owner, plan), plan)
         found: dict[int, list[Array]] = {step: [] for step in steps}
         for slot in wanted:
-            found[slot.step].append(self._values[self.owners[slot]].reshape(self.shapes[slot]))
+            found[slot.step].append(values[self.owners[slot]].reshape(self.shapes[slot]))
         return found
 
     def _made(self, owner: Slot, plan: Plan) -> NDArray[np.float32]:

@@ -171,6 +171,15 @@ def test_nan_in_the_weights_is_refused_with_its_layer(tmp_path: Path) -> None:
         net.forward({"data": X})
 
 
+def test_weights_that_are_replaced_while_the_net_is_open_are_refused(tmp_path: Path) -> None:
+    _, values = blob(4, 3, 3, 3)
+    path = _model(tmp_path, [("c", [values, np.zeros(4, np.float32)])])
+    net = nets.load(write(tmp_path, CONV), path)
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(NetError, match="changed since they were opened"):
+        net.forward({"data": X})
+
+
 def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NetError, match="of another net"):
         nets.load(write(tmp_path, CONV), TINY / "mini_alexnet.caffemodel")
