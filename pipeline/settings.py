@@ -247,6 +247,8 @@ class Prune(Section):
     """The record of what was done stays so long."""
     lake_days: Annotated[float, Field(ge=0)] | None = None
     """Delivered folders are deleted after so long; none: never."""
+    orphan_days: Annotated[float, Field(ge=0)] = 7.0
+    """What no manifest names, in the bucket or half delivered, is deleted after so long."""
 
 
 class Daemon(Section):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ParamSpec
 
+from pipeline import prune
 from pipeline.errors import ConfigError, NetError, PermanentError, PipelineError, Stopped, TemporaryError
 from pipeline.manifest import Batch, Plan
 from pipeline.runner import SHIPMENTS_OF_A_POLL, Context, Seen, body_at, close_if_done, poll, state_of
@@ -36,6 +37,8 @@ class Tally:
     shipments: set[str] = field(default_factory=set)
     problems: int = 0
     """Tasks that could not be done this time."""
+    polls_to_see_all: int = 0
+    """A poll reads a bounded number of shipments: so many turns until each one has been looked at."""
     stopped: bool = False
     """ESTOP or a signal ended the turn."""
 
@@ -63,7 +66,7 @@ class Turns:
         self._served: dict[str, Served] = {}
         self._unserved: set[str] = set()
         self._shipper = ship.Shipper(context)
-        self._after = ""
+        self._after: dict[str, str] = {}
 
     @property
     def context(self) -> Context:
@@ -90,15 +93,38 @@ class Turns:
         tally.seconds = clock.monotonic() - began
         return tally
 
-    def _poll(self) -> Seen:
-        seen = poll(self._context, after=self._after)
+    def _poll(self, stage: str, tally: Tally) -> Seen:
+        """Each stage goes round the open shipments on its own."""
+        seen = poll(self._context, after=self._after.get(stage, ""))
         more = len(seen.due) > SHIPMENTS_OF_A_POLL and bool(seen.states)
-        self._after = str(seen.states[-1].name) if more else ""
+        self._after[stage] = str(seen.states[-1].name) if more else ""
+        tally.polls_to_see_all = -(-len(seen.due) // SHIPMENTS_OF_A_POLL)
         return seen
+
+    def deletions(self) -> Iterator[prune.Deletion]:
+        """What may be forgotten now; the ledger only where the sources can be seen."""
+        context = self._context
+        now = context.bucket.list(context.keys.alive_hints).now
+        if context.lake is None:
+            return prune.plan_all(context, now, None)
+        tally = Tally()
+        named = {found.snapshot.digest() for found in self._found(now, tally)}
+        if tally.problems:  # a source that cannot be seen just now may still name what it named
+            return prune.plan_all(context, now, None)
+        return prune.plan_all(context, now, lambda plan: plan.snapshot_digest in named)
+
+    def prune(self) -> int:
+        """Forget it; how many things."""
+        number = 0
+        for one in self.deletions():
+            self._context.safe_point()
+            prune.perform(self._context, one)
+            number += 1
+        return number
 
     def _ship(self, tally: Tally, wanted: Callable[[], bool]) -> None:
         context = self._context
-        seen = self._poll()
+        seen = self._poll("ship", tally)
         new, refused = self._shipper.fresh(self._found(seen.now, tally), seen.now, len(seen.due))
         for one in refused:
             tally.problems += 1
@@ -152,7 +178,7 @@ class Turns:
 
     def _compute(self, tally: Tally, wanted: Callable[[], bool]) -> None:
         context = self._context
-        seen = self._poll()
+        seen = self._poll("compute", tally)
         fingerprints = self._fingerprints(seen)
         tasks = compute.plan(seen, fingerprints, context.settings.compute)
         for name in sorted({task.set for task in tasks}):
@@ -184,7 +210,7 @@ class Turns:
 
     def _aggregate(self, tally: Tally, wanted: Callable[[], bool]) -> None:
         context = self._context
-        seen = self._poll()
+        seen = self._poll("aggregate", tally)
         fingerprints = self._fingerprints(seen)
         for task in aggregate.plan(seen, fingerprints):
             if not wanted():
@@ -225,7 +251,7 @@ class Turns:
 
     def _deliver(self, tally: Tally, wanted: Callable[[], bool]) -> None:
         context = self._context
-        seen = self._poll()
+        seen = self._poll("deliver", tally)
         sets = context.settings.sets
         for state in seen.states:
             if state.plan is not None and state.plan.set not in sets and state.out is not None and state.done is None:

@@ -26,6 +26,10 @@ COMMANDS: dict[str, Entry] = {
     "run": Entry("run", "run stages in this process until nothing is due"),
     "serve": Entry("serve", "run stages as a daemon"),
     "status": Entry("status", "say what is open, waiting, held and done"),
+    "prune": Entry("prune", "forget what may be forgotten"),
+    "quarantine": Entry("quarantine", "batches that were given up: look, release, drop"),
+    "ship": Entry("ship", "ship a snapshot once more"),
+    "backfill": Entry("backfill", "compute a set anew after its net has changed"),
     "config": Entry("config", "show the effective settings, or check them"),
     "fetch": Entry("fetch", "fetch URLs as the pipeline does"),
 }

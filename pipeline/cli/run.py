@@ -91,9 +91,7 @@ def run(args: argparse.Namespace) -> int:
     return HELD_EXIT if totals.held and not args.once else 0
 
 
-def work(
-    settings: Settings, stages: list[str], once: bool, stop: Stop, clock: Clock, show: Show
-) -> Totals:
+def work(settings: Settings, stages: list[str], once: bool, stop: Stop, clock: Clock, show: Show) -> Totals:
     """Take turns until nothing is due (or one of each), and say what was done."""
     totals = Totals()
     began = clock.monotonic()
@@ -108,11 +106,13 @@ def work(
         raise ConfigError("no lake is configured", "", "add a [lakes.NAME] table")
     with beating(lambda: _beat(where), settings.daemon.beat_seconds, logs.log("run").warning):
         try:
+            idle = 0
             while not stop():
                 before = totals.problems
-                worked = _round(lakes, stages, totals, wanted)
+                worked, polls = _round(lakes, stages, totals, wanted)
                 totals.blocked = totals.problems > before
-                if once or not worked:
+                idle = 0 if worked else idle + 1
+                if once or idle >= polls:
                     break
         finally:
             for context in where:
@@ -128,18 +128,19 @@ def _beat(where: list[Context]) -> None:
         beat(context)
 
 
-def _round(lakes: list[Turns], stages: list[str], totals: Totals, wanted: Callable[[], bool]) -> bool:
-    """One turn of each stage of each lake; whether anything was done."""
-    worked = False
+def _round(lakes: list[Turns], stages: list[str], totals: Totals, wanted: Callable[[], bool]) -> tuple[bool, int]:
+    """One turn of each stage of each lake: whether anything was done, and how many such rounds see everything."""
+    worked, polls = False, 1
     for lake in lakes:
         for stage in stages:
             tally = lake.take(stage, wanted)
             totals.add(stage, tally)
             _say(lake.context, stage, tally)
             worked = worked or tally.worked
+            polls = max(polls, tally.polls_to_see_all)
             if tally.stopped:
-                return False
-    return worked
+                return False, polls
+    return worked, polls
 
 
 def _say(context: Context, stage: str, tally: Tally) -> None:

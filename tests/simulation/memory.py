@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from sortedcontainers import SortedDict
+
 from pipeline.errors import Exists, NotFound, PermanentError
 from pipeline.stores.store import Entry, Listing, Stat
 
@@ -25,7 +27,7 @@ class Disk:
     """What a store holds; several gates may lead to one disk."""
 
     now: Callable[[], float]
-    files: dict[str, tuple[bytes, float, int]] = field(default_factory=dict)
+    files: dict[str, tuple[bytes, float, int]] = field(default_factory=SortedDict)
     folders: set[str] = field(default_factory=set)
     serial: int = 0
     watch: Callable[[str, str, bytes], None] = lambda what, key, content: None
@@ -47,7 +49,7 @@ class Disk:
             self.watch("moved", target, self.files[source][0])
             self.files[target] = self.files.pop(source)
             return
-        for key in [key for key in self.files if key.startswith(source + "/")]:
+        for key in list(self.under(source + "/")):
             new = target + key[len(source) :]
             self.watch("moved", new, self.files[key][0])
             self.files[new] = self.files.pop(key)
@@ -56,8 +58,15 @@ class Disk:
             for folder in self.folders
         }
 
+    def under(self, prefix: str, after: str = "") -> Iterator[str]:
+        """The keys that begin with prefix, in order, from about `after` on."""
+        for key in self.files.irange(max(prefix, after)):
+            if not key.startswith(prefix):
+                return
+            yield key
+
     def is_folder(self, path: str) -> bool:
-        return path in self.folders or any(key.startswith(path + "/") for key in self.files)
+        return path in self.folders or next(self.under(path + "/"), None) is not None
 
     def stands(self, path: str) -> bool:
         return path in self.files or self.is_folder(path)
@@ -73,13 +82,13 @@ class MemoryStore:
     def list(self, prefix: str, *, after: str = "", until: str = "", folders: bool = False) -> Listing:
         def effect() -> Listing:
             entries: dict[str, Entry] = {}
-            for key in sorted(self.disk.files):
-                if not key.startswith(prefix):
-                    continue
+            for key in self.disk.under(prefix, after):
                 name = key
                 if folders and "/" in key[len(prefix) :]:
                     name = prefix + key[len(prefix) :].partition("/")[0] + "/"
-                if name <= after or (until and name > until):
+                if until and name > until:
+                    break
+                if name <= after:
                     continue
                 content, modified, _ = self.disk.files[key]
                 entries.setdefault(name, Entry(name, 0 if name != key else len(content), modified))
@@ -138,9 +147,9 @@ class MemoryStore:
                 raise NotFound(f"nothing at {path}")
             prefix = f"{path}/" if path else ""
             found = []
-            for key in sorted(self.disk.files):
+            for key in self.disk.under(prefix):
                 rest = key.removeprefix(prefix)
-                if key.startswith(prefix) and not any(part[0] in "._" for part in rest.split("/")):
+                if not any(part[0] in "._" for part in rest.split("/")):
                     content, modified, serial = self.disk.files[key]
                     found.append(Stat(key, len(content), int(modified * 1000), serial))
             return found
@@ -177,7 +186,7 @@ class MemoryStore:
 
     def delete_folder(self, path: str) -> None:
         def effect() -> None:
-            for key in [key for key in self.disk.files if key.startswith(path + "/")]:
+            for key in list(self.disk.under(path + "/")):
                 self.disk.remove(key)
             self.disk.folders = {f for f in self.disk.folders if f != path and not f.startswith(path + "/")}
 

@@ -226,11 +226,13 @@ class World:
     def run(self, turns: Turns | None = None, stages: Sequence[str] = STAGES) -> int:
         """Until nothing is due; how many tasks that took."""
         turns = turns or self.turns()
-        tasks = 0
+        tasks = idle = 0
         while True:
-            did = sum(turns.take(stage).tasks for stage in stages)
+            tallies = [turns.take(stage) for stage in stages]
+            did = sum(tally.tasks for tally in tallies)
             tasks += did
-            if not did:
+            idle = 0 if did else idle + 1
+            if idle >= max(1, *(tally.polls_to_see_all for tally in tallies)):
                 return tasks
 
     def delivered(self) -> dict[str, bytes]:

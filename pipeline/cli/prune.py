@@ -1,0 +1,45 @@
+"""Forget what may be forgotten: data of shipments closed long ago, leftovers, lost hints (daemons do it daily)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline import logs
+from pipeline.cli.assembly import STAGES, contexts, default_config, serving, turns
+from pipeline.prune import perform
+from pipeline.settings import load
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `hathi prune`."""
+    parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml by default")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be forgotten, and forget nothing")
+    parser.add_argument("--on-box", action="store_true", help="this host does not see the lakes")
+    parser.add_argument("--json", action="store_true", help="one object a line")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0."""
+    settings = load(args.config or default_config(), os.environ)
+    logs.open_log("prune", settings.logs, echo=False)
+    stages = ["compute"] if args.on_box else list(STAGES)
+    number = 0
+    for context in contexts(settings, stages, lambda: False, "prune"):
+        for one in turns(context, serving(settings), strict=False).deletions():
+            number += 1
+            if args.json:
+                print(json.dumps({"lake": context.lake_name, **asdict(one)}, sort_keys=True))
+            elif args.dry_run:
+                print(f"{one.verb:<14}{one.key}  ({one.why})")
+            if not args.dry_run:
+                perform(context, one)
+    if not args.json:
+        print(f"{number} things {'would be' if args.dry_run else 'were'} forgotten or put back")
+    if number and not args.dry_run:
+        logs.log("prune").info("Summary: forgot or put back %d things", number)
+    logs.close_log()
+    return 0

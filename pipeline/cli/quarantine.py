@@ -1,0 +1,84 @@
+"""Look at batches that were given up, and release them (try again) or drop them (never again)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from pipeline import logs
+from pipeline.cli.assembly import contexts, default_config
+from pipeline.errors import ConfigError
+from pipeline.manifest import Batch
+from pipeline.runner import Context, body_at, load_data, state_of
+from pipeline.settings import load
+from pipeline.stages import rounds
+from pipeline.stages.rounds import HeldBatch
+
+ACTIONS = ("list", "show", "release", "drop")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `hathi quarantine`."""
+    parser.add_argument("action", choices=ACTIONS)
+    parser.add_argument("batches", nargs="*", metavar="SHIPMENT.BATCH", help="as `list` prints them; for list: none")
+    parser.add_argument("--all", action="store_true", help="every batch that nobody has answered yet")
+    parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml by default")
+    parser.add_argument("--json", action="store_true", help="one object a line")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; 2 when a batch that is named is not held."""
+    settings = load(args.config or default_config(), os.environ)
+    where = contexts(settings, ["compute"], lambda: False, "quarantine")
+    found = [(context, one) for context in where for one in rounds.held(context)]
+    if args.action == "list":
+        _list(found, args.json)
+        return 0
+    chosen = [(c, one) for c, one in found if _name(one) in args.batches or (args.all and not one.answered)]
+    missing = set(args.batches) - {_name(one) for _, one in chosen}
+    if missing or not chosen:
+        what = ", ".join(sorted(missing)) or "no batch was named"
+        raise ConfigError(f"not held: {what}", "", "`hathi quarantine list` names those that are")
+    for context, one in chosen:
+        if args.action == "show":
+            _show(context, one)
+            continue
+        child = rounds.answer(context, one.name, one.batch, args.action)
+        print(f"{_name(one)}: {args.action} announced as {child}; the next compute run takes it up")
+        logs.log("quarantine").info("%s of %s announced as %s", args.action, _name(one), child)
+    return 0
+
+
+def _name(one: HeldBatch) -> str:
+    return f"{one.name}.{one.batch}"
+
+
+def _list(found: list[tuple[Context, HeldBatch]], as_json: bool) -> None:
+    if not as_json and not found:
+        print("nothing is held")
+    for context, one in found:
+        if as_json:
+            body = {"lake": context.lake_name, "batch": _name(one), "refs": one.refs, "reason": one.reason}
+            print(json.dumps({**body, "answered": one.answered}, sort_keys=True))
+        else:
+            answered = f" ({one.answered} is announced)" if one.answered else ""
+            print(f"{_name(one)}  {one.refs} refs  {one.reason}{answered}")
+
+
+def _show(context: Context, one: HeldBatch) -> None:
+    """The attempts and the first refs of a held batch."""
+    print(f"{_name(one)}: {one.refs} refs held: {one.reason}")
+    state = state_of(context, one.name)
+    for task, tries in sorted(state.tries.items(), key=lambda pair: pair[0].path):
+        if task.path.endswith(f"t/{one.batch:05d}"):
+            for made in tries:
+                ended = f"{made.end.kind}: {made.end.cause}" if made.end else "stopped without a word"
+                print(f"  attempt {made.number} by {made.process}{' alone' if made.alone else ''}: {ended}")
+    batch = body_at(context, context.keys.batch(one.name, one.batch), Batch)
+    for ref in context.forms.decode(load_data(context, batch.data), 0)[:10]:
+        url = logs.escape(logs.redact(ref.url) if context.settings.logs.redact_queries else ref.url)
+        print(f"  partner {ref.partner_id} item {ref.item_id} {logs.escape(ref.external_id)} {url}")
+    if batch.refs > 10:
+        print(f"  and {batch.refs - 10} more")

@@ -1,0 +1,45 @@
+"""Ship a snapshot once more, in a new round: its items are computed and delivered again."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from pipeline.cli.assembly import contexts, default_config
+from pipeline.errors import ConfigError
+from pipeline.settings import load
+from pipeline.stages import rounds
+from pipeline.stages.ship import takes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `hathi ship`."""
+    parser.add_argument("--again", required=True, metavar="PARTNER|SNAPSHOT", help="a partner, a source, or a shipment")
+    parser.add_argument("--set", action="append", dest="sets", metavar="SET", help="for this feature set only")
+    parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml by default")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; 2 when nothing is known by that name."""
+    return announce(args.config, args.again, args.sets, backfill=False)
+
+
+def announce(config: Path | None, wanted: str, chosen: list[str] | None, *, backfill: bool) -> int:
+    """Announce new rounds for what is wanted ("" for all), and say which."""
+    settings = load(config or default_config(), os.environ)
+    for one in chosen or ():
+        if one not in settings.sets:
+            raise ConfigError(f"no set {one}", "", f"sets are: {', '.join(sorted(settings.sets))}")
+    number = 0
+    for context in contexts(settings, ["compute"], lambda: False, "ship"):
+        mine = [one for one in settings.sets if takes(settings.sets[one], context.lake_name)]
+        sets = [one for one in mine if one in (chosen or settings.sets)]
+        for name, plan in rounds.newest(context, wanted, sets):
+            child = rounds.again(context, name, plan, backfill=backfill)
+            print(f"{plan.snapshot.source} for {plan.set}: announced as {child}")
+            number += 1
+    if not number:
+        hint = "name a partner, a source or a shipment"
+        raise ConfigError(f"nothing was shipped yet by the name {wanted!r}", "", hint)
+    return 0

@@ -1,0 +1,143 @@
+"""Held batches, shipping again and back-fills: each a shipment of its own, and the greatest name wins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import manifest
+from pipeline.errors import PermanentError
+from pipeline.layout import Keys, ShipmentName
+from pipeline.manifest import End, Out
+from pipeline.stages import rounds
+from tests.simulation.world import World
+from tests.unit.test_stages import outs, shipments, tables, url, world_of
+
+KEYS = Keys("shop")
+
+
+def held_world(tmp_path: Path) -> World:
+    """One batch of three was given up; the other was computed."""
+    world = world_of(
+        tmp_path,
+        *(f"7,item{n},{url('ok', n)}" for n in range(6)),
+        f"7,item1,{url('ok', 100)}",
+        compute={"strikes": 1, "lost": 1, "strikes_alone": 1, "lost_alone": 1},
+    )
+    turns = world.turns()
+    turns.take("ship")
+    (name, *_) = sorted(shipments(world).values())
+    fingerprint = world.fingerprints["demo"]
+    from pipeline.layout import Task
+    from pipeline.runner import claim
+
+    for number in (1, 2):
+        dead = world.context(f"dead.{number}")
+        assert claim(dead, name, Task.batch(fingerprint, 0), number, alone=number == 2)
+    world.run(turns)
+    return world
+
+
+def held_name(world: World) -> ShipmentName:
+    (hint,) = [key for key in world.bucket.files if "/h/held/" in key]
+    return ShipmentName.parse(hint.rpartition("/")[2].rpartition(".")[0])
+
+
+def reasons(world: World) -> list[tuple[object, object]]:
+    return [(row["external_id"], row["reason"]) for row in tables(world, "failures")]
+
+
+def test_a_batch_that_is_given_up_is_delivered_as_held_and_the_rest_goes_on(tmp_path: Path) -> None:
+    world = held_world(tmp_path)
+    assert sorted(reasons(world)) == [("item0", "held"), ("item1", "held"), ("item2", "held")]
+    assert {row["external_id"] for row in tables(world, "features")} == {"item1", "item3", "item4", "item5"}
+    (one,) = rounds.held(world.context())
+    assert (one.batch, one.refs, one.answered) == (0, 3, "")
+    assert [key for key in world.bucket.files if "/h/open/" in key] == []
+
+
+def test_a_release_computes_just_the_held_rows_and_two_people_agree(tmp_path: Path) -> None:
+    world = held_world(tmp_path)
+    name = held_name(world)
+    child = rounds.answer(world.context("a"), name, 0, "release")
+    assert rounds.answer(world.context("b"), name, 0, "release") == child
+    with pytest.raises(PermanentError, match="has its release already"):
+        rounds.answer(world.context("c"), name, 0, "drop")
+    assert child.generation == 4
+    world.run()
+    end = manifest.read(End, world.bucket.files[KEYS.end(child)][0], "")
+    assert end.refs == 3
+    got = {row["external_id"]: row["url"] for row in tables(world, "features") if row["shipment"] == str(child)}
+    assert got == {"item0": url("ok", 0), "item1": url("ok", 1), "item2": url("ok", 2)}
+    newest: dict[object, tuple[str, object]] = {}
+    for row in tables(world, "features"):
+        newest[row["external_id"]] = max(newest.get(row["external_id"], ("", "")), (str(row["shipment"]), row["url"]))
+    assert newest["item1"][1] == url("ok", 100), "the newer row of another part is not outranked"
+    assert [key for key in world.bucket.files if "/h/" in key] == []
+
+
+def test_a_drop_is_a_release_whose_end_is_void(tmp_path: Path) -> None:
+    world = held_world(tmp_path)
+    child = rounds.answer(world.context(), held_name(world), 0, "drop")
+    world.run()
+    assert manifest.read(End, world.bucket.files[KEYS.end(child)][0], "").void == "dropped by an operator"
+    assert [key for key in world.bucket.files if "/h/" in key] == []
+    assert list(rounds.held(world.context())) == []
+
+
+def test_only_what_is_held_can_be_answered(tmp_path: Path) -> None:
+    world = world_of(tmp_path, f"7,a,{url('ok')}")
+    world.run()
+    (name,) = shipments(world).values()
+    with pytest.raises(PermanentError, match="is not held"):
+        rounds.answer(world.context(), name, 0, "release")
+
+
+@pytest.mark.parametrize("wanted", ["7", "refs/a.csv", "the shipment"])
+def test_a_snapshot_is_shipped_again_in_a_new_round(tmp_path: Path, wanted: str) -> None:
+    world = world_of(tmp_path, *(f"7,item{n},{url('ok', n)}" for n in range(8)))
+    world.run()
+    before = dict(world.asked)
+    if wanted == "the shipment":
+        wanted = str(min(shipments(world).values()))
+    ((name, plan),) = rounds.newest(world.context(), wanted, ["demo"])
+    child = rounds.again(world.context(), name, plan)
+    assert (child.version, child.round) == (name.version, 1)
+    world.run()
+    assert world.asked == {u: n + 1 for u, n in before.items()}
+    assert len(tables(world, "features")) == 16
+    assert world.run() == 0
+
+
+def test_nothing_is_shipped_again_by_a_name_that_nobody_knows(tmp_path: Path) -> None:
+    world = world_of(tmp_path, f"7,a,{url('ok')}")
+    world.run()
+    assert rounds.newest(world.context(), "8", ["demo"]) == []
+
+
+def test_a_back_fill_copies_from_the_bucket_and_serves_the_new_net(tmp_path: Path) -> None:
+    world = world_of(tmp_path, *(f"7,item{n},{url('ok', n)}" for n in range(8)))
+    world.run()
+    world.fingerprints["demo"] = "ef" * 32
+    del world.lake.files["refs/a.csv"]  # the source is not read again
+    for name, plan in rounds.newest(world.context(), "", ["demo"]):
+        rounds.again(world.context(), name, plan, backfill=True)
+    world.run()
+    assert sorted({(name.round, name.part) for name in shipments(world).values()}) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    by_round = {out.fingerprint for out in outs(world)}
+    assert by_round == {"ab" * 32, "ef" * 32}
+    assert len(tables(world, "features")) == 16
+
+
+def test_a_back_fill_reads_the_source_once_the_bucket_has_forgotten(tmp_path: Path) -> None:
+    world = world_of(tmp_path, *(f"7,item{n},{url('ok', n)}" for n in range(8)))
+    world.run()
+    world.hand.at += 20 * 86400
+    world.turns().prune()
+    ((name, plan),) = rounds.newest(world.context(), "", ["demo"])
+    child = rounds.again(world.context(), name, plan, backfill=True)
+    assert manifest.read(manifest.Plan, world.bucket.files[KEYS.plan(child)][0], "").kind == "again"
+    world.run()
+    assert len(tables(world, "features")) == 16
+    assert all(isinstance(out, Out) for out in outs(world))
