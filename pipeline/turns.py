@@ -185,9 +185,7 @@ class Turns:
             mine = [task for task in tasks if task.set == name]
             self._try(tally, f"compute {name}", self._compute_set, name, mine, tally, wanted)
 
-    def _compute_set(
-        self, name: str, tasks: list[compute.BatchTask], tally: Tally, wanted: Callable[[], bool]
-    ) -> None:
+    def _compute_set(self, name: str, tasks: list[compute.BatchTask], tally: Tally, wanted: Callable[[], bool]) -> None:
         context = self._context
         bodies = [body_at(context, context.keys.batch(task.name, task.batch), Batch) for task in tasks]
         context.progress("compute", 0, sum(body.refs for body in bodies))
@@ -257,25 +255,44 @@ class Turns:
             if state.plan is not None and state.plan.set not in sets and state.out is not None and state.done is None:
                 text = f"Alert: no set {state.plan.set} in this configuration: {state.name} waits"
                 context.once(f"set {state.plan.set}", text)
-        for task in deliver.plan(seen, sets):
-            if not wanted():
-                return
-            context.safe_point()
-            self._try(tally, f"deliver {task.state.name}", self._deliver_one, task, tally)
+        placed: list[deliver.Placed] = []
+        try:
+            for task in deliver.plan(seen, sets):
+                if not wanted():
+                    break
+                context.safe_point()
+                self._try(tally, f"deliver {task.state.name}", self._place_one, task, placed)
+        finally:
+            for root in sorted({one.root.root for one in placed}):
+                mine = [one for one in placed if one.root.root == root]
+                self._try(tally, f"index of {root}", self._finish, mine, tally)
         for state in seen.states:
             self._close(seen, state)
 
-    def _deliver_one(self, task: deliver.DeliverTask, tally: Tally) -> None:
+    def _place_one(self, task: deliver.DeliverTask, placed: list[deliver.Placed]) -> None:
         assert task.state.plan is not None
-        done = deliver.perform(self._context, self._context.settings.sets[task.state.plan.set], task)
-        if done is None:
-            return
-        tally.tasks += 1
-        tally.shipments.add(str(done.name))
-        tally.bytes += done.bytes
-        tally.features += done.features
-        tally.failures += done.failures
-        close_if_done(self._context, state_of(self._context, done.name), task.state.plan.due)
+        one = deliver.place(self._context, self._context.settings.sets[task.state.plan.set], task)
+        if one is not None:
+            placed.append(one)
+
+    def _finish(self, placed: list[deliver.Placed], tally: Tally) -> None:
+        """One version of the index for all that stands now, however many shipments there are."""
+        try:
+            deliver.finish(self._context, placed[0].root, placed)
+        except BaseException:
+            for one in placed:
+                deliver.abandon(self._context, one.task)
+            raise
+        for one in placed:
+            state = one.task.state
+            assert state.plan is not None
+            assert state.out is not None
+            tally.tasks += 1
+            tally.shipments.add(str(one.name))
+            tally.bytes += one.bytes
+            tally.features += state.out.features
+            tally.failures += state.out.failures
+            close_if_done(self._context, state_of(self._context, one.name), state.plan.due)
 
     def _close(self, seen: Seen, state: ShipmentState) -> bool:
         """Look at what is done or void: its hint may go."""

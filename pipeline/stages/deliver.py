@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline import manifest
@@ -26,16 +26,17 @@ class DeliverTask:
 
 
 @dataclass(frozen=True)
-class Delivered:
-    """What one task did."""
+class Placed:
+    """A shipment whose folders stand on the lake; index and `done` are still to be written."""
 
-    name: ShipmentName
-    root: str
-    partners: int
+    task: DeliverTask
+    root: Root
+    deliveries: tuple[Delivery, ...]
     bytes: int
-    features: int
-    failures: int
-    won: bool
+
+    @property
+    def name(self) -> ShipmentName:
+        return self.task.state.name
 
 
 def plan(seen: Seen, sets: Mapping[str, FeatureSet]) -> list[DeliverTask]:
@@ -50,22 +51,38 @@ def plan(seen: Seen, sets: Mapping[str, FeatureSet]) -> list[DeliverTask]:
     return tasks
 
 
-def perform(context: Context, feature_set: FeatureSet, task: DeliverTask) -> Delivered | None:
-    """Deliver one shipment; None when somebody else is at it."""
-    name = task.state.name
-    assert task.state.out is not None
-    assert task.state.plan is not None
-    if not claim(context, name, DELIVER, task.number):
+def place(context: Context, feature_set: FeatureSet, task: DeliverTask) -> Placed | None:
+    """Put one shipment's folders on the lake; None when somebody else is at it."""
+    if not claim(context, task.state.name, DELIVER, task.number):
         return None
     try:
-        return _deliver(context, Root(feature_set.root.strip("/")), task.state.plan.set, name, task.state.out)
+        return _place(context, Root(feature_set.root.strip("/")), task)
     except BaseException:
-        give_up(context, name, DELIVER, task.number, AttemptEnd(kind="abandoned", cause="the run was stopped"))
+        abandon(context, task)
         raise
 
 
-def _deliver(context: Context, root: Root, set_name: str, name: ShipmentName, out: Out) -> Delivered:
-    lake = context.lake
+def abandon(context: Context, task: DeliverTask) -> None:
+    """Say that an attempt ended without a result."""
+    end = AttemptEnd(kind="abandoned", cause="the run was stopped")
+    give_up(context, task.state.name, DELIVER, task.number, end)
+
+
+def finish(context: Context, root: Root, placed: Sequence[Placed]) -> None:
+    """The index of a root for all that was placed there, at once, then each shipment's `done`."""
+    now = version_of(context.bucket.list(context.keys.alive_hints).now)
+    entries = {context.keys.done(one.name): one.deliveries for one in placed if one.deliveries}
+    if entries:
+        index.enter(context, root, entries, now)
+    for one in placed:
+        folders = tuple(root.partner(one.name, delivery.partner_id) for delivery in one.deliveries)
+        commit(context, context.keys.done(one.name), Done(folders=folders, at=now))
+
+
+def _place(context: Context, root: Root, task: DeliverTask) -> Placed:
+    name, plan, out, lake = task.state.name, task.state.plan, task.state.out, context.lake
+    assert plan is not None
+    assert out is not None
     assert lake is not None
     temporary = root.temporary(name, context.process.nonce())
     size = 0
@@ -73,19 +90,14 @@ def _deliver(context: Context, root: Root, set_name: str, name: ShipmentName, ou
     try:
         for partner in sorted(out.partners, key=int):
             context.safe_point()
-            body = _partner_manifest(context, set_name, name, int(partner), out)
+            body = _partner_manifest(context, plan.set, name, int(partner), out)
             rows = sum(file.rows for file in body.files if not file.name.endswith(".txt.gz"))
             _law_of(name, out.partners[partner], rows)
             size += _partner(context, lake, root, temporary, body, out.partners[partner])
             deliveries.append(_delivery(name, body))
     finally:
         lake.delete_folder(temporary)
-    now = version_of(context.bucket.list(context.keys.done(name)).now)
-    if deliveries:
-        index.enter(context, root, context.keys.done(name), deliveries, now)
-    folders = tuple(root.partner(name, one.partner_id) for one in deliveries)
-    won, _ = commit(context, context.keys.done(name), Done(folders=folders, at=now))
-    return Delivered(name, root.root, len(deliveries), size, out.features, out.failures, won)
+    return Placed(task, root, tuple(deliveries), size)
 
 
 def _law_of(name: ShipmentName, partner: OutPartner, rows: int) -> None:
@@ -176,4 +188,3 @@ def _delivery(name: ShipmentName, body: PartnerManifest) -> Delivery:
         generation=name.generation,
         delivered="",
     )
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline import manifest
 from pipeline.errors import NotFound, PipelineError, Unknown
@@ -29,10 +29,10 @@ def read_index(lake: Lake, root: Root) -> Index:
         return Index()
 
 
-def has(index: Index, deliveries: Iterable[Delivery]) -> bool:
-    """Whether all these folders are listed."""
+def missing(index: Index, deliveries: Iterable[Delivery]) -> list[Delivery]:
+    """Those whose folder is not listed."""
     listed = {delivery.folder for delivery in index.deliveries}
-    return all(delivery.folder in listed for delivery in deliveries)
+    return [one for one in deliveries if one.folder not in listed]
 
 
 def next_index(index: Index, deliveries: Sequence[Delivery], root: str, now: str, days: float) -> Index:
@@ -66,10 +66,11 @@ def _partner(known: IndexPartner | None, one: Delivery, root: str) -> IndexPartn
     return IndexPartner(jobTimeStamp=one.jobTimeStamp, outputFolder=root, files=tuple(sorted(files)), outputSize=size)
 
 
-def enter(context: Context, root: Root, done_key: str, deliveries: Sequence[Delivery], now: str) -> Index:
+def enter(context: Context, root: Root, deliveries: Mapping[str, Sequence[Delivery]], now: str) -> Index:
     """Enter deliveries into the index of a root; the index that lists them.
 
-    now: the store's time.  Raises IndexStuck when three rounds find the same version behind a proposal.
+    deliveries: of each shipment, by the key of its `done`: one that is done was in the index once, and its days are
+    over where it is not any more.  now: the store's time.  Raises IndexStuck when three rounds find the same version behind a proposal.
     """
     lake = context.lake
     assert lake is not None
@@ -91,12 +92,16 @@ def enter(context: Context, root: Root, done_key: str, deliveries: Sequence[Deli
                 )
             _finish(lake, root, proposal)
             continue
-        if has(index, deliveries) or _is_done(context, done_key):
+        wanted = [
+            one for key, mine in deliveries.items() if (left := missing(index, mine)) and not _is_done(context, key)
+            for one in left
+        ]  # fmt: skip
+        if not wanted:
             return index
         if clock.monotonic() - began > HOUR:
             continue  # this process was frozen: what it has read is too old to propose from
         days = context.settings.deliver.index_days
-        _propose(context, lake, root, next_index(index, deliveries, root.root, now, days))
+        _propose(context, lake, root, next_index(index, wanted, root.root, now, days))
 
 
 def _is_done(context: Context, done_key: str) -> bool:

@@ -53,8 +53,8 @@ def test_a_delivery_is_entered_once(tmp_path: Path) -> None:
     world = World(tmp_path)
     context = world.context()
     mine = [delivery("s1", 5, "20250101T000000Z")]
-    assert index.enter(context, ROOT, "no/done", mine, NOW).version == 1
-    assert index.enter(context, ROOT, "no/done", mine, NOW).version == 1
+    assert index.enter(context, ROOT, {"no/done": mine}, NOW).version == 1
+    assert index.enter(context, ROOT, {"no/done": mine}, NOW).version == 1
     assert index.read_index(MemoryStore(world.lake), ROOT).deliveries[0].delivered == NOW
     left = sorted(key for key in world.lake.files)
     assert left == ["features/_index/0000000001", "features/outputByPartner"]
@@ -66,7 +66,7 @@ def test_a_proposal_that_its_writer_left_is_finished_by_the_next(tmp_path: Path)
     theirs = index.next_index(Index(), [delivery("s1", 5, "20250101T000000Z")], "features", NOW, 7)
     lake.put(ROOT.token("t1"), theirs.encode())
     lake.put(ROOT.proposal(1), Proposal(token="t1").encode())
-    done = index.enter(world.context(), ROOT, "no/done", [delivery("s2", 6, "20250101T000000Z")], NOW)
+    done = index.enter(world.context(), ROOT, {"no/done": [delivery("s2", 6, "20250101T000000Z")]}, NOW)
     assert done.version == 2
     assert {one.folder for one in done.deliveries} == {"s1/5", "s2/6"}
 
@@ -75,5 +75,5 @@ def test_a_proposal_whose_token_is_lost_is_an_alert_and_left_alone(tmp_path: Pat
     world = World(tmp_path)
     MemoryStore(world.lake).put(ROOT.proposal(1), Proposal(token="lost").encode())
     with pytest.raises(index.IndexStuck, match="does not move from version 0"):
-        index.enter(world.context(), ROOT, "no/done", [delivery("s1", 5, "20250101T000000Z")], NOW)
+        index.enter(world.context(), ROOT, {"no/done": [delivery("s1", 5, "20250101T000000Z")]}, NOW)
     assert list(world.lake.files) == [ROOT.proposal(1)]
