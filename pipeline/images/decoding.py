@@ -22,6 +22,7 @@ MARGIN = 1.3
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _PILLOW = {"gif": "GIF", "webp": "WEBP", "bmp": "BMP", "tiff": "TIFF", "avif": "AVIF", "jpeg2000": "JPEG2000",
            "ico": "ICO", "png": "PNG", "jpeg": "JPEG"}  # fmt: skip
+cv2.setNumThreads(1)  # callers decode in threads of their own; OpenCV's would fight with them
 Image.MAX_IMAGE_PIXELS = None  # ours is an argument, checked before the pixels are there
 
 
