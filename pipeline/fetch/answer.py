@@ -14,7 +14,7 @@ REDIRECTS = (301, 302, 303, 307, 308)
 _WANTED = {name.encode(): name for name in (
     "content-length", "content-encoding", "location", "etag", "last-modified", "retry-after", "transfer-encoding")}
 _INITIALS = frozenset(b"cleert" + b"CLEERT")
-_BLANK = (b"\r\n", b"\n")
+BLANK = (b"\r\n", b"\n")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?:[ \r\n]|$)")
 
@@ -49,7 +49,7 @@ def read_head(lines: list[bytes]) -> Head | Failure:
     for index in range(first, len(lines)):
         line = lines[index]
         if line[0] not in _INITIALS:
-            if line in _BLANK:
+            if line in BLANK:
                 break
             continue
         name, _, value = line.partition(b":")
@@ -109,7 +109,7 @@ def seconds_to_wait(retry_after: str, now: datetime) -> float | None:
 
 
 def _end(lines: list[bytes], first: int) -> int:
-    return next((index for index in range(first, len(lines)) if lines[index] in _BLANK), len(lines))
+    return next((index for index in range(first, len(lines)) if lines[index] in BLANK), len(lines))
 
 
 def _text(value: bytes) -> str:

@@ -7,8 +7,9 @@ that answers differently a moment later (rebinding) gains nothing.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
+from itertools import zip_longest
 from typing import Any, NamedTuple, Protocol
 
 from pipeline.clock import Clock
@@ -94,7 +95,8 @@ class Directory:
         allowed = [address for address in addresses if self._refuse(address) is None]
         if not allowed:
             return (), Failure.of("blocked", f"address: {self._refuse(addresses[0])}")
-        return tuple(map(str, sorted(allowed, key=lambda address: address.version))), None
+        return tuple(_in_turn([str(one) for one in allowed if one.version == 4],
+                              [str(one) for one in allowed if one.version == 6])), None
 
     def _answered(self, name: str, answer: Answer) -> None:
         places = self._places(answer)
@@ -177,6 +179,12 @@ class CaresResolver:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+
+
+def _in_turn(first: list[str], second: list[str]) -> Iterator[str]:
+    """One of each kind after the other: a second try is made by the other version of IP."""
+    for one, other in zip_longest(first, second):
+        yield from (address for address in (one, other) if address is not None)
 
 
 def _answer(found: Any, error: int | None) -> Answer:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pycurl
 
-from pipeline.fetch.answer import REDIRECTS, Head, read_head, verdict
+from pipeline.fetch.answer import BLANK, REDIRECTS, Head, read_head, verdict
 from pipeline.fetch.breakdown import why_broken
 from pipeline.fetch.encoding import PLAIN
 from pipeline.fetch.sniff import ENOUGH, looks_like
@@ -81,7 +81,8 @@ class Transfer:
         self.connected = False
         self._fd: int | None = None
         self.paused_at: float | None = None
-        self.body_at: float | None = None
+        self._flowing = ""
+        self._flows_since = 0.0
         self._sniffed = False
         self._discarded = 0
         self._discard_at: float | None = None
@@ -169,7 +170,7 @@ class Transfer:
 
     def _look_at_head(self) -> None:
         """Read it where it has come whole and no body has followed yet."""
-        if self.head is None and self.verdict is None and self._lines and self._lines[-1] in (b"\r\n", b"\n"):
+        if self.head is None and self.verdict is None and self._lines and self._lines[-1] in BLANK:
             self._read_head()
 
     def _write(self, data: bytes) -> int | None:
@@ -219,11 +220,20 @@ class Transfer:
             tcp = self._tcp()
             self.verdict = Failure.of("timeout", "tls handshake") if tcp else Failure.of("connect", "no answer")
         elif self.size:
-            self.body_at = now if self.body_at is None else self.body_at
-            age = now - self.body_at
-            if age > self._rules.min_speed_grace_seconds and self.size < age * self._rules.min_bytes_per_second:
-                self.verdict = Failure.of("too_slow", "body")
+            self._mind_the_speed(self.size, now, "body")
+        elif self._lines and self._lines[-1] not in BLANK:  # an interim answer may be followed by a long thought
+            size = self._header_bytes()
+            self._mind_the_speed(size, now, "headers")
+            if size > self._rules.max_header_bytes:
+                self.verdict = Failure.of("protocol", "headers over the cap")
         return self.verdict is not None
+
+    def _mind_the_speed(self, size: int, now: float, part: str) -> None:
+        if self._flowing != part:
+            self._flowing, self._flows_since = part, now
+        age = now - self._flows_since
+        if age > self._rules.min_speed_grace_seconds and size < age * self._rules.min_bytes_per_second:
+            self.verdict = Failure.of("too_slow", part)
 
     def story(self) -> list[tuple[str, str]]:
         """What happened, in steps, for the person who asks why an image is missing."""
@@ -248,8 +258,7 @@ class Transfer:
         if self.paused_at is not None:
             waited, self.paused_at = now - self.paused_at, None
             self.started += waited
-            if self.body_at is not None:
-                self.body_at += waited
+            self._flows_since += waited
             self.curl.pause(pycurl.PAUSE_CONT)
 
     def _tcp(self) -> bool:

@@ -76,8 +76,10 @@ def outcomes(
     return found
 
 
-def fetch_one(url: str, *, hand: Hand | None = None, turn: float = 0.0, **changes: Any) -> Fetched | Failure:
-    """One URL's result; turn: seconds that the clock is put forward whenever nothing happens."""
+def fetch_one(
+    url: str, *, hand: Hand | None = None, turn: float = 0.0, when: Callable[[], bool] = lambda: True, **changes: Any
+) -> Fetched | Failure:
+    """One URL's result; turn: seconds that the clock is put forward whenever nothing happens and `when` holds."""
     keywords = {key: changes.pop(key) for key in ("resolver", "refuse", "trace") if key in changes}
     fetcher = Fetcher(limits(**changes), clock=hand.clock if hand else None, seed=1, **keywords)
-    return outcomes(fetcher, [url], (lambda: hand.turn(turn)) if hand else None)[url]
+    return outcomes(fetcher, [url], (lambda: hand.turn(turn if when() else 0.0)) if hand else None)[url]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -52,7 +51,6 @@ def test_requests_to_a_host_keep_to_its_rate(server: Hostile, hand: Hand) -> Non
     found = outcomes(fetcher, [server.url(f"/ok.jpg?{n}") for n in range(25)], lambda: hand.turn(1.0))
     assert len(found) == 25
     assert hand.passed() >= (25 - 5) / 2.0 - 0.1
-    assert hand.passed() < 25
 
 
 def test_the_hosts_of_a_domain_together_keep_to_its_rate(server: Hostile, hand: Hand) -> None:
@@ -104,7 +102,14 @@ def test_the_breaker_opens_after_failures_in_a_row_and_fails_the_rest_at_once(se
 def test_a_half_open_breaker_lets_one_probe_through_and_closes_when_it_comes_back_well(
     server: Hostile, hand: Hand
 ) -> None:
-    server.extra["/slow"] = slow
+    beside: list[int] = []
+
+    async def watched(visit: Visit) -> None:
+        await asyncio.sleep(0.1)
+        beside.append(server.busy)
+        await ok(visit)
+
+    server.extra["/slow"] = watched
     fetcher = Fetcher(limits(breaker_failures=3, breaker_seconds=30.0), clock=hand.clock)
     waves = [[server.url(f"/close?{n}") for n in range(3)], [server.url(f"/slow?{n}") for n in range(12)]]
 
@@ -113,17 +118,16 @@ def test_a_half_open_breaker_lets_one_probe_through_and_closes_when_it_comes_bac
         while fetcher.pending:
             yield None
         assert isinstance(results[-1], Failure)
-        server.most = 0
         hand.turn(31.0)
         yield from ((url, url) for url in waves[1])
 
     results: list[Fetched | Failure] = []
     for result in fetcher.stream(items()):  # type: ignore[arg-type]
         if result is not None:
-            if isinstance(result[1], Fetched) and not any(isinstance(earlier, Fetched) for earlier in results):
-                assert server.most == 1  # nobody else went while the probe was away
             results.append(result[1])
     assert sum(isinstance(outcome, Fetched) for outcome in results) == 12
+    assert beside[0] == 1  # nobody else went while the probe was away
+    assert max(beside[1:]) > 1
 
 
 def test_missing_images_do_not_open_the_breaker(server: Hostile) -> None:
@@ -138,16 +142,14 @@ def test_a_host_that_hangs_does_not_hold_up_the_others(server: Hostile, hand: Ha
             urls.append(dead.url(f"/hang?{number}") if number % 100 == 0 else server.url(f"/ok.jpg?{number}"))
         order: list[str] = []
         fetcher = Fetcher(limits(breaker_failures=5), clock=hand.clock)
-        started = time.monotonic()
         for result in fetcher.stream((url, url) for url in urls):
-            if result is None:
-                hand.turn(61.0)
-            else:
+            if result is not None:
                 order.append("well" if isinstance(result[1], Fetched) else result[1].reason)
+            elif len(order) >= 1980:
+                hand.turn(61.0)
     assert order[:1980] == ["well"] * 1980
     assert set(order[1980:]) <= {"timeout", "host_busy"}
     assert len(order) == 2000
-    assert time.monotonic() - started < 30
 
 
 def test_hosts_take_turns_whatever_the_order_of_their_urls(server: Hostile) -> None:
