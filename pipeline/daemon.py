@@ -18,6 +18,8 @@ from pipeline.lock import ESTOP
 
 DRAIN_SECONDS = 10.0
 LOOK_SECONDS = 1.0
+INTERRUPTED = 130
+"""The exit code after a second SIGINT, as shells know it."""
 
 
 class Stop:
@@ -29,6 +31,7 @@ class Stop:
         self._say = say
         self._looked = float("-inf")
         self._asked = False
+        self._looking = threading.Lock()
         self.estop = False
 
     def ask(self) -> None:
@@ -40,12 +43,18 @@ class Stop:
         if self._asked or self.estop:
             return True
         now = self._clock.monotonic()
-        if self._state is not None and now - self._looked >= LOOK_SECONDS:
-            self._looked = now
-            if (self._state / ESTOP).exists():
-                self.estop = True
-                self._say("ESTOP engaged")
+        if self._state is not None and now - self._looked >= LOOK_SECONDS and self._looking.acquire(blocking=False):
+            try:
+                self._look(self._state / ESTOP, now)
+            finally:
+                self._looking.release()
         return self.estop
+
+    def _look(self, path: Path, now: float) -> None:
+        self._looked = now
+        if not self.estop and path.exists():
+            self.estop = True
+            self._say("ESTOP engaged")
 
     @property
     def exit_code(self) -> int:
@@ -53,24 +62,42 @@ class Stop:
 
 
 @contextlib.contextmanager
-def signals(stop: Stop) -> Iterator[None]:
-    """SIGTERM and SIGINT ask for the end; a second SIGINT ends at once."""
-    interrupts = 0
+def signals(stop: Stop, cleanup: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT ask for the end; a second SIGINT ends at once, after `cleanup`.
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupts
-        if number == signal.SIGINT:
-            interrupts += 1
-            if interrupts > 1:
-                os.kill(os.getpid(), signal.SIGKILL)  # safe: whatever is lost is taken up at the next start
-        stop.ask()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    A thread hears them: Python's own handlers wait until the main thread is back from the library that it is in, and
+    compiling a net takes as long as it likes.
+    """
+    hear, tell = os.pipe()
+    os.set_blocking(tell, False)
+    ear = threading.Thread(target=_listen, args=(hear, stop, cleanup), name="signals", daemon=True)
+    ear.start()
+    wakeup = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, _heard) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        os.close(tell)
+        ear.join()
+        os.close(hear)
+
+
+def _heard(number: int, frame: FrameType | None) -> None:
+    """The number is in the pipe already, put there by the interpreter's own handler."""
+
+
+def _listen(hear: int, stop: Stop, cleanup: Callable[[], None]) -> None:
+    interrupts = 0
+    while heard := os.read(hear, 64):
+        interrupts += heard.count(signal.SIGINT)
+        if interrupts > 1:
+            cleanup()
+            os._exit(INTERRUPTED)  # safe: whatever is lost is taken up at the next start
+        if signal.SIGINT in heard or signal.SIGTERM in heard:
+            stop.ask()
 
 
 @contextlib.contextmanager
@@ -84,10 +111,10 @@ def drained(stop: Stop, say: Callable[[str], None], cleanup: Callable[[], None])
     def watch() -> None:
         while not ended.wait(0.2):
             if stop():
-                if not ended.wait(DRAIN_SECONDS - 1.0):
-                    say("not stopped in time; ends now, and the next start takes up what is left")
+                if not ended.wait(DRAIN_SECONDS - 2 * LOOK_SECONDS):
                     cleanup()
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    try_to_say(say, "not stopped in time; ends now, and the next start takes up what is left")
+                    os._exit(stop.exit_code)
                 return
 
     watcher = threading.Thread(target=watch, name="drain", daemon=True)
@@ -98,9 +125,18 @@ def drained(stop: Stop, say: Callable[[str], None], cleanup: Callable[[], None])
         ended.set()
 
 
+def try_to_say(say: Callable[[str], None], text: str, seconds: float = 0.5) -> None:
+    """Say it, unless the log itself is what hangs."""
+    voice = threading.Thread(target=say, args=(text,), name="last words", daemon=True)
+    voice.start()
+    voice.join(seconds)
+
+
 @contextlib.contextmanager
-def beating(beat: Callable[[], None], seconds: float, say: Callable[[str], None]) -> Iterator[None]:
-    """Beat now and every so often, in a thread of its own: a long merge must not look dead."""
+def beating(
+    beat: Callable[[], None], leave: Callable[[], None], seconds: float, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Beat now and every so often, in a thread of its own: a long merge must not look dead; leave at the end."""
     ended = threading.Event()
     beat()
 
@@ -118,6 +154,10 @@ def beating(beat: Callable[[], None], seconds: float, say: Callable[[str], None]
     finally:
         ended.set()
         heart.join(5.0)
+        try:
+            leave()
+        except PipelineError as error:
+            say(f"could not take the last beat back: {error}")
 
 
 def loop(turn: Callable[[], None], poll_seconds: float, stop: Callable[[], bool], clock: Clock) -> None:

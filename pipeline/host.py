@@ -58,3 +58,11 @@ def gone(name: str) -> bool:
     if not match or match["host"] != host_name() or match["boot"] != boot_id() or match["boot"] == "00000000":
         return False
     return start_of(int(match["pid"])) != match["start"]
+
+
+def runs(name: str) -> bool:
+    """Whether the named process runs here and now; for names of other boots, other hosts and other forms: no."""
+    match = _NAME.fullmatch(name)
+    if not match or match["host"] != host_name() or match["boot"] != boot_id():
+        return False
+    return start_of(int(match["pid"])) == match["start"]

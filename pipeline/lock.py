@@ -92,6 +92,17 @@ def running_file(state: Path, say: Callable[[str], None]) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+def forget_running(state: Path) -> None:
+    """Remove `_PIPE_RUNNING` if it is this process's own: the last thing before it ends itself."""
+    path = state / RUNNING
+    try:
+        mine = json.loads(path.read_text())["pid"] == os.getpid()
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if mine:
+        path.unlink(missing_ok=True)
+
+
 def _died(path: Path) -> str:
     try:
         body = json.loads(path.read_text())

@@ -258,6 +258,8 @@ class Daemon(Section):
     """Between two signs of life of a process in the bucket."""
     alive_seconds: Annotated[float, Field(gt=0)] = 360.0
     """A process without a sign of life for so long counts as dead, by the store's clock."""
+    watchdog_seconds: Annotated[float, Field(gt=0)] = 900.0
+    """A process at work that fetches, computes and commits nothing for so long dumps its stacks and kills itself."""
 
 
 class Logs(Section):

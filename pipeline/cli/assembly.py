@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline import logs
 from pipeline.clock import Clock, Process
 from pipeline.errors import ConfigError
-from pipeline.host import this_process
+from pipeline.host import runs, this_process
 from pipeline.runner import Context, silent_progress
 from pipeline.settings import Settings
 from pipeline.stores.opening import open_bucket, open_lake
 from pipeline.turns import Serve, Turns
+from pipeline.watchdog import Watch, noting
 
 STAGES = ("ship", "compute", "aggregate", "deliver")
 ON_THE_LAKE = ("ship", "deliver")
@@ -32,10 +35,14 @@ def default_config() -> Path:
     return Path(__file__).resolve().parents[2] / "config" / "local.toml"
 
 
-def spill_of(settings: Settings) -> Path:
-    """The local folder for files on their way; leftovers of killed processes are of no use to anybody."""
-    folder = Path(settings.state) / "spill"
+def spill_of(settings: Settings, process: Process) -> Path:
+    """This process's local folder for files on their way; those that processes left which are gone are deleted."""
+    spill = Path(settings.state) / "spill"
+    folder = spill / process.name
     folder.mkdir(parents=True, exist_ok=True)
+    for other in spill.iterdir():
+        if other != folder and not runs(other.name):
+            shutil.rmtree(other, ignore_errors=True)
     return folder
 
 
@@ -50,6 +57,7 @@ def contexts(
     """One context for each lake."""
     bucket = open_bucket(settings)
     me = process or this_process()
+    spill = spill_of(settings, me)
     needs_lake = any(stage in ON_THE_LAKE for stage in stages)
     return [
         Context(
@@ -58,7 +66,7 @@ def contexts(
             lake=open_lake(settings, name) if needs_lake else None,
             settings=settings,
             process=me,
-            spill=spill_of(settings),
+            spill=spill,
             stopping=stopping,
             say=logs.log(program).warning,
             once=lambda key, text: _once(key, text, program),
@@ -72,15 +80,32 @@ def _once(key: str, text: str, program: str) -> None:
     logs.once(key, text, program)
 
 
-def serving(settings: Settings, clock: Clock | None = None) -> Serve:
-    """How a set is loaded: its net, its engine, once for all lakes of this process."""
+def stacks_of(settings: Settings, program: str) -> Path:
+    """Where the watchdog of a program writes the stacks of its threads: beside its log."""
+    return Path(settings.logs.folder) / f"{program}.stacks"
+
+
+def attentive(context: Context, watch: Watch) -> Context:
+    """The context for work: what gets on in it is noted.  Beats are no progress, and go past it."""
+
+    def progress(stage: str, done: int, to_do: int) -> None:
+        if done:
+            watch.note()
+        context.progress(stage, done, to_do)
+
+    lake = noting(context.lake, watch) if context.lake is not None else None
+    return replace(context, bucket=noting(context.bucket, watch), lake=lake, progress=progress)
+
+
+def serving(settings: Settings, clock: Clock | None = None, noted: Callable[[], None] = lambda: None) -> Serve:
+    """How a set is loaded: its net, its engine, once for all lakes of this process.  noted: told of each step."""
     made: dict[str, object] = {}
 
     def serve(name: str):  # type: ignore[no-untyped-def]
         from pipeline.stages.features import FeatureMaker  # the net's engine takes its time to import
 
         if name not in made:
-            made[name] = FeatureMaker(settings, name, clock or Clock())
+            made[name] = FeatureMaker(settings, name, clock or Clock(), noted)
             logs.log("compute").log(logging.INFO, "set %s: %s", name, made[name].engine)  # type: ignore[attr-defined]
         return made[name]
 

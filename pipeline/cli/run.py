@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline import logs
-from pipeline.cli.assembly import STAGES, check_stages, contexts, default_config, serving, turns
+from pipeline.cli.assembly import (
+    STAGES,
+    attentive,
+    check_stages,
+    contexts,
+    default_config,
+    serving,
+    spill_of,
+    stacks_of,
+    turns,
+)
 from pipeline.cli.progress import Show, shown
 from pipeline.cli.summary import summary_of
 from pipeline.cli.table import Totals, as_json, print_table
-from pipeline.clock import Clock
+from pipeline.clock import Clock, Process
 from pipeline.daemon import Stop, beating, drained, signals
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.host import this_process
 from pipeline.layout import version_of
-from pipeline.lock import Held, locked, refuse_estop, running_file
+from pipeline.lock import Held, forget_running, locked, refuse_estop, running_file
 from pipeline.runner import Context, beat, leave, waiting
 from pipeline.settings import Settings, load
 from pipeline.turns import Tally, Turns
+from pipeline.watchdog import Watch, watched
 
 HELD_EXIT = 3
 
@@ -63,69 +77,82 @@ def run(args: argparse.Namespace) -> int:
     state = Path(settings.state)
     refuse_estop(state)
     program = "-".join(stages) if len(stages) < len(STAGES) else "run"
-    logs.open_log(program, settings.logs, echo_level=logging.WARNING)
-    clock = Clock()
-    lock = "compute" if "compute" in stages else stages[0]
-    try:
-        with locked(state, lock):
-            stop = Stop(state, clock, logs.log(program).warning)
-            running = state / "_PIPE_RUNNING"
-            with (
-                running_file(state, logs.log(program).warning),
-                signals(stop),
-                drained(stop, logs.log(program).warning, lambda: running.unlink(missing_ok=True)),
-                shown() as show,
-            ):
-                totals = work(settings, stages, args.once, stop, clock, show)
-    except Held:
-        if args.once and not sys.stdin.isatty():
-            return 0  # cron met a run that goes on: quietly
-        raise
-    finally:
-        logs.close_log()
-    print(as_json(totals)) if args.json else print_table(totals, settings)
-    if stop.exit_code:
+    say = logs.log(program).warning
+    stop = Stop(state, Clock(), say)
+    with signals(stop, lambda: forget_running(state)):
+        try:
+            totals = _guarded(settings, stages, args.once, program, stop, say)
+        except Held:
+            if args.once and not sys.stdin.isatty():
+                return 0  # cron met a run that goes on: quietly
+            raise
+        print(as_json(totals)) if args.json else print_table(totals, settings)
+    if stop():
         return stop.exit_code
     if totals.blocked:
         return PipelineError.exit_code
     return HELD_EXIT if totals.held and not args.once else 0
 
 
-def work(settings: Settings, stages: list[str], once: bool, stop: Stop, clock: Clock, show: Show) -> Totals:
+def _guarded(
+    settings: Settings, stages: list[str], once: bool, program: str, stop: Stop, say: Callable[[str], None]
+) -> Totals:
+    """The work, under its locks and under everything that can end it."""
+    state = Path(settings.state)
+    with contextlib.ExitStack() as held:
+        for stage in stages:
+            held.enter_context(locked(state, stage))
+        logs.open_log(program, settings.logs, echo_level=logging.WARNING)
+        held.callback(logs.close_log)
+        if "compute" in stages:
+            held.enter_context(running_file(state, say))
+        held.enter_context(drained(stop, say, lambda: forget_running(state)))
+        show = held.enter_context(shown())
+        me = this_process()
+        spill = spill_of(settings, me)
+        held.callback(shutil.rmtree, spill, ignore_errors=True)
+        watch = Watch(settings.daemon.watchdog_seconds, me.clock, spill)
+        held.enter_context(watched(watch, stacks_of(settings, program), say))
+        return work(settings, stages, once, stop, me, watch, show)
+
+
+def work(
+    settings: Settings, stages: list[str], once: bool, stop: Stop, me: Process, watch: Watch, show: Show
+) -> Totals:
     """Take turns until nothing is due (or one of each), and say what was done."""
     totals = Totals()
+    clock = me.clock
     began = clock.monotonic()
 
     def wanted() -> bool:
         return not once or clock.monotonic() - began < settings.compute.max_run_seconds
 
-    where = contexts(settings, stages, stop, "run", show)
-    serve = serving(settings, clock)
-    lakes = [turns(context, serve, strict=True) for context in where]
+    where = contexts(settings, stages, stop, "run", show, me)
+    serve = serving(settings, clock, watch.note)
+    lakes = [turns(attentive(context, watch), serve, strict=True) for context in where]
     if not where:
         raise ConfigError("no lake is configured", "", "add a [lakes.NAME] table")
-    with beating(lambda: _beat(where), settings.daemon.beat_seconds, logs.log("run").warning):
-        try:
-            idle = 0
-            while not stop():
-                before = totals.problems
+    with beating(
+        lambda: _each(where, beat), lambda: _each(where, leave), settings.daemon.beat_seconds, logs.log("run").warning
+    ):
+        idle = 0
+        while not stop():
+            before = totals.problems
+            with watch.working():
                 worked, polls = _round(lakes, stages, totals, wanted)
-                totals.blocked = totals.problems > before
-                idle = 0 if worked else idle + 1
-                if once or idle >= polls:
-                    break
-        finally:
-            for context in where:
-                leave(context)
+            totals.blocked = totals.problems > before
+            idle = 0 if worked else idle + 1
+            if once or idle >= polls:
+                break
     if not stop():
         for context in where:
             _look_at_the_rest(context, totals)
     return totals
 
 
-def _beat(where: list[Context]) -> None:
+def _each(where: list[Context], do: Callable[[Context], None]) -> None:
     for context in where:
-        beat(context)
+        do(context)
 
 
 def _round(lakes: list[Turns], stages: list[str], totals: Totals, wanted: Callable[[], bool]) -> tuple[bool, int]:

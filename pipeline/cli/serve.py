@@ -5,18 +5,32 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import logs
-from pipeline.cli.assembly import STAGES, check_stages, contexts, default_config, serving, turns
+from pipeline.cli.assembly import (
+    STAGES,
+    attentive,
+    check_stages,
+    contexts,
+    default_config,
+    serving,
+    spill_of,
+    stacks_of,
+    turns,
+)
 from pipeline.cli.summary import summary_of
-from pipeline.clock import Clock
+from pipeline.clock import Clock, Process
 from pipeline.daemon import Stop, beating, drained, loop, signals
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.lock import locked, refuse_estop, running_file
+from pipeline.host import this_process
+from pipeline.lock import forget_running, locked, refuse_estop, running_file
 from pipeline.runner import Context, beat, leave
 from pipeline.settings import Settings, load
 from pipeline.turns import Turns
+from pipeline.watchdog import Watch, watched
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,50 +46,51 @@ def run(args: argparse.Namespace) -> int:
     state = Path(settings.state)
     refuse_estop(state)
     program = "-".join(stages)
+    say = logs.log(program)
+    stop = Stop(state, Clock(), say.warning)
     with contextlib.ExitStack() as held:
+        held.enter_context(signals(stop, lambda: forget_running(state)))
         for stage in stages:
             held.enter_context(locked(state, stage))
         logs.open_log(program, settings.logs, echo=settings.logs.echo)
-        say = logs.log(program)
-        clock = Clock()
-        stop = Stop(state, clock, say.warning)
-        running = state / "_PIPE_RUNNING"
+        held.callback(logs.close_log)
         if "compute" in stages:
             held.enter_context(running_file(state, say.warning))
-        held.enter_context(signals(stop))
-        cleanup = (lambda: running.unlink(missing_ok=True)) if "compute" in stages else (lambda: None)
-        held.enter_context(drained(stop, say.warning, cleanup))
+        held.enter_context(drained(stop, say.warning, lambda: forget_running(state)))
+        me = this_process()
+        spill = spill_of(settings, me)
+        held.callback(shutil.rmtree, spill, ignore_errors=True)
+        watch = Watch(settings.daemon.watchdog_seconds, me.clock, spill)
+        held.enter_context(watched(watch, stacks_of(settings, program), say.warning))
         say.info("started: %s", program)
-        _serve(settings, stages, program, stop, clock)
+        _serve(settings, stages, program, stop, me, watch)
         say.info("stopped")
-    logs.close_log()
     return stop.exit_code
 
 
-def _serve(settings: Settings, stages: list[str], program: str, stop: Stop, clock: Clock) -> None:
-    where = contexts(settings, stages, stop, program)
+def _serve(settings: Settings, stages: list[str], program: str, stop: Stop, me: Process, watch: Watch) -> None:
+    where = contexts(settings, stages, stop, program, process=me)
     if not where:
         raise ConfigError("no lake is configured", "", "add a [lakes.NAME] table")
-    serve = serving(settings, clock)
-    lakes = [turns(context, serve, strict=False) for context in where]
+    serve = serving(settings, me.clock, watch.note)
+    lakes = [turns(attentive(context, watch), serve, strict=False) for context in where]
 
     def turn() -> None:
-        for lake in lakes:
-            for stage in stages:
-                if not stop():
-                    _take(lake, stage, settings)
+        with watch.working():
+            for lake in lakes:
+                for stage in stages:
+                    if not stop():
+                        _take(lake, stage, settings)
 
-    with beating(lambda: _beat(where), settings.daemon.beat_seconds, logs.log(program).warning):
-        try:
-            loop(turn, settings.daemon.poll_seconds, stop, clock)
-        finally:
-            for context in where:
-                leave(context)
+    with beating(
+        lambda: _each(where, beat), lambda: _each(where, leave), settings.daemon.beat_seconds, logs.log(program).warning
+    ):
+        loop(turn, settings.daemon.poll_seconds, stop, me.clock)
 
 
-def _beat(where: list[Context]) -> None:
+def _each(where: list[Context], do: Callable[[Context], None]) -> None:
     for context in where:
-        beat(context)
+        do(context)
 
 
 def _take(lake: Turns, stage: str, settings: Settings) -> None:

@@ -252,7 +252,9 @@ def _perform_alone(context: Context, served: Served, task: BatchTask) -> Publish
         refs = _refs(context, task)
         if refs is None:
             return Published(task, "damaged")
-        return _publish(context, served, served.alone(task, refs), len(refs))
+        computed = served.alone(task, refs)
+        context.safe_point()  # what ends this process may have ended its children first, and they died of no item
+        return _publish(context, served, computed, len(refs))
     except BaseException:
         _abandon(context, task)
         raise
@@ -277,4 +279,3 @@ def _hold(context: Context, task: BatchTask) -> Published:
     won, _ = commit(context, context.keys.result(task.name, task.fingerprint, task.batch), body)
     context.say(f"held: {task.name} batch {task.batch}: {reason}; see `hathi quarantine show`")
     return Published(task, "held" if won else "lost", batch.refs)
-

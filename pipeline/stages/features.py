@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 from pipeline.clock import Clock
 from pipeline.fetch import Fetcher
@@ -17,6 +17,8 @@ from pipeline.stages.isolate import compute_alone
 from pipeline.stages.window import Body, Computed, Matrix, Opened, Tag, Wanted, Window
 
 T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
 
 STACKS_DECODING = 3
 """Images that are decoded or wait to be, in stacks of the net: enough to fill the next stack during a pass."""
@@ -25,11 +27,13 @@ STACKS_DECODING = 3
 class FeatureMaker:
     """One feature set on this host.  Raises ConfigError or NetError when it cannot be loaded."""
 
-    def __init__(self, settings: Settings, name: str, clock: Clock) -> None:
+    def __init__(self, settings: Settings, name: str, clock: Clock, noted: Callable[[], None] = lambda: None) -> None:
+        """noted: told of each fetch that ended, each image decoded and each pass of the net; from any thread."""
         self._settings = settings
         self._name = name
         self._set: FeatureSet = settings.sets[name]
         self._clock = clock
+        self._noted = noted
         self._threads = settings.compute.threads or len(os.sched_getaffinity(0))
         self._net = FeatureNet(self._set, threads=self._threads)
 
@@ -57,14 +61,14 @@ class FeatureMaker:
     ) -> Iterator[Computed[T] | None]:
         """Run batches through fetch, decoding and net; see `Window`."""
         limits = self._settings.compute
-        decoders = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
-        runner = ThreadPoolExecutor(1, thread_name_prefix="net")
+        decoders = _Noting(self._noted, self._threads, thread_name_prefix="decode")
+        runner = _Noting(self._noted, 1, thread_name_prefix="net")
         fetcher = Fetcher(self._settings.fetch)
         try:
             yield from Window(
                 groups,
                 open_batch,
-                fetch=_stream_of(fetcher),
+                fetch=_stream_of(fetcher, self._noted),
                 prepare=self.prepare,
                 net=self._net,
                 decoders=decoders,
@@ -83,11 +87,29 @@ class FeatureMaker:
 
     def alone(self, task: T, refs: Sequence[ImageRef]) -> Computed[T]:
         """Run one batch in child processes, halved until what kills them is found."""
-        return compute_alone(self._settings, self._name, task, refs, self._net.dim)
+        return compute_alone(self._settings, self._name, task, refs, self._net.dim, self._noted)
 
 
-def _stream_of(fetcher: Fetcher) -> Callable[[Iterator[Wanted | None]], Iterator[tuple[Tag, Body | Failure] | None]]:
+class _Noting(ThreadPoolExecutor):
+    """Threads that say whenever a piece of work is done."""
+
+    def __init__(self, noted: Callable[[], None], threads: int, thread_name_prefix: str) -> None:
+        super().__init__(threads, thread_name_prefix)
+        self._noted = noted
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        future = super().submit(fn, *args, **kwargs)
+        future.add_done_callback(lambda _: self._noted())
+        return future
+
+
+def _stream_of(
+    fetcher: Fetcher, noted: Callable[[], None]
+) -> Callable[[Iterator[Wanted | None]], Iterator[tuple[Tag, Body | Failure] | None]]:
     def stream(wanted: Iterator[Wanted | None]) -> Iterator[tuple[Tag, Body | Failure] | None]:
-        return fetcher.stream((one.tag, one.url, one.deadline) if one else None for one in wanted)
+        for ended in fetcher.stream((one.tag, one.url, one.deadline) if one else None for one in wanted):
+            if ended is not None:
+                noted()
+            yield ended
 
     return stream

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import resource
 import signal
 import subprocess
@@ -45,11 +46,16 @@ RunChild = Callable[[Sequence[ImageRef]], Part | None]
 """Refs -> what a child made of them; None when it died."""
 
 
-def compute_alone(settings: Settings, set_name: str, task: T, refs: Sequence[ImageRef], dim: int) -> Computed[T]:
-    """Run a batch in children of its own; what kills a child alone becomes a `poison` failure."""
+def compute_alone(
+    settings: Settings, set_name: str, task: T, refs: Sequence[ImageRef], dim: int, noted: Callable[[], None]
+) -> Computed[T]:
+    """Run a batch in children of its own; what kills a child alone becomes a `poison` failure.
+
+    noted: told each second that a child still has time.
+    """
 
     def run_child(part: Sequence[ImageRef]) -> Part | None:
-        return _run_child(settings, set_name, part, dim)
+        return _run_child(settings, set_name, part, dim, noted)
 
     return halve(run_child, task, refs, dim)
 
@@ -85,7 +91,9 @@ def _joined(task: T, parts: Sequence[Part], dim: int, seconds: float) -> Compute
     return Computed(task, rows, matrix, failures, 0, seconds)
 
 
-def _run_child(settings: Settings, set_name: str, refs: Sequence[ImageRef], dim: int) -> Part | None:
+def _run_child(
+    settings: Settings, set_name: str, refs: Sequence[ImageRef], dim: int, noted: Callable[[], None]
+) -> Part | None:
     with tempfile.TemporaryDirectory(prefix="hathi-alone-") as scratch:
         folder = Path(scratch)
         (folder / "settings.json").write_text(settings.model_dump_json())
@@ -93,11 +101,11 @@ def _run_child(settings: Settings, set_name: str, refs: Sequence[ImageRef], dim:
         (folder / "refs.pb").write_bytes(image_refs.encode(refs))
         (folder / "ordinals").write_text("\n".join(str(ref.ordinal) for ref in refs))
         limit = START_SECONDS + (settings.fetch.batch_seconds if refs else 0.0)
-        child = subprocess.Popen([sys.executable, "-m", "pipeline.stages.isolate", str(folder)])
+        # A group of its own: an interrupt from the keyboard is the parent's to judge, not the death of an item.
+        words = [sys.executable, "-m", "pipeline.stages.isolate", str(folder), str(os.getpid())]
+        child = subprocess.Popen(words, process_group=0)
         try:
-            code = child.wait(limit)
-        except subprocess.TimeoutExpired:
-            code = None
+            code = _wait(child, limit, noted)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
@@ -105,6 +113,16 @@ def _run_child(settings: Settings, set_name: str, refs: Sequence[ImageRef], dim:
         if code != 0 or not (folder / "done").exists():
             return None
         return _read(folder, dim)
+
+
+def _wait(child: subprocess.Popen[bytes], seconds: float, noted: Callable[[], None]) -> int | None:
+    """The child's exit code; None when it has not ended in time."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(1.0)
+        noted()
+    return None
 
 
 def _read(folder: Path, dim: int) -> Part:
@@ -124,12 +142,15 @@ def _read(folder: Path, dim: int) -> Part:
     return Part(tuple(rows), np.concatenate(blocks), tuple(failures))
 
 
-def _child(folder: Path) -> None:
+def _child(folder: Path, parent: int) -> None:
     """The child's whole life."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return  # it died before it could take this child along
+
     from pipeline.clock import Clock
     from pipeline.stages.features import FeatureMaker
 
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     settings = Settings.model_validate_json((folder / "settings.json").read_text())
     resource.setrlimit(resource.RLIMIT_DATA, (settings.compute.alone_bytes,) * 2)
     ordinals = [int(line) for line in (folder / "ordinals").read_text().split()]
@@ -150,4 +171,4 @@ def _child(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    _child(Path(sys.argv[1]))
+    _child(Path(sys.argv[1]), int(sys.argv[2]))

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import datetime
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import schedule
 
 from pipeline.clock import Clock
-from pipeline.daemon import Stop, loop
-from pipeline.host import gone, start_of, this_process
-from pipeline.lock import EstopEngaged, Held, holder, locked, refuse_estop, running_file
+from pipeline.daemon import Stop, beating, loop
+from pipeline.errors import TemporaryError
+from pipeline.host import gone, runs, start_of, this_process
+from pipeline.lock import EstopEngaged, Held, forget_running, holder, locked, refuse_estop, running_file
 
 
 class Hand:
@@ -129,3 +133,100 @@ def test_a_process_of_this_host_is_gone_when_its_pid_is_somebody_elses() -> None
     assert gone(f"{host}.{boot}.{child.pid}.{began or 1}.{chance}")
     assert not gone(f"elsewhere.{boot}.1.1.abcdef"), "of another host nothing is known"
     assert not gone("what?")
+
+
+PROGRAM = """
+import hashlib, sys, threading
+from pathlib import Path
+from pipeline import daemon
+from pipeline.clock import Clock
+from pipeline.daemon import Stop, drained, signals
+from pipeline.lock import forget_running, running_file
+
+def in_a_library():  # seconds of C that lets other threads run, and no signal handler of Python's
+    print("in", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000_000)
+
+state = Path(sys.argv[1])
+daemon.DRAIN_SECONDS = float(sys.argv[2])
+stop = Stop(state, Clock(), lambda text: print(text, flush=True))
+with signals(stop, lambda: forget_running(state)), running_file(state, print):
+    with drained(stop, lambda text: print(text, flush=True), lambda: forget_running(state)):
+        in_a_library()
+"""
+
+
+def in_a_library(state: Path, drain_seconds: float) -> subprocess.Popen[str]:
+    """A process whose main thread is in a library for long."""
+    words = [sys.executable, "-c", PROGRAM, str(state), str(drain_seconds)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "in\n"
+    return process
+
+
+@pytest.mark.parametrize(("how", "code"), [("ESTOP", 4), ("SIGTERM", 0), ("SIGINT", 0)])
+def test_a_process_whose_main_thread_is_in_a_library_ends_in_time_with_its_code(
+    tmp_path: Path, how: str, code: int
+) -> None:
+    with in_a_library(tmp_path, 2.5) as process:
+        if how == "ESTOP":
+            (tmp_path / "ESTOP").touch()
+        else:
+            process.send_signal(signal.Signals[how])
+        said = process.communicate(timeout=5)[0]
+    assert process.returncode == code
+    assert "not stopped in time" in said
+    assert not (tmp_path / "_PIPE_RUNNING").exists()
+
+
+def test_the_second_interrupt_ends_at_once_even_in_a_library(tmp_path: Path) -> None:
+    with in_a_library(tmp_path, 60.0) as process:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)  # the kernel merges two that come at once
+        process.send_signal(signal.SIGINT)
+        assert process.wait(2) == 130
+    assert not (tmp_path / "_PIPE_RUNNING").exists()
+
+
+def test_the_running_file_of_another_process_is_left_alone(tmp_path: Path) -> None:
+    forget_running(tmp_path)
+    (tmp_path / "_PIPE_RUNNING").write_text('{"pid": 1}')
+    forget_running(tmp_path)
+    assert (tmp_path / "_PIPE_RUNNING").exists()
+
+
+def test_beats_begin_at_once_and_the_last_is_taken_back_after_them() -> None:
+    happened: list[str] = []
+    beaten = threading.Event()
+
+    def beat() -> None:
+        happened.append("beat")
+        if len(happened) > 2:
+            beaten.set()
+
+    with beating(beat, lambda: happened.append("leave"), 0.01, print):
+        assert happened[0] == "beat"
+        assert beaten.wait(5)
+    assert happened[-1] == "leave"
+    assert happened.count("leave") == 1
+
+
+def test_a_store_that_does_not_answer_the_last_word_is_no_failure() -> None:
+    said: list[str] = []
+
+    def leave() -> None:
+        raise TemporaryError("no answer", "", "")
+
+    with beating(lambda: None, leave, 60.0, said.append):
+        pass
+    assert said == ["could not take the last beat back: no answer"]
+
+
+def test_what_runs_here_and_now_is_told_from_what_does_not() -> None:
+    me = this_process()
+    assert runs(me.name)
+    host, boot, pid, start, chance = me.name.rsplit(".", 4)
+    assert not runs(f"{host}.{boot}.{pid}.{int(start) - 1}.{chance}")
+    assert not runs(f"{host}.00000001.{pid}.{start}.{chance}"), "before the last boot"
+    assert not runs("tmp1234")
