@@ -26,6 +26,7 @@ COMMANDS: dict[str, Entry] = {
     "run": Entry("run", "run stages in this process until nothing is due"),
     "serve": Entry("serve", "run stages as a daemon"),
     "status": Entry("status", "say what is open, waiting, held and done"),
+    "verify": Entry("verify", "look whether all that was written is there and adds up"),
     "prune": Entry("prune", "forget what may be forgotten"),
     "quarantine": Entry("quarantine", "batches that were given up: look, release, drop"),
     "ship": Entry("ship", "ship a snapshot once more"),
