@@ -28,8 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`hathi fetch [--config FILE] [--allow-private] [--json] [--urls FILE|-] [--save DIR] [URL...]`."""
     parser.add_argument("url", nargs="*", metavar="URL", help="what to fetch")
     parser.add_argument("--config", type=Path, metavar="FILE", help="default: $HATHI_CONFIG, else the defaults")
-    parser.add_argument("--allow-private", action="store_true",
-                        help="lift the rules on addresses and on ports, nothing else")
+    parser.add_argument(
+        "--allow-private", action="store_true", help="lift the rules on addresses and on ports, nothing else"
+    )
     parser.add_argument("--json", action="store_true", help="one object a line and URL, as each ends")
     parser.add_argument("--urls", metavar="FILE", help="a file of URLs, one a line; - is the standard input")
     parser.add_argument("--save", type=Path, metavar="DIR", help="keep the images here, by their SHA-256")
@@ -69,12 +70,30 @@ def as_object(outcome: Fetched | Failure, seconds: float) -> dict[str, object]:
 
     if isinstance(outcome, Failure):
         status = int(outcome.detail) if outcome.detail.isdigit() else None
-        return {"url": outcome.url, "ok": False, "reason": outcome.reason, "retriable": outcome.retriable,
-                "detail": outcome.detail, "final_url": None, "status": status, "bytes": None, "sha256": None,
-                "seconds": round(seconds, 3)}
-    return {"url": outcome.url, "ok": True, "reason": None, "retriable": None, "detail": None,
-            "final_url": outcome.final_url, "status": outcome.status, "bytes": len(outcome.content),
-            "sha256": outcome.sha256.hex(), "seconds": round(seconds, 3)}
+        return {
+            "url": outcome.url,
+            "ok": False,
+            "reason": outcome.reason,
+            "retriable": outcome.retriable,
+            "detail": outcome.detail,
+            "final_url": None,
+            "status": status,
+            "bytes": None,
+            "sha256": None,
+            "seconds": round(seconds, 3),
+        }
+    return {
+        "url": outcome.url,
+        "ok": True,
+        "reason": None,
+        "retriable": None,
+        "detail": None,
+        "final_url": outcome.final_url,
+        "status": outcome.status,
+        "bytes": len(outcome.content),
+        "sha256": outcome.sha256.hex(),
+        "seconds": round(seconds, 3),
+    }
 
 
 class Steps:
@@ -133,8 +152,13 @@ def _given(urls: Iterable[str], file: str | None) -> Iterator[str | None]:
 def _read(file: str, lines: SimpleQueue[str | OSError | None]) -> None:
     """A thread of its own: a pipe that says nothing must not hold up the results that are there."""
     try:
-        with open(0 if file == "-" else file, encoding="utf-8-sig", errors="surrogateescape", newline="\n",
-                  closefd=file != "-") as stream:
+        with open(
+            0 if file == "-" else file,
+            encoding="utf-8-sig",
+            errors="surrogateescape",
+            newline="\n",
+            closefd=file != "-",
+        ) as stream:
             for line in stream:
                 while lines.qsize() > 10_000:
                     time.sleep(0.01)

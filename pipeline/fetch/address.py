@@ -54,7 +54,6 @@ _RANGES_6 = {
 }
 
 
-
 def _checks(ranges: dict[str, str]) -> list[tuple[int, int, str]]:
     """(network, mask, name) as numbers: an integer comparison a range, no objects in the hot path."""
     networks = [(ip_network(text), name) for text, name in ranges.items()]

@@ -11,8 +11,18 @@ from pipeline.fetch.encoding import KNOWN, PLAIN
 from pipeline.records import Failure
 
 REDIRECTS = (301, 302, 303, 307, 308)
-_WANTED = {name.encode(): name for name in (
-    "content-length", "content-encoding", "location", "etag", "last-modified", "retry-after", "transfer-encoding")}
+_WANTED = {
+    name.encode(): name
+    for name in (
+        "content-length",
+        "content-encoding",
+        "location",
+        "etag",
+        "last-modified",
+        "retry-after",
+        "transfer-encoding",
+    )
+}
 _INITIALS = frozenset(b"cleert" + b"CLEERT")
 BLANK = (b"\r\n", b"\n")
 _DIGITS = re.compile(r"[0-9]{1,18}")
@@ -69,8 +79,14 @@ def read_head(lines: list[bytes]) -> Head | Failure:
         if parts or not _DIGITS.fullmatch(length):
             return Failure.of("protocol", "bad content-length")
     return Head(
-        status, int(length) if length else None, found.get("content-encoding", "").lower(),
-        found.get("location", ""), found.get("etag", ""), found.get("last-modified", ""), found.get("retry-after", ""))
+        status,
+        int(length) if length else None,
+        found.get("content-encoding", "").lower(),
+        found.get("location", ""),
+        found.get("etag", ""),
+        found.get("last-modified", ""),
+        found.get("retry-after", ""),
+    )
 
 
 def verdict(head: Head, max_bytes: int) -> Failure | None:

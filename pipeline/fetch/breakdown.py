@@ -9,16 +9,33 @@ import pycurl
 
 from pipeline.records import Failure
 
-_TLS = (pycurl.E_SSL_CONNECT_ERROR, pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CERTPROBLEM,
-        pycurl.E_SSL_CIPHER, pycurl.E_SSL_ISSUER_ERROR)
+_TLS = (
+    pycurl.E_SSL_CONNECT_ERROR,
+    pycurl.E_PEER_FAILED_VERIFICATION,
+    pycurl.E_SSL_CERTPROBLEM,
+    pycurl.E_SSL_CIPHER,
+    pycurl.E_SSL_ISSUER_ERROR,
+)
 # OpenSSL's X509_V_ERR_ numbers; with 0 and 1 the chain holds, and libcurl itself missed the name in it
 _CERTIFICATE = {
-    0: "wrong name", 1: "wrong name", 62: "wrong name",
-    9: "certificate not yet valid", 10: "certificate expired", 23: "certificate revoked",
-    18: "self-signed certificate", 19: "self-signed certificate", 20: "unknown issuer", 21: "unknown issuer",
+    0: "wrong name",
+    1: "wrong name",
+    62: "wrong name",
+    9: "certificate not yet valid",
+    10: "certificate expired",
+    23: "certificate revoked",
+    18: "self-signed certificate",
+    19: "self-signed certificate",
+    20: "unknown issuer",
+    21: "unknown issuer",
 }
-_CONNECT = {errno.ECONNREFUSED: "refused", errno.EHOSTUNREACH: "unreachable", errno.ENETUNREACH: "unreachable",
-            errno.ECONNRESET: "reset", errno.ETIMEDOUT: "no answer"}
+_CONNECT = {
+    errno.ECONNREFUSED: "refused",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+    errno.ECONNRESET: "reset",
+    errno.ETIMEDOUT: "no answer",
+}
 _CODES = {
     pycurl.E_UNSUPPORTED_PROTOCOL: ("protocol", "not http/1"),
     pycurl.E_URL_MALFORMAT: ("bad_url", "malformed"),

@@ -59,8 +59,10 @@ class Counts:
         """e.g. `fetched 1200 images (54.0 MB) with 1290 requests to 3 hosts, 12 failures (dns 2, http_4xx 10)`."""
         whole = self.total()
         hosts = sum(host != "" for host in self.by_host)
-        text = (f"fetched {_number(whole.images, 'image')} ({whole.bytes / 1e6:.1f} MB) "
-                f"with {_number(whole.requests, 'request')} to {_number(hosts, 'host')}")
+        text = (
+            f"fetched {_number(whole.images, 'image')} ({whole.bytes / 1e6:.1f} MB) "
+            f"with {_number(whole.requests, 'request')} to {_number(hosts, 'host')}"
+        )
         if not whole.failures:
             return text
         failures = _number(sum(whole.failures.values()), "failure")

@@ -54,8 +54,9 @@ class Places(NamedTuple):
 class Directory:
     """The cache of checked answers; used in the reactor's thread only."""
 
-    def __init__(self, resolver: Resolver, clock: Clock, refuse: Callable[[Address], str | None],
-                 negative_seconds: float) -> None:
+    def __init__(
+        self, resolver: Resolver, clock: Clock, refuse: Callable[[Address], str | None], negative_seconds: float
+    ) -> None:
         self._resolver = resolver
         self._clock = clock
         self._refuse = refuse
@@ -95,8 +96,11 @@ class Directory:
         allowed = [address for address in addresses if self._refuse(address) is None]
         if not allowed:
             return (), Failure.of("blocked", f"address: {self._refuse(addresses[0])}")
-        return tuple(_in_turn([str(one) for one in allowed if one.version == 4],
-                              [str(one) for one in allowed if one.version == 6])), None
+        return tuple(
+            _in_turn(
+                [str(one) for one in allowed if one.version == 4], [str(one) for one in allowed if one.version == 6]
+            )
+        ), None
 
     def _answered(self, name: str, answer: Answer) -> None:
         places = self._places(answer)
@@ -140,8 +144,12 @@ class CaresResolver:
         if self._channel is None:
             # no search domains: "shop" must not become "shop.inner.example"
             self._channel = pycares.Channel(
-                flags=pycares.ARES_FLAG_NOSEARCH, timeout=self._seconds / 4, tries=2,
-                servers=self._servers or None, sock_state_cb=self._socket)
+                flags=pycares.ARES_FLAG_NOSEARCH,
+                timeout=self._seconds / 4,
+                tries=2,
+                servers=self._servers or None,
+                sock_state_cb=self._socket,
+            )
         self._channel.getaddrinfo(name, None, family=0, callback=lambda found, error: done(_answer(found, error)))
         self._arm()
 
@@ -194,8 +202,12 @@ def _answer(found: Any, error: int | None) -> Answer:
         texts = [node.addr[0].decode("ascii") for node in found.nodes]
         return Answer(texts, float(min(node.ttl for node in found.nodes)))
     names = {
-        None: "no address", 0: "no address", errno.ARES_ENODATA: "no address",
-        errno.ARES_ENOTFOUND: "no such name", errno.ARES_EBADNAME: "bad name",
-        errno.ARES_ETIMEOUT: "no answer", errno.ARES_ECONNREFUSED: "no answer",
+        None: "no address",
+        0: "no address",
+        errno.ARES_ENODATA: "no address",
+        errno.ARES_ENOTFOUND: "no such name",
+        errno.ARES_EBADNAME: "bad name",
+        errno.ARES_ETIMEOUT: "no answer",
+        errno.ARES_ECONNREFUSED: "no answer",
     }
     return Answer((), 0.0, names.get(error, "server failure"))

@@ -37,9 +37,19 @@ _WELL = ("http_4xx", "not_image", "too_large", "redirect", "blocked", "bad_url")
 class Engine:
     """`run` is the thread; `submit`, `wake` and `stop` are for others."""
 
-    def __init__(self, limits: settings.Fetch, clock: Clock, random: Random, reactor: Reactor, directory: Directory,
-                 room: BufferRoom, new_transfer: Callable[[], Transfer], finished: SimpleQueue[Any],
-                 bodies: SimpleQueue[Any], trace: Trace | None) -> None:
+    def __init__(
+        self,
+        limits: settings.Fetch,
+        clock: Clock,
+        random: Random,
+        reactor: Reactor,
+        directory: Directory,
+        room: BufferRoom,
+        new_transfer: Callable[[], Transfer],
+        finished: SimpleQueue[Any],
+        bodies: SimpleQueue[Any],
+        trace: Trace | None,
+    ) -> None:
         self._limits = limits
         self._clock = clock
         self._random = random
@@ -129,8 +139,11 @@ class Engine:
             job = waiter.job
             assert job is not None
             job.waiters.remove(waiter)
-            failure = Failure.of("timeout", "batch deadline") if job.transfer is not None else \
-                job.last or Failure.of("host_busy", "batch deadline")
+            failure = (
+                Failure.of("timeout", "batch deadline")
+                if job.transfer is not None
+                else job.last or Failure.of("host_busy", "batch deadline")
+            )
             self._end_waiter(job, waiter, failure)
             if not job.waiters:
                 self._forget(job)
@@ -289,8 +302,13 @@ class Engine:
         job.tries += 1
         job.last = failure
         spent = job.spent + job.spent_before
-        if (final or not failure.retriable or job.tries >= self._limits.attempts or host.is_open(now)
-                or spent >= self._limits.total_seconds):
+        if (
+            final
+            or not failure.retriable
+            or job.tries >= self._limits.attempts
+            or host.is_open(now)
+            or spent >= self._limits.total_seconds
+        ):
             self._end(job, failure)
             return
         job.again()
@@ -308,8 +326,9 @@ class Engine:
             self._end_waiter(job, waiter, failure)
 
     def _end_waiter(self, job: Job, waiter: Waiter, failure: Failure) -> None:
-        self._ended.append(Ended(
-            waiter, Failure(failure.reason, failure.detail, failure.retriable, waiter.url), 0, job.requests))
+        self._ended.append(
+            Ended(waiter, Failure(failure.reason, failure.detail, failure.retriable, waiter.url), 0, job.requests)
+        )
 
     def _forget(self, job: Job) -> None:
         """Equal URLs that come from now on are fetched anew; no deadline disturbs this one any more."""

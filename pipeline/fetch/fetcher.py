@@ -45,10 +45,17 @@ class Fetcher:
     refuse(address) -> the range that forbids it: for tests.
     """
 
-    def __init__(self, limits: Fetch, *, accept: Callable[[bytes], str | None] = image_format,
-                 clock: Clock | None = None, seed: int | None = None,
-                 resolver: Callable[[Reactor], Resolver] | None = None,
-                 refuse: Callable[[Address], str | None] = blocked_range, trace: Trace | None = None) -> None:
+    def __init__(
+        self,
+        limits: Fetch,
+        *,
+        accept: Callable[[bytes], str | None] = image_format,
+        clock: Clock | None = None,
+        seed: int | None = None,
+        resolver: Callable[[Reactor], Resolver] | None = None,
+        refuse: Callable[[Address], str | None] = blocked_range,
+        trace: Trace | None = None,
+    ) -> None:
         self._limits = limits
         self._accept = accept
         self._clock = clock or Clock()
@@ -58,15 +65,31 @@ class Fetcher:
         self._bodies: SimpleQueue[Body | Inline | None] = SimpleQueue()
         self._room = BufferRoom(limits.buffer_bytes, self._clock)
         self._reactor = Reactor(self._clock)
-        names = resolver(self._reactor) if resolver else \
-            CaresResolver(self._reactor, self._clock, limits.dns_servers, limits.dns_seconds)
-        directory = Directory(names, self._clock, _refuse_none if limits.allow_private else refuse,
-                              limits.dns_negative_seconds)
-        self._engine = Engine(limits, self._clock, random.Random(seed), self._reactor, directory, self._room,
-                              self._new_transfer, self._finished, self._bodies, trace)
+        names = (
+            resolver(self._reactor)
+            if resolver
+            else CaresResolver(self._reactor, self._clock, limits.dns_servers, limits.dns_seconds)
+        )
+        directory = Directory(
+            names, self._clock, _refuse_none if limits.allow_private else refuse, limits.dns_negative_seconds
+        )
+        self._engine = Engine(
+            limits,
+            self._clock,
+            random.Random(seed),
+            self._reactor,
+            directory,
+            self._room,
+            self._new_transfer,
+            self._finished,
+            self._bodies,
+            trace,
+        )
         self._finisher = Finisher(limits, self._clock, accept, self._room, self._bodies, self._finished)
-        self._threads = [threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
-                         for name, work in (("fetch", self._engine.run), ("fetch-hash", self._finisher.run))]
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
+            for name, work in (("fetch", self._engine.run), ("fetch-hash", self._finisher.run))
+        ]
         self._started = self._closed = False
         self._pending = 0
         self._pending_by_host: Counter[str] = Counter()
@@ -121,8 +144,9 @@ class Fetcher:
     def __enter__(self) -> Fetcher:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     # --- the caller's side of the two threads ---

@@ -46,8 +46,17 @@ def results(body: Body, content: bytes | Failure) -> list[Ended]:
     ended = []
     cost = len(content)
     for waiter in job.waiters:
-        fetched = Fetched(waiter.url, content, body.final_url, head.status, digest, head.etag, head.last_modified,
-                          body.fetched_at, job.spent_before + job.spent)
+        fetched = Fetched(
+            waiter.url,
+            content,
+            body.final_url,
+            head.status,
+            digest,
+            head.etag,
+            head.last_modified,
+            body.fetched_at,
+            job.spent_before + job.spent,
+        )
         ended.append(Ended(waiter, fetched, cost, job.requests))
         cost = 0
     return ended
@@ -56,8 +65,15 @@ def results(body: Body, content: bytes | Failure) -> list[Ended]:
 class Finisher:
     """What would hold up the thread that fetches.  `run`: bodies in, lists of Ended out, until it is given None."""
 
-    def __init__(self, limits: Fetch, clock: Clock, accept: Callable[[bytes], str | None], room: BufferRoom,
-                 bodies: SimpleQueue[Body | Inline | None], finished: SimpleQueue[Any]) -> None:
+    def __init__(
+        self,
+        limits: Fetch,
+        clock: Clock,
+        accept: Callable[[bytes], str | None],
+        room: BufferRoom,
+        bodies: SimpleQueue[Body | Inline | None],
+        finished: SimpleQueue[Any],
+    ) -> None:
         self._limits = limits
         self._clock = clock
         self._accept = accept

@@ -55,8 +55,23 @@ class Domain:
 class Host:
     """A host's queue and manners.  `listed`: it stands in some queue of the engine, or has a timer."""
 
-    __slots__ = ("_limits", "_opened", "_pushed", "_row", "active", "bucket", "domain", "key", "limit", "listed",
-                 "open_until", "paused_until", "probing", "queue", "resolving")
+    __slots__ = (
+        "_limits",
+        "_opened",
+        "_pushed",
+        "_row",
+        "active",
+        "bucket",
+        "domain",
+        "key",
+        "limit",
+        "listed",
+        "open_until",
+        "paused_until",
+        "probing",
+        "queue",
+        "resolving",
+    )
 
     def __init__(self, key: str, domain: Domain, limits: settings.Fetch, now: float) -> None:
         self.key = key
@@ -134,8 +149,15 @@ class Host:
 
     def forgettable(self, now: float) -> bool:
         """It has no work and nothing keeps it from being asked: as good as new, but for failures in a row."""
-        return not (self.queue or self.active or self.listed or self.resolving or self.is_open(now)
-                    or self.paused_until > now or self.bucket.wait(now) > 0)
+        return not (
+            self.queue
+            or self.active
+            or self.listed
+            or self.resolving
+            or self.is_open(now)
+            or self.paused_until > now
+            or self.bucket.wait(now) > 0
+        )
 
 
 def registered_domain(key: str, is_name: bool) -> str:

@@ -54,8 +54,19 @@ class Job:
     transfers in this try; spent_before: in the tries before.
     """
 
-    __slots__ = ("first", "hops", "last", "requests", "seen", "spent", "spent_before", "target", "transfer", "tries",
-                 "waiters")
+    __slots__ = (
+        "first",
+        "hops",
+        "last",
+        "requests",
+        "seen",
+        "spent",
+        "spent_before",
+        "target",
+        "transfer",
+        "tries",
+        "waiters",
+    )
 
     def __init__(self, target: Target) -> None:
         self.first = target

@@ -28,7 +28,7 @@ def image_format(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
     if head[4:8] == b"ftyp":
-        brands = [head[at:at + 4] for at in (8, *range(16, 64, 4))]  # the major one, then the compatible ones
+        brands = [head[at : at + 4] for at in (8, *range(16, 64, 4))]  # the major one, then the compatible ones
         return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
     if head[:4] == b"\x00\x00\x01\x00" and 0 < int.from_bytes(head[4:6], "little") < 256 and head[9:10] == b"\x00":
         return "ico"

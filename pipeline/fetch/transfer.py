@@ -58,8 +58,14 @@ class Rules(Protocol):
 class Transfer:
     """A curl handle and the request that it makes now; used again for the next one."""
 
-    def __init__(self, rules: Rules, room: Room, accept: Callable[[bytes], str | None], user_agent: str,
-                 ca: tuple[str | None, str | None]) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        room: Room,
+        accept: Callable[[bytes], str | None],
+        user_agent: str,
+        ca: tuple[str | None, str | None],
+    ) -> None:
         self._rules = rules
         self._room = room
         self._accept = accept

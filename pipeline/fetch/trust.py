@@ -24,8 +24,10 @@ def trusted(environ: Mapping[str, str]) -> tuple[str | None, str | None]:
             ssl.create_default_context(cafile=named)
         except OSError as error:
             raise ConfigError(
-                "SSL_CERT_FILE cannot be used", f"{named}: {error}",
-                "let it name a file of PEM certificates, or unset it") from error
+                "SSL_CERT_FILE cannot be used",
+                f"{named}: {error}",
+                "let it name a file of PEM certificates, or unset it",
+            ) from error
     paths = ssl.get_default_verify_paths()
     file = named or next((path for path in (paths.openssl_cafile, *_USUAL) if os.path.isfile(path)), None)
     folder = environ.get("SSL_CERT_DIR") or paths.openssl_capath

@@ -70,7 +70,8 @@ class Wire:
 
     def _on_event(self, fd: int, events: int) -> None:
         self._multi.socket_action(
-            fd, (pycurl.CSELECT_IN if events & ~WRITE else 0) | (pycurl.CSELECT_OUT if events & WRITE else 0))
+            fd, (pycurl.CSELECT_IN if events & ~WRITE else 0) | (pycurl.CSELECT_OUT if events & WRITE else 0)
+        )
 
     def _on_timer(self, milliseconds: int) -> None:
         self._timer_at = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000

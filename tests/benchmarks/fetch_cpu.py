@@ -45,6 +45,7 @@ def by_aiohttp(urls: list[str]) -> None:
     async def all_of_them() -> None:
         waiting = iter(urls)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS)) as session:
+
             async def worker() -> None:
                 for url in waiting:
                     async with session.get(url) as response:
@@ -90,8 +91,13 @@ def by_pycurl(urls: list[str]) -> None:
 
 def by_us(urls: list[str]) -> None:
     """The fetcher with every rule on but the loopback's, hashing included."""
-    limits = Fetch(allow_private=True, requests_per_second=1e6, burst=10**6, connections_per_host=CONNECTIONS,
-                   connections_per_domain=CONNECTIONS)
+    limits = Fetch(
+        allow_private=True,
+        requests_per_second=1e6,
+        burst=10**6,
+        connections_per_host=CONNECTIONS,
+        connections_per_domain=CONNECTIONS,
+    )
     for result in Fetcher(limits).stream((None, url) for url in urls):
         assert result is None or isinstance(result[1], Fetched)
 
@@ -109,8 +115,11 @@ def main() -> None:
     with server(SIZE, 0.0) as (port, _):
         urls = [f"http://127.0.0.1:{port}/{number}.jpg" for number in range(images)]
         ways: list[tuple[str, Callable[[list[str]], None]]] = [
-            ("aiohttp and uvloop", by_aiohttp), ("pycurl, bare", by_pycurl), ("the fetcher", by_us),
-            ("SHA-256 alone", hashing)]
+            ("aiohttp and uvloop", by_aiohttp),
+            ("pycurl, bare", by_pycurl),
+            ("the fetcher", by_us),
+            ("SHA-256 alone", hashing),
+        ]
         print(f"{'':<20} us CPU/image   images/s")
         for name, way in ways:
             way(urls[:500])

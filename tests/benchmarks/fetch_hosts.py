@@ -25,8 +25,10 @@ def main() -> None:
     limits = Fetch(allow_private=True, requests_per_second=40.0, connections_per_host=CONNECTIONS)
     ceiling = hosts * CONNECTIONS / DELAY
     with server(4096, DELAY) as (port, spent):
-        urls = (f"http://127.0.{number % hosts // 200 + 1}.{number % hosts % 200 + 1}:{port}/{number}.jpg"
-                for number in range(int(ceiling * seconds)))
+        urls = (
+            f"http://127.0.{number % hosts // 200 + 1}.{number % hosts % 200 + 1}:{port}/{number}.jpg"
+            for number in range(int(ceiling * seconds))
+        )
         cpu, wall = time.process_time(), time.perf_counter()
         images = 0
         for result in Fetcher(limits).stream((None, url) for url in urls):
@@ -35,9 +37,11 @@ def main() -> None:
                 images += 1
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{hosts} hosts: {images / wall:.0f} images/s of at most {ceiling:.0f} ({images / wall / ceiling:.2f}), "
-          f"{cpu / images * 1e6:.0f} us CPU/image, peak {peak:.0f} MB; "
-          f"the hosts' own CPU {spent[0]:.1f} s of {wall:.1f} s")
+    print(
+        f"{hosts} hosts: {images / wall:.0f} images/s of at most {ceiling:.0f} ({images / wall / ceiling:.2f}), "
+        f"{cpu / images * 1e6:.0f} us CPU/image, peak {peak:.0f} MB; "
+        f"the hosts' own CPU {spent[0]:.1f} s of {wall:.1f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -118,13 +118,17 @@ def test_a_server_that_hangs_ends_at_the_deadline(
     assert hand.passed() > 60
 
 
-@pytest.mark.parametrize(("path", "detail"), [
-    ("/drip", "body"), ("/hang-in-body", "body"), ("/hang-in-chunk", "body"), ("/drip-headers", "headers"),
-    ("/hang-in-headers", "headers"),
-])
-def test_an_answer_that_drips_ends_at_the_floor_of_speed(
-    server: Hostile, hand: Hand, path: str, detail: str
-) -> None:
+@pytest.mark.parametrize(
+    ("path", "detail"),
+    [
+        ("/drip", "body"),
+        ("/hang-in-body", "body"),
+        ("/hang-in-chunk", "body"),
+        ("/drip-headers", "headers"),
+        ("/hang-in-headers", "headers"),
+    ],
+)
+def test_an_answer_that_drips_ends_at_the_floor_of_speed(server: Hostile, hand: Hand, path: str, detail: str) -> None:
     outcome = fetch_one(server.url(path), hand=hand, turn=3.0, when=lambda: server.visits[path] > 0)
     expect_failure(outcome, "too_slow", detail)
     assert hand.passed() < 60

@@ -23,30 +23,54 @@ from pipeline.records import Failure
 PACK = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress}
 
 
-@pytest.mark.parametrize(("writer", "name"), [
-    ("JPEG", "jpeg"), ("PNG", "png"), ("GIF", "gif"), ("WEBP", "webp"), ("BMP", "bmp"), ("TIFF", "tiff"),
-    ("JPEG2000", "jpeg2000"), ("ICO", "ico"), ("AVIF", "avif"),
-])
+@pytest.mark.parametrize(
+    ("writer", "name"),
+    [
+        ("JPEG", "jpeg"),
+        ("PNG", "png"),
+        ("GIF", "gif"),
+        ("WEBP", "webp"),
+        ("BMP", "bmp"),
+        ("TIFF", "tiff"),
+        ("JPEG2000", "jpeg2000"),
+        ("ICO", "ico"),
+        ("AVIF", "avif"),
+    ],
+)
 def test_what_an_encoder_writes_is_recognised(writer: str, name: str) -> None:
     out = io.BytesIO()
     Image.new("RGB", (20, 20), (200, 10, 10)).save(out, writer)
     assert image_format(out.getvalue()[:64]) == name
 
 
-@pytest.mark.parametrize(("head", "name"), [
-    (b"\x00\x00\x00\x20ftypavif\x00\x00\x00\x00", "avif"), (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00", "heic"),
-    (b"\x00\x00\x00\x1cftypisom\x00\x00\x00\x00isommp42avif", "avif"),
-    (b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00", None), (b"BM is also how a text may begin", None),
-    (b"RIFF\x00\x00\x00\x00WAVEfmt ", None), (b"%PDF-1.7", None), (b"", None), (b"\xff\xd8", None),
-])
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"\x00\x00\x00\x20ftypavif\x00\x00\x00\x00", "avif"),
+        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00", "heic"),
+        (b"\x00\x00\x00\x1cftypisom\x00\x00\x00\x00isommp42avif", "avif"),
+        (b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00", None),
+        (b"BM is also how a text may begin", None),
+        (b"RIFF\x00\x00\x00\x00WAVEfmt ", None),
+        (b"%PDF-1.7", None),
+        (b"", None),
+        (b"\xff\xd8", None),
+    ],
+)
 def test_containers_are_told_apart_by_what_they_hold(head: bytes, name: str | None) -> None:
     assert image_format(head) == name
 
 
-@pytest.mark.parametrize(("head", "words"), [
-    (b"  <!DOCTYPE html>", "html"), (b"\xef\xbb\xbf<html>", "html"), (b"<svg xmlns=", "xml or svg"),
-    (b'{"error"', "json"), (b"\x00\x01", "unknown format"),
-])
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"  <!DOCTYPE html>", "html"),
+        (b"\xef\xbb\xbf<html>", "html"),
+        (b"<svg xmlns=", "xml or svg"),
+        (b'{"error"', "json"),
+        (b"\x00\x01", "unknown format"),
+    ],
+)
 def test_what_is_no_image_is_named_where_it_is_known(head: bytes, words: str) -> None:
     assert looks_like(head) == words
 
@@ -81,20 +105,27 @@ def test_a_bare_deflate_stream_is_read_too() -> None:
 @given(st.binary(min_size=1, max_size=200))
 def test_a_data_url_gives_its_bytes_back(content: bytes) -> None:
     packed = base64.b64encode(content).decode()
-    for url in (f"data:image/png;base64,{packed}", f"DATA:;BASE64,{packed.rstrip('=')}", f" data:,{quote(content)}",
-                f"data:image/png;charset=x; base64 ,{quote(packed)}"):
+    for url in (
+        f"data:image/png;base64,{packed}",
+        f"DATA:;BASE64,{packed.rstrip('=')}",
+        f" data:,{quote(content)}",
+        f"data:image/png;charset=x; base64 ,{quote(packed)}",
+    ):
         assert is_data(url)
         assert read_data(url, 200) == content
 
 
-@pytest.mark.parametrize(("url", "reason", "detail"), [
-    ("data:image/png;base64", "bad_url", "data without a comma"),
-    ("data:;base64,a*b", "bad_url", "data is not base64"),
-    ("data:;base64,a", "bad_url", "data is not base64"),
-    ("data:,", "empty", "data"),
-    ("data:," + "x" * 101, "too_large", "data"),
-    ("data:," + "x" * 1001, "too_large", "data"),
-])
+@pytest.mark.parametrize(
+    ("url", "reason", "detail"),
+    [
+        ("data:image/png;base64", "bad_url", "data without a comma"),
+        ("data:;base64,a*b", "bad_url", "data is not base64"),
+        ("data:;base64,a", "bad_url", "data is not base64"),
+        ("data:,", "empty", "data"),
+        ("data:," + "x" * 101, "too_large", "data"),
+        ("data:," + "x" * 1001, "too_large", "data"),
+    ],
+)
 def test_a_bad_data_url_is_a_failure(url: str, reason: str, detail: str) -> None:
     outcome = read_data(url, 100)
     assert isinstance(outcome, Failure)

@@ -14,10 +14,14 @@ ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/failures.md").read_text(encoding="utf-8")
 ROWS = {match[1]: match[0] for match in re.finditer(r"^\| `(\w+)` \|.*$", PAGE, re.M)}
 SOURCE = "\n".join(path.read_text() for path in sorted((ROOT / "pipeline/fetch").glob("*.py")))
-LITERALS = sorted({
-    *re.findall(r'Failure\.of\("(\w+)", f?"([^"{]+)', SOURCE), *_CODES.values(),
-    *(("tls", words) for words in _CERTIFICATE.values()), *(("connect", words) for words in _CONNECT.values()),
-})
+LITERALS = sorted(
+    {
+        *re.findall(r'Failure\.of\("(\w+)", f?"([^"{]+)', SOURCE),
+        *_CODES.values(),
+        *(("tls", words) for words in _CERTIFICATE.values()),
+        *(("connect", words) for words in _CONNECT.values()),
+    }
+)
 
 
 def test_the_page_has_a_row_for_each_reason_in_the_vocabularys_order() -> None:

@@ -95,20 +95,37 @@ def test_a_shared_host_is_met_at_this_boxs_part_of_its_limits() -> None:
     assert one.bucket.wait(0.0) == pytest.approx(1 / 5.0)
 
 
-@pytest.mark.parametrize(("key", "is_name", "domain"), [
-    ("img1.shop.co.uk", True, "shop.co.uk"), ("shop.co.uk", True, "shop.co.uk"), ("a.b.example", True, "b.example"),
-    ("localhost:8080", True, "localhost"), ("127.0.0.1:8080", False, "127.0.0.1:8080"),
-    ("me.github.io", True, "me.github.io"), ("x.xn--bcher-kva.example:81", True, "xn--bcher-kva.example"),
-])
+@pytest.mark.parametrize(
+    ("key", "is_name", "domain"),
+    [
+        ("img1.shop.co.uk", True, "shop.co.uk"),
+        ("shop.co.uk", True, "shop.co.uk"),
+        ("a.b.example", True, "b.example"),
+        ("localhost:8080", True, "localhost"),
+        ("127.0.0.1:8080", False, "127.0.0.1:8080"),
+        ("me.github.io", True, "me.github.io"),
+        ("x.xn--bcher-kva.example:81", True, "xn--bcher-kva.example"),
+    ],
+)
 def test_hosts_belong_to_the_domain_that_was_registered(key: str, is_name: bool, domain: str) -> None:
     assert registered_domain(key, is_name) == domain
 
 
-@pytest.mark.parametrize(("text", "seconds"), [
-    ("7", 7.0), ("0", 0.0), ("Sun, 13 Mar 2016 07:00:09 GMT", 9.0), ("Sun, 13 Mar 2016 06:00:00 GMT", 0.0),
-    ("", None), ("soon", None), ("-5", None), ("1.5", None), ("9" * 30, None),
-    ("Sun, 99 Mar 2016 07:00:09 GMT", None),
-])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("7", 7.0),
+        ("0", 0.0),
+        ("Sun, 13 Mar 2016 07:00:09 GMT", 9.0),
+        ("Sun, 13 Mar 2016 06:00:00 GMT", 0.0),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("9" * 30, None),
+        ("Sun, 99 Mar 2016 07:00:09 GMT", None),
+    ],
+)
 def test_retry_after_is_read_as_a_number_or_a_date(text: str, seconds: float | None) -> None:
     assert seconds_to_wait(text, NOW) == seconds
 
@@ -118,20 +135,35 @@ def head_of(*lines: str, status: str = "HTTP/1.1 200 OK") -> Head | Failure:
 
 
 def test_a_head_is_read_whatever_the_case_of_its_names() -> None:
-    head = head_of("CONTENT-length: 12", "eTag:\t\"x\"  ", "Location: /ü", "X-Content-Length: 9", "Content-Length-X: 8")
+    head = head_of("CONTENT-length: 12", 'eTag:\t"x"  ', "Location: /ü", "X-Content-Length: 9", "Content-Length-X: 8")
     assert head == Head(200, 12, "", "/ü", '"x"', "", "")
 
 
 def test_an_interim_answer_and_trailers_are_left_out() -> None:
-    lines = [b"HTTP/1.1 103 Early\r\n", b"ETag: no\r\n", b"\r\n", b"HTTP/1.1 200 OK\r\n", b"ETag: yes\r\n", b"\r\n",
-             b"Location: /trailer\r\n"]
+    lines = [
+        b"HTTP/1.1 103 Early\r\n",
+        b"ETag: no\r\n",
+        b"\r\n",
+        b"HTTP/1.1 200 OK\r\n",
+        b"ETag: yes\r\n",
+        b"\r\n",
+        b"Location: /trailer\r\n",
+    ]
     head = read_head(lines)
     assert isinstance(head, Head)
     assert (head.status, head.etag, head.location) == (200, "yes", "")
 
 
-@pytest.mark.parametrize("lines", [("Content-Length: 1", "Content-Length: 2"), ("Content-Length: 1, 2",),
-                                   ("Content-Length: abc",), ("Content-Length: -1",), ("Location: /a", "Location: /b")])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("Content-Length: 1", "Content-Length: 2"),
+        ("Content-Length: 1, 2",),
+        ("Content-Length: abc",),
+        ("Content-Length: -1",),
+        ("Location: /a", "Location: /b"),
+    ],
+)
 def test_headers_that_contradict_each_other_are_refused(lines: tuple[str, ...]) -> None:
     head = head_of(*lines)
     assert isinstance(head, Failure)
@@ -150,8 +182,21 @@ def test_every_status_has_a_verdict_and_only_good_ones_are_read_on(status: int) 
     assert reads_on == (status in (301, 302, 303, 307, 308) or (200 <= status < 300 and status not in (204, 205, 206)))
 
 
-@pytest.mark.parametrize(("status", "retriable"), [(400, False), (401, False), (403, False), (404, False), (410, False),
-                                                   (408, True), (425, True), (429, True), (500, True), (503, True)])
+@pytest.mark.parametrize(
+    ("status", "retriable"),
+    [
+        (400, False),
+        (401, False),
+        (403, False),
+        (404, False),
+        (410, False),
+        (408, True),
+        (425, True),
+        (429, True),
+        (500, True),
+        (503, True),
+    ],
+)
 def test_what_may_pass_is_told_from_what_will_not(status: int, retriable: bool) -> None:
     failure = verdict(Head(status, None, "", "", "", "", ""), 100)
     assert failure is not None
