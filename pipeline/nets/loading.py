@@ -39,7 +39,7 @@ def load(
 
         if weights is not None:
             raise NetError(f"the model {path} takes no weights", str(weights), "an .onnx model holds its own")
-        return OnnxNet(path, choose(engine, precision, threads), blobs)
+        return OnnxNet(path, choose(engine, precision, threads, model=True), blobs)
     from pipeline.nets.caffe_net import CaffeNet
 
     state = rules.state_of(phase, level, stages)

@@ -3,36 +3,73 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from pathlib import Path
 
 from pipeline.errors import NetError
 from pipeline.nets.engines.engine import Engine, EngineInfo
 
 __all__ = ["NAMES", "Engine", "EngineInfo", "choose", "installed"]
 
-NAMES = ("openvino", "onnxruntime")
-_MODULES = {"pycaffe": "caffe"}
-_WHY_OPENVINO = "the fastest on CPUs in our measurements"
+NAMES = ("openvino", "onnxruntime", "torch")
+_GPU = Path("/dev/nvidia0")
 
 
 def installed() -> list[str]:
-    """The engines that can be chosen here, the one that "auto" means first."""
-    return [name for name in NAMES if importlib.util.find_spec(_MODULES.get(name, name))]
+    """The engines that can be chosen here."""
+    return [name for name in NAMES if importlib.util.find_spec(name)]
 
 
-def choose(name: str = "auto", precision: str = "fp32", threads: int = 0) -> Engine:
-    """The engine of that name; threads: cores that it may use, 0 for all.
+def choose(name: str = "auto", precision: str = "fp32", threads: int = 0, *, model: bool = False) -> Engine:
+    """The engine of that name; threads: cores that it may use, 0 for all; model: it is to run an ONNX model.
 
+    "auto": torch for Caffe nets where there is a GPU for it, else OpenVINO, which needs the least CPU time an image
+    of the CPU engines (tests/benchmarks/nets_speed.py), else ONNX Runtime.
     Raises NetError when it is not installed or lacks the precision.
     """
     if name not in (*NAMES, "auto"):
         raise NetError(f"unknown engine {name!r}", f"known: auto, {', '.join(NAMES)}")
-    why = "asked for" if name != "auto" else ""
-    if name in ("auto", "openvino") and importlib.util.find_spec("openvino"):
-        from pipeline.nets.engines.openvino_engine import OpenVino
+    here = installed()
+    if name != "auto":
+        if name not in here:
+            hint = "pip install openvino" if name == "openvino" else f"pip install 'hathi[{name}]'"
+            raise NetError(f"engine {name} is not installed", f"installed: {', '.join(here) or 'none'}", hint)
+        return _MAKERS[name](precision, threads, "asked for")
+    if "torch" in here and not model and _GPU.exists() and _cuda():
+        return _torch(precision, threads, "auto: there is a GPU")
+    if "openvino" in here:
+        return _openvino(precision, threads, "auto: the fastest on CPUs in our measurements")
+    if "onnxruntime" in here:
+        return _onnxruntime(precision, threads, "auto: OpenVINO is not installed")
+    raise NetError("no engine is installed", "", "pip install openvino")
 
-        return OpenVino(precision, threads, why or f"auto: {_WHY_OPENVINO}")
-    if name in ("auto", "onnxruntime") and importlib.util.find_spec("onnxruntime"):
-        from pipeline.nets.engines.onnxruntime_engine import OnnxRuntime
 
-        return OnnxRuntime(precision, threads, why or "auto: OpenVINO is not installed")
-    raise NetError(f"engine {name} is not installed", "", "pip install openvino, or the extra hathi[onnxruntime]")
+def _cuda() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _openvino(precision: str, threads: int, why: str) -> Engine:
+    from pipeline.nets.engines.openvino_engine import OpenVino
+
+    return OpenVino(precision, threads, why)
+
+
+def _onnxruntime(precision: str, threads: int, why: str) -> Engine:
+    from pipeline.nets.engines.onnxruntime_engine import OnnxRuntime
+
+    return OnnxRuntime(precision, threads, why)
+
+
+def _torch(precision: str, threads: int, why: str) -> Engine:
+    from pipeline.nets.engines.torch_engine import Torch
+
+    return Torch(precision, threads, why)
+
+
+_MAKERS: dict[str, Callable[[str, int, str], Engine]] = {
+    "openvino": _openvino,
+    "onnxruntime": _onnxruntime,
+    "torch": _torch,
+}

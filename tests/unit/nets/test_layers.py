@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from pipeline import nets
 from pipeline.errors import NetError
 from pipeline.nets.caffe_net import CaffeNet
+from pipeline.nets.engines import installed
 
 Array = NDArray[np.float32]
 RNG = np.random.default_rng(11)
 
 
-@pytest.fixture(params=["openvino", "onnxruntime"])
+@pytest.fixture(params=installed())
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
