@@ -113,13 +113,12 @@ class Engine:
     # --- work comes in ---
 
     def _accept(self, batch: list[tuple[Waiter, Target]]) -> None:
-        now = self._clock.monotonic()
         for waiter, target in batch:
             key = (target.url, target.user)
             job = self._jobs.get(key)
             if job is None:
                 job = self._jobs[key] = Job(target)
-                self._enqueue(job, now)
+                self._enqueue(job)
             job.waiters.append(waiter)
             waiter.job = job
             if waiter.deadline is not None:
@@ -155,9 +154,13 @@ class Engine:
         transfer.job.transfer = None
         self._free(transfer, handed=False)
 
-    def _enqueue(self, job: Job, now: float) -> None:
+    def _enqueue(self, job: Job) -> None:
+        """What was begun goes first, so that batches are done in their order."""
         host = self._hosts.of(job.target)
-        host.queue.append(job)
+        if job.requests:
+            host.queue.appendleft(job)
+        else:
+            host.queue.append(job)
         self._hosts.list(host)
 
     # --- hosts are served ---
@@ -295,7 +298,7 @@ class Engine:
             return
         self._say(job, "redirected", f"to {target.url}")
         job.target = target
-        self._enqueue(job, now)
+        self._enqueue(job)
 
     def _failed(self, job: Job, host: Host, failure: Failure, now: float, final: bool = False) -> None:
         """A try has failed: once more a little later, or never within this attempt."""
@@ -318,7 +321,7 @@ class Engine:
 
     def _again(self, job: Job) -> None:
         if job.waiters:
-            self._enqueue(job, self._clock.monotonic())
+            self._enqueue(job)
 
     def _end(self, job: Job, failure: Failure) -> None:
         self._forget(job)

@@ -172,7 +172,7 @@ class Fetcher:
         self, items: Iterator[tuple[T, str] | tuple[T, str, float | None] | None]
     ) -> Iterator[tuple[T, Fetched | Failure] | None]:
         more = True
-        while True:
+        while not self._closed:
             hungry = False
             if more:
                 more, hungry = self._pull(items)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 
 from pipeline.errors import ConfigError
 
@@ -20,15 +21,19 @@ def trusted(environ: Mapping[str, str]) -> tuple[str | None, str | None]:
     """File and folder of trusted certificates, as OpenSSL would choose them; ConfigError for a bad file."""
     named = environ.get("SSL_CERT_FILE")
     if named:
-        try:
-            ssl.create_default_context(cafile=named)
-        except OSError as error:
-            raise ConfigError(
-                "SSL_CERT_FILE cannot be used",
-                f"{named}: {error}",
-                "let it name a file of PEM certificates, or unset it",
-            ) from error
+        _check(named)
     paths = ssl.get_default_verify_paths()
     file = named or next((path for path in (paths.openssl_cafile, *_USUAL) if os.path.isfile(path)), None)
     folder = environ.get("SSL_CERT_DIR") or paths.openssl_capath
     return file, folder if os.path.isdir(folder) else None
+
+
+def _check(named: str) -> None:
+    try:
+        flaw = "" if b"-----BEGIN CERTIFICATE-----" in Path(named).read_bytes() else "it holds no PEM certificate"
+    except OSError as error:
+        flaw = error.strerror or "it cannot be read"
+    if flaw:
+        raise ConfigError(
+            "SSL_CERT_FILE cannot be used", f"{named}: {flaw}", "let it name a file of PEM certificates, or unset it"
+        )

@@ -143,9 +143,11 @@ def test_a_redirect_from_https_to_http_is_refused_unless_allowed(authority: Auth
         assert isinstance(fetch_one(url, allow_downgrade=True), Fetched)
 
 
+@pytest.mark.parametrize("name", ["missing.pem", "empty.pem"])
 def test_a_file_of_certificates_that_cannot_be_used_is_said_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    (tmp_path / "empty.pem").touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
     with pytest.raises(ConfigError, match="SSL_CERT_FILE"):
         fetch_one("http://127.0.0.1/")
