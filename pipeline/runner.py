@@ -68,6 +68,8 @@ class Context:
     forms: Forms = field(default_factory=Forms, repr=False)
     bodies: OrderedDict[str, Body] = field(default_factory=OrderedDict, repr=False)
     """Bodies under `c/` never change: cached by key."""
+    seen: set[str] = field(default_factory=set, repr=False)
+    """Ends of children and plans of next parts that exist."""
 
     @property
     def keys(self) -> Keys:
@@ -107,7 +109,7 @@ def poll(context: Context, *, after: str = "", limit: int = SHIPMENTS_OF_A_POLL)
     names = sorted(_parsed(context, due))
     begin = next((i for i, name in enumerate(names) if str(name) > after), 0)
     chosen = (names[begin:] + names[:begin])[:limit]
-    states = tuple(state_of(context, name) for name in chosen)
+    states = tuple(state_of(context, name, settled=False) for name in chosen)
     # Between two turns nothing is in this process's hands: an attempt of its own without an end was lost on the way.
     others = alive(context, hints.now) - {context.process.name}
     return Seen(hints.now, others, states, due)
@@ -145,12 +147,15 @@ def alive(context: Context, now: float) -> frozenset[str]:
     )
 
 
-def state_of(context: Context, name: ShipmentName) -> ShipmentState:
-    """The state of one shipment: one listing, and the bodies that are not cached yet."""
+def state_of(context: Context, name: ShipmentName, *, settled: bool = True) -> ShipmentState:
+    """The state of one shipment: one listing, and the bodies that are not cached yet.
+
+    settled: with the attempts at tasks that have their result.
+    """
     keys = context.keys
     listed = [(entry.key, entry.modified) for entry in context.bucket.list(keys.shipment(name))]
     bodies: dict[str, Body] = {}
-    for key, kind in wanted(keys, name, (key for key, _ in listed)).items():
+    for key, kind in wanted(keys, name, (key for key, _ in listed), settled=settled).items():
         body = readable(context, key, kind)
         if body is not None:
             bodies[key] = body
@@ -187,6 +192,13 @@ def body_at(context: Context, key: str, kind: type[B]) -> B:
 def exists(context: Context, key: str) -> bool:
     """One request."""
     return any(entry.key == key for entry in context.bucket.list(key, until=key))
+
+
+def known_to_exist(context: Context, key: str) -> bool:
+    """Whether a key of `c/` exists; once seen it is there for good, and not asked for again."""
+    if key not in context.seen and exists(context, key):
+        context.seen.add(key)
+    return key in context.seen
 
 
 def commit(context: Context, key: str, body: B) -> tuple[bool, B]:
@@ -242,8 +254,8 @@ def is_closed(context: Context, state: ShipmentState) -> bool:
     if state.plan is None or state.end is None or state.done is None:
         return False
     keys = context.keys
-    child = not state.carries or exists(context, keys.end(child_of(state.name, state.plan)))
-    follows = state.end.next is None or exists(context, keys.plan(next_of(state.name, state.plan)))
+    child = not state.carries or known_to_exist(context, keys.end(child_of(state.name, state.plan)))
+    follows = state.end.next is None or known_to_exist(context, keys.plan(next_of(state.name, state.plan)))
     return state.closed(child_has_end=child, next_has_plan=follows)
 
 

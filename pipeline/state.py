@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.layout import (
@@ -111,17 +111,30 @@ def next_of(name: ShipmentName, plan: Plan) -> ShipmentName:
     )
 
 
-def wanted(keys: Keys, name: ShipmentName, listed: Iterable[str]) -> dict[str, type[Body]]:
-    """The bodies that `derive` needs: of plan, end, out, done, of each attempt's end, and of the attempts."""
+def wanted(keys: Keys, name: ShipmentName, listed: Iterable[str], *, settled: bool = True) -> dict[str, type[Body]]:
+    """The bodies that `derive` needs: of plan, end, out, done, of each attempt's end, and of the attempts.
+
+    settled: those of tasks that have their result, too, which tell only of the past.
+    """
     top = keys.shipment(name)
+    rests = [key.removeprefix(top) for key in listed]
+    over = set() if settled else set(_settled(rests))
     found: dict[str, type[Body]] = {}
-    for key in listed:
-        rest = key.removeprefix(top)
+    for rest in rests:
         if rest in BODIES:
-            found[key] = BODIES[rest]
-        elif match := _ATTEMPT.fullmatch(rest):
-            found[key] = AttemptEnd if match["ended"] else Attempt
+            found[top + rest] = BODIES[rest]
+        elif (match := _ATTEMPT.fullmatch(rest)) and match["task"] not in over:
+            found[top + rest] = AttemptEnd if match["ended"] else Attempt
     return found
+
+
+def _settled(rests: Iterable[str]) -> Iterator[str]:
+    """The tasks whose result is among these keys."""
+    for rest in rests:
+        if match := _RESULT.fullmatch(rest):
+            yield f"{match['f']}/t/{match['batch']}"
+        elif rest in ("out", "done"):
+            yield f"t/{rest}"
 
 
 def derive(

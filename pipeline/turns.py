@@ -9,11 +9,11 @@ from typing import ParamSpec
 from pipeline import prune
 from pipeline.errors import ConfigError, NetError, PermanentError, PipelineError, Stopped, TemporaryError
 from pipeline.manifest import Batch, Plan
-from pipeline.runner import SHIPMENTS_OF_A_POLL, Context, Seen, body_at, close_if_done, poll, state_of
+from pipeline.runner import SHIPMENTS_OF_A_POLL, Context, Seen, body_at, close_if_done, known_to_exist, poll, state_of
 from pipeline.stages import aggregate, compute, copy, deliver, ship
 from pipeline.stages.compute import Served
 from pipeline.stages.sources import Found, find
-from pipeline.state import ShipmentState
+from pipeline.state import ShipmentState, next_of
 
 P = ParamSpec("P")
 
@@ -160,8 +160,11 @@ class Turns:
 
     def _follow(self, state: ShipmentState) -> None:
         """A next part that a killed process left unplanned."""
-        if state.plan is not None and state.end is not None and state.end.next is not None:
-            ship.follow(self._context, state)
+        context = self._context
+        if state.plan is None or state.end is None or state.end.next is None:
+            return
+        if not known_to_exist(context, context.keys.plan(next_of(state.name, state.plan))):
+            ship.follow(context, state)
 
     def _found(self, now: float, tally: Tally) -> list[Found]:
         context = self._context

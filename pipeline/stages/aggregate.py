@@ -20,6 +20,7 @@ from pipeline.runner import (
     download,
     exists,
     give_up,
+    known_to_exist,
     law,
     load_data,
     scratch,
@@ -74,7 +75,7 @@ def plan_children(states: Iterable[ShipmentState], context: Context) -> list[Shi
         for state in states
         if state.carries
         and state.plan is not None
-        and not exists(context, context.keys.end(child_of(state.name, state.plan)))
+        and not known_to_exist(context, context.keys.end(child_of(state.name, state.plan)))
     ]
 
 
@@ -212,9 +213,7 @@ def _out_of(context: Context, name: ShipmentName) -> Out | None:
 
 
 def _empty() -> Out:
-    return Out(
-        fingerprint="", dim=0, at="", partners={}, refs=0, features=0, failures=0, duplicates=0, reasons={}
-    )
+    return Out(fingerprint="", dim=0, at="", partners={}, refs=0, features=0, failures=0, duplicates=0, reasons={})
 
 
 def retry(context: Context, state: ShipmentState) -> ShipmentName | None:
