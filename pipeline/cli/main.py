@@ -27,6 +27,7 @@ COMMANDS: dict[str, Entry] = {
     "serve": Entry("serve", "run stages as a daemon"),
     "status": Entry("status", "say what is open, waiting, held and done"),
     "verify": Entry("verify", "look whether all that was written is there and adds up"),
+    "why": Entry("why", "tell an item's story"),
     "prune": Entry("prune", "forget what may be forgotten"),
     "quarantine": Entry("quarantine", "batches that were given up: look, release, drop"),
     "ship": Entry("ship", "ship a snapshot once more"),

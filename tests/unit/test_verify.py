@@ -2,79 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from pipeline import manifest
-from pipeline.layout import Keys, Root, ShipmentName, version_of
-from pipeline.manifest import Index, Out
-from pipeline.runner import Context
+from pipeline.layout import Root, ShipmentName, version_of
+from pipeline.manifest import Index
 from pipeline.settings import FeatureSet
-from pipeline.stages import rounds
-from pipeline.stores.local import LocalStore
-from pipeline.verify import KINDS, Finding, roots, verify
-from pipeline.verify.repair import repair
-from tests.simulation.world import HandClock, World, settings_of
+from pipeline.stages import index, rounds
+from pipeline.verify import KINDS, Finding
+from tests.simulation import damages as plant
+from tests.simulation.damages import Damage
+from tests.simulation.folders import HEADER, Folders, hold, url, world_of
 
-HEADER = "partner_id,external_id,url\n"
-KEYS = Keys("shop")
 DAY = 86400.0
-
-
-def url(kind: str, number: int = 0) -> str:
-    return f"http://shop.example/{kind}-{number}"
-
-
-@dataclass
-class Folders(World):
-    """The world of the simulation, in folders: damage is done to files."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.hand = HandClock(time.time())
-
-    @property
-    def top(self) -> Path:
-        return self.spill.parent
-
-    def context(self, name: str = "box.one") -> Context:
-        bucket = LocalStore(self.top / "bucket", fsync=False, now=lambda: self.hand.at)
-        lake = LocalStore(self.top / "lake", fsync=False, now=lambda: self.hand.at)
-        return replace(super().context(name), bucket=bucket, lake=lake)
-
-    def put_refs(self, name: str, text: str) -> None:
-        path = self.top / "lake" / "refs" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        os.utime(path, (self.hand.at, self.hand.at))
-
-    def in_bucket(self, pattern: str) -> Path:
-        return sorted((self.top / "bucket").glob(pattern))[0]
-
-    def on_lake(self, pattern: str) -> Path:
-        return sorted((self.top / "lake").glob(pattern))[0]
-
-    def look(self, *, deep: bool = False) -> list[Finding]:
-        return list(verify(self.context("box.verify"), deep=deep))
-
-    def mend(self) -> list[str]:
-        context = self.context("box.repair")
-        return [one.what for one in repair(context, roots(context))]
-
-
-def world_of(tmp_path: Path, *lines: str, **changes: object) -> Folders:
-    (tmp_path / "spill").mkdir()
-    world = Folders(tmp_path / "spill", settings_of(**changes))
-    world.put_refs("a.csv", HEADER + "".join(f"{line}\n" for line in lines))
-    world.hand.at += 10
-    return world
 
 
 def kinds(findings: list[Finding]) -> list[str]:
@@ -91,13 +34,6 @@ def sound(tmp_path: Path) -> Folders:
     world = world_of(tmp_path, f"7,a,{url('ok', 1)}", f"7,b,{url('ok', 2)}", f"8,c,{url('down')}", f"8,d,{url('gone')}")
     world.run()
     return world
-
-
-def flip(path: Path) -> None:
-    """One bit, the length stays."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
 
 
 def test_a_sound_run_is_clean_deep_too(sound: Folders) -> None:
@@ -142,28 +78,6 @@ def test_a_held_batch_its_release_and_its_drop_are_clean(tmp_path: Path) -> None
     assert worse(world.look(deep=True)) == []
 
 
-def hold(world: Folders) -> None:
-    """Each attempt at the batch is lost, until it is held."""
-    from pipeline.stages import compute
-
-    turns = world.turns()
-    turns.take("ship")
-    original = compute._publish  # an attempt that dies on the way writes nothing
-
-    def die(*args: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        compute._publish = die  # type: ignore[assignment]
-        compute._abandon, abandon = (lambda context, task: None), compute._abandon
-        for _ in range(2):
-            with pytest.raises(KeyboardInterrupt):
-                turns.take("compute")
-    finally:
-        compute._publish, compute._abandon = original, abandon
-    world.run(turns)
-
-
 def test_a_void_shipment_is_clean(tmp_path: Path) -> None:
     world = world_of(tmp_path, *(f"7,i{n},{url('ok', n)}" for n in range(9)), ship={"batch_refs": 3, "refs_per_run": 3})
     world.turns().take("ship")
@@ -189,199 +103,34 @@ def test_what_prune_left_is_clean(tmp_path: Path) -> None:
     assert world.look(deep=True) == []
 
 
-Damage = Callable[[Folders], str]
-"""Does it, and says where it is to be found."""
-
-
-def a_flipped_bit_on_the_lake(world: Folders) -> str:
-    path = world.on_lake("features/*/7/features/part-00000.parquet")
-    flip(path)
-    return str(path.relative_to(world.top / "lake"))
-
-
-def a_flipped_bit_in_the_bucket(world: Folders) -> str:
-    path = world.in_bucket("shop/d/*/*/00000.pb")
-    flip(path)
-    return str(path.relative_to(world.top / "bucket"))
-
-
-def a_file_of_another_length(world: Folders) -> str:
-    path = world.on_lake("features/*/7/cnn_features.txt.gz")
-    path.write_bytes(path.read_bytes() + b"x")
-    return str(path.relative_to(world.top / "lake"))
-
-
-def a_lost_delivered_file(world: Folders) -> str:
-    path = world.on_lake("features/*/8/failures/part-00000.parquet")
-    path.unlink()
-    return str(path.relative_to(world.top / "lake"))
-
-
-def a_lost_data_object_of_an_open_shipment(world: Folders) -> str:
-    (child,) = (p for p in world.top.glob("bucket/shop/c/*") if ShipmentName.parse(p.name).generation == 1)
-    path = world.in_bucket(f"shop/d/{child.name}/*/00000.pb")
-    path.unlink()
-    return str(path.relative_to(world.top / "bucket"))
-
-
-def a_shortened_data_object(world: Folders) -> str:
-    path = world.in_bucket("shop/d/*/*/00000.features.parquet")
-    path.write_bytes(path.read_bytes()[:-1])
-    return str(path.relative_to(world.top / "bucket"))
-
-
-def a_deleted_folder(world: Folders) -> str:
-    path = world.on_lake("features/*/7")
-    shutil.rmtree(path)
-    return str(path.relative_to(world.top / "lake"))
-
-
-def a_lost_success(world: Folders) -> str:
-    path = world.on_lake("features/*/7/_SUCCESS")
-    path.unlink()
-    return str(path.relative_to(world.top / "lake"))
-
-
-def a_lost_manifest(world: Folders) -> str:
-    path = world.on_lake("features/*/7/_manifest.json")
-    path.unlink()
-    return str(path.parent.relative_to(world.top / "lake"))
-
-
-def a_swapped_folder(world: Folders) -> str:
-    path = world.on_lake("features/*/7")
-    path.rename(path.parent / "9")
-    return str((path.parent / "9").relative_to(world.top / "lake"))
-
-
-def a_manifest_that_says_something_else(world: Folders) -> str:
-    path = world.on_lake("features/*/7/_manifest.json")
-    body = json.loads(path.read_bytes())
-    path.write_text(json.dumps({**body, "fingerprint": "00" * 32}))
-    return str(path.relative_to(world.top / "lake"))
-
-
-def a_truncated_out(world: Folders) -> str:
-    path = world.in_bucket("shop/c/*/out")
-    path.write_bytes(path.read_bytes()[:40])
-    return str(path.relative_to(world.top / "bucket"))
-
-
-def an_empty_plan(world: Folders) -> str:
-    path = world.in_bucket("shop/c/*/plan")
-    path.write_bytes(b"")
-    return str(path.relative_to(world.top / "bucket"))
-
-
-def a_lost_plan(world: Folders) -> str:
-    path = world.in_bucket("shop/c/*/plan")
-    path.unlink()
-    return str(path.relative_to(world.top / "bucket"))
-
-
-def a_lost_end(world: Folders) -> str:
-    path = world.in_bucket("shop/c/*/end")
-    path.unlink()
-    return str(path.relative_to(world.top / "bucket"))
-
-
-def a_lost_result(world: Folders) -> str:
-    path = world.in_bucket("shop/c/*/*/r/00000")
-    path.unlink()
-    return str(path.relative_to(world.top / "bucket"))
-
-
-def a_lost_out(world: Folders) -> str:
-    path = world.in_bucket("shop/c/*/out")
-    path.unlink()
-    return str(path.relative_to(world.top / "bucket"))
-
-
-def an_end_that_lost_refs(world: Folders) -> str:
-    path = world.in_bucket("shop/c/*/end")
-    body = json.loads(path.read_bytes())
-    path.write_text(json.dumps({**body, "refs": body["refs"] - 1, "rows": body["rows"] - 1}))
-    return str(path.relative_to(world.top / "bucket"))
-
-
-def a_child_that_lost_refs(world: Folders) -> str:
-    (child,) = (p for p in world.top.glob("bucket/shop/c/*") if ShipmentName.parse(p.name).generation == 1)
-    body = json.loads((child / "end").read_bytes())
-    (child / "end").write_text(json.dumps({**body, "refs": 0, "rows": 0, "batches": 0}))
-    return str((child / "end").relative_to(world.top / "bucket"))
-
-
-def an_index_rolled_back(world: Folders) -> str:
-    path = world.on_lake("features/outputByPartner")
-    old = path.read_bytes()
-    world.put_refs("b.csv", f"{HEADER}7,e,{url('ok', 5)}\n")
-    world.run()
-    path.write_bytes(old)
-    return "features/outputByPartner"
-
-
-def a_lost_index(world: Folders) -> str:
-    world.on_lake("features/outputByPartner").unlink()
-    return "features/outputByPartner"
-
-
-def an_index_that_is_no_json(world: Folders) -> str:
-    world.on_lake("features/outputByPartner").write_bytes(b"{")
-    return "features/outputByPartner"
-
-
-def an_index_entry_that_names_nothing(world: Folders) -> str:
-    path = world.on_lake("features/outputByPartner")
-    body = json.loads(path.read_bytes())
-    body["deliveries"].append({**body["deliveries"][0], "folder": "20250101T000000Z.000.00000.0-0123456789ab/7"})
-    path.write_text(json.dumps(body))
-    return "features/outputByPartner"
-
-
-def an_index_without_a_delivery(world: Folders) -> str:
-    path = world.on_lake("features/outputByPartner")
-    body = json.loads(path.read_bytes())
-    body["deliveries"].pop()
-    path.write_text(json.dumps(body))
-    return "features/outputByPartner"
-
-
-def an_index_with_another_size(world: Folders) -> str:
-    path = world.on_lake("features/outputByPartner")
-    body = json.loads(path.read_bytes())
-    body["partners"]["7"]["outputSize"] += 1
-    path.write_text(json.dumps(body))
-    return "features/outputByPartner"
-
-
 @pytest.mark.parametrize(
     ("damage", "kind", "deep"),
     [
-        (a_flipped_bit_on_the_lake, "file_hash", True),
-        (a_flipped_bit_in_the_bucket, "data_hash", True),
-        (a_file_of_another_length, "file_length", False),
-        (a_lost_delivered_file, "file_missing", False),
-        (a_lost_data_object_of_an_open_shipment, "data_missing", False),
-        (a_shortened_data_object, "data_length", False),
-        (a_deleted_folder, "folder_missing", False),
-        (a_lost_success, "success_missing", False),
-        (a_lost_manifest, "folder_strange", False),
-        (a_swapped_folder, "folder_strange", False),
-        (a_manifest_that_says_something_else, "manifest_differs", False),
-        (a_truncated_out, "unreadable", False),
-        (an_empty_plan, "unreadable", False),
-        (a_lost_plan, "hop_missing", False),
-        (a_lost_end, "hop_missing", False),
-        (a_lost_result, "hop_missing", False),
-        (a_lost_out, "hop_missing", False),
-        (an_end_that_lost_refs, "law", False),
-        (a_child_that_lost_refs, "child_differs", False),
-        (an_index_rolled_back, "index_behind", False),
-        (a_lost_index, "index_behind", False),
-        (an_index_that_is_no_json, "index_unreadable", False),
-        (an_index_entry_that_names_nothing, "index_names_nothing", False),
-        (an_index_without_a_delivery, "index_lacks", False),
-        (an_index_with_another_size, "index_differs", False),
+        (plant.a_flipped_bit_on_the_lake, "file_hash", True),
+        (plant.a_flipped_bit_in_the_bucket, "data_hash", True),
+        (plant.a_file_of_another_length, "file_length", False),
+        (plant.a_lost_delivered_file, "file_missing", False),
+        (plant.a_lost_data_object_of_an_open_shipment, "data_missing", False),
+        (plant.a_shortened_data_object, "data_length", False),
+        (plant.a_deleted_folder, "folder_missing", False),
+        (plant.a_lost_success, "success_missing", False),
+        (plant.a_lost_manifest, "folder_strange", False),
+        (plant.a_swapped_folder, "folder_strange", False),
+        (plant.a_manifest_that_says_something_else, "manifest_differs", False),
+        (plant.a_truncated_out, "unreadable", False),
+        (plant.an_empty_plan, "unreadable", False),
+        (plant.a_lost_plan, "hop_missing", False),
+        (plant.a_lost_end, "hop_missing", False),
+        (plant.a_lost_result, "hop_missing", False),
+        (plant.a_lost_out, "hop_missing", False),
+        (plant.an_end_that_lost_refs, "law", False),
+        (plant.a_child_that_lost_refs, "child_differs", False),
+        (plant.an_index_rolled_back, "index_behind", False),
+        (plant.a_lost_index, "index_behind", False),
+        (plant.an_index_that_is_no_json, "index_unreadable", False),
+        (plant.an_index_entry_that_names_nothing, "index_names_nothing", False),
+        (plant.an_index_without_a_delivery, "index_lacks", False),
+        (plant.an_index_with_another_size, "index_differs", False),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
@@ -396,7 +145,7 @@ def test_each_damage_is_found_where_it_is_and_named(sound: Folders, damage: Dama
 
 
 def test_one_flipped_bit_is_one_finding(sound: Folders) -> None:
-    where = a_flipped_bit_on_the_lake(sound)
+    where = plant.a_flipped_bit_on_the_lake(sound)
     (found,) = sound.look(deep=True)
     assert (found.kind, found.level, found.where) == ("file_hash", "damage", where)
 
@@ -424,7 +173,7 @@ def test_foreign_and_newer_objects_are_named_once_and_stop_nothing(sound: Folder
     assert [(one.kind, one.where) for one in worse(found)] == [("newer", f"shop/c/{strange}/plan")]
     assert len(found) == 11
     assert sum(one.kind == "not_ours" for one in found) == 9
-    assert a_lost_success(sound) in {one.where for one in sound.look()}
+    assert plant.a_lost_success(sound) in {one.where for one in sound.look()}
 
 
 def test_a_lost_hint_of_an_open_shipment_is_named_and_put_back(sound: Folders) -> None:
@@ -448,30 +197,30 @@ def test_a_deleted_ledger_of_a_young_delivery_is_a_warning(sound: Folders) -> No
 def test_a_box_that_does_not_see_the_lake_says_so_and_looks_at_the_bucket(sound: Folders) -> None:
     (sound.top / "lake").rename(sound.top / "elsewhere")
     assert kinds(sound.look(deep=True)) == ["lake_not_seen"]
-    a_truncated_out(sound)
+    plant.a_truncated_out(sound)
     assert kinds(sound.look()) == ["lake_not_seen", "unreadable"]
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        an_index_rolled_back,
-        a_lost_index,
-        an_index_that_is_no_json,
-        an_index_entry_that_names_nothing,
-        an_index_without_a_delivery,
-        an_index_with_another_size,
+        plant.an_index_rolled_back,
+        plant.a_lost_index,
+        plant.an_index_that_is_no_json,
+        plant.an_index_entry_that_names_nothing,
+        plant.an_index_without_a_delivery,
+        plant.an_index_with_another_size,
     ],
 )
 def test_repair_makes_the_index_right_and_deliveries_go_on(sound: Folders, damage: Damage) -> None:
     good = {key: path.read_bytes() for key, path in files(sound, "features")}
     damage(sound)
-    expected = Index() if damage is an_index_rolled_back else read_index(good["features/outputByPartner"])
+    expected = Index() if damage is plant.an_index_rolled_back else read_index(good["features/outputByPartner"])
     (what,) = sound.mend()
     assert what.startswith("rebuilt from the manifests as version")
     assert sound.look(deep=True) == []
     rebuilt = read_index(sound.on_lake("features/outputByPartner").read_bytes())
-    if damage is not an_index_rolled_back:
+    if damage is not plant.an_index_rolled_back:
         assert rebuilt.partners == expected.partners
         assert {one.folder: one for one in rebuilt.deliveries} == {one.folder: one for one in expected.deliveries}
     sound.put_refs("c.csv", f"{HEADER}7,f,{url('ok', 6)}\n9,g,{url('ok', 7)}\n")
@@ -508,10 +257,8 @@ def test_repair_leaves_an_index_of_a_newer_hathi_alone(sound: Folders) -> None:
 
 
 def test_a_writer_who_wakes_after_a_repair_goes_on_behind_it(sound: Folders) -> None:
-    from pipeline.stages import index
-
     old = read_index(sound.on_lake("features/outputByPartner").read_bytes())
-    a_lost_index(sound)
+    plant.a_lost_index(sound)
     sound.mend()
     context = sound.context("box.late")
     root = Root("features")
@@ -527,8 +274,3 @@ def test_data_lost_before_its_time_of_a_closed_shipment_is_a_warning(tmp_path: P
     world.in_bucket("shop/d/*/*/00000.pb").unlink()
     (found,) = world.look()
     assert (found.kind, found.level) == ("data_gone_early", "warning")
-
-
-def test_each_out_names_its_own_data(sound: Folders) -> None:
-    out = manifest.read(Out, sound.in_bucket("shop/c/*/out").read_bytes(), "")
-    assert all(file.key.startswith("shop/d/") for partner in out.partners.values() for file in partner.files)

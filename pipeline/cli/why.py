@@ -1,0 +1,163 @@
+"""Tell an item's story: when it was shipped, what was tried, what became of it, where it was delivered, what is next.
+
+ITEM is an item id as an unsigned decimal, or an external id; digits are tried as both. With --url, whose image it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline import logs
+from pipeline.cli.assembly import default_config
+from pipeline.cli.progress import shown
+from pipeline.cli.sighted import sighted
+from pipeline.errors import ConfigError
+from pipeline.runner import Context
+from pipeline.settings import load
+from pipeline.why import Question, Story, items_of_url, question_of, story
+from pipeline.why.story import Chapter, Outcome, Ref, shown_time
+
+KINDS = {
+    "source": "first try",
+    "retry": "retry",
+    "release": "release of a held batch",
+    "again": "shipped again",
+    "backfill": "back-fill",
+    "": "ledger pruned",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `hathi why`."""
+    parser.add_argument("partner", nargs="?", type=int, metavar="PARTNER")
+    parser.add_argument("item", nargs="?", metavar="ITEM", help="an item id (unsigned decimal) or an external id")
+    parser.add_argument("--url", help="the items, of PARTNER or of any, whose image this is")
+    parser.add_argument("--lake", action="append", default=[], help="only this lake")
+    parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml by default")
+    parser.add_argument("--json", action="store_true", help="one object for each lake and item")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0, also where nothing is known."""
+    if (args.url is None) == (args.item is None) or (args.url is None and args.partner is None):
+        raise ConfigError("whose story?", "", "`hathi why PARTNER ITEM`, or `hathi why [PARTNER] --url URL`")
+    settings = load(args.config or default_config(), os.environ)
+    with shown() as show:
+        stories = [
+            story(context, question)
+            for context in sighted(settings, "why", args.lake, show)
+            for question in _questions(context, args)
+        ]
+    if args.url and len(stories) > 1:  # the reading of the URL as an id is a guess; others were found
+        stories = [one for one in stories if one.chapters or one.rejected] or stories[:1]
+    for told in stories:
+        if args.json:
+            print(json.dumps(_as_json(told, settings.logs.redact_queries), sort_keys=True))
+        else:
+            print("\n".join(logs.escape(line) for line in _lines(told, settings.logs.redact_queries)))
+    if not stories and not args.json:
+        print("nothing is known of that URL")
+    sys.stdout.flush()
+    return 0
+
+
+def _questions(context: Context, args: argparse.Namespace) -> list[Question]:
+    if args.url is None:
+        return [question_of(args.partner, args.item)]
+    return items_of_url(context, args.url, args.partner)
+
+
+def _as_json(told: Story, redacted: bool) -> dict[str, object]:
+    body = asdict(told)
+    body["items"] = {str(item): how for item, how in told.items.items()}
+    body["consumers_see"] = [asdict(one) for one in told.consumers_see()]
+    return _redact(body) if redacted else body  # type: ignore[return-value]
+
+
+def _redact(value: object) -> object:
+    """Queries of URLs at any depth: also an external id can be one."""
+    if isinstance(value, dict):
+        return {key: _redact(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redact(one) for one in value]
+    return logs.redact(value) if isinstance(value, str) else value
+
+
+def _lines(told: Story, redacted: bool) -> Iterator[str]:
+    for line in _plain_lines(told):
+        yield logs.redact(line) if redacted else line
+
+
+def _plain_lines(told: Story) -> Iterator[str]:
+    ids = " or ".join(f"{item} ({how})" for item, how in told.items.items())
+    yield f"partner {told.partner}, item {ids}, lake {told.lake}"
+    if not told.lake_seen:
+        yield "the lake cannot be seen from here: this is what the bucket knows"
+    for chapter in told.chapters:
+        yield ""
+        yield from _chapter(chapter, several=len(told.items) > 1)
+    yield ""
+    for row in told.rejected:
+        yield f"rejected: row {row.row} of {row.file} ({row.shipment}): {row.why}: {row.sample}"
+    if not told.chapters and not told.rejected:
+        yield f"nothing is known of it: {told.looked_at} shipments were looked at"
+        if told.unsampled:
+            yield f"{told.unsampled} rejected rows of this partner's sources are kept without a sample"
+    for seen in told.consumers_see():
+        what = "the feature" if seen.outcome.kind == "feature" else f"no feature, but {seen.outcome.reason}"
+        of = f" of item {seen.outcome.item_id}" if len(told.items) > 1 else ""
+        yield f"consumers see{of} in set {seen.set}: {what} of {seen.shipment}{_from(seen.outcome)}"
+    if told.chapters and not told.consumers_see():
+        yield "consumers see nothing of it yet"
+
+
+def _from(outcome: Outcome) -> str:
+    return f", from {outcome.url}" if outcome.url and outcome.kind == "feature" else ""
+
+
+def _chapter(chapter: Chapter, several: bool) -> Iterator[str]:
+    kind = KINDS.get(chapter.kind, chapter.kind)
+    of = f", parent {chapter.parent}" if chapter.parent else ""
+    yield f"{chapter.shipment}  set {chapter.set}, {kind}{of}"
+    if chapter.source:
+        yield f"  snapshot   {chapter.source}, version {shown_time(chapter.version)} UTC"
+    for ref in chapter.refs:
+        yield from _ref(ref, len(chapter.refs) > 1, several)
+    for row in chapter.delivered:
+        head = f"delivered  {shown_time(chapter.delivered_at)} UTC" if chapter.delivered_at else "merged    "
+        yield f"  {head} {chapter.folder}: {_outcome(row)}"
+    if chapter.next:
+        yield f"  next       {chapter.next}"
+    for note in chapter.notes:
+        yield f"  note       {note}"
+
+
+def _ref(ref: Ref, duplicates: bool, several: bool) -> Iterator[str]:
+    end = f"to {ref.last_row}" if ref.last_row >= 0 else "to the end"
+    where = f"from {ref.file}, rows {ref.first_row} {end}, " if ref.file else ""
+    mark = ("; of these it wins" if ref.wins else "; a duplicate") if duplicates else ""
+    of = f", item {ref.item_id}" if several else ""
+    yield f"  shipped    {shown_time(ref.shipped)} UTC {where}in batch {ref.batch}{of}{mark}"
+    image = f"{ref.inline_bytes} bytes that travel inline" if ref.inline_bytes else ref.url
+    named = f" (external id {ref.external_id})" if ref.external_id and ref.external_id != ref.url else ""
+    yield f"  image      {image}{named}"
+    for made in ref.tries:
+        alone = ", alone" if made.alone else ""
+        ended = f": {made.ended}" if made.ended else ""
+        yield f"  attempt    {made.number} by {made.process}{alone}{ended}"
+    yield f"  computed   {_outcome(ref.outcome)}" if ref.outcome.kind else "  computed   not yet"
+
+
+def _outcome(outcome: Outcome) -> str:
+    if outcome.kind == "feature":
+        fetched = f", fetched {outcome.fetched_at} UTC" if outcome.fetched_at else ""
+        return f"feature{fetched}"
+    kind = "retriable" if outcome.retriable else "final"
+    detail = f" ({outcome.detail})" if outcome.detail else ""
+    return f"no feature: {outcome.reason}{detail}: {outcome.meaning}; {kind}"
