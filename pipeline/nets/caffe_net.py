@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -63,7 +63,7 @@ class CaffeNet(Net):
     def forward(self, feeds: Mapping[str, ArrayLike], blobs: Sequence[str] | None = None) -> Blobs:
         names = tuple(dict.fromkeys(self.default if blobs is None else blobs))
         reads = {name: self.plan.read(name) for name in names}
-        arrays = self._arrays(feeds, self.plan.needed(reads.values()))
+        arrays = self._arrays(feeds, self.plan.inputs_for(reads.values()))
         with self._lock:
             return self._run(reads, arrays)
 
@@ -76,20 +76,17 @@ class CaffeNet(Net):
         return self._shapes(self.plan.needed([read]), shapes, {})[read.view]
 
     def inputs_of(self, blob: str) -> list[str]:
-        steps = self.plan.needed([self.plan.read(blob)])
-        return [name for name, place in self.plan.inputs.items() if place.step in steps]
+        return list(self.plan.inputs_for([self.plan.read(blob)]))
 
     def fingerprint(self, blob: str, shapes: Mapping[str, Shape]) -> str:
         return fingerprint.of_net(self.plan, self.parameters, blob, shapes)
 
-    def _arrays(self, feeds: Mapping[str, ArrayLike], steps: set[int]) -> Blobs:
+    def _arrays(self, feeds: Mapping[str, ArrayLike], needed: Iterable[str]) -> Blobs:
         for name in feeds:
             if name not in self.inputs:
                 raise NetError(f"the net has no input '{name}'", f"its inputs: {', '.join(self.inputs)}")
         found: Blobs = {}
-        for name, place in self.plan.inputs.items():
-            if place.step not in steps:
-                continue
+        for name in needed:
             if name not in feeds:
                 shape = " x ".join(map(str, self.inputs[name]))
                 raise NetError(f"input '{name}' is not fed", f"its declared shape is {shape}")
@@ -108,12 +105,10 @@ class CaffeNet(Net):
             layer = self.plan.steps[number].layer
             if isinstance(layer, Filter):  # what follows it has shapes only once its selector is known
                 selector = {layer.name: self.plan.steps[number].reads[-1]}
-                steps = self.plan.needed(selector.values())
-                feeds = {name: array for name, array in arrays.items() if self.plan.inputs[name].step in steps}
+                feeds = {name: arrays[name] for name in self.plan.inputs_for(selector.values())}
                 run = self._compile(selector, feeds, counts)
-                counts[layer.name] = int(
-                    np.count_nonzero(run({f"in:{name}": feeds[name] for name in feeds})[layer.name])
-                )
+                chosen = run({f"in:{name}": array for name, array in feeds.items()})[layer.name]
+                counts[layer.name] = int(np.count_nonzero(chosen))
                 if not counts[layer.name]:
                     raise layer.refuse("selects no item", "what follows it would have no values")
         run = self._compile(reads, arrays, counts)

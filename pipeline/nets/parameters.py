@@ -16,7 +16,7 @@ from pipeline.nets.caffemodel import Caffemodel, StoredBlob, StoredLayer
 from pipeline.nets.fillers import fill, is_random
 from pipeline.nets.layers.registry import Array, Parameter, text
 from pipeline.nets.lowered import Shape
-from pipeline.nets.plan import Place, Plan
+from pipeline.nets.plan import Place, Plan, check_size
 
 _NAMED = 20  # layers in a warning
 
@@ -92,6 +92,7 @@ def collect(plan: Plan, shapes: Mapping[Place, Shape]) -> Parameters:
         _inline(found, number, layer.spec, wanted)
         for index, parameter in enumerate(wanted):
             slot = Slot(number, index)
+            check_size(layer, parameter.shape)
             found.shapes[slot] = parameter.shape
             found.fillers[slot] = parameter.filler
             spec = layer.spec.param[index] if index < len(layer.spec.param) else caffe_pb2.ParamSpec()

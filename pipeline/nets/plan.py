@@ -7,6 +7,7 @@ A version is what one layer wrote.  A view is a blob as a layer made it (its sha
 from __future__ import annotations
 
 import difflib
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from pipeline.nets import caffe_pb2
 from pipeline.nets.layers.inputs import Source
 from pipeline.nets.layers.registry import Layer, text
 from pipeline.nets.lowered import Shape
+
+INT_MAX = 2**31 - 1
 
 
 class Place(NamedTuple):
@@ -59,6 +62,14 @@ class Plan:
                 open_steps += [place.step for read in self.steps[step].reads for place in read]
         return found
 
+    def inputs_for(self, reads: Iterable[Read]) -> dict[str, Place]:
+        """The inputs that these values depend on."""
+        wanted = list(reads)
+        read = {one.version for one in wanted}
+        for number in self.needed(wanted):
+            read.update(one.version for one in self.steps[number].reads)
+        return {name: place for name, place in self.inputs.items() if place in read}
+
     def shapes(
         self, given: Mapping[str, Shape], steps: set[int] | None = None, counts: Mapping[str, int] | None = None
     ) -> dict[Place, Shape]:
@@ -78,6 +89,7 @@ class Plan:
             for top, shape in enumerate(tops):
                 if any(size < 0 for size in shape):
                     raise step.layer.refuse(f"its top would have the shape {text(shape)}")
+                check_size(step.layer, shape)
                 found[Place(number, top)] = tuple(int(size) for size in shape)
         return found
 
@@ -86,6 +98,12 @@ class Plan:
         if blob in self.blobs:
             return self.blobs[blob]
         raise unknown_blob(blob, self.blobs)
+
+
+def check_size(layer: Layer, shape: Shape) -> None:
+    """Refuses what Caffe's blobs cannot hold, before anything of that size is allocated."""
+    if math.prod(shape) > INT_MAX:
+        raise layer.refuse(f"a blob of the shape {text(shape)} exceeds INT_MAX values")
 
 
 def unknown_blob(blob: str, known: Iterable[str]) -> NetError:

@@ -139,6 +139,18 @@ def test_names_comments_and_layers_that_do_not_matter_leave_it_as_it_is(tmp_path
         assert fingerprint(net=path, weights=copied) == first, what
 
 
+@pytest.mark.parametrize(("name", "blob"), [("v1_layers", "fc"), ("v0_layers", "fc"), ("legacy_input_dim", "c")])
+def test_an_old_form_and_the_same_net_in_todays_have_one_fingerprint(name: str, blob: str, tmp_path: Path) -> None:
+    from google.protobuf import text_format
+
+    from pipeline.nets import prototxt, upgrade
+
+    old, weights = TINY / f"{name}.prototxt", TINY / f"{name}.caffemodel"
+    new = tmp_path / "new.prototxt"
+    new.write_text(text_format.MessageToString(upgrade.upgrade(prototxt.read(old), print)))
+    assert fingerprint(net=old, weights=weights, blob=blob) == fingerprint(net=new, weights=weights, blob=blob)
+
+
 def test_the_order_of_layers_and_blob_names_leave_it_as_they_are(tmp_path: Path) -> None:
     head = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 9 dim: 9 } } }\n'
     a = 'layer { name: "a" type: "TanH" bottom: "data" top: "%s" }\n'

@@ -270,3 +270,15 @@ def test_batch_and_size_change_between_calls_and_compiled_shapes_are_kept() -> N
     assert len(net._compiled) == 2
     larger = np.zeros((1, shape[1], shape[2] + 8, shape[3] + 3), np.float32)
     assert all(values.shape[0] == 1 for values in net.forward({name: larger}).values())
+
+
+def test_only_the_inputs_that_a_blob_needs_are_fed(tmp_path: Path) -> None:
+    text = 'input: "a" input: "b" input_shape { dim: 2 dim: 3 } input_shape { dim: 2 dim: 3 }\n'
+    text += (
+        'layer { name: "t" type: "TanH" bottom: "a" top: "t" } layer { name: "s" type: "Sigmoid" bottom: "b" top: "s" }'
+    )
+    net = nets.load(write(tmp_path, text))
+    x = np.ones((2, 3), np.float32)
+    np.testing.assert_allclose(net.forward({"a": x}, ["t"])["t"], np.tanh(x), rtol=1e-6)
+    with pytest.raises(NetError, match="'b' is not fed"):
+        net.forward({"a": x}, ["t", "s"])

@@ -170,3 +170,15 @@ def test_a_missing_file_is_named(missing: str, tmp_path: Path) -> None:
         nets.load(*paths)
     assert str(tmp_path) in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", [
+    'layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 60000 dim: 60000 } } }',
+    DATA + layer("Convolution", "c", "convolution_param { num_output: 4000000000 kernel_size: 8 }"),
+    DATA + layer("Tile", "c", "tile_param { tiles: 2000000000 }"),
+    DATA + layer("InnerProduct", "c", "inner_product_param { num_output: 4000000000 }"),
+    DATA + layer("DummyData", "c", "", bottom="data").replace(' bottom: "data"', "").replace(
+        "}", "dummy_data_param { shape { dim: 4000000000 } } }"),
+])  # fmt: skip
+def test_a_blob_beyond_what_caffe_holds_is_refused_before_it_is_allocated(text: str, tmp_path: Path) -> None:
+    assert "INT_MAX" in refusal(text, tmp_path)
