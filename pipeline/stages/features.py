@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from pipeline.clock import Clock
 from pipeline.fetch import Fetcher
-from pipeline.images import decode, prepare
+from pipeline.images import Preparation
 from pipeline.nets.features import FeatureNet
 from pipeline.records import Failure, ImageRef
 from pipeline.settings import FeatureSet, Settings
@@ -36,10 +36,16 @@ class FeatureMaker:
         self._noted = noted
         self._threads = settings.compute.threads or len(os.sched_getaffinity(0))
         self._net = FeatureNet(self._set, threads=self._threads)
+        self._preparation = Preparation(self._set.preprocess, self._net.input_size)
 
     @property
     def fingerprint(self) -> str:
         return self._net.fingerprint
+
+    @property
+    def net(self) -> FeatureNet:
+        """What runs behind the window."""
+        return self._net
 
     @property
     def engine(self) -> str:
@@ -48,10 +54,7 @@ class FeatureMaker:
 
     def prepare(self, content: bytes) -> Matrix | Failure:
         """Image bytes -> (3, h, w) float32 for the net, or why not."""
-        size = self._net.input_size
-        policy = self._set.preprocess
-        image = decode(content, max_pixels=policy.max_pixels, reduce_to=size if policy.reduced_decode else None)
-        return image if isinstance(image, Failure) else prepare(image, policy, size)
+        return self._preparation(content)
 
     def window(
         self,

@@ -24,8 +24,8 @@ from pipeline.records import Failure, ImageRef
 T = TypeVar("T")
 Matrix = NDArray[np.float32]
 
-STACKS_AHEAD = 2
-"""Full stacks that wait for the net or are in it, at the most."""
+STACKS_AHEAD = 4
+"""Stacks that wait for the net or are in it, at the most: the net goes on while the caller puts a batch away."""
 PARTIAL_SECONDS = 1.0
 """A stack that is not full goes to the net when its oldest image has waited so long and the net is idle."""
 
@@ -95,7 +95,7 @@ class Computed(Generic[T]):
     fetched_bytes: int
     seconds: float
     trouble: str = ""
-    """The net raised while it held images of this batch: no rows."""
+    """What raised while it held images of this batch (the net, or what prepares for it): no rows."""
 
 
 @dataclass
@@ -210,6 +210,8 @@ class Window(Generic[T]):
                 else:
                     self._failed((number, index), Failure.of("bad_ref", "neither a URL nor bytes"))
             self._finish(number)
+            if self._finished:
+                yield None  # whoever takes them comes before the next batch: inline images ask for no fetch
 
     @property
     def _fetching(self) -> bool:
@@ -285,6 +287,11 @@ class Window(Generic[T]):
         tag, row, future = self._decoding.popleft()
         if block:
             wait([future])
+        error = future.exception()
+        if error is not None:
+            self._batches[tag[0]].trouble = f"preparing an image raised {type(error).__name__}"
+            self._count(tag)
+            return
         prepared = future.result()
         if isinstance(prepared, Failure):
             self._failed(tag, prepared)
