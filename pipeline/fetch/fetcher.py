@@ -226,16 +226,14 @@ class Fetcher:
             self._engine.submit(batch)
 
     def _receive(self, seconds: float) -> list[Ended]:
-        if self._here:
-            here, self._here = self._here, []
-            return here
+        here, self._here = self._here, []
         try:
-            ended = self._finished.get(timeout=seconds) if seconds else self._finished.get_nowait()
+            ended = self._finished.get(timeout=seconds) if seconds and not here else self._finished.get_nowait()
         except Empty:
-            return []
+            return here
         if isinstance(ended, BaseException):
             raise PipelineError("the fetcher broke", repr(ended), "report this with --debug's output") from ended
-        return ended
+        return here + ended  # URLs that end here, however many, must not keep waiting what others have ended
 
     def _give(self, ended: Ended) -> Any:
         waiter = ended.waiter
