@@ -21,6 +21,7 @@ from pipeline.fetch.encoding import PLAIN
 from pipeline.fetch.sniff import ENOUGH, looks_like
 from pipeline.fetch.target import Target
 from pipeline.records import Failure
+from pipeline.settings import Fetch
 
 if TYPE_CHECKING:
     from pipeline.fetch.host import Host
@@ -38,29 +39,12 @@ class Room(Protocol):
     def admit(self, transfer: Transfer, size: int) -> bool: ...
 
 
-class Rules(Protocol):
-    """The limits of one transfer (settings.Fetch has them)."""
-
-    @property
-    def max_bytes(self) -> int: ...
-    @property
-    def max_header_bytes(self) -> int: ...
-    @property
-    def connect_seconds(self) -> float: ...
-    @property
-    def total_seconds(self) -> float: ...
-    @property
-    def min_bytes_per_second(self) -> float: ...
-    @property
-    def min_speed_grace_seconds(self) -> float: ...
-
-
 class Transfer:
     """A curl handle and the request that it makes now; used again for the next one."""
 
     def __init__(
         self,
-        rules: Rules,
+        rules: Fetch,
         room: Room,
         accept: Callable[[bytes], str | None],
         user_agent: str,

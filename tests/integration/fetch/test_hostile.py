@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
-from pipeline.fetch import Fetched
+from pipeline.fetch import Fetched, Fetcher
 from pipeline.fetch.address import blocked_range
 from pipeline.fetch.dns import Answer
 from pipeline.records import Failure
-from tests.integration.fetch.asking import Hand, Names, fetch_one
-from tests.integration.fetch.hostile import JPEG, Hostile
+from tests.integration.fetch.asking import Hand, Names, fetch_one, limits, outcomes
+from tests.integration.fetch.hostile import JPEG, Hostile, Visit, answer
 
 
 def expect_failure(outcome: Fetched | Failure, reason: str, detail: str) -> None:
@@ -241,9 +242,34 @@ def test_nothing_listens_there_is_connect(server: Hostile) -> None:
 
 
 def test_a_connection_that_died_between_requests_is_made_anew(server: Hostile) -> None:
-    from pipeline.fetch import Fetcher
-    from tests.integration.fetch.asking import limits, outcomes
-
     urls = [server.url(f"/close-after?{number}") for number in range(20)]
     found = outcomes(Fetcher(limits(connections_per_host=1)), urls)
     assert all(isinstance(outcome, Fetched) for outcome in found.values())
+
+
+def test_a_host_is_told_who_asks_and_how_to_reach_them(server: Hostile) -> None:
+    fetch_one(server.url("/ok.jpg"), contact="images@shop.example")
+    assert "User-Agent: Hathi/0.1 (image features; contact: images@shop.example)" in server.heads[0]
+    assert "Accept-Encoding: identity" in server.heads[0]
+
+
+def test_no_proxy_and_no_netrc_of_the_environment_is_used(
+    server: Hostile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login user password secret\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert isinstance(fetch_one(server.url("/ok.jpg")), Fetched)
+    assert "Authorization" not in server.heads[0]
+    assert "Proxy" not in server.heads[0]
+
+
+def test_what_one_answer_says_too_much_is_not_taken_for_the_next_one(server: Hostile) -> None:
+    async def too_much(visit: Visit) -> None:
+        await visit.send(answer(JPEG) + answer(b"GIF89a, of somebody else"))
+
+    server.extra["/too-much"] = too_much
+    urls = [server.url("/too-much"), server.url("/ok.jpg")]
+    found = outcomes(Fetcher(limits(connections_per_host=1)), urls)
+    assert all(isinstance(outcome, Fetched) and outcome.content == JPEG for outcome in found.values())
