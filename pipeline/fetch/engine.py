@@ -78,11 +78,14 @@ class Engine:
         self._reactor.wake()
 
     def stop(self) -> None:
-        """From any thread: end `run` soon; what is open then is cut off."""
+        """From any thread: end `run` at once; what is open then is cut off."""
+        self._reactor.post(self._end_run)
+
+    def _end_run(self) -> None:
         self._stop = True
-        self._reactor.wake()
 
     def run(self) -> None:
+        """The thread: until it is stopped."""
         try:
             while not self._stop:
                 self._turn()
