@@ -117,8 +117,20 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from pipeline.nets.engines import installed
     from pipeline.nets.inspection import speeds
+
+    print(f"{'engine':<12} {'precision':<9} {'batch':>5} {'images/s':>9} {'CPU ms':>7}  distance from the first")
+    for place, batch in enumerate(args.batch or [1, 32]):
+        nets = _nets_to_measure(args, say=place == 0)  # anew for each batch, so that each is compiled for it
+        blob = args.blob[0] if args.blob else next(iter(nets.values())).outputs[0]
+        for speed in speeds(nets, blob, batch, args.rounds, time.perf_counter):
+            print(f"{speed.engine:<12} {speed.precision:<9} {speed.batch:>5} {speed.images_per_second:>9.1f} "
+                  f"{speed.cpu_milliseconds:>7.1f}  {speed.distance:.1e}", flush=True)  # fmt: skip
+    return 0
+
+
+def _nets_to_measure(args: argparse.Namespace, say: bool) -> dict[tuple[str, str], Net]:
+    from pipeline.nets.engines import installed
 
     nets: dict[tuple[str, str], Net] = {}
     for precision in args.precisions.split(","):
@@ -126,17 +138,11 @@ def _bench(args: argparse.Namespace) -> int:
             try:
                 nets[engine, precision] = _load(args, engine, precision)
             except NetError as error:
-                print(f"{engine} {precision}: {error.message}", file=sys.stderr)
+                if say:
+                    print(f"{engine} {precision}: {error.message}", file=sys.stderr)
     if not nets:
         raise NetError("no engine can run this net so", f"{args.engines or 'all installed'}, {args.precisions}")
-    blob = args.blob[0] if args.blob else next(iter(nets.values())).outputs[0]
-    print(
-        f"{'engine':<12} {'precision':<9} {'batch':>5} {'images/s':>9} {'CPU ms':>7}  distance of {blob} from the first"
-    )
-    for speed in speeds(nets, blob, args.batch or [1, 32], args.rounds, time.perf_counter):
-        print(f"{speed.engine:<12} {speed.precision:<9} {speed.batch:>5} {speed.images_per_second:>9.1f} "
-              f"{speed.cpu_milliseconds:>7.1f}  {speed.distance:.1e}", flush=True)  # fmt: skip
-    return 0
+    return nets
 
 
 def _export(args: argparse.Namespace) -> int:

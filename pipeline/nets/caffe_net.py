@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import NetError
 from pipeline.nets import caffe_pb2, caffemodel, fingerprint, parameters, plan, prototxt, rules
@@ -24,6 +24,11 @@ from pipeline.nets.plan import Place, Plan, Read
 from pipeline.nets.upgrade import upgrade
 
 _KEPT = 4  # compiled shapes; each holds its own copy of the weights in the engine's layout
+
+_WASTE = 2  # a batch is padded to at most so many times its size rather than compiled for
+_PART = 8  # and goes through in parts that are no smaller
+
+_Key = tuple[tuple[tuple[str, Read], ...], tuple[tuple[str, Shape], ...], tuple[tuple[str, int], ...]]
 
 
 class CaffeNet(Net):
@@ -49,7 +54,7 @@ class CaffeNet(Net):
         self.shapes: dict[str, Shape] = {name: declared[read.view] for name, read in self.plan.blobs.items()}
         self.parameters = parameters.collect(self.plan, declared)
         parameters.match(self.parameters, self.plan, caffemodel.read_index(weights) if weights else None, self._warn)
-        self._compiled: OrderedDict[tuple[object, ...], Run] = OrderedDict()
+        self._compiled: OrderedDict[_Key, Run] = OrderedDict()
         self._lock = Lock()
 
     @property
@@ -111,8 +116,50 @@ class CaffeNet(Net):
                 counts[layer.name] = int(np.count_nonzero(chosen))
                 if not counts[layer.name]:
                     raise layer.refuse("selects no item", "what follows it would have no values")
+        if not counts and self._by_item(reads, arrays):
+            return self._in_batches(reads, arrays)
         run = self._compile(reads, arrays, counts)
         return run({f"in:{name}": array for name, array in arrays.items()})
+
+    def _by_item(self, reads: Mapping[str, Read], arrays: Blobs) -> bool:
+        """Each image's values are its own: then a batch may be padded, or go through in parts."""
+        batches = {array.shape[:1] for array in arrays.values()}
+        if len(batches) != 1 or () in batches:
+            return False
+        steps = self.plan.needed(reads.values())
+        shapes = self.plan.shapes({name: array.shape for name, array in arrays.items()}, steps)
+        if any(shapes[read.view][:1] not in batches for read in reads.values()):
+            return False
+        return all(
+            self.plan.steps[number].layer.by_item([shapes[read.view] for read in self.plan.steps[number].reads])
+            for number in steps
+        )
+
+    def _in_batches(self, reads: Mapping[str, Read], arrays: Blobs) -> Blobs:
+        """Through the batch size that is compiled already, where one is near enough; else one is compiled."""
+        count = len(next(iter(arrays.values())))
+        rest = {name: array.shape[1:] for name, array in arrays.items()}
+        near = [
+            batch
+            for batch in self._batches(reads, rest)
+            if batch <= _WASTE * count and (count <= batch or batch >= _PART)
+        ]
+        batch = min(near, key=lambda size: (-(-count // size) * size, -size), default=count)
+        parts = []
+        for first in range(0, count, batch):
+            part = {name: _padded(array[first : first + batch], batch) for name, array in arrays.items()}
+            run = self._compile(reads, part, {})
+            found = run({f"in:{name}": array for name, array in part.items()})
+            parts.append({name: values[: count - first] for name, values in found.items()})
+        return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in reads}
+
+    def _batches(self, reads: Mapping[str, Read], rest: Mapping[str, Shape]) -> list[int]:
+        """The batch sizes that are compiled for these blobs and sizes."""
+        found = []
+        for wanted, shapes, _ in self._compiled:
+            if wanted == tuple(reads.items()) and {name: shape[1:] for name, shape in shapes} == rest:
+                found.append(shapes[0][1][0])
+        return found
 
     def _compile(self, reads: Mapping[str, Read], arrays: Blobs, counts: Mapping[str, int]) -> Run:
         shapes = {name: array.shape for name, array in arrays.items()}
@@ -162,3 +209,12 @@ class CaffeNet(Net):
                         "feed the net its declared size, or ask for a blob before this layer",
                     )
         return shapes
+
+
+def _padded(array: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
+    """Rows of zeros after the last one, up to the batch."""
+    if len(array) == batch:
+        return array
+    padded = np.zeros((batch, *array.shape[1:]), np.float32)
+    padded[: len(array)] = array
+    return padded

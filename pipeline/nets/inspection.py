@@ -94,23 +94,21 @@ class Speed:
 
 
 def speeds(
-    nets: Mapping[tuple[str, str], Net], blob: str, batches: Sequence[int], rounds: int, clock: Callable[[], float]
+    nets: Mapping[tuple[str, str], Net], blob: str, batch: int, rounds: int, clock: Callable[[], float]
 ) -> Iterator[Speed]:
     """Each engine's images a second, the median of `rounds` passes that take turns; the first one is the reference."""
-    for batch in batches:
-        first = next(iter(nets.values()))
-        feeds = noise(first, [blob], batch=batch)
-        values = {key: net.forward(feeds, [blob])[blob] for key, net in nets.items()}
-        wall: dict[tuple[str, str], list[float]] = {key: [] for key in nets}
-        busy: dict[tuple[str, str], list[float]] = {key: [] for key in nets}
-        for _ in range(rounds):
-            for key, net in nets.items():
-                began, used = clock(), time.process_time()
-                net.forward(feeds, [blob])
-                wall[key].append(clock() - began)
-                busy[key].append(time.process_time() - used)
-        reference = next(iter(values.values()))
-        top = max(float(np.abs(reference).max()), 1e-30)
-        for key in nets:
-            far = float(np.abs(values[key] - reference).max()) / top
-            yield Speed(*key, batch, batch / median(wall[key]), median(busy[key]) / batch * 1e3, far)
+    feeds = noise(next(iter(nets.values())), [blob], batch=batch)
+    values = {key: net.forward(feeds, [blob])[blob] for key, net in nets.items()}
+    wall: dict[tuple[str, str], list[float]] = {key: [] for key in nets}
+    busy: dict[tuple[str, str], list[float]] = {key: [] for key in nets}
+    for _ in range(rounds):
+        for key, net in nets.items():
+            began, used = clock(), time.process_time()
+            net.forward(feeds, [blob])
+            wall[key].append(clock() - began)
+            busy[key].append(time.process_time() - used)
+    reference = next(iter(values.values()))
+    top = max(float(np.abs(reference).max()), 1e-30)
+    for key in nets:
+        far = float(np.abs(values[key] - reference).max()) / top
+        yield Speed(*key, batch, batch / median(wall[key]), median(busy[key]) / batch * 1e3, far)

@@ -39,6 +39,10 @@ class _Broadcast(Layer):
         self.operand(bottoms)
         return [bottoms[0]]
 
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        axis, operand = self.operand(bottoms)
+        return bool(operand) and axis == 0 if len(bottoms) == 2 else axis > 0 or not operand
+
     @staticmethod
     def spread(graph: Lowered, value: Value, axis: int, shape: Shape) -> Value:
         """The operand with ones for the axes that it does not span."""
@@ -116,6 +120,9 @@ class Eltwise(Layer):
                     f"its bottoms differ in shape: bottom[0]: {text(bottoms[0])}, bottom[{index}]: {text(bottom)}"
                 )
         return [bottoms[0]]
+
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return bool(bottoms[0])
 
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         p, shape = self.spec.eltwise_param, bottoms[0].shape

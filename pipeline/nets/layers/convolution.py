@@ -35,6 +35,9 @@ class _Sliding(Layer):
     def p(self) -> caffe_pb2.ConvolutionParameter:
         return self.spec.convolution_param
 
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return self.channel_axis(bottoms[0]) > 0
+
     def channel_axis(self, bottom: Shape) -> int:
         return self.axis(self.p.axis, bottom)
 

@@ -15,6 +15,9 @@ class Source(Layer):
 
     bottoms = (0, 0)
 
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return True
+
 
 @register("Input")
 class Input(Source):

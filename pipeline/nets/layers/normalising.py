@@ -34,6 +34,9 @@ class LRN(_SameShape):
             raise self.refuse(f"its bottom must have 4 axes, not {len(bottoms[0])}")
         return [bottoms[0]]
 
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return True
+
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         p, x = self.spec.lrn_param, bottoms[0]
         if p.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS:
@@ -73,6 +76,9 @@ class BatchNorm(_SameShape):
         channels = (self._channels(bottoms[0]),)
         return [Parameter(channels, filler()), Parameter(channels, filler()), Parameter((1,), filler())]
 
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return self._stored()
+
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         x, eps = bottoms[0], self.spec.batch_norm_param.eps
         ones = (1,) * max(0, len(x.shape) - 2)
@@ -97,6 +103,9 @@ class MVN(_SameShape):
 
     in_place = True
 
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return True
+
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         p, x = self.spec.mvn_param, bottoms[0]
         groups = math.prod(x.shape[: 1 if p.across_channels else 2])
@@ -116,6 +125,9 @@ class Softmax(_SameShape):
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         self.axis(self.spec.softmax_param.axis, bottoms[0])
         return [bottoms[0]]
+
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return self.axis(self.spec.softmax_param.axis, bottoms[0]) > 0
 
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         axis = self.axis(self.spec.softmax_param.axis, bottoms[0].shape)

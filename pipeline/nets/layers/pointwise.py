@@ -19,6 +19,9 @@ class Pointwise(Layer):
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [bottoms[0]]
 
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return bool(bottoms[0])
+
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         return [self.each(graph, bottoms[0])]
 

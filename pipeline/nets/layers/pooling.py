@@ -150,6 +150,9 @@ class Pooling(Layer):
             raise self.refuse(f"{what} is {what} OR {high} and {wide}; not both")
         return getattr(p, high), getattr(p, wide)
 
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return True
+
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         pool, bottom = self.pool(bottoms[0]), bottoms[0]
         out = pool.size(bottom)
@@ -189,6 +192,9 @@ class SPP(Layer):
                 raise self.refuse(f"level {level} has more bins than its input {bottom[2]} x {bottom[3]} has places")
             pools.append(Pool(p.pool, kernel, kernel, pad))
         return pools
+
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return True
 
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         bins = sum(math.prod(pool.size(bottoms[0])) for pool in self.levels(bottoms[0]))

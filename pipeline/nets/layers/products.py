@@ -26,6 +26,9 @@ class InnerProduct(Layer):
         weights = Parameter(shape, p.weight_filler)
         return [weights, Parameter((p.num_output,), p.bias_filler)] if p.bias_term else [weights]
 
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return self.axis(self.spec.inner_product_param.axis, bottoms[0]) > 0
+
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         p, x, out = self.spec.inner_product_param, bottoms[0], self.shapes([bottoms[0].shape])[0]
         rows = math.prod(out[:-1])
@@ -51,6 +54,9 @@ class Embed(Layer):
             raise self.refuse("num_output and input_dim must be positive")
         weights = Parameter((p.input_dim, p.num_output), p.weight_filler)
         return [weights, Parameter((p.num_output,), p.bias_filler)] if p.bias_term else [weights]
+
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return bool(bottoms[0])
 
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         weights, *bias = (graph.constant(blob) for blob in parameters)

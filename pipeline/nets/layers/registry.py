@@ -62,6 +62,10 @@ class Layer:
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         raise NotImplementedError
 
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        """Each item of the batch (the first axis of every bottom and top) is computed by itself."""
+        return False
+
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         """Of one pass, where weights meet values; 0 for what costs little."""
         return 0

@@ -30,6 +30,10 @@ class ArgMax(Layer):
         p = self.spec.argmax_param
         return bottom[self.axis(p.axis, bottom)] if p.HasField("axis") else math.prod(bottom[1:])
 
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        p = self.spec.argmax_param
+        return not p.HasField("axis") or self.axis(p.axis, bottoms[0]) > 0
+
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         p, x = self.spec.argmax_param, bottoms[0]
         out, along = self.shapes([x.shape])[0], self._along(x.shape)
@@ -64,6 +68,9 @@ class Reduction(Layer):
 
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [bottoms[0][: self.axis(self.spec.reduction_param.axis, bottoms[0])]]
+
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return self.axis(self.spec.reduction_param.axis, bottoms[0]) > 0
 
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         p, x, out = self.spec.reduction_param, bottoms[0], self.shapes([bottoms[0].shape])[0]

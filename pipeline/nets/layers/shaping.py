@@ -38,6 +38,9 @@ class Concat(Layer):
                 )
         return [(*first[:axis], sum(bottom[axis] for bottom in bottoms), *first[axis + 1 :])]
 
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return self.along(bottoms[0]) > 0
+
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         out = self.shapes([bottom.shape for bottom in bottoms])[0]
         return [graph("Concat", bottoms, out, axis=self.along(bottoms[0].shape))]
@@ -76,6 +79,9 @@ class Slice(Layer):
         bottom, axis = bottoms[0], self.along(bottoms[0])
         return [(*bottom[:axis], size, *bottom[axis + 1 :]) for size in self.sizes(bottom)]
 
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return self.along(bottoms[0]) > 0
+
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         x = bottoms[0]
         sizes = graph.constant(np.array(self.sizes(x.shape), np.int64))
@@ -86,6 +92,9 @@ class Slice(Layer):
 class Split(Layer):
     tops = (1, None)
     shares = True
+
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return bool(bottoms[0])
 
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [bottoms[0]] * len(self.spec.top)
@@ -101,6 +110,9 @@ class Silence(Layer):
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return []
 
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return True
+
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         return []
 
@@ -108,6 +120,9 @@ class Silence(Layer):
 @register("Flatten")
 class Flatten(Layer):
     shares = True
+
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return self.axis(self.spec.flatten_param.axis, bottoms[0]) > 0
 
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         p, bottom = self.spec.flatten_param, bottoms[0]
@@ -122,6 +137,10 @@ class Reshape(Layer):
     """The axes from `axis` on (`num_axes` of them) become `shape`: 0 keeps one, -1 takes what is left."""
 
     shares = True
+
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        p = self.spec.reshape_param
+        return p.axis > 0 or (p.axis == 0 and p.num_axes == -1 and p.shape.dim[:1] == [0])
 
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         p, bottom = self.spec.reshape_param, bottoms[0]
@@ -177,6 +196,9 @@ class Crop(Layer):
                 )
         return [(*bottom[:axis], *wanted[axis : len(bottom)])]
 
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return self.axis(self.spec.crop_param.axis, bottoms[0]) > 0
+
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         x = bottoms[0]
         out = self.shapes([bottom.shape for bottom in bottoms])[0]
@@ -192,6 +214,9 @@ class Tile(Layer):
             raise self.refuse("number of tiles must be positive", "set tiles")
         axis = self.axis(p.axis, bottom)
         return [(*bottom[:axis], bottom[axis] * p.tiles, *bottom[axis + 1 :])]
+
+    def by_item(self, bottoms: Sequence[Shape]) -> bool:
+        return self.axis(self.spec.tile_param.axis, bottoms[0]) > 0
 
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         x, out = bottoms[0], self.shapes([bottoms[0].shape])[0]

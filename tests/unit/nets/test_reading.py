@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline import nets
 from pipeline.errors import NetError
 from pipeline.nets import caffe_pb2, caffemodel, prototxt
+from pipeline.nets.caffe_net import CaffeNet
 from tests.golden.bignets import field, message, varint
 
 TINY = Path(__file__).parents[2] / "golden" / "tiny"
@@ -258,18 +259,47 @@ def test_a_net_of_old_and_new_layers_is_refused(tmp_path: Path) -> None:
         nets.load(write(tmp_path, CONV + "layers { type: RELU }"))
 
 
-def test_batch_and_size_change_between_calls_and_compiled_shapes_are_kept() -> None:
+@pytest.mark.parametrize(
+    "name", ["mini_squeezenet", "mini_resnet", "mini_googlenet", "mini_alexnet", "act", "scale_bias"]
+)
+def test_batches_of_any_size_go_through_what_is_compiled_already(name: str) -> None:
+    path = TINY / f"{name}.caffemodel"
+    net = nets.load(TINY / f"{name}.prototxt", path if path.exists() else None)
+    assert isinstance(net, CaffeNet)
+    blobs = [blob for blob in net.blobs if len(net.inputs_of(blob)) == 1][-6:]
+    feed, shape = next(iter(net.inputs.items()))
+    x = np.random.default_rng(0).normal(size=(40, *shape[1:])).astype(np.float32)
+    whole = net.forward({feed: x[:8]}, blobs)
+    compiled = len(net._compiled)
+    for count in (7, 4, 5, 8):
+        for blob, values in net.forward({feed: x[:count]}, blobs).items():
+            np.testing.assert_allclose(values, whole[blob][:count], rtol=1e-5, atol=1e-5)
+    many = net.forward({feed: x}, blobs)
+    assert all(len(values) == 40 for values in many.values())
+    assert len(net._compiled) == compiled
+    alone = net.forward({feed: x[:1]}, blobs)  # far from 8: compiled for itself
+    assert len(net._compiled) == compiled + 1
+    for blob in blobs:
+        np.testing.assert_allclose(many[blob][:8], whole[blob], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(alone[blob], whole[blob][:1], rtol=1e-5, atol=1e-5)
+
+
+def test_a_net_whose_items_mix_is_compiled_for_each_batch(tmp_path: Path) -> None:
+    text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [2, 3] } } }'
+    text += 'layer { name: "s" type: "Softmax" bottom: "x" top: "s" softmax_param { axis: 0 } }'
+    net = nets.load(write(tmp_path, text))
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    for count in (8, 7, 6):
+        got = net.forward({"x": x[:count]})["s"]
+        np.testing.assert_allclose(got.sum(0), 1, rtol=1e-5)
+
+
+def test_another_input_size_is_compiled_for_itself() -> None:
     net = nets.load(TINY / "mini_squeezenet.prototxt", TINY / "mini_squeezenet.caffemodel")
     ((name, shape),) = net.inputs.items()
-    x = np.random.default_rng(0).normal(size=(5, *shape[1:])).astype(np.float32)
-    whole = net.forward({name: x})
-    for row in range(5):
-        single = net.forward({name: x[row : row + 1]})
-        for blob_name, values in single.items():
-            np.testing.assert_allclose(values[0], whole[blob_name][row], rtol=1e-5, atol=1e-6)
-    assert len(net._compiled) == 2
     larger = np.zeros((1, shape[1], shape[2] + 8, shape[3] + 3), np.float32)
     assert all(values.shape[0] == 1 for values in net.forward({name: larger}).values())
+    assert all(len(values) == 2 for values in net.forward({name: np.zeros((2, *shape[1:]), np.float32)}).values())
 
 
 def test_only_the_inputs_that_a_blob_needs_are_fed(tmp_path: Path) -> None:
