@@ -83,7 +83,7 @@ class LocalStore:
         with _typed(path):
             temporary = self._write(body)
             try:
-                self._into(path, lambda: os.replace(temporary, path))
+                self._into(temporary, path, os.replace)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
@@ -93,7 +93,7 @@ class LocalStore:
         with _typed(path):
             temporary = self._write(body)
             try:
-                self._into(path, lambda: os.link(temporary, path))
+                self._into(temporary, path, os.link)
             except FileExistsError as error:
                 raise Exists(f"{key} exists") from error
             finally:
@@ -139,14 +139,13 @@ class LocalStore:
         with _typed(new):
             new.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _rename_no_replace(old, new)
+            self._into(old, new, _rename_no_replace)
         except FileExistsError as error:
             raise Exists(f"{target} exists") from error
         except FileNotFoundError as error:
             raise NotFound(f"nothing at {source}") from error
         except OSError as error:
             raise typed(error, new) from error
-        self._sync_folder(new.parent)
 
     def rename_over(self, source: str, target: str) -> None:
         old, new = self._path(source), self._path(target)
@@ -185,15 +184,15 @@ class LocalStore:
             raise
         return temporary
 
-    def _into(self, path: Path, move: Callable[[], None]) -> None:
-        """Do `move` with path's folder there, though another process may drop it when empty."""
+    def _into(self, source: Path, path: Path, move: Callable[[Path, Path], None]) -> None:
+        """Move source to path with path's folder there, though another process may drop it when empty."""
         while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                move()
+                path.parent.mkdir(parents=True, exist_ok=True)
+                move(source, path)
                 break
             except FileNotFoundError:
-                if path.parent.exists():
+                if not source.exists():
                     raise
         self._sync_folder(path.parent)
 
