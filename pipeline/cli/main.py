@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, TextIO, cast
 
 from pipeline.errors import PipelineError
@@ -60,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = next((word for word in words if not word.startswith("-")), "")
     debug = "--debug" in words
     try:
-        args = _parser(name).parse_args(words)
+        with _ended_by_interrupts():
+            args = _parser(name).parse_args(words)
         code = cast(Command, args.command).run(args)
         sys.stdout.flush()
         return code
@@ -76,6 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         unexpected(error, sys.stderr, debug)
         return 1
+
+
+@contextlib.contextmanager
+def _ended_by_interrupts() -> Iterator[None]:
+    """While modules are imported an interrupt just ends the process: an exception might come out as any other there."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def report(error: PipelineError, stream: TextIO, debug: bool = False) -> None:
