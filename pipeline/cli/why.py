@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from pipeline.cli.assembly import default_config
 from pipeline.cli.progress import shown
 from pipeline.cli.sighted import sighted
 from pipeline.errors import ConfigError
-from pipeline.runner import Context
+from pipeline.runner import Context, silent_progress
 from pipeline.settings import load
 from pipeline.why import Question, Story, items_of_url, question_of, story
 from pipeline.why.story import Chapter, Outcome, Ref, shown_time
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.url is None) == (args.item is None) or (args.url is None and args.partner is None):
         raise ConfigError("whose story?", "", "`hathi why PARTNER ITEM`, or `hathi why [PARTNER] --url URL`")
     settings = load(args.config or default_config(), os.environ)
-    with shown() as show:
+    with shown() if sys.stderr.isatty() else nullcontext(silent_progress) as show:
         stories = [
             story(context, question)
             for context in sighted(settings, "why", args.lake, show)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.layout import ShipmentName, seconds_of
-from pipeline.manifest import End, Plan
+from pipeline.manifest import DataFile, End, Plan
 from pipeline.runner import Context, exists, is_closed, readable, state_of
 from pipeline.stages.rounds import release_of
 from pipeline.state import child_of, next_of
@@ -159,11 +159,18 @@ def _data(say: Say, context: Context, record: Record, closed: bool, deep: bool) 
         size = there[file.key][0]
         if size != file.size:
             yield say("data_length", file.key, f"it has {size} bytes, {rest} of {record.name} says {file.size}")
-        elif deep and (wrong := wrong_hash(context.bucket, file.key, file.sha256)):
+        elif (
+            deep and (wrong := wrong_hash(context.bucket, file.key, file.sha256)) and not _pruned(context, record, file)
+        ):
             yield say("data_hash", file.key, f"{wrong} ({rest} of {record.name})")
     unnamed = sorted(there.keys() - named)
     if unnamed and not record.unread:
         yield unnamed_data(say, unnamed, there, listing.now, context.settings.prune.orphan_days)
+
+
+def _pruned(context: Context, record: Record, file: DataFile) -> bool:
+    """Whether prune took it while it was read."""
+    return not exists(context, file.key) and _closed_by_now(context, record.name)
 
 
 def _needed(context: Context, record: Record, batch: int | None) -> bool:

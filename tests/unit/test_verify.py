@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 
 from pipeline import manifest
+from pipeline.clock import Process
 from pipeline.layout import Root, ShipmentName, version_of
 from pipeline.manifest import Index
+from pipeline.runner import Context
 from pipeline.settings import FeatureSet
 from pipeline.stages import index, rounds
-from pipeline.verify import KINDS, Finding
+from pipeline.verify import KINDS, Finding, verify
 from tests.simulation import damages as plant
 from tests.simulation.damages import Damage
 from tests.simulation.folders import HEADER, Folders, hold, url, world_of
+from tests.simulation.memory import MemoryStore
+from tests.simulation.universe import Universe
 
 DAY = 86400.0
 
@@ -274,3 +278,34 @@ def test_data_lost_before_its_time_of_a_closed_shipment_is_a_warning(tmp_path: P
     world.in_bucket("shop/d/*/*/00000.pb").unlink()
     (found,) = world.look()
     assert (found.kind, found.level) == ("data_gone_early", "warning")
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_at_no_moment_of_a_life_with_kills_and_lost_answers_does_it_find_damage(seed: int) -> None:
+    universe = Universe(seed)
+    checks, steps = universe.scheduler.after_step, 0
+    found: list[Finding] = []
+
+    def look() -> None:
+        nonlocal steps
+        checks()
+        steps += 1
+        if steps % 200 == 0:
+            stores = {"bucket": MemoryStore(universe.bucket), "lake": MemoryStore(universe.lake)}
+            context = Context(
+                lake_name="shop",
+                **stores,
+                settings=universe.settings,
+                process=Process("verify", clock=universe.hand.clock()),
+                spill=Path("/nowhere"),
+                forms=universe.forms,
+            )
+            found.extend(one for one in verify(context, deep=True) if one.level == "damage" or one.kind == "no_hint")
+
+    universe.scheduler.after_step = look
+    try:
+        universe.run(1500)
+    finally:
+        universe.close()
+    assert found == []
+    assert steps > 2000
