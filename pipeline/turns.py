@@ -9,7 +9,16 @@ from typing import ParamSpec
 from pipeline import prune
 from pipeline.errors import ConfigError, NetError, PermanentError, PipelineError, Stopped, TemporaryError
 from pipeline.manifest import Batch, Plan
-from pipeline.runner import SHIPMENTS_OF_A_POLL, Context, Seen, body_at, close_if_done, known_to_exist, poll, state_of
+from pipeline.runner import (
+    SHIPMENTS_OF_A_POLL,
+    Context,
+    Seen,
+    close_if_done,
+    known_to_exist,
+    poll,
+    readable,
+    state_of,
+)
 from pipeline.stages import aggregate, compute, copy, deliver, ship
 from pipeline.stages.compute import Served
 from pipeline.stages.sources import Found, find
@@ -190,9 +199,10 @@ class Turns:
 
     def _compute_set(self, name: str, tasks: list[compute.BatchTask], tally: Tally, wanted: Callable[[], bool]) -> None:
         context = self._context
-        bodies = [body_at(context, context.keys.batch(task.name, task.batch), Batch) for task in tasks]
-        context.progress("compute", 0, sum(body.refs for body in bodies))
-        for published in compute.perform(context, self._served[name], tasks, wanted):
+        bodies = {task: readable(context, context.keys.batch(task.name, task.batch), Batch) for task in tasks}
+        context.progress("compute", 0, sum(body.refs for body in bodies.values() if body is not None))
+        good = [task for task, body in bodies.items() if body is not None]  # a broken one was named, and waits
+        for published in compute.perform(context, self._served[name], good, wanted):
             if published is not None:
                 self._count(tally, published)
             context.progress("compute", published.refs if published else 0, 0)

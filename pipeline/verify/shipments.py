@@ -159,18 +159,18 @@ def _data(say: Say, context: Context, record: Record, closed: bool, deep: bool) 
         size = there[file.key][0]
         if size != file.size:
             yield say("data_length", file.key, f"it has {size} bytes, {rest} of {record.name} says {file.size}")
-        elif (
-            deep and (wrong := wrong_hash(context.bucket, file.key, file.sha256)) and not _pruned(context, record, file)
-        ):
+        elif deep and (wrong := _wrong(context, record, file)):
             yield say("data_hash", file.key, f"{wrong} ({rest} of {record.name})")
     unnamed = sorted(there.keys() - named)
     if unnamed and not record.unread:
         yield unnamed_data(say, unnamed, there, listing.now, context.settings.prune.orphan_days)
 
 
-def _pruned(context: Context, record: Record, file: DataFile) -> bool:
-    """Whether prune took it while it was read."""
-    return not exists(context, file.key) and _closed_by_now(context, record.name)
+def _wrong(context: Context, record: Record, file: DataFile) -> str:
+    """What is wrong with the bytes; nothing where prune took them while they were read."""
+    wrong = wrong_hash(context.bucket, file.key, file.sha256)
+    pruned = wrong and not exists(context, file.key) and _closed_by_now(context, record.name)
+    return "" if pruned else wrong
 
 
 def _needed(context: Context, record: Record, batch: int | None) -> bool:
