@@ -24,6 +24,7 @@ import numpy as np
 
 from pipeline.codec import image_refs
 from pipeline.codec.shards import FailureRow, FeatureRow, Shard, write_failures, write_features
+from pipeline.errors import Stopped
 from pipeline.records import Failure, ImageRef
 from pipeline.settings import Settings
 from pipeline.stages.window import Computed, Matrix, Opened, failure_row
@@ -51,7 +52,7 @@ def compute_alone(
 ) -> Computed[T]:
     """Run a batch in children of its own; what kills a child alone becomes a `poison` failure.
 
-    noted: told each second that a child still has time.
+    noted: told each second that a child still has time.  Raises Stopped when somebody else ends a child in good order.
     """
 
     def run_child(part: Sequence[ImageRef]) -> Part | None:
@@ -110,6 +111,9 @@ def _run_child(
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             child.wait()
+        if code in (-signal.SIGTERM, -signal.SIGINT):
+            # A service manager stops children as well as us: that is no item's doing.
+            raise Stopped("stopped", "a child process was told to end", "its batch is taken up at the next start")
         if code != 0 or not (folder / "done").exists():
             return None
         return _read(folder, dim)
