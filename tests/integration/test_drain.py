@@ -38,13 +38,16 @@ HOW = ("ESTOP", "SIGTERM", "SIGINT", "two SIGINTs")
 
 
 class Slow(BaseHTTPRequestHandler):
-    """Pictures by number, each a little later than asked for."""
+    """Pictures by number, each a little later than asked for; what begins with /later/ waits to be let through."""
 
     protocol_version = "HTTP/1.1"
+    let_through = threading.Event()
 
     def do_GET(self) -> None:
         time.sleep(0.03)
-        content = picture(int(self.path.strip("/").partition(".")[0]))
+        if self.path.startswith("/later/"):
+            self.let_through.wait(60)
+        content = picture(int(self.path.rpartition("/")[2].partition(".")[0]))
         self.send_response(200)
         self.send_header("Content-Type", "image/png")
         self.send_header("Content-Length", str(len(content)))
@@ -134,12 +137,12 @@ folder = "{self.folder / "logs"}"
         done = len(list(commits.glob("*/done")))
         return any(part["next"] is None for part in parts) and done == len(parts)
 
-    def start(self, command: str) -> subprocess.Popen[str]:
+    def start(self, command: str, **more: str) -> subprocess.Popen[str]:
         words = {"run": ["run"], "serve": ["serve", "ship", "compute", "aggregate", "deliver"]}[command]
         return subprocess.Popen(
             [sys.executable, "-m", "pipeline.cli.main", words[0], "--config", str(self.config), *words[1:]],
             cwd=ROOT,
-            env=environ(),
+            env={**environ(), **more},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -287,3 +290,43 @@ def report(rounds: list[Round], length: float, finished: int) -> None:
     print(", ".join(f"{how} {count}" for how, count in sorted(Counter(how for how, _ in kinds.elements()).items())))
     if slowest is not None:
         print(f"slowest stop: {slowest.took:.2f} s ({slowest.command}, {slowest.how} at {slowest.at:.3f} s)")
+
+
+def test_a_hung_run_ends_itself_with_its_stacks_and_the_next_one_does_the_work(web: str, tmp_path: Path) -> None:
+    weights = tmp_path / "random.caffemodel"
+    random_features.write(weights)
+    item = {"partner_id": 1, "external_id": "a", "url": f"{web}/later/1.png"}
+    here = Place(tmp_path / "here", json.dumps(item), weights)
+    Slow.let_through.clear()
+    began = time.monotonic()
+    with here.start("run", HATHI_DAEMON__WATCHDOG_SECONDS="6") as process:
+        said = process.communicate(timeout=60)[1]
+    took = time.monotonic() - began
+    assert process.returncode == -signal.SIGKILL, said
+    assert 6 < took < 40
+    assert "Alert: nothing fetched, computed or committed for 6 s" in said
+    assert "Alert: nothing fetched" in (here.folder / "logs" / "run.log").read_text()
+    assert "_pump" in (here.folder / "logs" / "run.stacks").read_text(), "where it hung"
+    assert here.left() == ["_PIPE_RUNNING"]
+
+    Slow.let_through.set()
+    with here.start("run") as process:
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, said
+    assert "the last run died" in said
+    assert here.complete
+    assert here.left() == []
+    assert list((here.state / "spill").iterdir()) == []
+
+
+def test_an_idle_daemon_is_left_alone(web: str, tmp_path: Path) -> None:
+    weights = tmp_path / "random.caffemodel"
+    random_features.write(weights)
+    here = Place(tmp_path / "here", "", weights)
+    with here.start("serve", HATHI_DAEMON__WATCHDOG_SECONDS="1") as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(6)
+        process.terminate()
+        said = process.communicate(timeout=15)[1]
+    assert process.returncode == 0, said
+    assert not (here.folder / "logs" / "ship-compute-aggregate-deliver.stacks").exists()

@@ -9,16 +9,29 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import schedule
 
+from pipeline import manifest
 from pipeline.clock import Clock
 from pipeline.daemon import Stop, beating, loop
 from pipeline.errors import TemporaryError
 from pipeline.host import gone, runs, start_of, this_process
 from pipeline.lock import EstopEngaged, Held, forget_running, holder, locked, refuse_estop, running_file
+from pipeline.manifest import AttemptEnd
+from pipeline.records import ImageRef
+from pipeline.stages.compute import Served
+from pipeline.stages.window import Computed
+from pipeline.turns import Turns
+from tests.simulation.world import StubServed
+from tests.unit.test_stages import tables, world_of
+
+T = TypeVar("T")
 
 
 class Hand:
@@ -230,3 +243,36 @@ def test_what_runs_here_and_now_is_told_from_what_does_not() -> None:
     assert not runs(f"{host}.{boot}.{pid}.{int(start) - 1}.{chance}")
     assert not runs(f"{host}.00000001.{pid}.{start}.{chance}"), "before the last boot"
     assert not runs("tmp1234")
+
+
+def test_a_child_whose_parent_is_gone_ends_before_it_does_anything(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "pipeline.stages.isolate", str(tmp_path), "1"]
+    done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == [], "a child that worked says so with a file"
+
+
+def test_children_that_die_of_the_stop_itself_make_no_item_poison(tmp_path: Path) -> None:
+    world = world_of(tmp_path, "7,a,http://shop.example/bang-1", compute={"strikes": 1, "lost": 1})
+    asked: list[bool] = []
+    context = replace(world.context(), stopping=lambda: bool(asked))
+
+    class Stopping(StubServed):
+        def alone(self, task: T, refs: Sequence[ImageRef]) -> Computed[T]:
+            asked.append(True)
+            return super().alone(task, refs)
+
+    def serve(name: str) -> Served:
+        return Stopping(world.fingerprints[name], world.hand.clock(), world.asked)
+
+    turns = Turns(context, serve, strict=True)
+    turns.take("ship")
+    assert turns.take("compute").problems == 1, "the net raised: a strike"
+    assert turns.take("compute").stopped
+    keys = [key for key in world.bucket.files if "/c/" in key]
+    assert not [key for key in keys if "/r/" in key]
+    ends = [manifest.read(AttemptEnd, world.bucket.files[key][0], key).kind for key in sorted(keys) if key[-2:] == ".x"]
+    assert ends == ["strike", "abandoned"]
+    asked.clear()
+    world.run()
+    assert [row["reason"] for row in tables(world, "failures")] == ["poison"], "undisturbed, it is the item's"
