@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi run`."""
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of: {', '.join(STAGES)}; all when none is named")
     parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml when no --refs is given")
-    parser.add_argument("--once", action="store_true", help="one turn of each stage, as cron wants it")
+    parser.add_argument("--once", action="store_true", help="look once at all that is open, as cron wants it")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
     own = parser.add_argument_group("a list of your own")
     kinds = "CSV, TSV, JSONL, Parquet, ORC, text of URLs, protobuf"
@@ -119,7 +119,7 @@ def _guarded(
 def work(
     settings: Settings, stages: list[str], once: bool, stop: Stop, me: Process, watch: Watch, show: Show
 ) -> Totals:
-    """Take turns until nothing is due (or one of each), and say what was done."""
+    """Take turns until nothing is due, or once round all that is open, and say what was done."""
     totals = Totals()
     clock = me.clock
     began = clock.monotonic()
@@ -135,14 +135,14 @@ def work(
     with beating(
         lambda: _each(where, beat), lambda: _each(where, leave), settings.daemon.beat_seconds, logs.log("run").warning
     ):
-        idle = 0
+        rounds = idle = 0
         while not stop():
             before = totals.problems
             with watch.working():
                 worked, polls = _round(lakes, stages, totals, wanted)
             totals.blocked = totals.problems > before
-            idle = 0 if worked else idle + 1
-            if once or idle >= polls:
+            rounds, idle = rounds + 1, 0 if worked else idle + 1
+            if (rounds if once else idle) >= polls:
                 break
     if not stop():
         for context in where:
