@@ -147,34 +147,34 @@ class Shard:
         """Raises FormatError where the file is no Parquet."""
         self._path = path
         try:
-            self._metadata = pq.read_metadata(path)
+            metadata = pq.read_metadata(path)  # not kept: it holds more memory than a row group, for each shard
         except ARROW_ERRORS as error:
             raise self._damaged(error) from error
-        counts = (self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups))
+        counts = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
         self.starts = list(accumulate(counts, initial=0))
         """The first row of each row group, and the number of all rows."""
-        self.holds_features = "features" in self._metadata.schema.to_arrow_schema().names
+        self.holds_features = "features" in metadata.schema.to_arrow_schema().names
 
     def keys(self) -> Keys:
         """The keys of all rows."""
         names = ["partner_id", "item_id", "ordinal"]
         wanted = names if self.holds_features else [*names, "retriable"]
-        tables = [self._read(group, wanted) for group in range(len(self.starts) - 1)]
-        if not tables:
+        groups = range(len(self.starts) - 1)
+        if not groups:
             return Keys(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.bool_))
-        table = pa.concat_tables(tables)
+        table = self._read(groups, wanted)
         partner_id, item_id, ordinal = (table.column(name).to_numpy() for name in names)
         retriable = np.zeros(len(table)) if self.holds_features else table.column("retriable").to_numpy()
         return Keys(partner_id, item_id.view(np.uint64), ordinal, retriable.astype(np.bool_))
 
     def external_ids(self, group: int) -> list[str]:
         """The external ids of a row group."""
-        names: list[str] = self._read(group, ["external_id"]).column(0).to_pylist()
+        names: list[str] = self._read([group], ["external_id"]).column(0).to_pylist()
         return names
 
     def features(self, group: int, dim: int) -> tuple[list[FeatureRow], Matrix]:
         """A row group of features: rows, and a matrix (rows, dim) that is not to be written to."""
-        table = self._read(group, features_schema(dim).names)
+        table = self._read([group], features_schema(dim).names)
         vectors_column = table.column("features").combine_chunks()
         if table.schema.field("features").type.list_size != dim:
             raise FormatError("a shard has another width", f"{self._path.name}: not {dim} values a row")
@@ -183,20 +183,20 @@ class Shard:
 
     def failures(self, group: int) -> list[FailureRow]:
         """A row group of failures."""
-        return [FailureRow(*cells) for cells in _cells(self._read(group, failures_schema().names))]
+        return [FailureRow(*cells) for cells in _cells(self._read([group], failures_schema().names))]
 
     def as_failures(self, group: int, reason: str, detail: str) -> list[FailureRow]:
         """A row group of features as failures that are not retriable; their vectors are not read."""
         names = ["partner_id", "item_id", "ordinal", "external_id", "url"]
         return [
             FailureRow(partner_id, item_id, ordinal, external_id, url, reason, False, detail)
-            for partner_id, item_id, ordinal, external_id, url in _cells(self._read(group, names))
+            for partner_id, item_id, ordinal, external_id, url in _cells(self._read([group], names))
         ]
 
-    def _read(self, group: int, columns: list[str]) -> pa.Table:
+    def _read(self, groups: Sequence[int], columns: list[str]) -> pa.Table:
         try:
-            with pq.ParquetFile(self._path, metadata=self._metadata, pre_buffer=False) as file:
-                return file.read_row_group(group, columns=columns, use_threads=False)
+            with pq.ParquetFile(self._path, pre_buffer=False) as file:
+                return file.read_row_groups(list(groups), columns=columns, use_threads=False)
         except ARROW_ERRORS as error:
             raise self._damaged(error) from error
 

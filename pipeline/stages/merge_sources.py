@@ -18,6 +18,8 @@ from pipeline.stages.merge_plan import FEATURE, FINAL, RETRIABLE, Indices, Rows
 
 COLLIDED = "another external id has the same item id"
 
+_AT_ONCE = 4096
+"""Rows whose places are Python's numbers at the same time."""
 _NONE = np.zeros(0, np.int64)
 
 Group = TypeVar("Group")
@@ -86,10 +88,12 @@ class Sources:
 
     def _walk(self, some: Indices, groups: _Groups[Group]) -> Iterator[tuple[Group, int]]:
         """For each row its row group, read, and its place there."""
-        for origin, place in zip(self._origin_of[some].tolist(), self._place_of[some].tolist(), strict=True):
-            starts = self._origins[origin].starts
-            group = bisect_right(starts, place) - 1
-            yield groups.read(origin, group), place - starts[group]
+        for first in range(0, len(some), _AT_ONCE):
+            part = some[first : first + _AT_ONCE]
+            for origin, place in zip(self._origin_of[part].tolist(), self._place_of[part].tolist(), strict=True):
+                starts = self._origins[origin].starts
+                group = bisect_right(starts, place) - 1
+                yield groups.read(origin, group), place - starts[group]
 
     def _features_of(self, origin: int, group: int) -> tuple[list[FeatureRow], Matrix]:
         shard = self._origins[origin]
