@@ -55,6 +55,8 @@ class Refused:
 
     source: str
     why: str
+    for_good: tuple[str, str] | None = None
+    """The snapshot's digest and the set, where time changes nothing about it."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def plan(
             newest = _newest(one.snapshot.source, set_name, known.plans)
             if newest > version:
                 why = f"its version went back from {newest} to {version}; touch its files to ship it again"
-                refused.append(Refused(one.snapshot.source, why))
+                refused.append(Refused(one.snapshot.source, why, (one.snapshot.digest(), set_name)))
                 continue
             round_ = rounds(known.names, version) if newest == version else 0
             if round_ > MAX_ROUND:
@@ -450,6 +452,7 @@ class Shipper:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._covered: set[tuple[str, str]] = set()
+        self._refused: dict[tuple[str, str], Refused] = {}
         self._after = ""
 
     def known(self, version: str) -> Known:
@@ -477,7 +480,17 @@ class Shipper:
         return Known(frozenset(found), frozenset(gone))
 
     def fresh(self, found: Sequence[Found], now: float, due_open: int) -> tuple[list[New], list[Refused]]:
-        """What the sources name and no shipment covers."""
+        """What the sources name and no shipment covers; what is refused for good is not looked into again."""
+        pairs = [(one.snapshot.digest(), set_name) for one in found for set_name in self._context.settings.sets]
+        before = [self._refused[pair] for pair in pairs if pair in self._refused]
+        new, refused = self._fresh(found, now, due_open)
+        for one in refused:
+            if one.for_good is not None:
+                self._refused[one.for_good] = one
+                self._covered.add(one.for_good)
+        return new, before + [one for one in refused if one not in before]
+
+    def _fresh(self, found: Sequence[Found], now: float, due_open: int) -> tuple[list[New], list[Refused]]:
         context = self._context
         sets = context.settings.sets
         lake = context.lake_name

@@ -151,6 +151,22 @@ def test_an_idle_poll_is_two_lists_however_much_was_done_before(
     assert host.asks(stage) == {LIST_HINTS: 1, LIST_ALIVE: 1}
 
 
+def test_a_source_whose_version_went_back_is_named_in_each_poll_and_looked_into_once(tmp_path: Path) -> None:
+    world = world_with(tmp_path)
+    content = b"partner_id,external_id,url\n7,a,http://shop.example/ok-2\n"
+    world.lake.files["refs/a.csv"] = (content, world.hand.at - 86400, 99)
+    host = Host(world)
+    for _ in range(3):
+        tally = host.turns.take("ship")
+        assert (tally.problems, tally.tasks) == (1, 0)
+    assert "its version went back" in world.said[-1]
+    assert host.asks("ship") == {LIST_HINTS: 1, LIST_ALIVE: 1}
+    world.put_refs("b.csv", "partner_id,external_id,url\n7,b,http://shop.example/ok-3\n")
+    world.hand.at += 10
+    tally = host.turns.take("ship")
+    assert (tally.problems, tally.refs) == (1, 1)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_thousand_retries_that_are_not_due_cost_nothing(tmp_path: Path, stage: str) -> None:
     world = world_with(tmp_path)
