@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
+from pipeline.lock import locked
 from pipeline.runner import SHIPMENTS_OF_A_POLL
-from tests.integration.conftest import OwnList, picture, row
+from tests.integration.conftest import ROOT, OwnList, environ, picture, row
 
 
 def test_one_run_from_cron_looks_at_all_that_is_open_not_only_at_what_comes_first(own: OwnList, tmp_path: Path) -> None:
@@ -20,3 +23,35 @@ def test_one_run_from_cron_looks_at_all_that_is_open_not_only_at_what_comes_firs
         assert done.returncode == 0, done.stderr
     assert len(list(own.out.glob("*/7/_SUCCESS"))) == number
     assert "nothing to do" in own.run(*fast, refs=str(folder)).stdout
+
+
+def test_cron_that_meets_a_run_is_quiet_and_a_person_is_told_who_has_the_lock(own: OwnList) -> None:
+    own.refs.write_text(row("a", picture(1)))
+    with locked(own.out / ".hathi" / "state", "aggregate"):
+        cron = subprocess.run(
+            own.command("--once", "compute", "aggregate"),
+            cwd=ROOT,
+            env=environ(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        person = own.run("compute", "aggregate")
+    assert (cron.returncode, cron.stdout, cron.stderr) == (0, "", "")
+    assert person.returncode == 1
+    assert "aggregate runs already" in person.stderr
+    assert f"pid {os.getpid()}" in person.stderr
+
+
+def test_the_running_file_is_the_compute_boxes_alone(own: OwnList) -> None:
+    own.refs.write_text(row("a", picture(1)))
+    running = own.out / ".hathi" / "state" / "_PIPE_RUNNING"
+    running.parent.mkdir(parents=True)
+    running.write_text('{"pid": 1, "host": "here", "start": "2026-01-01 00:00:00"}')
+    assert own.run("--once", "ship").returncode == 0
+    assert running.exists()
+    done = own.run("--once", "compute")
+    assert done.returncode == 0
+    assert "the last run died: pid 1 on here since 2026-01-01 00:00:00" in done.stderr
+    assert not running.exists()
