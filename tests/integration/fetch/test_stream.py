@@ -121,6 +121,28 @@ def test_a_stream_that_is_left_in_the_middle_can_be_closed_by_its_fetcher(server
         next(fetcher.stream([]))
 
 
+def test_urls_that_ask_no_host_do_not_keep_back_what_others_have_ended_with(server: Hostile) -> None:
+    good = server.url("/ok.jpg")
+    pulled = 0
+
+    def items() -> Iterator[tuple[str, str]]:
+        nonlocal pulled
+        yield "good", good
+        while True:
+            pulled += 1
+            yield "bad", "no url"
+
+    fetcher = Fetcher(limits(pending_urls=10**9))
+    most = 0
+    for result in fetcher.stream(items()):
+        most = max(most, fetcher.pending)
+        if result is not None and result[0] == "good":
+            break
+        assert pulled < 10**6
+    assert most <= 200
+    fetcher.close()
+
+
 def test_an_item_ends_at_its_deadline_by_what_kept_it(server: Hostile, hand: Hand) -> None:
     fetcher = Fetcher(limits(connections_per_host=2), clock=hand.clock)
     deadline = hand.monotonic() + 10.0
