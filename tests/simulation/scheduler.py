@@ -14,6 +14,9 @@ from tests.simulation.world import HandClock
 
 CHANGES = {"put", "put_new", "delete", "rename_new", "rename_over", "make_folder", "delete_folder"}
 
+RARE = {"rename_new": 10.0, "rename_over": 10.0, "put_new": 3.0}
+"""Verbs whose lost answers matter most, and how much likelier than others they are."""
+
 
 class Killed(BaseException):
     """The process is no more; nothing of it has an effect any longer."""
@@ -56,6 +59,7 @@ class Late:
     """An effect whose answer was lost and that is still on its way."""
 
     step: int
+    proc: Proc
     effect: Callable[[], object]
 
 
@@ -74,14 +78,14 @@ class Scheduler:
     after_step: Callable[[], None] = lambda: None
     counts: dict[str, int] = field(default_factory=dict)
     beat_seconds: float = 120.0
-    only: set[int] | None = None
+    only: frozenset[int] | None = None
     """Of a shorter trace: the steps at which faults may strike (None: all)."""
     struck: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self._hub = greenlet.getcurrent()
-        self._current: Proc | None = None
+        self.running: Proc | None = None
 
     def add(self, kind: str, body: Callable[[Proc], None]) -> Proc:
         number = sum(1 for proc in self.procs if proc.kind == kind)
@@ -122,7 +126,7 @@ class Scheduler:
         if action == "lost before":
             raise self._unanswered(verb, key)
         if action == "late":
-            self.late.append(Late(self.steps + self.random.randint(1, 60), effect))
+            self.late.append(Late(self.steps + self.random.randint(1, 60), proc, effect))
             raise self._unanswered(verb, key)
         if action == "lost after":
             with contextlib.suppress(Exists, NotFound):
@@ -156,7 +160,7 @@ class Scheduler:
             self._start(proc)
         assert proc.thread is not None
         action = self._action(proc) if proc.lives and getattr(proc, "pending", None) else "go"
-        self._current = proc
+        self.running = proc
         said = proc.thread.switch(action)
         proc.pending = said if said != "sleep" else None  # type: ignore[attr-defined]
         self.after_step()
@@ -197,7 +201,7 @@ class Scheduler:
         elif roll < chances.kill + chances.freeze:
             self._freeze(proc, which)
             self.struck.append(self.steps)
-        elif roll < chances.kill + chances.freeze + chances.unanswered:
+        elif roll < chances.kill + chances.freeze + chances.unanswered * RARE.get(verb, 1.0):
             if verb in CHANGES:
                 action = "lost before" if which < 0.3 else "lost after" if which < 0.7 else "late"
             else:
@@ -219,6 +223,7 @@ class Scheduler:
         due = [late for late in self.late if late.step <= self.steps]
         self.late = [late for late in self.late if late.step > self.steps]
         for late in due:
+            self.running = late.proc
             with contextlib.suppress(Exists, NotFound):
                 late.effect()
 
