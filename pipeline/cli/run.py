@@ -25,6 +25,7 @@ from pipeline.cli.assembly import (
     stacks_of,
     turns,
 )
+from pipeline.cli.daily import prune_daily
 from pipeline.cli.progress import Show, shown
 from pipeline.cli.summary import summary_of
 from pipeline.cli.table import Totals, as_json, print_table
@@ -144,6 +145,7 @@ def work(
             rounds, idle = rounds + 1, 0 if worked else idle + 1
             if (rounds if once else idle) >= polls:
                 break
+        prune_daily(lakes, stages, Path(settings.state), clock, stop)
     if not stop():
         for context in where:
             _look_at_the_rest(context, totals)

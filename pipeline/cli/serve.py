@@ -21,6 +21,7 @@ from pipeline.cli.assembly import (
     stacks_of,
     turns,
 )
+from pipeline.cli.daily import prune_daily
 from pipeline.cli.summary import summary_of
 from pipeline.clock import Clock, Process
 from pipeline.daemon import Stop, beating, drained, loop, signals
@@ -81,6 +82,7 @@ def _serve(settings: Settings, stages: list[str], program: str, stop: Stop, me: 
                 for stage in stages:
                     if not stop():
                         _take(lake, stage, settings)
+            prune_daily(lakes, stages, Path(settings.state), me.clock, stop)
 
     with beating(
         lambda: _each(where, beat), lambda: _each(where, leave), settings.daemon.beat_seconds, logs.log(program).warning
