@@ -7,14 +7,38 @@ looks for its own nonce.
 from __future__ import annotations
 
 import json
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from pipeline.errors import FormatError
+from pipeline.layout import FIRST_DUE, ShipmentName, digest, seconds_of
 
 FORMAT = 1
 """The form of every body written today; who meets a greater one leaves that shipment alone."""
+
+
+MAX_BATCHES = 100_000
+"""Batches have five digits in their keys."""
+
+
+def _time(text: str) -> str:
+    """A version's time, the due of a first try, or "" where it is not known yet."""
+    if text not in ("", FIRST_DUE):
+        seconds_of(text)
+    return text
+
+
+def _shipment(text: str) -> str:
+    return str(ShipmentName.parse(text))
+
+
+# Values that code relies on: a body that breaks them is damaged, and is left alone like any other.
+Time = Annotated[str, AfterValidator(_time)]
+Shipment = Annotated[str, AfterValidator(_shipment)]
+Partner = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,19}$")]
+Count = Annotated[int, Field(ge=0)]
+Batches = Annotated[int, Field(ge=0, le=MAX_BATCHES)]
 
 
 class NewerFormat(FormatError):
@@ -81,8 +105,6 @@ class Snapshot(BaseModel):
 
     def digest(self) -> str:
         """What names derive from: path, length and time of each file (ids differ between hosts)."""
-        from pipeline.layout import digest
-
         return digest(self.source, self.version, [[f.path, f.length, f.modified] for f in self.files])
 
 
@@ -139,15 +161,15 @@ class Plan(Body):
     snapshot_digest: str
     reading: Reading = Reading()
     cursor: Place = Place()
-    batch_refs: int
-    batch_bytes: int
-    batches: int
+    batch_refs: Annotated[int, Field(ge=1)]
+    batch_bytes: Annotated[int, Field(ge=1)]
+    batches: Annotated[int, Field(ge=1, le=MAX_BATCHES)]
     """Batches of one part, at the most."""
-    parent: str | None = None
-    parent_batch: int | None = None
+    parent: Shipment | None = None
+    parent_batch: Count | None = None
     """Of a release: the held batch."""
     salt: str = ""
-    due: str
+    due: Time
     retry_delays: tuple[float, float, float] = (3600.0, 86400.0, 259200.0)
 
 
@@ -155,9 +177,9 @@ class Batch(Body):
     """The refs of one batch, and where reading goes on after it."""
 
     data: DataFile
-    refs: int
-    rows: int
-    rejected: int
+    refs: Count
+    rows: Count
+    rejected: Count
     rejections: tuple[Rejection, ...] = ()
     cursor: Place
 
@@ -165,10 +187,10 @@ class Batch(Body):
 class End(Body):
     """No more batches; or void, and why."""
 
-    batches: int
-    refs: int
-    rows: int
-    rejected: int
+    batches: Batches
+    refs: Count
+    rows: Count
+    rejected: Count
     rejections: tuple[Rejection, ...] = ()
     next: Place | None = None
     void: str | None = None
@@ -236,8 +258,8 @@ class Out(Body):
     fingerprint: str
     engine: str = ""
     dim: int
-    at: str
-    partners: dict[str, OutPartner]
+    at: Time
+    partners: dict[Partner, OutPartner]
     refs: int
     features: int
     failures: int
@@ -252,7 +274,7 @@ class Done(Body):
     """Delivered."""
 
     folders: tuple[str, ...]
-    at: str
+    at: Time
 
 
 class IndexFile(BaseModel):
@@ -299,7 +321,7 @@ class Delivery(BaseModel):
     jobTimeStamp: str
     round: int
     generation: int
-    delivered: str
+    delivered: Time
 
 
 class IndexPartner(BaseModel):
@@ -317,7 +339,7 @@ class Index(Body):
     """`outputByPartner`."""
 
     version: int = 0
-    partners: dict[str, IndexPartner] = Field(default_factory=dict)
+    partners: dict[Partner, IndexPartner] = Field(default_factory=dict)
     deliveries: tuple[Delivery, ...] = ()
 
 

@@ -95,6 +95,32 @@ def test_a_broken_body_of_one_shipment_stops_no_other_and_is_named(tmp_path: Pat
     assert len(named) == len(set(named)), "named once"
 
 
+WRONG = [
+    ("end", "batches", 10**12),
+    ("end", "batches", -1),
+    ("plan", "batches", 0),
+    ("plan", "due", "tomorrow"),
+    ("plan", "parent", "x"),
+    ("out", "at", "99999999T999999Z"),
+    ("out", "partners", {"../8": {"files": [], "features": 1, "failures": 0}}),
+]
+
+
+@pytest.mark.parametrize(("body", "name", "value"), WRONG)
+def test_a_body_with_a_value_that_cannot_be_is_damaged_as_well(
+    tmp_path: Path, body: str, name: str, value: object
+) -> None:
+    world = world_of(tmp_path)
+    turns = world.turns()
+    for stage in STAGES[: 3 if body == "out" else 1]:
+        turns.take(stage)
+    key = KEYS.shipment(shipment_of(world, "refs/a.csv")) + body
+    world.bucket.write(key, json.dumps({**json.loads(world.bucket.files[key][0]), name: value}).encode())
+    keep_going(world.turns("box.two"))
+    assert "8" in delivered_partners(world)
+    assert any(key in text for text in world.said)
+
+
 @pytest.mark.parametrize("content", list(BROKEN.values())[:-1], ids=list(BROKEN)[:-1])
 def test_a_broken_index_is_not_overwritten_and_stops_no_other_root(tmp_path: Path, content: bytes) -> None:
     sets = {
