@@ -38,6 +38,7 @@ Time = Annotated[str, AfterValidator(_time)]
 Shipment = Annotated[str, AfterValidator(_shipment)]
 Partner = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,19}$")]
 Count = Annotated[int, Field(ge=0)]
+Delay = Annotated[float, Field(ge=0, le=10 * 366 * 86400)]
 Batches = Annotated[int, Field(ge=0, le=MAX_BATCHES)]
 
 
@@ -170,7 +171,7 @@ class Plan(Body):
     """Of a release: the held batch."""
     salt: str = ""
     due: Time
-    retry_delays: tuple[float, float, float] = (3600.0, 86400.0, 259200.0)
+    retry_delays: tuple[Delay, Delay, Delay] = (3600.0, 86400.0, 259200.0)
 
 
 class Batch(Body):

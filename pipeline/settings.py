@@ -137,7 +137,9 @@ class Ship(Section):
     """A run begins no more files than that."""
     open_shipments: Annotated[int, Field(ge=1)] = 256
     """No new snapshot is begun while this many due shipments are open."""
-    retry_delays: Annotated[list[float], Field(min_length=3, max_length=3)] = [3600.0, 86400.0, 259200.0]
+    retry_delays: Annotated[
+        list[Annotated[float, Field(ge=0, le=10 * 366 * 86400)]], Field(min_length=3, max_length=3)
+    ] = [3600.0, 86400.0, 259200.0]
     """Seconds until the first, second and third retry of a retriable failure."""
     gone_seconds: float = 86400.0
     """A shipment whose frozen file has been missing for so long is void."""

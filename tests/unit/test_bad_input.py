@@ -101,6 +101,7 @@ WRONG = [
     ("plan", "batches", 0),
     ("plan", "due", "tomorrow"),
     ("plan", "parent", "x"),
+    ("plan", "retry_delays", [1e12, 1.0, 1.0]),
     ("out", "at", "99999999T999999Z"),
     ("out", "partners", {"../8": {"files": [], "features": 1, "failures": 0}}),
 ]
