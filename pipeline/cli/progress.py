@@ -25,7 +25,11 @@ def shown(live: bool | None = None, clock: Callable[[], float] = time.monotonic)
     if sys.stderr.isatty() if live is None else live:
         yield from _live()
     else:
-        yield _Lines(clock)
+        lines = _Lines(clock)
+        try:
+            yield lines
+        finally:
+            lines.flush()
 
 
 def _live() -> Iterator[Show]:
@@ -52,21 +56,32 @@ def _live() -> Iterator[Show]:
 
 
 class _Lines:
-    """A line when a stage begins, and then now and again."""
+    """Now and again a line, and one when a stage gives way to another."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._said: dict[str, tuple[float, int]] = {}
+        self._at: dict[str, float] = {}
+        self._said: dict[str, int] = {}
         self._done: dict[str, int] = {}
         self._to_do: dict[str, int] = {}
+        self._stage = ""
 
     def __call__(self, stage: str, done: int, to_do: int) -> None:
-        self._done[stage] = so_far = self._done.get(stage, 0) + done
-        self._to_do[stage] = total = self._to_do.get(stage, 0) + to_do
-        at, before = self._said.get(stage, (float("-inf"), -1))
+        if stage != self._stage:
+            self.flush()
+            self._stage = stage
+        self._done[stage] = self._done.get(stage, 0) + done
+        self._to_do[stage] = self._to_do.get(stage, 0) + to_do
         now = self._clock()
-        if so_far == before or (now - at < LINE_SECONDS and so_far != total):
+        if self._at.setdefault(stage, now) + LINE_SECONDS <= now:
+            self._at[stage] = now
+            self.flush()
+
+    def flush(self) -> None:
+        """Say how far the stage has come, unless that was said."""
+        stage, so_far = self._stage, self._done.get(self._stage, 0)
+        if so_far == self._said.get(stage, 0):
             return
-        self._said[stage] = (now, so_far)
-        of = f" of {total:,}" if total else ""
+        self._said[stage] = so_far
+        of = f" of {self._to_do[stage]:,}" if self._to_do[stage] else ""
         print(f"{stage}: {so_far:,}{of} {UNITS.get(stage, '')}", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,39 +110,41 @@ def _near(path: str) -> str:
 
 def print_table(totals: Totals, settings: Settings) -> None:
     """The end of a run, for people; on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, soft_wrap=True)
     shown = facts(totals)
-    if not totals.worked:
-        console.print("nothing to do" if not totals.blocked else "nothing could be done; see the lines above")
+    if totals.worked:
+        print("hathi run")
+        for name, value in _rows(totals, shown):
+            print(f"{name:<18}{value}")
     else:
-        table = Table(title="hathi run", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-        table.add_row("shipments", f"{shown['shipments']}")
-        rejected = f", {shown['rejected']} rows rejected" if shown["rejected"] else ""
-        table.add_row("refs shipped", f"{shown['refs']:,}{rejected}")
-        table.add_row("images", f"{shown['images']:,}")
-        table.add_row("features", f"{shown['features']:,}")
-        table.add_row("failures", f"{sum(shown['failures'].values()):,}")
-        for reason, number in shown["failures"].items():
-            table.add_row(f"  {reason}", f"  {number:,}")
-        table.add_row("duplicates", f"{shown['duplicates']:,}")
-        for stage, unit in (("ship", "refs"), ("compute", "images"), ("aggregate", "rows"), ("deliver", "rows")):
-            if stage in totals.stages:
-                table.add_row(f"{stage} {unit}/s", f"{shown['per_second'][stage]:,.1f}")
-        console.print(table)
+        print("nothing to do" if not totals.blocked else "nothing could be done; see the lines above")
     if shown["open"]:
-        console.print(f"open: {shown['open']} shipments; see `hathi status`")
+        print(f"open: {_count(shown['open'], 'shipment')}; see `hathi status`")
     if shown["waiting"]:
         when = readable_due(shown["next_due"])
-        console.print(f"waiting: {shown['waiting']} shipments of retries, the first due {when}")
+        print(f"waiting: {_count(shown['waiting'], 'shipment')} of retries, the first due {when}")
     if shown["held"]:
-        console.print(f"held: {shown['held']} batches; see `hathi status`")
-    for root in roots(settings):
-        console.print(f"features: {_near(root)}")
-    parquet = any("parquet" in one.formats for one in settings.sets.values())
+        print(f"held: {_count(shown['held'], 'batch', 'batches')}; see `hathi quarantine list`")
     where = roots(settings)
-    if where and parquet:
-        glob = f"{_near(where[0])}/*/*/features/*.parquet"
-        console.print("load:     " + LOAD.format(glob=glob))
+    for root in where:
+        print(f"features: {_near(root)}")
+    if where and any("parquet" in one.formats for one in settings.sets.values()):
+        print("load:     " + LOAD.format(glob=f"{_near(where[0])}/*/*/features/*.parquet"))
+
+
+def _rows(totals: Totals, shown: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "shipments", f"{shown['shipments']:,}"
+    rejected = f", {_count(shown['rejected'], 'row')} rejected" if shown["rejected"] else ""
+    yield "refs shipped", f"{shown['refs']:,}{rejected}"
+    yield "images", f"{shown['images']:,}"
+    yield "features", f"{shown['features']:,}"
+    yield "failures", f"{sum(shown['failures'].values()):,}"
+    for reason, number in shown["failures"].items():
+        yield f"  {reason}", f"  {number:,}"
+    yield "duplicates", f"{shown['duplicates']:,}"
+    for stage, unit in (("ship", "refs"), ("compute", "images"), ("aggregate", "rows"), ("deliver", "rows")):
+        if stage in totals.stages:
+            yield f"{stage} {unit}/s", f"{shown['per_second'][stage]:,.1f}"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
