@@ -60,9 +60,15 @@ class Slow(BaseHTTPRequestHandler):
         return
 
 
+class Web(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # the process that asked was stopped
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 @pytest.fixture(scope="module")
 def web() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    server = Web(("127.0.0.1", 0), Slow)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -262,7 +268,7 @@ def test_stopped_at_any_instant_it_ends_in_time_and_the_next_start_goes_on(web: 
     for number in range(ROUNDS):
         command = ("run", "serve")[number % 2]
         how = random_.choice(HOW)
-        one = Round(command, how, round(random_.uniform(0.0, 1.2 * length), 3))
+        one = Round(command, how, round(random_.uniform(0.0, length), 3))
         here = places[command]
         interrupt(here, one, random_.uniform(0.0, 0.3))
         rounds.append(one)
