@@ -26,6 +26,7 @@ from pipeline.cli.assembly import (
     turns,
 )
 from pipeline.cli.daily import prune_daily
+from pipeline.cli.memory import give_back
 from pipeline.cli.progress import Show, shown
 from pipeline.cli.summary import summary_of
 from pipeline.cli.table import Totals, as_json, print_table
@@ -169,6 +170,8 @@ def _round(lakes: list[Turns], stages: list[str], totals: Totals, wanted: Callab
             polls = max(polls, tally.polls_to_see_all)
             if tally.stopped:
                 return False, polls
+            if tally.worked:
+                give_back()
     return worked, polls
 
 

@@ -22,6 +22,7 @@ from pipeline.cli.assembly import (
     turns,
 )
 from pipeline.cli.daily import prune_daily
+from pipeline.cli.memory import give_back
 from pipeline.cli.summary import summary_of
 from pipeline.clock import Clock, Process
 from pipeline.daemon import Stop, beating, drained, loop, signals
@@ -103,4 +104,5 @@ def _take(lake: Turns, stage: str, settings: Settings) -> None:
         logs.once(f"{stage} {error.message}", str(error), stage)
         return
     if tally.worked:
+        give_back()
         logs.log(stage).info("%s", summary_of(stage, tally, settings))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 from google.protobuf.message import DecodeError
 
@@ -62,7 +64,35 @@ def decode(data: bytes, first_ordinal: int = 0) -> list[ImageRef]:
     return refs
 
 
-def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int] | None:
+def pieces(path: Path, refs: int, size: int) -> Iterator[list[ImageRef]]:
+    """The refs of a file that `encode` wrote, so many (or so many bytes) at a time; only one piece is in memory.
+
+    Raises FormatError, with the offset within the piece's bytes, where the file is anything else.
+    """
+    with path.open("rb") as file:
+        waiting, count = bytearray(), 0
+        while record := _record(file):
+            waiting += record
+            count += 1
+            if count == refs or len(waiting) >= size:
+                yield decode(bytes(waiting))
+                waiting, count = bytearray(), 0
+        if waiting:
+            yield decode(bytes(waiting))
+
+
+def _record(file: BinaryIO) -> bytes:
+    """The next record with its length prefix; whatever is left where that is broken, for `decode` to refuse."""
+    prefix = bytearray()
+    while byte := file.read(1):
+        prefix += byte
+        if byte[0] < 0x80 or len(prefix) == MAX_VARINT:
+            break
+    found = read_varint(prefix, 0) if prefix and prefix[-1] < 0x80 else None
+    return bytes(prefix) + (file.read(found[0]) if found else b"")
+
+
+def read_varint(data: bytes | bytearray | memoryview, at: int) -> tuple[int, int] | None:
     """The varint at an offset and the offset after it; None where the data ends within it.
 
     Raises ValueError for one of more than 10 bytes.

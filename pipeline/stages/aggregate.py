@@ -238,26 +238,30 @@ def retry(context: Context, state: ShipmentState) -> ShipmentName | None:
         retry_delays=state.plan.retry_delays,
     )
     _, stands = announce(context, name, body)
-    write_batches(context, name, stands, context.forms.decode(load_data(context, state.out.carried), 0))
+    with scratch(context) as folder:
+        path = folder / "carried"
+        download(context, state.out.carried, path)
+        rows = state.out.carried.rows
+        size = max(stands.batch_refs, -(-rows // stands.batches))
+        end = write_batches(context, name, context.forms.pieces(path, size, stands.batch_bytes))
+    law(f"{name} carried", rows, refs=end.refs)
     return name
 
 
-def write_batches(context: Context, name: ShipmentName, plan: Plan, refs: list[ImageRef]) -> End:
-    """Batches and `end` of a shipment whose refs all come from the bucket."""
-    law(f"{name} carried", len(refs), refs=len(refs))
-    size = max(plan.batch_refs, -(-len(refs) // plan.batches))
-    number = 0
-    for start in range(0, len(refs), size):
+def write_batches(context: Context, name: ShipmentName, pieces: Iterable[list[ImageRef]]) -> End:
+    """Batches and `end` of a shipment whose refs all come from the bucket, a batch a piece."""
+    number = refs = 0
+    for part in pieces:
         context.safe_point()
-        part = refs[start : start + size]
+        refs += len(part)
         if not exists(context, context.keys.batch(name, number)):
             key = context.keys.shipment_data(name, context.process.nonce(), f"{number:05d}.pb")
             data = store_data(context, key, context.forms.encode(part), len(part))
-            body = Batch(data=data, refs=len(part), rows=len(part), rejected=0, cursor=Place(row=start + len(part)))
+            body = Batch(data=data, refs=len(part), rows=len(part), rejected=0, cursor=Place(row=refs))
             _, stands = commit(context, context.keys.batch(name, number), body)
             if stands.data.key != key:
                 context.bucket.delete(key)
         number += 1
-    end = End(batches=number, refs=len(refs), rows=len(refs), rejected=0)
+    end = End(batches=number, refs=refs, rows=refs, rejected=0)
     _, stands_end = commit(context, context.keys.end(name), end)
     return stands_end

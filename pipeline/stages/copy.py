@@ -62,7 +62,8 @@ def _release(context: Context, name: ShipmentName, plan: Plan, parent: ShipmentN
         return False
     wanted = _held_items(context, out)
     refs = [ref for ref in _refs(context, parent, batch) if (ref.partner_id, ref.item_id) in wanted]
-    write_batches(context, name, plan, refs)
+    size = plan.batch_refs
+    write_batches(context, name, (refs[start : start + size] for start in range(0, len(refs), size)))
     return True
 
 

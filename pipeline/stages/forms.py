@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -29,5 +29,7 @@ class Forms:
     write_features: Callable[[Path, Sequence[FeatureRow], Matrix], Written] = shards.write_features
     write_failures: Callable[[Path, Sequence[FailureRow]], Written] = shards.write_failures
     merge: Callable[..., Merged] = merge
+    pieces: Callable[[Path, int, int], Iterator[list[ImageRef]]] = image_refs.pieces
+    """The refs of a local file in the form of `encode`, so many, or so many bytes, at a time."""
     held_items: Callable[[Path], frozenset[tuple[int, int]]] = held_items
     """(partner, item) of the `held` rows of a delivered failures file."""

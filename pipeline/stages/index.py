@@ -92,16 +92,22 @@ def enter(context: Context, root: Root, deliveries: Mapping[str, Sequence[Delive
                 )
             _finish(lake, root, proposal)
             continue
-        wanted = [
-            one for key, mine in deliveries.items() if (left := missing(index, mine)) and not _is_done(context, key)
-            for one in left
-        ]  # fmt: skip
+        wanted = _still_to_enter(context, index, deliveries)
         if not wanted:
             return index
         if clock.monotonic() - began > HOUR:
             continue  # this process was frozen: what it has read is too old to propose from
         days = context.settings.deliver.index_days
         _propose(context, lake, root, next_index(index, wanted, root.root, now, days))
+
+
+def _still_to_enter(context: Context, index: Index, deliveries: Mapping[str, Sequence[Delivery]]) -> list[Delivery]:
+    found: list[Delivery] = []
+    for key, mine in deliveries.items():
+        left = missing(index, mine)
+        if left and not _is_done(context, key):
+            found += left
+    return found
 
 
 def _is_done(context: Context, done_key: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -163,8 +163,14 @@ def _partner(folder: Path, partner: int, good: list[list[Any]], bad: list[list[A
     return PartnerResult(partner, tuple(files), counts[0], counts[1])
 
 
+def pieces(path: Path, refs: int, size: int) -> Iterator[list[ImageRef]]:
+    found = decode(path.read_bytes(), 0)
+    for start in range(0, len(found), refs):
+        yield [ref._replace(ordinal=n) for n, ref in enumerate(found[start : start + refs])]
+
+
 def held_items(path: Path) -> frozenset[tuple[int, int]]:
     return frozenset((row[0], row[1]) for row in read_lines(path.read_bytes()) if row[5] == "held")
 
 
-LIGHT = Forms(encode, decode, open_refs, write_features, write_failures, merge, held_items)
+LIGHT = Forms(encode, decode, open_refs, write_features, write_failures, merge, pieces, held_items)
