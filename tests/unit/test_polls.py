@@ -250,7 +250,9 @@ def test_what_waits_for_its_delivery_costs_one_list_in_the_other_stages(tmp_path
         opened(world, name_of(number), plan_of(number), b__00000=BATCH, end=END, out=out)
         child = ShipmentName.of("shop", "snapshot", "demo", name_of(number).version, 0, 0, 1)
         due = version_of(world.hand.at + 3600)
-        opened(world, child, plan_of(number, kind="retry", due=due, parent=str(name_of(number))), b__00000=BATCH, end=END)
+        opened(
+            world, child, plan_of(number, kind="retry", due=due, parent=str(name_of(number))), b__00000=BATCH, end=END
+        )
     host = Host(world)
     host.asks(stage)
     assert host.asks(stage) == {LIST_HINTS: 1, LIST_ALIVE: 1, "list c/S/": 10}
