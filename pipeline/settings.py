@@ -67,7 +67,7 @@ class Lake(Section):
     """Where the refs are; a lake without sources only receives."""
 
 
-DECODE_POLICY = "1"
+DECODE_POLICY = "2"
 """What decoding and resizing do to an image; raised when their pixels change, which changes every fingerprint."""
 
 

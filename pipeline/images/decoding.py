@@ -15,6 +15,7 @@ from pipeline.images.formats import sniff
 from pipeline.records import Failure
 
 Pixels = NDArray[np.uint8]
+Extent = tuple[float, float]
 
 MARGIN = 1.3
 """How much larger than its target a reduced image must still be: under it the resize would show what was left out."""
@@ -35,6 +36,14 @@ def decode(
     than that is decoded at 1/2, 1/4 or 1/8 of its size.
     Failures: empty, not_image, truncated, decode, too_many_pixels.  Raises nothing for any content.
     """
+    found = decode_reduced(content, max_pixels, reduce_to)
+    return found if isinstance(found, Failure) else found[0]
+
+
+def decode_reduced(
+    content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None
+) -> tuple[Pixels, Extent] | Failure:
+    """As `decode`, and the picture's (height, width) in those pixels: of 605 rows at 1/2 it fills 302.5 of 303."""
     if not content:
         return Failure.of("empty", "no bytes")
     kind = sniff(content)
@@ -43,15 +52,17 @@ def decode(
     try:
         if kind == "jpeg":
             return _jpeg(content, max_pixels, reduce_to)
-        if kind == "png":
-            return _png(content, max_pixels)
-        return _pillow(content, kind, max_pixels)
+        return _whole(_png(content, max_pixels) if kind == "png" else _pillow(content, kind, max_pixels))
     except jpeg.Broken as broken:
         return Failure.of(broken.reason, str(broken))
     except MemoryError:
         return Failure.of("too_many_pixels", f"the {kind} image does not fit into memory")
     except Exception as error:  # decoders of foreign bytes raise nearly anything; here it becomes a value
         return _refused(kind, error)
+
+
+def _whole(image: Pixels | Failure) -> tuple[Pixels, Extent] | Failure:
+    return image if isinstance(image, Failure) else (image, image.shape[:2])
 
 
 def _refused(kind: str, error: Exception) -> Failure:
@@ -67,21 +78,26 @@ def _too_large(width: int, height: int, max_pixels: int) -> Failure | None:
     return Failure.of("too_many_pixels", f"{width} x {height} pixels; at most {max_pixels} are allowed")
 
 
-def _jpeg(content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None) -> Pixels | Failure:
+def _jpeg(content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None) -> tuple[Pixels, Extent] | Failure:
     header = jpeg.read_header(content)
     failure = _too_large(header.width, header.height, max_pixels)
     if failure:
         return failure
     if header.components == 4:
-        return _pillow(content, "jpeg", max_pixels)  # CMYK and YCCK: OpenCV's colours are not right
+        return _whole(_pillow(content, "jpeg", max_pixels))  # CMYK and YCCK: OpenCV's colours are not right
     size = (header.width, header.height) if header.turned else (header.height, header.width)
-    return _opencv(content, "jpeg", _REDUCED.get(_reduction(size, reduce_to), cv2.IMREAD_COLOR))
+    factor = _reduction(size, reduce_to, whole=header.orientation != 1)
+    image = _opencv(content, "jpeg", _REDUCED.get(factor, cv2.IMREAD_COLOR))
+    return image if isinstance(image, Failure) else (image, (size[0] / factor, size[1] / factor))
 
 
-def _reduction(size: tuple[int, int], reduce_to: tuple[int, int] | None) -> int:
+def _reduction(size: tuple[int, int], reduce_to: tuple[int, int] | None, whole: bool) -> int:
+    """whole: without a last pixel that the picture fills in part, which an orientation may make the first."""
     if reduce_to is None:
         return 1
     for factor in (8, 4, 2):
+        if whole and (size[0] % factor or size[1] % factor):
+            continue
         if all(math.ceil(has / factor) >= MARGIN * wants for has, wants in zip(size, reduce_to, strict=True)):
             return factor
     return 1

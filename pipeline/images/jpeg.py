@@ -6,6 +6,7 @@ import struct
 from dataclasses import dataclass
 
 _SIZES = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
+_SEQUENTIAL = frozenset((0xC0, 0xC1))  # with all components in its first scan such an image has no other
 _ALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 MAX_SCANS = 500  # an encoder writes about ten; a decoder pays for the whole image at each
 
@@ -38,7 +39,7 @@ def read_header(content: bytes) -> Header:
 
     Raises Broken when the image ends before its end marker, or when it cannot be a JPEG.
     """
-    at, orientation, frame = 2, 1, None
+    at, orientation, frame, many = 2, 1, None, True
     while True:
         while content[at : at + 1] == b"\xff" and content[at + 1 : at + 2] == b"\xff":
             at += 1
@@ -55,9 +56,11 @@ def read_header(content: bytes) -> Header:
         if marker in _SIZES and len(body) >= 6:
             high, wide, components = struct.unpack_from(">HHB", body, 1)
             frame = (wide, high, components)
+            many = marker not in _SEQUENTIAL
         elif marker == 0xE1 and body.startswith(b"Exif\0\0") and orientation == 1:
             orientation = _orientation(body[6:])
         elif marker == 0xDA:
+            many = many or frame is None or body[:1] != bytes([frame[2]])
             break
         elif marker == 0xD9 or length < 2:
             raise Broken("decode", "the JPEG holds no image")
@@ -66,7 +69,7 @@ def read_header(content: bytes) -> Header:
         raise Broken("decode", "the JPEG gives no size")
     if content.rfind(b"\xff\xd9", at) < 0:
         raise Broken("truncated", "the JPEG ends before its end marker")
-    if content.count(b"\xff\xda", at) > MAX_SCANS:
+    if many and content.count(b"\xff\xda", at) > MAX_SCANS:  # read through: a tenth of decoding
         raise Broken("decode", f"the JPEG has more than {MAX_SCANS} scans")
     return Header(*frame, orientation)
 

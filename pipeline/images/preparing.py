@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec.means import read_mean
 from pipeline.errors import ConfigError
-from pipeline.images.decoding import Pixels, decode
+from pipeline.images.decoding import Extent, Pixels, decode_reduced
 from pipeline.images.resizing import resize
 from pipeline.records import Failure
 from pipeline.settings import Preprocess
@@ -42,16 +43,16 @@ class Preparation:
 
     def __call__(self, content: bytes) -> Prepared | Failure:
         """Image bytes -> (3, height, width) float32, or why not."""
-        image = decode(content, max_pixels=self._how.max_pixels, reduce_to=self.reduce_to)
-        return image if isinstance(image, Failure) else self.prepare(image)
+        found = decode_reduced(content, self._how.max_pixels, self.reduce_to)
+        return found if isinstance(found, Failure) else self.prepare(*found)
 
-    def prepare(self, image: Pixels) -> Prepared:
+    def prepare(self, image: Pixels, extent: Extent | None = None) -> Prepared:
         """(h, w, 3) uint8 BGR -> (3, height, width) float32: resized, channels ordered, (x raw_scale/255 - mean) / std
-        x input_scale."""
-        placed = resize(image, self.size) if self._how.resize == "direct" else self._centre(image)
-        if self._how.channel_order == "rgb":
-            placed = placed[:, :, ::-1]
-        planes = np.ascontiguousarray(placed.transpose(2, 0, 1)).astype(np.float32)
+        x input_scale.  extent: as of `resize`."""
+        direct = self._how.resize == "direct"
+        placed = resize(image, self.size, extent) if direct else self._centre(image, extent)
+        split = cv2.split(placed)
+        planes = np.array(split if self._how.channel_order == "bgr" else split[::-1], np.float32)
         if self._how.raw_scale != 255.0:
             planes *= np.float32(self._how.raw_scale / 255.0)
         planes -= self._mean
@@ -59,17 +60,18 @@ class Preparation:
             planes *= self._factor
         return planes
 
-    def _centre(self, image: Pixels) -> Pixels:
+    def _centre(self, image: Pixels, extent: Extent | None) -> Pixels:
         """The short side to resize_to, then the middle cut out."""
-        high, wide = image.shape[:2]
+        high, wide = extent or image.shape[:2]
         scale = self._short / min(high, wide)
         long = _LONGEST * max(self.size)  # of a very long image only the middle is needed
         if max(high, wide) * scale > long:
             keep = max(1, int(long / scale))
-            top, left = max(0, (high - keep) // 2), max(0, (wide - keep) // 2)
+            top, left = max(0, int(high - keep) // 2), max(0, int(wide - keep) // 2)
             image = image[top : top + keep, left : left + keep]
-            high, wide = image.shape[:2]
-        sized = resize(image, (max(self._short, round(high * scale)), max(self._short, round(wide * scale))))
+            high, wide = min(high, keep), min(wide, keep)
+        size = max(self._short, round(high * scale)), max(self._short, round(wide * scale))
+        sized = resize(image, size, (high, wide))
         top, left = (sized.shape[0] - self.size[0]) // 2, (sized.shape[1] - self.size[1]) // 2
         return sized[top : top + self.size[0], left : left + self.size[1]]
 

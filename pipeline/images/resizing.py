@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
-import math
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
-_AREA_FROM = 4.0  # a box over four pixels and more is a good filter by itself
+_BLUR_FROM, _STRONG_FROM, _AREA_FROM = 1.33, 1.65, 3.0
 _LONG = 32766  # OpenCV's cubic resize refuses longer sides
 
 
-def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
+def resize(image: Pixels, size: tuple[int, int], extent: tuple[float, float] | None = None) -> Pixels:
     """(h, w, 3) uint8 -> (*size, 3) uint8.
 
-    Enlarged: cubic.  Made smaller: cubic onto a grid of 2 to 4 times the target, then averaged, which is within 37 to
-    50 dB of an antialiased cubic on photographs and costs a fifth of it; from 4 times on: averaged at once.
+    extent: (height, width) of the picture in the image's pixels where its last ones reach beyond it (`decode_reduced`).
+    Enlarged, or made a little smaller: cubic.  Made up to 3 times smaller: softened along the axes that shrink, then
+    cubic; from there on: averaged.  Within 40 to 52 dB of an antialiased cubic on photographs, at a tenth of its cost.
     """
-    high, wide = size
-    if image.shape[:2] == size:
+    high, wide = extent or image.shape[:2]
+    rows, columns = high / size[0], wide / size[1]
+    far = rows > _AREA_FROM or high > _LONG, columns > _AREA_FROM or wide > _LONG
+    if any(far):
+        image = _scaled(image, (rows if far[0] else 1.0, columns if far[1] else 1.0), cv2.INTER_AREA)
+        rows, columns = (1.0 if far[0] else rows), (1.0 if far[1] else columns)
+        image = image[: size[0] if far[0] else None, : size[1] if far[1] else None]
+    if (rows, columns) != (1.0, 1.0):
+        image = _scaled(_softened(image, rows, columns), (rows, columns), cv2.INTER_CUBIC)
+    return image[: size[0], : size[1]]
+
+
+def _scaled(image: Pixels, ratios: tuple[float, float], how: int) -> Pixels:
+    """Made smaller by exactly these ratios, down and across; a row or column more where the image reaches so far."""
+    return np.asarray(cv2.resize(image, None, fx=1 / ratios[1], fy=1 / ratios[0], interpolation=how), np.uint8)
+
+
+def _softened(image: Pixels, rows: float, columns: float) -> Pixels:
+    """Without the detail that a grid so many times coarser along each axis would show as something else.
+
+    A Gaussian of 3/8 of the new pixel's width is what an antialiased cubic takes away; (1 2 1) / 4, which is near it
+    for larger ratios, takes OpenCV half the time.
+    """
+    shrunk = [ratio for ratio in (rows, columns) if ratio > _BLUR_FROM]
+    if not shrunk:
         return image
-    rows, columns = image.shape[0] / high, image.shape[1] / wide
-    if max(rows, columns) > _AREA_FROM or max(image.shape[:2]) > _LONG:
-        image = _averaged(image, size, rows, columns)
-        rows, columns = image.shape[0] / high, image.shape[1] / wide
-    times = (_times(rows), _times(columns))
-    grid = (high * times[0], wide * times[1])
-    if image.shape[:2] != grid:
-        image = np.asarray(cv2.resize(image, grid[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
-    if times == (1, 1):
-        return image
-    return np.asarray(cv2.resize(image, (wide, high), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _times(ratio: float) -> int:
-    """How many times the target the grid has along an axis; 2 is enough a little beyond 2."""
-    return 1 if ratio <= 1 else max(2, math.ceil(ratio - 0.7))
-
-
-def _averaged(image: Pixels, size: tuple[int, int], rows: float, columns: float) -> Pixels:
-    """The axes that shrink four times or more brought to the target by averaging, the others left as they are."""
-    high = size[0] if rows > _AREA_FROM or image.shape[0] > _LONG else image.shape[0]
-    wide = size[1] if columns > _AREA_FROM or image.shape[1] > _LONG else image.shape[1]
-    return np.asarray(cv2.resize(image, (wide, high), interpolation=cv2.INTER_AREA), np.uint8)
+    taps = [3 if ratio > _BLUR_FROM else 1 for ratio in (columns, rows)]
+    across, down = (0.0, 0.0) if min(shrunk) >= _STRONG_FROM else (0.375 * columns, 0.375 * rows)
+    return np.asarray(cv2.GaussianBlur(image, taps, across, sigmaY=down), np.uint8)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from pipeline.images import decode, sniff
-from pipeline.images.decoding import Pixels
+from pipeline.images.decoding import Pixels, decode_reduced
+from pipeline.images.resizing import resize
 from pipeline.records import REASONS, Failure
 from tests.unit.images.pictures import bgr, encoded, photo, psnr
 
@@ -129,15 +130,21 @@ def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
     np.testing.assert_allclose(got[20, 25], (30, 30, 200), atol=12)
 
 
-@pytest.mark.parametrize(("width", "height"), [(800, 600), (1600, 1200), (1000, 700), (600, 800)])
-def test_reduced_decoding_stays_within_40_db_of_pillows_full_path(width: int, height: int) -> None:
-    from pipeline.images.resizing import resize
+SIZES = [(800, 600), (1600, 1200), (1000, 700), (600, 800), (605, 605), (1201, 903), (603, 2407)]
 
-    content = encoded(photo(width, height, 3), "JPEG", quality=92)
-    small = pixels(content, reduce_to=(227, 227))
-    assert small.shape[0] < height
+
+@pytest.mark.parametrize("orientation", [1, 2, 5])
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_reduced_decoding_stays_within_40_db_of_pillows_full_path(width: int, height: int, orientation: int) -> None:
+    """Of an odd width the last reduced column holds half a column: the picture must not shrink by the other half."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(photo(width, height, 3), "JPEG", quality=92, exif=exif)
+    found = decode_reduced(content, 100_000_000, (227, 227))
+    assert not isinstance(found, Failure)
+    assert found[0].size < 3 * width * height or (orientation > 1 and width % 2)
     whole = by_pillow(content).convert("RGB").resize((227, 227), Image.Resampling.BICUBIC)
-    assert psnr(resize(small, (227, 227)), bgr(whole)) >= 40
+    assert psnr(resize(found[0], (227, 227), found[1]), bgr(whole)) >= 40
 
 
 @pytest.mark.parametrize("kind", FORMATS)
