@@ -197,6 +197,9 @@ def _net(key: str, feature_set: FeatureSet) -> Iterator[Finding]:
         yield Finding("warning", f"{key}.weights", "a prototxt without weights: its blobs are what its fillers make")
     mean = feature_set.preprocess.mean
     named = {"net": feature_set.net, "weights": feature_set.weights, "preprocess.mean": mean}
+    if os.path.basename(feature_set.net) == "hog":  # a descriptor, not a file
+        named["net"] = None
+        yield Finding("ok", f"{key}.net", "hog: a descriptor that needs no file")
     for part, path in named.items():
         if isinstance(path, str):
             readable = os.path.isfile(path) and os.access(path, os.R_OK)

@@ -129,6 +129,15 @@ def test_config_check_exits_2_when_something_cannot_work(tmp_path: Path, capsys:
     assert command_line.main(["config", "check", "ship", "--config", str(path)]) == 0, "a gateway needs no net"
 
 
+def test_config_check_does_not_look_for_hog_among_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "h.toml"
+    path.write_text(
+        'state = "s"\nlogs.folder = "l"\n[bucket]\nurl = "b"\n[sets.a]\nnet = "hog"\nblob = "hog"\nroot = "r"\n'
+    )
+    assert command_line.main(["config", "check", "--config", str(path)]) == 0
+    assert "hog: a descriptor that needs no file" in capsys.readouterr().out
+
+
 def settings_in(folder: Path, **more: object) -> Settings:
     return Settings(
         state=str(folder / "state"),
