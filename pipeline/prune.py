@@ -17,7 +17,7 @@ from pipeline.runner import Context, exists, is_closed, readable, state_of
 from pipeline.settings import FeatureSet
 from pipeline.stages import index
 from pipeline.stages.rounds import release_of
-from pipeline.stages.ship import takes
+from pipeline.stages.snapshots import takes
 from pipeline.state import ShipmentState
 
 DAY = 86400.0

@@ -19,7 +19,7 @@ from pipeline.runner import (
     readable,
     state_of,
 )
-from pipeline.stages import aggregate, compute, copy, deliver, ship
+from pipeline.stages import aggregate, compute, copy, deliver, ship, snapshots
 from pipeline.stages.compute import Served
 from pipeline.stages.sources import Found, find
 from pipeline.state import ShipmentState, next_of
@@ -74,7 +74,7 @@ class Turns:
         self._strict = strict
         self._served: dict[str, Served] = {}
         self._unserved: set[str] = set()
-        self._shipper = ship.Shipper(context)
+        self._shipper = snapshots.Shipper(context)
         self._after: dict[str, str] = {}
 
     @property
@@ -140,7 +140,7 @@ class Turns:
             context.once(f"refused {one.source} {one.why}", f"not shipped: {one.source}: {one.why}")
         for begun in new:
             context.safe_point()
-            ship.begin(context, begun)
+            snapshots.begin(context, begun)
         states = list(seen.states) + [state_of(context, begun.name) for begun in new]
         caps = ship.Caps.of(context.settings.ship)
         queue = ship.unfinished(states)

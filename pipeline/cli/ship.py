@@ -10,7 +10,7 @@ from pipeline.cli.assembly import contexts, default_config
 from pipeline.errors import ConfigError
 from pipeline.settings import load
 from pipeline.stages import rounds
-from pipeline.stages.ship import takes
+from pipeline.stages.snapshots import takes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

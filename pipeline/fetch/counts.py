@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pipeline.fetch.job import Fetched
 from pipeline.records import Failure
 
-_HOSTS = 10_000
+_HOSTS = 2_000
 OTHERS = "(others)"
 
 

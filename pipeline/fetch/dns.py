@@ -19,7 +19,7 @@ from pipeline.records import Failure
 
 SHORTEST, LONGEST = 10.0, 3600.0
 """Bounds in seconds of how long an answer is kept; /etc/hosts and some hosts' DNS say 0."""
-_REMEMBERED = 10_000
+_REMEMBERED = 2_000
 _TEMPORARY_SECONDS = 5.0
 
 

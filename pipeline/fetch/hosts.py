@@ -10,7 +10,7 @@ from pipeline.clock import Clock
 from pipeline.fetch.host import Domain, Host, registered_domain
 from pipeline.fetch.target import Target
 
-_REMEMBERED = 10_000
+_REMEMBERED = 2_000
 _LOOK_AT = 8
 
 

@@ -13,7 +13,7 @@ from pipeline.errors import PermanentError
 from pipeline.layout import FIRST_DUE, MAX_ROUND, RELEASE, ShipmentName
 from pipeline.manifest import Batch, End, Out, Plan, Result
 from pipeline.runner import Context, announce, body_at, exists, readable, state_of
-from pipeline.stages.ship import rounds
+from pipeline.stages.snapshots import rounds
 from pipeline.state import next_of
 
 

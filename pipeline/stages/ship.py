@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
 from typing import get_args
 
 from pipeline.codec.ref_tables import Cursor, Format, RefReader, Rejected, Taken, detect
 from pipeline.errors import ConfigError, FormatError
-from pipeline.layout import FIRST_DUE, MAX_ROUND, ShipmentName, seconds_of
+from pipeline.layout import FIRST_DUE, ShipmentName
 from pipeline.manifest import Batch, End, Place, Plan, Rejection
 from pipeline.records import ImageRef
-from pipeline.runner import Context, announce, body_at, close_if_done, commit, exists, law, readable, store_data
-from pipeline.settings import Columns, FeatureSet, Ship
-from pipeline.stages.sources import Found
+from pipeline.runner import Context, announce, body_at, close_if_done, commit, exists, law, store_data
+from pipeline.settings import Columns, Ship
 from pipeline.state import ShipmentState, next_of
 from pipeline.stores.store import Lake
 
@@ -41,25 +39,6 @@ class Caps:
 
 
 @dataclass(frozen=True)
-class New:
-    """A snapshot that no shipment covers yet, for one set."""
-
-    name: ShipmentName
-    plan: Plan
-    group: str
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A snapshot that is not shipped, and why."""
-
-    source: str
-    why: str
-    for_good: tuple[str, str] | None = None
-    """The snapshot's digest and the set, where time changes nothing about it."""
-
-
-@dataclass(frozen=True)
 class Shipped:
     """What one task did."""
 
@@ -73,111 +52,6 @@ class Shipped:
     void: str = ""
     next: ShipmentName | None = None
     """The part that follows, planned."""
-
-
-def part_zero(found: Found, feature_set: str, lake: str, round_: int) -> ShipmentName:
-    """The name of a snapshot's first shipment in a round."""
-    snapshot = found.snapshot
-    return ShipmentName.of(lake, snapshot.digest(), feature_set, snapshot.version, round_, 0, 0)
-
-
-def rounds(names: Iterable[ShipmentName], version: str) -> int:
-    """1 + the greatest round that a version has; 0 where it has none."""
-    return max((1 + name.round for name in names if name.version == version), default=0)
-
-
-@dataclass(frozen=True)
-class Known:
-    """Part-0 first tries of some versions."""
-
-    names: frozenset[ShipmentName]
-    gone: frozenset[ShipmentName] = frozenset()
-    """Those that are void because their file was gone: should it come back as it was, it is shipped again."""
-    plans: Mapping[ShipmentName, Plan] = field(default_factory=dict)
-
-
-def covered(found: Found, feature_set: str, lake: str, known: Known) -> bool:
-    """Whether a part-0 plan of this snapshot is there, in any round of its version."""
-    last = rounds(known.names, found.snapshot.version)
-    return any(part_zero(found, feature_set, lake, r) in known.names - known.gone for r in range(last))
-
-
-def plan(
-    found: Sequence[Found],
-    sets: Mapping[str, FeatureSet],
-    lake: str,
-    known: Known,
-    settings: Ship,
-    now: float,
-    due_open: int,
-) -> tuple[list[New], list[Refused]]:
-    """What to ship anew: most lagging group first, one of each group in turn.
-
-    known: of the versions in question and later ones.  now: the store's time.  due_open: open shipments.
-    """
-    new: list[New] = []
-    refused: list[Refused] = []
-    for one in found:
-        version = one.snapshot.version
-        if seconds_of(version) > now + DAY:
-            refused.append(Refused(one.snapshot.source, f"its version {version} lies more than a day in the future"))
-            continue
-        for set_name in sorted(sets):
-            if not takes(sets[set_name], lake) or covered(one, set_name, lake, known):
-                continue
-            newest = _newest(one.snapshot.source, set_name, known.plans)
-            if newest > version:
-                why = f"its version went back from {newest} to {version}; touch its files to ship it again"
-                refused.append(Refused(one.snapshot.source, why, (one.snapshot.digest(), set_name)))
-                continue
-            round_ = rounds(known.names, version) if newest == version else 0
-            if round_ > MAX_ROUND:
-                refused.append(Refused(one.snapshot.source, f"version {version} has no rounds left"))
-                continue
-            new.append(_new(one, set_name, lake, round_, settings))
-    room = max(0, settings.open_shipments - due_open)
-    return _in_turn(new)[:room], refused
-
-
-def takes(feature_set: FeatureSet, lake: str) -> bool:
-    """Whether a set serves a lake."""
-    return feature_set.lakes is None or lake in feature_set.lakes
-
-
-def _newest(source: str, set_name: str, plans: Mapping[ShipmentName, Plan]) -> str:
-    versions = (n.version for n, p in plans.items() if p.snapshot.source == source and p.set == set_name)
-    return max(versions, default="")
-
-
-def _new(found: Found, set_name: str, lake: str, round_: int, settings: Ship) -> New:
-    name = part_zero(found, set_name, lake, round_)
-    first, second, third = settings.retry_delays
-    body = Plan(
-        lake=lake,
-        set=set_name,
-        snapshot=found.snapshot,
-        snapshot_digest=found.snapshot.digest(),
-        reading=found.reading,
-        batch_refs=settings.batch_refs,
-        batch_bytes=settings.batch_bytes,
-        batches=settings.batches_per_shipment,
-        due=FIRST_DUE,
-        retry_delays=(first, second, third),
-    )
-    return New(name, body, found.group)
-
-
-def _in_turn(new: Sequence[New]) -> list[New]:
-    """Groups by the age of what they wait with, one shipment of each in turn."""
-    groups: dict[str, list[New]] = {}
-    for one in sorted(new, key=lambda n: (n.name.version, n.group, str(n.name))):
-        groups.setdefault(one.group, []).append(one)
-    return [one for turn in zip_longest(*groups.values()) for one in turn if one is not None]
-
-
-def begin(context: Context, new: New) -> None:
-    """The hint and the plan; whoever wrote the plan first, its files, N and cursor count."""
-    announce(context, new.name, new.plan)
 
 
 def unfinished(states: Iterable[ShipmentState]) -> list[ShipmentState]:
@@ -444,81 +318,3 @@ def _void(context: Context, state: ShipmentState, why: str) -> Shipped:
     assert state.plan is not None
     close_if_done(context, replace(state, end=stands), state.plan.due)
     return Shipped(void=why, ended=True)
-
-
-class Shipper:
-    """One lake's ship stage over many runs: remembers which snapshots it has seen to be covered."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._covered: set[tuple[str, str]] = set()
-        self._refused: dict[tuple[str, str], Refused] = {}
-        self._after = ""
-
-    def known(self, version: str) -> Known:
-        """Part-0 first tries from a version on, without their plans."""
-        context = self._context
-        prefix = context.keys.commits
-        found = set()
-        for entry in context.bucket.list(prefix, after=prefix + version, folders=True):
-            try:
-                name = ShipmentName.parse(entry.key.removeprefix(prefix).rstrip("/"))
-            except ValueError:
-                context.once(entry.key, f"not ours, left alone: {entry.key}")
-                continue
-            if name.part == 0 and name.generation == 0:
-                found.add(name)
-        gone = set()
-        for entry in context.bucket.list(context.keys.gone_hints):
-            try:
-                name = ShipmentName.parse(entry.key.removeprefix(context.keys.gone_hints))
-            except ValueError:
-                continue
-            end = readable(context, context.keys.end(name), End) if name in found else None
-            if end is not None and end.void is not None:
-                gone.add(name)
-        return Known(frozenset(found), frozenset(gone))
-
-    def fresh(self, found: Sequence[Found], now: float, due_open: int) -> tuple[list[New], list[Refused]]:
-        """What the sources name and no shipment covers; what is refused for good is not looked into again."""
-        pairs = [(one.snapshot.digest(), set_name) for one in found for set_name in self._context.settings.sets]
-        before = [self._refused[pair] for pair in pairs if pair in self._refused]
-        new, refused = self._fresh(found, now, due_open)
-        for one in refused:
-            if one.for_good is not None:
-                self._refused[one.for_good] = one
-                self._covered.add(one.for_good)
-        return new, before + [one for one in refused if one not in before]
-
-    def _fresh(self, found: Sequence[Found], now: float, due_open: int) -> tuple[list[New], list[Refused]]:
-        context = self._context
-        sets = context.settings.sets
-        lake = context.lake_name
-        wanted = [
-            one
-            for one in found
-            if any((one.snapshot.digest(), s) not in self._covered for s in sets if takes(sets[s], lake))
-        ]
-        if not wanted:
-            return [], []
-        known = self.known(min(one.snapshot.version for one in wanted))
-        left = []
-        for one in wanted:
-            missing = False
-            for set_name in sets:
-                if covered(one, set_name, lake, known):
-                    self._covered.add((one.snapshot.digest(), set_name))
-                elif takes(sets[set_name], lake):
-                    missing = True
-            if missing:
-                left.append(one)
-        if not left:
-            return [], []
-        oldest = min(one.snapshot.version for one in left)
-        plans = {}
-        for name in known.names:
-            if name.version >= oldest:
-                body = readable(context, context.keys.plan(name), Plan)
-                if body is not None:
-                    plans[name] = body
-        return plan(left, sets, lake, replace(known, plans=plans), context.settings.ship, now, due_open)

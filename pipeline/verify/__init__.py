@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pipeline.layout import Root
 from pipeline.runner import Context
-from pipeline.stages.ship import takes
+from pipeline.stages.snapshots import takes
 from pipeline.stores.sight import seen
 from pipeline.verify.delivered import delivered
 from pipeline.verify.finding import KINDS, Finding, Level, saying

@@ -11,7 +11,7 @@ from pipeline.layout import Root, ShipmentName
 from pipeline.manifest import End, Plan
 from pipeline.records import item_id_of_url, redact_query
 from pipeline.runner import Context, readable, state_of
-from pipeline.stages.ship import takes
+from pipeline.stages.snapshots import takes
 from pipeline.stores.sight import seen
 from pipeline.stores.store import Store
 from pipeline.why.chapter import Place, chapter

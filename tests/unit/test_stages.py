@@ -375,7 +375,7 @@ def test_caps_stop_a_run_and_the_next_goes_on_where_it_stopped(tmp_path: Path) -
 
 def test_partners_take_turns_and_the_most_lagging_comes_first(tmp_path: Path) -> None:
     from pipeline.manifest import Reading, Snapshot, SourceFile
-    from pipeline.stages import ship
+    from pipeline.stages import snapshots
     from pipeline.stages.sources import Found
 
     def found(path: str, version: str, partner: int) -> Found:
@@ -384,8 +384,8 @@ def test_partners_take_turns_and_the_most_lagging_comes_first(tmp_path: Path) ->
 
     settings = settings_of()
     seen = [found(f"giant{n}", f"2025010{n}T000000Z", 1) for n in range(1, 5)] + [found("small", "20250102T000000Z", 2)]
-    new, refused = ship.plan(seen, settings.sets, "shop", ship.Known(frozenset()), settings.ship, 1.9e9, 0)
+    new, refused = snapshots.plan(seen, settings.sets, "shop", snapshots.Known(frozenset()), settings.ship, 1.9e9, 0)
     assert refused == []
     assert [one.plan.snapshot.source for one in new] == ["giant1", "small", "giant2", "giant3", "giant4"]
-    few, _ = ship.plan(seen, settings.sets, "shop", ship.Known(frozenset()), settings.ship, 1.9e9, 254)
+    few, _ = snapshots.plan(seen, settings.sets, "shop", snapshots.Known(frozenset()), settings.ship, 1.9e9, 254)
     assert len(few) == 2, "no new snapshot beyond 256 due shipments"
