@@ -175,7 +175,8 @@ folder = "{self.folder / "logs"}"
     def left(self) -> list[str]:
         """What a stopped process should not have left in the state folder."""
         known = {"ship.lock", "compute.lock", "aggregate.lock", "deliver.lock", "spill", "ESTOP"}
-        return sorted({path.name for path in self.state.iterdir()} - known) if self.state.exists() else []
+        found = {path.name for path in self.state.iterdir()} if self.state.exists() else set()
+        return sorted(name for name in found - known if not name.startswith("pruned."))
 
 
 @dataclass
