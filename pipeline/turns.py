@@ -25,6 +25,7 @@ from pipeline.stages.sources import Found, find
 from pipeline.state import ShipmentState, next_of
 
 P = ParamSpec("P")
+DAY = 86400.0
 
 
 @dataclass
@@ -124,7 +125,9 @@ class Turns:
 
     def prune(self) -> int:
         """Forget it; how many things."""
-        number = 0
+        orphan = self._context.settings.prune.orphan_days * DAY
+        stores = (self._context.bucket, self._context.lake)
+        number = sum(store.sweep(orphan) for store in stores if store is not None)
         for one in self.deletions():
             self._context.safe_point()
             prune.perform(self._context, one)

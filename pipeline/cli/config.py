@@ -81,15 +81,20 @@ def run(args: argparse.Namespace) -> int:
 
 def check(settings: Settings, stages: tuple[str, ...] = STAGES) -> Iterator[Finding]:
     """Everything that can be known before work: folders, nets, rules that are lifted, stores."""
-    yield from _folders(settings, stages)
+    folders = list(_folders(settings, stages))
+    yield from folders
     yield from _sets(settings, stages)
     yield from _lifted_rules(settings)
     yield from _lakes(settings, stages)
-    yield from probe_stores(settings, stages)
+    broken = {finding.key for finding in folders if finding.level == "error"}
+    yield from probe_stores(settings, stages, broken)
 
 
-def probe_stores(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
-    """Ask each store whether its put-if-absent really refuses the second writer (PROTOCOL.md 2)."""
+def probe_stores(settings: Settings, stages: tuple[str, ...], broken: set[str]) -> Iterator[Finding]:
+    """Ask each store whether its put-if-absent really refuses the second writer (PROTOCOL.md 2).
+
+    broken: stores of which it is known already that they cannot be used.
+    """
     from pipeline.stores.opening import open_bucket, open_lake, probe
 
     stores: list[tuple[str, Callable[[], Store], str]] = [("bucket.url", lambda: open_bucket(settings), "")]
@@ -98,6 +103,8 @@ def probe_stores(settings: Settings, stages: tuple[str, ...]) -> Iterator[Findin
         for name in settings.lakes:
             stores.append((f"lakes.{name}.url", partial(open_lake, settings, name), f"{roots[0]}/_tmp/"))
     for key, opened, prefix in stores:
+        if key in broken:
+            continue
         try:
             probe(opened(), prefix)
         except PipelineError as error:
@@ -176,18 +183,10 @@ def _writable(key: str, folder: Path) -> Finding:
 def _sets(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
     if not settings.sets:
         yield Finding("warning", "sets", "no feature set is configured: there is nothing to compute")
-    roots: dict[tuple[str, str], str] = {}
     for name, feature_set in settings.sets.items():
         lakes = list(settings.lakes) if feature_set.lakes is None else feature_set.lakes
         if not lakes:
             yield Finding("warning", f"sets.{name}.lakes", "no lake: nothing is ever shipped for this set")
-        for lake in lakes:
-            other = roots.setdefault((lake, feature_set.root.strip("/")), name)
-            if other != name:
-                text = (
-                    f"set {other} delivers to the same root {feature_set.root} in lake {lake}: their features would mix"
-                )
-                yield Finding("error", f"sets.{name}.root", text)
         if "compute" in stages:
             yield from _net(f"sets.{name}", feature_set)
 

@@ -70,8 +70,8 @@ def enter(context: Context, root: Root, deliveries: Mapping[str, Sequence[Delive
     """Enter deliveries into the index of a root; the index that lists them.
 
     deliveries: of each shipment, by the key of its `done`: one that is done was in the index once, and its days are
-    over where it is not any more.  now: the store's time.  Raises IndexStuck when three rounds find the same version behind a
-    proposal.
+    over where it is not any more.  now: the store's time.
+    Raises IndexStuck when three rounds find the same version behind a proposal.
     """
     lake = context.lake
     assert lake is not None

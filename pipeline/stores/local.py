@@ -105,6 +105,16 @@ class LocalStore:
             path.unlink(missing_ok=True)
             self._drop_empty(path.parent)
 
+    def sweep(self, seconds: float) -> int:
+        number = 0
+        with _typed(self._temporary):
+            for left in self._temporary.iterdir() if self._temporary.exists() else ():
+                with contextlib.suppress(FileNotFoundError):
+                    if left.stat().st_mtime < self._now() - seconds:
+                        left.unlink()
+                        number += 1
+        return number
+
     def stat(self, path: str) -> Stat | None:
         full = self._path(path)
         try:

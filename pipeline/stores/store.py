@@ -64,6 +64,9 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Nothing stands there afterwards; deleting what is absent is no error."""
 
+    def sweep(self, seconds: float) -> int:
+        """Forget what writers that were killed so long ago left half written, which no listing shows; how many."""
+
 
 class Lake(Store, Protocol):
     """What a file system can do beyond a bucket."""

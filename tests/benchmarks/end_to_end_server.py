@@ -58,7 +58,7 @@ def _picture(seed: int) -> bytes:
 
 
 def answer(body: bytes) -> bytes:
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\nETag: \"1\"\r\n\r\n"
+    head = f'HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\nETag: "1"\r\n\r\n'
     return head.encode() + body
 
 

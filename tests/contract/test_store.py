@@ -212,3 +212,15 @@ def test_names_that_are_odd_but_allowed(store: Lake) -> None:
         "é/ü",
         "semi;colon?x=y",
     }
+
+
+def test_what_a_killed_writer_left_is_swept_once_it_is_old(store: Lake) -> None:
+    store.put("kept", b"1")
+    if isinstance(store, LocalStore):
+        left = store.root / ".hathi-tmp" / "left"
+        left.write_bytes(b"half")
+        assert store.sweep(60.0) == 0
+        assert store.sweep(-60.0) == 1
+        assert not left.exists()
+    store.sweep(-60.0)
+    assert keys_of(store, "") == ["kept"]

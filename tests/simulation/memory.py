@@ -130,6 +130,9 @@ class MemoryStore:
     def delete(self, key: str) -> None:
         self.gate("delete", key, lambda: self.disk.remove(key))
 
+    def sweep(self, seconds: float) -> int:
+        return 0
+
     def stat(self, path: str) -> Stat | None:
         def effect() -> Stat | None:
             if path in self.disk.files:
