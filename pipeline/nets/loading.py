@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import NetError
-from pipeline.nets import rules
-from pipeline.nets.engines import choose
+from pipeline.nets import caffe_pb2, rules
+from pipeline.nets.engines import Engine, choose
 from pipeline.nets.net import Net
 
 
@@ -40,8 +40,20 @@ def load(
         if weights is not None:
             raise NetError(f"the model {path} takes no weights", str(weights), "an .onnx model holds its own")
         return OnnxNet(path, choose(engine, precision, threads, model=True), blobs)
-    from pipeline.nets.caffe_net import CaffeNet
-
     state = rules.state_of(phase, level, stages)
     found = Path(weights) if weights is not None else None
+    if engine == "pycaffe":
+        return _by_caffe(path, found, choose(engine, precision, threads), state, blobs)
+    from pipeline.nets.caffe_net import CaffeNet
+
     return CaffeNet(path, found, choose(engine, precision, threads), state, blobs)
+
+
+def _by_caffe(
+    path: Path, weights: Path | None, engine: Engine, state: caffe_pb2.NetState, blobs: Sequence[str] | None
+) -> Net:
+    from pipeline.nets.engines.pycaffe_engine import PyCaffe
+    from pipeline.nets.pycaffe_net import PyCaffeNet
+
+    assert isinstance(engine, PyCaffe)
+    return PyCaffeNet(path, weights, engine, state, blobs)
