@@ -188,7 +188,7 @@ class CaffeNet(Net):
                 if isinstance(step.layer, Filter):
                     tops = step.layer.lower_counted(graph, bottoms, shapes[Place(number, 0)][0])
                 else:
-                    tops = step.layer.lower(graph, bottoms, learned[number])
+                    tops = step.layer.lower(graph, bottoms, learned.pop(number))
                 for top, value in enumerate(tops):
                     assert value.shape == shapes[Place(number, top)], (step.layer, value, shapes[Place(number, top)])
                     values[Place(number, top)] = value

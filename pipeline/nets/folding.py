@@ -29,8 +29,13 @@ class _Linear:
 
 
 def folded(graph: Lowered) -> Lowered:
-    """The same graph with fewer operations; sums differ by rounding only.  Weights are multiplied in float64."""
+    """The same graph with fewer operations; sums differ by rounding only.  Weights are multiplied in float64.
+
+    The graph that is given is used up: its constants are let go as they are replaced, so that no two sets are held.
+    """
+    constants = graph.constants
     graph = pruned(graph)
+    constants.clear()
     readers = Counter(name for operation in graph.operations for name in operation.inputs)
     readers.update(value.name for value in graph.outputs.values())
     kept: list[Operation | _Linear] = []
@@ -51,9 +56,8 @@ def folded(graph: Lowered) -> Lowered:
             kept.append(_Linear(operation, np.ones(channels), np.zeros(channels)))
         else:
             kept.append(operation)
-    constants = dict(graph.constants)
-    operations = [_written(one, constants) if isinstance(one, _Linear) else one for one in kept]
-    return pruned(replace(graph, operations=operations, constants=constants))
+    operations = [_written(one, graph.constants, readers) if isinstance(one, _Linear) else one for one in kept]
+    return pruned(replace(graph, operations=operations))
 
 
 def _by_channel(graph: Lowered, operand: str, conv: Operation) -> Channels | None:
@@ -68,15 +72,17 @@ def _by_channel(graph: Lowered, operand: str, conv: Operation) -> Channels | Non
     return np.broadcast_to(values.astype(np.float64).reshape(-1), (channels,)).copy()
 
 
-def _written(linear: _Linear, constants: dict[str, NDArray[np.float32]]) -> Operation:
-    """The convolution with new weights; its old ones are left to whoever shares them."""
+def _written(linear: _Linear, constants: dict[str, NDArray[np.float32]], readers: Counter[str]) -> Operation:
+    """The convolution with new weights; its old ones go unless others read them."""
     operation = linear.operation
     if (linear.factor == 1).all() and not linear.shift.any():
         return operation
     weights, *bias = operation.inputs[1:]
     name = f"{weights}_{operation.outputs[0]}"
-    column = linear.factor.reshape((-1,) + (1,) * (constants[weights].ndim - 1))
-    constants[name] = np.asarray(constants[weights] * column, np.float32)
-    old = constants[bias[0]].astype(np.float64) if bias else 0.0
-    constants[f"{name}_bias"] = np.asarray(old * linear.factor + linear.shift, np.float32)
+    old = constants[weights] if readers[weights] > 1 else constants.pop(weights)
+    readers[weights] -= 1
+    column = linear.factor.reshape((-1,) + (1,) * (old.ndim - 1))
+    constants[name] = np.multiply(old, column, out=np.empty_like(old), dtype=np.float64, casting="same_kind")
+    shift = constants[bias[0]].astype(np.float64) if bias else 0.0
+    constants[f"{name}_bias"] = np.asarray(shift * linear.factor + linear.shift, np.float32)
     return replace(operation, inputs=(operation.inputs[0], name, f"{name}_bias"))

@@ -1,6 +1,8 @@
 """How long a net takes to its first feature, and what memory that takes: `python -m tests.benchmarks.nets_start`.
 
-Each net in a process of its own; memory is what the process grew by after the imports, beside the size of the weights.
+Each net in a process of its own.  Memory is what the process grew by at its peak, beside the size of the weights: in
+all, and without what the engine takes for itself, which a net of a few kilobytes shows (its code, compiled kernels).
+A batch of 32 adds the activations of 32 images.
 """
 
 from __future__ import annotations
@@ -9,32 +11,59 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+import numpy as np
 
 from tests.benchmarks.nets_by_hand import NETS
 from tests.golden import bignets
 
+TINY = Path(bignets.__file__).parent / "tiny" / "mini_alexnet.prototxt"
 
-def once(name: str) -> None:
+
+def once(name: str, batch: int) -> None:
     import onnx  # noqa: F401
     import openvino  # noqa: F401
 
     from pipeline.nets import caffe_net, load  # noqa: F401
 
-    x = bignets.images(name, 1)
-    before, imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    x = np.concatenate([bignets.images(name)] * -(-batch // 4))[:batch]
+    before, imported, used = peak(), time.perf_counter(), time.process_time()
     net = load(bignets.prototxt(name), bignets.weights(name), blobs=[NETS[name][1]])
-    loaded = time.perf_counter()
     net.forward({"data": x})
-    first = time.perf_counter()
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    weights = bignets.weights(name).stat().st_size
-    seconds = f"load {loaded - imported:.2f} s  first image {first - loaded:.2f} s"
-    print(f"{name:<10} {seconds}  memory {grown / 2**20:.0f} MiB, {grown / weights:.2f} of the weights")
+    seconds = f"{time.perf_counter() - imported:.2f} s, {time.process_time() - used:.2f} s CPU"
+    grown, weights = peak() - before, bignets.weights(name).stat().st_size
+    own = int(sys.argv[3])
+    print(f"{name:<10} batch {batch:>2}: loaded and passed in {seconds}; memory {grown / 2**20:.0f} MiB, "
+          f"{grown / weights:.2f} of the weights, {(grown - own) / weights:.2f} without the engine's own")  # fmt: skip
+
+
+def engine_alone() -> None:
+    """Prints the bytes that the engine takes with next to no net."""
+    import onnx  # noqa: F401
+    import openvino  # noqa: F401
+
+    from pipeline.nets import caffe_net, load  # noqa: F401
+
+    before = peak()
+    net = load(TINY, TINY.with_suffix(".caffemodel"), blobs=["fc6"])
+    net.forward({name: np.zeros(shape, np.float32) for name, shape in net.inputs.items()})
+    print(peak() - before)
+
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        once(sys.argv[1])
+    if len(sys.argv) > 3:
+        once(sys.argv[1], int(sys.argv[2]))
+    elif len(sys.argv) > 1:
+        engine_alone()
     else:
+        again = [sys.executable, "-m", "tests.benchmarks.nets_start"]
+        own = subprocess.run([*again, "engine"], check=True, capture_output=True, text=True).stdout.strip()
+        print(f"the engine's own: {int(own) / 2**20:.0f} MiB")
         for one in NETS:
-            subprocess.run([sys.executable, "-m", "tests.benchmarks.nets_start", one], check=True)
+            for batch in ("1", "32"):
+                subprocess.run([*again, one, batch, own], check=True)
