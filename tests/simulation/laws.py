@@ -36,6 +36,7 @@ class Laws:
         self.learns = False
         """Whether batches are in the light form, so that their items can be read here."""
         self.first: Violation | None = None
+        self._appeared: set[str] = set()
         bucket.watch = self._watching(self._bucket_changes)
         lake.watch = self._watching(self._lake_changes)
 
@@ -52,9 +53,12 @@ class Laws:
         return watch
 
     def check(self) -> None:
-        """Raises what was seen first."""
+        """After each step: raises what was seen first; a folder that appeared in it is whole."""
         if self.first is not None:
             raise self.first
+        for folder in self._appeared:
+            self._is_whole(folder)
+        self._appeared.clear()
 
     def body(self, kind: type[Any], key: str) -> Any:
         """What was ever committed at a key; None where nothing was."""
@@ -180,6 +184,7 @@ class Laws:
                 raise Violation(f"a delivered folder changes: {what} {key}")
             if key in self.lake.files:
                 raise Violation(f"a delivered file was replaced: {key}")
+            self._appeared.add("/".join(parts[:3]))
 
     def _index_goes_on(self, root: str, key: str, content: bytes) -> None:
         new = manifest.read(Index, content, key)
@@ -263,19 +268,19 @@ class Laws:
                 raise Violation(f"the law at the child of {name}")
 
     def _folders_are_whole(self, root: str) -> None:
-        seen: dict[str, set[str]] = {}
-        for key in self.lake.files:
-            parts = key.split("/")
-            if parts[0] == root and len(parts) > 3 and not parts[1].startswith("_"):
-                seen.setdefault("/".join(parts[:3]), set()).add("/".join(parts[3:]))
-        for folder, files in seen.items():
-            if not {MANIFEST, SUCCESS} <= files:
-                raise Violation(f"{folder} is seen half")
-            body = manifest.read(PartnerManifest, self.lake.files[f"{folder}/{MANIFEST}"][0], folder)
-            for file in body.files:
-                content = self.lake.files[f"{folder}/{file.name}"][0]
-                if hashlib.sha256(content).hexdigest() != file.sha256:
-                    raise Violation(f"{folder}/{file.name} is not what its manifest says")
+        parts = (key.split("/") for key in self.lake.under(f"{root}/"))
+        for folder in {"/".join(part[:3]) for part in parts if len(part) > 3 and not part[1].startswith("_")}:
+            self._is_whole(folder)
+
+    def _is_whole(self, folder: str) -> None:
+        """A partner's folder has its manifest, its _SUCCESS, and every byte that the manifest names."""
+        if not {f"{folder}/{MANIFEST}", f"{folder}/{SUCCESS}"} <= set(self.lake.under(f"{folder}/")):
+            raise Violation(f"{folder} is seen half")
+        body = manifest.read(PartnerManifest, self.lake.files[f"{folder}/{MANIFEST}"][0], folder)
+        for file in body.files:
+            content = self.lake.files.get(f"{folder}/{file.name}", (b"", 0.0, 0))[0]
+            if hashlib.sha256(content).hexdigest() != file.sha256:
+                raise Violation(f"{folder}/{file.name} is not what its manifest says")
 
     def _greatest_name_is_right(self, root: str, set_name: str) -> None:
         """For each item the feature in the greatest name is of the newest snapshot that could give one."""
