@@ -96,6 +96,8 @@ class Universe:
         self.scheduler.add(kind, lambda proc: self._daemon(proc, stages))
 
     def close(self) -> None:
+        """Nothing of this world is left."""
+        self.scheduler.close()
         self._spill.cleanup()
 
     # --- the processes ---

@@ -153,17 +153,22 @@ class SoftmaxWithLoss(_Labelled):
 
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         scores, p = bottoms[0], self.spec.loss_param
+        outer, _, inner = self.extents(scores.shape)
         prob = graph("Softmax", [scores], scores.shape, axis=self.class_axis(scores.shape))
-        _, label, true = self.picked(graph, prob, bottoms[1])
-        lost = graph("Log", [graph("Max", [true, graph.constant(TINY)], true.shape)], true.shape)
-        lost = graph("Neg", [lost], true.shape)
+        label = graph.reshape(bottoms[1], (outer, 1, inner))
         kept = self.kept(graph, label, p.ignore_label if p.HasField("ignore_label") else None)
-        total = summed(graph, lost if kept is None else graph.mul(lost, kept))
+        total = self.total(graph, prob, bottoms, kept)
         valid = None if kept is None else summed(graph, kept)
         old = not p.HasField("normalization") and p.HasField("normalize")
         mode = (_MODES.VALID if p.normalize else _MODES.BATCH_SIZE) if old else p.normalization
-        outer, _, inner = self.extents(scores.shape)
         return [self.normalised(graph, total, valid, outer, inner, mode), prob][: len(self.spec.top)]
+
+    def total(self, graph: Lowered, prob: Value, bottoms: Sequence[Value], kept: Value | None) -> Value:
+        """The sum over all places that are kept."""
+        _, _, true = self.picked(graph, prob, bottoms[1])
+        lost = graph("Log", [graph("Max", [true, graph.constant(TINY)], true.shape)], true.shape)
+        lost = graph("Neg", [lost], true.shape)
+        return summed(graph, lost if kept is None else graph.mul(lost, kept))
 
 
 @register("MultinomialLogisticLoss")

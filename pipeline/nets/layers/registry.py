@@ -96,7 +96,7 @@ L = TypeVar("L", bound=type[Layer])
 
 NEED_FILES = {
     "Data": "a database", "ImageData": "a list of images", "HDF5Data": "HDF5 files", "WindowData": "a list of windows",
-    "HDF5Output": "a file to write", "Python": "code of its own", "InfogainLoss": "a matrix in a file",
+    "HDF5Output": "a file to write", "Python": "code of its own",
 }  # fmt: skip
 
 
