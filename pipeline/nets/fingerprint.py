@@ -23,7 +23,7 @@ _NAMES_ONLY = frozenset(
     ("name", "type", "bottom", "top", "loss_weight", "param", "blobs", "include", "exclude", "phase", "propagate_down")
 )
 _NO_VALUE = frozenset(("engine", "force_nd_im2col", "stable_prod_grad", "weight_filler", "bias_filler", "filler",
-                       "moving_average_fraction", "debug_info", "dropout_ratio"))  # fmt: skip
+                       "moving_average_fraction", "debug_info", "dropout_ratio", "source"))  # fmt: skip
 _SAME = frozenset(("Dropout", "Split"))  # what they give is what they take
 
 
@@ -52,7 +52,7 @@ def of_net(plan: Plan, parameters: Parameters, blob: str, given: Mapping[str, Sh
                 if isinstance(layer, Source)
                 else [_settings(layer), [list(shapes[one.view][1:]) for one in step.reads]]
             )
-            weights = [[list(blob.shape), digest(blob)] for blob in learned[number]]
+            weights = [[list(blob.shape), digest(blob)] for blob in [*learned[number], *layer.constants()]]
             known[place] = hashed([meaning, top, bottoms, weights])
     return hashed(["net", _as_read(known, shapes, read)])
 

@@ -3,6 +3,7 @@
 from pipeline.nets.layers import (
     combining,
     convolution,
+    infogain,
     inputs,
     losses,
     normalising,
@@ -21,6 +22,7 @@ __all__ = [
     "State",
     "combining",
     "convolution",
+    "infogain",
     "inputs",
     "losses",
     "make",

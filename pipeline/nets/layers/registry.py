@@ -62,6 +62,10 @@ class Layer:
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
         raise NotImplementedError
 
+    def constants(self) -> list[Array]:
+        """What it computes with beside its learned blobs and its settings: what it read from a file."""
+        return []
+
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         """Each item of the batch (the first axis of every bottom and top) is computed by itself."""
         return False

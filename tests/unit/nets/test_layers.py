@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline import nets
 from pipeline.errors import NetError
+from pipeline.nets import caffe_pb2
 from pipeline.nets.caffe_net import CaffeNet
 from pipeline.nets.engines import installed
 
@@ -125,6 +126,50 @@ def test_lstm_with_exposed_states_goes_on_where_it_ended(engine: str, tmp_path: 
     first = run(tmp_path, engine, text(2), {"x": x[:2], "c": cont[:2], **feeds}, "y", "h1", "c1")
     (rest,) = run(tmp_path, engine, text(4), {"x": x[2:], "c": cont[2:], "st": st, "h0": first[1], "c0": first[2]}, "y")
     np.testing.assert_allclose(np.concatenate([first[0], rest]), y, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["", "loss_param { ignore_label: 2 }", "loss_param { normalization: NONE }"])
+@pytest.mark.parametrize("stored", [True, False])
+def test_infogain_loss_weighs_each_pair_of_label_and_class(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, stored: bool
+) -> None:
+    matrix = RNG.uniform(size=(4, 4)).astype(np.float32)
+    monkeypatch.chdir(tmp_path)
+    blob = caffe_pb2.BlobProto(num=1, channels=1, height=4, width=4, data=matrix.reshape(-1))
+    Path("h.binaryproto").write_bytes(blob.SerializeToString())
+    x, y = RNG.normal(size=(3, 4, 5)).astype(np.float32), RNG.integers(0, 4, (3, 5)).astype(np.float32)
+    body = f'infogain_loss_param {{ source: "h.binaryproto" }} {how}'
+    text = inputs(x=x.shape, y=y.shape) + layer("InfogainLoss", "x y", "loss prob", body)
+    feeds = {"x": x, "y": y}
+    if not stored:
+        feeds["h"] = matrix.reshape(1, 1, 4, 4)
+        text = inputs(x=x.shape, y=y.shape, h=(1, 1, 4, 4)) + layer("InfogainLoss", "x y h", "loss prob", how)
+    loss, prob = run(tmp_path, engine, text, feeds, "loss", "prob")
+    want = np.exp(x.astype(np.float64)) / np.exp(x.astype(np.float64)).sum(1, keepdims=True)
+    each = -(matrix[y.astype(int)].transpose(0, 2, 1) * np.log(want)).sum(1)
+    kept = y != 2 if "ignore" in how else np.ones(y.shape, bool)
+    np.testing.assert_allclose(loss, each[kept].sum() / (1 if "NONE" in how else kept.sum()), rtol=1e-5)
+    np.testing.assert_allclose(prob, want, atol=1e-6)
+
+
+def test_an_infogain_matrix_that_is_not_there_or_does_not_fit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("h.binaryproto").write_bytes(caffe_pb2.BlobProto(data=[1.0] * 9).SerializeToString())
+    Path("cut.binaryproto").write_bytes(b"\x2a\xff\x01")
+    refusals = {
+        "": "source must be specified",
+        "none": "none cannot be read",
+        "cut.binaryproto": "no .binaryproto",
+        "h.binaryproto": "has 9 values; 4 classes",
+    }
+    for source, says in refusals.items():
+        path = tmp_path / "net.prototxt"
+        body = f'infogain_loss_param {{ source: "{source}" }}'
+        path.write_text(inputs(x=(3, 4), y=(3,)) + layer("InfogainLoss", "x y", "loss", body))
+        with pytest.raises(NetError, match=f"layer 'InfogainLoss_loss'.*{says}"):
+            nets.load(path)
 
 
 def test_a_convolution_over_four_axes_is_one_too(engine: str, tmp_path: Path) -> None:
