@@ -6,12 +6,14 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import NetError, PermanentError
+from pipeline.errors import NetError
 
 if TYPE_CHECKING:
+    from pipeline.nets.inspection import LayerRow
     from pipeline.nets.net import Net
     from pipeline.settings import FeatureSet
 
@@ -20,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`hathi net show|check|bench|export|features NET [WEIGHTS] ...`."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     net = argparse.ArgumentParser(add_help=False)
-    net.add_argument("net", metavar="NET", help="a .prototxt or an .onnx model")
+    net.add_argument("net", metavar="NET", help="a .prototxt, an .onnx model, or hog")
     net.add_argument("weights", nargs="?", metavar="WEIGHTS", help="the .caffemodel of a .prototxt")
     net.add_argument("--blob", action="append", default=[], metavar="NAME", help="default: the net's outputs")
     net.add_argument("--phase", default="TEST", choices=("TEST", "TRAIN"))
@@ -31,12 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     net.add_argument("--threads", type=int, default=0, help="cores to use; 0: all")
     show = actions.add_parser("show", parents=[net], help="layers, shapes, parameters, multiply-adds, what is needed")
     show.add_argument("--json", action="store_true", help="one object")
-    actions.add_parser("check", parents=[net], help="run it once and say what is odd")
+    check = actions.add_parser("check", parents=[net], help="run it once and say what is odd")
+    check.add_argument("--json", action="store_true", help="one object")
     bench = actions.add_parser("bench", parents=[net], help="images a second, by engine, precision and batch size")
     bench.add_argument("--batch", type=int, action="append", default=[], metavar="N", help="default: 1 and 32")
     bench.add_argument("--rounds", type=int, default=5, help="passes of each, whose median is shown")
     bench.add_argument("--engines", default="", help="comma-separated; default: all that are installed")
     bench.add_argument("--precisions", default="fp32,bf16", help="comma-separated; the first fp32 is the reference")
+    bench.add_argument("--json", action="store_true", help="one object a line")
     export = actions.add_parser("export", parents=[net], help="write a Caffe net as an ONNX model")
     export.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="where to")
     export.add_argument("--batch", type=int, metavar="N", help="default: the declared one")
@@ -62,16 +66,13 @@ def _load(args: argparse.Namespace, engine: str | None = None, precision: str | 
 
 
 def _show(args: argparse.Namespace) -> int:
-    from pipeline.nets.caffe_net import CaffeNet
-    from pipeline.nets.inspection import layers
-
     net = _load(args)
     blobs = args.blob or list(net.outputs)
-    if not isinstance(net, CaffeNet):
+    rows = _rows(net, blobs)
+    if rows is None:
         facts = {"name": net.name, "inputs": net.inputs, "outputs": net.outputs, "blobs": len(net.blobs)}
         print(json.dumps(facts) if args.json else "\n".join(f"{key}: {value}" for key, value in facts.items()))
         return 0
-    rows = layers(net, blobs)
     if args.json:
         print(json.dumps({"name": net.name, "inputs": net.inputs, "blobs": blobs, "warnings": net.warnings, "layers": [
             {"name": row.name, "type": row.kind, "tops": dict(zip(row.tops, row.shapes, strict=True)),
@@ -87,16 +88,30 @@ def _show(args: argparse.Namespace) -> int:
     for title in ("parameters", "multiply-adds"):
         table.add_column(title, justify="right")
     for row in rows:
-        tops = ", ".join(f"{top} {'x'.join(map(str, shape)) or 'one number'}"
-                         for top, shape in zip(row.tops, row.shapes, strict=True))  # fmt: skip
+        tops = ", ".join(f"{top} {_sizes(shape)}" for top, shape in zip(row.tops, row.shapes, strict=True))
         table.add_row("*" if row.needed else "", row.name, row.kind, tops,
                       f"{row.parameters:,}" if row.parameters else "",
                       f"{row.multiply_adds:,}" if row.multiply_adds else "")  # fmt: skip
     for what, chosen in (("all", rows), ("needed", [row for row in rows if row.needed])):
         table.add_row("", what, f"{len(chosen)} layers", "", f"{sum(row.parameters for row in chosen):,}",
                       f"{sum(row.multiply_adds for row in chosen):,}")  # fmt: skip
-    Console(highlight=False, soft_wrap=True, markup=False).print(table)
+    Console(highlight=False, width=1000, markup=False).print(table)  # nothing is cut where output goes to a file
     return 0
+
+
+def _rows(net: Net, blobs: list[str]) -> list[LayerRow] | None:
+    """A row a layer; None for what has none."""
+    from pipeline.nets import inspection, onnx_inspection
+    from pipeline.nets.caffe_net import CaffeNet
+    from pipeline.nets.onnx_net import OnnxNet
+
+    if isinstance(net, CaffeNet):
+        return inspection.layers(net, blobs)
+    return onnx_inspection.layers(net, blobs) if isinstance(net, OnnxNet) else None
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return "x".join("?" if size < 0 else str(size) for size in shape) or "one number"
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -105,12 +120,18 @@ def _check(args: argparse.Namespace) -> int:
     net = _load(args)
     blobs = args.blob or list(net.outputs)
     odd = oddities(net, blobs)
+    sizes = {name: (2, *shape[1:]) for name, shape in net.inputs.items()}
+    shapes = {blob: net.shape(blob, {name: sizes[name] for name in net.inputs_of(blob)}) for blob in blobs}
+    if args.json:
+        print(
+            json.dumps({"name": net.name, "engine": str(net.engine), "inputs": net.inputs, "blobs": shapes, "odd": odd})
+        )
+        return 1 if odd else 0
     print(f"{net.name}: runs on {net.engine}")
     for name, shape in net.inputs.items():
-        print(f"  input {name}: {' x '.join(map(str, shape))}")
-    for blob in blobs:
-        sizes = {name: (2, *net.inputs[name][1:]) for name in net.inputs_of(blob)}
-        print(f"  blob {blob}: {' x '.join(map(str, net.shape(blob, sizes)))} for a batch of 2")
+        print(f"  input {name}: {_sizes(shape)}")
+    for blob, shape in shapes.items():
+        print(f"  blob {blob}: {_sizes(shape)} for a batch of 2")
     for says in odd:
         print(f"  odd: {says}")
     return 1 if odd else 0
@@ -119,11 +140,15 @@ def _check(args: argparse.Namespace) -> int:
 def _bench(args: argparse.Namespace) -> int:
     from pipeline.nets.inspection import speeds
 
-    print(f"{'engine':<12} {'precision':<9} {'batch':>5} {'images/s':>9} {'CPU ms':>7}  distance from the first")
+    if not args.json:
+        print(f"{'engine':<12} {'precision':<9} {'batch':>5} {'images/s':>9} {'CPU ms':>7}  distance from the first")
     for place, batch in enumerate(args.batch or [1, 32]):
         nets = _nets_to_measure(args, say=place == 0)  # anew for each batch, so that each is compiled for it
         blob = args.blob[0] if args.blob else next(iter(nets.values())).outputs[0]
         for speed in speeds(nets, blob, batch, args.rounds, time.perf_counter):
+            if args.json:
+                print(json.dumps(asdict(speed)), flush=True)
+                continue
             print(f"{speed.engine:<12} {speed.precision:<9} {speed.batch:>5} {speed.images_per_second:>9.1f} "
                   f"{speed.cpu_milliseconds:>7.1f}  {speed.distance:.1e}", flush=True)  # fmt: skip
     return 0
@@ -133,6 +158,9 @@ def _nets_to_measure(args: argparse.Namespace, say: bool) -> dict[tuple[str, str
     from pipeline.nets.engines import installed
 
     nets: dict[tuple[str, str], Net] = {}
+    if Path(args.net).name == "hog":
+        net = _load(args)
+        return {(net.engine.name, net.engine.precision): net}
     for precision in args.precisions.split(","):
         for engine in args.engines.split(",") if args.engines else installed():
             try:
@@ -153,7 +181,7 @@ def _export(args: argparse.Namespace) -> int:
 
     net = _load(args)
     if not isinstance(net, CaffeNet):
-        raise NetError(f"the net {args.net} is an ONNX model already")
+        raise NetError(f"the net {args.net} is no Caffe net", "only those are written as ONNX models")
     sizes = {name: (args.batch or shape[0], *shape[1:]) for name, shape in net.inputs.items()}
     model = with_plain_names(model_of(net.lower(args.blob or net.outputs, sizes), name=net.name))
     large = model.ByteSize() >= 2**31 - 2**20
@@ -175,10 +203,9 @@ def _features(args: argparse.Namespace) -> int:
     failed = 0
     for path in args.images:
         try:
-            content = Path(path).read_bytes()
+            image = prepare(Path(path).read_bytes())
         except OSError as error:
-            raise PermanentError(f"the image {path} cannot be read", error.strerror or str(error)) from error
-        image = prepare(content)
+            image = Failure.of("bad_ref", f"the file cannot be read: {error.strerror or error}")
         row = None if isinstance(image, Failure) else net.forward(image[None])
         failure = image if isinstance(image, Failure) else None
         if row is not None and not finite(row)[0]:

@@ -25,8 +25,8 @@ def load(
 ) -> Net:
     """Reads a net and makes it ready to run.
 
-    prototxt: a Caffe net's text (new, V1 or V0 form), or an .onnx model.  weights: the Caffe net's .caffemodel;
-    without, layers keep their fillers.
+    prototxt: a Caffe net's text (new, V1 or V0 form), an .onnx model, or "hog" (hog.py).
+    weights: the Caffe net's .caffemodel; without, layers keep their fillers.
     blobs: what `forward` returns by default; only what they depend on is read and computed.
     engine: "auto" or one of pipeline.nets.engines.NAMES.  precision: "fp32"; "bf16" or "fp16" where the device has it.
     phase ("TEST", "TRAIN"), stages, level: the state that a Caffe net's include and exclude rules are compared with.
@@ -34,6 +34,10 @@ def load(
     Raises NetError for a net, weights or blob that is refused; the layer is named.
     """
     path = Path(prototxt)
+    if path.name == "hog":
+        from pipeline.nets.hog import Hog
+
+        return Hog()
     if path.suffix == ".onnx":
         from pipeline.nets.onnx_net import OnnxNet
 

@@ -37,7 +37,7 @@ class OnnxNet(Net):
         graph = _read(path).graph
         self.name = graph.name or path.stem
         weights = {tensor.name for tensor in graph.initializer}
-        self.inputs = {value.name: _shape(value) for value in graph.input if value.name not in weights}
+        self.inputs = {value.name: shape_of(value) for value in graph.input if value.name not in weights}
         self._outputs = tuple(value.name for value in graph.output)
         made = [name for node in graph.node for name in node.output if name]
         self._blobs = tuple(dict.fromkeys([*self.inputs, *made]))
@@ -56,15 +56,20 @@ class OnnxNet(Net):
         return self._outputs
 
     def inputs_of(self, blob: str) -> list[str]:
-        self._check([blob])
+        found = self.needed([blob])
+        return [name for name in self.inputs if name in found]
+
+    def needed(self, blobs: Sequence[str]) -> set[str]:
+        """The names of all values that these depend on, and their own."""
+        self._check(blobs)
         found: set[str] = set()
-        open_names = [blob]
+        open_names = list(blobs)
         while open_names:
             name = open_names.pop()
             if name not in found:
                 found.add(name)
                 open_names += self._sources.get(name, ())
-        return [name for name in self.inputs if name in found]
+        return found
 
     def shape(self, blob: str, shapes: Mapping[str, Shape]) -> Shape:
         zeros = {name: np.zeros(shapes.get(name, self.inputs[name]), np.float32) for name in self.inputs_of(blob)}
@@ -134,6 +139,7 @@ def _read(path: Path) -> onnx.ModelProto:
         raise NetError(f"the model {path} is truncated or no ONNX", str(error), "fetch the file again") from error
 
 
-def _shape(value: onnx.ValueInfoProto) -> Shape:
+def shape_of(value: onnx.ValueInfoProto) -> Shape:
+    """As declared; -1 for a size that is free."""
     return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else -1
                  for d in value.type.tensor_type.shape.dim)  # fmt: skip

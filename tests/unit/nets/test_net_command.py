@@ -96,7 +96,17 @@ def test_features_take_settings(tmp_path: Path, capsys: pytest.CaptureFixture[st
     good = tmp_path / "a.jpg"
     good.write_bytes(encoded(photo(64, 48), "JPEG"))
     model = write(tmp_path / "m.onnx", "n", size="side")
-    words = ["features", model, good, "--blob", "feature", "--set", "input_size=[20, 20]", "--set", "normalise=none"]
+    words: list[str | Path] = [
+        "features",
+        model,
+        good,
+        "--blob",
+        "feature",
+        "--set",
+        "input_size=[20, 20]",
+        "--set",
+        "normalise=none",
+    ]
     assert run(*words, "--set", "preprocess.channel_order=rgb") == 0
     first = capsys.readouterr().out
     assert run(*words) == 0
@@ -105,3 +115,60 @@ def test_features_take_settings(tmp_path: Path, capsys: pytest.CaptureFixture[st
         run(*words, "--set", "normalise=l7")
     with pytest.raises(ConfigError, match="a feature is one blob"):
         run("features", model, good)
+
+
+def test_an_onnx_model_is_shown_node_by_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "alex.onnx"
+    run("export", *ALEX, "--onnx", path, "--batch", "3")
+    capsys.readouterr()
+    run("show", *ALEX, "--blob", "fc7", "--json")
+    caffe = json.loads(capsys.readouterr().out)["layers"]
+    run("show", path, "--json")
+    rows = json.loads(capsys.readouterr().out)["layers"]
+    assert sum(row["multiply_adds"] for row in rows) == sum(row["multiply_adds"] for row in caffe)
+    learned = {row["parameters"] for row in caffe if row["parameters"]}
+    assert learned <= {row["parameters"] for row in rows}
+    first = next(row for row in rows if row["type"] == "Conv")
+    assert list(first["tops"].values()) == [[3, 8, 16, 16]]
+    run("show", path, "--blob", next(iter(first["tops"])), "--json")
+    rows = json.loads(capsys.readouterr().out)["layers"]
+    assert [row["type"] for row in rows if row["needed"]] == ["Conv"]
+
+
+def test_tables_are_not_cut_where_nobody_looks_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write(tmp_path / "m.onnx", "n", size="side")
+    for words in (ALEX, [model]):
+        assert run("show", *words) == 0
+        shown = capsys.readouterr().out
+        assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+        assert "multiply-adds" in shown
+    assert "?x" in shown, "a size that is free"
+
+
+def test_check_and_bench_say_it_as_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", *ALEX, "--blob", "fc6", "--json") == 0
+    checked = json.loads(capsys.readouterr().out)
+    assert checked["blobs"] == {"fc6": [2, 16]}
+    assert checked["odd"] == []
+    run("bench", *ALEX, "--batch", "2", "--rounds", "1", "--precisions", "fp32", "--json")
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["engine"] for row in rows] == ["openvino", "onnxruntime"]
+
+
+def test_hog_can_be_looked_at_as_a_net(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show", "hog") == 0
+    assert run("check", "hog") == 0
+    assert "blob hog: 2x3780" in capsys.readouterr().out
+    assert run("bench", "hog", "--batch", "1", "--rounds", "1") == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("numpy")
+    with pytest.raises(NetError, match="no Caffe net"):
+        run("export", "hog", "--onnx", tmp_path / "h.onnx")
+
+
+def test_an_image_that_cannot_be_read_costs_itself_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = tmp_path / "a.jpg"
+    good.write_bytes(encoded(photo(64, 48), "JPEG"))
+    assert run("features", "hog", tmp_path / "none.jpg", good) == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith(f"{good}\t")
+    assert "none.jpg\tbad_ref: the file cannot be read" in shown.err

@@ -1,0 +1,69 @@
+"""What an ONNX model is made of: the facts behind `hathi net show`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import onnx
+from onnx import shape_inference
+
+from pipeline.nets.inspection import LayerRow
+from pipeline.nets.lowered import Shape
+from pipeline.nets.onnx_net import OnnxNet, shape_of
+
+
+def layers(net: OnnxNet, blobs: Sequence[str]) -> list[LayerRow]:
+    """One row a node; -1 stands for a size that is free, () for a shape that ONNX cannot infer.
+
+    A weight counts with the first node that reads it.  Multiply-adds are those of one image: the first axis counts 1.
+    """
+    model = onnx.load(net.path, load_external_data=False)
+    shapes = _shapes(model)
+    weights: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    needed = net.needed(blobs)
+    rows, counted = [], set[str]()
+    for node in model.graph.node:
+        tops = tuple(name for name in node.output if name)
+        own = [name for name in dict.fromkeys(node.input) if name in weights and name not in counted]
+        counted.update(own)
+        rows.append(
+            LayerRow(
+                name=node.name or tops[0],
+                kind=node.op_type,
+                tops=tops,
+                shapes=tuple(shapes.get(top, ()) for top in tops),
+                parameters=sum(math.prod(weights[name]) for name in own),
+                multiply_adds=_multiply_adds(node, {**shapes, **weights}),
+                needed=any(top in needed for top in tops),
+            )
+        )
+    return rows
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
+    try:
+        graph = shape_inference.infer_shapes(model).graph
+    except (shape_inference.InferenceError, ValueError):  # what it cannot follow, or more than 2 GB: as declared
+        graph = model.graph
+    values = [*graph.input, *graph.value_info, *graph.output]
+    return {value.name: shape_of(value) for value in values if value.type.tensor_type.HasField("shape")}
+
+
+def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
+    """Where weights meet values; 0 for what costs little and for shapes that are not known."""
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        return 0
+    first, second, out = (shapes.get(name, ()) for name in (*node.input[:2], node.output[0]))
+    if not first or not second or not out:
+        return 0
+    if node.op_type == "MatMul":
+        each, over = first[-1], out
+    elif node.op_type == "Gemm":
+        turned = any(one.name == "transA" and one.i for one in node.attribute)
+        each, over = first[0 if turned else -1], out
+    else:
+        each, over = math.prod(second[1:]), first if node.op_type == "ConvTranspose" else out
+    if each < 1 or any(size < 1 for size in over[1:]):
+        return 0
+    return each * math.prod(over[1:])
