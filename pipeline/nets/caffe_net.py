@@ -96,7 +96,9 @@ class CaffeNet(Net):
                 shape = " x ".join(map(str, self.inputs[name]))
                 raise NetError(f"input '{name}' is not fed", f"its declared shape is {shape}")
             array = np.asarray(feeds[name], np.float32, order="C")
-            if array.ndim != len(self.inputs[name]) or 0 in array.shape:
+            if 0 in array.shape:
+                raise NetError(f"input '{name}' holds no values", f"its shape is {array.shape}", "feed some items")
+            if array.ndim != len(self.inputs[name]):
                 raise NetError(
                     f"input '{name}' has the shape {array.shape}",
                     f"declared: {self.inputs[name]}; the batch and the sizes may differ, not the axes",

@@ -51,7 +51,8 @@ class Net(ABC):
         """One pass: the values of `blobs` (by default those given to `load`, else the net's outputs).
 
         feeds: the inputs that those blobs depend on, any real dtype, in the net's axis order; any batch and size that
-        the net allows.  A new set of shapes compiles the net once for them.
+        the net allows.  A new set of shapes compiles the net once for them.  No pass depends on another: recurrent
+        layers begin each with zeros.
         Returns float32 arrays, C order, in the net's own shapes: what a full pass leaves in each blob.
         Raises NetError: a feed is missing, unknown or does not fit, or a blob does not exist.
         """

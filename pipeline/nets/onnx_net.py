@@ -117,7 +117,9 @@ class OnnxNet(Net):
                 raise NetError(f"input '{name}' is not fed", f"its declared shape is {self.inputs[name]}")
             array = np.asarray(feeds[name], np.float32, order="C")
             declared = self.inputs[name]
-            fits = array.ndim == len(declared) and 0 not in array.shape
+            if 0 in array.shape:
+                raise NetError(f"input '{name}' holds no values", f"its shape is {array.shape}", "feed some items")
+            fits = array.ndim == len(declared)
             if not fits or any(d not in (-1, n) for d, n in zip(declared[1:], array.shape[1:], strict=True)):
                 raise NetError(f"input '{name}' has the shape {array.shape}", f"declared: {declared}")
             found[name] = array

@@ -15,7 +15,9 @@ from pipeline.nets.lowered import Lowered, Shape, Value
 class _Recurrent(Layer):
     """Bottoms: x (T, N, ...), cont (T, N), then a static input (N, ...) and, exposed, the hidden states (1, N, D).
 
-    Caffe carries hidden states from one pass to the next; here each pass begins with zeros, as its first one does.
+    Caffe carries hidden states from one pass to the next where cont begins with 1; here each pass begins with zeros, as
+    Caffe's first one does, so that a row depends on nothing that ran before.  A sequence that goes on in another pass
+    needs expose_hidden, and its states fed.
     """
 
     bottoms = (2, None)

@@ -152,6 +152,12 @@ def test_an_input_that_does_not_fit_is_refused(shape: tuple[int, ...]) -> None:
         net.forward({"data": np.zeros(shape, np.float32)})
 
 
+def test_a_batch_of_none_is_said_to_hold_nothing() -> None:
+    net = nets.load(GOLDEN / "tiny" / "mini_alexnet.prototxt", GOLDEN / "tiny" / "mini_alexnet.caffemodel")
+    with pytest.raises(NetError, match="input 'data' holds no values"):
+        net.forward({"data": np.zeros((0, 3, 35, 35), np.float32)})
+
+
 def test_a_missing_and_an_unknown_feed_are_named() -> None:
     net = nets.load(GOLDEN / "tiny" / "mini_siamese.prototxt", GOLDEN / "tiny" / "mini_siamese.caffemodel")
     x = np.zeros((2, 1, 14, 14), np.float32)
