@@ -168,7 +168,7 @@ class Turns:
         tally.partners |= shipped.partners
         tally.shipments.add(str(state.name))
         if shipped.next is not None:
-            queue.append(state_of(self._context, shipped.next))
+            queue += ship.unfinished([state_of(self._context, shipped.next)])
 
     def _follow(self, state: ShipmentState) -> None:
         """A next part that a killed process left unplanned."""

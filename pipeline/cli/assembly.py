@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,8 +32,24 @@ def check_stages(stages: list[str]) -> list[str]:
     return [stage for stage in STAGES if stage in stages] if stages else list(STAGES)
 
 
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Which installation a command looks at."""
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--config", type=Path, help="default: $HATHI_CONFIG, else config/local.toml")
+    place.add_argument("--features", type=Path, metavar="DIR", help="the folder of a list of your own")
+
+
+def place_of(args: argparse.Namespace) -> Path:
+    """The configuration that the command's options name."""
+    from pipeline.cli.own_list import config_of
+
+    return config_of(args.features) if args.features else args.config or default_config()
+
+
 def default_config() -> Path:
-    """The embedded default's configuration, beside the package."""
+    """HATHI_CONFIG, else the embedded default's configuration, beside the package."""
+    if named := os.environ.get("HATHI_CONFIG"):
+        return Path(named)
     return Path(__file__).resolve().parents[2] / "config" / "local.toml"
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from pipeline.cli.assembly import add_place, place_of
 from pipeline.cli.ship import announce
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi backfill`."""
     parser.add_argument("set", metavar="SET", help="the feature set")
-    parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml by default")
+    add_place(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """0.  Refs are copied while the bucket has them; else the source is read again."""
-    return announce(args.config, "", [args.set], backfill=True)
+    return announce(place_of(args), "", [args.set], backfill=True)

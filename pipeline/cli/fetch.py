@@ -113,13 +113,26 @@ class Steps:
         lines = [outcome.url[:_SHOWN], *self._steps.pop(outcome.url, ())]
         if isinstance(outcome, Failure):
             again = "may be tried again" if outcome.retriable else "final"
-            lines.append(f"  {'verdict':<11} {outcome.reason}: {outcome.detail} ({again}; {_meaning(outcome)})")
+            lifted = "; --allow-private lifts the rules on addresses and ports" if outcome.reason == "blocked" else ""
+            lines.append(f"  {'verdict':<11} {outcome.reason}: {outcome.detail} ({again}; {_meaning(outcome)}{lifted})")
         else:
             size = len(outcome.content)
             lines.append(f"  {'verdict':<11} ok: {size} bytes in {seconds:.3f} s, sha256 {outcome.sha256.hex()}")
+            lines.append(f"  {'decoded':<11} {_decoded(outcome.content)}")
         if name:
             lines.append(f"  {'saved':<11} {name}")
         print("\n".join(lines), file=self._out, flush=True)
+
+
+def _decoded(content: bytes) -> str:
+    """What the pipeline makes of the bytes before the net sees them."""
+    from pipeline.images import decode
+    from pipeline.records import Failure
+
+    image = decode(content)
+    if isinstance(image, Failure):
+        return f"no feature: {image.reason}: {image.detail} ({_meaning(image)})"
+    return f"{image.shape[1]} x {image.shape[0]} pixels"
 
 
 def _meaning(failure: Failure) -> str:

@@ -6,17 +6,16 @@ import argparse
 import json
 import os
 from dataclasses import asdict
-from pathlib import Path
 
 from pipeline import logs
-from pipeline.cli.assembly import STAGES, contexts, default_config, serving, turns
+from pipeline.cli.assembly import STAGES, add_place, contexts, place_of, serving, turns
 from pipeline.prune import perform
 from pipeline.settings import load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi prune`."""
-    parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml by default")
+    add_place(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what would be forgotten, and forget nothing")
     parser.add_argument("--on-box", action="store_true", help="this host does not see the lakes")
     parser.add_argument("--json", action="store_true", help="one object a line")
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0."""
-    settings = load(args.config or default_config(), os.environ)
+    settings = load(place_of(args), os.environ)
     logs.open_log("prune", settings.logs, echo=False)
     stages = ["compute"] if args.on_box else list(STAGES)
     number = 0

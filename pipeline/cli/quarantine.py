@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from pathlib import Path
 
 from pipeline import logs
-from pipeline.cli.assembly import contexts, default_config
+from pipeline.cli.assembly import add_place, contexts, place_of
 from pipeline.errors import ConfigError
 from pipeline.manifest import Batch
 from pipeline.runner import Context, body_at, load_data, state_of
@@ -24,13 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=ACTIONS)
     parser.add_argument("batches", nargs="*", metavar="SHIPMENT.BATCH", help="as `list` prints them; for list: none")
     parser.add_argument("--all", action="store_true", help="every batch that nobody has answered yet")
-    parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml by default")
+    add_place(parser)
     parser.add_argument("--json", action="store_true", help="one object a line")
 
 
 def run(args: argparse.Namespace) -> int:
     """0; 2 when a batch that is named is not held."""
-    settings = load(args.config or default_config(), os.environ)
+    settings = load(place_of(args), os.environ)
     where = contexts(settings, ["compute"], lambda: False, "quarantine")
     found = [(context, one) for context in where for one in rounds.held(context)]
     if args.action == "list":

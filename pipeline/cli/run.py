@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import logs
+from pipeline.cli import own_list
 from pipeline.cli.assembly import (
     STAGES,
     attentive,
@@ -50,19 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml when no --refs is given")
     parser.add_argument("--once", action="store_true", help="look once at all that is open, as cron wants it")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
-    own = parser.add_argument_group("a list of your own")
-    kinds = "CSV, TSV, JSONL, Parquet, ORC, text of URLs, protobuf"
-    own.add_argument("--refs", metavar="GLOB", help=f"a file, a folder or a glob: {kinds}")
-    own.add_argument("--features", type=Path, metavar="DIR", help="where features are delivered; bucket in DIR/.hathi")
-    own.add_argument("--net", type=Path, help="a deploy .prototxt or an .onnx model")
-    own.add_argument("--weights", type=Path, help="a .caffemodel")
-    own.add_argument("--blob", help="the blob that is the feature")
-    own.add_argument("--format", help="of the refs, where the file's name does not tell")
-    own.add_argument("--partner", type=int, help="the partner of refs that name none")
-    for column in ("url", "partner-id", "item-id", "external-id", "content"):
-        own.add_argument(f"--{column}-column", metavar="NAME", help=f"the column that holds the {column}")
-    own.add_argument("--allow-private", action="store_true", help="fetch from private addresses and any port")
-    own.add_argument(
+    own_list.add_arguments(parser)
+    parser.add_argument("--allow-private", action="store_true", help="fetch from private addresses and any port")
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -78,12 +69,14 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     state = Path(settings.state)
     refuse_estop(state)
+    own = own_list.given(args)
+    again = own and (own_list.remember(settings) or args.again)
     program = "-".join(stages) if len(stages) < len(STAGES) else "run"
     say = logs.log(program).warning
     stop = Stop(state, Clock(), say)
     with signals(stop, lambda: forget_running(state)):
         try:
-            totals = _guarded(settings, stages, args.once, program, stop, say)
+            totals = _guarded(settings, stages, args.once, program, stop, say, again)
         except Held:
             if args.once and not sys.stdin.isatty():
                 return 0  # cron met a run that goes on: quietly
@@ -97,7 +90,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _guarded(
-    settings: Settings, stages: list[str], once: bool, program: str, stop: Stop, say: Callable[[str], None]
+    settings: Settings,
+    stages: list[str],
+    once: bool,
+    program: str,
+    stop: Stop,
+    say: Callable[[str], None],
+    again: bool,
 ) -> Totals:
     """The work, under its locks and under everything that can end it."""
     state = Path(settings.state)
@@ -115,11 +114,18 @@ def _guarded(
         held.callback(shutil.rmtree, spill, ignore_errors=True)
         watch = Watch(settings.daemon.watchdog_seconds, me.clock, spill)
         held.enter_context(watched(watch, stacks_of(settings, program), say))
-        return work(settings, stages, once, stop, me, watch, show)
+        return work(settings, stages, once, stop, me, watch, show, again)
 
 
 def work(
-    settings: Settings, stages: list[str], once: bool, stop: Stop, me: Process, watch: Watch, show: Show
+    settings: Settings,
+    stages: list[str],
+    once: bool,
+    stop: Stop,
+    me: Process,
+    watch: Watch,
+    show: Show,
+    again: bool = False,
 ) -> Totals:
     """Take turns until nothing is due, or once round all that is open, and say what was done."""
     totals = Totals()
@@ -137,6 +143,8 @@ def work(
     with beating(
         lambda: _each(where, beat), lambda: _each(where, leave), settings.daemon.beat_seconds, logs.log("run").warning
     ):
+        if again:
+            own_list.ship_again(where[0])
         rounds = idle = 0
         while not stop():
             before = totals.problems
@@ -202,43 +210,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
         overrides[key] = _value(value)
     if args.allow_private:
         overrides["fetch.allow_private"] = True
-    own = (args.refs, args.features, args.net, args.blob)
-    if not any(own):
+    if not own_list.given(args):
         return load(args.config or default_config(), os.environ, overrides)
-    for option, given in zip(("--refs", "--features", "--net", "--blob"), own, strict=True):
-        if not given:
-            raise ConfigError(f"{option} is missing", "", "a list of your own needs --refs --features --net --blob")
-    return load(args.config, os.environ, {**_own_list(args), **overrides})
-
-
-def _own_list(args: argparse.Namespace) -> dict[str, Any]:
-    out = args.features.resolve()
-    private = out / ".hathi"
-    refs = os.path.abspath(args.refs)
-    columns = {
-        name: [given]
-        for name in ("url", "partner_id", "item_id", "external_id", "content")
-        if (given := getattr(args, f"{name}_column"))
-    }
-    source: dict[str, Any] = {"path": refs, "format": args.format or "auto", "columns": columns}
-    if args.partner is not None:
-        source["partner_id"] = args.partner
-    overrides: dict[str, Any] = {
-        "state": str(private / "state"),
-        "bucket.url": str(private / "bucket"),
-        "logs.folder": str(private / "logs"),
-        "lakes.list.url": "/",
-        "lakes.list.sources": [source],
-        "sets.features.net": str(args.net.resolve()),
-        "sets.features.blob": args.blob,
-        "sets.features.root": str(out),
-    }
-    if args.weights:
-        overrides["sets.features.weights"] = str(args.weights.resolve())
-    for path, what in ((args.net, "--net"), (args.weights, "--weights")):
-        if path is not None and not path.exists():
-            raise ConfigError(f"{what}: no file {path}", "", "look at the path")
-    return overrides
+    return load(args.config, os.environ, {**own_list.overrides(args), **overrides})
 
 
 def _value(text: str) -> Any:

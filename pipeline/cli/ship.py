@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from pipeline.cli.assembly import contexts, default_config
+from pipeline.cli.assembly import add_place, contexts, place_of
 from pipeline.errors import ConfigError
 from pipeline.settings import load
 from pipeline.stages import rounds
@@ -17,17 +17,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi ship`."""
     parser.add_argument("--again", required=True, metavar="PARTNER|SNAPSHOT", help="a partner, a source, or a shipment")
     parser.add_argument("--set", action="append", dest="sets", metavar="SET", help="for this feature set only")
-    parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml by default")
+    add_place(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """0; 2 when nothing is known by that name."""
-    return announce(args.config, args.again, args.sets, backfill=False)
+    return announce(place_of(args), args.again, args.sets, backfill=False)
 
 
-def announce(config: Path | None, wanted: str, chosen: list[str] | None, *, backfill: bool) -> int:
+def announce(config: Path, wanted: str, chosen: list[str] | None, *, backfill: bool) -> int:
     """Announce new rounds for what is wanted ("" for all), and say which."""
-    settings = load(config or default_config(), os.environ)
+    settings = load(config, os.environ)
     for one in chosen or ():
         if one not in settings.sets:
             raise ConfigError(f"no set {one}", "", f"sets are: {', '.join(sorted(settings.sets))}")

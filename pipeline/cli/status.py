@@ -8,7 +8,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.cli.assembly import STAGES, contexts, default_config
+from pipeline.cli.assembly import STAGES, add_place, contexts, place_of
 from pipeline.cli.table import readable_due
 from pipeline.layout import version_of
 from pipeline.lock import ESTOP, holder
@@ -19,7 +19,7 @@ from pipeline.state import ShipmentState
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi status`."""
-    parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml by default")
+    add_place(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -38,7 +38,7 @@ class Open:
 
 def run(args: argparse.Namespace) -> int:
     """0."""
-    settings = load(args.config or default_config(), os.environ)
+    settings = load(place_of(args), os.environ)
     state = Path(settings.state)
     where = contexts(settings, ["compute"], lambda: False, "status")
     rows = [row for context in where for row in _open(context)]
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(facts, sort_keys=True))
         return 0
+    print(f"of {place_of(args)}")
     _print(facts, rows)
     return 0
 

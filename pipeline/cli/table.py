@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from pipeline.settings import Settings
 from pipeline.turns import Tally
 
-LOAD = "python -c \"import glob, pyarrow.parquet as p; print(p.ParquetDataset(glob.glob('{glob}')).read())\""
+LOAD = "{python} -c \"import glob, pyarrow.parquet as p; print(p.ParquetDataset(glob.glob('{glob}')).read())\""
 
 
 @dataclass
@@ -127,8 +128,9 @@ def print_table(totals: Totals, settings: Settings) -> None:
     where = roots(settings)
     for root in where:
         print(f"features: {_near(root)}")
-    if where and any("parquet" in one.formats for one in settings.sets.values()):
-        print("load:     " + LOAD.format(glob=f"{_near(where[0])}/*/*/features/*.parquet"))
+    glob = f"{_near(where[0])}/*/*/features/*.parquet" if where else ""
+    if glob and any(Path("/").glob(glob[1:]) if glob.startswith("/") else Path().glob(glob)):
+        print("load:     " + LOAD.format(python=_near(sys.executable), glob=glob))
 
 
 def _rows(totals: Totals, shown: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline import logs
-from pipeline.cli.assembly import STAGES, default_config
+from pipeline.cli.assembly import STAGES, add_place, place_of
 from pipeline.cli.progress import shown
 from pipeline.cli.sighted import sighted
 from pipeline.lock import locked, refuse_estop
@@ -34,7 +34,7 @@ Print = Callable[[str], None]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi verify`."""
     parser.add_argument("lakes", nargs="*", metavar="LAKE", help="only these lakes")
-    parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml by default")
+    add_place(parser)
     parser.add_argument("--deep", action="store_true", help="read and hash every delivered file and every data object")
     parser.add_argument(
         "--repair",
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 no damage, 1 damage."""
-    settings = load(args.config or default_config(), os.environ)
+    settings = load(place_of(args), os.environ)
     state = Path(settings.state)
     stdout = sys.stdout
     with contextlib.ExitStack() as held:

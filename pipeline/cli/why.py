@@ -12,10 +12,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
-from pathlib import Path
 
 from pipeline import logs
-from pipeline.cli.assembly import default_config
+from pipeline.cli.assembly import add_place, place_of
 from pipeline.cli.progress import shown
 from pipeline.cli.sighted import sighted
 from pipeline.errors import ConfigError
@@ -40,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("item", nargs="?", metavar="ITEM", help="an item id (unsigned decimal) or an external id")
     parser.add_argument("--url", help="the items, of PARTNER or of any, whose image this is")
     parser.add_argument("--lake", action="append", default=[], help="only this lake")
-    parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml by default")
+    add_place(parser)
     parser.add_argument("--json", action="store_true", help="one object for each lake and item")
 
 
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """0, also where nothing is known."""
     if (args.url is None) == (args.item is None) or (args.url is None and args.partner is None):
         raise ConfigError("whose story?", "", "`hathi why PARTNER ITEM`, or `hathi why [PARTNER] --url URL`")
-    settings = load(args.config or default_config(), os.environ)
+    settings = load(place_of(args), os.environ)
     with shown() if sys.stderr.isatty() else nullcontext(silent_progress) as show:
         stories = [
             story(context, question)

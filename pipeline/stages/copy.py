@@ -59,7 +59,13 @@ def _release(context: Context, name: ShipmentName, plan: Plan, parent: ShipmentN
     """The refs of the batch that are `held` rows of the parent's `out`, for which it waits."""
     out = readable(context, context.keys.out(parent), Out)
     if out is None:
-        return False
+        end = readable(context, context.keys.end(parent), End)
+        if end is None or end.void is None:
+            return False
+        # The batch was held, and then its source changed under it: what is there now is a shipment of its own.
+        void = End(batches=0, refs=0, rows=0, rejected=0, void="its shipment is void")
+        commit(context, context.keys.end(name), void)
+        return True
     wanted = _held_items(context, out)
     refs = [ref for ref in _refs(context, parent, batch) if (ref.partner_id, ref.item_id) in wanted]
     size = plan.batch_refs

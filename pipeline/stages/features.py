@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from pipeline.clock import Clock
+from pipeline.errors import ConfigError
 from pipeline.fetch import Fetcher
 from pipeline.images import Preparation
 from pipeline.nets.features import FeatureNet
@@ -36,6 +37,12 @@ class FeatureMaker:
         self._noted = noted
         self._threads = settings.compute.threads or len(os.sched_getaffinity(0))
         self._net = FeatureNet(self._set, threads=self._threads)
+        if self._set.weights is None and any("no weights are given" in text for text in self._net.warnings):
+            raise ConfigError(
+                f"set {name} has no weights",
+                f"{self._set.net} has layers that learn",
+                "name its .caffemodel (--weights)",
+            )
         self._preparation = Preparation(self._set.preprocess, self._net.input_size)
 
     @property

@@ -124,9 +124,9 @@ def perform(context: Context, state: ShipmentState, caps: Caps) -> Shipped:
     finally:
         files.close()
     if end.rejected:
-        first = end.rejections[0] if end.rejections else None
-        what = f", first: {first.file} row {first.row}: {first.why}" if first else ""
-        context.say(f"{end.rejected} of {end.rows} rows rejected in {state.name}{what}")
+        context.say(f"{end.rejected} of {end.rows} rows rejected in {state.name}; the first of them:")
+        for one in end.rejections:
+            context.say(f"  {one.file} row {one.row + 1}: {one.why} {one.sample}".rstrip())
     caps.files -= len(state.plan.snapshot.files) if end.next is None else 0
     extra_rows = end.rows - done.rows
     return replace(
@@ -255,7 +255,7 @@ class _Files:
             return self._reader.take(self._plan.batch_refs, self._plan.batch_bytes)
         except FormatError as error:
             # The file cannot be read on: what is left of it counts as one rejected row, loudly.
-            why = f"{error.message}: {error.detail}" if error.detail else error.message
+            why = "; ".join(part for part in (error.message, error.detail, error.hint) if part)
             rest = Rejected(row=at.row, offset=at.position, why=why, sample="")
             return Taken(refs=[], rows=1, rejected=1, samples=(rest,), cursor=at, ended=True)
 

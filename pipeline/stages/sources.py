@@ -71,6 +71,17 @@ def _files(lake: Lake, source: Source) -> Iterator[Stat]:
             return
         yield from (file for file in lake.walk(path) if source.format != "auto" or _known(file.path))
         return
+    if "**" not in path:
+        folder, _, last = path.rpartition("/")
+        wanted = pattern(last)
+        for top in _folders(lake, folder) if folder else [""]:
+            prefix = f"{top}/" if top else ""
+            for entry in lake.list(prefix, folders=True):
+                name = entry.key.removeprefix(prefix)
+                found = lake.stat(entry.key) if wanted.fullmatch(name) and not name.startswith((".", "_")) else None
+                if found is not None and not found.is_folder:
+                    yield found
+        return
     fixed = "/".join(_fixed_parts(path))
     wanted = pattern(path)
     try:
@@ -127,7 +138,7 @@ def pattern(glob: str) -> re.Pattern[str]:
 
 
 def _folders(lake: Lake, path: str) -> Iterator[str]:
-    """The folders that a pattern names, part by part."""
+    """The folders that a pattern names, part by part: what it does not name is not looked into."""
     parts = path.strip("/").split("/")
 
     def below(folder: str, rest: list[str]) -> Iterator[str]:

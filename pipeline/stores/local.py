@@ -34,7 +34,7 @@ def typed(error: OSError, path: Path) -> PipelineError:
         hint = "free space on that disk; work goes on by itself"
         return TemporaryError(f"the disk is full: {path}", name, hint, 60.0)
     if error.errno in _DENIED:
-        return PermanentError(f"not allowed: {path}", name, "give this user the right to write there")
+        return PermanentError(f"not allowed: {path}", name, "give this user the right to read and write there")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return TemporaryError("too many open files", name, "raise the limit: ulimit -n", 10.0)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):

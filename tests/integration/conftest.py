@@ -67,6 +67,17 @@ class OwnList:
             words += [f"--{name}", str(value)]
         return [*words, *more]
 
+    def hathi(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Another command."""
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline.cli.main", *words],
+            cwd=ROOT,
+            env=environ(),
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+
     def run(self, *more: str, **changes: str) -> subprocess.CompletedProcess[str]:
         """`hathi run` with these options; stdout and stderr are kept apart."""
         return subprocess.run(

@@ -105,6 +105,52 @@ def test_what_is_missing_is_named_without_a_stack_trace(
     assert "Traceback" not in done.stderr
 
 
+def test_corrected_options_ship_the_list_again_and_other_features_are_refused(own: OwnList) -> None:
+    table = own.folder / "refs.csv"
+    image = "data:image/png;base64," + base64.b64encode(picture(3)).decode()
+    table.write_text(f'sku,picture link\na,"{image}"\nb,"{image}"\n')
+    first = own.run("--json", refs=str(table))
+    assert json.loads(first.stdout)["rejected"] == 1
+    assert "picture link" in first.stderr
+    mended = own.run("--json", "--url-column", "picture link", refs=str(table))
+    assert mended.returncode == 0, mended.stderr
+    assert json.loads(mended.stdout)["features"] == 2
+    assert "nothing to do" in own.run("--url-column", "picture link", refs=str(table)).stdout
+    again = own.run("--json", "--again", "--url-column", "picture link", refs=str(table))
+    assert json.loads(again.stdout)["features"] == 2
+    other = own.run("--url-column", "picture link", refs=str(table), blob="conv1")
+    assert other.returncode == 2
+    assert "holds features made otherwise" in other.stderr
+    assert "changed: blob" in other.stderr
+
+
+def test_the_commands_that_look_find_an_own_list_by_its_folder(own: OwnList) -> None:
+    own.refs.write_text(row("sku-1", picture(1)))
+    assert own.run().returncode == 0
+    told = own.hathi("why", "7", "sku-1", "--features", str(own.out))
+    assert "consumers see" in told.stdout, told.stderr
+    assert own.hathi("verify", "--deep", "--features", str(own.out)).returncode == 0
+    assert "nothing is open" in own.hathi("status", "--features", str(own.out)).stdout
+    nowhere = own.hathi("status", "--features", str(own.folder / "no"))
+    assert nowhere.returncode == 2
+    assert "no list was run into" in nowhere.stderr
+
+
+def test_a_prototxt_without_weights_gives_no_features(own: OwnList) -> None:
+    own.refs.write_text(row("sku-1", picture(1)))
+    command = own.command()
+    at = command.index("--weights")
+    import subprocess
+
+    from tests.integration.conftest import ROOT, environ
+
+    done = subprocess.run(
+        command[:at] + command[at + 2 :], cwd=ROOT, env=environ(), capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 2
+    assert "has no weights" in done.stderr
+
+
 def test_an_empty_file_and_a_folder_of_many_kinds(own: OwnList) -> None:
     folder = own.folder / "many"
     folder.mkdir()

@@ -141,3 +141,18 @@ def test_a_back_fill_reads_the_source_once_the_bucket_has_forgotten(tmp_path: Pa
     world.run()
     assert len(tables(world, "features")) == 16
     assert all(isinstance(out, Out) for out in outs(world))
+
+
+def test_a_release_of_a_batch_whose_shipment_became_void_is_void_too(tmp_path: Path) -> None:
+    """The simulation found it: the parent never gets its `out`, and the release would wait for ever."""
+    from pipeline.runner import commit
+
+    world = held_world(tmp_path)
+    name = held_name(world)
+    for key in (KEYS.out(name), KEYS.done(name), KEYS.end(name)):
+        del world.bucket.files[key]
+    commit(world.context(), KEYS.end(name), End(batches=0, refs=0, rows=0, rejected=0, void="a file is gone"))
+    child = rounds.answer(world.context(), name, 0, "release")
+    world.run()
+    assert manifest.read(End, world.bucket.files[KEYS.end(child)][0], "").void == "its shipment is void"
+    assert [key for key in world.bucket.files if "/h/" in key] == []
