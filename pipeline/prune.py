@@ -221,6 +221,7 @@ def plan_hints(context: Context, now: float) -> Iterator[Deletion]:
     for entry in context.bucket.list(keys.alive_hints):
         if entry.modified < now - ALIVE_DAYS * DAY:
             yield Deletion("bucket", "delete", entry.key, "the beat of a process long gone")
+    yield from _answered(context)
     hinted: set[str] = set()
     for entry in context.bucket.list(keys.open_hints):
         text = entry.key.rpartition("/")[2]
@@ -235,6 +236,20 @@ def plan_hints(context: Context, now: float) -> Iterator[Deletion]:
         state = state_of(context, ShipmentName.parse(text))
         if state.plan is not None and not is_closed(context, state):
             yield Deletion("bucket", "put_hint", keys.open_hint(state.plan.due, state.name), "an open shipment's hint")
+
+
+def _answered(context: Context) -> Iterator[Deletion]:
+    """Hints of held batches that were released or dropped, or of shipments that are forgotten."""
+    keys = context.keys
+    for entry in context.bucket.list(keys.held_hints):
+        text, _, number = entry.key.removeprefix(keys.held_hints).rpartition(".")
+        try:
+            name, batch = ShipmentName.parse(text), int(number)
+        except ValueError:
+            continue
+        plan = readable(context, keys.plan(name), Plan)
+        if plan is None or exists(context, keys.end(release_of(name, plan, batch))):
+            yield Deletion("bucket", "delete", entry.key, "a held batch that was answered")
 
 
 def _planned(context: Context, text: str) -> bool:

@@ -130,17 +130,21 @@ def test_a_shorter_trace_is_found_for_a_failure(monkeypatch: pytest.MonkeyPatch)
     from tests.simulation.mistakes import not_reading_back_after_unknown
 
     not_reading_back_after_unknown(monkeypatch)
-    for seed in range(60):
+    struck = 0
+    for seed in range(200):
         universe = make(False, seed)
         try:
             universe.run(800)
         except Violation:
-            break
+            struck = len(universe.scheduler.struck)
+            if struck >= 8:
+                break
         finally:
             universe.close()
+    assert struck >= 8, "a failure with a long trace"
     faults, words = shorter(seed, 800, lambda seed, only: make(False, seed, only))
     assert words
-    assert len(faults) <= max(1, len(universe.scheduler.struck) // 2)
+    assert len(faults) <= struck // 2
 
 
 if __name__ == "__main__":

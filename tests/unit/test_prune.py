@@ -97,6 +97,17 @@ def test_held_data_stays_until_the_release_has_its_end(tmp_path: Path) -> None:
     assert data_keys(world) == []
 
 
+def test_the_hint_of_a_held_batch_that_was_answered_goes(tmp_path: Path) -> None:
+    """It may come back late: a put whose answer was lost."""
+    world = held_world(tmp_path)
+    name = held_name(world)
+    rounds.answer(world.context(), name, 0, "drop")
+    world.run()
+    world.bucket.write(KEYS.held_hint(name, 0), b"")
+    after_days(world, 0)
+    assert [key for key in world.bucket.files if "/h/held/" in key] == []
+
+
 def test_what_no_manifest_names_goes_after_a_week(tmp_path: Path) -> None:
     world = world_of(tmp_path, f"7,a,{url('ok')}")
     world.run()
