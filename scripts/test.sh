@@ -9,7 +9,7 @@ export PATH="$PWD/.venv/bin:$PATH" PYTHON="$PWD/.venv/bin/python" PYTHONDONTWRIT
 unset "${!HATHI_@}" # a person's own settings are not what is tested
 
 # Quick ones first. A folder that is not in the list runs too, at the end; benchmarks are for people.
-known=(unit contract nets images fetch simulation integration crash acceptance)
+known=(unit contract simulation integration crash acceptance)
 not_in_ci=(benchmarks golden)
 
 has_tests() { [ -n "$(find "tests/$1" -name 'test_*.py' -print -quit 2>/dev/null)" ]; }
@@ -71,8 +71,11 @@ for part in "${parts[@]}"; do
         echo "=== lint took $((SECONDS - started)) s"
     elif has_tests "$part"; then
         folders+=("tests/$part")
+    elif has_tests "unit/$part"; then # a room: nets, images, fetch, codec
+        folders+=("tests/unit/$part")
+        if has_tests "integration/$part"; then folders+=("tests/integration/$part"); fi
     else
-        echo "no such part: $part (lint, or a folder of tests/ with tests)" >&2
+        echo "no such part: $part (lint, or a folder of tests/ or tests/unit/ with tests)" >&2
         exit 2
     fi
 done

@@ -32,7 +32,7 @@ def test_a_list_of_urls_becomes_features_and_a_second_run_does_only_what_is_new(
     assert again.returncode == 0, again.stdout
     assert "nothing to do" in again.stdout
     inside = sorted(entry.name for entry in (other_clone.path / "out" / ".hathi").iterdir())
-    assert inside == ["bucket", "logs", "state"]
+    assert inside == ["bucket", "config.toml", "logs", "options.json", "state"]
 
 
 def test_a_missing_net_is_named_with_what_to_do(other_clone: Clone, shop: str) -> None:
