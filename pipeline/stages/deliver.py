@@ -94,7 +94,7 @@ def _place(context: Context, root: Root, task: DeliverTask) -> Placed:
             rows = sum(file.rows for file in body.files if not file.name.endswith(".txt.gz"))
             _law_of(name, out.partners[partner], rows)
             size += _partner(context, lake, root, temporary, body, out.partners[partner])
-            deliveries.append(_delivery(name, body))
+            deliveries.append(delivery_of(name, body))
     finally:
         lake.delete_folder(temporary)
     return Placed(task, root, tuple(deliveries), size)
@@ -175,7 +175,8 @@ def _partner_manifest(context: Context, set_name: str, name: ShipmentName, partn
     )
 
 
-def _delivery(name: ShipmentName, body: PartnerManifest) -> Delivery:
+def delivery_of(name: ShipmentName, body: PartnerManifest, delivered: str = "") -> Delivery:
+    """A delivered folder as the index lists it; `delivered` is said as it enters."""
     return Delivery(
         folder=f"{name}/{body.partner_id}",
         partner_id=body.partner_id,
@@ -186,5 +187,5 @@ def _delivery(name: ShipmentName, body: PartnerManifest) -> Delivery:
         jobTimeStamp=name.version,
         round=name.round,
         generation=name.generation,
-        delivered="",
+        delivered=delivered,
     )

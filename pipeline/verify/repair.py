@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline import manifest
-from pipeline.errors import FormatError, PipelineError
+from pipeline.errors import FormatError, NotFound, PipelineError
 from pipeline.layout import MANIFEST, Root, ShipmentName, seconds_of, version_of
 from pipeline.manifest import Delivery, Done, Index, PartnerManifest, Proposal
 from pipeline.runner import Context, exists, is_closed, readable, state_of
+from pipeline.stages.deliver import delivery_of
 from pipeline.stages.index import next_index
 from pipeline.stores.commit import rename_first
 from pipeline.stores.sight import seen
@@ -93,7 +94,7 @@ def _rebuilt(context: Context, lake: Lake, root: Root, old: Index | None) -> Ind
             if known is None and done is None and exists(context, context.keys.plan(name)):
                 continue  # deliver has still to enter it, with the shipment's other partners
             entered = known.delivered if known else _entered(lake, root, body, done)
-            one = _delivery(name, body, entered)
+            one = delivery_of(name, body, entered)
             mine.append(one)
             if known is not None or seconds_of(entered) >= oldest:
                 deliveries.append(one)
@@ -118,8 +119,8 @@ def _folders(lake: Lake, root: Root, name: ShipmentName) -> Iterator[PartnerMani
         path = f"{entry.key}{MANIFEST}"
         try:
             body = manifest.read(PartnerManifest, lake.get(path), path)
-        except (FormatError, PipelineError):
-            continue
+        except (FormatError, NotFound):
+            continue  # not a delivered folder of ours: `verify` names it
         if root.partner(name, body.partner_id) == entry.key.rstrip("/") and body.shipment == str(name):
             yield body
 
@@ -130,21 +131,6 @@ def _entered(lake: Lake, root: Root, body: PartnerManifest, done: Done | None) -
         return done.at
     found = lake.stat(f"{root.root}/{body.shipment}/{body.partner_id}/{MANIFEST}")
     return version_of(found.modified / 1000 if found else 0.0)
-
-
-def _delivery(name: ShipmentName, body: PartnerManifest, delivered: str) -> Delivery:
-    return Delivery(
-        folder=f"{name}/{body.partner_id}",
-        partner_id=body.partner_id,
-        files=body.files,
-        features=body.features,
-        failures=body.failures,
-        fingerprint=body.fingerprint,
-        jobTimeStamp=name.version,
-        round=name.round,
-        generation=name.generation,
-        delivered=delivered,
-    )
 
 
 def _put(context: Context, lake: Lake, root: Root, index: Index) -> None:
