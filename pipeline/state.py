@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.layout import (
-    AGGREGATE,
-    DELIVER,
     LAST_GENERATION,
     LAST_RELEASE_GENERATION,
     Keys,
@@ -232,18 +230,3 @@ def count(tries: Iterable[Try], alive: frozenset[str]) -> Counted:
             else:
                 strikes += 1
     return Counted(number + 1, live, strikes, lost, strikes_alone, lost_alone, cause)
-
-
-__all__ = [
-    "AGGREGATE",
-    "DELIVER",
-    "Counted",
-    "ShipmentState",
-    "Try",
-    "child_of",
-    "count",
-    "derive",
-    "last_try",
-    "next_of",
-    "wanted",
-]

@@ -251,7 +251,7 @@ class Turns:
         done = aggregate.perform(
             context, context.settings.sets[name], fingerprints[name], task, self._served[name].engine
         )
-        if not done.won:
+        if done is None or not done.won:
             return
         tally.tasks += 1
         tally.shipments.add(str(done.name))

@@ -220,6 +220,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-__all__ = ["PipelineError", "add_arguments", "run", "settings_of", "work"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.layout import AGGREGATE, ShipmentName, seconds_of, version_of
-from pipeline.manifest import Attempt, AttemptEnd, Batch, DataFile, End, Out, OutFile, OutPartner, Place, Plan, Result
+from pipeline.manifest import AttemptEnd, Batch, DataFile, End, Out, OutFile, OutPartner, Place, Plan, Result
 from pipeline.records import ImageRef
 from pipeline.runner import (
     Context,
@@ -30,8 +30,6 @@ from pipeline.settings import FeatureSet
 from pipeline.stages.compute import ORDINALS_PER_BATCH
 from pipeline.stages.merge import Merged, MergeInput
 from pipeline.state import ShipmentState, child_of, count, last_try
-
-__all__ = ["AggregateTask", "Aggregated", "Attempt", "perform", "plan", "plan_children", "retry"]
 
 
 @dataclass(frozen=True)
@@ -81,11 +79,14 @@ def plan_children(states: Iterable[ShipmentState], context: Context) -> list[Shi
 
 def perform(
     context: Context, feature_set: FeatureSet, fingerprint: str, task: AggregateTask, engine: str
-) -> Aggregated:
-    """Merge one shipment's shards and commit `out`.  fingerprint: all 64 hex digits."""
+) -> Aggregated | None:
+    """Merge one shipment's shards and commit `out`; None when somebody else is at it.
+
+    fingerprint: all 64 hex digits.
+    """
     name = task.state.name
     if not claim(context, name, AGGREGATE, task.number):
-        return Aggregated(name, False, _out_of(context, name) or _empty())
+        return None
     try:
         return _merge(context, feature_set, fingerprint, task, engine)
     except BaseException:
@@ -206,14 +207,6 @@ def _upload(
         reasons=dict(sorted(merged.reasons.items())),
         carried=carried,
     )
-
-
-def _out_of(context: Context, name: ShipmentName) -> Out | None:
-    return body_at(context, context.keys.out(name), Out) if exists(context, context.keys.out(name)) else None
-
-
-def _empty() -> Out:
-    return Out(fingerprint="", dim=0, at="", partners={}, refs=0, features=0, failures=0, duplicates=0, reasons={})
 
 
 def retry(context: Context, state: ShipmentState) -> ShipmentName | None:
