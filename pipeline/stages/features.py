@@ -100,7 +100,7 @@ class FeatureMaker:
 
     def alone(self, task: T, refs: Sequence[ImageRef]) -> Computed[T]:
         """Run one batch in child processes, halved until what kills them is found."""
-        return compute_alone(self._settings, self._name, task, refs, self._net.dim, self._noted)
+        return compute_alone(self._settings, self._name, task, refs, self._net.dim, self._noted, self._clock)
 
 
 class _Noting(ThreadPoolExecutor):

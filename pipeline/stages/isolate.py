@@ -22,6 +22,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from pipeline.clock import Clock
 from pipeline.codec import image_refs
 from pipeline.codec.shards import FailureRow, FeatureRow, Shard, write_failures, write_features
 from pipeline.errors import Stopped
@@ -48,7 +49,13 @@ RunChild = Callable[[Sequence[ImageRef]], Part | None]
 
 
 def compute_alone(
-    settings: Settings, set_name: str, task: T, refs: Sequence[ImageRef], dim: int, noted: Callable[[], None]
+    settings: Settings,
+    set_name: str,
+    task: T,
+    refs: Sequence[ImageRef],
+    dim: int,
+    noted: Callable[[], None],
+    clock: Clock,
 ) -> Computed[T]:
     """Run a batch in children of its own; what kills a child alone becomes a `poison` failure.
 
@@ -58,12 +65,12 @@ def compute_alone(
     def run_child(part: Sequence[ImageRef]) -> Part | None:
         return _run_child(settings, set_name, part, dim, noted)
 
-    return halve(run_child, task, refs, dim)
+    return halve(run_child, task, refs, dim, clock)
 
 
-def halve(run_child: RunChild, task: T, refs: Sequence[ImageRef], dim: int) -> Computed[T]:
+def halve(run_child: RunChild, task: T, refs: Sequence[ImageRef], dim: int, clock: Clock) -> Computed[T]:
     """The batch from the children's parts; trouble when a child dies without any image."""
-    began = time.monotonic()
+    began = clock.monotonic()
     parts: list[Part] = []
     waiting = [list(refs)]
     checked = False
@@ -82,7 +89,7 @@ def halve(run_child: RunChild, task: T, refs: Sequence[ImageRef], dim: int) -> C
         else:
             middle = len(some) // 2
             waiting += [some[middle:], some[:middle]]
-    return _joined(task, parts, dim, time.monotonic() - began)
+    return _joined(task, parts, dim, clock.monotonic() - began)
 
 
 def _joined(task: T, parts: Sequence[Part], dim: int, seconds: float) -> Computed[T]:
@@ -152,7 +159,6 @@ def _child(folder: Path, parent: int) -> None:
     if os.getppid() != parent:
         return  # it died before it could take this child along
 
-    from pipeline.clock import Clock
     from pipeline.stages.features import FeatureMaker
 
     settings = Settings.model_validate_json((folder / "settings.json").read_text())

@@ -145,11 +145,12 @@ def test_a_child_dies_with_its_parent(settings: Settings, tmp_path: Path) -> Non
     program = """
 import sys
 from pathlib import Path
+from pipeline.clock import Clock
 from pipeline.records import ImageRef
 from pipeline.settings import Settings
 from pipeline.stages.isolate import compute_alone
 settings = Settings.model_validate_json(Path(sys.argv[1]).read_text())
-compute_alone(settings, "demo", "b", [ImageRef(7, 1, "", sys.argv[2], b"", 0)], 128, lambda: None)
+compute_alone(settings, "demo", "b", [ImageRef(7, 1, "", sys.argv[2], b"", 0)], 128, lambda: None, Clock())
 """
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/never.jpg"

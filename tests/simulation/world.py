@@ -162,7 +162,7 @@ class StubServed:
                 return Part((), np.empty((0, DIM), np.float32), ())
             return Part(tuple(computed[0].rows), computed[0].matrix, tuple(computed[0].failures))
 
-        return halve(child, task, refs, DIM)
+        return halve(child, task, refs, DIM, self.clock)
 
 
 def settings_of(**changes: Any) -> Settings:
