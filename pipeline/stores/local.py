@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from pipeline.clock import random_nonce
 from pipeline.errors import Exists, NotFound, PermanentError, PipelineError, TemporaryError
-from pipeline.stores.store import Entry, Listing, Stat
+from pipeline.stores.store import Entry, Examined, Listing, Stat
 
 TEMPORARY = ".hathi-tmp"
 _AT_FDCWD = -100
@@ -114,6 +114,33 @@ class LocalStore:
                         left.unlink()
                         number += 1
         return number
+
+    def examine(self, scratch: str) -> Iterator[Examined]:
+        key = f"{scratch}examined-{random_nonce()}"
+        try:
+            self.put_new(key, b"first")
+            yield Examined("write", True, f"{self.root} can be written")
+            try:
+                self.put_new(key, b"second")
+                yield Examined(
+                    "put-if-absent", False, "a second writer was let in", "use a file system with hard links"
+                )
+            except Exists:
+                yield Examined("put-if-absent", True, "a second writer is refused")
+            self.rename_new(key, f"{key}-moved")
+            yield Examined("rename", True, "files can be moved")
+        except PipelineError as error:
+            yield Examined("write", False, f"{error.message} {error.detail}".rstrip(), error.hint)
+        finally:
+            for left in (key, f"{key}-moved"):
+                with contextlib.suppress(PipelineError):
+                    self.delete(left)
+
+    def credentials_end(self) -> float | None:
+        return None
+
+    def forgets(self, prefix: str) -> str:
+        return ""
 
     def stat(self, path: str) -> Stat | None:
         full = self._path(path)

@@ -40,6 +40,16 @@ class Stat:
     is_folder: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One step of looking at a server from the ground up.  hint: what to do where it is not ok."""
+
+    step: str
+    ok: bool
+    said: str
+    hint: str = ""
+
+
 class Store(Protocol):
     """A bucket, or a lake as far as both can do the same.
 
@@ -66,6 +76,18 @@ class Store(Protocol):
 
     def sweep(self, seconds: float) -> int:
         """Forget what writers that were killed so long ago left half written, which no listing shows; how many."""
+
+    def examine(self, scratch: str) -> Iterator[Examined]:
+        """Reach, identity, list, write, put-if-absent refused the second time ...; ends after the first that is not ok.
+
+        scratch: a prefix, ending in `/`, under which keys are written and deleted again.  Raises nothing of a server.
+        """
+
+    def credentials_end(self) -> float | None:
+        """When what we are believed for ends and nothing renews it, seconds since 1970; None: never, or renewed."""
+
+    def forgets(self, prefix: str) -> str:
+        """The server's own rule that would delete keys under a prefix, in words; empty where there is none."""
 
 
 class Lake(Store, Protocol):

@@ -14,7 +14,18 @@ from pydantic.fields import FieldInfo
 
 from pipeline import configuration
 from pipeline.errors import ConfigError
-from pipeline.settings import Bucket, FeatureSet, Lake, Settings, Source, load, load_fetch
+from pipeline.settings import (
+    Bucket,
+    Columns,
+    FeatureSet,
+    Hdfs,
+    Lake,
+    Preprocess,
+    Settings,
+    Source,
+    load,
+    load_fetch,
+)
 
 MINIMAL = '[bucket]\nurl = "bucket"\n'
 CONFIG = Path(__file__).parents[2] / "config"
@@ -240,9 +251,9 @@ def model_of(table: str) -> type[BaseModel]:
         return Settings
     first, *rest = table.split(".")
     if first == "lakes":
-        return {1: Lake, 2: Source, 3: type(Source.model_fields["columns"].default)}[len(rest)]
+        return {"hdfs": Hdfs, "sources": Source, "columns": Columns}.get(rest[-1], Lake)
     if first == "sets":
-        return FeatureSet if len(rest) == 1 else type(FeatureSet.model_fields["preprocess"].default)
+        return FeatureSet if len(rest) == 1 else Preprocess
     annotation = Settings.model_fields[first].annotation
     assert isinstance(annotation, type)
     return annotation
@@ -258,20 +269,11 @@ def test_every_setting_stands_in_the_configuration_file(path: Path) -> None:
     seen: dict[type[BaseModel], set[str]] = {}
     for _, model, key, *_ in fields_of(path):
         seen.setdefault(model, set()).add(key)
-    models = [
-        model
-        for name in ("ship", "fetch", "compute", "deliver", "prune", "daemon", "logs")
-        for model in [model_of(name)]
+    tables = [
+        name for name, field in Settings.model_fields.items() if is_table(field) and name not in ("lakes", "sets")
     ]
-    models += [
-        Settings,
-        Bucket,
-        Lake,
-        Source,
-        model_of("lakes.x.sources.columns"),
-        FeatureSet,
-        model_of("sets.x.preprocess"),
-    ]
+    models = [model_of(name) for name in tables]
+    models += [Settings, Lake, Hdfs, Source, Columns, FeatureSet, Preprocess]
     for model in models:
         leaves = {name for name, field in model.model_fields.items() if not is_table(field)}
         assert seen.get(model, set()) == leaves, model.__name__
