@@ -20,7 +20,9 @@ from pipeline.runner import (
     state_of,
 )
 from pipeline.stages import aggregate, compute, copy, deliver, ship, snapshots
+from pipeline.stages.aggregate import Aggregated, AggregateTask
 from pipeline.stages.compute import Served
+from pipeline.stages.performing import Here, Merging, Performer
 from pipeline.stages.sources import Found, find
 from pipeline.state import ShipmentState, next_of
 
@@ -68,9 +70,13 @@ Serve = Callable[[str], Served]
 class Turns:
     """The stages of one lake, as one process takes them in turn."""
 
-    def __init__(self, context: Context, serve: Serve, *, strict: bool) -> None:
-        """strict: a set that cannot be loaded is the caller's error; else it is said once and its work waits."""
+    def __init__(self, context: Context, serve: Serve, *, strict: bool, performer: Performer | None = None) -> None:
+        """strict: a set that cannot be loaded is the caller's error; else it is said once and its work waits.
+
+        performer: who computes and aggregates; this process when absent.
+        """
         self._context = context
+        self._performer = performer or Here()
         self._serve = serve
         self._strict = strict
         self._served: dict[str, Served] = {}
@@ -205,7 +211,7 @@ class Turns:
         bodies = {task: readable(context, context.keys.batch(task.name, task.batch), Batch) for task in tasks}
         context.progress("compute", 0, sum(body.refs for body in bodies.values() if body is not None))
         good = [task for task, body in bodies.items() if body is not None]  # a broken one was named, and waits
-        for published in compute.perform(context, self._served[name], good, wanted):
+        for published in self._performer.compute(context, self._served[name], good, wanted):
             if published is not None:
                 self._count(tally, published)
             context.progress("compute", published.refs if published else 0, 0)
@@ -226,11 +232,11 @@ class Turns:
         context = self._context
         seen = self._poll("aggregate", tally)
         fingerprints = self._fingerprints(seen)
-        for task in aggregate.plan(seen, fingerprints):
-            if not wanted():
-                return
-            context.safe_point()
-            self._try(tally, f"aggregate {task.state.name}", self._aggregate_one, task, fingerprints, tally)
+        merges = [self._merging(task, fingerprints) for task in aggregate.plan(seen, fingerprints)]
+        for one, outcome in self._performer.aggregate(context, merges, wanted):
+            self._try(tally, f"aggregate {one.task.state.name}", self._aggregated, outcome, tally)
+        if not wanted():
+            return
         for state in aggregate.plan_children(seen.states, context):
             context.safe_point()
             self._try(tally, f"retry of {state.name}", aggregate.retry, context, state)
@@ -244,13 +250,15 @@ class Turns:
         if copy.perform(self._context, state):
             tally.tasks += 1
 
-    def _aggregate_one(self, task: aggregate.AggregateTask, fingerprints: Mapping[str, str], tally: Tally) -> None:
-        context = self._context
+    def _merging(self, task: AggregateTask, fingerprints: Mapping[str, str]) -> Merging:
         assert task.state.plan is not None
         name = task.state.plan.set
-        done = aggregate.perform(
-            context, context.settings.sets[name], fingerprints[name], task, self._served[name].engine
-        )
+        return Merging(task, name, fingerprints[name], self._served[name].engine)
+
+    def _aggregated(self, done: Aggregated | PipelineError | None, tally: Tally) -> None:
+        if isinstance(done, PipelineError):
+            raise done
+        context = self._context
         if done is None or not done.won:
             return
         tally.tasks += 1
