@@ -1,0 +1,1 @@
+"""Faults under a store, the same for conformance suite, simulation and crash tests."""
