@@ -16,7 +16,11 @@ ROUNDS = 3
 
 
 def open_bucket(settings: Settings) -> Store:
-    """The bucket of an installation.  Raises ConfigError for a kind that this version does not have."""
+    """The bucket of an installation.  Raises ConfigError for a kind that there is not."""
+    if settings.bucket.url.startswith("s3://"):
+        from pipeline.stores.s3.store import S3Store  # boto3 takes its time to import
+
+        return S3Store(settings.bucket)
     return _local(settings.bucket.url, settings, "bucket.url")
 
 
@@ -29,7 +33,9 @@ def _local(url: str, settings: Settings, key: str) -> LocalStore:
     scheme, separator, _ = url.partition("://")
     if separator and scheme != "file":
         raise ConfigError(
-            f"{key}: no store for {scheme}:// in this version", url, "name a folder; HDFS and S3 are on their way"
+            f"{key}: no store for {scheme}://",
+            url,
+            "a bucket is a folder or s3://bucket/prefix, a lake a folder or HDFS",
         )
     root = Path(url.removeprefix("file://"))
     # The whole file system as a lake (a person's own list): nothing is written at its top.

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from pipeline.settings import Bucket
 from tests.servers.demand import Server, accepts, free_port, installed, missing
 
 VERSION = "v1.8.0"
@@ -36,11 +41,11 @@ def install() -> Path:
 
 @dataclass
 class S3Server:
-    """One server over `folder`; it keeps its port when it is started again."""
+    """One server over `folder`; it keeps its port, its buckets and its people when it is started again."""
 
     folder: Path
     access_key: str = "hathi-key"
-    secret: str = "hathi-secret"
+    secret_key: str = "hathi-secret"
     port: int = field(default_factory=free_port)
     server: Server | None = None
 
@@ -48,27 +53,16 @@ class S3Server:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    @property
-    def environ(self) -> dict[str, str]:
-        """What a process needs in its environment to be let in."""
-        return {
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret,
-            "AWS_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-
     def start(self) -> None:
         try:
             program = install()
         except Uninstalled as error:
             missing(str(error))
-        data, sidecar = self.folder / "data", self.folder / "meta"
-        data.mkdir(parents=True, exist_ok=True)
-        sidecar.mkdir(exist_ok=True)
+        for name in ("data", "people"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
         command = [
-            program, "--port", f"127.0.0.1:{self.port}", "--access", self.access_key, "--secret", self.secret,
-            "--quiet", "posix", data,
+            program, "--port", f"127.0.0.1:{self.port}", "--access", self.access_key, "--secret", self.secret_key,
+            "--iam-dir", self.folder / "people", "--keep-alive", "--quiet", "posix", self.folder / "data",
         ]  # fmt: skip
         self.server = Server.start(command, log=self.folder / "server.log", cwd=self.folder)
         self.server.until(lambda: accepts(self.port), "the S3 server listens")
@@ -83,4 +77,35 @@ class S3Server:
             self.server.stop()
 
     def make_bucket(self, name: str) -> None:
-        (self.folder / "data" / name).mkdir()
+        self.place(name).mkdir()
+
+    def place(self, bucket: str, key: str = "") -> Path:
+        """Where the server keeps a bucket, or an object of it: a file that is put there is an object to it."""
+        return self.folder / "data" / bucket / key
+
+    def add_person(self, access_key: str, secret_key: str) -> None:
+        """Somebody whom the server knows and to whom it allows nothing."""
+        words = ["--access", self.access_key, "--secret", self.secret_key, "--endpoint-url", self.endpoint]
+        person = ["--access", access_key, "--secret", secret_key, "--role", "user"]
+        subprocess.run([install(), "admin", *words, "create-user", *person], check=True, capture_output=True)
+
+    def settings(self, url: str = "s3://shared", **changes: Any) -> Bucket:
+        """A table [bucket] that leads here."""
+        values: dict[str, Any] = {
+            "url": url, "endpoint": self.endpoint, "region": "us-east-1", "access_key": self.access_key,
+            "secret_key": self.secret_key, "retry_seconds": 30.0, **changes,
+        }  # fmt: skip
+        return Bucket.model_validate(values)
+
+
+@contextmanager
+def running(folder: Path | None = None) -> Iterator[S3Server]:
+    """A server with the bucket `shared`, stopped at the end; its folder is made and deleted where none is given."""
+    with tempfile.TemporaryDirectory(prefix="hathi-s3-") as scratch:
+        server = S3Server(folder or Path(scratch))
+        server.start()
+        try:
+            server.make_bucket("shared")
+            yield server
+        finally:
+            server.stop()

@@ -44,5 +44,7 @@ def test_two_sets_in_one_root_of_a_lake_are_refused() -> None:
 def test_a_kind_of_store_that_is_not_there_is_named(tmp_path: Path) -> None:
     from pipeline.stores.opening import open_bucket
 
-    with pytest.raises(ConfigError, match=r"bucket\.url: no store for s3://"):
-        open_bucket(settings_of(bucket={"url": "s3://shop/prefix"}))
+    with pytest.raises(ConfigError, match=r"bucket\.url: no store for gs://"):
+        open_bucket(settings_of(bucket={"url": "gs://shop/prefix"}))
+    with pytest.raises(ConfigError, match=r"bucket\.url: no bucket in it"):
+        open_bucket(settings_of(bucket={"url": "s3:///prefix"}))

@@ -1,0 +1,182 @@
+"""What boto3 raises, as typed errors: what happened, the server's words, and what to do, in one line.
+
+The codes are those of Amazon's table "List of error codes" (S3 API reference) and of MinIO and versitygw beyond it.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
+
+from pipeline.errors import ConfigError, Exists, NotFound, PermanentError, PipelineError, TemporaryError
+
+CAUGHT: tuple[type[Exception], ...] = (boto.BotoCoreError, boto.ClientError, ResponseParserError)
+"""All that boto3 raises on purpose."""
+
+_KEYS = "look at bucket.access_key and secret_key, or where they come from: the profile, the variables AWS_*, the role"
+_AGAIN = "it is tried again by itself"
+_REGION = "set bucket.region to where the bucket lies"
+_CLOCK = "set this host's clock: `timedatectl` says whether it is synchronised"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a code of the server means.  delay: seconds until it may be tried again; None: it is permanent."""
+
+    message: str
+    hint: str
+    delay: float | None = None
+
+
+_IDENTITY = {
+    "InvalidAccessKeyId": Said("S3 does not know the access key", _KEYS),
+    "SignatureDoesNotMatch": Said("the secret key is not that of the access key", _KEYS),
+    "ExpiredToken": Said("the session token has expired", "take new temporary keys: they are read again by themselves"),
+    "InvalidToken": Said("S3 does not know the session token", _KEYS),
+    "RequestTimeTooSkewed": Said("this host's clock and that of S3 differ too much", _CLOCK),
+}
+_PERMANENT = {
+    "AccessDenied": Said("S3 does not allow it", "give these keys the rights in docs/permissions.md"),
+    "PermanentRedirect": Said("the bucket lies in another region", _REGION),
+    "AuthorizationHeaderMalformed": Said("the bucket lies in another region", _REGION),
+    "IllegalLocationConstraintException": Said("the bucket lies in another region", _REGION),
+    "NoSuchBucket": Said("there is no such bucket", "write its name right in bucket.url, or make it"),
+    "InvalidBucketName": Said("no bucket can have this name", "write its name right in bucket.url"),
+    "InvalidObjectState": Said("the object was moved into an archive", "take the archiving rule off the bucket"),
+    "NotImplemented": Said("this server cannot do what is asked", "use one that does; `hathi config check` tells"),
+    "KMS.DisabledException": Said("the key of bucket.kms_key is disabled", "enable it"),
+    "KMS.NotFoundException": Said("there is no such key", "write bucket.kms_key right"),
+}
+_TEMPORARY = {
+    "SlowDown": Said("S3 is asked too much and says: slow down", _AGAIN, 2.0),
+    "ConditionalRequestConflict": Said("another writer is at the same key", _AGAIN, 0.1),
+    "OperationAborted": Said("another writer is at the same key", _AGAIN, 0.1),
+    "RequestTimeout": Said("S3 waited in vain for the rest of a request", _AGAIN, 1.0),
+    "BadDigest": Said("what S3 received is not what was sent", f"{_AGAIN}; often: look at the network", 0.1),
+    "XAmzContentSHA256Mismatch": Said("what S3 received is not what was sent", _AGAIN, 0.1),
+    "IncompleteBody": Said("S3 received less than was sent", _AGAIN, 0.1),
+    "XMinioStorageFull": Said("the disk of the S3 server is full", "free space there; work goes on by itself", 30.0),
+}
+_ALIASES = {
+    "ExpiredTokenException": "ExpiredToken",
+    "InvalidClientTokenId": "InvalidAccessKeyId",
+    "XAmzContentChecksumMismatch": "BadDigest",
+    "InsufficientStorage": "XMinioStorageFull",
+}
+_BY_STATUS = {"403": "AccessDenied", "301": "PermanentRedirect"}
+"""For answers to HEAD, which have no body to name a code in."""
+_SAID = _IDENTITY | _PERMANENT | _TEMPORARY
+_MISSING = {"NoSuchKey", "NoSuchUpload", "404"}
+_REFUSED = {"PreconditionFailed", "412"}
+
+_NO_KEYS = (
+    boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.TokenRetrievalError,
+    boto.SSOError,
+)  # fmt: skip
+_UNSENT = (boto.EndpointConnectionError, boto.ConnectTimeoutError, boto.ProxyConnectionError, *_NO_KEYS)
+_MISWRITTEN = (
+    boto.ProfileNotFound, boto.ConfigParseError, boto.InvalidRegionError, boto.ParamValidationError, boto.NoRegionError,
+    boto.InvalidS3AddressingStyleError, boto.UnknownEndpointError, boto.UnsupportedS3ConfigurationError,
+)  # fmt: skip
+
+
+def typed(error: Exception, where: str) -> PipelineError:
+    """The typed error of what boto3 raised.  where: store and server, for the detail."""
+    if isinstance(error, boto.ClientError):
+        return _answered(error, where)
+    inner = getattr(error, "kwargs", {}).get("error")
+    if isinstance(inner, PipelineError):  # raised by what was read while it was sent
+        return inner
+    detail = f"{where}: {_one_line(error)}"
+    if isinstance(error, _NO_KEYS):
+        if isinstance(error, boto.CredentialRetrievalError):
+            return TemporaryError("the machine's role gives no keys", detail, _KEYS, 5.0)
+        return PermanentError("there are no keys for S3 on this host", detail, _KEYS)
+    if isinstance(error, _MISWRITTEN):
+        return ConfigError("the bucket's settings cannot work", detail, "look at the table [bucket] of the settings")
+    return _unanswered(error, inner, where, detail)
+
+
+def unsent(error: PipelineError) -> bool:
+    """Whether it is sure that the request never reached the server, so that it has done nothing."""
+    return isinstance(error.__cause__, _UNSENT)
+
+
+def about_keys(error: PipelineError) -> bool:
+    """Whether other keys, or a clock set right, would help: they are worth being read again."""
+    return isinstance(error.__cause__, _NO_KEYS) or code_of(error.__cause__) in _IDENTITY
+
+
+def about_reach(error: PipelineError) -> bool:
+    """Whether no answer came at all."""
+    return isinstance(error.__cause__, (boto.HTTPClientError, boto.ConnectionError, ResponseParserError))
+
+
+def code_of(error: BaseException | None) -> str:
+    """The server's code, in Amazon's words; empty where it gave none."""
+    if not isinstance(error, boto.ClientError):
+        return ""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return _ALIASES.get(code, code)
+
+
+def _answered(error: Any, where: str) -> PipelineError:
+    """The server answered with an error."""
+    code, status = code_of(error), int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    told = error.response.get("Error", {})
+    asked = getattr(error, "operation_name", "")
+    key = f" {told['Key']}" if "Key" in told else ""
+    region = f", it lies in {told['Region']}" if "Region" in told else ""
+    detail = f"{where}: {asked}{key}: {code}: {_words(told.get('Message', ''))}{region}"
+    if code in _MISSING:
+        return NotFound("nothing at this key", detail)
+    if code in _REFUSED:
+        return Exists("the key exists, or is not what it was", detail)
+    said = _SAID.get(_BY_STATUS.get(code, code))
+    if said is None and status == 501:
+        said = _PERMANENT["NotImplemented"]
+    if said is None and (status >= 500 or status == 429 or "Throttl" in code):
+        said = Said("S3 has trouble of its own", _AGAIN, 1.0)
+    if said is None:
+        return PermanentError("S3 refuses it", detail, "the server's own words say why")
+    if said.delay is not None:
+        return TemporaryError(said.message, detail, said.hint, said.delay)
+    return PermanentError(said.message, detail, said.hint)
+
+
+def _unanswered(error: Exception, inner: object, where: str, detail: str) -> PipelineError:
+    """No answer, or half of one."""
+    if isinstance(error, boto.EndpointConnectionError):
+        if isinstance(inner, socket.gaierror) or "NameResolution" in type(inner).__name__:
+            hint = "write bucket.endpoint right; else ask this host's name service: `getent hosts NAME`"
+            return TemporaryError("the name of the S3 server is not known", detail, hint, 2.0)
+        hint = "look whether the server runs and whether bucket.endpoint and the firewall let this host reach it"
+        return TemporaryError("the S3 server cannot be reached", detail, hint)
+    if isinstance(error, (boto.ConnectTimeoutError, boto.ProxyConnectionError)):
+        hint = "look at the firewall, the proxy and bucket.connect_seconds"
+        return TemporaryError("the S3 server cannot be reached", detail, hint)
+    if isinstance(error, boto.SSLError):
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return PermanentError("the S3 server's certificate is not trusted", detail, "set bucket.ca_bundle")
+        return TemporaryError("the TLS connection to S3 broke", detail, "speak http or https as the server does")
+    if isinstance(error, boto.ReadTimeoutError):
+        return TemporaryError("the S3 server fell silent", detail, f"{_AGAIN}; see bucket.read_seconds")
+    if isinstance(error, (boto.ChecksumError, boto.FlexibleChecksumError)):
+        return TemporaryError("what came from S3 is not what was stored", detail, _AGAIN)
+    if isinstance(error, ResponseParserError):
+        return TemporaryError("what answers is no S3 server", detail, "look at bucket.endpoint, or at the proxy")
+    if isinstance(error, (boto.HTTPClientError, boto.IncompleteReadError, boto.ConnectionError)):
+        return TemporaryError("the connection to S3 broke", detail, _AGAIN)
+    return PermanentError("S3 cannot be asked", f"{where}: {type(error).__name__}: {_one_line(error)}", "")
+
+
+def _words(text: object) -> str:
+    return " ".join(str(text).split())[:300]
+
+
+def _one_line(error: Exception) -> str:
+    return _words(error)
