@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import secrets
+import signal
 import socket
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from pipeline.clock import Clock, Process
 
 _NAME = re.compile(r"(?P<host>.+)\.(?P<boot>[0-9a-f]{8})\.(?P<pid>\d+)\.(?P<start>\d+)\.(?P<chance>[0-9a-f]{6})")
 _UNSAFE = re.compile(r"[^A-Za-z0-9-]")
+_PR_SET_PDEATHSIG = 1
 
 
 def host_name() -> str:
@@ -66,3 +69,10 @@ def runs(name: str) -> bool:
     if not match or match["host"] != host_name() or match["boot"] != boot_id():
         return False
     return start_of(int(match["pid"])) == match["start"]
+
+
+def die_with(parent: int) -> None:
+    """From now on the kernel kills this process as soon as its parent ends; at once if it has ended already."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)

@@ -6,11 +6,15 @@ and `open_log` alone decides where it lands.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import io
 import logging
+import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -92,6 +96,59 @@ class LineFormatter(logging.Formatter):
         return "\n".join(f"{time_text}\t[{program}]\t{escape(text)}" for text in texts)
 
 
+class SharedRotatingFile(RotatingFileHandler):
+    """A rotated log into which several processes write, a run and its workers for one: no line is lost or torn.
+
+    A line is appended by one write.  Who finds the file full rotates it under a lock on the folder, unless another one
+    did so meanwhile; and who holds a file that was rotated away opens the new one.
+    """
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        """Whether the file that has the name now would grow too large."""
+        if not self._is_current():
+            self._reopen()
+        size = os.stat(self.baseFilename).st_size
+        added = len(self.format(record).encode("utf-8", "backslashreplace")) + len(self.terminator)
+        return self.maxBytes > 0 and size > 0 and size + added > self.maxBytes
+
+    def doRollover(self) -> None:
+        """Rotate, unless another process has just done so."""
+        with _folder_locked(Path(self.baseFilename).parent):
+            if self._is_current():
+                super().doRollover()
+            else:
+                self._reopen()
+
+    def _is_current(self) -> bool:
+        """Whether our file still has the name."""
+        try:
+            named = os.stat(self.baseFilename)
+        except FileNotFoundError:
+            return False
+        return self.stream is not None and os.path.samestat(named, os.fstat(self.stream.fileno()))
+
+    def _reopen(self) -> None:
+        if self.stream is not None:
+            self.stream.close()
+        self.stream = self._open()
+
+    def _open(self) -> io.TextIOWrapper:
+        """Without a buffer: each line is one write of its own, to where the file ends then."""
+        file = open(self.baseFilename, "ab", buffering=0)  # noqa: SIM115 - the handler closes it
+        return io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="\n", write_through=True)
+
+
+@contextlib.contextmanager
+def _folder_locked(folder: Path) -> Iterator[None]:
+    """A folder can be locked as a file can, and leaves nothing behind."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def open_log(
     program: str,
     settings: Logs,
@@ -107,7 +164,7 @@ def open_log(
     path = Path(settings.folder) / f"{program}.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = RotatingFileHandler(
+        file = SharedRotatingFile(
             path, maxBytes=settings.max_bytes, backupCount=settings.keep, encoding="utf-8", errors="backslashreplace"
         )
     except OSError as error:

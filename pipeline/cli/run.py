@@ -1,4 +1,9 @@
-"""Run stages in this process until nothing is due; with --refs, over a person's own list."""
+"""Run stages until nothing is due; with --refs, over a person's own list.
+
+With compute.workers, or more than one GPU, processes of this one compute and aggregate side by side.  While the disk
+of the state or logs folder has less than compute.free_bytes free, nothing that computes is begun: exit code 1, one line
+in the log, and the next run looks again.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +31,9 @@ from pipeline.cli.assembly import (
     stacks_of,
     turns,
 )
+from pipeline.cli.crew import Shift, seats_of
 from pipeline.cli.daily import prune_daily
+from pipeline.cli.disk import demand_free
 from pipeline.cli.memory import give_back
 from pipeline.cli.progress import Show, shown
 from pipeline.cli.summary import summary_of
@@ -36,7 +43,7 @@ from pipeline.daemon import Stop, beating, drained, signals
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.host import this_process
 from pipeline.layout import version_of
-from pipeline.lock import Held, forget_running, locked, refuse_estop, running_file
+from pipeline.lock import EstopEngaged, Held, forget_running, locked, refuse_estop, running_file
 from pipeline.runner import Context, beat, leave, waiting
 from pipeline.settings import Settings, load
 from pipeline.turns import Tally, Turns
@@ -68,15 +75,20 @@ def run(args: argparse.Namespace) -> int:
     stages = check_stages(args.stages)
     settings = settings_of(args)
     state = Path(settings.state)
-    refuse_estop(state)
+    program = "-".join(stages) if len(stages) < len(STAGES) else "run"
+    try:
+        refuse_estop(state)
+    except EstopEngaged as error:
+        if args.once:
+            _leave_in_log(program, settings, error)
+        raise
     own = own_list.given(args)
     again = own and (own_list.remember(settings) or args.again)
-    program = "-".join(stages) if len(stages) < len(STAGES) else "run"
     say = logs.log(program).warning
     stop = Stop(state, Clock(), say)
     with signals(stop, lambda: forget_running(state)):
         try:
-            totals = _guarded(settings, stages, args.once, program, stop, say, again)
+            totals = _guarded(settings, stages, args.once, program, stop, say, again, own)
         except Held:
             if args.once and not sys.stdin.isatty():
                 return 0  # cron met a run that goes on: quietly
@@ -97,6 +109,7 @@ def _guarded(
     stop: Stop,
     say: Callable[[str], None],
     again: bool,
+    own: bool,
 ) -> Totals:
     """The work, under its locks and under everything that can end it."""
     state = Path(settings.state)
@@ -105,6 +118,9 @@ def _guarded(
             held.enter_context(locked(state, stage))
         logs.open_log(program, settings.logs, echo_level=logging.WARNING)
         held.callback(logs.close_log)
+        held.enter_context(_logged(program, settings))
+        if "compute" in stages and not own:
+            demand_free(settings)
         if "compute" in stages:
             held.enter_context(running_file(state, say))
         held.enter_context(drained(stop, say, lambda: forget_running(state)))
@@ -114,7 +130,23 @@ def _guarded(
         held.callback(shutil.rmtree, spill, ignore_errors=True)
         watch = Watch(settings.daemon.watchdog_seconds, me.clock, spill)
         held.enter_context(watched(watch, stacks_of(settings, program), say))
-        return work(settings, stages, once, stop, me, watch, show, again)
+        return work(settings, stages, once, stop, me, watch, show, again, program)
+
+
+@contextlib.contextmanager
+def _logged(program: str, settings: Settings) -> Iterator[None]:
+    """What ends the work stands in the log, with cause and remedy; the terminal gets it from `main`."""
+    try:
+        yield
+    except PipelineError as error:
+        _leave_in_log(program, settings, error)
+        raise
+
+
+def _leave_in_log(program: str, settings: Settings, error: PipelineError) -> None:
+    logs.open_log(program, settings.logs, echo=False)
+    logs.log(program).error("%s", error)
+    logs.close_log()
 
 
 def work(
@@ -126,20 +158,27 @@ def work(
     watch: Watch,
     show: Show,
     again: bool = False,
+    program: str = "run",
 ) -> Totals:
     """Take turns until nothing is due, or once round all that is open, and say what was done."""
-    totals = Totals()
     clock = me.clock
+    totals = Totals()
     began = clock.monotonic()
 
+    def left() -> float:
+        """Seconds in which something may still be begun."""
+        return settings.compute.max_run_seconds - (clock.monotonic() - began if once else 0.0)
+
     def wanted() -> bool:
-        return not once or clock.monotonic() - began < settings.compute.max_run_seconds
+        return left() > 0
 
     where = contexts(settings, stages, stop, "run", show, me)
     serve = serving(settings, clock, watch.note)
     lakes = [turns(attentive(context, watch), serve, strict=True) for context in where]
     if not where:
         raise ConfigError("no lake is configured", "", "add a [lakes.NAME] table")
+    places = seats_of(settings) if "compute" in stages else []
+    shift = Shift(settings, stages, program, places, where) if len(places) > 1 else None
     with beating(
         lambda: _each(where, beat), lambda: _each(where, leave), settings.daemon.beat_seconds, logs.log("run").warning
     ):
@@ -149,7 +188,10 @@ def work(
         while not stop():
             before = totals.problems
             with watch.working():
-                worked, polls = _round(lakes, stages, totals, wanted)
+                if shift is None:
+                    worked, polls = _round(lakes, stages, totals, wanted)
+                else:
+                    worked, polls = _shared_round(lakes, stages, totals, wanted, stop, shift, left, watch)
             totals.blocked = totals.problems > before
             rounds, idle = rounds + 1, 0 if worked else idle + 1
             if (rounds if once else idle) >= polls:
@@ -183,9 +225,32 @@ def _round(lakes: list[Turns], stages: list[str], totals: Totals, wanted: Callab
     return worked, polls
 
 
+def _shared_round(
+    lakes: list[Turns],
+    stages: list[str],
+    totals: Totals,
+    wanted: Callable[[], bool],
+    stop: Stop,
+    shift: Shift,
+    left: Callable[[], float],
+    watch: Watch,
+) -> tuple[bool, int]:
+    """As `_round`, with the workers' stages between those that are this process's own."""
+    before = [stage for stage in stages if STAGES.index(stage) < STAGES.index(shift.stages[0])]
+    after = [stage for stage in stages if STAGES.index(stage) > STAGES.index(shift.stages[-1])]
+    first, some = _round(lakes, before, totals, wanted)
+    if stop():
+        return False, some
+    middle = shift.work(totals, left(), stop, watch.note)
+    if stop():
+        return False, some
+    last, more = _round(lakes, after, totals, wanted)
+    return first or middle or last, max(some, more)
+
+
 def _say(context: Context, stage: str, tally: Tally) -> None:
     if tally.worked:
-        logs.log(stage).info("%s", summary_of(stage, tally, context.settings))
+        logs.log(stage).info("%s", summary_of(stage, tally, context.settings, context.lake_name))
 
 
 def _look_at_the_rest(context: Context, totals: Totals) -> None:

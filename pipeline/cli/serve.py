@@ -105,4 +105,4 @@ def _take(lake: Turns, stage: str, settings: Settings) -> None:
         return
     if tally.worked:
         give_back()
-        logs.log(stage).info("%s", summary_of(stage, tally, settings))
+        logs.log(stage).info("%s", summary_of(stage, tally, settings, lake.context.lake_name))

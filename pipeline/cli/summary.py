@@ -6,10 +6,11 @@ from pipeline.settings import Settings
 from pipeline.turns import Tally
 
 MB = 1_000_000
+HDFS = ("hdfs", "swebhdfs", "webhdfs", "httpfs")
 
 
-def summary_of(stage: str, tally: Tally, settings: Settings) -> str:
-    """One line for a run of a stage that did work."""
+def summary_of(stage: str, tally: Tally, settings: Settings, lake: str) -> str:
+    """One line for a run of a stage that did work.  lake: the name of the one that it worked for."""
     bucket = "S3" if settings.bucket.url.startswith("s3://") else "the bucket"
     if stage == "ship":
         rejected = f", {tally.rejected} rows rejected" if tally.rejected else ""
@@ -28,8 +29,9 @@ def summary_of(stage: str, tally: Tally, settings: Settings) -> str:
             f"Summary: aggregated {len(tally.shipments)} shipments: {tally.features} features, "
             f"{tally.failures} failures, {tally.duplicates} duplicates"
         )
-    lake = "HDFS" if any(lake.url.startswith("hdfs://") for lake in settings.lakes.values()) else "the lake"
-    return f"Summary : Sent {tally.bytes / MB:.0f} MB to {lake}: {len(tally.shipments)} shipments"
+    url = settings.lakes[lake].url
+    scheme = url.partition("://")[0] if "://" in url else ""
+    return f"Summary : Sent {tally.bytes / MB:.0f} MB to {'HDFS' if scheme in HDFS else url.removeprefix('file://')}"
 
 
 def _reasons(tally: Tally) -> str:

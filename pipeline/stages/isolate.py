@@ -7,7 +7,6 @@ its parent and under a memory limit.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
 import signal
@@ -26,12 +25,12 @@ from pipeline.clock import Clock
 from pipeline.codec import image_refs
 from pipeline.codec.shards import FailureRow, FeatureRow, Shard, write_failures, write_features
 from pipeline.errors import Stopped
+from pipeline.host import die_with
 from pipeline.records import Failure, ImageRef
 from pipeline.settings import Settings
 from pipeline.stages.window import Computed, Matrix, Opened, failure_row
 
 T = TypeVar("T")
-_PR_SET_PDEATHSIG = 1
 START_SECONDS = 120.0
 
 
@@ -155,9 +154,7 @@ def _read(folder: Path, dim: int) -> Part:
 
 def _child(folder: Path, parent: int) -> None:
     """The child's whole life."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        return  # it died before it could take this child along
+    die_with(parent)
 
     from pipeline.stages.features import FeatureMaker
 

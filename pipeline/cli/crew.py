@@ -1,0 +1,130 @@
+"""compute and aggregate of a run by several workers: what they are told, and what their words come to."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from pipeline import logs
+from pipeline.cli.summary import summary_of
+from pipeline.cli.table import Totals
+from pipeline.errors import PipelineError
+from pipeline.runner import Context
+from pipeline.settings import Settings
+from pipeline.turns import Tally
+from pipeline.workers import Crew, Seat, Told, Worker, devices, portion, seats, strike
+
+STAGES = ("compute", "aggregate")
+"""What workers do; the run's own process does the rest."""
+
+
+def seats_of(settings: Settings) -> list[Seat]:
+    """Where the workers of a run sit; one seat: the run's own process computes."""
+    wanted = settings.compute.workers
+    gpus = devices(os.environ) if wanted != 1 else ()
+    return seats(wanted, gpus, sorted(os.sched_getaffinity(0)))
+
+
+class Shift:
+    """The workers' turn within a round of a run."""
+
+    def __init__(
+        self, settings: Settings, stages: Sequence[str], program: str, places: Sequence[Seat], where: Sequence[Context]
+    ) -> None:
+        """stages: of the run.  places: two or more."""
+        self.stages = [stage for stage in stages if stage in STAGES]
+        self._settings = settings
+        self._program = program
+        self._places = places
+        self._where = {context.lake_name: context for context in where}
+        self._tallies: dict[tuple[str, str], dict[int, Tally]] = {}
+        self._say = logs.log("compute").warning
+
+    def work(self, totals: Totals, seconds: float, stopping: Callable[[], bool], noted: Callable[[], None]) -> bool:
+        """Have them work off what is open; whether anything was done.  seconds: what is left of the run.
+
+        Raises WorkerFailed.
+        """
+        letter = self._letter(portion(self._settings, len(self._places), seconds))
+
+        def begin(seat: Seat, told: queue.SimpleQueue[Told]) -> Worker:
+            return Worker(seat, _command(), json.dumps({**letter, "number": seat.number, "cores": seat.cores}), told)
+
+        self._tallies.clear()
+        try:
+            Crew(self._places, begin, self._hear, self._lost, self._say).work(stopping, noted)
+        finally:
+            worked = self._sum_up(totals)
+        return worked
+
+    def _letter(self, settings: Settings) -> dict[str, Any]:
+        values = json.loads(json.dumps(settings.model_dump(), default=_plain))
+        return {"settings": values, "stages": self.stages, "program": self._program}
+
+    def _hear(self, worker: Worker, tells: Mapping[str, Any]) -> None:
+        if "progress" in tells:
+            next(iter(self._where.values())).progress(*tells["progress"])
+        else:
+            mine = self._tallies.setdefault((tells["lake"], tells["stage"]), {})
+            _add(mine.setdefault(worker.pid, Tally()), tally_of(tells["tally"]))
+
+    def _lost(self, worker: Worker, cause: str) -> None:
+        struck = 0
+        if worker.name:
+            for context in self._where.values():
+                try:
+                    struck += strike(context, worker.name, cause)
+                except PipelineError as error:
+                    self._say("could not write the strikes of worker %s: %s", worker.name, error)
+        self._say(
+            "worker %d (process %d): %s; a strike against %d batches", worker.seat.number, worker.pid, cause, struck
+        )
+
+    def _sum_up(self, totals: Totals) -> bool:
+        """What all of them did in the time of the longest: one Summary line for each lake and stage."""
+        worked = False
+        for (lake, stage), parts in sorted(self._tallies.items(), key=lambda item: self.stages.index(item[0][1])):
+            whole = Tally()
+            for part in parts.values():
+                _add(whole, part)
+            whole.seconds = max(part.seconds for part in parts.values())
+            totals.add(stage, whole)
+            totals.meter.add(lake, stage, whole)
+            worked = worked or whole.worked
+            if whole.worked:
+                logs.log(stage).info("%s", summary_of(stage, whole, self._where[lake].settings, lake))
+        return worked
+
+
+def as_told(tally: Tally) -> dict[str, Any]:
+    """A tally as JSON carries it."""
+    values = asdict(tally)
+    return {**values, "partners": sorted(tally.partners), "shipments": sorted(tally.shipments)}
+
+
+def tally_of(told: Mapping[str, Any]) -> Tally:
+    """The tally that a worker told."""
+    return Tally(**{**told, "partners": set(told["partners"]), "shipments": set(told["shipments"])})
+
+
+def _add(sums: Tally, more: Tally) -> None:
+    one = Totals(stages={"": sums})
+    one.add("", more)
+
+
+def _command() -> list[str]:
+    safe = ["-P"] if sys.flags.safe_path else []
+    return [sys.executable, *safe, "-m", "pipeline.cli.worker"]
+
+
+def _plain(value: object) -> str:
+    """A secret goes to the worker as it is, through the pipe alone."""
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(Path(str(value)))

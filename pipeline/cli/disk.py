@@ -1,0 +1,23 @@
+"""What the local disks must have free before a run begins anything."""
+
+from __future__ import annotations
+
+import shutil
+
+from pipeline.errors import TemporaryError
+from pipeline.settings import Settings
+
+GB = 10**9
+
+
+def demand_free(settings: Settings) -> None:
+    """Raises TemporaryError while the disk of the state folder or of the logs has less than compute.free_bytes free."""
+    least = settings.compute.free_bytes
+    for what, folder in (("state", settings.state), ("logs.folder", settings.logs.folder)):
+        free = shutil.disk_usage(folder).free
+        if free < least:
+            raise TemporaryError(
+                f"the disk of {folder} is nearly full: nothing was begun",
+                f"{free / GB:.1f} GB are free there, compute.free_bytes asks for {least / GB:.1f} GB",
+                f"delete what is not needed, or set {what} to a folder on another disk; the next run looks again",
+            )

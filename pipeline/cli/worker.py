@@ -1,0 +1,110 @@
+"""One worker of a run (`pipeline.workers`): takes turns as its parent says, and tells it what was done.
+
+Nobody types this: the parent writes one line of JSON to its standard input, and hears JSON lines from its standard
+output.  It looks at no ESTOP and holds no lock: the parent does, and ends it by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.cli.main import unexpected
+from pipeline.errors import PipelineError
+from pipeline.host import die_with, this_process
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+def main() -> int:
+    """A worker's whole life: 0, or 1 when it said why it could not work."""
+    die_with(int(sys.argv[1]))
+    tell = _telling()
+    letter = json.loads(sys.stdin.readline())
+    os.sched_setaffinity(0, letter["cores"])  # before any library counts them
+    try:
+        _work(letter, tell)
+    except PipelineError as error:
+        words = {"message": error.message, "detail": error.detail, "hint": error.hint}
+        tell({"failed": {**words, "exit_code": error.exit_code}})
+        return 1
+    except Exception as error:
+        said = io.StringIO()
+        unexpected(error, said)
+        tell({"failed": {"message": said.getvalue().strip(), "detail": "", "hint": "", "exit_code": 1}})
+        return 1
+    return 0
+
+
+def _telling() -> Tell:
+    """How to tell the parent; whatever a library prints goes to stderr from now on."""
+    pipe = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+
+    def tell(words: dict[str, Any]) -> None:
+        pipe.write(json.dumps(words) + "\n")
+
+    return tell
+
+
+def _work(letter: dict[str, Any], tell: Tell) -> None:
+    from pipeline import logs
+    from pipeline.cli.assembly import attentive, contexts, serving, spill_of, stacks_of, turns
+    from pipeline.cli.crew import as_told
+    from pipeline.clock import Clock
+    from pipeline.daemon import Stop, beating, drained, signals
+    from pipeline.runner import beat, leave
+    from pipeline.settings import Settings
+    from pipeline.watchdog import Watch, watched
+
+    settings = Settings.model_validate(letter["settings"])
+    say = logs.log("compute").warning
+    stop = Stop(None, Clock(), say)
+    with contextlib.ExitStack() as held:
+        held.enter_context(signals(stop, lambda: None))
+        logs.open_log(letter["program"], settings.logs, echo_level=logging.WARNING)
+        held.callback(logs.close_log)
+        held.enter_context(drained(stop, say, lambda: None))
+        me = this_process()
+        tell({"name": me.name})
+        spill = spill_of(settings, me)
+        held.callback(shutil.rmtree, spill, ignore_errors=True)
+        watch = Watch(settings.daemon.watchdog_seconds, me.clock, spill)
+        held.enter_context(watched(watch, stacks_of(settings, f"{letter['program']}-{letter['number']}"), say))
+
+        def progress(stage: str, done: int, to_do: int) -> None:
+            tell({"progress": [stage, done, to_do]})
+
+        def each(do: Callable[[Any], None]) -> None:
+            for context in where:
+                do(context)
+
+        where = contexts(settings, letter["stages"], stop, "compute", progress, me)
+        serve = serving(settings, me.clock, watch.note)
+        lakes = [turns(attentive(context, watch), serve, strict=True) for context in where]
+        began = me.clock.monotonic()
+
+        def wanted() -> bool:
+            return me.clock.monotonic() - began < settings.compute.max_run_seconds
+
+        held.enter_context(beating(lambda: each(beat), lambda: each(leave), settings.daemon.beat_seconds, say))
+        rounds, polls = 0, 1
+        while rounds < polls and not stop():
+            rounds += 1
+            with watch.working():
+                for lake in lakes:
+                    for stage in letter["stages"]:
+                        tally = lake.take(stage, wanted)
+                        polls = max(polls, tally.polls_to_see_all)
+                        tell({"lake": lake.context.lake_name, "stage": stage, "tally": as_told(tally)})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
