@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
 # Runs everything that CI runs, or the parts that are named: scripts/test.sh [PART...]
 # Parts: lint, and each folder of tests/ that holds tests (unit, contract, simulation, ...); what follows -- goes to pytest.
+# torch: its engine alone, once scripts/torch.sh has put 4 GB into .venv; a run of everything has it when it is there.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ./scripts/venv.sh dev
 export PATH="$PWD/.venv/bin:$PATH" PYTHON="$PWD/.venv/bin/python" PYTHONDONTWRITEBYTECODE=
+demand="${HATHI_DEMAND_SERVERS:-}" # 1: a server that cannot be had is a failure, as in CI
 unset "${!HATHI_@}" # a person's own settings are not what is tested
+export HATHI_DEMAND_SERVERS="$demand"
 
 # Quick ones first. A folder that is not in the list runs too, at the end; benchmarks are for people.
 known=(unit contract simulation integration crash acceptance)
 not_in_ci=(benchmarks golden)
+with_servers=(contract integration crash acceptance)
 
 has_tests() { [ -n "$(find "tests/$1" -name 'test_*.py' -print -quit 2>/dev/null)" ]; }
 one_of() { local word="$1" other; shift; for other; do [ "$word" = "$other" ] && return 0; done; return 1; }
@@ -59,6 +63,9 @@ if [ ${#parts[@]} -eq 0 ]; then
     if has_tests benchmarks || [ -n "$(ls -A tests/benchmarks 2>/dev/null)" ]; then
         echo "LEFT OUT: benchmarks: they measure and assert nothing; see tests/benchmarks"
     fi
+    if ! .venv/bin/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'; then
+        echo "LEFT OUT: torch: it is not installed, so its engine is not tested; scripts/test.sh torch installs it (4 GB)"
+    fi
 fi
 
 failed=()
@@ -69,6 +76,9 @@ for part in "${parts[@]}"; do
         echo "=== lint"
         lint || failed+=(lint)
         echo "=== lint took $((SECONDS - started)) s"
+    elif [ "$part" = torch ]; then
+        ./scripts/torch.sh
+        folders+=("tests/unit/nets/test_torch.py")
     elif has_tests "$part"; then
         folders+=("tests/$part")
     elif has_tests "unit/$part"; then # a room: nets, images, fetch, codec
@@ -82,6 +92,13 @@ done
 
 if [ ${#folders[@]} -gt 0 ]; then
     if [ ${#failed[@]} -gt 0 ]; then echo "FAILED: ${failed[*]}"; fi
+    for part in "${parts[@]}"; do
+        if one_of "$part" "${with_servers[@]}"; then
+            echo "=== servers"
+            ./scripts/servers.sh || failed+=(servers)
+            break
+        fi
+    done
     echo "=== tests: ${folders[*]}"
     PYTHONPATH="scripts${PYTHONPATH:+:$PYTHONPATH}" pytest -p part_times "${folders[@]}" "$@" || failed+=(tests)
 fi

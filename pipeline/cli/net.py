@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     net.add_argument("--stage", action="append", default=[], metavar="NAME", help="for include and exclude rules")
     net.add_argument("--level", type=int, default=0, help="for include and exclude rules")
     net.add_argument("--engine", default="auto", help="default: auto, the fastest that is here")
-    net.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
+    net.add_argument("--precision", default="fp32", choices=("fp32", "tf32", "bf16", "fp16"))
     net.add_argument("--threads", type=int, default=0, help="cores to use; 0: all")
     show = actions.add_parser("show", parents=[net], help="layers, shapes, parameters, multiply-adds, what is needed")
     show.add_argument("--json", action="store_true", help="one object")

@@ -28,7 +28,8 @@ def load(
     prototxt: a Caffe net's text (new, V1 or V0 form), an .onnx model, or "hog" (hog.py).
     weights: the Caffe net's .caffemodel; without, layers keep their fillers.
     blobs: what `forward` returns by default; only what they depend on is read and computed.
-    engine: "auto" or one of pipeline.nets.engines.NAMES.  precision: "fp32"; "bf16" or "fp16" where the device has it.
+    engine: "auto" or one of pipeline.nets.engines.NAMES.
+    precision: "fp32"; "tf32", "bf16" or "fp16" where the device has it.
     phase ("TEST", "TRAIN"), stages, level: the state that a Caffe net's include and exclude rules are compared with.
     threads: cores that the engine may use; 0 for all.
     Raises NetError for a net, weights or blob that is refused; the layer is named.

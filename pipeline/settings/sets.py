@@ -50,7 +50,7 @@ class FeatureSet(Section):
     preprocess: Preprocess = Preprocess()
     normalise: Literal["l2", "none"] = "l2"
     """l2: each feature is divided by its length."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     """Of the net's arithmetic; part of the fingerprint."""
     engine: Literal["auto", "openvino", "onnxruntime", "torch", "pycaffe"] = "auto"
     """What runs the net; auto: the fastest that is here."""

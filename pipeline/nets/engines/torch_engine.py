@@ -1,11 +1,12 @@
 """torch: the engine for GPUs; it computes on the CPU where there is none.
 
-Channels last, TF32 off, half precision by choice.
+Channels last; TF32 only as a precision of its own; half precision by choice; on a GPU each shape is one CUDA graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +17,25 @@ from torch import Tensor
 from pipeline.errors import NetError
 from pipeline.nets.engines.engine import EngineInfo, Run, environment
 from pipeline.nets.engines.torch_operations import OPERATIONS
-from pipeline.nets.lowered import Lowered, Operation, Shape
+from pipeline.nets.engines.torch_program import Program
+from pipeline.nets.lowered import Lowered, Shape
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_WARM = 3  # passes before a graph is recorded: cuDNN chooses its algorithms and takes its memory in them
+
+Arrays = dict[str, NDArray[np.float32]]
 
 
 class Torch:
+    """precision: "fp32"; "tf32" (a GPU's ten-bit products for fp32 values), "fp16" (GPU only), "bf16"."""
+
     def __init__(self, precision: str, threads: int, why: str) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if precision == "fp16" and self.device.type == "cpu":
-            raise NetError("precision fp16 is not there", "torch has no GPU here", "use precision fp32 or bf16")
-        torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
-        torch.backends.cudnn.allow_tf32 = False
+        if precision in ("fp16", "tf32") and self.device.type == "cpu":
+            raise NetError(f"precision {precision} is not there", "torch has no GPU here", "use precision fp32 or bf16")
         if threads and self.device.type == "cpu":
             torch.set_num_threads(threads)
-        self.dtype = _DTYPES[precision]
+        self.dtype, self.tf32 = DTYPES[precision], precision == "tf32"
         where = torch.cuda.get_device_name() if self.device.type == "cuda" else "CPU"
         self.info = EngineInfo("torch", f"{environment(torch)} on {where}", precision, why)
 
@@ -38,59 +43,69 @@ class Torch:
         missing = sorted({operation.kind for operation in graph.operations} - OPERATIONS.keys())
         if missing:
             raise NetError("torch does not take the net", f"operations {', '.join(missing)}", "use another engine")
-        indices = {
-            name for operation in graph.operations if operation.kind == "Gather" for name in operation.inputs[1:]
-        }
-        constants = {name: self._placed(array, name in indices) for name, array in graph.constants.items()}
-        done = _last_uses(graph)
-        wanted = {blob: value.name for blob, value in graph.outputs.items()}
-
-        def run(feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-            with torch.inference_mode():
-                values = {**constants, **{name: self._fed(feeds[name]) for name in graph.inputs}}
-                for number, operation in enumerate(graph.operations):
-                    _compute(operation, values)
-                    for name in done.get(number, ()):
-                        del values[name]
-                return {blob: values[name].float().contiguous().cpu().numpy().copy() for blob, name in wanted.items()}
-
-        return run
+        program = Program(graph, self.device, self.dtype)
+        if self.device.type == "cpu":
+            return self._eager(program)
+        with exact(self.tf32), torch.inference_mode():
+            return _captured(program, graph.inputs)
 
     def compile_model(self, path: Path, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
         raise NetError("torch runs Caffe nets only", str(path), "use engine openvino or onnxruntime for ONNX models")
 
-    def _placed(self, array: NDArray[np.float32] | NDArray[np.int64], index: bool) -> Tensor:
-        """Weights go to the device; shapes and counts stay here, where they are read as numbers."""
-        tensor = torch.from_numpy(np.array(array))
-        if array.dtype == np.int64:
-            return tensor.to(self.device) if index else tensor
-        return self._laid(tensor.to(self.device, self.dtype))
+    def _eager(self, program: Program) -> Run:
+        def run(feeds: Mapping[str, NDArray[np.float32]]) -> Arrays:
+            with exact(self.tf32), torch.inference_mode():
+                found = program({name: torch.from_numpy(np.array(feeds[name])) for name in program.inputs})
+                return {blob: value.numpy().copy() for blob, value in found.items()}
 
-    def _fed(self, array: NDArray[np.float32]) -> Tensor:
-        """Images in the net's precision; what is no image may hold numbers of classes or words, and stays exact."""
-        tensor = torch.from_numpy(np.array(array)).to(self.device)
-        return self._laid(tensor.to(self.dtype) if tensor.ndim == 4 else tensor)
-
-    @staticmethod
-    def _laid(tensor: Tensor) -> Tensor:
-        return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+        return run
 
 
-def _compute(operation: Operation, values: dict[str, Tensor]) -> None:
-    found = OPERATIONS[operation.kind]([values[name] for name in operation.inputs], operation.attributes)
-    outputs = [found] if isinstance(found, Tensor) else found
-    values.update(zip(operation.outputs, outputs, strict=True))
+@contextmanager
+def exact(tf32: bool) -> Iterator[None]:
+    """fp32 means fp32 within, whatever the process has set for itself; tf32: its products may have ten bits."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    matmul.allow_tf32 = cudnn.allow_tf32 = tf32
+    cudnn.benchmark = cudnn.deterministic = True  # one fixed shape: the fastest of those that repeat their bits
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
 
 
-def _last_uses(graph: Lowered) -> dict[int, list[str]]:
-    """After which operation each computed value is needed no more."""
-    kept = {value.name for value in graph.outputs.values()}
-    last: dict[str, int] = {}
-    for number, operation in enumerate(graph.operations):
-        for name in (*operation.outputs, *operation.inputs):
-            if name in graph.shapes and name not in kept:
-                last[name] = number
-    found: dict[int, list[str]] = {}
-    for name, number in last.items():
-        found.setdefault(number, []).append(name)
-    return found
+def _captured(program: Program, shapes: Mapping[str, Shape]) -> Run:
+    """The pass as one CUDA graph: launching its kernels one by one costs more than the small ones compute.
+
+    What is fed and what comes back goes through locked memory, which the card copies by itself.
+    """
+    fed = {name: torch.zeros(shapes[name], device="cuda") for name in program.inputs}
+    found, recorded = _recorded(lambda: program(fed))
+    sent = {name: torch.empty(shapes[name], pin_memory=True) for name in fed}
+    back = {blob: torch.empty(value.shape, pin_memory=True) for blob, value in found.items()}
+
+    def run(feeds: Mapping[str, NDArray[np.float32]]) -> Arrays:
+        with torch.inference_mode():
+            for name, target in fed.items():
+                sent[name].numpy()[...] = feeds[name]
+                target.copy_(sent[name], non_blocking=True)
+            recorded.replay()
+            for blob, value in found.items():
+                back[blob].copy_(value, non_blocking=True)
+            torch.cuda.current_stream().synchronize()
+            return {blob: value.numpy().copy() for blob, value in back.items()}
+
+    return run
+
+
+def _recorded(work: Callable[[], dict[str, Tensor]]) -> tuple[dict[str, Tensor], torch.cuda.CUDAGraph]:
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(_WARM):
+            work()
+    torch.cuda.current_stream().wait_stream(aside)
+    recorded = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recorded):
+        found = work()
+    return found, recorded

@@ -1,4 +1,7 @@
-"""The operations of a lowered graph in torch, each as ONNX defines it (opset 17)."""
+"""The operations of a lowered graph in torch, each as ONNX defines it (opset 17).
+
+Shapes, axes and counts come as Python numbers, all else as tensors.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Attributes = Mapping[str, Any]
-Inputs = Sequence[Tensor]
+Inputs = Sequence[Any]
 Operation = Callable[[Inputs, Attributes], Tensor | Sequence[Tensor]]
 
 _CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
@@ -51,11 +54,16 @@ def _average_pool(x: Inputs, a: Attributes) -> Tensor:
 
 
 def _lrn(x: Inputs, a: Attributes) -> Tensor:
-    return functional.local_response_norm(x[0], a["size"], a["alpha"], a["beta"], a["bias"])
+    """In float32, since squares leave the range of half precision; along the channels, which lie side by side."""
+    batch, channels, *places = x[0].shape
+    last = x[0].float().movedim(1, -1)
+    rows = last.square().reshape(-1, 1, channels)
+    means = functional.avg_pool1d(rows, a["size"], 1, a["size"] // 2).reshape(batch, *places, channels)
+    return (last * (means * a["alpha"] + a["bias"]).pow(-a["beta"])).movedim(-1, 1).to(x[0].dtype)
 
 
 def _reshape(x: Inputs, a: Attributes) -> Tensor:
-    return x[0].reshape(x[1].tolist())
+    return x[0].reshape(x[1])
 
 
 def _gather(x: Inputs, a: Attributes) -> Tensor:
@@ -71,16 +79,16 @@ def _gemm(x: Inputs, a: Attributes) -> Tensor:
 
 
 def _slice(x: Inputs, a: Attributes) -> Tensor:
-    places = zip(x[1].tolist(), x[2].tolist(), strict=True)
+    places = zip(x[1], x[2], strict=True)
     return x[0][tuple(slice(begin, end) for begin, end in places)]
 
 
 def _split(x: Inputs, a: Attributes) -> Sequence[Tensor]:
-    return tuple(torch.split(x[0], x[1].tolist(), a["axis"]))
+    return tuple(torch.split(x[0], x[1], a["axis"]))
 
 
 def _reduce_sum(x: Inputs, a: Attributes) -> Tensor:
-    return x[0].sum(x[1].tolist(), keepdim=bool(a["keepdims"]))
+    return x[0].sum(x[1], keepdim=bool(a["keepdims"]))
 
 
 def _reduce_mean(x: Inputs, a: Attributes) -> Tensor:
@@ -90,7 +98,7 @@ def _reduce_mean(x: Inputs, a: Attributes) -> Tensor:
 def _top_k(x: Inputs, a: Attributes) -> Sequence[Tensor]:
     """The earlier of equals first, which torch.topk does not promise."""
     values, places = torch.sort(x[0], dim=a["axis"], descending=True, stable=True)
-    count = int(x[1].item())
+    count = int(x[1][0])
     return values.narrow(a["axis"], 0, count), places.narrow(a["axis"], 0, count)
 
 
@@ -103,7 +111,8 @@ def _clip(x: Inputs, a: Attributes) -> Tensor:
 
 
 def _pad(x: Inputs, a: Attributes) -> Tensor:
-    pads = x[1].tolist()
+    """Of spatial axes only."""
+    pads = x[1]
     axes = len(pads) // 2
     return _framed(x[0], [*pads[2:axes], *pads[axes + 2 :]], float(x[2]))
 
@@ -122,7 +131,7 @@ OPERATIONS: dict[str, Operation] = {
     "Elu": lambda x, a: functional.elu(x[0], a["alpha"]),
     "Equal": lambda x, a: x[0] == x[1],
     "Exp": lambda x, a: x[0].exp(),
-    "Expand": lambda x, a: x[0].expand(x[1].tolist()),
+    "Expand": lambda x, a: x[0].expand(x[1]),
     "Gather": _gather,
     "GatherElements": lambda x, a: torch.gather(x[0], a["axis"], x[1]),
     "Gemm": _gemm,
@@ -152,7 +161,7 @@ OPERATIONS: dict[str, Operation] = {
     "Sqrt": lambda x, a: x[0].sqrt(),
     "Sub": lambda x, a: x[0] - x[1],
     "Tanh": lambda x, a: x[0].tanh(),
-    "Tile": lambda x, a: x[0].repeat(x[1].tolist()),
+    "Tile": lambda x, a: x[0].repeat(x[1]),
     "TopK": _top_k,
     "Where": lambda x, a: torch.where(x[0], x[1], x[2]),
 }

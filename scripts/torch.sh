@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Puts torch beside what is in .venv, as locks/torch.txt says: 4 GB, since the package index has no build without CUDA
+# for Linux.  Triton is left out: nothing here compiles with it.  Does nothing when it is there already.
+# The lock: echo 'torch>=2.4' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+#   --no-annotate --no-emit-package triton -c locks/dev.txt - -o locks/torch.txt
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+./scripts/venv.sh dev
+wanted="$(sed -n 's/^torch==\([^ ]*\).*/\1/p' locks/torch.txt)"
+has="$(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null || true)"
+if [ "${has%%+*}" = "$wanted" ]; then exit 0; fi
+
+started=$SECONDS
+echo "hathi: installing torch $wanted" >&2
+.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes --no-deps -r locks/torch.txt
+echo "hathi: torch is in .venv ($((SECONDS - started)) s)" >&2
