@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -312,3 +313,62 @@ def test_only_the_inputs_that_a_blob_needs_are_fed(tmp_path: Path) -> None:
     np.testing.assert_allclose(net.forward({"a": x}, ["t"])["t"], np.tanh(x), rtol=1e-6)
     with pytest.raises(NetError, match="'b' is not fed"):
         net.forward({"a": x}, ["t", "s"])
+
+
+HUGE = 5 * 2**29  # bytes: 2.5 GiB, beyond what protobuf itself reads
+
+
+def _sparse(path: Path, declared: int, *, cut: int = 0) -> Path:
+    """A model of which layer `wide` has one blob of `declared` bytes, all hole, then layer `c` of CONV."""
+    shape = field(7, field(1, varint(1024) + varint(declared // 4096)))
+    data = varint(5 << 3 | 2) + varint(declared)
+    blob_head = varint(7 << 3 | 2) + varint(len(shape) + len(data) + declared) + shape + data
+    name = field(1, b"wide")
+    head = varint(100 << 3 | 2) + varint(len(name) + len(blob_head) + declared) + name + blob_head
+    _, values = blob(4, 3, 3, 3)
+    tail = message("c", "", [((4, 3, 3, 3), values), ((4,), np.zeros(4, np.float32))])
+    with path.open("wb") as file:
+        file.write(head)
+        file.seek(len(head) + declared)
+        file.write(tail)
+        if cut:
+            file.truncate(len(head) + declared - cut)
+    return path
+
+
+WIDE = (
+    CONV
+    + """
+layer { name: "wide" type: "InnerProduct" bottom: "c" top: "wide"
+        inner_product_param { num_output: 1024 bias_term: false axis: 1 } }
+"""
+)
+
+
+def test_a_model_beyond_2_gb_costs_only_the_blobs_that_are_wanted(tmp_path: Path) -> None:
+    columns = HUGE // 4096
+    text = CONV.replace("num_output: 4", "num_output: 4 pad: 1").replace("[2, 3, 8, 8]", f"[1, 3, 8, {columns // 32}]")
+    path = _sparse(tmp_path / "w.caffemodel", HUGE)
+    tracemalloc.start()
+    try:
+        net = nets.load(write(tmp_path, text + WIDE.removeprefix(CONV)), path, blobs=["c"])
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert net.shape("wide", {}) == (1, 1024)
+    narrow = net.forward({"data": X[:1]}, ["c"])["c"]
+    assert narrow.shape == (1, 4, 8, 8)
+    assert np.abs(narrow).max() > 0
+
+
+def test_a_model_beyond_2_gb_that_is_cut_or_lies_about_its_lengths_is_refused_at_once(tmp_path: Path) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(NetError, match="truncated") as caught:
+            caffemodel.read_index(_sparse(tmp_path / "cut.caffemodel", HUGE, cut=4))
+        assert f"of {HUGE}" in caught.value.detail or "beyond byte" in caught.value.detail
+        with pytest.raises(NetError, match=r"layer 'wide'.*shape mismatch"):
+            nets.load(write(tmp_path, WIDE), _sparse(tmp_path / "other.caffemodel", HUGE))
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
