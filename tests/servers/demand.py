@@ -27,6 +27,10 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
+class Uninstalled(Exception):
+    """A server cannot be had on this machine: why, and what to install."""
+
+
 def cache() -> Path:
     """The folder outside the tree where installed servers are kept between runs."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")

@@ -13,14 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.settings import Bucket
-from tests.servers.demand import Server, accepts, free_port, installed, missing
+from tests.servers.demand import Server, Uninstalled, accepts, free_port, installed, missing
 
 VERSION = "v1.8.0"
 MODULE = "github.com/versity/versitygw/cmd/versitygw"
-
-
-class Uninstalled(Exception):
-    """The server cannot be had on this machine: why."""
 
 
 def install() -> Path:
