@@ -1,22 +1,112 @@
 #!/usr/bin/env bash
-# Prints the last 10 Summary lines of each program, oldest first, from its log and the rotated ones.
-# Usage: scripts/print_logs.sh [FOLDER]     (default: logs/ of this project)
+# Says of each program whether it is alive, its last summaries, and its last troubles with what to do about them.
+#
+#   scripts/print_logs.sh [CONFIG|FOLDER] [NUMBER]
+#
+# CONFIG: a configuration, whose logs and whose state folder are looked at; without it, logs/ of this project and the
+# state folders of all configurations in config/ that were ever started here.  FOLDER: logs alone, say from another host.
+# NUMBER: so many summaries and so many troubles of each program (10).
+#
+# A program is alive while somebody holds its lock; that is tried, not guessed from the log.
 set -euo pipefail
 
-folder="${1:-$(dirname "$0")/../logs}"
-if [ ! -d "$folder" ]; then
-    echo "no logs yet: $folder does not exist" >&2
-    exit 0
+case "${1:-}" in
+    -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -*) echo "print_logs: unknown option $1; scripts/print_logs.sh --help" >&2; exit 2 ;;
+esac
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
+hathi="$root/.venv/bin/hathi"
+number="${2:-10}"
+folders=() # of logs
+states=()
+
+add() { # NAME-OF-ARRAY VALUE, once
+    local -n array="$1"
+    local one
+    for one in "${array[@]}"; do if [ "$one" = "$2" ]; then return; fi; done
+    array+=("$2")
+}
+
+# The folders that a configuration names.
+read_folders() {
+    local values
+    values="$("$hathi" config get --config "$1" state logs.folder)" || return
+    add states "${values%%$'\n'*}"
+    add folders "${values##*$'\n'}"
+}
+
+if [ -d "${1:-}" ] || { [ -n "${1:-}" ] && [ ! -e "$1" ]; }; then
+    folders=("$1")
+elif [ -n "${1:-}" ]; then
+    read_folders "$1"
+else
+    folders=("$root/logs")
+    for config in "$root"/config/*.toml; do
+        if [ -x "$hathi" ]; then read_folders "$config" 2>/dev/null || true; fi
+    done
 fi
 
-# The program is what stands before .log; rotation appends .1 (the newest of the old ones), .2, ...
-programs=$(find "$folder" -maxdepth 1 -type f -regex '.*/[^/.]+\.log\(\.[0-9]+\)?' -printf '%f\n' |
-    sed 's/\.log.*//' | sort -u)
-for program in $programs; do
-    files=$(find "$folder" -maxdepth 1 -type f -regex ".*/$program\.log\(\.[0-9]+\)?" -printf '%f\n' |
-        awk -F. '{ print ($3 == "" ? 0 : $3) "\t" $0 }' | sort -rn | cut -f 2)
-    echo "== $program"
-    for file in $files; do
-        grep -a -P '^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\t\[[^\t]*\]\tSummary ?: ' "$folder/$file" || [ $? = 1 ]
-    done | tail -n 10
+time='^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\t\[[^\t]*\]\t'
+
+# The lock is the truth; it is only tried while its last holder lives, so as not to be in a start's way.
+is_locked() {
+    local process
+    process="$(sed -nE 's/^pid ([0-9]+) .*/\1/p' "$1" 2>/dev/null)" || return
+    [ -n "$process" ] && [ -d "/proc/$process" ] && ! flock --nonblock --shared "$1" true
+}
+
+# One line: whether the program runs, by the lock of each of its stages.
+say_alive() {
+    local state stage lock known=no
+    for state in "${states[@]}"; do
+        for stage in ${1//-/ }; do
+            lock="$state/$stage.lock"
+            if [ "$1" = run ]; then lock="$state/ship.lock"; fi
+            if [ ! -e "$lock" ]; then continue; fi
+            known=yes
+            if is_locked "$lock"; then
+                echo "alive: $(head -n 1 "$lock")"
+                return
+            fi
+        done
+    done
+    if [ $known = yes ]; then echo "not running"; fi
+}
+
+say_state() {
+    local state="$1"
+    if [ -e "$state/ESTOP" ]; then echo "ESTOP engaged: nothing starts until $state/ESTOP is removed"; fi
+    if [ -e "$state/_PIPE_RUNNING" ] && ! is_locked "$state/compute.lock"; then
+        echo "the last run of compute died: $state/_PIPE_RUNNING is there and nobody holds its lock; the next run goes on"
+    fi
+}
+
+# The files of a program, oldest first: rotation appends .1 (the newest of the old ones), .2, ...
+files_of() {
+    find "$1" -maxdepth 1 -type f -regex ".*/$2\.log\(\.[0-9]+\)?" -printf '%f\n' |
+        awk -F. '{ print ($3 == "" ? 0 : $3) "\t" $0 }' | sort -rn | cut -f 2
+}
+
+last() { # FOLDER PROGRAM PATTERN
+    local file
+    for file in $(files_of "$1" "$2"); do
+        grep -aP "$time$3" "$1/$file" || [ $? = 1 ]
+    done | tail -n "$number"
+}
+
+for state in "${states[@]}"; do say_state "$state"; done
+for folder in "${folders[@]}"; do
+    if [ ! -d "$folder" ]; then
+        echo "no logs yet: $folder does not exist" >&2
+        continue
+    fi
+    programs=$(find "$folder" -maxdepth 1 -type f -regex '.*/[^/.]+\.log\(\.[0-9]+\)?' -printf '%f\n' |
+        sed 's/\.log.*//' | sort -u)
+    for program in $programs; do
+        echo "== $program"
+        say_alive "$program"
+        last "$folder" "$program" 'Summary ?: '
+        troubles="$(last "$folder" "$program" '(Warning|Error|Critical): ')"
+        if [ -n "$troubles" ]; then printf 'last troubles:\n%s\n' "$troubles"; fi
+    done
 done

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         refuse_estop(state)
     except EstopEngaged as error:
         if args.once:
-            _leave_in_log(program, settings, error)
+            _leave_in_log(program, settings, error, logging.INFO)
         raise
     own = own_list.given(args)
     again = own and (own_list.remember(settings) or args.again)
@@ -143,9 +143,9 @@ def _logged(program: str, settings: Settings) -> Iterator[None]:
         raise
 
 
-def _leave_in_log(program: str, settings: Settings, error: PipelineError) -> None:
+def _leave_in_log(program: str, settings: Settings, error: PipelineError, level: int = logging.ERROR) -> None:
     logs.open_log(program, settings.logs, echo=False)
-    logs.log(program).error("%s", error)
+    logs.log(program).log(level, "%s", error)
     logs.close_log()
 
 
