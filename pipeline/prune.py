@@ -176,6 +176,8 @@ def plan_ledger(context: Context, now: float, is_named: Callable[[Plan], bool]) 
                 continue
             if any(True for _ in context.bucket.list(f"{keys.data}{name}/")):
                 continue  # its data goes first
+            if _still_delivered(context, state):
+                continue  # and its folders, which only `done` tells to be ours
         forgotten.add(str(name))
         yield from _ledger(context, name)
 
@@ -203,6 +205,13 @@ def _before(name: ShipmentName, plan: Plan) -> list[ShipmentName]:
 
 def _stands(context: Context, name: ShipmentName, forgotten: set[str]) -> bool:
     return str(name) not in forgotten and exists(context, context.keys.plan(name))
+
+
+def _still_delivered(context: Context, state: ShipmentState) -> bool:
+    """Whether folders stand that lake_days will delete."""
+    if context.settings.prune.lake_days is None or context.lake is None or state.done is None:
+        return False
+    return any(context.lake.stat(folder) is not None for folder in state.done.folders)
 
 
 def _ledger(context: Context, name: ShipmentName) -> Iterator[Deletion]:
@@ -328,8 +337,8 @@ def plan_all(context: Context, now: float, is_named: Callable[[Plan], bool] | No
     """Everything that this host may forget.  is_named: whether a source still names a plan's snapshot; None where
     the sources cannot be seen (a compute box), and then the ledger stays."""
     yield from plan_data(context, now)
+    for _, feature_set in sorted(context.settings.sets.items()):
+        yield from plan_lake(context, feature_set, now)
     if is_named is not None:
         yield from plan_ledger(context, now, is_named)
     yield from plan_hints(context, now)
-    for _, feature_set in sorted(context.settings.sets.items()):
-        yield from plan_lake(context, feature_set, now)

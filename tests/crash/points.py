@@ -11,6 +11,7 @@ NEXT = r"\d{8}T\d{6}Z\.\d{3}\.0000[1-9]\.0-[0-9a-f]{12}"
 CHILD = r"\d{8}T\d{6}Z\.\d{3}\.\d{5}\.[1235-7]-[0-9a-f]{12}"
 ANSWER = r"\d{8}T\d{6}Z\.\d{3}\.\d{5}\.4-[0-9a-f]{12}"
 ROUND = r"\d{8}T\d{6}Z\.00[1-9]\.\d{5}\.0-[0-9a-f]{12}"
+ROUND_NEXT = r"\d{8}T\d{6}Z\.00[1-9]\.0000[1-9]\.0-[0-9a-f]{12}"
 F = "[0-9a-f]{12}"
 NONCE = "[0-9a-f]{16}"
 
@@ -29,7 +30,7 @@ class Point:
     def is_like(self, place: str, verb: str, key: str) -> bool:
         """Whether a change is of this point's kind: of whatever shipment, batch, attempt and partner."""
         kind = self.keys
-        for one in (FIRST, NEXT, CHILD, ANSWER, ROUND):
+        for one in (FIRST, NEXT, CHILD, ANSWER, ROUND, ROUND_NEXT):
             kind = kind.replace(one, SHIPMENT)
         kind = re.sub(r"/0000\d", r"/\\d{5}", kind)
         kind = re.sub(r"/[78](?=[/$])", r"/\\d+", kind)
@@ -121,8 +122,8 @@ POINTS = (
     bucket("back-fill: b", "backfill", "put_new", f"c/{ROUND}/b/00000"),
     bucket("back-fill: b, the last", "backfill", "put_new", f"c/{ROUND}/b/00001"),
     bucket("back-fill: end", "backfill", "put_new", f"c/{ROUND}/end"),
-    bucket("back-fill: next part's hint", "backfill", "put", f"h/open/0+T0+Z/{ROUND}", 2),
-    bucket("back-fill: next part's plan", "backfill", "put_new", f"c/{ROUND}/plan", 2),
+    bucket("back-fill: next part's hint", "backfill", "put", f"h/open/0+T0+Z/{ROUND_NEXT}"),
+    bucket("back-fill: next part's plan", "backfill", "put_new", f"c/{ROUND_NEXT}/plan"),
     bucket("back-fill: done", "backfill", "put_new", f"c/{ROUND}/done"),
     bucket(".x: a strike", "damaged refs", "put_new", f"c/{SHIPMENT}/{F}/t/0000./00001.x"),
     bucket("t claim after a strike", "damaged refs", "put_new", f"c/{SHIPMENT}/{F}/t/0000./00002"),
@@ -135,6 +136,7 @@ POINTS = (
     bucket("plan behind a void one", "changed", "put_new", f"c/{FIRST}/plan"),
     prune("prune: data", "pruned", f"d/{SHIPMENT}/{NONCE}/.*"),
     prune("prune: an attempt", "pruned", f"c/{SHIPMENT}/{F}/t/0000./0000."),
+    prune("prune: an attempt at out or done", "pruned", f"c/{SHIPMENT}/t/(out|done)/0000."),
     prune("prune: a beat", "pruned", "h/alive/nobody"),
     prune("prune: a hint without a plan", "pruned", "h/open/0+T0+Z/2020.*"),
     bucket("prune: a hint put back", "pruned", "put", f"h/open/2.*/{CHILD}"),

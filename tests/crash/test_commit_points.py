@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.points import POINTS, Point
-from tests.crash.site import NOW, Site
+from tests.crash.site import Site
 from tests.crash.stories import STORIES, Story, tell
 from tests.crash.zygote import Zygote
 from tests.faults.faults import Fault
@@ -48,9 +48,9 @@ class Case:
         return f"{self.point.name}: {self.how}"
 
 
-def look(site: Site) -> str:
+def look(site: Site, clock: float) -> str:
     """`verify --deep` and `why` of what stands; "" where there is no damage."""
-    code = site.zygote.wait(site.start(["verify", "--deep"], ["why", "7", "e"], clock=NOW, journal=False))
+    code = site.zygote.wait(site.start(["verify", "--deep"], ["why", "7", "a"], clock=clock, journal=False))
     return "" if code == 0 else f"verify --deep and why: exit {code}: {site.said}"
 
 
@@ -65,7 +65,7 @@ def live(folder: Path, zygote: Zygote, story: Story, template: Site, case: Case 
         return site, "the point was not reached"
     if site.left():
         return site, f"left behind: {site.left()}"
-    return site, look(site)
+    return site, look(site, story.steps[-1].clock)
 
 
 def differences(site: Site, whole: Site) -> str:

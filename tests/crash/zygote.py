@@ -8,6 +8,7 @@ where it says.  One request is a line of JSON on stdin, one answer a line on std
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -67,6 +68,8 @@ def prepare() -> None:
     opening.open_lake = lambda settings, name: behind("lake", open_lake(settings, name))
 
     import cv2  # noqa: F401
+    import pandas  # noqa: F401  (pyarrow asks for it as it takes its first Python values)
+    import pyarrow.compute  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 
     import pipeline.cli.backfill
@@ -111,16 +114,17 @@ def live(request: dict[str, Any]) -> None:
 def serve() -> None:
     """Fork as asked; wait as asked."""
     prepare()
+    gc.collect()
+    gc.freeze()  # what was imported is no garbage: a fork need not look through it
     for line in sys.stdin:
         request = json.loads(line)
         if request["ask"] == "start":
-            sys.stdout.flush()
             pid = os.fork()
             if pid == 0:
                 live(request)
             print(pid, flush=True)
         else:
-            print(os.waitpid(request["pid"], os.WNOHANG if request["ask"] == "look" else 0)[1], flush=True)
+            print(os.waitpid(request["pid"], 0)[1], flush=True)
 
 
 class Zygote:
