@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,25 +31,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     net.add_argument("--level", type=int, default=0, help="for include and exclude rules")
     net.add_argument("--engine", default="auto", help="default: auto, the fastest that is here")
     net.add_argument("--precision", default="fp32", choices=("fp32", "tf32", "bf16", "fp16"))
-    net.add_argument("--threads", type=int, default=0, help="cores to use; 0: all")
+    net.add_argument("--threads", type=_from(0), default=0, help="cores to use; 0: all")
     show = actions.add_parser("show", parents=[net], help="layers, shapes, parameters, multiply-adds, what is needed")
     show.add_argument("--json", action="store_true", help="one object")
     check = actions.add_parser("check", parents=[net], help="run it once and say what is odd")
     check.add_argument("--json", action="store_true", help="one object")
     bench = actions.add_parser("bench", parents=[net], help="images a second, by engine, precision and batch size")
-    bench.add_argument("--batch", type=int, action="append", default=[], metavar="N", help="default: 1 and 32")
-    bench.add_argument("--rounds", type=int, default=5, help="passes of each, whose median is shown")
+    bench.add_argument("--batch", type=_from(1), action="append", default=[], metavar="N", help="default: 1 and 32")
+    bench.add_argument("--rounds", type=_from(1), default=5, help="passes of each, whose median is shown")
     bench.add_argument("--engines", default="", help="comma-separated; default: all that are installed")
     bench.add_argument("--precisions", default="fp32,bf16", help="comma-separated; the first fp32 is the reference")
     bench.add_argument("--json", action="store_true", help="one object a line")
     export = actions.add_parser("export", parents=[net], help="write a Caffe net as an ONNX model")
     export.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="where to")
-    export.add_argument("--batch", type=int, metavar="N", help="default: the declared one")
+    export.add_argument("--batch", type=_from(1), metavar="N", help="default: the declared one")
+    export.add_argument("--json", action="store_true", help="one object")
     features = actions.add_parser("features", parents=[net], help="features of images, one line each")
     features.add_argument("images", nargs="+", metavar="IMAGE", help="files")
     features.add_argument("--json", action="store_true", help="one object a line")
     features.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                           help="a setting of the feature set, e.g. preprocess.resize=crop, normalise=none")  # fmt: skip
+
+
+def _from(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} on")
+        return int(text)
+
+    return number
 
 
 def run(args: argparse.Namespace) -> int:
@@ -140,10 +151,12 @@ def _check(args: argparse.Namespace) -> int:
 def _bench(args: argparse.Namespace) -> int:
     from pipeline.nets.inspection import speeds
 
-    if not args.json:
-        print(f"{'engine':<12} {'precision':<9} {'batch':>5} {'images/s':>9} {'CPU ms':>7}  distance from the first")
     for place, batch in enumerate(args.batch or [1, 32]):
         nets = _nets_to_measure(args, say=place == 0)  # anew for each batch, so that each is compiled for it
+        if place == 0 and not args.json:
+            print(
+                f"{'engine':<12} {'precision':<9} {'batch':>5} {'images/s':>9} {'CPU ms':>7}  distance from the first"
+            )
         blob = args.blob[0] if args.blob else next(iter(nets.values())).outputs[0]
         for speed in speeds(nets, blob, batch, args.rounds, time.perf_counter):
             if args.json:
@@ -158,6 +171,7 @@ def _nets_to_measure(args: argparse.Namespace, say: bool) -> dict[tuple[str, str
     from pipeline.nets.engines import installed
 
     nets: dict[tuple[str, str], Net] = {}
+    refused: list[tuple[str, NetError]] = []
     if Path(args.net).name == "hog":
         net = _load(args)
         return {(net.engine.name, net.engine.precision): net}
@@ -166,16 +180,18 @@ def _nets_to_measure(args: argparse.Namespace, say: bool) -> dict[tuple[str, str
             try:
                 nets[engine, precision] = _load(args, engine, precision)
             except NetError as error:
-                if say:
-                    print(f"{engine} {precision}: {error.message}", file=sys.stderr)
+                refused.append((f"{engine} {precision}", error))
     if not nets:
-        raise NetError("no engine can run this net so", f"{args.engines or 'all installed'}, {args.precisions}")
+        raise refused[0][1]
+    for what, why in refused if say else ():
+        print(f"{what}: {why.message}", file=sys.stderr)
     return nets
 
 
 def _export(args: argparse.Namespace) -> int:
     import onnx
 
+    from pipeline.nets import onnx_net
     from pipeline.nets.caffe_net import CaffeNet
     from pipeline.nets.onnx_file import model_of, with_plain_names
 
@@ -185,8 +201,19 @@ def _export(args: argparse.Namespace) -> int:
     sizes = {name: (args.batch or shape[0], *shape[1:]) for name, shape in net.inputs.items()}
     model = with_plain_names(model_of(net.lower(args.blob or net.outputs, sizes), name=net.name))
     large = model.ByteSize() >= 2**31 - 2**20
-    onnx.save(model, args.onnx, save_as_external_data=large, location=f"{args.onnx.name}.data")
-    print(f"{args.onnx}: {args.onnx.stat().st_size:,} bytes" + (f", weights in {args.onnx.name}.data" if large else ""))
+    beside = args.onnx.with_name(f"{args.onnx.name}.data") if large else None
+    try:
+        onnx.save(model, args.onnx, save_as_external_data=large, location=f"{args.onnx.name}.data")
+    except OSError as error:
+        raise NetError(f"{args.onnx} cannot be written", error.strerror or str(error), "--onnx FILE") from error
+    size = args.onnx.stat().st_size
+    if args.json:
+        inputs, outputs = ({value.name: onnx_net.shape_of(value) for value in values}
+                           for values in (model.graph.input, model.graph.output))  # fmt: skip
+        print(json.dumps({"file": str(args.onnx), "bytes": size, "weights_file": beside and str(beside),
+                          "inputs": inputs, "outputs": outputs}))  # fmt: skip
+        return 0
+    print(f"{args.onnx}: {size:,} bytes" + (f", weights in {beside}" if beside else ""))
     return 0
 
 

@@ -128,7 +128,7 @@ class OnnxNet(Net):
     def _check(self, blobs: Sequence[str]) -> None:
         for blob in blobs:
             if blob not in self._blobs:
-                raise unknown_blob(blob, [*self._outputs, *self._blobs[:50]])
+                raise unknown_blob(blob, [*self._outputs, *self._blobs])
 
 
 def _read(path: Path) -> onnx.ModelProto:

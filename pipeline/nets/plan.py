@@ -20,6 +20,7 @@ from pipeline.nets.layers.registry import Layer, text
 from pipeline.nets.lowered import Shape
 
 INT_MAX = 2**31 - 1
+_LISTED = 40  # names in an error
 
 
 class Place(NamedTuple):
@@ -109,8 +110,9 @@ def check_size(layer: Layer, shape: Shape) -> None:
 def unknown_blob(blob: str, known: Iterable[str]) -> NetError:
     names = list(dict.fromkeys(known))
     near = difflib.get_close_matches(blob, names, n=3, cutoff=0.4)
-    hint = f"near names: {', '.join(near)}" if near else "choose one of these"
-    return NetError(f"the net has no blob '{blob}'", f"it has: {', '.join(names)}", hint)
+    hint = f"near names: {', '.join(near)}" if near else "choose one of these; `hathi net show` lists all"
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return NetError(f"the net has no blob '{blob}'", f"it has: {', '.join(names[:_LISTED])}{more}", hint)
 
 
 def build(layers: Sequence[Layer]) -> Plan:
