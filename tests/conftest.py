@@ -6,11 +6,32 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import s3
+from tests.servers import hdfs, kerberos, s3
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[s3.S3Server]:
     """An S3 server with the bucket `shared`, for tests that do it no harm; each takes a prefix of its own."""
     with s3.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def hdfs_server() -> Iterator[hdfs.HdfsServer]:
+    """A NameNode and a DataNode without security; each test takes a folder of its own and does them no harm."""
+    with hdfs.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def realm() -> Iterator[kerberos.Realm]:
+    """A KDC; this process and its children find it by the environment while the session lasts."""
+    with kerberos.running() as realm:
+        yield realm
+
+
+@pytest.fixture(scope="session")
+def secure_hdfs(realm: kerberos.Realm) -> Iterator[hdfs.HdfsServer]:
+    """As hdfs_server, secured by Kerberos."""
+    with hdfs.running(realm) as server:
         yield server

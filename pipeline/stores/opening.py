@@ -26,6 +26,12 @@ def open_bucket(settings: Settings) -> Store:
 
 def open_lake(settings: Settings, name: str) -> Lake:
     """A lake by its configured name."""
+    lake = settings.lakes[name]
+    if lake.url.partition("://")[0] in ("hdfs", "swebhdfs", "httpfs"):
+        from pipeline.stores.hdfs.store import HdfsStore  # requests takes its time to import
+
+        roots = [feature_set.root for feature_set in settings.sets.values()]
+        return HdfsStore(lake.url, lake.hdfs, roots=roots)
     return _local(settings.lakes[name].url, settings, f"lakes.{name}.url")
 
 

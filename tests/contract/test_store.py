@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pipeline.clock import random_nonce
 from pipeline.errors import Exists, NotFound, PermanentError, Unknown
 from pipeline.stores.commit import put_first
+from pipeline.stores.hdfs.store import TEMPORARY, HdfsStore
 from pipeline.stores.local import LocalStore
 from pipeline.stores.s3.store import S3Store
 from pipeline.stores.store import Lake, Store
@@ -34,6 +35,8 @@ BUCKETS: dict[str, Callable[[pytest.FixtureRequest, Path], Store]] = {"s3": s3}
 LAKES: dict[str, Callable[[pytest.FixtureRequest, Path], Lake]] = {
     "local": lambda _, folder: LocalStore(folder / "store", fsync=False),
     "memory": lambda _, __: MemoryStore(Disk(time.time)),
+    "hdfs": lambda request, _: request.getfixturevalue("hdfs_server").store(),
+    "hdfs-kerberos": lambda request, _: request.getfixturevalue("secure_hdfs").store(),
 }
 
 
@@ -256,6 +259,10 @@ def test_what_a_killed_writer_left_is_swept_once_it_is_old(store: Store) -> None
     if isinstance(store, S3Store):
         place = {"Bucket": store.bucket, "Key": f"{store.base}left"}
         store.connection.call("create_multipart_upload", **place)
+        assert store.sweep(60.0) == 0
+        assert store.sweep(-60.0) == 1
+    if isinstance(store, HdfsStore):
+        store.put(f"{TEMPORARY}/left", b"half")
         assert store.sweep(60.0) == 0
         assert store.sweep(-60.0) == 1
     store.sweep(-60.0)

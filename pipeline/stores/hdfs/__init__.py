@@ -1,0 +1,1 @@
+"""An HDFS folder as a lake (PROTOCOL 2): `store.HdfsStore`."""

@@ -1,0 +1,122 @@
+"""A file of HDFS as a seekable stream: ranges are asked for as they are read, and a broken read goes on where it was."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import requests
+import urllib3
+
+from pipeline.errors import TemporaryError
+from pipeline.stores.retrying import Retry
+from pipeline.stores.hdfs.webhdfs import Status, WebHdfs
+
+BUFFER = 1 << 20
+_SKIPPED = 1 << 18
+"""Bytes that are rather read than asked past."""
+
+
+class HdfsStream(io.RawIOBase):
+    """Reads one file as it was when it was opened.  Raises TemporaryError where it is another one meanwhile."""
+
+    def __init__(self, hdfs: WebHdfs, path: str, status: Status, retry: Retry) -> None:
+        self._hdfs = hdfs
+        self._path = path
+        self._status = status
+        self._retry = retry
+        self._at = 0
+        self._answer: requests.Response | None = None
+        self._answer_at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._status.length}[whence]
+        if base + offset < 0:
+            raise ValueError(f"negative position {base + offset}")
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        wanted = min(len(view), self._status.length - self._at)
+        if wanted <= 0:
+            return 0
+        number = self._retry(lambda: self._read(view[:wanted]))
+        self._at += number
+        return number
+
+    def close(self) -> None:
+        self._drop()
+        super().close()
+
+    def _read(self, view: memoryview) -> int:
+        """Some of the bytes at the position, at least one."""
+        if self._answer is not None and not self._skip():
+            self._drop()
+        if self._answer is None:
+            self._begin()
+        assert self._answer is not None
+        try:
+            number: int = self._answer.raw.readinto(view)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            self._broke()
+            raise TemporaryError(
+                f"reading {self._path} broke at byte {self._at}", str(error), "is its DataNode up? it is tried again"
+            ) from error
+        if number == 0:
+            self._broke()
+            raise TemporaryError(
+                f"{self._path} ended at byte {self._at} of {self._status.length}",
+                "the server sent less than it has",
+                "it is tried again",
+            )
+        self._answer_at += number
+        return number
+
+    def _begin(self) -> None:
+        self._answer = self._hdfs.open(self._path, self._at)
+        self._answer_at = self._at
+
+    def _broke(self) -> None:
+        """What stands there now has to be what was opened, since the next read goes on in its middle."""
+        self._drop()
+        now = self._hdfs.status(self._path)
+        if now is None or (now.id, now.length, now.modified) != self._key():
+            raise _changed(self._path)
+
+    def _key(self) -> tuple[int, int, int]:
+        return self._status.id, self._status.length, self._status.modified
+
+    def _skip(self) -> bool:
+        """Whether the answer under way is or can be brought to the position."""
+        gap = self._at - self._answer_at
+        if gap == 0:
+            return True
+        if not 0 < gap <= _SKIPPED:
+            return False
+        assert self._answer is not None
+        try:
+            while gap > 0 and (skipped := len(self._answer.raw.read(gap))):
+                self._answer_at += skipped
+                gap -= skipped
+        except (urllib3.exceptions.HTTPError, OSError):
+            return False  # asked anew at the position
+        return gap == 0
+
+    def _drop(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
+
+
+def _changed(path: str) -> TemporaryError:
+    return TemporaryError(f"{path} was replaced while it was read", "", "it is looked at again in the next run", 3600.0)
