@@ -39,7 +39,10 @@ def refuse_estop(state: Path) -> None:
 
 @contextlib.contextmanager
 def locked(state: Path, program: str) -> Iterator[None]:
-    """Hold a program's lock.  Raises Held, which says who has it."""
+    """Hold a program's lock.  Raises Held, which says who has it.
+
+    Who holds it stands in the file until the program ends as it should: what a killed one leaves there tells of it.
+    """
     try:
         state.mkdir(parents=True, exist_ok=True)
         handle = os.open(state / f"{program}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -56,6 +59,7 @@ def locked(state: Path, program: str) -> Iterator[None]:
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"pid {os.getpid()} since {_now()}\n".encode(), 0)
         yield
+        os.ftruncate(handle, 0)
     finally:
         os.close(handle)
 
@@ -73,6 +77,16 @@ def holder(state: Path, program: str) -> str | None:
         return os.pread(handle, 4096, 0).decode("utf-8", "replace").strip() or "held"
     finally:
         os.close(handle)
+
+
+def left_behind(state: Path, program: str) -> str:
+    """Who had the lock of a program that ended without being stopped; "" where it runs, ended well, or never ran."""
+    if holder(state, program) is not None:
+        return ""
+    try:
+        return (state / f"{program}.lock").read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
 
 
 @contextlib.contextmanager

@@ -83,6 +83,22 @@ class ShipmentState:
         return (not self.carries or child_has_end) and (self.end.next is None or next_has_plan)
 
 
+READ_FROM_SOURCES = ("source", "again")
+"""Kinds of plans whose refs ship reads; those of the others come from the bucket, by the box."""
+
+
+def waits_for(state: ShipmentState) -> str:
+    """The stage that has to do something for an open shipment next; `close` where nothing is left but its hint."""
+    if state.plan is None or state.end is None:
+        copied = state.plan is not None and state.plan.kind not in READ_FROM_SOURCES
+        return "aggregate" if copied else "ship"
+    if state.void:
+        return "close"
+    if state.out is None:
+        return "aggregate" if state.complete else "compute"
+    return "deliver" if state.done is None else "close"
+
+
 def last_try(name: ShipmentName) -> bool:
     """Whether retriable failures of this generation are final."""
     return name.generation in (LAST_GENERATION, LAST_RELEASE_GENERATION)

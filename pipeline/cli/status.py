@@ -14,7 +14,7 @@ from pipeline.layout import version_of
 from pipeline.lock import ESTOP, holder
 from pipeline.runner import Context, poll, waiting
 from pipeline.settings import load
-from pipeline.state import ShipmentState
+from pipeline.state import ShipmentState, waits_for
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,15 +80,6 @@ def _row(lake: str, state: ShipmentState) -> Open:
     results = max((len(have) for have in state.results.values()), default=0)
     set_name = state.plan.set if state.plan else ""
     return Open(lake, str(state.name), set_name, waits_for(state), len(state.batches), results)
-
-
-def waits_for(state: ShipmentState) -> str:
-    """The stage that has to do something for an open shipment next."""
-    if state.plan is None or state.end is None:
-        return "ship"
-    if state.out is None:
-        return "aggregate" if state.complete else "compute"
-    return "deliver" if state.done is None else "close"
 
 
 def _print(facts: dict[str, object], rows: list[Open]) -> None:
