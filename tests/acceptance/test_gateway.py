@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import configparser
+import contextlib
+import os
 import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +17,7 @@ import pytest
 from tests.acceptance.conftest import Clone, wait_until
 
 CONFIG = "config/gateway.toml"
+CRON = "scripts/compute-cron.sh config/compute.toml"
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +45,8 @@ def test_the_daemons_and_a_compute_box_deliver_features_until_they_are_stopped(g
 
     bucket = gateway.path / "work/shared-bucket"
     wait_until(lambda: len(list(bucket.glob("main/c/*/end"))) == 3, "three shipments in the bucket")
-    computed = gateway.run(".venv/bin/hathi run --once --config config/compute.toml compute aggregate")
-    assert computed.returncode == 0, computed.stdout
+    computed = gateway.run(CRON)
+    assert (computed.returncode, computed.stdout) == (0, "")
     lake = gateway.path / "work/gateway/lake"
     wait_until(lambda: len(list(bucket.glob("main/c/*/done"))) == 3, "three shipments delivered")
     count = duckdb.sql(f"select count(*) from '{lake}/features/*/*/features/*.parquet'").fetchall()
@@ -54,6 +60,78 @@ def test_the_daemons_and_a_compute_box_deliver_features_until_they_are_stopped(g
     assert stopped.returncode == 0, stopped.stdout
     assert stopped.stdout.count("stopped") == 2
     assert gateway.run(f"./run-all.sh status {CONFIG}").returncode == 1
+
+
+def test_estop_kill_of_everything_and_a_new_start_lose_nothing(gateway: Clone, shop: str) -> None:
+    bucket, lake = gateway.path / "work/shared-bucket", gateway.path / "work/gateway/lake"
+    gateway_estop, box_estop = (gateway.path / f"work/{host}/state/ESTOP" for host in ("gateway", "compute"))
+    rows = [f"505,again-{number},{shop}/mug-{number % 12:02}.jpg" for number in range(90)]
+    before = set((bucket / "main/c").glob("*/plan"))
+
+    assert gateway.run(f"./run-all.sh {CONFIG}").returncode == 0
+    (lake / "refs" / "again.csv").write_text("\n".join(["partner_id,sku,url", *rows, ""]))
+    wait_until(lambda: set((bucket / "main/c").glob("*/plan")) - before, "ship has begun with the new refs")
+    (name,) = {path.parent.name for path in set((bucket / "main/c").glob("*/plan")) - before}
+    gateway_estop.touch()
+    kill_all(gateway, "gateway")
+    refused = gateway.run(f"./run-all.sh {CONFIG}")
+    assert (refused.returncode, "ESTOP engaged" in refused.stdout) == (4, True)
+    gateway_estop.unlink()
+    assert gateway.run(f"./run-all.sh {CONFIG}").returncode == 0
+    wait_until(lambda: (bucket / f"main/c/{name}/end").exists(), "ship went on")
+
+    with subprocess.Popen(
+        ["bash", "-c", CRON], cwd=gateway.path, env=gateway.environ, start_new_session=True, stderr=subprocess.DEVNULL
+    ) as cron:
+        wait_until(lambda: list((bucket / f"main/c/{name}").glob("*/t/*/*")), "the box has claimed a batch")
+        box_estop.touch()
+        os.killpg(cron.pid, signal.SIGKILL)
+    kill_all(gateway, "compute")
+    assert gateway.run(CRON).returncode == 4
+    assert (gateway.path / "work/compute/state/_PIPE_RUNNING").exists(), "it died, and could not take it away"
+    assert "the last run of compute died" in gateway.run("scripts/print_logs.sh config/compute.toml").stdout
+    box_estop.unlink()
+    done = gateway.run(CRON)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "the last run died: pid" in (gateway.path / "logs/compute-aggregate.log").read_text()
+
+    wait_until(lambda: (bucket / f"main/c/{name}/done").exists(), "what was open is delivered")
+    count = duckdb.sql(
+        f"select count(*), count(distinct external_id) from '{lake}/features/*/505/features/*.parquet'"
+    ).fetchall()
+    assert count == [(90, 90)]
+    assert gateway.run(f"./run-all.sh stop {CONFIG}").returncode == 0
+    verified = gateway.run(f".venv/bin/hathi verify --deep --config {CONFIG}")
+    assert verified.returncode == 0, verified.stdout
+
+
+def kill_all(gateway: Clone, host: str) -> None:
+    """`kill -9` of whoever left his number in a lock file of the host, unless the number is another's by now."""
+    for path in (gateway.path / "work" / host / "state").glob("*.lock"):
+        process = Path("/proc") / path.read_text().split()[1]
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if str(gateway.path) in (process / "cmdline").read_text():
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def test_the_systemd_unit_says_what_systemd_understands(gateway: Clone, tmp_path: Path) -> None:
+    unit = gateway.path / "config" / "systemd" / "hathi@.service"
+    parsed = configparser.ConfigParser(strict=False, interpolation=None)
+    parsed.optionxform = str  # type: ignore[assignment,method-assign]
+    parsed.read_string(unit.read_text())
+    service = parsed["Service"]
+    assert (service["SuccessExitStatus"], service["Restart"]) == ("4", "on-failure")
+    for key in ("ExecStart", "ExecStartPre"):
+        program = service[key].split()[0].replace("/opt/hathi", str(gateway.path))
+        assert os.access(program, os.X_OK), program
+    words = service["ExecStart"].replace("/opt/hathi", str(gateway.path)).replace("%i", "ship").split()
+    assert Path(words[-1]).exists()
+    assert gateway.run(f"{' '.join(words[:2])} --help").returncode == 0
+    if shutil.which("systemd-analyze"):  # where there is none, the lines above are what can be looked at
+        copy = tmp_path / "hathi@ship.service"
+        copy.write_text(unit.read_text().replace("/opt/hathi", str(gateway.path)))
+        done = gateway.run(f"systemd-analyze verify {copy}", PATH=os.environ["PATH"])
+        assert (done.returncode, str(copy) in done.stdout) == (0, False), done.stdout
 
 
 def test_with_estop_nothing_is_started(gateway: Clone) -> None:
