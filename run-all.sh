@@ -5,6 +5,7 @@
 #   ./run-all.sh CONFIG             the daemons ship and deliver of a gateway's configuration, in the background
 #   ./run-all.sh status [CONFIG]    which of them run                  (CONFIG: config/gateway.toml)
 #   ./run-all.sh stop [CONFIG]      asks them to stop and waits
+#   ./run-all.sh kill [CONFIG]      kill -9 of all that runs with this configuration, a compute box's run too: loses nothing
 #
 # Exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 done but something is held, 4 ESTOP.
 set -euo pipefail
@@ -119,6 +120,19 @@ stop() {
     done
 }
 
+# For what does not stop.  Workers die with their parent; the kernel frees the locks.
+kill_all() {
+    local program process
+    for program in ship compute aggregate deliver; do
+        if ! is_running "$program"; then continue; fi
+        process="$(process_of "$program")"
+        kill -KILL "$process"
+        while is_running "$program"; do sleep 0.1; done
+        say "$program killed: process $process"
+    done
+    say "nothing runs with this configuration"
+}
+
 case "${1:-}" in
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
     -*) echo "run-all: unknown option $1; ./run-all.sh --help" >&2; exit 2 ;;
@@ -126,9 +140,9 @@ esac
 "$root/scripts/venv.sh" runtime
 case "${1:-}" in
     "") run_here ;;
-    status | stop)
+    status | stop | kill)
         read_folders "${2:-$root/config/gateway.toml}"
-        "$1"
+        case "$1" in status) status ;; stop) stop ;; kill) kill_all ;; esac
         ;;
     *)
         config="$(realpath "$1")"

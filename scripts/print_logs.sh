@@ -55,9 +55,9 @@ is_locked() {
     [ -n "$process" ] && [ -d "/proc/$process" ] && ! flock --nonblock --shared "$1" true
 }
 
-# One line: whether the program runs, by the lock of each of its stages.
+# One line: whether the program runs, by the lock of each of its stages.  Who ends in good order empties the file.
 say_alive() {
-    local state stage lock known=no
+    local state stage lock known=no died=
     for state in "${states[@]}"; do
         for stage in ${1//-/ }; do
             lock="$state/$stage.lock"
@@ -68,9 +68,10 @@ say_alive() {
                 echo "alive: $(head -n 1 "$lock")"
                 return
             fi
+            if [ -s "$lock" ]; then died=": ended without being stopped ($(head -n 1 "$lock"))"; fi
         done
     done
-    if [ $known = yes ]; then echo "not running"; fi
+    if [ $known = yes ]; then echo "not running$died"; fi
 }
 
 say_state() {
