@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.settings import Bucket
+from pipeline.stores.s3.store import S3Store
 from tests.servers.demand import Server, Uninstalled, accepts, free_port, installed, missing
 
 VERSION = "v1.8.0"
@@ -105,3 +106,26 @@ def running(folder: Path | None = None) -> Iterator[S3Server]:
             yield server
         finally:
             server.stop()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as it went out."""
+
+    operation: str
+    url: str
+    headers: dict[str, str]
+
+
+def asked(store: S3Store) -> list[Asked]:
+    """A list to which each request of this store is added from now on."""
+    seen: list[Asked] = []
+
+    def note(request: Any, event_name: str, **_: Any) -> None:
+        headers = {
+            name: value.decode() if isinstance(value, bytes) else value for name, value in request.headers.items()
+        }
+        seen.append(Asked(event_name.rpartition(".")[2], request.url, headers))
+
+    store.connection.client().meta.events.register("before-send.s3", note)
+    return seen

