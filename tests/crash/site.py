@@ -16,7 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from pipeline.errors import NotFound
+from pipeline.layout import Keys
 from pipeline.manifest import Index
+from pipeline.settings import load
+from pipeline.stores.opening import open_bucket, open_lake
 from tests.crash.zygote import CLOCK, FAULTS, JOURNAL, Zygote
 from tests.faults.faults import Fault, encoded
 
@@ -24,27 +28,27 @@ SHIPPED = 1_700_000_000.0
 """The time of the source's files."""
 NOW = SHIPPED + 1000.0
 DAY = 86400.0
+YEARS_AWAY = "2031"
 _NONCE = re.compile(r"/[0-9a-f]{16}(?=/|$|\.proposal)")
 _ATTEMPT = re.compile(r"/t/")
 
 CONFIG = """
 state = "{state}"
 [bucket]
-url = "{bucket}"
-fsync = false
+{bucket}
 [lakes.shop]
-url = "{lake}"
+{lake}
 [[lakes.shop.sources]]
 path = "refs"
 [sets.demo]
 net = "hog"
 blob = "hog"
 input_size = [32, 32]
-root = "features"
+root = "{root}"
 [ship]
 batch_refs = 2
 batches_per_shipment = 2
-retry_delays = [0, 100000000, 100000000]
+retry_delays = [0, 300000000, 300000000]
 [fetch]
 attempts = 1
 allow_private = true
@@ -88,6 +92,10 @@ class Site:
     zygote: Zygote = field(repr=False)
     box: str = "one"
     """Of several hosts over one bucket and one lake: each has a state folder of its own."""
+    root: str = "features"
+    bucket_lines: str = ""
+    """Of the table [bucket], where it is no folder of this installation; lake_lines: of [lakes.shop]."""
+    lake_lines: str = ""
 
     @property
     def bucket(self) -> Path:
@@ -113,7 +121,9 @@ class Site:
     def config(self) -> Path:
         path = self.folder / f"{self.box}.toml"
         if not path.exists():
-            path.write_text(CONFIG.format(state=self.state, bucket=self.bucket, lake=self.lake, logs=self.logs))
+            bucket = self.bucket_lines or f'url = "{self.bucket}"\nfsync = false'
+            lake = self.lake_lines or f'url = "{self.lake}"'
+            path.write_text(CONFIG.format(state=self.state, bucket=bucket, lake=lake, root=self.root, logs=self.logs))
         return path
 
     def refs(self, name: str, lines: Sequence[str], at: float = SHIPPED) -> Path:
@@ -171,22 +181,30 @@ class Site:
         return [row for row in rows if (row[1] == "change") == (kind == "change")]  # type: ignore[misc]
 
     def delivered(self) -> dict[str, object]:
-        """What a consumer sees: the bytes of each delivered file, and the index."""
-        root = self.lake / "features"
-        found: dict[str, object] = {}
-        for path in sorted(root.glob("2*/**/*")):
-            if path.is_file():
-                found[path.relative_to(root).as_posix()] = path.read_bytes()
-        index = self.index()
-        found["outputByPartner"] = (
-            index.partners,
-            sorted(index.deliveries, key=lambda one: one.folder),
-        )
+        """What a consumer sees: the bytes of each delivered file, and the index but for when and where it says."""
+        settings = load(self.config, {})
+        lake = open_lake(settings, "shop")
+        top = f"{self.root}/"
+        found: dict[str, object] = {entry.key.removeprefix(top): lake.get(entry.key) for entry in lake.list(f"{top}2")}
+        try:
+            index = Index.model_validate_json(lake.get(f"{top}outputByPartner"))
+        except NotFound:
+            index = Index()
+        deliveries = (one.model_copy(update={"delivered": ""}) for one in index.deliveries)
+        partners = {key: one.model_copy(update={"outputFolder": ""}) for key, one in index.partners.items()}
+        found["outputByPartner"] = partners, sorted(deliveries, key=lambda one: one.folder)
         return found
 
-    def index(self, root: str = "features") -> Index:
-        path = self.lake / root / "outputByPartner"
-        return Index.model_validate_json(path.read_bytes()) if path.exists() else Index()
+    def delivered_at(self) -> list[str]:
+        """When the index says that each folder was delivered."""
+        index = Index.model_validate_json((self.lake / self.root / "outputByPartner").read_bytes())
+        return sorted(f"{one.folder} {one.delivered}" for one in index.deliveries)
+
+    def nothing_open(self) -> bool:
+        """Whether no hint stands but those of retries that are years away."""
+        keys = Keys("shop")
+        hints = open_bucket(load(self.config, {})).list(keys.open_hints)
+        return all(entry.key.removeprefix(keys.open_hints) > YEARS_AWAY for entry in hints)
 
     def ledger(self) -> Counter[str]:
         """What stands in the bucket, without attempts and beats; names that nobody else uses are one."""

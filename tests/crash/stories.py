@@ -212,9 +212,9 @@ STORIES = {
         Story("pruned", deliver_some, (Step(("prune",), before=leave_things, clock=LATER),)),
         Story("forgotten", deliver_some, (
             Step(("prune",), before=forget_the_source, clock=LATER),
-            Step(clock=LATER + 1000 * DAY),
-            Step(("prune",), clock=LATER + 2000 * DAY),
-            Step(("prune",), clock=LATER + 2000 * DAY),
+            Step(clock=LATER + 2000 * DAY),
+            Step(("prune",), clock=LATER + 4000 * DAY),
+            Step(("prune",), clock=LATER + 4000 * DAY),
         )),
         Story("old folders", deliver_two_versions, (
             Step(("prune",), clock=LATER, environ={"HATHI_PRUNE__LAKE_DAYS": "1"}),

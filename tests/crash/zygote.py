@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import signal
@@ -23,6 +24,18 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 FAULTS, JOURNAL, CLOCK = "CRASH_FAULTS", "CRASH_JOURNAL", "CRASH_CLOCK"
 """Variables: faults by store (JSON), the file of strikes and changes, and seconds since 1970 or `+seconds`."""
+
+IMPORTED = (
+    "cv2",
+    "pandas",  # pyarrow asks for it as it takes its first Python values
+    "pyarrow.compute",
+    "pyarrow.parquet",
+    "pipeline.codec.shards",
+    "pipeline.nets.features",
+    "pipeline.stages.features",
+    "pipeline.cli.main",
+    *(f"pipeline.cli.{name}" for name in ("backfill", "prune", "quarantine", "run", "serve", "ship", "verify", "why")),
+)
 
 real_time = time.time
 
@@ -67,23 +80,8 @@ def prepare() -> None:
     opening.open_bucket = lambda settings: behind("bucket", open_bucket(settings))
     opening.open_lake = lambda settings, name: behind("lake", open_lake(settings, name))
 
-    import cv2  # noqa: F401
-    import pandas  # noqa: F401  (pyarrow asks for it as it takes its first Python values)
-    import pyarrow.compute  # noqa: F401
-    import pyarrow.parquet  # noqa: F401
-
-    import pipeline.cli.backfill
-    import pipeline.cli.main
-    import pipeline.cli.prune
-    import pipeline.cli.quarantine
-    import pipeline.cli.run
-    import pipeline.cli.serve
-    import pipeline.cli.ship
-    import pipeline.cli.verify
-    import pipeline.cli.why
-    import pipeline.codec.shards
-    import pipeline.nets.features
-    import pipeline.stages.features
+    for module in IMPORTED:
+        importlib.import_module(module)
 
 
 def live(request: dict[str, Any]) -> None:

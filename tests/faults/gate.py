@@ -11,13 +11,8 @@ Gate = Callable[[str, str, Callable[[], object]], object]
 The key of a rename is its target, that of a listing its prefix.
 """
 
-VERBS = frozenset(
-    ("list", "get", "open", "put", "put_new", "delete", "sweep", "stat", "walk", "make_folder")
-    + ("rename_new", "rename_over", "delete_folder")
-)
-CHANGES = frozenset(
-    ("put", "put_new", "delete", "make_folder", "rename_new", "rename_over", "delete_folder")
-)  # fmt: skip
+CHANGES = frozenset(("put", "put_new", "delete", "make_folder", "rename_new", "rename_over", "delete_folder"))
+VERBS = CHANGES | {"list", "get", "open", "sweep", "stat", "walk"}
 
 
 def open_gate(verb: str, key: str, effect: Callable[[], object]) -> object:
