@@ -93,6 +93,8 @@ class SourceFile(BaseModel):
     length: int
     modified: int
     id: int = 0
+    partner: str = ""
+    """What the folder that it lies in says of its partner (`partner=123`); no number: the file is rejected."""
 
 
 class Snapshot(BaseModel):
@@ -103,9 +105,13 @@ class Snapshot(BaseModel):
     source: str
     version: str
     files: tuple[SourceFile, ...]
+    group: str = ""
+    """Whose turn it takes where no partner is named: the place that it is one of many snapshots of."""
+    job_time: Time = ""
+    """When the job ran that an index tells of; it does not go back."""
 
     def digest(self) -> str:
-        """What names derive from: path, length and time of each file (ids differ between hosts)."""
+        """What names derive from: path, length and time of each file (ids differ between hosts), nothing else."""
         return digest(self.source, self.version, [[f.path, f.length, f.modified] for f in self.files])
 
 
@@ -148,6 +154,8 @@ class Reading(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     format: str = "auto"
+    otherwise: str = ""
+    """The format of files whose name tells none."""
     columns: dict[str, list[str]] = {}
     partner_id: int | None = None
 

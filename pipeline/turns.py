@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import ParamSpec
 
 from pipeline import prune
-from pipeline.errors import ConfigError, NetError, PermanentError, PipelineError, Stopped, TemporaryError
+from pipeline.errors import ConfigError, NetError, PipelineError, Stopped, TemporaryError
 from pipeline.manifest import Batch, Plan
 from pipeline.runner import (
     SHIPMENTS_OF_A_POLL,
     Context,
     Seen,
     close_if_done,
-    known_to_exist,
     poll,
     readable,
     state_of,
 )
-from pipeline.stages import aggregate, compute, copy, deliver, ship, snapshots
+from pipeline.stages import aggregate, compute, copy, deliver
 from pipeline.stages.aggregate import Aggregated, AggregateTask
 from pipeline.stages.compute import Served
 from pipeline.stages.performing import Here, Merging, Performer
-from pipeline.stages.sources import Found, find
-from pipeline.state import ShipmentState, next_of
+from pipeline.stages.ship import Shipped
+from pipeline.stages.shipping import Shipping
+from pipeline.state import ShipmentState
 
 P = ParamSpec("P")
 DAY = 86400.0
@@ -70,10 +71,19 @@ Serve = Callable[[str], Served]
 class Turns:
     """The stages of one lake, as one process takes them in turn."""
 
-    def __init__(self, context: Context, serve: Serve, *, strict: bool, performer: Performer | None = None) -> None:
+    def __init__(
+        self,
+        context: Context,
+        serve: Serve,
+        *,
+        strict: bool,
+        performer: Performer | None = None,
+        readers: Executor | None = None,
+    ) -> None:
         """strict: a set that cannot be loaded is the caller's error; else it is said once and its work waits.
 
         performer: who computes and aggregates; this process when absent.
+        readers: whose threads ship; the calling thread when absent.
         """
         self._context = context
         self._performer = performer or Here()
@@ -81,15 +91,20 @@ class Turns:
         self._strict = strict
         self._served: dict[str, Served] = {}
         self._unserved: set[str] = set()
-        self._shipper = snapshots.Shipper(context)
+        self._shipping = Shipping(context, readers)
         self._after: dict[str, str] = {}
 
     @property
     def context(self) -> Context:
         return self._context
 
-    def take(self, stage: str, wanted: Callable[[], bool] = lambda: True) -> Tally:
-        """One turn of a stage.  wanted: False once nothing further is to be begun.
+    @property
+    def source_troubles(self) -> Mapping[str, str]:
+        """What was wrong with sources when ship last looked at them: cause and remedy, by source."""
+        return self._shipping.source_troubles
+
+    def take(self, stage: str, wanted: Callable[[], bool] = lambda: True, tally: Tally | None = None) -> Tally:
+        """One turn of a stage.  wanted: False once nothing further is to be begun.  tally: the one to fill, if given.
 
         Raises TemporaryError or PermanentError for what stops the whole turn (the poll itself).
         """
@@ -101,7 +116,7 @@ class Turns:
             "aggregate": self._aggregate,
             "deliver": self._deliver,
         }
-        tally = Tally()
+        tally = Tally() if tally is None else tally
         try:
             turns[stage](tally, wanted)
         except Stopped:
@@ -123,11 +138,13 @@ class Turns:
         now = context.bucket.list(context.keys.alive_hints).now
         if context.lake is None:
             return prune.plan_all(context, now, None)
-        tally = Tally()
-        named = {found.snapshot.digest() for found in self._found(now, tally)}
-        if tally.problems:  # a source that cannot be seen just now may still name what it named
+        seen = self._shipping.look(now, wide=True)
+        if seen.blind:  # a source that cannot be seen just now may still name what it named
             return prune.plan_all(context, now, None)
-        return prune.plan_all(context, now, lambda plan: plan.snapshot_digest in named)
+        named = {found.digest for found in seen.found}
+        return prune.plan_all(
+            context, now, lambda plan: plan.snapshot_digest in named or plan.snapshot.source in seen.troubles
+        )
 
     def prune(self) -> int:
         """Forget it; how many things."""
@@ -141,29 +158,21 @@ class Turns:
         return number
 
     def _ship(self, tally: Tally, wanted: Callable[[], bool]) -> None:
-        context = self._context
         seen = self._poll("ship", tally)
-        new, refused = self._shipper.fresh(self._found(seen.now, tally), seen.now, len(seen.due))
-        for one in refused:
-            tally.problems += 1
-            context.once(f"refused {one.source} {one.why}", f"not shipped: {one.source}: {one.why}")
-        for begun in new:
-            context.safe_point()
-            snapshots.begin(context, begun)
-        states = list(seen.states) + [state_of(context, begun.name) for begun in new]
-        caps = ship.Caps.of(context.settings.ship)
-        queue = ship.unfinished(states)
-        for state in queue:
-            if caps.reached or not wanted():
-                break
-            context.safe_point()
-            self._try(tally, f"ship {state.name}", self._ship_one, state, caps, tally, queue)
+        states, refused = self._shipping.begin(seen)
+        tally.problems += refused + self._shipping.problems
+        for state, outcome in self._shipping.read(states, wanted):
+            if isinstance(outcome, TemporaryError):  # said there, once for all shipments that it meets
+                tally.problems += 1
+            else:
+                self._try(tally, f"ship {state.name}", self._shipped, state, outcome, tally)
         for state in states:
             if state.end is not None and not self._close(seen, state):
-                self._follow(state)
+                self._shipping.follow(state)
 
-    def _ship_one(self, state: ShipmentState, caps: ship.Caps, tally: Tally, queue: list[ShipmentState]) -> None:
-        shipped = ship.perform(self._context, state, caps)
+    def _shipped(self, state: ShipmentState, shipped: Shipped | PipelineError, tally: Tally) -> None:
+        if isinstance(shipped, PipelineError):
+            raise shipped
         if shipped.refs or shipped.rows or shipped.ended:
             tally.tasks += 1
         tally.files += shipped.files
@@ -173,29 +182,7 @@ class Turns:
         tally.bytes += shipped.bytes
         tally.partners |= shipped.partners
         tally.shipments.add(str(state.name))
-        if shipped.next is not None:
-            queue += ship.unfinished([state_of(self._context, shipped.next)])
-
-    def _follow(self, state: ShipmentState) -> None:
-        """A next part that a killed process left unplanned."""
-        context = self._context
-        if state.plan is None or state.end is None or state.end.next is None:
-            return
-        if not known_to_exist(context, context.keys.plan(next_of(state.name, state.plan))):
-            ship.follow(context, state)
-
-    def _found(self, now: float, tally: Tally) -> list[Found]:
-        context = self._context
-        assert context.lake is not None
-        found: list[Found] = []
-        ours = tuple(one.root.strip("/") + "/" for one in context.settings.sets.values())
-        for source in context.settings.lakes[context.lake_name].sources:
-            try:
-                found.extend(find(context.lake, source, now, ours))
-            except (ConfigError, PermanentError) as error:
-                tally.problems += 1
-                context.once(f"source {source.path}", str(error))
-        return found
+        self._context.progress("ship", shipped.refs, 0)
 
     def _compute(self, tally: Tally, wanted: Callable[[], bool]) -> None:
         context = self._context

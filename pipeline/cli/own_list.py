@@ -13,7 +13,7 @@ from pipeline.manifest import Reading
 from pipeline.runner import Context
 from pipeline.settings import Settings
 from pipeline.stages import rounds
-from pipeline.stages.sources import find
+from pipeline.stages.source_files import find
 from pipeline.stores.local import typed
 
 COLUMNS = ("url", "partner_id", "item_id", "external_id", "content")

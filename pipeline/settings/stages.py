@@ -24,6 +24,8 @@ class Ship(Section):
     """A run begins no more files than that."""
     open_shipments: Annotated[int, Field(ge=1)] = 256
     """No new snapshot is begun while this many due shipments are open."""
+    streams: Annotated[int, Field(ge=1, le=64)] = 4
+    """Shipments that are read at the same time, at the most."""
     retry_delays: Annotated[
         list[Annotated[float, Field(ge=0, le=10 * 366 * 86400)]], Field(min_length=3, max_length=3)
     ] = [3600.0, 86400.0, 259200.0]
@@ -35,7 +37,7 @@ class Ship(Section):
 class Compute(Section):
     threads: Annotated[int, Field(ge=0)] = 0
     """Cores for decoding and the net together; 0: all that this process may use."""
-    open_batches: Annotated[int, Field(ge=1)] = 64
+    open_batches: Annotated[int, Field(ge=1)] = 256
     """Batches that are worked on at the same time, at the most."""
     open_bytes: Annotated[int, Field(ge=2**20)] = 1024 * 2**20
     """Refs and features of open batches in memory, at the most."""

@@ -2,45 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import get_args
 
-from pipeline.codec.ref_tables import Cursor, Format, RefReader, Rejected, Taken, detect
-from pipeline.errors import ConfigError, FormatError
 from pipeline.layout import FIRST_DUE, ShipmentName
 from pipeline.manifest import Batch, End, Place, Plan, Rejection
 from pipeline.records import ImageRef
 from pipeline.runner import Context, announce, body_at, close_if_done, commit, exists, law, store_data
-from pipeline.settings import Columns, Ship
+from pipeline.settings import Ship
+from pipeline.stages.frozen_files import SAMPLES, FrozenFiles
 from pipeline.state import ShipmentState, next_of
 from pipeline.stores.store import Lake
 
-DAY = 86400.0
-SAMPLES = 10
-FORMATS: dict[str, Format] = {name: name for name in get_args(Format)}
 
-
-@dataclass
 class Caps:
-    """What one run may still ship."""
+    """What one run may still ship, whoever of its threads ships it."""
 
-    refs: int
-    bytes: int
-    files: int
+    def __init__(self, settings: Ship) -> None:
+        self._lock = threading.Lock()
+        self._refs = settings.refs_per_run
+        self._bytes = settings.bytes_per_run
+        self._files = settings.files_per_run
 
-    @staticmethod
-    def of(settings: Ship) -> Caps:
-        return Caps(settings.refs_per_run, settings.bytes_per_run, settings.files_per_run)
+    def spend(self, *, refs: int = 0, bytes: int = 0, files: int = 0) -> None:
+        with self._lock:
+            self._refs -= refs
+            self._bytes -= bytes
+            self._files -= files
 
     @property
     def reached(self) -> bool:
-        return self.refs <= 0 or self.bytes <= 0 or self.files <= 0
+        return self._refs <= 0 or self._bytes <= 0 or self._files <= 0
+
+
+class Memory:
+    """Bytes of batches on their way from the lake to the bucket, all threads together."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._held = 0
+        self._freed = threading.Condition()
+
+    @contextlib.contextmanager
+    def hold(self, size: int, safe_point: Callable[[], None]) -> Iterator[None]:
+        """Room for so many bytes, waited for; what is larger than all there is goes alone."""
+        size = min(size, self._total)
+        with self._freed:
+            while self._held + size > self._total:
+                self._freed.wait(0.5)
+                safe_point()
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._held -= size
+                self._freed.notify_all()
 
 
 @dataclass(frozen=True)
 class Shipped:
-    """What one task did."""
+    """What reading a shipment on did."""
 
     refs: int = 0
     rows: int = 0
@@ -50,8 +74,25 @@ class Shipped:
     partners: frozenset[int] = field(default_factory=frozenset)
     ended: bool = False
     void: str = ""
+    waits: bool = False
+    """A frozen file is missing: nothing more can be read now."""
     next: ShipmentName | None = None
     """The part that follows, planned."""
+
+    @property
+    def over(self) -> bool:
+        """Nothing more is to be read of it in this run."""
+        return self.ended or self.waits
+
+    def plus(self, batch: Batch, refs: Sequence[ImageRef]) -> Shipped:
+        return replace(
+            self,
+            refs=self.refs + batch.refs,
+            rows=self.rows + batch.rows,
+            rejected=self.rejected + batch.rejected,
+            bytes=self.bytes + batch.data.size,
+            partners=self.partners | frozenset(ref.partner_id for ref in refs),
+        )
 
 
 def unfinished(states: Iterable[ShipmentState]) -> list[ShipmentState]:
@@ -71,72 +112,107 @@ def follow(context: Context, state: ShipmentState) -> ShipmentName | None:
     return name
 
 
-def perform(context: Context, state: ShipmentState, caps: Caps) -> Shipped:
-    """Read one shipment's files on from its last committed batch, as far as the caps allow."""
-    assert state.plan is not None
-    lake = context.lake
-    assert lake is not None
-    why = _changed(lake, state.plan)
-    if why == "gone":
-        return _gone(context, state)
-    if why:
-        return _void(context, state, why)
-    if exists(context, context.keys.gone_hint(state.name)):
-        context.bucket.delete(context.keys.gone_hint(state.name))
-    done = _resume(context, state)
-    files = _Files(context, state.plan, done.place)
-    shipped = Shipped()
-    number = len(state.batches)
-    try:
-        while number < state.plan.batches and not caps.reached:
+class Stream:
+    """One shipment read on from its last committed batch, some batches at a time, by one thread at a time.
+
+    What is checked before and after reading is checked once, however often it is left and taken up again.
+    """
+
+    def __init__(self, context: Context, state: ShipmentState, memory: Memory) -> None:
+        assert state.plan is not None
+        assert context.lake is not None
+        self.state = state
+        self._plan = state.plan
+        self._context = context
+        self._lake = context.lake
+        self._memory = memory
+        self._number = len(state.batches)
+        self._sums = _Sums(state.plan.cursor)
+        self._files: FrozenFiles | None = None
+        self._last = 0
+        """Bytes of the last batch: what the next one is expected to need."""
+
+    def close(self) -> None:
+        if self._files is not None:
+            self._files.close()
+
+    def read(self, batches: int, caps: Caps) -> Shipped:
+        """The next batches, at most so many, as far as the caps allow; at its end `end` and the next part."""
+        context = self._context
+        if self._files is None:
+            ended = self._ended_by_change()
+            if ended is not None:
+                return ended
+            self._files = self._open()
+        shipped, last = Shipped(), self._number + batches
+        more = True
+        while more and self._number < min(last, self._plan.batches) and not caps.reached:
             context.safe_point()
-            taken = files.take()
-            if taken is None:
-                break
-            refs, rows, rejected, rejections, place = taken
-            law(f"{state.name} batch {number}", rows, refs=len(refs), rejected=rejected)
-            committed, ours = _commit_batch(context, state.name, number, refs, rows, rejected, rejections, place)
-            if not ours:
-                files.go_to(committed.cursor)
-            done = done.plus(committed)
-            number += 1
-            caps.refs -= committed.refs
-            caps.bytes -= committed.data.size
-            shipped = replace(
-                shipped,
-                refs=shipped.refs + committed.refs,
-                rows=shipped.rows + committed.rows,
-                rejected=shipped.rejected + committed.rejected,
-                bytes=shipped.bytes + committed.data.size,
-                partners=shipped.partners | frozenset(ref.partner_id for ref in refs),
-            )
-            context.progress("ship", committed.refs, 0)
-        if number < state.plan.batches and not files.ended:
-            return shipped  # a cap; the next run goes on
-        why = _changed(lake, state.plan)
+            with self._memory.hold(self._expected(self._files), context.safe_point):
+                more, shipped = self._read_one(self._files, caps, shipped)
+        if self._number < self._plan.batches and not self._files.ended:
+            return shipped  # the next ones take their turn later
+        return self._end(self._files, caps, shipped)
+
+    def _open(self) -> FrozenFiles:
+        context = self._context
+        if exists(context, context.keys.gone_hint(self.state.name)):
+            context.bucket.delete(context.keys.gone_hint(self.state.name))
+        for number in range(self._number):
+            self._sums = self._sums.plus(body_at(context, context.keys.batch(self.state.name, number), Batch))
+        return FrozenFiles(self._lake, context.forms, self._plan, self._sums.place)
+
+    def _expected(self, files: FrozenFiles) -> int:
+        return self._last or min(self._plan.batch_bytes, 0 if files.ended else files.file.length)
+
+    def _read_one(self, files: FrozenFiles, caps: Caps, shipped: Shipped) -> tuple[bool, Shipped]:
+        """Whether there was a batch, and what is shipped with it."""
+        taken = files.take()
+        if taken is None:
+            return False, shipped
+        refs, rows, rejected, rejections, place = taken
+        name, number = self.state.name, self._number
+        law(f"{name} batch {number}", rows, refs=len(refs), rejected=rejected)
+        committed, ours = _commit_batch(self._context, name, number, refs, rows, rejected, rejections, place)
+        if not ours:
+            files.go_to(committed.cursor)
+        self._sums = self._sums.plus(committed)
+        self._number += 1
+        self._last = committed.data.size
+        caps.spend(refs=committed.refs, bytes=committed.data.size)
+        return True, shipped.plus(committed, refs)
+
+    def _end(self, files: FrozenFiles, caps: Caps, shipped: Shipped) -> Shipped:
+        context, name = self._context, self.state.name
+        ended = self._ended_by_change()
+        if ended is not None:
+            return ended
+        end = self._sums.end(self._number, files)
+        law(f"{name} end", end.rows, refs=end.refs, rejected=end.rejected)
+        _, end = commit(context, context.keys.end(name), end)
+        if end.rejected:
+            first = [f"{one.file} row {one.row + 1}: {one.why} {one.sample}".rstrip() for one in end.rejections]
+            context.say(f"{end.rejected} of {end.rows} rows rejected in {name}; the first of them:")
+            for text in first:
+                context.say(f"  {text}")
+        extra_rows = end.rows - self._sums.rows
+        read = len(self._plan.snapshot.files) if end.next is None else 0
+        caps.spend(files=read)
+        return replace(
+            shipped,
+            rows=shipped.rows + extra_rows,
+            rejected=shipped.rejected + extra_rows,
+            files=read,
+            ended=True,
+            next=follow(context, replace(self.state, end=end)),
+        )
+
+    def _ended_by_change(self) -> Shipped | None:
+        """None while each frozen file is what the plan saw."""
+        why = _changed(self._lake, self._plan)
         if why == "gone":
-            return _gone(context, state)
-        if why:
-            return _void(context, state, why)
-        end = done.end(number, files)
-        law(f"{state.name} end", end.rows, refs=end.refs, rejected=end.rejected)
-        _, end = commit(context, context.keys.end(state.name), end)
-    finally:
-        files.close()
-    if end.rejected:
-        context.say(f"{end.rejected} of {end.rows} rows rejected in {state.name}; the first of them:")
-        for one in end.rejections:
-            context.say(f"  {one.file} row {one.row + 1}: {one.why} {one.sample}".rstrip())
-    caps.files -= len(state.plan.snapshot.files) if end.next is None else 0
-    extra_rows = end.rows - done.rows
-    return replace(
-        shipped,
-        rows=shipped.rows + extra_rows,
-        rejected=shipped.rejected + extra_rows,
-        files=len(state.plan.snapshot.files) if end.next is None else 0,
-        ended=True,
-        next=follow(context, replace(state, end=end)),
-    )
+            return _gone(self._context, self.state)
+        return _void(self._context, self.state, why) if why else None
 
 
 @dataclass(frozen=True)
@@ -158,7 +234,7 @@ class _Sums:
             (self.rejections + batch.rejections)[:SAMPLES],
         )
 
-    def end(self, batches: int, files: _Files) -> End:
+    def end(self, batches: int, files: FrozenFiles) -> End:
         """The rows behind the last batch were all rejected: they are counted here."""
         extra = files.waiting_rows
         return End(
@@ -169,14 +245,6 @@ class _Sums:
             rejections=(self.rejections + files.waiting_rejections)[:SAMPLES],
             next=None if files.ended else files.place,
         )
-
-
-def _resume(context: Context, state: ShipmentState) -> _Sums:
-    assert state.plan is not None
-    sums = _Sums(state.plan.cursor)
-    for number in range(len(state.batches)):
-        sums = sums.plus(body_at(context, context.keys.batch(state.name, number), Batch))
-    return sums
 
 
 def _commit_batch(
@@ -199,85 +267,6 @@ def _commit_batch(
     return stands, won
 
 
-class _Files:
-    """The frozen files of a plan, read on from a place."""
-
-    def __init__(self, context: Context, plan: Plan, place: Place) -> None:
-        assert context.lake is not None
-        self._lake = context.lake
-        self._open_refs = context.forms.open_refs
-        self._plan = plan
-        self._columns = Columns.model_validate(plan.reading.columns) if plan.reading.columns else Columns()
-        self._reader: RefReader | None = None
-        self.go_to(place)
-
-    def go_to(self, place: Place) -> None:
-        """Read on from here; what waited is forgotten."""
-        self.close()
-        self.place = place
-        self.waiting_rows = 0
-        self.waiting_rejections: tuple[Rejection, ...] = ()
-
-    @property
-    def ended(self) -> bool:
-        return self.place.file >= len(self._plan.snapshot.files)
-
-    def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-        self._reader = None
-
-    def take(self) -> tuple[list[ImageRef], int, int, tuple[Rejection, ...], Place] | None:
-        """The refs of the next batch, with the rows and rejected rows since the last one; None at the end.
-
-        A batch lies within one file.
-        """
-        while not self.ended:
-            taken = self._from_this_file()
-            self.waiting_rows += taken.rows
-            self.waiting_rejections = (self.waiting_rejections + self._rejections(taken))[:SAMPLES]
-            file = self.place.file
-            self.place = Place(file=file, position=taken.cursor.position, row=taken.cursor.row)
-            if taken.ended:
-                self.close()
-                self.place = Place(file=file + 1)
-            if taken.refs:
-                rows, rejections = self.waiting_rows, self.waiting_rejections
-                self.waiting_rows, self.waiting_rejections = 0, ()
-                return taken.refs, rows, rows - len(taken.refs), rejections, self.place
-        return None
-
-    def _from_this_file(self) -> Taken:
-        at = Cursor(position=self.place.position, row=self.place.row)
-        try:
-            if self._reader is None:
-                self._reader = self._open(at)
-            return self._reader.take(self._plan.batch_refs, self._plan.batch_bytes)
-        except FormatError as error:
-            # The file cannot be read on: what is left of it counts as one rejected row, loudly.
-            why = "; ".join(part for part in (error.message, error.detail, error.hint) if part)
-            rest = Rejected(row=at.row, offset=at.position, why=why, sample="")
-            return Taken(refs=[], rows=1, rejected=1, samples=(rest,), cursor=at, ended=True)
-
-    def _open(self, at: Cursor) -> RefReader:
-        path, reading = self._path, self._plan.reading
-        try:
-            form = detect(path) if reading.format == "auto" else FORMATS[reading.format]
-        except (ConfigError, KeyError) as error:
-            raise FormatError(f"no known format: {path}", str(error), "set the source's format") from error
-        return self._open_refs(self._lake.open(path), path, form, self._columns, reading.partner_id, at)
-
-    @property
-    def _path(self) -> str:
-        return self._plan.snapshot.files[self.place.file].path
-
-    def _rejections(self, taken: Taken) -> tuple[Rejection, ...]:
-        return tuple(
-            Rejection(file=self._path, row=one.row, offset=one.offset, why=one.why, sample=one.sample)
-            for one in taken.samples
-        )
-
-
 def _changed(lake: Lake, plan: Plan) -> str:
     """ "" while each frozen file is what the plan saw, "gone" when one is missing, else what changed."""
     for file in plan.snapshot.files:
@@ -297,9 +286,9 @@ def _gone(context: Context, state: ShipmentState) -> Shipped:
     if since is None:
         context.bucket.put(hint, b"")
         context.once(hint, f"a file of {state.name} is missing; waiting for it: {_missing(context, state)}")
-        return Shipped()
+        return Shipped(waits=True)
     if listing.now - since < context.settings.ship.gone_seconds:
-        return Shipped()
+        return Shipped(waits=True)
     return _void(context, state, f"a file has been missing too long: {_missing(context, state)}")
 
 

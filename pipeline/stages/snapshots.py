@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
 
 from pipeline.layout import FIRST_DUE, MAX_ROUND, ShipmentName, seconds_of
 from pipeline.manifest import End, Plan
 from pipeline.runner import Context, announce, readable
 from pipeline.settings import FeatureSet, Ship
-from pipeline.stages.sources import Found
+from pipeline.stages.found import Found
 
 DAY = 86400.0
 
@@ -36,8 +35,7 @@ class Refused:
 
 def part_zero(found: Found, feature_set: str, lake: str, round_: int) -> ShipmentName:
     """The name of a snapshot's first shipment in a round."""
-    snapshot = found.snapshot
-    return ShipmentName.of(lake, snapshot.digest(), feature_set, snapshot.version, round_, 0, 0)
+    return ShipmentName.of(lake, found.digest, feature_set, found.snapshot.version, round_, 0, 0)
 
 
 def rounds(names: Iterable[ShipmentName], version: str) -> int:
@@ -69,10 +67,12 @@ def plan(
     settings: Ship,
     now: float,
     due_open: int,
+    open_groups: Mapping[str, int] | None = None,
 ) -> tuple[list[New], list[Refused]]:
-    """What to ship anew: most lagging group first, one of each group in turn.
+    """What to ship anew: groups with the fewest open shipments first, then the most lagging, one of each in turn.
 
-    known: of the versions in question and later ones.  now: the store's time.  due_open: open shipments.
+    known: of the versions in question and later ones.  now: the store's time.  due_open: open shipments;
+    open_groups: how many of them each group has, as far as that is known.
     """
     new: list[New] = []
     refused: list[Refused] = []
@@ -84,10 +84,14 @@ def plan(
         for set_name in sorted(sets):
             if not takes(sets[set_name], lake) or covered(one, set_name, lake, known):
                 continue
-            newest = _newest(one.snapshot.source, set_name, known.plans)
+            newest, newest_job = _newest(one.snapshot.source, set_name, known.plans)
             if newest > version:
                 why = f"its version went back from {newest} to {version}; touch its files to ship it again"
-                refused.append(Refused(one.snapshot.source, why, (one.snapshot.digest(), set_name)))
+                refused.append(Refused(one.snapshot.source, why, (one.digest, set_name)))
+                continue
+            if newest_job > one.snapshot.job_time:
+                why = f"its jobTimeStamp went back from {newest_job} to {one.snapshot.job_time}; run its job again"
+                refused.append(Refused(one.snapshot.source, why, (one.digest, set_name)))
                 continue
             round_ = rounds(known.names, version) if newest == version else 0
             if round_ > MAX_ROUND:
@@ -95,7 +99,7 @@ def plan(
                 continue
             new.append(_new(one, set_name, lake, round_, settings))
     room = max(0, settings.open_shipments - due_open)
-    return _in_turn(new)[:room], refused
+    return _in_turn(new, settings.open_shipments, open_groups or {})[:room], refused
 
 
 def takes(feature_set: FeatureSet, lake: str) -> bool:
@@ -103,9 +107,10 @@ def takes(feature_set: FeatureSet, lake: str) -> bool:
     return feature_set.lakes is None or lake in feature_set.lakes
 
 
-def _newest(source: str, set_name: str, plans: Mapping[ShipmentName, Plan]) -> str:
-    versions = (n.version for n, p in plans.items() if p.snapshot.source == source and p.set == set_name)
-    return max(versions, default="")
+def _newest(source: str, set_name: str, plans: Mapping[ShipmentName, Plan]) -> tuple[str, str]:
+    """The greatest version and job time that were shipped of a source."""
+    mine = [(n, p) for n, p in plans.items() if p.snapshot.source == source and p.set == set_name]
+    return max((n.version for n, _ in mine), default=""), max((p.snapshot.job_time for _, p in mine), default="")
 
 
 def _new(found: Found, set_name: str, lake: str, round_: int, settings: Ship) -> New:
@@ -115,7 +120,7 @@ def _new(found: Found, set_name: str, lake: str, round_: int, settings: Ship) ->
         lake=lake,
         set=set_name,
         snapshot=found.snapshot,
-        snapshot_digest=found.snapshot.digest(),
+        snapshot_digest=found.digest,
         reading=found.reading,
         batch_refs=settings.batch_refs,
         batch_bytes=settings.batch_bytes,
@@ -126,12 +131,17 @@ def _new(found: Found, set_name: str, lake: str, round_: int, settings: Ship) ->
     return New(name, body, found.group)
 
 
-def _in_turn(new: Sequence[New]) -> list[New]:
-    """Groups by the age of what they wait with, one shipment of each in turn."""
-    groups: dict[str, list[New]] = {}
+def _in_turn(new: Sequence[New], most: int, open_groups: Mapping[str, int]) -> list[New]:
+    """One shipment of each group in turn; no group may take the last quarter of what may be open."""
+    each = max(1, most - most // 4)
+    places: list[tuple[int, str, str, New]] = []
+    taken = dict(open_groups)
     for one in sorted(new, key=lambda n: (n.name.version, n.group, str(n.name))):
-        groups.setdefault(one.group, []).append(one)
-    return [one for turn in zip_longest(*groups.values()) for one in turn if one is not None]
+        turn = taken.get(one.group, 0)
+        taken[one.group] = turn + 1
+        if turn < each:
+            places.append((turn, one.name.version, one.group, one))
+    return [place[-1] for place in sorted(places, key=lambda place: place[:3])]
 
 
 def begin(context: Context, new: New) -> None:
@@ -172,46 +182,54 @@ class Shipper:
                 gone.add(name)
         return Known(frozenset(found), frozenset(gone))
 
-    def fresh(self, found: Sequence[Found], now: float, due_open: int) -> tuple[list[New], list[Refused]]:
+    def fresh(
+        self, found: Sequence[Found], now: float, due_open: int, open_groups: Mapping[str, int] | None = None
+    ) -> tuple[list[New], list[Refused]]:
         """What the sources name and no shipment covers; what is refused for good is not looked into again."""
-        pairs = [(one.snapshot.digest(), set_name) for one in found for set_name in self._context.settings.sets]
+        pairs = [(one.digest, set_name) for one in found for set_name in self._context.settings.sets]
         before = [self._refused[pair] for pair in pairs if pair in self._refused]
-        new, refused = self._fresh(found, now, due_open)
+        new, refused = self._fresh(found, now, due_open, open_groups or {})
         for one in refused:
             if one.for_good is not None:
                 self._refused[one.for_good] = one
                 self._covered.add(one.for_good)
         return new, before + [one for one in refused if one not in before]
 
-    def _fresh(self, found: Sequence[Found], now: float, due_open: int) -> tuple[list[New], list[Refused]]:
+    def _fresh(
+        self, found: Sequence[Found], now: float, due_open: int, open_groups: Mapping[str, int]
+    ) -> tuple[list[New], list[Refused]]:
         context = self._context
         sets = context.settings.sets
         lake = context.lake_name
         wanted = [
-            one
-            for one in found
-            if any((one.snapshot.digest(), s) not in self._covered for s in sets if takes(sets[s], lake))
+            one for one in found if any((one.digest, s) not in self._covered for s in sets if takes(sets[s], lake))
         ]
         if not wanted:
             return [], []
-        known = self.known(min(one.snapshot.version for one in wanted))
+        known = self.known(min(map(_since, wanted)))
         left = []
         for one in wanted:
             missing = False
             for set_name in sets:
                 if covered(one, set_name, lake, known):
-                    self._covered.add((one.snapshot.digest(), set_name))
+                    self._covered.add((one.digest, set_name))
                 elif takes(sets[set_name], lake):
                     missing = True
             if missing:
                 left.append(one)
         if not left:
             return [], []
-        oldest = min(one.snapshot.version for one in left)
+        oldest = min(map(_since, left))
         plans = {}
         for name in known.names:
             if name.version >= oldest:
                 body = readable(context, context.keys.plan(name), Plan)
                 if body is not None:
                     plans[name] = body
-        return plan(left, sets, lake, replace(known, plans=plans), context.settings.ship, now, due_open)
+        known = replace(known, plans=plans)
+        return plan(left, sets, lake, known, context.settings.ship, now, due_open, open_groups)
+
+
+def _since(one: Found) -> str:
+    """No plan that forbids this snapshot has a smaller version: a version is never less than its job's time."""
+    return min(one.snapshot.version, one.snapshot.job_time or one.snapshot.version)
