@@ -1,0 +1,117 @@
+"""The files that a plan froze, read on from a place."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from pipeline.codec.ref_tables import Cursor, Format, RefReader, Rejected, Taken, detect
+from pipeline.errors import ConfigError, FormatError
+from pipeline.manifest import Place, Plan, Rejection, SourceFile
+from pipeline.records import ImageRef
+from pipeline.settings import Columns
+from pipeline.stages.forms import Forms
+from pipeline.stages.source_paths import partner_number
+from pipeline.stores.store import Lake
+
+SAMPLES = 10
+FORMATS: dict[str, Format] = {name: name for name in get_args(Format)}
+
+
+class FrozenFiles:
+    """Refs batch by batch, rows that are none counted; not opened before they are asked for."""
+
+    def __init__(self, lake: Lake, forms: Forms, plan: Plan, place: Place) -> None:
+        self._lake = lake
+        self._open_refs = forms.open_refs
+        self._plan = plan
+        self._columns = Columns.model_validate(plan.reading.columns) if plan.reading.columns else Columns()
+        self._reader: RefReader | None = None
+        self.go_to(place)
+
+    def go_to(self, place: Place) -> None:
+        """Read on from here; what waited is forgotten."""
+        self.close()
+        self.place = place
+        self.waiting_rows = 0
+        self.waiting_rejections: tuple[Rejection, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        return self.place.file >= len(self._plan.snapshot.files)
+
+    @property
+    def file(self) -> SourceFile:
+        """The one that is read."""
+        return self._plan.snapshot.files[self.place.file]
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None
+
+    def take(self) -> tuple[list[ImageRef], int, int, tuple[Rejection, ...], Place] | None:
+        """The refs of the next batch, with the rows and rejected rows since the last one; None at the end.
+
+        A batch lies within one file.
+        """
+        while not self.ended:
+            taken = self._from_this_file()
+            self.waiting_rows += taken.rows
+            self.waiting_rejections = (self.waiting_rejections + self._rejections(taken))[:SAMPLES]
+            file = self.place.file
+            self.place = Place(file=file, position=taken.cursor.position, row=taken.cursor.row)
+            if taken.ended:
+                self.close()
+                self.place = Place(file=file + 1)
+            if taken.refs:
+                rows, rejections = self.waiting_rows, self.waiting_rejections
+                self.waiting_rows, self.waiting_rejections = 0, ()
+                return taken.refs, rows, rows - len(taken.refs), rejections, self.place
+        return None
+
+    def _from_this_file(self) -> Taken:
+        at = Cursor(position=self.place.position, row=self.place.row)
+        try:
+            if self._reader is None:
+                self._reader = self._open(at)
+            return self._reader.take(self._plan.batch_refs, self._plan.batch_bytes)
+        except FormatError as error:
+            # The file cannot be read on: what is left of it counts as one rejected row, loudly.
+            why = "; ".join(part for part in (error.message, error.detail, error.hint) if part)
+            rest = Rejected(row=at.row, offset=at.position, why=why, sample="")
+            return Taken(refs=[], rows=1, rejected=1, samples=(rest,), cursor=at, ended=True)
+
+    def _open(self, at: Cursor) -> RefReader:
+        path, partner = self.file.path, self._partner()
+        form = self._format()
+        return self._open_refs(self._lake.open(path), path, form, self._columns, partner, at)
+
+    def _partner(self) -> int | None:
+        """Of rows that name none: what the file's own folder says, before what its source says."""
+        text = self.file.partner
+        if not text:
+            return self._plan.reading.partner_id
+        partner = partner_number(text)
+        if partner is None:
+            raise FormatError(f"the partner {text[:40]!r} of its folder is no number", "", "as in partner=123")
+        return partner
+
+    def _format(self) -> Format:
+        path, reading = self.file.path, self._plan.reading
+        try:
+            if reading.format != "auto":
+                return FORMATS[reading.format]
+            try:
+                return detect(path)
+            except ConfigError:
+                if not reading.otherwise:
+                    raise
+                return FORMATS[reading.otherwise]
+        except (ConfigError, KeyError) as error:
+            raise FormatError(f"no known format: {path}", str(error), "set the source's format") from error
+
+    def _rejections(self, taken: Taken) -> tuple[Rejection, ...]:
+        return tuple(
+            Rejection(file=self.file.path, row=one.row, offset=one.offset, why=one.why, sample=one.sample)
+            for one in taken.samples
+        )

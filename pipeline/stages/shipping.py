@@ -1,0 +1,106 @@
+"""The ship stage of one lake over many runs: what it has seen of the sources, and whose turn it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+
+from pipeline.errors import TemporaryError
+from pipeline.layout import ShipmentName
+from pipeline.runner import Context, Seen, known_to_exist, state_of
+from pipeline.stages import ship, snapshots
+from pipeline.stages.found import Named
+from pipeline.stages.rota import Rota, group_of_state
+from pipeline.stages.sources import Sources
+from pipeline.stages.streams import InTurn, Readers, Streamed, stream
+from pipeline.stages.troubles import Troubles
+from pipeline.state import ShipmentState, next_of
+
+
+class Shipping:
+    """What one process knows of a lake's sources and of the shipments that it reads from them."""
+
+    def __init__(self, context: Context, executor: Executor | None = None) -> None:
+        """executor: whose threads read shipments, ship.streams at a time; the calling thread when absent."""
+        self._context = context
+        self._readers = Readers(executor, context.settings.ship.streams) if executor else Readers(InTurn())
+        self._shipper = snapshots.Shipper(context)
+        self._sources: Sources | None = None
+        self._rota = Rota()
+        self._groups: dict[str, str] = {}
+        """Whose each open shipment is, as far as it was looked at."""
+        self._source_troubles = Troubles(context.say, "a source is well again")
+        self._troubles = Troubles(context.say, "ship, no longer")
+
+    @property
+    def source_troubles(self) -> Mapping[str, str]:
+        """What is wrong with sources since the last look at them: cause and remedy, by source."""
+        return self._source_troubles.now
+
+    @property
+    def problems(self) -> int:
+        """How many sources or partners of theirs cannot be shipped now."""
+        return len(self._source_troubles.now)
+
+    def look(self, now: float, *, wide: bool = False) -> Named:
+        """What the sources name now; what is wrong with them is said when it is news.  now: the store's time."""
+        context = self._context
+        assert context.lake is not None
+        if self._sources is None:
+            lake = context.settings.lakes[context.lake_name]
+            ours = tuple(one.root.strip("/") + "/" for one in context.settings.sets.values())
+            self._sources = Sources(context.lake, lake.sources, ours, lake.url)
+        named = self._sources.look(now, wide=wide)
+        self._source_troubles.see(named.troubles)
+        return named
+
+    def begin(self, seen: Seen) -> tuple[list[ShipmentState], int]:
+        """Plans for what the sources name anew: all states that there are to go on with, and how many were refused."""
+        context = self._context
+        self._note(seen.states)
+        self._groups = {name: group for name, group in self._groups.items() if name in seen.due}
+        open_groups = Counter(self._groups.values())
+        new, refused = self._shipper.fresh(self.look(seen.now).found, seen.now, len(seen.due), open_groups)
+        for one in refused:
+            context.once(f"refused {one.source} {one.why}", f"not shipped: {one.source}: {one.why}")
+        for begun in new:
+            context.safe_point()
+            snapshots.begin(context, begun)
+        states = list(seen.states) + [state_of(context, begun.name) for begun in new]
+        self._note(states)
+        return states, len(refused)
+
+    def read(self, states: list[ShipmentState], wanted: Callable[[], bool]) -> Iterator[Streamed]:
+        """Read on what is not read to its end yet, as far as the caps allow: what became of each turn of each."""
+        context = self._context
+        caps = ship.Caps(context.settings.ship)
+        troubles: dict[str, str] = {}
+        self._rota.begin(ship.unfinished(states))
+        for state, outcome in stream(context, self._rota, caps, self._readers, wanted):
+            if isinstance(outcome, TemporaryError):
+                troubles[outcome.message] = f"ship: {outcome}; it is tried again"
+            elif isinstance(outcome, ship.Shipped):
+                if outcome.void and state.plan is not None and self._sources is not None:
+                    self._sources.forget(state.plan.snapshot.source)
+                if outcome.next is not None:
+                    for one in ship.unfinished([state_of(context, outcome.next)]):
+                        self._note([one])
+                        self._rota.add(one)
+            yield state, outcome
+        self._rota.end(all_read=not caps.reached and wanted())
+        self._troubles.see(troubles)
+
+    def follow(self, state: ShipmentState) -> ShipmentName | None:
+        """A next part that a killed process left unplanned."""
+        context = self._context
+        if state.plan is None or state.end is None or state.end.next is None:
+            return None
+        if known_to_exist(context, context.keys.plan(next_of(state.name, state.plan))):
+            return None
+        return ship.follow(context, state)
+
+    def _note(self, states: list[ShipmentState] | tuple[ShipmentState, ...]) -> None:
+        for state in states:
+            if state.plan is not None:
+                self._groups[str(state.name)] = group_of_state(state)

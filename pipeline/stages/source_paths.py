@@ -1,0 +1,150 @@
+"""How a source's path names folders and files: globs, days, and the partner that stands in a path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from urllib.parse import unquote
+
+from pipeline.records import MAX_PARTNER_ID
+from pipeline.stores.store import Lake
+
+_MAGIC = re.compile(r"[*?\[]")
+_MOMENT: Final = re.compile(r"%[YmdH]")
+_NUMBER = re.compile(r"[0-9]{1,40}")
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path holds `*`, `?` or `[`."""
+    return _MAGIC.search(path) is not None
+
+
+def is_dated(path: str) -> bool:
+    """Whether a path holds `%Y`, `%m`, `%d` or `%H`; any other `%` is part of a name."""
+    return _MOMENT.search(path) is not None
+
+
+def hidden(name: str) -> bool:
+    """Whether a name is left out, as Hadoop does: `_temporary`, `.part-0.crc`."""
+    return name.startswith((".", "_"))
+
+
+def fixed(path: str) -> str:
+    """The leading parts of a path that hold neither a glob nor a day."""
+    parts = []
+    for part in path.split("/"):
+        if is_pattern(part) or is_dated(part):
+            break
+        parts.append(part)
+    return "/".join(parts)
+
+
+def moments(path: str, now: float, days: int) -> list[dict[str, str]]:
+    """What `%Y`, `%m`, `%d`, `%H` stand for: today and so many days before, in UTC, oldest first, each path once.
+
+    now: seconds since 1970.  A path without any of them has one moment, that says nothing.
+    """
+    today = datetime.fromtimestamp(now, UTC).replace(minute=0, second=0, microsecond=0)
+    hours = today.hour + 24 * days if "%H" in path else 24 * days
+    step = 1 if "%H" in path else 24
+    found: dict[str, dict[str, str]] = {}
+    for back in range(hours, -1, -step):
+        at = today - timedelta(hours=back)
+        words = {"%Y": f"{at.year:04d}", "%m": f"{at.month:02d}", "%d": f"{at.day:02d}", "%H": f"{at.hour:02d}"}
+        found.setdefault(at_moment(path, words), words)
+    return list(found.values())
+
+
+def at_moment(text: str, words: dict[str, str]) -> str:
+    """The text with its day and hour."""
+    return _MOMENT.sub(lambda found: words[found[0]], text)
+
+
+def pattern(glob: str) -> re.Pattern[str]:
+    """`*` and `?` within one part of a path, `**` over any number of parts, `[abc]` as usual."""
+    out = []
+    at = 0
+    while at < len(glob):
+        if glob.startswith("**/", at):
+            out.append("(?:.*/)?")
+            at += 3
+        elif glob.startswith("**", at):
+            out.append(".*")
+            at += 2
+        elif glob[at] == "*":
+            out.append("[^/]*")
+            at += 1
+        elif glob[at] == "?":
+            out.append("[^/]")
+            at += 1
+        elif glob[at] == "[" and "]" in glob[at + 2 :]:
+            end = glob.index("]", at + 2)
+            inside = glob[at + 1 : end].replace("\\", "\\\\")
+            out.append(f"[{'^' + inside[1:] if inside[0] == '!' else inside}]")
+            at = end + 1
+        else:
+            out.append(re.escape(glob[at]))
+            at += 1
+    return re.compile("".join(out), re.DOTALL)
+
+
+class Folders:
+    """The folders that patterns name, part by part: what they do not name is not looked into, and nothing twice."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._inside: dict[str, list[str]] = {}
+
+    def of(self, path: str, words: dict[str, str] | None = None) -> Iterator[tuple[str, str]]:
+        """(folder, whose): whose is the folder with its days left as the pattern has them."""
+        yield from self._below("", "", path.strip("/").split("/"), words or {})
+
+    def _below(self, folder: str, whose: str, rest: list[str], words: dict[str, str]) -> Iterator[tuple[str, str]]:
+        if not rest:
+            yield folder, whose
+            return
+        part = at_moment(rest[0], words) if words else rest[0]
+        if not is_pattern(part):
+            named = rest[0] if part != rest[0] else part
+            yield from self._below(_join(folder, part), _join(whose, named), rest[1:], words)
+            return
+        wanted = pattern(part)
+        for name in self._names(folder):
+            if wanted.fullmatch(name) and not hidden(name):
+                named = rest[0] if part != rest[0] else name
+                yield from self._below(_join(folder, name), _join(whose, named), rest[1:], words)
+
+    def _names(self, folder: str) -> list[str]:
+        """The folders in a folder, listed once."""
+        if folder not in self._inside:
+            prefix = f"{folder}/" if folder else ""
+            listed = (entry.key.removeprefix(prefix) for entry in self._lake.list(prefix, folders=True))
+            self._inside[folder] = [name[:-1] for name in listed if name.endswith("/")]
+        return self._inside[folder]
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def partner_text(folders: str, names: Sequence[str]) -> str:
+    """What the deepest folder of the form `partner=123` says, also where it is URL-encoded; "" where there is none.
+
+    names: what may stand before the `=`, in any letter case (as Hive writes them).
+    """
+    wanted = {name.lower() for name in names}
+    for part in reversed(folders.split("/")):
+        name, equals, value = unquote(part).partition("=")
+        if equals and name.lower() in wanted:
+            return value or "(empty)"
+    return ""
+
+
+def partner_number(text: str) -> int | None:
+    """The partner that a text names; None where it is no number that a partner may have."""
+    if not _NUMBER.fullmatch(text):
+        return None
+    number = int(text)
+    return number if number <= MAX_PARTNER_ID else None
