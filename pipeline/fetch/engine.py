@@ -81,6 +81,11 @@ class Engine:
         """From any thread: end `run` at once; what is open then is cut off."""
         self._reactor.post(self._end_run)
 
+    @property
+    def active(self) -> int:
+        """From any thread: requests that are under way."""
+        return len(self._wire.active)
+
     def _end_run(self) -> None:
         self._stop = True
 

@@ -94,6 +94,7 @@ class Fetcher:
         self._pending = 0
         self._pending_by_host: Counter[str] = Counter()
         self._here: list[Ended] = []
+        self._last: tuple[str, Target | Failure] | None = None
         self.counts = Counts()
 
     def stream(
@@ -120,14 +121,25 @@ class Fetcher:
         """Items that are taken in and not given back."""
         return self._pending
 
+    @property
+    def active(self) -> int:
+        """Requests that are under way."""
+        return self._engine.active
+
     def has_room(self, url: str) -> bool:
         """The queue of this URL's host is shorter than its bound: the caller's to ask before it gives more."""
         return self.pending_of(self.host_of(url)) < self._limits.pending_per_host
 
     def host_of(self, url: str) -> str:
         """Whose limits the URL is under: its host, with a port that is not the web's own; "" for none."""
-        target = parse(url, self._limits.max_url_length)
+        target = self._parsed(url)
         return target.key if isinstance(target, Target) else ""
+
+    def _parsed(self, url: str) -> Target | Failure:
+        """The last one is remembered: whoever asks about a URL's host gives it next."""
+        if self._last is None or self._last[0] is not url:
+            self._last = (url, parse(url, self._limits.max_url_length))
+        return self._last[1]
 
     def close(self) -> None:
         """Cancel everything in flight; no thread, socket or task stays."""
@@ -209,7 +221,7 @@ class Fetcher:
         if is_data(url) or (self._limits.allow_folders and is_file(url)):
             self._bodies.put(Inline(waiter))
             return
-        target = parse(url, self._limits.max_url_length)
+        target = self._parsed(url)
         if isinstance(target, Target) and not port_allowed(target, self._limits):
             target = Failure.of("blocked", f"port {target.port}")
         if isinstance(target, Failure):

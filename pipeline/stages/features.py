@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from pipeline.clock import Clock
+from pipeline.codec.shards import Matrix
 from pipeline.errors import ConfigError
 from pipeline.fetch import Fetcher
 from pipeline.images import Preparation
@@ -15,7 +17,8 @@ from pipeline.nets.features import FeatureNet
 from pipeline.records import Failure, ImageRef
 from pipeline.settings import FeatureSet, Settings
 from pipeline.stages.isolate import compute_alone
-from pipeline.stages.window import Body, Computed, Matrix, Opened, Tag, Wanted, Window
+from pipeline.stages.load import Bounds
+from pipeline.stages.window import Body, Computed, Opened, Tag, Wanted, Window
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,13 +31,24 @@ STACKS_DECODING = 3
 class FeatureMaker:
     """One feature set on this host.  Raises ConfigError or NetError when it cannot be loaded."""
 
-    def __init__(self, settings: Settings, name: str, clock: Clock, noted: Callable[[], None] = lambda: None) -> None:
-        """noted: told of each fetch that ended, each image decoded and each pass of the net; from any thread."""
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        clock: Clock,
+        noted: Callable[[], None] = lambda: None,
+        spill: Path | None = None,
+    ) -> None:
+        """noted: told of each fetch that ended, each image decoded and each pass of the net; from any thread.
+
+        spill: this process's folder for files on their way; without one, features of open batches stay in memory.
+        """
         self._settings = settings
         self._name = name
         self._set: FeatureSet = settings.sets[name]
         self._clock = clock
         self._noted = noted
+        self._spill = spill
         self._threads = settings.compute.threads or len(os.sched_getaffinity(0))
         self._net = FeatureNet(self._set, threads=self._threads)
         if self._set.weights is None and any("no weights are given" in text for text in self._net.warnings):
@@ -81,17 +95,24 @@ class FeatureMaker:
             yield from Window(
                 groups,
                 open_batch,
-                fetch=_stream_of(fetcher, self._noted),
+                fetch=stream_of(fetcher, self._noted),
                 prepare=self.prepare,
                 net=self._net,
                 decoders=decoders,
                 runner=runner,
                 clock=self._clock,
-                max_batches=limits.open_batches,
-                max_bytes=limits.open_bytes,
-                batch_seconds=self._settings.fetch.batch_seconds,
-                decoding=STACKS_DECODING * self._net.batch_size,
+                bounds=Bounds(
+                    batches=limits.open_batches,
+                    memory=limits.open_bytes,
+                    batch_seconds=self._settings.fetch.batch_seconds,
+                    decoding=STACKS_DECODING * self._net.batch_size,
+                    ahead=self._settings.fetch.pending_urls,
+                    spill=self._spill,
+                    disk=limits.spill_bytes,
+                ),
                 wanted=wanted,
+                host_of=fetcher.host_of,
+                has_room=fetcher.has_room,
             ).run()
         finally:
             fetcher.close()
@@ -116,7 +137,7 @@ class _Noting(ThreadPoolExecutor):
         return future
 
 
-def _stream_of(
+def stream_of(
     fetcher: Fetcher, noted: Callable[[], None]
 ) -> Callable[[Iterator[Wanted | None]], Iterator[tuple[Tag, Body | Failure] | None]]:
     def stream(wanted: Iterator[Wanted | None]) -> Iterator[tuple[Tag, Body | Failure] | None]:

@@ -23,12 +23,12 @@ import numpy as np
 
 from pipeline.clock import Clock
 from pipeline.codec import image_refs
-from pipeline.codec.shards import FailureRow, FeatureRow, Shard, write_failures, write_features
+from pipeline.codec.shards import FailureRow, FeatureRow, Matrix, Shard, write_failures, write_features
 from pipeline.errors import Stopped
 from pipeline.host import die_with
 from pipeline.records import Failure, ImageRef
 from pipeline.settings import Settings
-from pipeline.stages.window import Computed, Matrix, Opened, failure_row
+from pipeline.stages.window import Computed, Opened, failure_row
 
 T = TypeVar("T")
 START_SECONDS = 120.0

@@ -1,7 +1,8 @@
 """The window of open batches: fetching runs over all of them, the net takes images from any (PROTOCOL 5).
 
 One thread pulls: it opens batches, hands URLs to the fetcher, fetched bytes to the decoders and full stacks of
-prepared images to the net, and gives back batches as they end.  Everything that waits is bounded.
+prepared images to the net, and gives back batches as they end.  Everything that waits is bounded; what batches have
+finished while they wait for their slowest URL goes to the local disk where it is too much for memory.
 """
 
 from __future__ import annotations
@@ -9,36 +10,27 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, wait
-from dataclasses import dataclass, field
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.clock import Clock
-from pipeline.codec.shards import FailureRow, FeatureRow
+from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
 from pipeline.records import Failure, ImageRef
+from pipeline.stages.lanes import Lanes, OpenBatch
+from pipeline.stages.load import Bounds, Load
+from pipeline.stages.spill import ROW_BYTES, Features, Origin
+from pipeline.stages.stacks import FeatureNet, Outcome, Prepare, Stacks, Trouble
 
 T = TypeVar("T")
-Matrix = NDArray[np.float32]
 
-STACKS_AHEAD = 4
-"""Stacks that wait for the net or are in it, at the most: the net goes on while the caller puts a batch away."""
-PARTIAL_SECONDS = 1.0
-"""A stack that is not full goes to the net when its oldest image has waited so long and the net is idle."""
-
-
-class FeatureNet(Protocol):
-    """A net as the window needs it."""
-
-    @property
-    def dim(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    def forward(self, batch: Matrix) -> Matrix:
-        """(n, 3, h, w) prepared images, n <= batch_size -> (n, dim) features."""
+REF_BYTES = 700
+"""What a ref takes in memory beside its texts and bytes, with its failure or with its place among the features."""
+LATE_SECONDS = 1.0
+"""How often deadlines of batches are looked at."""
 
 
 class Body(Protocol):
@@ -72,9 +64,6 @@ class Wanted:
 Fetch = Callable[[Iterator[Wanted | None]], Iterator[tuple[Tag, Body | Failure] | None]]
 """A stream of wanted URLs (None: nothing more just now) -> outcomes in the order of their ending (None: a tick)."""
 
-Prepare = Callable[[bytes], Matrix | Failure]
-"""Image bytes -> (3, h, w) for the net."""
-
 
 @dataclass(frozen=True)
 class Opened(Generic[T]):
@@ -98,33 +87,12 @@ class Computed(Generic[T]):
     """What raised while it held images of this batch (the net, or what prepares for it): no rows."""
 
 
-@dataclass
-class _Batch(Generic[T]):
-    opened: Opened[T]
-    group: str
-    began: float
-    left: int
-    rows: list[tuple[FeatureRow, Matrix]] = field(default_factory=list)
-    failures: list[FailureRow] = field(default_factory=list)
-    fetched_bytes: int = 0
-    fetching: int = 0
-    trouble: str = ""
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A prepared image and what its feature row will say."""
-
-    tag: Tag
-    row: FeatureRow
-    image: Matrix
-
-
 class Window(Generic[T]):
     """Batches in, computed batches out.
 
     groups: for each group (a shipment, which is about one host) its batches still to be opened, in order.
-    `open_batch` claims one and reads its refs, or says None when somebody else has it.
+    `open_batch` claims one and reads its refs, or says None when somebody else has it.  host_of: whose limits a URL is
+    under.  has_room: whether the queue of a URL's host takes it.  Raises TemporaryError when the disk is full.
     """
 
     def __init__(
@@ -138,224 +106,216 @@ class Window(Generic[T]):
         decoders: Executor,
         runner: Executor,
         clock: Clock,
-        max_batches: int,
-        max_bytes: int,
-        batch_seconds: float,
-        decoding: int,
+        bounds: Bounds,
         wanted: Callable[[], bool] = lambda: True,
+        host_of: Callable[[str], str] = lambda url: "",
+        has_room: Callable[[str], bool] = lambda url: True,
     ) -> None:
-        self._groups = {name: deque(tasks) for name, tasks in groups.items()}
         self._open_batch = open_batch
         self._fetch = fetch
-        self._prepare = prepare
-        self._net = net
-        self._decoders = decoders
-        self._runner = runner
+        self._dim = net.dim
         self._clock = clock
-        self._max_batches = max_batches
-        self._max_bytes = max_bytes
-        self._batch_seconds = batch_seconds
-        self._decoding_limit = decoding
+        self._bounds = bounds
         self._wanted = wanted
-        self._batches: dict[int, _Batch[T]] = {}
+        self._lanes: Lanes[T] = Lanes(
+            groups, ahead=bounds.ahead, max_lanes=bounds.batches, host_of=host_of, has_room=has_room
+        )
+        self._stacks: Stacks[bytes] = Stacks(prepare, net, decoders, runner, clock, bounds.decoding, self._made)
+        self._under_way: dict[bytes, list[tuple[OpenBatch[T], int, Origin]]] = {}
+        """By SHA-256 of an image: the refs that wait for its feature."""
+        self._batches: dict[int, OpenBatch[T]] = {}
         self._next = 0
-        self._bytes = 0
-        self._decoding: deque[tuple[Tag, FeatureRow, Future[Matrix | Failure]]] = deque()
-        self._stack: list[_Ready] = []
-        self._stack_since = 0.0
-        self._running: deque[tuple[list[_Ready], Future[Matrix]]] = deque()
-        self._finished: deque[Computed[T]] = deque()
+        self._finished: deque[OpenBatch[T]] = deque()
+        self._load = Load(bounds)
+        self._look_at = clock.monotonic()
 
     def run(self) -> Iterator[Computed[T] | None]:
         """Computed batches as they end; None now and then, so that the caller can look around."""
-        stream = self._fetch(self._urls())
-        for item in stream:
-            if item is None:
-                self._turn(waiting=True)
+        try:
+            for item in self._fetch(self._urls()):
+                if item is not None:
+                    self._ended_fetch(*item)
+                self._look_at_deadlines()
+                self._stacks.turn(waiting=item is None)
+                if item is None:
+                    yield None
+                yield from self._give_back()
+            while not self._stacks.empty:
+                self._stacks.drain_one()
+                yield from self._give_back()
                 yield None
-            else:
-                self._ended_fetch(*item)
-                self._turn(waiting=False)
-            while self._finished:
-                yield self._finished.popleft()
-        while self._decoding or self._stack or self._running:
-            self._drain_one()
-            while self._finished:
-                yield self._finished.popleft()
-            yield None
-        assert not self._batches
+            assert not self._batches
+        finally:
+            for batch in (*self._batches.values(), *self._finished):
+                batch.features.drop()
 
     @property
-    def open(self) -> Iterator[T]:
-        """The tasks of batches that are open: what a stop gives up."""
-        return iter([batch.opened.task for batch in self._batches.values()])
+    def held(self) -> int:
+        """Bytes of refs and features of open batches in memory."""
+        return self._load.refs + self._load.features
+
+    # --- refs come in ---
 
     def _urls(self) -> Iterator[Wanted | None]:
-        """URLs of all open batches; opens the next batch of a group when its last has less than a batch waiting."""
+        """URLs of all open batches, in turn; where none may go out just now the next batch is opened."""
         while True:
-            opened = self._open_next()
-            if opened is None:
-                more = self._wanted() and any(self._groups.values())
-                if not more and not self._fetching:
+            given = self._lanes.next_ref()
+            if given is not None:
+                wanted = self._begin(*given)
+                if wanted is not None:
+                    yield wanted
+            elif not self._open_next():
+                if not self._lanes.waiting and not (self._lanes.more and self._wanted()):
                     return
                 yield None
-                continue
-            number, batch = opened
-            for index, ref in enumerate(batch.opened.refs):
-                if ref.content:
-                    self._decode((number, index), ref, ref.content, None)
-                elif ref.url:
-                    batch.fetching += 1
-                    yield Wanted((number, index), ref.url, batch.began + self._batch_seconds)
-                else:
-                    self._failed((number, index), Failure.of("bad_ref", "neither a URL nor bytes"))
-            self._finish(number)
             if self._finished:
                 yield None  # whoever takes them comes before the next batch: inline images ask for no fetch
 
-    @property
-    def _fetching(self) -> bool:
-        return any(batch.fetching for batch in self._batches.values())
-
-    def _open_next(self) -> tuple[int, _Batch[T]] | None:
-        if not self._wanted() or len(self._batches) >= self._max_batches or self._bytes >= self._max_bytes:
-            return None
-        waiting: dict[str, int] = {}
-        for batch in self._batches.values():
-            waiting[batch.group] = waiting.get(batch.group, 0) + batch.fetching
-        largest = max((len(batch.opened.refs) for batch in self._batches.values()), default=1)
-        for group, tasks in self._groups.items():
-            while tasks and waiting.get(group, 0) < largest:
-                opened = self._open_batch(tasks.popleft())
-                if opened is None:
-                    continue
-                number, self._next = self._next, self._next + 1
-                batch = _Batch(opened, group, self._clock.monotonic(), len(opened.refs))
-                self._batches[number] = batch
-                self._bytes += self._size(opened)
-                return number, batch
+    def _begin(self, batch: OpenBatch[T], place: int) -> Wanted | None:
+        """A ref that was given out: what is to be fetched for it."""
+        if batch.deadline is None:
+            batch.deadline = self._clock.monotonic() + self._bounds.batch_seconds
+        ref = batch.refs[place]
+        if ref.url and not ref.content:
+            self._lanes.fetch(batch)
+            return Wanted((batch.number, place), ref.url, batch.deadline)
+        self._lanes.not_fetched(batch, 1)
+        if ref.content:
+            origin = Origin(
+                hashlib.sha256(ref.content).digest(), datetime.fromtimestamp(self._clock.now(), UTC), None, None
+            )
+            self._image(batch, place, ref.content, origin)
+        else:
+            self._failed(batch, place, Failure.of("bad_ref", "neither a URL nor bytes"))
         return None
 
-    def _size(self, opened: Opened[T]) -> int:
-        refs = sum(len(ref.url) + len(ref.external_id) + len(ref.content) + 100 for ref in opened.refs)
-        return refs + 4 * self._net.dim * len(opened.refs)
+    def _open_next(self) -> bool:
+        """Open a batch, if one may be; False: none was."""
+        while self._lanes.may_open and self._wanted() and self._load.takes_another(len(self._batches)):
+            found = self._lanes.next_task()
+            if found is None:
+                return False
+            opened = self._open_batch(found[1])
+            if opened is not None:
+                self._opened(found[0], opened)
+                return True
+        return False
+
+    def _opened(self, group: str, opened: Opened[T]) -> None:
+        number, self._next = self._next, self._next + 1
+        refs = list(opened.refs)
+        folder = self._bounds.spill
+        batch = OpenBatch(
+            number,
+            opened.task,
+            refs,
+            self._lanes.lane_for(group, refs),
+            Features(self._dim, folder / f"batch-{number}" if folder else None),
+            self._clock.monotonic(),
+            left=len(refs),
+            refs_bytes=sum(len(ref.url) + len(ref.external_id) + len(ref.content) + REF_BYTES for ref in refs),
+            promise=(4 * self._dim + ROW_BYTES) * len(refs),
+        )
+        self._batches[number] = batch
+        self._load.opened(batch)
+        self._lanes.opened(batch)
+        self._finish(batch)
 
     def _ended_fetch(self, tag: Tag, outcome: Body | Failure) -> None:
-        batch = self._batches[tag[0]]
-        batch.fetching -= 1
+        batch, place = self._batches[tag[0]], tag[1]
+        self._lanes.fetched(batch)
         if isinstance(outcome, Failure):
-            self._failed(tag, outcome)
+            self._failed(batch, place, outcome)
         else:
             batch.fetched_bytes += len(outcome.content)
-            self._decode(tag, batch.opened.refs[tag[1]], outcome.content, outcome)
+            origin = Origin(outcome.sha256, outcome.fetched_at, outcome.etag, outcome.last_modified)
+            self._image(batch, place, outcome.content, origin)
 
-    def _decode(self, tag: Tag, ref: ImageRef, content: bytes, body: Body | None) -> None:
-        row = FeatureRow(
-            partner_id=ref.partner_id,
-            item_id=ref.item_id,
-            ordinal=ref.ordinal,
-            external_id=ref.external_id,
-            url=ref.url,
-            content_sha256=body.sha256 if body else hashlib.sha256(content).digest(),
-            fetched_at=body.fetched_at if body else datetime.fromtimestamp(self._clock.now(), UTC),
-            etag=body.etag if body else None,
-            last_modified=body.last_modified if body else None,
-        )
-        while len(self._decoding) >= self._decoding_limit:
-            self._take_decoded(block=True)
-        self._decoding.append((tag, row, self._decoders.submit(self._prepare, content)))
-
-    def _turn(self, *, waiting: bool) -> None:
-        """Move on what is ready; block only where a bound is reached."""
-        while self._decoding and self._decoding[0][2].done():
-            self._take_decoded(block=False)
-        while self._running and self._running[0][1].done():
-            self._take_features()
-        idle = not self._running and not self._decoding
-        if waiting and self._stack and idle and self._clock.monotonic() - self._stack_since >= PARTIAL_SECONDS:
-            self._forward()
-
-    def _drain_one(self) -> None:
-        if self._decoding:
-            self._take_decoded(block=True)
-        elif self._stack:
-            self._forward()
-        elif self._running:
-            self._take_features()
-
-    def _take_decoded(self, *, block: bool) -> None:
-        tag, row, future = self._decoding.popleft()
-        if block:
-            wait([future])
-        error = future.exception()
-        if error is not None:
-            self._batches[tag[0]].trouble = f"preparing an image raised {type(error).__name__}"
-            self._count(tag)
+    def _look_at_deadlines(self) -> None:
+        """A batch ends at its deadline, whatever keeps its refs from being asked for."""
+        now = self._clock.monotonic()
+        if now < self._look_at:
             return
-        prepared = future.result()
-        if isinstance(prepared, Failure):
-            self._failed(tag, prepared)
-            return
-        if not self._stack:
-            self._stack_since = self._clock.monotonic()
-        self._stack.append(_Ready(tag, row, prepared))
-        if len(self._stack) >= self._net.batch_size:
-            self._forward()
+        self._look_at = now + LATE_SECONDS
+        for batch in list(self._batches.values()):
+            for place in self._lanes.overdue(batch, now):
+                if batch.refs[place].url and not batch.refs[place].content:
+                    self._lanes.not_fetched(batch, 1)
+                    self._failed(batch, place, Failure.of("host_busy", "batch deadline"))
+                else:
+                    self._begin(batch, place)
 
-    def _forward(self) -> None:
-        stack, self._stack = self._stack, []
-        while len(self._running) >= STACKS_AHEAD:
-            self._take_features()
-        images = np.stack([ready.image for ready in stack])
-        self._running.append((stack, self._runner.submit(self._net.forward, images)))
+    # --- images become features ---
 
-    def _take_features(self) -> None:
-        stack, future = self._running.popleft()
-        error = future.exception()
-        if error is not None:
-            for ready in stack:
-                self._batches[ready.tag[0]].trouble = f"the net raised {type(error).__name__}"
-                self._count(ready.tag)
-            return
-        features = future.result()
-        finite = [bool(np.isfinite(vector).all()) for vector in features]
-        for ready, vector, good in zip(stack, features, finite, strict=True):
-            if good:
-                self._batches[ready.tag[0]].rows.append((ready.row, vector))
-                self._count(ready.tag)
+    def _image(self, batch: OpenBatch[T], place: int, content: bytes, origin: Origin) -> None:
+        """Equal bytes pass the net once: what is known of them serves, or what is under way will."""
+        known = batch.known.get(origin.sha256)
+        if isinstance(known, int):
+            self._name(batch, place, known, origin)
+        elif known is not None:
+            self._failed(batch, place, known)
+        elif origin.sha256 in self._under_way:
+            self._under_way[origin.sha256].append((batch, place, origin))
+        else:
+            self._under_way[origin.sha256] = [(batch, place, origin)]
+            self._stacks.add(origin.sha256, content)
+
+    def _made(self, sha256: bytes, outcome: Outcome) -> None:
+        for batch, place, origin in self._under_way.pop(sha256):
+            if isinstance(outcome, Trouble):
+                batch.trouble = outcome.cause
+                self._count(batch)
+            elif isinstance(outcome, Failure):
+                batch.known[sha256] = outcome
+                self._failed(batch, place, outcome)
             else:
-                self._failed(ready.tag, Failure.of("not_finite", "the feature holds NaN or infinity"))
+                slot = batch.known.get(sha256)
+                if not isinstance(slot, int):
+                    slot = batch.known[sha256] = batch.features.add(outcome)
+                    self._load.features += 4 * self._dim
+                self._name(batch, place, slot, origin)
 
-    def _failed(self, tag: Tag, failure: Failure) -> None:
-        batch = self._batches[tag[0]]
-        ref = batch.opened.refs[tag[1]]
-        batch.failures.append(failure_row(ref, failure))
-        self._count(tag)
+    def _name(self, batch: OpenBatch[T], place: int, slot: int, origin: Origin) -> None:
+        batch.features.name(place, slot, origin)
+        self._load.features += ROW_BYTES
+        ref = batch.refs[place]
+        if ref.content:
+            batch.refs[place] = ref._replace(content=b"")
+            self._load.less_refs(batch, len(ref.content))
+        self._count(batch)
+        self._load.spill(self._batches.values())
 
-    def _count(self, tag: Tag) -> None:
-        batch = self._batches[tag[0]]
+    def _failed(self, batch: OpenBatch[T], place: int, failure: Failure) -> None:
+        batch.failures.append(failure_row(batch.refs[place], failure))
+        self._count(batch)
+
+    # --- batches end ---
+
+    def _count(self, batch: OpenBatch[T]) -> None:
         batch.left -= 1
-        self._finish(tag[0])
+        self._finish(batch)
 
-    def _finish(self, number: int) -> None:
-        batch = self._batches.get(number)
-        if batch is None or batch.left:
-            return
-        del self._batches[number]
-        self._bytes -= self._size(batch.opened)
+    def _finish(self, batch: OpenBatch[T]) -> None:
+        if not batch.left:
+            del self._batches[batch.number]
+            self._finished.append(batch)
+
+    def _give_back(self) -> Iterator[Computed[T]]:
+        """What has ended, one batch after the other: only one is whole in memory."""
+        while self._finished:
+            batch = self._finished.popleft()
+            self._load.closed(batch)
+            self._lanes.look_again()
+            yield self._computed(batch)
+
+    def _computed(self, batch: OpenBatch[T]) -> Computed[T]:
         seconds = self._clock.monotonic() - batch.began
-        self._finished.append(self._computed(batch, seconds))
-
-    def _computed(self, batch: _Batch[T], seconds: float) -> Computed[T]:
-        task = batch.opened.task
         if batch.trouble:
-            return Computed(task, (), self._matrix([]), (), batch.fetched_bytes, seconds, batch.trouble)
-        matrix = self._matrix([vector for _, vector in batch.rows])
-        rows = [row for row, _ in batch.rows]
-        return Computed(task, rows, matrix, batch.failures, batch.fetched_bytes, seconds)
-
-    def _matrix(self, vectors: list[Matrix]) -> Matrix:
-        return np.stack(vectors) if vectors else np.empty((0, self._net.dim), np.float32)
+            batch.features.drop()
+            none = np.empty((0, self._dim), np.float32)
+            return Computed(batch.task, (), none, (), batch.fetched_bytes, seconds, batch.trouble)
+        rows, matrix = batch.features.take(batch.refs)
+        return Computed(batch.task, rows, matrix, batch.failures, batch.fetched_bytes, seconds)
 
 
 def failure_row(ref: ImageRef, failure: Failure) -> FailureRow:

@@ -1,4 +1,4 @@
-"""A web server of its own process for the fetch benchmarks: one body for every path, after a delay.
+"""A web server of its own process for the fetch benchmarks: a body for every path, after a delay.
 
 Arguments: size of the body in bytes, delay in seconds.  Prints the port; with the standard input's end it prints the
 CPU seconds that it took and ends.  It listens on all of 127.0.0.0/8, so that each address is a host.
@@ -13,12 +13,15 @@ import time
 
 import uvloop
 
+PATH = 64
+"""So many bytes of a request end its body: no two are equal."""
+
 
 class Guest(asyncio.Protocol):
     """Answers each request of a connection; requests are never longer than one read here."""
 
     def __init__(self, answer: bytes, delay: float) -> None:
-        self._answer = answer
+        self._answer = answer[:-PATH]
         self._delay = delay
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -28,13 +31,13 @@ class Guest(asyncio.Protocol):
         if not data.endswith(b"\r\n\r\n"):
             return
         if self._delay:
-            asyncio.get_running_loop().call_later(self._delay, self._send)
+            asyncio.get_running_loop().call_later(self._delay, self._send, data)
         else:
-            self._send()
+            self._send(data)
 
-    def _send(self) -> None:
+    def _send(self, asked: bytes) -> None:
         if not self._transport.is_closing():
-            self._transport.write(self._answer)  # type: ignore[attr-defined]
+            self._transport.write(self._answer + asked[:PATH].ljust(PATH))  # type: ignore[attr-defined]
 
 
 async def serve(size: int, delay: float) -> None:

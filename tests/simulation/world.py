@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pipeline.clock import Clock, Process
+from pipeline.codec.shards import Matrix
 from pipeline.records import Failure, ImageRef
 from pipeline.runner import Context
 from pipeline.settings import Settings
 from pipeline.stages.forms import Forms
 from pipeline.stages.isolate import Part, halve
-from pipeline.stages.window import Computed, Matrix, Opened, Tag, Wanted, Window
+from pipeline.stages.load import Bounds
+from pipeline.stages.window import Computed, Opened, Tag, Wanted, Window
 from pipeline.turns import Turns
 from tests.simulation.memory import Disk, MemoryStore
 
@@ -133,10 +135,7 @@ class StubServed:
             decoders=AtOnce(),
             runner=AtOnce(),
             clock=self.clock,
-            max_batches=self.max_batches,
-            max_bytes=1 << 30,
-            batch_seconds=60.0,
-            decoding=8,
+            bounds=Bounds(batches=self.max_batches, memory=1 << 30, batch_seconds=60.0, decoding=8),
             wanted=wanted,
         ).run()
 

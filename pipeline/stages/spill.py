@@ -1,0 +1,183 @@
+"""The finished features of one open batch: in memory, and in a file of its own where they would be too much there.
+
+A batch waits for its slowest URL while others finish, so what is finished has to lie somewhere.  The file is appended
+to and belongs to this process alone: blocks of a header, float32 vectors and the records of rows, nothing else.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from pipeline.codec.shards import FeatureRow, Matrix
+from pipeline.errors import TemporaryError
+from pipeline.records import ImageRef
+from pipeline.stores.local import typed
+
+ROW_BYTES = 400
+"""What a finished row takes in memory beside its vector, on the safe side."""
+
+_BLOCK = struct.Struct("<QQQ")
+"""Vectors, rows, bytes of the rows."""
+_ROW = struct.Struct("<QQq32sii")
+"""Place in the batch, slot, microseconds since 1970, SHA-256, and two lengths: -1 for a text that is absent."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Origin(NamedTuple):
+    """Where the bytes of an image came from: what a feature's row says beyond its ref.  fetched_at: UTC."""
+
+    sha256: bytes
+    fetched_at: datetime
+    etag: str | None
+    last_modified: str | None
+
+
+class _Row(NamedTuple):
+    place: int
+    slot: int
+    origin: Origin
+
+
+class Features:
+    """Vectors by slot, in the order in which they came; each row names its ref's place in the batch and its slot.
+
+    Rows of equal bytes share a slot.  path: the file for what is spilled; it appears with the first spill.
+    The disk's refusals are raised as typed errors: a full disk is a TemporaryError.
+    """
+
+    def __init__(self, dim: int, path: Path | None) -> None:
+        self._dim = dim
+        self._path = path
+        self._vectors: list[Matrix] = []
+        self._rows: list[_Row] = []
+        self._slots = 0
+        self._made = False
+        self.spilled = 0
+        """Bytes in the file."""
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory."""
+        return 4 * self._dim * len(self._vectors) + ROW_BYTES * len(self._rows)
+
+    def add(self, vector: Matrix) -> int:
+        """Keep a copy of a vector (dim,): a view would hold the whole stack that it came in.  Its slot."""
+        self._vectors.append(np.array(vector, np.float32))
+        self._slots += 1
+        return self._slots - 1
+
+    def name(self, place: int, slot: int, origin: Origin) -> None:
+        """The ref at that place of the batch has the vector in that slot."""
+        self._rows.append(_Row(place, slot, origin))
+
+    def spill(self) -> None:
+        """Move all that is in memory to the file."""
+        if self._path is None or not (self._rows or self._vectors):
+            return
+        rows = b"".join(map(_packed, self._rows))
+        self._made = True
+        try:
+            with self._path.open("ab") as file:
+                file.write(_BLOCK.pack(len(self._vectors), len(self._rows), len(rows)))
+                for vector in self._vectors:
+                    file.write(vector.data)
+                file.write(rows)
+        except OSError as error:
+            raise typed(error, self._path) from error
+        self.spilled += _BLOCK.size + 4 * self._dim * len(self._vectors) + len(rows)
+        self._vectors.clear()
+        self._rows.clear()
+
+    def take(self, refs: Sequence[ImageRef]) -> tuple[list[FeatureRow], Matrix]:
+        """All rows of the batch whose refs these are, and the matrix (rows, dim); nothing is left here."""
+        vectors = np.empty((self._slots, self._dim), np.float32)
+        rows: list[_Row] = []
+        filled = 0
+        if self.spilled and self._path is not None:
+            try:
+                with self._path.open("rb") as file:
+                    filled = self._read(file, vectors, rows)
+            except OSError as error:
+                raise typed(error, self._path) from error
+        for vector in self._vectors:
+            vectors[filled] = vector
+            filled += 1
+        rows += self._rows
+        self.drop()
+        slots = [row.slot for row in rows]
+        matrix = vectors if slots == list(range(len(vectors))) else vectors[slots]
+        return [_feature_row(refs[row.place], row.origin) for row in rows], matrix
+
+    def _read(self, file: BinaryIO, vectors: Matrix, rows: list[_Row]) -> int:
+        """The file's blocks; how many vectors they held."""
+        filled, left = 0, self.spilled
+        while left > 0:
+            some, _, length = _BLOCK.unpack(self._bytes(file, _BLOCK.size))
+            block = vectors[filled : filled + some].data.cast("B") if some else memoryview(b"")
+            if some and file.readinto(block) != len(block):  # type: ignore[attr-defined]
+                raise self._short()
+            rows += _unpacked(self._bytes(file, length))
+            filled += some
+            left -= _BLOCK.size + 4 * self._dim * some + length
+        return filled
+
+    def _bytes(self, file: BinaryIO, length: int) -> bytes:
+        content = file.read(length)
+        if len(content) != length:
+            raise self._short()
+        return content
+
+    def _short(self) -> TemporaryError:
+        return TemporaryError(
+            "spilled features are gone", f"{self._path} is shorter than it was", "the batch is computed again"
+        )
+
+    def drop(self) -> None:
+        """Forget everything; the file goes."""
+        self._vectors.clear()
+        self._rows.clear()
+        self._slots = 0
+        if self._made and self._path is not None:
+            self._path.unlink(missing_ok=True)
+            self._made, self.spilled = False, 0
+
+
+def _feature_row(ref: ImageRef, origin: Origin) -> FeatureRow:
+    return FeatureRow(
+        partner_id=ref.partner_id,
+        item_id=ref.item_id,
+        ordinal=ref.ordinal,
+        external_id=ref.external_id,
+        url=ref.url,
+        content_sha256=origin.sha256,
+        fetched_at=origin.fetched_at,
+        etag=origin.etag,
+        last_modified=origin.last_modified,
+    )
+
+
+def _packed(row: _Row) -> bytes:
+    texts = [None if text is None else text.encode("utf-8", "surrogatepass") for text in row.origin[2:]]
+    lengths = [-1 if text is None else len(text) for text in texts]
+    when = (row.origin.fetched_at - _EPOCH) // _MICROSECOND
+    head = _ROW.pack(row.place, row.slot, when, row.origin.sha256, *lengths)
+    return b"".join([head, *(text or b"" for text in texts)])
+
+
+def _unpacked(packed: bytes) -> Iterator[_Row]:
+    at = 0
+    while at < len(packed):
+        place, slot, when, sha256, *lengths = _ROW.unpack_from(packed, at)
+        at += _ROW.size
+        texts: list[str | None] = []
+        for length in lengths:
+            texts.append(None if length < 0 else packed[at : at + length].decode("utf-8", "surrogatepass"))
+            at += max(0, length)
+        yield _Row(place, slot, Origin(sha256, _EPOCH + when * _MICROSECOND, *texts))
