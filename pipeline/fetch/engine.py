@@ -269,7 +269,7 @@ class Engine:
         if failure is None or failure.reason in _WELL:
             host.went_well()
         elif failure.reason != "blocked":
-            host.went_badly(now)
+            host.went_badly(now, hung=failure.reason == "timeout")
         if failure is not None and head is not None and head.status in (429, 503):
             host.push_back(seconds_to_wait(head.retry_after, self._now()), now, self._random)
         if failure is not None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _LONGEST_BACKOFF = 30.0
 _LONGEST_BREAK = 3600.0
+_HUNG = 4
+"""Deadlines in a row that open the breaker, or one on each of the host's connections if it has more."""
 
 
 class Bucket:
@@ -121,11 +123,14 @@ class Host:
         """It answered as a host that is well does, be it 404."""
         self._row = self._opened = self._pushed = 0
 
-    def went_badly(self, now: float) -> None:
-        """One more failure in a row; the breaker opens after so many, for longer each time."""
+    def went_badly(self, now: float, hung: bool = False) -> None:
+        """One more failure in a row; the breaker opens after so many, for longer each time.
+
+        hung: it took a whole deadline.  A few of those weigh as much, or a dead host would hold its batches for long.
+        """
         if self.is_open(now):
             return  # one that was under way when it opened
-        self._row += 1
+        self._row += -(-self._limits.breaker_failures // max(_HUNG, self.limit)) if hung else 1
         if self._opened or self._row >= self._limits.breaker_failures:
             self.break_for(self._limits.breaker_seconds * 2 ** min(self._opened, 6), now)
 

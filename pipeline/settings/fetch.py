@@ -55,7 +55,7 @@ class Fetch(Section):
     retry_after_seconds: Annotated[float, Field(ge=0)] = 30.0
     """The longest Retry-After that is waited for within an attempt."""
     breaker_failures: Annotated[int, Field(ge=1)] = 20
-    """So many failures of a host in a row open its breaker."""
+    """So many failures of a host in a row open its breaker; a timeout on each of its connections does too."""
     breaker_seconds: Annotated[float, Field(gt=0)] = 30.0
     """Until an open breaker lets one probe through."""
     buffer_bytes: Annotated[int, Field(ge=2**20)] = 256 * 2**20

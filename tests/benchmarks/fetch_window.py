@@ -35,6 +35,8 @@ from tests.benchmarks.fetch_cpu import server
 
 DELAY = 0.15
 CONNECTIONS = 4
+FULL = 1024
+"""Refs in a batch by default: with fewer of them a host's deadlines are shorter alike, so that a minute shows hours."""
 Batch = tuple[int, int]
 """A host's number, and the number of the first image."""
 
@@ -55,7 +57,14 @@ def prepare(content: bytes) -> Matrix:
 
 def measure(seconds: float, hosts: int, size: int, memory: int, hangs: str) -> None:
     """Prints one line."""
-    limits = Fetch(allow_private=True, requests_per_second=40.0, connections_per_host=CONNECTIONS, batch_seconds=90.0)
+    limits = Fetch(
+        allow_private=True,
+        requests_per_second=40.0,
+        connections_per_host=CONNECTIONS,
+        total_seconds=60.0 * size / FULL,
+        breaker_seconds=30.0 * size / FULL,
+        batch_seconds=1800.0 * size / FULL,
+    )
     ceiling = hosts * CONNECTIONS / DELAY
     images = int(ceiling * seconds / hosts)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

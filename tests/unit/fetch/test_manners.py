@@ -67,6 +67,19 @@ def test_the_breaker_stays_open_longer_each_time_it_opens_again() -> None:
     assert not one.is_open(100.0)
 
 
+def test_a_whole_deadline_on_each_connection_opens_the_breaker() -> None:
+    one = host(breaker_failures=20, connections_per_host=4)
+    for _ in range(4):
+        assert not one.is_open(60.0)
+        one.went_badly(60.0, hung=True)
+    assert one.is_open(60.0)
+    patient = host(breaker_failures=3, connections_per_host=1)
+    for _ in range(3):
+        assert not patient.is_open(60.0)
+        patient.went_badly(60.0, hung=True)
+    assert patient.is_open(60.0)
+
+
 def test_a_success_in_between_keeps_the_breaker_closed() -> None:
     one = host(breaker_failures=3)
     for _ in range(10):
