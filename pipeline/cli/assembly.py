@@ -115,15 +115,23 @@ def attentive(context: Context, watch: Watch) -> Context:
     return replace(context, bucket=noting(context.bucket, watch), lake=lake, progress=progress)
 
 
-def serving(settings: Settings, clock: Clock | None = None, noted: Callable[[], None] = lambda: None) -> Serve:
-    """How a set is loaded: its net, its engine, once for all lakes of this process.  noted: told of each step."""
+def serving(
+    settings: Settings,
+    clock: Clock | None = None,
+    noted: Callable[[], None] = lambda: None,
+    spill: Path | None = None,
+) -> Serve:
+    """How a set is loaded: its net, its engine, once for all lakes of this process.
+
+    noted: told of each step.  spill: this process's folder for files on their way.
+    """
     made: dict[str, object] = {}
 
     def serve(name: str):  # type: ignore[no-untyped-def]
         from pipeline.stages.features import FeatureMaker  # the net's engine takes its time to import
 
         if name not in made:
-            made[name] = FeatureMaker(settings, name, clock or Clock(), noted)
+            made[name] = FeatureMaker(settings, name, clock or Clock(), noted, spill)
             logs.log("compute").log(logging.INFO, "set %s: %s", name, made[name].engine)  # type: ignore[attr-defined]
         return made[name]
 
