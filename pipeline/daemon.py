@@ -136,16 +136,27 @@ def try_to_say(say: Callable[[str], None], text: str, seconds: float = 0.5) -> N
 def beating(
     beat: Callable[[], None], leave: Callable[[], None], seconds: float, say: Callable[[str], None]
 ) -> Iterator[None]:
-    """Beat now and every so often, in a thread of its own: a long merge must not look dead; leave at the end."""
+    """Beat now and every so often, in a thread of its own: a long merge must not look dead; leave at the end.
+
+    A store that cannot be reached is no reason to end: the work says so itself, and its beat comes with it.
+    """
     ended = threading.Event()
-    beat()
+    said: set[str] = set()
+
+    def try_to_beat() -> None:
+        try:
+            beat()
+            said.clear()
+        except PipelineError as error:
+            if error.message not in said:
+                say(f"could not beat: {error}")
+            said.add(error.message)
 
     def go_on() -> None:
         while not ended.wait(seconds):
-            try:
-                beat()
-            except PipelineError as error:
-                say(f"could not beat: {error}")
+            try_to_beat()
+
+    try_to_beat()
 
     heart = threading.Thread(target=go_on, name="beat", daemon=True)
     heart.start()

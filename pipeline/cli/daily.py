@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline import logs
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, Stopped
+from pipeline.stores.local import typed
 from pipeline.turns import Turns
 
 DAY = 86400.0
@@ -24,7 +25,11 @@ def prune_daily(
     mark = state / f"pruned.{'-'.join(stages)}"
     if mark.exists() and 0 <= clock.now() - mark.stat().st_mtime < DAY:
         return
-    mark.touch()
+    try:
+        mark.touch()
+    except OSError as error:
+        logs.once("prune", f"{typed(error, mark)}; nothing is forgotten until then", "prune")
+        return
     for lake in lakes:
         try:
             number = lake.prune()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 
 from pipeline.errors import NotFound
 from pipeline.layout import Keys
@@ -130,7 +132,7 @@ class Site:
         """A ref file as of a time."""
         path = self.lake / "refs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.folder / "fresh"
+        fresh = self.lake / "fresh"  # of the same disk, and where nobody looks
         fresh.write_text("\n".join(lines) + "\n")
         os.utime(fresh, (at, at))
         fresh.replace(path)
@@ -193,6 +195,20 @@ class Site:
         deliveries = (one.model_copy(update={"delivered": ""}) for one in index.deliveries)
         partners = {key: one.model_copy(update={"outputFolder": ""}) for key, one in index.partners.items()}
         found["outputByPartner"] = partners, sorted(deliveries, key=lambda one: one.folder)
+        return found
+
+    def done(self, whole: Site) -> bool:
+        """Whether what is delivered is what another installation has."""
+        return self.delivered() == whole.delivered()
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(file, external id, reason or hash of the feature) of each delivered row, whatever the time was."""
+        found = []
+        for path in sorted((self.lake / self.root).glob("2*/**/*.parquet")):
+            name = path.relative_to(self.lake / self.root).as_posix()
+            for row in pq.read_table(path).to_pylist():
+                value = row.get("reason") or hashlib.sha256(repr(row["features"]).encode()).hexdigest()
+                found.append((name, str(row["external_id"]), str(value)))
         return found
 
     def delivered_at(self) -> list[str]:

@@ -159,7 +159,8 @@ def _flip(content: bytes) -> bytes:
 def _lagging(verb: str, key: str, effect: Effect, fault: Fault, sleep: Callable[[float], None]) -> object:
     done: Any = effect()
     assert isinstance(done, Listing)
-    return Listing(done.now, (entry for entry in done if entry.modified < done.now - fault.seconds))
+    until = time.clock_gettime(time.CLOCK_REALTIME) - fault.seconds  # as the files' times, whatever time is told
+    return Listing(done.now, (entry for entry in done if entry.modified < until))
 
 
 def _broken_off(verb: str, key: str, effect: Effect, fault: Fault, sleep: Callable[[float], None]) -> object:
