@@ -91,6 +91,7 @@ class Installation:
     def cron(self) -> subprocess.CompletedProcess[str]:
         """The line of config/crontab, with this installation's place for /opt/hathi, as cron runs it."""
         (line,) = [line for line in (ROOT / "config/crontab").read_text().splitlines() if line.startswith("*")]
+        assert f"\n{line}\n" in (ROOT / "README.md").read_text(), "the README shows another one"
         root = str(self.root).replace(" ", "\\ ")
         command = line.split(" ", 5)[5].replace("/opt/hathi", root)
         home = self.folder / "home"
