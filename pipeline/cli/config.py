@@ -79,15 +79,16 @@ def run(args: argparse.Namespace) -> int:
     return 2 if errors else 0
 
 
-def check(settings: Settings, stages: tuple[str, ...] = STAGES) -> Iterator[Finding]:
-    """Everything that can be known before work: folders, nets, rules that are lifted, stores."""
+def check(settings: Settings, stages: tuple[str, ...] = STAGES, *, probing: bool = True) -> Iterator[Finding]:
+    """Everything that can be known before work: folders, nets, rules that are lifted, stores unless not `probing`."""
     folders = list(_folders(settings, stages))
     yield from folders
     yield from _sets(settings, stages)
     yield from _lifted_rules(settings)
     yield from _lakes(settings, stages)
-    broken = {finding.key for finding in folders if finding.level == "error"}
-    yield from probe_stores(settings, stages, broken)
+    if probing:
+        broken = {finding.key for finding in folders if finding.level == "error"}
+        yield from probe_stores(settings, stages, broken)
 
 
 def probe_stores(settings: Settings, stages: tuple[str, ...], broken: set[str]) -> Iterator[Finding]:

@@ -97,6 +97,7 @@ class Shift:
                 _add(whole, part)
             whole.seconds = max(part.seconds for part in parts.values())
             totals.add(stage, whole)
+            totals.meter.add(lake, stage, whole)
             worked = worked or whole.worked
             if whole.worked:
                 logs.log(stage).info("%s", summary_of(stage, whole, self._where[lake].settings, lake))

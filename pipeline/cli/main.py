@@ -28,6 +28,8 @@ COMMANDS: dict[str, Entry] = {
     "run": Entry("run", "run stages in this process until nothing is due"),
     "serve": Entry("serve", "run stages as a daemon"),
     "status": Entry("status", "say what is open, waiting, held and done"),
+    "health": Entry("health", "say OK, Warning or Alert, and what to do"),
+    "doctor": Entry("doctor", "go through this host from the ground up"),
     "verify": Entry("verify", "look whether all that was written is there and adds up"),
     "why": Entry("why", "tell an item's story"),
     "prune": Entry("prune", "forget what may be forgotten"),
@@ -46,7 +48,8 @@ exit codes:
   2    usage or configuration
   3    only `run` until idle: done, but something is held
   4    ESTOP is engaged
-  130  interrupted from the keyboard"""
+  130  interrupted from the keyboard
+`health` has its own: 0 OK, 1 Warning, 2 Alert"""
 
 
 class Command(Protocol):

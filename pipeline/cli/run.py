@@ -34,7 +34,9 @@ from pipeline.cli.assembly import (
 from pipeline.cli.crew import Shift, seats_of
 from pipeline.cli.daily import prune_daily
 from pipeline.cli.disk import demand_free
+from pipeline.cli.looking import looked_at
 from pipeline.cli.memory import give_back
+from pipeline.cli.metering import metered_run
 from pipeline.cli.progress import Show, shown
 from pipeline.cli.summary import summary_of
 from pipeline.cli.table import Totals, as_json, print_table
@@ -161,8 +163,8 @@ def work(
     program: str = "run",
 ) -> Totals:
     """Take turns until nothing is due, or once round all that is open, and say what was done."""
-    clock = me.clock
     totals = Totals()
+    clock = me.clock
     began = clock.monotonic()
 
     def left() -> float:
@@ -173,14 +175,18 @@ def work(
         return left() > 0
 
     where = contexts(settings, stages, stop, "run", show, me)
-    serve = serving(settings, clock, watch.note)
+    serve = serving(settings, clock, watch.note, spill_of(settings, me))
     lakes = [turns(attentive(context, watch), serve, strict=True) for context in where]
     if not where:
         raise ConfigError("no lake is configured", "", "add a [lakes.NAME] table")
     places = seats_of(settings) if "compute" in stages else []
     shift = Shift(settings, stages, program, places, where) if len(places) > 1 else None
-    with beating(
-        lambda: _each(where, beat), lambda: _each(where, leave), settings.daemon.beat_seconds, logs.log("run").warning
+    say = logs.log("run").warning
+    seen = [lake.context for lake in lakes]
+    with (
+        beating(lambda: _each(where, beat), lambda: _each(where, leave), settings.daemon.beat_seconds, say),
+        metered_run(settings, clock, say) as totals.meter,
+        looked_at(settings, seen, stages, clock, totals.meter, once=once),
     ):
         if again:
             own_list.ship_again(where[0])
@@ -213,7 +219,8 @@ def _round(lakes: list[Turns], stages: list[str], totals: Totals, wanted: Callab
     worked, polls = False, 1
     for lake in lakes:
         for stage in stages:
-            tally = lake.take(stage, wanted)
+            with totals.meter.turn(lake.context.lake_name, stage) as tally:
+                lake.take(stage, wanted, tally)
             totals.add(stage, tally)
             _say(lake.context, stage, tally)
             worked = worked or tally.worked

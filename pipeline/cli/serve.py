@@ -22,7 +22,9 @@ from pipeline.cli.assembly import (
     turns,
 )
 from pipeline.cli.daily import prune_daily
+from pipeline.cli.looking import looking
 from pipeline.cli.memory import give_back
+from pipeline.cli.metering import Meter, metered_daemon
 from pipeline.cli.summary import summary_of
 from pipeline.clock import Clock, Process
 from pipeline.daemon import Stop, beating, drained, loop, signals
@@ -74,20 +76,26 @@ def _serve(settings: Settings, stages: list[str], program: str, stop: Stop, me: 
     where = contexts(settings, stages, stop, program, process=me)
     if not where:
         raise ConfigError("no lake is configured", "", "add a [lakes.NAME] table")
-    serve = serving(settings, me.clock, watch.note)
+    serve = serving(settings, me.clock, watch.note, spill_of(settings, me))
     lakes = [turns(attentive(context, watch), serve, strict=False) for context in where]
 
-    def turn() -> None:
-        with watch.working():
-            for lake in lakes:
-                for stage in stages:
-                    if not stop():
-                        _take(lake, stage, settings)
-            prune_daily(lakes, stages, Path(settings.state), me.clock, stop)
-
-    with beating(
-        lambda: _each(where, beat), lambda: _each(where, leave), settings.daemon.beat_seconds, logs.log(program).warning
+    say = logs.log(program).warning
+    with (
+        beating(lambda: _each(where, beat), lambda: _each(where, leave), settings.daemon.beat_seconds, say),
+        metered_daemon(settings, stages, me.clock, say) as meter,
+        looking(settings, [lake.context for lake in lakes], stages, me.clock, meter) as step,
     ):
+
+        def turn() -> None:
+            with watch.working():
+                for lake in lakes:
+                    for stage in stages:
+                        if not stop():
+                            _take(lake, stage, settings, meter)
+                prune_daily(lakes, stages, Path(settings.state), me.clock, stop)
+                if not stop():
+                    step()
+
         loop(turn, settings.daemon.poll_seconds, stop, me.clock)
 
 
@@ -96,10 +104,11 @@ def _each(where: list[Context], do: Callable[[Context], None]) -> None:
         do(context)
 
 
-def _take(lake: Turns, stage: str, settings: Settings) -> None:
+def _take(lake: Turns, stage: str, settings: Settings, meter: Meter) -> None:
     """One turn; whatever is wrong is one line with cause and remedy, and the daemon lives on."""
     try:
-        tally = lake.take(stage)
+        with meter.turn(lake.context.lake_name, stage) as tally:
+            lake.take(stage, tally=tally)
     except PipelineError as error:
         logs.once(f"{stage} {error.message}", str(error), stage)
         return

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.cli.metering import Meter, Unmetered
 from pipeline.settings import Settings
 from pipeline.turns import Tally
 
@@ -27,6 +28,8 @@ class Totals:
     held: int = 0
     blocked: bool = False
     """The last round met problems: there is work that could not be done."""
+    meter: Meter = field(default_factory=Unmetered, repr=False)
+    """Told of each turn, too."""
 
     @property
     def problems(self) -> int:

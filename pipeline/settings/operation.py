@@ -61,7 +61,7 @@ class Notify(Section):
     smtp_port: Annotated[int, Field(ge=1, le=65535)] = 25
     """and its port."""
     smtp_tls: bool = False
-    """Begin TLS before anything is said."""
+    """Begin TLS before anything is said: on port 465 from the first byte, else by STARTTLS."""
     smtp_user: str | None = None
     """Where the mail server wants to know who sends."""
     smtp_password: SecretStr | None = None

@@ -1,0 +1,124 @@
+"""Go through this host from the ground up and say, line by line, OK or what to do.
+
+Python and lock file, configuration, disks, names, clocks, lakes, bucket, nets, GPU, cron, locks.  It writes scratch
+files only and deletes them again.  Exit codes: 0 all is well, 1 something has to be done, 2 the configuration cannot be
+read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from pipeline.cli.assembly import ON_THE_LAKE, STAGES, add_place, check_stages, place_of
+from pipeline.doctor import machine, nets, packages, programs, stores
+from pipeline.doctor.probe import Probe, run_all
+from pipeline.errors import ConfigError
+from pipeline.logs import escape
+from pipeline.settings import Settings, load
+from pipeline.stages.snapshots import takes
+from pipeline.stores.opening import open_bucket, open_lake
+from pipeline.stores.store import Examined, Store
+
+HERE = Path(__file__).resolve().parents[2]
+STORE_SECONDS = 120.0
+NET_SECONDS = 300.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `hathi doctor`."""
+    stages = f"stages of this host: {', '.join(STAGES)}; those that have run here when none is named, else all"
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=stages)
+    add_place(parser)
+    parser.add_argument("--json", action="store_true", help="one object a line, for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 all is well, 1 something has to be done, 2 the configuration cannot be read."""
+    place = place_of(args)
+    named = check_stages(args.stages) if args.stages else []
+    wrong: ConfigError | None = None
+    settings: Settings | None = None
+    try:
+        settings = load(place, os.environ)
+    except ConfigError as error:
+        wrong = error
+    probes = ground(wrong, place) + (host(settings, named, place) if settings is not None else [])
+    good = True
+    for area, one in run_all(probes):
+        good = good and one.ok
+        _say(area, one, args.json)
+    if wrong is not None:
+        return wrong.exit_code
+    return 0 if good else 1
+
+
+def ground(wrong: ConfigError | None, place: Path) -> list[Probe]:
+    """What needs no configuration; where it is wrong, that it is."""
+
+    def refused() -> Iterator[Examined]:
+        assert wrong is not None
+        yield Examined("read", False, f"{place}: {wrong.message} {wrong.detail}".rstrip(), wrong.hint)
+
+    found = [Probe("python", packages.python), Probe("python", partial(packages.packages, HERE / "locks"))]
+    return found + [Probe("configuration", refused), Probe("gpu", partial(machine.gpus, False))] * (wrong is not None)
+
+
+def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
+    """Everything that the configuration says, from the disks up."""
+    state = Path(settings.state)
+    stages = list(named) or [one for one in STAGES if (state / f"{one}.lock").exists()] or list(STAGES)
+    on_lake = any(stage in ON_THE_LAKE for stage in stages)
+    computes = "compute" in stages
+    limit = settings.health.clock_seconds
+    opened: list[tuple[str, Callable[[], Store]]] = [("bucket", lambda: open_bucket(settings))]
+    opened += [(f"lake {name}", partial(open_lake, settings, name)) for name in settings.lakes if on_lake]
+
+    probes = [Probe("configuration", partial(_configuration, settings, tuple(stages), place), STORE_SECONDS)]
+    for folder in (state, state / "spill", Path(settings.logs.folder)):
+        probes.append(Probe("disk", partial(machine.disk, folder, settings.health.disk_percent)))
+    probes.append(Probe("names", partial(machine.names, machine.hosts(settings, on_lake))))
+    for name, store in opened:
+        probes.append(Probe("clock", partial(machine.clock, name, store, limit, time.time), STORE_SECONDS))
+    for name in settings.lakes if on_lake else ():
+        roots = sorted({one.root.strip("/") for one in settings.sets.values() if takes(one, name)})
+        look = partial(stores.lake, partial(open_lake, settings, name), roots)
+        probes.append(Probe(f"lake {name}", look, STORE_SECONDS))
+    bucket = partial(stores.bucket, settings, lambda: open_bucket(settings))
+    probes.append(Probe("bucket", bucket, STORE_SECONDS))
+    for name, one in sorted(settings.sets.items()) if computes else ():
+        set_ = partial(nets.feature_set, one, settings.compute.threads, time.monotonic)
+        probes.append(Probe(f"set {name}", set_, NET_SECONDS))
+    if computes:
+        needed = any(one.engine == "torch" for one in settings.sets.values())
+        probes.append(Probe("gpu", partial(machine.gpus, needed)))
+        cron = partial(programs.cron, state, HERE, time.time(), needed=not on_lake)
+        probes.append(Probe("cron", cron))
+    probes.append(Probe("programs", partial(programs.locks, state)))
+    return probes
+
+
+def _configuration(settings: Settings, stages: tuple[str, ...], place: Path) -> Iterator[Examined]:
+    """What `hathi config check` says; its good news apart."""
+    from pipeline.cli.config import check
+
+    yield Examined("read", True, f"{place}, for {', '.join(stages)}")
+    for finding in check(settings, stages, probing=False):
+        if finding.level == "error":
+            yield Examined(finding.key, False, finding.text, "hathi config show names each value's origin")
+        elif finding.level == "warning":
+            yield Examined(finding.key, True, f"warning: {finding.text}")
+
+
+def _say(area: str, one: Examined, as_json: bool) -> None:
+    if as_json:
+        body = {"area": area, "step": one.step, "ok": one.ok, "said": one.said, "hint": one.hint}
+        print(json.dumps(body, sort_keys=True), flush=True)
+        return
+    to_do = f"; to do: {one.hint}" if one.hint else ""
+    print(f"{'ok' if one.ok else 'NOT OK':<7} {area:<14} {one.step}: {escape(one.said + to_do)}", flush=True)

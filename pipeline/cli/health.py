@@ -1,0 +1,120 @@
+"""Say whether all is well: OK, Warning or Alert, what is wrong, since when, and what to do.
+
+Exit codes: 0 OK, 1 Warning, 2 Alert.  It only reads.  The thresholds stand under [health] in the configuration; daemons
+and runs from cron look by themselves and tell the addresses under [notify] of every change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.cli.assembly import add_place, contexts, place_of
+from pipeline.clock import Clock
+from pipeline.errors import PipelineError
+from pipeline.health.facts import Facts, LakeFacts
+from pipeline.health.judge import Finding, Level, judge, level_of, readable
+from pipeline.health.look import Look
+from pipeline.health.memory import read_memory
+from pipeline.health.notify import as_json
+from pipeline.health.this_host import has_seen_lakes
+from pipeline.runner import Context
+from pipeline.settings import Settings, load
+from pipeline.stores.opening import open_lake
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PARTNERS = 10
+"""The most lagging ones are shown."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `hathi health`."""
+    add_place(parser)
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 OK, 1 Warning, 2 Alert."""
+    settings = load(place_of(args), os.environ)
+    state = Path(settings.state)
+    where, unopened = opened(settings)
+    memory = read_memory(state)
+    look = Look(settings, where, Clock(), expects_lakes=has_seen_lakes(state), unopened=unopened, folders=None)
+    facts = look(lambda key: memory.unplanned.get(key, 0.0))
+    findings = memory.dated(judge(facts, settings.health))
+    level = level_of(findings)
+    if args.json:
+        body = {"level": level.word, "findings": [as_json(one) for one in findings], "facts": asdict(facts)}
+        print(json.dumps(body, sort_keys=True))
+    else:
+        print(f"of {place_of(args)}")
+        _print(level, findings, facts)
+    return int(level)
+
+
+def opened(settings: Settings) -> tuple[list[Context], dict[str, PipelineError]]:
+    """One context for each lake, with the lake where it can be opened; why not, where it cannot."""
+    found: list[Context] = []
+    unopened: dict[str, PipelineError] = {}
+    for context in contexts(settings, ["compute"], lambda: False, "health"):
+        try:
+            found.append(replace(context, lake=open_lake(settings, context.lake_name)))
+        except PipelineError as error:
+            unopened[context.lake_name] = error
+            found.append(context)
+    return found, unopened
+
+
+def _print(level: Level, findings: Sequence[Finding], facts: Facts) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console.print(level.word)
+    for one in findings:
+        since = f" (since {readable(one.since)})" if one.since is not None else ""
+        console.print(f"{one.level.word}: {one.text}{since}")
+        if one.hint:
+            console.print(f"  to do: {one.hint}")
+    for what, why in facts.unseen.items():
+        console.print(f"not seen from this host: {what}: {why}")
+    for stage, who in facts.programs.items():
+        console.print(f"{stage:<10} {who}")
+    for lake in facts.lakes:
+        _print_lake(console, lake)
+
+
+def _print_lake(console: Console, lake: LakeFacts) -> None:
+    from rich.table import Table
+
+    waiting = [one for one in lake.backlog if one.shipments or one.batches]
+    if waiting:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for heading in ("lake", "waits for", "shipments", "batches", "refs, about", "since"):
+            table.add_column(heading)
+        for one in waiting:
+            since = readable(one.oldest) if one.oldest is not None else ""
+            table.add_row(lake.lake, one.stage, str(one.shipments), str(one.batches), str(one.refs), since)
+        console.print(table)
+    else:
+        console.print(f"lake {lake.lake}: nothing is open")
+    if lake.not_looked_at:
+        console.print(f"and {lake.not_looked_at} open shipments more")
+    if lake.next_due is not None:
+        console.print(f"{lake.retries} shipments of retries wait, the first due {readable(lake.next_due)}")
+    if lake.sent is not None:
+        console.print(f"last sent: {readable(lake.sent)}")
+    lagging = [one for one in lake.freshness if one.lag > 0][:PARTNERS]
+    if lagging:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for heading in ("partner", "set", "at the source", "delivered", "behind, hours"):
+            table.add_column(heading)
+        for fresh in lagging:
+            table.add_row(fresh.partner, fresh.set, fresh.source, fresh.delivered or "never", f"{fresh.lag / 3600:.1f}")
+        console.print(table)

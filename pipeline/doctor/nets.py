@@ -1,0 +1,40 @@
+"""Each feature set: whether its net loads here, and one image through it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+from pipeline.records import Failure
+from pipeline.settings import FeatureSet
+from pipeline.stores.store import Examined
+
+
+def feature_set(chosen: FeatureSet, threads: int, now: Callable[[], float]) -> Iterator[Examined]:
+    """Load, then one image.  now: monotonic seconds."""
+    import cv2
+    import numpy as np
+
+    from pipeline.images import Preparation
+    from pipeline.nets.features import FeatureNet, finite
+
+    began = now()
+    net = FeatureNet(chosen, threads=threads or len(os.sched_getaffinity(0)))
+    name = os.path.basename(chosen.net)
+    yield Examined("load", True, f"{name} on {net.engine}, {net.dim} values, in {now() - began:.1f} s")
+    for text in net.warnings:
+        yield Examined("load", True, f"warning: {text}")
+    pixels = np.random.default_rng(1).integers(0, 256, (*net.input_size, 3), np.uint8)
+    _, content = cv2.imencode(".png", pixels)
+    began = now()
+    prepared = Preparation(chosen.preprocess, net.input_size)(content.tobytes())
+    if isinstance(prepared, Failure):
+        yield Examined("image", False, f"{prepared.reason}: {prepared.detail}", "look at the set's preprocess settings")
+        return
+    rows = net.forward(np.asarray(prepared)[None])
+    good = bool(finite(rows).all())
+    said = f"one image in {1000 * (now() - began):.0f} ms"
+    yield Examined("image", good, said if good else f"{said}: its feature is not finite", "" if good else _BROKEN)
+
+
+_BROKEN = "the weights are damaged, or not of this net"

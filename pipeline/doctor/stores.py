@@ -1,0 +1,45 @@
+"""Bucket and lakes: what the stores say of themselves, and whether put-if-absent lets one writer win."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from pipeline.clock import random_nonce
+from pipeline.settings import Settings
+from pipeline.stores.opening import probe
+from pipeline.stores.store import Examined, Store
+
+
+def bucket(settings: Settings, opened: Callable[[], Store]) -> Iterator[Examined]:
+    """From reaching it to a race of writers, in a scratch folder; then its rules on our keys."""
+    store = opened()
+    good = True
+    scratch = f"doctor-{random_nonce()}/"
+    for one in store.examine(scratch):
+        good = good and one.ok
+        yield one
+    if not good:
+        return
+    yield from _race(store, scratch)
+    for lake in sorted(settings.lakes):
+        rule = store.forgets(f"{lake}/")
+        hint = "take that rule off our prefix: only `hathi prune` deletes" if rule else ""
+        yield Examined("rules", not rule, rule or f"no rule deletes keys of lake {lake}", hint)
+
+
+def lake(opened: Callable[[], Store], roots: list[str]) -> Iterator[Examined]:
+    """The same under each target root, where deliveries are prepared; only looked at where there is none."""
+    store = opened()
+    for root in roots:
+        scratch = f"{root}/_tmp/doctor-{random_nonce()}/"
+        good = True
+        for one in store.examine(scratch):
+            good = good and one.ok
+            yield Examined(one.step, one.ok, f"{root}: {one.said}", one.hint)
+        if good:
+            yield from _race(store, scratch)
+
+
+def _race(store: Store, scratch: str) -> Iterator[Examined]:
+    probe(store, scratch)
+    yield Examined("race", True, "of writers that race for one key one wins")
