@@ -8,7 +8,6 @@ import queue
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
@@ -53,10 +52,10 @@ class Shift:
 
         Raises WorkerFailed.
         """
-        letter = self._letter(portion(self._settings, len(self._places), seconds))
+        mine = portion(self._settings, len(self._places), seconds)
 
         def begin(seat: Seat, told: queue.SimpleQueue[Told]) -> Worker:
-            return Worker(seat, _command(), json.dumps({**letter, "number": seat.number, "cores": seat.cores}), told)
+            return Worker(seat, _command(), letter_to(seat, mine, self.stages, self._program), told)
 
         self._tallies.clear()
         try:
@@ -64,10 +63,6 @@ class Shift:
         finally:
             worked = self._sum_up(totals)
         return worked
-
-    def _letter(self, settings: Settings) -> dict[str, Any]:
-        values = json.loads(json.dumps(settings.model_dump(), default=_plain))
-        return {"settings": values, "stages": self.stages, "program": self._program}
 
     def _hear(self, worker: Worker, tells: Mapping[str, Any]) -> None:
         if "progress" in tells:
@@ -104,6 +99,13 @@ class Shift:
         return worked
 
 
+def letter_to(seat: Seat, settings: Settings, stages: Sequence[str], program: str) -> str:
+    """What a worker reads first: one line of JSON."""
+    place = {"number": seat.number, "cores": seat.cores}
+    words = {"settings": settings.model_dump(), "stages": list(stages), "program": program, **place}
+    return json.dumps(words, default=_plain) + "\n"
+
+
 def as_told(tally: Tally) -> dict[str, Any]:
     """A tally as JSON carries it."""
     values = asdict(tally)
@@ -127,4 +129,6 @@ def _command() -> list[str]:
 
 def _plain(value: object) -> str:
     """A secret goes to the worker as it is, through the pipe alone."""
-    return value.get_secret_value() if isinstance(value, SecretStr) else str(Path(str(value)))
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    raise TypeError(f"a setting that JSON cannot carry: {value!r}")

@@ -1,7 +1,7 @@
 """One worker of a run (`pipeline.workers`): takes turns as its parent says, and tells it what was done.
 
 Nobody types this: the parent writes one line of JSON to its standard input, and hears JSON lines from its standard
-output.  It looks at no ESTOP and holds no lock: the parent does, and ends it by SIGTERM.
+output.  It looks for no ESTOP and holds no lock: the parent does, and ends it by SIGTERM.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.main import unexpected
 from pipeline.errors import PipelineError
 from pipeline.host import die_with, this_process
+
+if TYPE_CHECKING:
+    from pipeline.daemon import Stop
+    from pipeline.runner import Context
+    from pipeline.turns import Turns
+    from pipeline.watchdog import Watch
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -38,7 +44,8 @@ def main() -> int:
     except Exception as error:
         said = io.StringIO()
         unexpected(error, said)
-        tell({"failed": {"message": said.getvalue().strip(), "detail": "", "hint": "", "exit_code": 1}})
+        message = said.getvalue().strip().removeprefix("hathi: ")
+        tell({"failed": {"message": message, "detail": "", "hint": "", "exit_code": 1}})
         return 1
     return 0
 
@@ -55,21 +62,21 @@ def _telling() -> Tell:
 
 
 def _work(letter: dict[str, Any], tell: Tell) -> None:
+    """The turns, under everything that can end them.  Imports late: the cores were to be settled first."""
     from pipeline import logs
     from pipeline.cli.assembly import attentive, contexts, serving, spill_of, stacks_of, turns
-    from pipeline.cli.crew import as_told
     from pipeline.clock import Clock
     from pipeline.daemon import Stop, beating, drained, signals
     from pipeline.runner import beat, leave
     from pipeline.settings import Settings
     from pipeline.watchdog import Watch, watched
 
-    settings = Settings.model_validate(letter["settings"])
+    settings, stages, program = Settings.model_validate(letter["settings"]), letter["stages"], letter["program"]
     say = logs.log("compute").warning
     stop = Stop(None, Clock(), say)
     with contextlib.ExitStack() as held:
         held.enter_context(signals(stop, lambda: None))
-        logs.open_log(letter["program"], settings.logs, echo_level=logging.WARNING)
+        logs.open_log(program, settings.logs, echo_level=logging.WARNING)
         held.callback(logs.close_log)
         held.enter_context(drained(stop, say, lambda: None))
         me = this_process()
@@ -77,33 +84,35 @@ def _work(letter: dict[str, Any], tell: Tell) -> None:
         spill = spill_of(settings, me)
         held.callback(shutil.rmtree, spill, ignore_errors=True)
         watch = Watch(settings.daemon.watchdog_seconds, me.clock, spill)
-        held.enter_context(watched(watch, stacks_of(settings, f"{letter['program']}-{letter['number']}"), say))
+        held.enter_context(watched(watch, stacks_of(settings, f"{program}-{letter['number']}"), say))
+        where = contexts(settings, stages, stop, "compute", lambda *more: tell({"progress": more}), me)
+        serve = serving(settings, me.clock, watch.note, spill)
+        lakes = [turns(attentive(context, watch), serve, strict=True) for context in where]
+        ends = me.clock.monotonic() + settings.compute.max_run_seconds
 
-        def progress(stage: str, done: int, to_do: int) -> None:
-            tell({"progress": [stage, done, to_do]})
-
-        def each(do: Callable[[Any], None]) -> None:
+        def each(do: Callable[[Context], None]) -> None:
             for context in where:
                 do(context)
 
-        where = contexts(settings, letter["stages"], stop, "compute", progress, me)
-        serve = serving(settings, me.clock, watch.note)
-        lakes = [turns(attentive(context, watch), serve, strict=True) for context in where]
-        began = me.clock.monotonic()
+        with beating(lambda: each(beat), lambda: each(leave), settings.daemon.beat_seconds, say):
+            _take_turns(lakes, stages, lambda: me.clock.monotonic() < ends, stop, watch, tell)
 
-        def wanted() -> bool:
-            return me.clock.monotonic() - began < settings.compute.max_run_seconds
 
-        held.enter_context(beating(lambda: each(beat), lambda: each(leave), settings.daemon.beat_seconds, say))
-        rounds, polls = 0, 1
-        while rounds < polls and not stop():
-            rounds += 1
-            with watch.working():
-                for lake in lakes:
-                    for stage in letter["stages"]:
-                        tally = lake.take(stage, wanted)
-                        polls = max(polls, tally.polls_to_see_all)
-                        tell({"lake": lake.context.lake_name, "stage": stage, "tally": as_told(tally)})
+def _take_turns(
+    lakes: list[Turns], stages: list[str], wanted: Callable[[], bool], stop: Stop, watch: Watch, tell: Tell
+) -> None:
+    """Once round all that is open."""
+    from pipeline.cli.crew import as_told
+
+    rounds, polls = 0, 1
+    while rounds < polls and not stop():
+        rounds += 1
+        with watch.working():
+            for lake in lakes:
+                for stage in stages:
+                    tally = lake.take(stage, wanted)
+                    polls = max(polls, tally.polls_to_see_all)
+                    tell({"lake": lake.context.lake_name, "stage": stage, "tally": as_told(tally)})
 
 
 if __name__ == "__main__":

@@ -20,10 +20,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.settings import load
-from pipeline.workers import Crew, Seat, Told, Worker, WorkerFailed, devices, portion, seats
+from pipeline.cli.crew import letter_to
+from pipeline.layout import AGGREGATE, ShipmentName, Task
+from pipeline.manifest import AttemptEnd
+from pipeline.runner import SHIPMENTS_OF_A_POLL, beat, claim, give_up, state_of
+from pipeline.settings import Settings, load
+from pipeline.workers import Crew, Seat, Told, Worker, WorkerFailed, devices, portion, seats, strike
 from sample import random_features
 from tests.integration.conftest import ROOT, environ, picture
+from tests.unit.test_stages import shipments, url, world_of
 
 BATCHES, REFS = 8, 12
 
@@ -328,3 +333,43 @@ def test_a_worker_gets_its_part_of_what_the_box_may_take(box: Box) -> None:
     assert mine.compute.spill_bytes * 2 == whole.compute.spill_bytes
     assert mine.compute.max_run_seconds == 100.0
     assert mine.sets == whole.sets
+
+
+def test_a_secret_reaches_a_worker_and_nothing_else_shows_it(box: Box) -> None:
+    settings = load(box.config, {"HATHI_BUCKET__SECRET_KEY": "hunter2", "HATHI_NOTIFY__WEBHOOK": "https://h/?t=x"})
+    letter = letter_to(Seat(1, (0,)), portion(settings, 2, 9.0), ["compute"], "compute")
+    assert letter.count("\n") == 1
+    read = Settings.model_validate(json.loads(letter)["settings"])
+    assert read == portion(settings, 2, 9.0)
+    assert read.bucket.secret_key is not None
+    assert read.bucket.secret_key.get_secret_value() == "hunter2"
+    assert "hunter2" not in repr(settings)
+
+
+def test_a_strike_is_against_each_batch_that_the_dead_one_held_and_no_other(tmp_path: Path) -> None:
+    world = world_of(tmp_path, *(f"7,item{n},{url('ok', n)}" for n in range(3)))
+    for number in range(SHIPMENTS_OF_A_POLL + 5):
+        world.put_refs(f"{number:03}.csv", f"partner_id,external_id,url\n7,more{number},{url('ok', number)}\n")
+    world.turns().take("ship")
+    names: list[ShipmentName] = sorted(shipments(world).values())
+    assert len(names) > SHIPMENTS_OF_A_POLL
+    task = Task.batch(world.fingerprints["demo"], 0)
+    dead, other = world.context("box.dead"), world.context("box.other")
+    for context in (dead, other):
+        beat(context)
+    for name in (names[0], names[-1]):
+        assert claim(dead, name, task, 1)
+    assert claim(dead, names[1], task, 1)
+    give_up(dead, names[1], task, 1, AttemptEnd(kind="abandoned", cause="the run was stopped"))
+    assert claim(dead, names[2], AGGREGATE, 1)
+    assert claim(other, names[3], task, 1)
+
+    assert strike(world.context("box.parent"), "box.dead", "its worker was killed by SIGKILL") == 2
+
+    ends = {}
+    for name in names[:4] + names[-1:]:
+        for tries in state_of(other, name).tries.values():
+            ends[name] = [one.end and one.end.kind for one in tries]
+    kinds = [["strike"], ["abandoned"], [None], [None], ["strike"]]
+    assert ends == dict(zip(names[:4] + names[-1:], kinds, strict=True))
+    assert [key for key in world.bucket.files if "/alive/" in key] == ["shop/h/alive/box.other"]
