@@ -156,6 +156,7 @@ class Server:
     def stop(self, seconds: float = 10.0) -> None:
         """As kill, or kill -9 where it does not listen; comes back when it is gone."""
         self.process.terminate()
+        self.thaw()  # who stands still does not listen
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -164,6 +165,7 @@ class Server:
     def freeze(self) -> None:
         """It stands still, its connections open, until `thaw`."""
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)

@@ -54,7 +54,8 @@ def answering(*answers: Canned) -> Iterator[Stub]:
             self.send_response(canned.status)
             for name, value in canned.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(canned.content)))
+            if "Content-Length" not in canned.headers:
+                self.send_header("Content-Length", str(len(canned.content)))
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(canned.content)

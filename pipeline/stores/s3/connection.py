@@ -14,13 +14,19 @@ import botocore.session
 from botocore.config import Config
 from botocore.utils import parse_timestamp
 
-from pipeline.errors import ConfigError, PermanentError
+from pipeline.errors import ConfigError, PermanentError, TemporaryError
 from pipeline.settings import Bucket
 from pipeline.stores.retrying import Retry
-from pipeline.stores.s3.errors import CAUGHT, about_keys, typed
+from pipeline.stores.s3.errors import CAUGHT, NO_S3, about_keys, typed
 
 CONNECTIONS = 64
 """Kept open at the same time; a thread more than that opens one of its own."""
+
+SIGNS = {
+    "get_object": "ETag", "put_object": "ETag", "head_object": "ETag", "upload_part": "ETag",
+    "create_multipart_upload": "UploadId", "complete_multipart_upload": "ETag", "list_objects_v2": "Name",
+}  # fmt: skip
+"""What an answer holds that comes from S3; the page of some proxy or hotel, which says 200 too, does not."""
 
 
 def open_client(settings: Bucket) -> Any:
@@ -94,7 +100,6 @@ class Connection:
         try:
             client = self.client()
             answer: dict[str, Any] = getattr(client, verb)(**arguments)
-            return answer
         except CAUGHT as error:
             known = typed(error, self.where)
             known.__cause__ = error
@@ -105,9 +110,11 @@ class Connection:
             if "still expired" not in str(error):  # botocore's word for keys of variables that have ended
                 raise
             self._forget(client)
-            raise PermanentError(
-                "the temporary keys have expired", self.where, "put new ones in their place"
-            ) from error
+            hint = "put new ones in their place"
+            raise PermanentError("the temporary keys have expired", self.where, hint) from error
+        if verb in SIGNS and SIGNS[verb] not in answer:
+            raise TemporaryError(NO_S3[0], f"{self.where}: no {SIGNS[verb]} in its answer", NO_S3[1])
+        return answer
 
     def client(self) -> Any:
         """boto3's own; raises what boto3 raises, and ConfigError for an endpoint that is no URL."""

@@ -20,6 +20,7 @@ CAUGHT: tuple[type[Exception], ...] = (boto.BotoCoreError, boto.ClientError, Res
 _KEYS = "look at bucket.access_key and secret_key, or where they come from: the profile, the variables AWS_*, the role"
 _AGAIN = "it is tried again by itself"
 _REGION = "set bucket.region to where the bucket lies"
+NO_S3 = ("what answers is no S3 server", "look at bucket.endpoint, and whether a proxy answers in its place")
 _CLOCK = "set this host's clock: `timedatectl` says whether it is synchronised"
 
 
@@ -168,7 +169,7 @@ def _unanswered(error: Exception, inner: object, where: str, detail: str) -> Pip
     if isinstance(error, (boto.ChecksumError, boto.FlexibleChecksumError)):
         return TemporaryError("what came from S3 is not what was stored", detail, _AGAIN)
     if isinstance(error, ResponseParserError):
-        return TemporaryError("what answers is no S3 server", detail, "look at bucket.endpoint, or at the proxy")
+        return TemporaryError(NO_S3[0], detail, NO_S3[1])
     if isinstance(error, (boto.HTTPClientError, boto.IncompleteReadError, boto.ConnectionError)):
         return TemporaryError("the connection to S3 broke", detail, _AGAIN)
     return PermanentError("S3 cannot be asked", f"{where}: {type(error).__name__}: {_one_line(error)}", "")
