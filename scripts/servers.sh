@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests run against into ~/.cache/hathi-tests, once: scripts/servers.sh [s3|hdfs|kerberos...]
+# Installs the servers that the tests run against into ~/.cache/hathi-tests, once: scripts/servers.sh [s3|hdfs|kerberos|spark...]
 # What this machine lacks for one is named, and its tests are left out; with HATHI_DEMAND_SERVERS=1 it is an error.
 set -euo pipefail
 

@@ -12,9 +12,9 @@ unset "${!HATHI_@}" # a person's own settings are not what is tested
 export HATHI_DEMAND_SERVERS="$demand"
 
 # Quick ones first. A folder that is not in the list runs too, at the end; benchmarks are for people.
-known=(unit contract simulation integration crash acceptance)
+known=(unit contract simulation integration crash spark acceptance)
 not_in_ci=(benchmarks golden)
-with_servers=(contract integration crash acceptance)
+with_servers=(contract integration crash spark acceptance)
 
 has_tests() { [ -n "$(find "tests/$1" -name 'test_*.py' -print -quit 2>/dev/null)" ]; }
 one_of() { local word="$1" other; shift; for other; do [ "$word" = "$other" ] && return 0; done; return 1; }

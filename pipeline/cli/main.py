@@ -37,6 +37,7 @@ COMMANDS: dict[str, Entry] = {
     "ship": Entry("ship", "ship a snapshot once more"),
     "backfill": Entry("backfill", "compute a set anew after its net has changed"),
     "config": Entry("config", "show the effective settings, or check them"),
+    "spark": Entry("spark", "compute and aggregate on a cluster"),
     "net": Entry("net", "look at a net, or run it on images"),
     "fetch": Entry("fetch", "fetch URLs as the pipeline does"),
 }

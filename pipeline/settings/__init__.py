@@ -6,10 +6,11 @@ Paths are relative to the folder of the file that names them.  Each setting is a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import model_validator
+from pydantic import SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -46,6 +47,7 @@ __all__ = [
     "Source",
     "load",
     "load_fetch",
+    "travelling",
 ]
 
 
@@ -109,6 +111,17 @@ class Settings(BaseSettings):
                         {"other": name, "parts": ["sets", other_name, "root"]},
                     )
         return self
+
+
+def travelling(settings: Settings) -> str:
+    """The settings as JSON for another process of this installation, secrets in clear: never logged, never kept."""
+
+    def clear(value: object) -> object:
+        if isinstance(value, SecretStr):
+            return value.get_secret_value()
+        raise TypeError(f"not a setting: {type(value).__name__}")
+
+    return json.dumps(settings.model_dump(), default=clear, sort_keys=True)
 
 
 def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object] | None = None) -> Settings:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.codec.hashed_file import Written
-from pipeline.codec.shards import FailureRow, FeatureRow
+from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
 from pipeline.errors import NotFound, PipelineError
 from pipeline.layout import ShipmentName, Task
 from pipeline.manifest import AttemptEnd, Batch, DataFile, Result
 from pipeline.records import ImageRef
 from pipeline.runner import Context, Damaged, Seen, body_at, claim, commit, give_up, law, load_data, scratch
 from pipeline.settings import Compute
-from pipeline.stages.window import Computed, Matrix, Opened
+from pipeline.stages.window import Computed, Opened
 from pipeline.state import Counted, ShipmentState, count
 
 ORDINALS_PER_BATCH = 1 << 20
@@ -95,12 +95,15 @@ def plan(seen: Seen, fingerprints: Mapping[str, str], limits: Compute) -> list[B
 
 def _task(state: ShipmentState, batch: int, fingerprint: str, counted: Counted, limits: Compute) -> BatchTask:
     assert state.plan is not None
-    mode = "open"
-    if counted.held(limits.strikes_alone, limits.lost_alone):
-        mode = "hold"
-    elif counted.isolated(limits.strikes, limits.lost):
-        mode = "alone"
+    mode = mode_of(counted, limits)
     return BatchTask(state.name, batch, state.plan.set, fingerprint, counted.next_number, mode, counted)
+
+
+def mode_of(counted: Counted, limits: Compute) -> str:
+    """How a batch is to be tried next, by what happened to it: open, alone or hold."""
+    if counted.held(limits.strikes_alone, limits.lost_alone):
+        return "hold"
+    return "alone" if counted.isolated(limits.strikes, limits.lost) else "open"
 
 
 def perform(

@@ -1,4 +1,4 @@
-"""Fills the cache of the tests' servers: `python -m tests.servers.install [s3] [hdfs] [kerberos]`, all without a name.
+"""Fills the cache of the tests' servers: `python -m tests.servers.install [s3] [hdfs] [kerberos] [spark]`, all without a name.
 
 What cannot be had on this machine is named with its remedy; that is an error only where servers are demanded.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from tests.servers.demand import demanded
 
-NAMES = ("s3", "hdfs", "kerberos")
+NAMES = ("s3", "hdfs", "kerberos", "spark")
 
 
 def main(names: Sequence[str]) -> int:

@@ -1,0 +1,124 @@
+"""Compute and aggregate on Apache Spark, for all that is open; also by spark-submit (docs/spark.md)."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import logs
+from pipeline.cli.assembly import add_place, contexts, place_of, spill_of
+from pipeline.cli.progress import Show, shown
+from pipeline.cli.summary import summary_of
+from pipeline.cli.table import Totals, as_json, print_table
+from pipeline.clock import Clock
+from pipeline.daemon import Stop, beating, drained, signals
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.host import this_process
+from pipeline.lock import locked, refuse_estop
+from pipeline.runner import Context, beat, leave
+from pipeline.settings import Settings, load
+from pipeline.turns import Turns
+
+if TYPE_CHECKING:
+    from pipeline.spark import Cluster
+
+STAGES = ("compute", "aggregate")
+PROGRAM = "spark"
+FAILED_ROUNDS = 5
+"""In a row with problems: a job that Spark gave up has counted against its batches, which run alone the next time."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `hathi spark`."""
+    add_place(parser)
+    parser.add_argument("--master", help="of the cluster, e.g. yarn or local[4]; what spark-submit says when absent")
+    parser.add_argument("--once", action="store_true", help="look once at all that is open; else until nothing is due")
+    parser.add_argument("--workers", type=int, default=0, help="tasks at the same time; 0: the cluster's slots")
+    parser.add_argument(
+        "--spread",
+        type=int,
+        default=0,
+        help="tasks that may work on one shipment at the same time; each meets its host at 1/spread of the limits",
+    )
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 done, 1 some task could not be done, 4 ESTOP."""
+    if importlib.util.find_spec("pyspark") is None:
+        raise ConfigError("no pyspark here", "it is an extra", "install it: see docs/spark.md")
+    settings = load(place_of(args), os.environ)
+    state = Path(settings.state)
+    refuse_estop(state)
+    say = logs.log(PROGRAM).warning
+    stop = Stop(state, Clock(), say)
+    with contextlib.ExitStack() as held:
+        held.enter_context(signals(stop, lambda: None))
+        held.enter_context(locked(state, PROGRAM))
+        logs.open_log(PROGRAM, settings.logs, echo_level=logging.WARNING)
+        held.callback(logs.close_log)
+        held.enter_context(drained(stop, say, lambda: None))
+        cluster = held.enter_context(_cluster(settings, args))
+        totals = work(settings, cluster, args.once, stop, held.enter_context(shown()))
+    print(as_json(totals)) if args.json else print_table(totals, settings)
+    if stop():
+        return stop.exit_code
+    return PipelineError.exit_code if totals.blocked else 0
+
+
+@contextlib.contextmanager
+def _cluster(settings: Settings, args: argparse.Namespace) -> Iterator[Cluster]:
+    from pipeline.spark import open_cluster
+
+    with open_cluster(settings, args.master, args.workers, args.spread) as cluster:
+        yield cluster
+
+
+def work(settings: Settings, cluster: Cluster, once: bool, stop: Stop, show: Show) -> Totals:
+    """Rounds over all lakes until nothing is done any more, or one round over all that is open."""
+    totals = Totals()
+    me = this_process()
+    where = contexts(settings, list(STAGES), stop, PROGRAM, show, me)
+    lakes = [Turns(context, cluster.serve, strict=True, performer=cluster) for context in where]
+
+    def each(do: Callable[[Context], None]) -> None:
+        for context in where:
+            do(context)
+
+    try:
+        with beating(lambda: each(beat), lambda: each(leave), settings.daemon.beat_seconds, logs.log(PROGRAM).warning):
+            rounds = idle = failed = 0
+            while not stop() and failed < FAILED_ROUNDS:
+                before = totals.problems
+                worked, polls = _round(lakes, totals)
+                totals.blocked = totals.problems > before
+                failed = failed + 1 if totals.blocked else 0
+                rounds, idle = rounds + 1, 0 if worked or totals.blocked else idle + 1
+                if (rounds if once else idle) >= polls:
+                    break
+    finally:
+        shutil.rmtree(spill_of(settings, me), ignore_errors=True)
+    return totals
+
+
+def _round(lakes: list[Turns], totals: Totals) -> tuple[bool, int]:
+    """One turn of each stage of each lake: whether anything was done, and how many such rounds see everything."""
+    worked, polls = False, 1
+    for lake in lakes:
+        for stage in STAGES:
+            tally = lake.take(stage)
+            totals.add(stage, tally)
+            if tally.worked:
+                logs.log(PROGRAM).info("%s", summary_of(stage, tally, lake.context.settings, lake.context.lake_name))
+            worked = worked or tally.worked
+            polls = max(polls, tally.polls_to_see_all)
+            if tally.stopped:
+                return False, polls
+    return worked, polls

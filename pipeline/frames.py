@@ -1,0 +1,78 @@
+"""Features of a column of URLs: Arrow batches in, the same rows with `features` and `failure` out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ConfigError, PermanentError
+from pipeline.fetch.host import registered_domain
+from pipeline.fetch.target import parse
+from pipeline.records import Failure, ImageRef
+from pipeline.stages.window import Computed, Opened
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pipeline.stages.features import FeatureMaker
+
+FEATURES = "features"
+FAILURE = "failure"
+PIECE_ROWS = 512
+PIECES_OPEN = 16
+"""Rows of so many pieces are in work at the same time, and in memory with their features."""
+
+
+def domain_of(url: str | None, max_length: int) -> str:
+    """Whose limits a URL is under: its registered domain; empty for what is no URL."""
+    target = parse(url or "", max_length)
+    return "" if isinstance(target, Failure) else registered_domain(target.key, target.address is None)
+
+
+def check_columns(names: Iterable[str], url_col: str) -> None:
+    """Raises ConfigError where the URLs are not there, or where a name is taken."""
+    names = list(names)
+    if url_col not in names:
+        raise ConfigError(f"no column {url_col!r}", f"there are: {', '.join(names)}", "name the column of URLs")
+    for ours in (FEATURES, FAILURE):
+        if ours in names:
+            raise ConfigError(f"there is a column {ours!r} already", "the result adds it", "rename or drop it first")
+
+
+def featurise(maker: FeatureMaker, batches: Iterable[pa.RecordBatch], url_col: str) -> Iterator[pa.RecordBatch]:
+    """Each row once, in pieces as they end: `features` list<float32> or null, `failure` struct or null.
+
+    A URL that is null or empty is a failure `bad_ref`.
+    """
+    pieces = (batch.slice(at, PIECE_ROWS) for batch in batches for at in range(0, batch.num_rows, PIECE_ROWS))
+    while some := list(islice(pieces, PIECES_OPEN)):
+        groups = {str(number): [piece] for number, piece in enumerate(some)}
+        for computed in maker.window(groups, lambda piece: Opened(piece, _refs(piece, url_col)), lambda: True):
+            if computed is not None:
+                yield _joined(computed)
+
+
+def _refs(piece: pa.RecordBatch, url_col: str) -> list[ImageRef]:
+    urls = piece.column(url_col).to_pylist()
+    return [ImageRef(0, 0, "", url or "", b"", place) for place, url in enumerate(urls)]
+
+
+def _joined(computed: Computed[pa.RecordBatch]) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    if computed.trouble:
+        raise PermanentError("a net that raises computes nothing", computed.trouble, "try it: hathi net features")
+    piece = computed.task
+    features: list[object] = [None] * piece.num_rows
+    failures: list[dict[str, object] | None] = [None] * piece.num_rows
+    for row, vector in zip(computed.rows, computed.matrix, strict=True):
+        features[row.ordinal] = vector
+    for failed in computed.failures:
+        failures[failed.ordinal] = {
+            "reason": failed.reason, "retriable": failed.retriable, "detail": failed.detail
+        }  # fmt: skip
+    struct = pa.struct([("reason", pa.string()), ("retriable", pa.bool_()), ("detail", pa.string())])
+    columns = [pa.array(features, pa.list_(pa.float32())), pa.array(failures, struct)]
+    names = [*piece.schema.names, FEATURES, FAILURE]
+    return pa.RecordBatch.from_arrays([*piece.columns, *columns], names=names)
