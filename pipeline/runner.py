@@ -180,7 +180,8 @@ def body_at(context: Context, key: str, kind: type[B]) -> B:
     """The body at a key, from the cache when it was read before.  Raises NotFound, FormatError, NewerFormat."""
     cached = context.bodies.get(key)
     if isinstance(cached, kind):
-        context.bodies.move_to_end(key)
+        with contextlib.suppress(KeyError):  # another thread has just let it go
+            context.bodies.move_to_end(key)
         return cached
     body = manifest.read(kind, context.bucket.get(key), key)
     context.bodies[key] = body

@@ -140,11 +140,11 @@ def test_a_shorter_trace_is_found_for_a_failure(monkeypatch: pytest.MonkeyPatch)
             universe.run(800)
         except Violation:
             struck = len(universe.scheduler.struck)
-            if struck >= 8:
+            if struck >= 24:
                 break
         finally:
             universe.close()
-    assert struck >= 8, "a failure with a long trace"
+    assert struck >= 24, "a failure with a long trace"
     faults, words = shorter(seed, 800, lambda seed, only: make(False, seed, only))
     assert words
     assert len(faults) <= struck // 2
