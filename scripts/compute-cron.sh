@@ -49,10 +49,13 @@ run() {
     read_folders || return
     "$hathi" run --once --config "$config" compute aggregate </dev/null >/dev/null 2>>"$said" &
     run=$!
-    trap 'kill -TERM $run 2>/dev/null' TERM INT
-    local code=0
+    local code=0 passed_on=no
+    trap 'passed_on=yes; kill -TERM $run 2>/dev/null || true' TERM INT
     wait $run || code=$?
-    while kill -0 $run 2>/dev/null; do wait $run || code=$?; done # a signal to this script ends only the first wait
+    if [ $passed_on = yes ]; then # the signal ended the wait, not yet the run
+        code=0
+        wait $run || code=$?
+    fi
     return $code
 }
 

@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -204,6 +206,32 @@ def test_what_ends_before_there_is_a_log_is_in_the_scripts_own(box: Installation
     assert wrong.returncode == 2
     assert "nonsense" in wrong.stderr
     assert "nonsense" in (box.root / "logs" / "compute-cron.log").read_text().splitlines()[-1]
+
+
+def test_a_signal_to_the_script_reaches_the_run_and_is_waited_for(box: Installation) -> None:
+    command = box.root / ".venv" / "bin" / "hathi"
+    real = box.root / ".venv" / "bin" / "hathi-itself"
+    command.rename(real)
+    mark = box.folder / "mark"
+    command.write_text(
+        f'''#!/bin/bash
+[ "$1" = config ] && exec "{real}" "$@"
+trap 'echo stopped >>"{mark}"; exit 0' TERM
+echo started >"{mark}"
+while :; do sleep 0.1; done
+'''
+    )
+    command.chmod(0o755)
+    script = [box.root / "scripts" / "compute-cron.sh", box.root / "config" / "compute.toml"]
+    with subprocess.Popen(script, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as cron:
+        deadline = time.monotonic() + 60
+        while not mark.exists() or not mark.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        cron.send_signal(signal.SIGTERM)
+        said, _ = cron.communicate(timeout=60)
+    assert (cron.returncode, said) == (0, "")
+    assert mark.read_text() == "started\nstopped\n"
 
 
 WRITER = """
