@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,4 +141,6 @@ def serving(
 
 def turns(context: Context, serve: Serve, *, strict: bool) -> Turns:
     """The stages of one lake."""
-    return Turns(context, serve, strict=strict)
+    streams = context.settings.ship.streams
+    readers = ThreadPoolExecutor(streams, "ship") if streams > 1 and context.lake is not None else None
+    return Turns(context, serve, strict=strict, readers=readers)
