@@ -27,8 +27,8 @@ def bucket(settings: Settings, opened: Callable[[], Store]) -> Iterator[Examined
         yield Examined("rules", not rule, rule or f"no rule deletes keys of lake {lake}", hint)
 
 
-def lake(opened: Callable[[], Store], roots: list[str]) -> Iterator[Examined]:
-    """The same under each target root, where deliveries are prepared; only looked at where there is none."""
+def lake(opened: Callable[[], Store], roots: list[str], *, written: bool = True) -> Iterator[Examined]:
+    """The same under each target root, where deliveries are prepared.  written: False where it can only be read."""
     store = opened()
     for root in roots:
         scratch = f"{root}/_tmp/doctor-{random_nonce()}/"
@@ -36,7 +36,7 @@ def lake(opened: Callable[[], Store], roots: list[str]) -> Iterator[Examined]:
         for one in store.examine(scratch):
             good = good and one.ok
             yield Examined(one.step, one.ok, f"{root}: {one.said}", one.hint)
-        if good:
+        if good and written:
             yield from _race(store, scratch)
 
 

@@ -102,10 +102,10 @@ def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
     name = lake.lake
     yield from _stalled(lake, limits)
     if lake.missing:
-        text = f"lake {name}: {len(lake.missing)} files that the index names are missing: {_some(lake.missing)}"
+        text = f"lake {name}: the index names files that are missing ({len(lake.missing)}): {_some(lake.missing)}"
         yield Finding(Level.ALERT, f"missing {name}", text, "restore them, or ship those snapshots again; hathi verify")
     if lake.held:
-        text = f"lake {name}: {len(lake.held)} batches are held: {_some(lake.held)}"
+        text = f"lake {name}: batches are held ({len(lake.held)}): {_some(lake.held)}"
         yield Finding(Level.ALERT, f"held {name}", text, "hathi quarantine show, then release or drop")
     for one in lake.unknown_sets:
         text = f"lake {name}: shipments of set {one} wait, and this configuration has no such set"

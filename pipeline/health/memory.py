@@ -55,8 +55,8 @@ def read_memory(state: Path) -> Memory:
 
 
 def write_memory(state: Path, memory: Memory) -> None:
-    """In one instant.  Raises PermanentError when the state folder cannot be written."""
-    path, temporary = state / FILE, state / f".{FILE}.{os.getpid()}"
+    """In one instant; the lock `health` keeps others away.  Raises PermanentError when the state folder cannot be written."""
+    path, temporary = state / FILE, state / f".{FILE}"
     try:
         temporary.write_text(json.dumps(asdict(memory), sort_keys=True) + "\n")
         os.replace(temporary, path)

@@ -126,7 +126,7 @@ def test_of_a_store_that_does_not_answer_nothing_else_is_judged() -> None:
 def test_the_worst_comes_first_and_many_files_are_counted() -> None:
     found = judge(facts(lake(missing=tuple(f"f{n}" for n in range(9))), estop=NOW), LIMITS)
     assert [one.level for one in found] == [Level.ALERT, Level.WARNING]
-    assert "9 files" in found[0].text
+    assert "missing (9)" in found[0].text
     assert "f4 and 4 more" in found[0].text
     assert "f5" not in found[0].text
 
