@@ -48,6 +48,8 @@ class Tally:
     partners: set[int] = field(default_factory=set)
     reasons: dict[str, int] = field(default_factory=dict)
     shipments: set[str] = field(default_factory=set)
+    dropped: int = 0
+    """Refs whose work was dropped: another host's result stood there first."""
     problems: int = 0
     """Tasks that could not be done this time."""
     polls_to_see_all: int = 0
@@ -214,6 +216,13 @@ class Turns:
             tally.add_reasons(published.reasons or {})
         elif published.kind in ("strike", "held"):
             tally.problems += 1
+        elif published.features + published.failures:
+            self._drop(tally, f"batch {published.task.batch} of {published.task.name}", published.refs)
+
+    def _drop(self, tally: Tally, what: str, refs: int) -> None:
+        """Work that another host had done first."""
+        tally.dropped += refs
+        self._context.say(f"dropped: {refs} refs of {what}: another host's result was there first, and stands")
 
     def _aggregate(self, tally: Tally, wanted: Callable[[], bool]) -> None:
         context = self._context
@@ -246,7 +255,10 @@ class Turns:
         if isinstance(done, PipelineError):
             raise done
         context = self._context
-        if done is None or not done.won:
+        if done is None:
+            return
+        if not done.won:
+            self._drop(tally, str(done.name), done.out.refs)
             return
         tally.tasks += 1
         tally.shipments.add(str(done.name))

@@ -20,9 +20,10 @@ def summary_of(stage: str, tally: Tally, settings: Settings, lake: str) -> str:
         )
     if stage == "compute":
         rate = tally.refs / tally.seconds if tally.seconds else 0.0
+        dropped = f", {tally.dropped} refs dropped that another host had first" if tally.dropped else ""
         return (
             f"Summary: computed {tally.features} features of {tally.refs} images ({tally.failures} failures"
-            f"{_reasons(tally)}) at {rate:.1f} images/s, {tally.bytes / MB:.1f} MB fetched"
+            f"{_reasons(tally)}) at {rate:.1f} images/s, {tally.bytes / MB:.1f} MB fetched{dropped}"
         )
     if stage == "aggregate":
         return (

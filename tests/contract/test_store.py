@@ -21,6 +21,7 @@ from pipeline.stores.hdfs.store import TEMPORARY, HdfsStore
 from pipeline.stores.local import LocalStore
 from pipeline.stores.s3.store import S3Store
 from pipeline.stores.store import Lake, Store
+from tests.faults.harmless import harmless
 from tests.servers.s3 import S3Server
 from tests.simulation.memory import Disk, MemoryStore
 
@@ -35,6 +36,7 @@ BUCKETS: dict[str, Callable[[pytest.FixtureRequest, Path], Store]] = {"s3": s3}
 LAKES: dict[str, Callable[[pytest.FixtureRequest, Path], Lake]] = {
     "local": lambda _, folder: LocalStore(folder / "store", fsync=False),
     "memory": lambda _, __: MemoryStore(Disk(time.time)),
+    "faulty": lambda _, folder: harmless(LocalStore(folder / "store", fsync=False)),
     "hdfs": lambda request, _: request.getfixturevalue("hdfs_server").store(),
     "hdfs-kerberos": lambda request, _: request.getfixturevalue("secure_hdfs").store(),
 }

@@ -213,8 +213,12 @@ class Site:
 
     def delivered_at(self) -> list[str]:
         """When the index says that each folder was delivered."""
-        index = Index.model_validate_json((self.lake / self.root / "outputByPartner").read_bytes())
-        return sorted(f"{one.folder} {one.delivered}" for one in index.deliveries)
+        return sorted(f"{one.folder} {one.delivered}" for one in self.index().deliveries)
+
+    def index(self) -> Index:
+        """As it stands in a lake that is a folder."""
+        path = self.lake / self.root / "outputByPartner"
+        return Index.model_validate_json(path.read_bytes()) if path.exists() else Index()
 
     def nothing_open(self) -> bool:
         """Whether no hint stands but those of retries that are years away."""
@@ -229,7 +233,6 @@ class Site:
         return Counter(key for key in (_NONCE.sub("/NONCE", one) for one in kept) if "/d/" not in key)
 
     def left(self) -> list[str]:
-        """What the state folder holds that no ended process should leave."""
-        known = {f"{stage}.lock" for stage in ("ship", "compute", "aggregate", "deliver")} | {"spill"}
-        found = {path.name for path in self.state.iterdir()} if self.state.exists() else set()
-        return sorted(name for name in found - known if not name.startswith("pruned."))
+        """What no ended process leaves in its state folder once the next one has ended by itself."""
+        found = [*self.state.glob("_PIPE_RUNNING"), *(self.state / "spill").glob("*"), *(self.state / "tmp").glob("*")]
+        return sorted(path.relative_to(self.state).as_posix() for path in found)
