@@ -85,6 +85,7 @@ def check(settings: Settings, stages: tuple[str, ...] = STAGES, *, probing: bool
     yield from folders
     yield from _sets(settings, stages)
     yield from _lifted_rules(settings)
+    yield from _metrics(settings)
     yield from _lakes(settings, stages)
     if probing:
         broken = {finding.key for finding in folders if finding.level == "error"}
@@ -219,6 +220,12 @@ def _lifted_rules(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "warning", "logs.redact_queries", "off: signed URLs, which are secrets, stand in logs and reports"
         )
+
+
+def _metrics(settings: Settings) -> Iterator[Finding]:
+    file = settings.metrics.file
+    if file is not None and not file.endswith(".prom"):
+        yield Finding("warning", "metrics.file", f"{file} does not end in .prom: the node exporter leaves it alone")
 
 
 def _lakes(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:

@@ -55,7 +55,10 @@ def read_memory(state: Path) -> Memory:
 
 
 def write_memory(state: Path, memory: Memory) -> None:
-    """In one instant; the lock `health` keeps others away.  Raises PermanentError when the state folder cannot be written."""
+    """In one instant; the lock `health` keeps others away.
+
+    Raises PermanentError when the state folder cannot be written.
+    """
     path, temporary = state / FILE, state / f".{FILE}"
     try:
         temporary.write_text(json.dumps(asdict(memory), sort_keys=True) + "\n")

@@ -17,7 +17,7 @@ import pytest
 from pipeline.cli import main as command_line
 from pipeline.cli.config import check
 from pipeline.errors import NetError, PermanentError, Stopped
-from pipeline.settings import Bucket, Fetch, Logs, Settings
+from pipeline.settings import Bucket, Fetch, Logs, Metrics, Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -155,6 +155,11 @@ def said(settings: Settings, level: str) -> dict[str, str]:
 def test_check_warns_of_what_is_lifted_and_of_what_is_missing(tmp_path: Path) -> None:
     warnings = said(settings_in(tmp_path, fetch=Fetch(allow_private=True)), "warning")
     assert {"fetch.allow_private", "fetch.contact", "lakes", "sets"} <= set(warnings)
+
+
+def test_check_warns_of_a_metrics_file_that_nobody_would_read(tmp_path: Path) -> None:
+    assert "metrics.file" in said(settings_in(tmp_path, metrics=Metrics(file="/x/hathi.txt")), "warning")
+    assert "metrics.file" not in said(settings_in(tmp_path, metrics=Metrics(file="/x/hathi.prom")), "warning")
 
 
 def test_check_finds_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
