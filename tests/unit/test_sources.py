@@ -1,0 +1,295 @@
+"""Sources as ship lives with them: formats, changes while they are read, and troubles that are told once."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import csv, orc
+from pyarrow import parquet as pq
+
+from pipeline import manifest
+from pipeline.codec.image_refs import decode
+from pipeline.errors import TemporaryError
+from pipeline.layout import Keys
+from pipeline.manifest import Batch, End, Plan, Reading, Snapshot, SourceFile
+from pipeline.records import ImageRef
+from pipeline.stages.forms import Forms
+from pipeline.stages.troubles import Troubles
+from pipeline.stores.local import LocalStore
+from tests.simulation.folders import Folders
+from tests.simulation.world import feature, settings_of
+from tests.unit.sources import DAY, NOW
+
+KEYS = Keys("shop")
+
+
+def world_of(tmp_path: Path, *sources: dict[str, Any], **ship_settings: Any) -> Folders:
+    (tmp_path / "spill").mkdir()
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "lake").mkdir()
+    lakes = {"shop": {"url": str(tmp_path / "lake"), "sources": list(sources)}}
+    world = Folders(tmp_path / "spill", settings_of(lakes=lakes, ship={"batch_refs": 3, **ship_settings}))
+    world.hand.at = NOW
+    return world
+
+
+SUCCESS = {"path": "in/%Y/%m/%d", "convention": "success"}
+INDEX = {"path": "index", "convention": "index"}
+TODAY = "in/2023/11/14"
+
+
+def put(world: Folders, path: str, content: bytes | str = "", at: float | None = None) -> Path:
+    where = world.top / "lake" / path
+    where.parent.mkdir(parents=True, exist_ok=True)
+    where.write_bytes(content.encode() if isinstance(content, str) else content)
+    stamp(world, where, at)
+    return where
+
+
+def stamp(world: Folders, where: Path, at: float | None = None) -> None:
+    when = world.hand.at if at is None else at
+    os.utime(where, (when, when))
+
+
+def refs(world: Folders) -> list[ImageRef]:
+    """All refs of the bucket that a batch names."""
+    found: list[ImageRef] = []
+    for path in sorted((world.top / "bucket").glob("shop/c/*/b/*")):
+        data = manifest.read(Batch, path.read_bytes(), str(path)).data
+        found += decode((world.top / "bucket" / data.key).read_bytes(), 0)
+    return found
+
+
+def ends(world: Folders) -> list[End]:
+    found = sorted((world.top / "bucket").glob("shop/c/*/end"))
+    return [manifest.read(End, path.read_bytes(), str(path)) for path in found]
+
+
+def test_folders_in_all_formats_reach_the_bucket_with_the_partner_of_their_path(tmp_path: Path) -> None:
+    """The path says 7; a row's own partner wins; a file under no number is one rejected row."""
+    world = world_of(tmp_path, SUCCESS)
+    top = world.top / "lake" / TODAY
+    table = pa.table({"external_id": ["a", "b"], "url": ["http://shop.example/ok-1", "http://shop.example/ok-2"]})
+    own = table.append_column("partner_id", pa.array([8, None], pa.int64()))
+    for folder in ("partner=7/x", "partner_id%3D9", "partner=seven"):
+        (top / folder).mkdir(parents=True)
+    pq.write_table(table, top / "partner=7/x/a.parquet")
+    orc.write_table(table, str(top / "partner=7/b.orc"))
+    csv.write_csv(table, top / "partner=7/c.csv")
+    (top / "partner=7/d.jsonl").write_text(json.dumps({"external_id": "a", "url": "http://shop.example/ok-1"}) + "\n")
+    (top / "partner=7/e.pb").write_bytes(Forms().encode([ImageRef(0, 3, "", "http://shop.example/ok-3", b"", 0)]))
+    pq.write_table(own, top / "partner_id%3D9/own.parquet")
+    pq.write_table(own, top / "partner=seven/own.parquet")
+    for file in top.rglob("*.*"):
+        stamp(world, file)
+    put(world, f"{TODAY}/_SUCCESS")
+    tally = world.turns().take("ship")
+    assert sorted(ref.partner_id for ref in refs(world)) == [7] * 8 + [8, 9]
+    assert (tally.refs, tally.rows, tally.rejected, tally.problems) == (10, 11, 1, 0)
+    (end,) = ends(world)
+    assert "partner 'seven' of its folder is no number" in end.rejections[0].why
+
+
+JPEG = [b"\xff\xd8\xff" + bytes([number]) * 70_000 for number in range(6)]
+
+
+@pytest.mark.parametrize("form", ["pb", "parquet", "orc", "jsonl"])
+def test_images_travel_as_bytes_and_cut_batches_by_their_bytes(tmp_path: Path, form: str) -> None:
+    """From the lake through ship to compute: the features are those of the bytes themselves."""
+    world = world_of(tmp_path, SUCCESS, batch_refs=1000, batch_bytes=150_000)
+    path = put(world, f"{TODAY}/partner=7/images.{form}")
+    names = [f"i{number}" for number in range(6)]
+    if form == "pb":
+        path.write_bytes(Forms().encode(ImageRef(7, n, names[n], "", JPEG[n], n) for n in range(6)))
+    elif form == "jsonl":
+        rows = ({"external_id": names[n], "content": base64.b64encode(JPEG[n]).decode()} for n in range(6))
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        table = pa.table({"external_id": names, "content": pa.array(JPEG, pa.binary())})
+        pq.write_table(table, path) if form == "parquet" else orc.write_table(table, str(path))
+    stamp(world, path)
+    put(world, f"{TODAY}/_SUCCESS")
+    turns = world.turns()
+    turns.take("ship")
+    assert [(ref.external_id, ref.content) for ref in refs(world)] == list(zip(names, JPEG, strict=True))
+    sizes = [len(list(decode(file.read_bytes(), 0))) for file in sorted((world.top / "bucket").glob("shop/d/*/*/*.pb"))]
+    assert sizes == [2, 2, 2], "two images of 70 KB to a batch of 150 KB"
+    world.run(turns)
+    tables = [pq.read_table(file) for file in (world.top / "lake/features").glob("*/7/features/*.parquet")]
+    made = {row["external_id"]: row["features"] for table in tables for row in table.to_pylist()}
+    assert made == {name: pytest.approx(feature(content)) for name, content in zip(names, JPEG, strict=True)}
+    assert world.asked == {}, "nothing was fetched"
+
+
+def test_an_index_of_delimited_protobuf_without_a_telling_name_is_shipped(tmp_path: Path) -> None:
+    world = world_of(tmp_path, INDEX)
+    content = Forms().encode(ImageRef(0, n, "", f"http://shop.example/ok-{n}", b"", 0) for n in range(5))
+    put(world, "out/7/part-r-00000", content)
+    text = "external_id,url\na,http://shop.example/ok-9\n"
+    put(world, "out/7/part-r-00001.csv", text)
+    size = len(content) + len(text)
+    entry = {"jobTimeStamp": int(NOW * 1000), "outputFolder": "out/7", "files": ["part-r-00000", "part-r-00001.csv"]}
+    put(world, "index", json.dumps({"outputByPartner": {"7": {**entry, "outputSize": size}}}))
+    tally = world.turns().take("ship")
+    assert (tally.problems, tally.refs, tally.rejected) == (0, 6, 0)
+    assert {ref.partner_id for ref in refs(world)} == {7}
+
+
+def index(world: Folders, partner: int, job: float, content: str, name: str = "a.csv") -> None:
+    put(world, f"out/{partner}/{name}", content)
+    entry = {"jobTimeStamp": int(job * 1000), "outputFolder": f"out/{partner}", "files": [name], "outputSize": None}
+    put(world, "index", json.dumps({"outputByPartner": {str(partner): entry}}))
+
+
+def test_a_job_time_stamp_that_goes_back_is_refused_though_its_files_are_newer(tmp_path: Path) -> None:
+    world = world_of(tmp_path, INDEX)
+    index(world, 7, NOW - 3600, "external_id,url\na,http://shop.example/ok-1\n")
+    turns = world.turns()
+    assert turns.take("ship").refs == 1
+    world.hand.at += 600
+    index(world, 7, NOW - 7200, "external_id,url\na,http://shop.example/ok-2\n")
+    for process in (turns, world.turns("a.new.process")):
+        tally = process.take("ship")
+        assert (tally.refs, tally.problems) == (0, 1)
+    assert any("its jobTimeStamp went back from 20231114T211320Z to 20231114T201320Z" in said for said in world.said)
+    world.hand.at += 600
+    index(world, 7, NOW, "external_id,url\na,http://shop.example/ok-3\n")
+    assert turns.take("ship").refs == 1
+
+
+def test_a_file_replaced_while_it_is_shipped_is_void_and_what_is_there_now_is_shipped(tmp_path: Path) -> None:
+    world = world_of(tmp_path, SUCCESS, refs_per_run=3)
+    rows = "external_id,url\n" + "".join(f"i{n},http://shop.example/ok-{n}\n" for n in range(9))
+    put(world, f"{TODAY}/deep/a.csv", rows)
+    put(world, f"{TODAY}/_SUCCESS")
+    turns = world.turns()
+    assert turns.take("ship").refs == 3
+    world.hand.at += 5
+    put(world, f"{TODAY}/deep/a.csv", "external_id,url\nnew,http://shop.example/ok-99\n")
+    for _ in range(8):
+        turns.take("ship")
+    assert [end.void is not None for end in ends(world)] == [True, False]
+    assert refs(world)[-1].external_id == "new"
+    assert any("changed while it was shipped" in said for said in world.said)
+
+
+def test_a_trouble_is_told_once_and_again_when_it_changed_and_when_it_is_over(tmp_path: Path) -> None:
+    world = world_of(tmp_path, INDEX, SUCCESS)
+    put(world, "index", b'{"outputByPartner": {"7": ')
+    put(world, f"{TODAY}/a.csv", "external_id,url\na,http://shop.example/ok-1\n")
+    put(world, f"{TODAY}/_SUCCESS")
+    turns = world.turns()
+    tallies = [turns.take("ship") for _ in range(5)]
+    assert [tally.problems for tally in tallies] == [1] * 5
+    assert tallies[0].refs == 1, "the other source goes on"
+    assert len([said for said in world.said if "the index index cannot be read: not JSON" in said]) == 1
+    assert "not JSON" in turns.source_troubles["index"]
+    world.hand.at += 60
+    put(world, "index", b"[]")
+    turns.take("ship")
+    turns.take("ship")
+    assert len([said for said in world.said if "not an index" in said]) == 1
+    world.hand.at += 60
+    put(world, "index", b"{}")
+    assert turns.take("ship").problems == 0
+    assert dict(turns.source_troubles) == {}
+    assert world.said[-1] == "a source is well again: index"
+    lines = len(world.said)
+    turns.take("ship")
+    assert len(world.said) == lines
+
+
+def test_a_store_that_is_down_is_told_once_for_all_shipments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lake answers lists and no more: each shipment fails in each poll."""
+    world = world_of(tmp_path, {"path": "refs"})
+    for number in range(5):
+        world.put_refs(f"{number}.csv", "external_id,url\na,http://shop.example/ok-1\n")
+    turns = world.turns()
+
+    def down(self: LocalStore, key: str) -> Any:
+        raise TemporaryError("the NameNode does not answer", key.rpartition("/")[0], "is it running?")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "open", down)
+        assert [turns.take("ship").problems for _ in range(4)] == [5] * 4
+    assert [said for said in world.said if "NameNode" in said] == [
+        "ship: the NameNode does not answer | refs | is it running?; it is tried again"
+    ]
+    assert turns.take("ship").refs == 5
+    assert world.said[-1] == "ship, no longer: the NameNode does not answer"
+
+
+def test_a_source_that_is_down_is_a_trouble_of_its_own_and_what_is_open_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = world_of(tmp_path, INDEX, {"path": "refs"}, refs_per_run=3)
+    world.put_refs("a.csv", "external_id,url\n" + "".join(f"i{n},http://shop.example/ok-{n}\n" for n in range(9)))
+    index(world, 7, NOW, "external_id,url\na,http://shop.example/ok-1\n")
+    turns = world.turns()
+    real = LocalStore.stat
+
+    def stat(self: LocalStore, path: str) -> Any:
+        if path == "index":
+            raise TemporaryError("no answer")
+        return real(self, path)
+
+    monkeypatch.setattr(LocalStore, "stat", stat)
+    assert [turns.take("ship").refs for _ in range(3)] == [3, 3, 3]
+    assert dict(turns.source_troubles) == {"index": "no answer"}
+    assert world.said.count("no answer") == 1
+
+
+def test_the_ledger_of_a_source_that_cannot_be_seen_is_kept(tmp_path: Path) -> None:
+    world = world_of(tmp_path, SUCCESS, {**SUCCESS, "path": "x/*"})
+    put(world, f"{TODAY}/a.csv", "external_id,url\na,http://shop.example/ok-1\n")
+    put(world, f"{TODAY}/_SUCCESS")
+    put(world, "x/partner=7/a.csv", "external_id,url\na,http://shop.example/ok-2\n")
+    put(world, "x/partner=7/_SUCCESS")
+    turns = world.turns()
+    world.run(turns)
+    assert len(ends(world)) == 2
+    world.hand.at += 500 * DAY
+    for plan in (world.top / "bucket").glob("shop/c/**/*"):
+        stamp(world, plan, NOW)
+    (world.top / "lake/x/partner=7/loop").symlink_to("loop")
+    turns.prune()
+    left = [manifest.read(Plan, path.read_bytes(), "") for path in (world.top / "bucket").glob("shop/c/*/plan")]
+    assert [plan.snapshot.source for plan in left] == ["x/partner=7"], "the day of the other one is long swept"
+
+
+def test_the_names_of_shipments_are_what_they_always_were() -> None:
+    """What a snapshot says beyond its files does not change what its shipments are called."""
+    file = SourceFile(path="refs/a.csv", length=3, modified=1_700_000_000_000, id=5)
+    plain = Snapshot(source="refs/a.csv", version="20231114T221320Z", files=(file,))
+    more = Snapshot(
+        source="refs/a.csv", version="20231114T221320Z", files=(file.model_copy(update={"partner": "7", "id": 0}),),
+        group="refs/*", job_time="20231114T000000Z",
+    )  # fmt: skip
+    assert plain.digest() == more.digest()
+    assert plain.digest()[:12] == "f00bdec1bfff"
+
+
+def test_a_plan_that_was_written_before_partners_stood_in_paths_is_read() -> None:
+    body = {
+        "format": 1, "nonce": "n", "lake": "shop", "set": "demo", "snapshot_digest": "d", "batch_refs": 1,
+        "batch_bytes": 1, "batches": 1, "due": "00000000T000000Z",
+        "snapshot": {"source": "a", "version": "20231114T221320Z",
+                     "files": [{"path": "a", "length": 1, "modified": 1}]},
+    }  # fmt: skip
+    plan = manifest.read(Plan, json.dumps(body).encode(), "plan")
+    assert (plan.snapshot.files[0].partner, plan.snapshot.group, plan.reading) == ("", "", Reading())
+
+
+def test_troubles_are_told_when_they_come_change_and_end() -> None:
+    said: list[str] = []
+    troubles = Troubles(said.append, "over")
+    for now in ({"a": "1"}, {"a": "1"}, {"a": "2", "b": "3"}, {"b": "3"}, {}, {"a": "1"}):
+        troubles.see(now)
+    assert said == ["1", "2", "3", "over: a", "over: b", "1"]
+    assert dict(troubles.now) == {"a": "1"}
