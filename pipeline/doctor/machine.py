@@ -74,7 +74,7 @@ def clock(name: str, opened: Callable[[], Store], limit: float, now: Callable[[]
     """This host's clock against a store's.  limit: seconds."""
     try:
         before = now()
-        theirs = opened().list("doctor/", folders=True).now
+        theirs = opened().list("doctor-clock/", folders=True).now
     except PipelineError as error:
         yield Examined("clock", False, f"the {name} does not answer: {error.message}", error.hint)
         return

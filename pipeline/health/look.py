@@ -86,7 +86,7 @@ class Look:
         stores: list[StoreFacts] = []
         lakes: list[LakeFacts] = []
         disks, unseen = this_host.disks(self._settings)
-        bucket = self._bucket()
+        bucket = self._bucket(unseen)
         if bucket is not None:
             stores.append(bucket)
         for context in self._contexts:
@@ -113,17 +113,21 @@ class Look:
             unseen=unseen,
         )
 
-    def _bucket(self) -> StoreFacts | None:
+    def _bucket(self, unseen: dict[str, str]) -> StoreFacts | None:
         """The bucket once for all lakes, with what it would forget of each."""
         if not self._contexts:
             return None
         store = self._contexts[0].bucket
         try:
             skew = self._skew(store, self._contexts[0].keys.alive_hints)
-            forgets = {one.lake_name: store.forgets(f"{one.lake_name}/") for one in self._contexts}
             ends = store.credentials_end()
         except PipelineError as error:
             return StoreFacts("bucket", _said(error), error.hint)
+        forgets: dict[str, str] = {}
+        try:
+            forgets = {one.lake_name: store.forgets(f"{one.lake_name}/") for one in self._contexts}
+        except PipelineError as error:
+            unseen["the bucket's own rules"] = _said(error)
         return StoreFacts("bucket", "", "", skew, ends, {lake: rule for lake, rule in forgets.items() if rule})
 
     def _lake_store(self, context: Context, unseen: dict[str, str]) -> tuple[Lake | None, StoreFacts | None]:

@@ -351,6 +351,8 @@ class Faulty(LocalStore):
         return self.wrong[1]
 
     def forgets(self, prefix: str) -> str:
+        if self.wrong[2] == "denied":
+            raise PermanentError("not allowed")
         return f"{prefix} {self.wrong[2]}" if self.wrong[2] else ""
 
 
@@ -365,6 +367,10 @@ def test_clock_keys_and_rules_of_a_store_are_asked_of_it(tmp_path: Path) -> None
     found = judge(look(lambda key: 0.0), Health(disk_percent=100))
     assert [one.sign for one in found] == ["Alert clock bucket", "Alert rule shop", "Alert ticket bucket"]
     assert "400 s behind" in found[0].text
+    bucket.wrong = (0.0, None, "denied", False)
+    denied = look(lambda key: 0.0)
+    assert judge(denied, Health(disk_percent=100)) == (), "a rule that may not be read hides nothing else"
+    assert list(denied.unseen) == ["the bucket's own rules"]
     bucket.wrong = (0.0, None, "", True)
     (one,) = judge(look(lambda key: 0.0), Health(disk_percent=100))
     assert (one.sign, one.hint) == ("Alert store bucket", "look at the network")
