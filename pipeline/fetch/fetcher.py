@@ -20,6 +20,7 @@ from pipeline.fetch.engine import Engine
 from pipeline.fetch.finish import Finisher, Inline
 from pipeline.fetch.inline import is_data, is_file
 from pipeline.fetch.job import Body, Ended, Fetched, Trace, Waiter
+from pipeline.fetch.objects import ObjectReaders, Read, ReadObject, is_object
 from pipeline.fetch.reactor import Reactor
 from pipeline.fetch.redirect import port_allowed
 from pipeline.fetch.room import BufferRoom
@@ -41,8 +42,9 @@ class Fetcher:
     """Fetches in threads of its own; everything here is for one thread, the caller's.
 
     One fetcher serves one stream.  accept(first bytes of a body): the image's format, or None for no image.
-    trace(url, step, text) is told of each step, from the fetcher's threads.  seed, resolver(reactor) and
-    refuse(address) -> the range that forbids it: for tests.
+    trace(url, step, text) is told of each step, from the fetcher's threads.  read_object: for s3:// URLs into the
+    buckets that the settings allow; without it none is read.  seed, resolver(reactor) and refuse(address) -> the range
+    that forbids it: for tests.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Fetcher:
         resolver: Callable[[Reactor], Resolver] | None = None,
         refuse: Callable[[Address], str | None] = blocked_range,
         trace: Trace | None = None,
+        read_object: ReadObject | None = None,
     ) -> None:
         self._limits = limits
         self._accept = accept
@@ -62,7 +65,7 @@ class Fetcher:
         self._trace = trace
         self._ca = trusted(os.environ)
         self._finished: SimpleQueue[list[Ended] | BaseException] = SimpleQueue()
-        self._bodies: SimpleQueue[Body | Inline | None] = SimpleQueue()
+        self._bodies: SimpleQueue[Body | Inline | Read | None] = SimpleQueue()
         self._room = BufferRoom(limits.buffer_bytes, self._clock)
         self._reactor = Reactor(self._clock)
         names = (
@@ -86,6 +89,11 @@ class Fetcher:
             trace,
         )
         self._finisher = Finisher(limits, self._clock, accept, self._room, self._bodies, self._finished)
+        self._objects = (
+            ObjectReaders(limits, read_object, self._clock, self._room, self._bodies, self._guarded)
+            if read_object is not None and limits.allow_buckets
+            else None
+        )
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
             for name, work in (("fetch", self._engine.run), ("fetch-hash", self._finisher.run))
@@ -148,6 +156,8 @@ class Fetcher:
         self._closed = True
         if self._started:
             self._engine.stop()
+            if self._objects is not None:
+                self._objects.close()
             self._bodies.put(None)
             for thread in self._threads:
                 thread.join()
@@ -220,6 +230,9 @@ class Fetcher:
         self._pending += 1
         if is_data(url) or (self._limits.allow_folders and is_file(url)):
             self._bodies.put(Inline(waiter))
+            return
+        if self._objects is not None and is_object(url):
+            self._objects.submit(waiter)
             return
         target = self._parsed(url)
         if isinstance(target, Target) and not port_allowed(target, self._limits):

@@ -12,6 +12,7 @@ from pipeline.clock import Clock
 from pipeline.fetch.encoding import PLAIN, decompress
 from pipeline.fetch.inline import is_data, read_data, read_file
 from pipeline.fetch.job import Body, Ended, Fetched, Waiter
+from pipeline.fetch.objects import Read
 from pipeline.fetch.room import BufferRoom
 from pipeline.fetch.sniff import ENOUGH
 from pipeline.records import Failure
@@ -71,7 +72,7 @@ class Finisher:
         clock: Clock,
         accept: Callable[[bytes], str | None],
         room: BufferRoom,
-        bodies: SimpleQueue[Body | Inline | None],
+        bodies: SimpleQueue[Body | Inline | Read | None],
         finished: SimpleQueue[Any],
     ) -> None:
         self._limits = limits
@@ -91,9 +92,11 @@ class Finisher:
                 ended += self._results(work)
             self._finished.put(ended)
 
-    def _results(self, work: Body | Inline) -> list[Ended]:
+    def _results(self, work: Body | Inline | Read) -> list[Ended]:
         if isinstance(work, Inline):
             return [self._of_inline(work.waiter)]
+        if isinstance(work, Read):
+            return [self._apart(work.waiter, self._image(work.content), work.waiter.url, work.seconds)]
         content: bytes | Failure = joined(work)
         work.parts.clear()
         if work.head.encoding not in PLAIN and isinstance(content, bytes):
@@ -108,12 +111,16 @@ class Finisher:
         else:
             content = self._image(read_file(waiter.url, self._limits.allow_folders, self._limits.max_bytes))
             final_url = waiter.url
+        return self._apart(waiter, content, final_url, 0.0)
+
+    def _apart(self, waiter: Waiter, content: bytes | Failure, final_url: str, seconds: float) -> Ended:
+        """The result of what no host was asked for."""
         if isinstance(content, Failure):
             return Ended(waiter, _with_url(content, waiter.url), 0, 0)
         self._room.grown += len(content)
         digest = hashlib.sha256(content).digest()
         now = datetime.fromtimestamp(self._clock.now(), UTC)
-        fetched = Fetched(waiter.url, content, final_url, 200, digest, "", "", now, 0.0)
+        fetched = Fetched(waiter.url, content, final_url, 200, digest, "", "", now, seconds)
         return Ended(waiter, fetched, len(content), 0)
 
     def _image(self, content: bytes | Failure) -> bytes | Failure:

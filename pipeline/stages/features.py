@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +15,7 @@ from pipeline.clock import Clock
 from pipeline.codec.shards import Matrix
 from pipeline.errors import ConfigError
 from pipeline.fetch import Fetcher
+from pipeline.fetch.objects import reader_of
 from pipeline.images import Preparation
 from pipeline.nets.features import FeatureNet
 from pipeline.records import Failure, ImageRef
@@ -19,6 +23,7 @@ from pipeline.settings import FeatureSet, Settings
 from pipeline.stages.isolate import compute_alone
 from pipeline.stages.load import Bounds
 from pipeline.stages.window import Body, Computed, Opened, Tag, Wanted, Window
+from pipeline.stores.local import typed
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -85,13 +90,14 @@ class FeatureMaker:
     ) -> Iterator[Computed[T] | None]:
         """Run batches through fetch, decoding and net; see `Window`."""
         limits = self._settings.compute
-        # A thread for each core to the decoders and to the net alike: preparing an image costs a tenth of a pass with
-        # CaffeNet and more than the pass with a small net, and the kernel shares cores better than a fixed split would.
-        # It is the window's bounds that keep either from running away.
-        decoders = _Noting(self._noted, self._threads, thread_name_prefix="decode")
-        runner = _Noting(self._noted, 1, thread_name_prefix="net")
-        fetcher = Fetcher(self._settings.fetch)
-        try:
+        fetching = self._settings.fetch
+        with contextlib.ExitStack() as held:
+            # A thread for each core to the decoders and to the net alike: preparing an image costs a tenth of a pass
+            # with CaffeNet and more than the pass with a small net, and the kernel shares cores better than a fixed
+            # split would.  It is the window's bounds that keep either from running away.
+            runner = held.enter_context(_working(_Noting(self._noted, 1, thread_name_prefix="net")))
+            decoders = held.enter_context(_working(_Noting(self._noted, self._threads, thread_name_prefix="decode")))
+            fetcher = held.enter_context(Fetcher(fetching, read_object=reader_of(self._settings.bucket, fetching)))
             yield from Window(
                 groups,
                 open_batch,
@@ -104,24 +110,42 @@ class FeatureMaker:
                 bounds=Bounds(
                     batches=limits.open_batches,
                     memory=limits.open_bytes,
-                    batch_seconds=self._settings.fetch.batch_seconds,
+                    batch_seconds=fetching.batch_seconds,
                     decoding=STACKS_DECODING * self._net.batch_size,
-                    ahead=self._settings.fetch.pending_urls,
-                    spill=self._spill,
+                    ahead=fetching.pending_urls,
+                    spill=None if self._spill is None else held.enter_context(_scratch(self._spill)),
                     disk=limits.spill_bytes,
                 ),
                 wanted=wanted,
                 host_of=fetcher.host_of,
                 has_room=fetcher.has_room,
             ).run()
-        finally:
-            fetcher.close()
-            decoders.shutdown(wait=True, cancel_futures=True)
-            runner.shutdown(wait=True, cancel_futures=True)
 
     def alone(self, task: T, refs: Sequence[ImageRef]) -> Computed[T]:
         """Run one batch in child processes, halved until what kills them is found."""
         return compute_alone(self._settings, self._name, task, refs, self._net.dim, self._noted, self._clock)
+
+
+@contextlib.contextmanager
+def _working(threads: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
+    """Threads that end with what they are at, and begin nothing more."""
+    try:
+        yield threads
+    finally:
+        threads.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _scratch(spill: Path) -> Iterator[Path]:
+    """A folder of one window's own."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="window-", dir=spill))
+    except OSError as error:
+        raise typed(error, spill) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Noting(ThreadPoolExecutor):

@@ -1,0 +1,152 @@
+"""`s3://bucket/key`: images in buckets that the settings name, read with the credentials of the pipeline's bucket."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, NamedTuple
+
+from pipeline.clock import Clock
+from pipeline.errors import NotFound, PipelineError
+from pipeline.fetch.job import Waiter
+from pipeline.fetch.room import BufferRoom
+from pipeline.records import Failure
+from pipeline.settings import Bucket, Fetch
+
+THREADS = 8
+"""Objects that are read at the same time; with the buffer full, each of them may be one body beyond it."""
+_PAUSE = 0.05
+_PIECE = 2**20
+_S3 = re.compile(r"[Ss]3://([^/]*)/?(.*)", re.DOTALL)
+
+ReadObject = Callable[[str, str, int, Callable[[], bool]], bytes | Failure]
+"""(bucket, key, most bytes, whether there is still time) -> its bytes, one more than `most` of a longer object."""
+
+
+class Read(NamedTuple):
+    """An object that was read, or why not.  seconds: what that took."""
+
+    waiter: Waiter
+    content: bytes | Failure
+    seconds: float
+
+
+def is_object(url: str) -> bool:
+    return _S3.match(url) is not None
+
+
+class ObjectReaders:
+    """Threads beside the one that fetches; what they read goes to the one that hashes."""
+
+    def __init__(
+        self, limits: Fetch, read: ReadObject, clock: Clock, room: BufferRoom, done: SimpleQueue[Any], guarded: Any
+    ) -> None:
+        """done: gets each Read.  guarded(work): runs work, and reports what it raises."""
+        self._limits = limits
+        self._read = read
+        self._clock = clock
+        self._room = room
+        self._done = done
+        self._waiting: SimpleQueue[Waiter | None] = SimpleQueue()
+        self._guarded = guarded
+        self._threads: list[Thread] = []
+        self._closed = False
+
+    def submit(self, waiter: Waiter) -> None:
+        """Read this one soon; threads begin with the first ones."""
+        if len(self._threads) < THREADS:
+            thread = Thread(target=self._guarded, args=(self._run,), name="fetch-object", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._waiting.put(waiter)
+
+    def close(self) -> None:
+        """Nothing further is begun; returns when the threads have ended."""
+        self._closed = True
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while (waiter := self._waiting.get()) is not None and not self._closed:
+            while self._room.full() and not self._closed and not self._late(waiter):
+                self._clock.sleep(_PAUSE)
+            began = self._clock.monotonic()
+            content = Failure.of("host_busy", "batch deadline") if self._late(waiter) else self._content(waiter, began)
+            self._done.put(Read(waiter, content, self._clock.monotonic() - began))
+
+    def _late(self, waiter: Waiter) -> bool:
+        return waiter.deadline is not None and self._clock.monotonic() >= waiter.deadline
+
+    def _content(self, waiter: Waiter, began: float) -> bytes | Failure:
+        """Capped, and checked against the settings' buckets."""
+        found = _S3.match(waiter.url)
+        assert found is not None
+        bucket, key = found[1], found[2]
+        if not bucket or not key or len(waiter.url) > self._limits.max_url_length:
+            return Failure.of("bad_url", "malformed" if len(waiter.url) <= self._limits.max_url_length else "too long")
+        if bucket not in self._limits.allow_buckets:
+            return Failure.of("blocked", "bucket")
+        ends = began + self._limits.total_seconds
+
+        def on_time() -> bool:
+            return not self._closed and self._clock.monotonic() < ends and not self._late(waiter)
+
+        content = self._read(bucket, key, self._limits.max_bytes, on_time)
+        if isinstance(content, bytes) and len(content) > self._limits.max_bytes:
+            return Failure.of("too_large", "body")
+        return Failure.of("empty", "200") if content == b"" else content
+
+
+def reader_of(settings: Bucket, limits: Fetch) -> ReadObject:
+    """Reads through S3 as the pipeline's own bucket is read; the client is opened with the first object."""
+    stores: dict[str, Any] = {}
+
+    def store_of(bucket: str) -> Any:
+        from pipeline.stores.retrying import Retry
+        from pipeline.stores.s3.store import S3Store  # boto3 takes its time to import
+
+        if bucket not in stores:
+            patient = Retry(min(settings.retry_seconds, limits.total_seconds / 2))
+            stores[bucket] = S3Store(settings.model_copy(update={"url": f"s3://{bucket}"}), patient)
+        return stores[bucket]
+
+    def read(bucket: str, key: str, most: int, on_time: Callable[[], bool]) -> bytes | Failure:
+        parts: list[bytes] = []
+        size = 0
+        try:
+            with contextlib.closing(store_of(bucket).open(key)) as stream:
+                while size <= most and (part := stream.read(min(_PIECE, most + 1 - size))):
+                    parts.append(part)
+                    size += len(part)
+                    if not on_time():
+                        return Failure.of("timeout", "body")
+        except PipelineError as error:
+            return _failure(error)
+        return b"".join(parts)
+
+    return read
+
+
+def _failure(error: PipelineError) -> Failure:
+    """The failure behind a store's typed error: by the status where the server gave one."""
+    from pipeline.stores.s3.errors import about_keys, about_reach
+
+    if isinstance(error, NotFound):
+        return Failure.of("http_4xx", "404")
+    if about_keys(error):
+        return Failure.of("http_4xx", "403", retriable=True)  # ours to set right, and then the image can be had
+    status = int(getattr(error.__cause__, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if status == 429:
+        return Failure.of("http_429", "429")
+    if 400 <= status < 500:
+        return Failure.of("http_4xx", str(status))
+    if 500 <= status < 600:
+        return Failure.of("http_5xx", str(status))
+    if about_reach(error):
+        return Failure.of("connect", "failed")
+    return Failure.of("protocol", "not read from S3")

@@ -1,0 +1,105 @@
+"""Images in a bucket: read where the settings allow it, refused elsewhere, and typed by what the server says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pipeline.fetch import Fetched, Fetcher
+from pipeline.fetch.objects import ReadObject, reader_of
+from pipeline.records import Failure
+from tests.integration.fetch.asking import Hand, limits, outcomes
+from tests.integration.fetch.hostile import JPEG, Hostile
+from tests.servers.demand import free_port
+from tests.servers.s3 import S3Server, running
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[S3Server]:
+    with running() as server:
+        server.make_bucket("private")
+        folder = server.place("shared", "a b")
+        folder.mkdir()
+        (folder / "ok.jpg").write_bytes(JPEG)
+        (folder / "größe%20#?.jpg").write_bytes(JPEG + b"2")
+        (folder / "long.jpg").write_bytes(JPEG + bytes(3_000_000))
+        (folder / "empty.jpg").write_bytes(b"")
+        (folder / "page.jpg").write_bytes(b"<html>" + bytes(100))
+        yield server
+
+
+def fetched(server: S3Server, *urls: str, **changes: Any) -> dict[str, Fetched | Failure]:
+    settings = limits(**{"allow_buckets": ["shared"], "max_bytes": 2_000_000, "total_seconds": 20.0, **changes})
+    return outcomes(Fetcher(settings, read_object=reader_of(server.settings(), settings)), urls)
+
+
+def said(outcome: Fetched | Failure) -> tuple[str, str, bool]:
+    assert isinstance(outcome, Failure), outcome
+    return outcome.reason, outcome.detail, outcome.retriable
+
+
+def test_an_object_of_an_allowed_bucket_is_an_image_like_any_other(bucket: S3Server, server: Hostile) -> None:
+    urls = ["s3://shared/a b/ok.jpg", "S3://shared/a b/größe%20#?.jpg", server.url("/ok.jpg")]
+    found = fetched(bucket, *urls)
+    assert [isinstance(found[url], Fetched) and found[url].content for url in urls] == [JPEG, JPEG + b"2", JPEG]  # type: ignore[union-attr]
+    assert found[urls[0]].sha256 == found[urls[2]].sha256  # type: ignore[union-attr]
+
+
+def test_what_is_wrong_with_an_object_is_typed(bucket: S3Server) -> None:
+    folder = "s3://shared/a b"
+    found = fetched(
+        bucket, f"{folder}/none.jpg", f"{folder}/long.jpg", f"{folder}/empty.jpg", f"{folder}/page.jpg", "s3://shared",
+        "s3://private/ok.jpg", "s3:///ok.jpg",
+    )  # fmt: skip
+    assert {url.removeprefix(f"{folder}/"): said(outcome) for url, outcome in found.items()} == {
+        "none.jpg": ("http_4xx", "404", False),
+        "long.jpg": ("too_large", "body", False),
+        "empty.jpg": ("empty", "200", True),
+        "page.jpg": ("not_image", "unknown format", False),
+        "s3://shared": ("bad_url", "malformed", False),
+        "s3://private/ok.jpg": ("blocked", "bucket", False),
+        "s3:///ok.jpg": ("bad_url", "malformed", False),
+    }
+
+
+def test_without_a_bucket_in_the_settings_no_object_is_read(bucket: S3Server) -> None:
+    found = fetched(bucket, "s3://shared/a b/ok.jpg", allow_buckets=[])
+    assert [said(outcome) for outcome in found.values()] == [("blocked", "scheme s3", False)]
+
+
+def test_a_bucket_that_is_not_there_and_keys_that_are_refused(bucket: S3Server) -> None:
+    url = "s3://nowhere/ok.jpg"
+    assert said(fetched(bucket, url, allow_buckets=["nowhere"])[url]) == ("http_4xx", "404", False)
+    settings = limits(allow_buckets=["shared"], total_seconds=5.0)
+    wrong = reader_of(bucket.settings(secret_key="another"), settings)
+    url = "s3://shared/a b/ok.jpg"
+    assert said(outcomes(Fetcher(settings, read_object=wrong), [url])[url]) == ("http_4xx", "403", True)
+
+
+def test_a_server_that_cannot_be_reached_is_a_failure_to_be_tried_again(bucket: S3Server) -> None:
+    settings = limits(allow_buckets=["shared"])
+    nobody = bucket.settings(endpoint=f"http://127.0.0.1:{free_port()}", retry_seconds=0.0)
+    url = "s3://shared/a b/ok.jpg"
+    found = outcomes(Fetcher(settings, read_object=reader_of(nobody, settings)), [url])
+    assert said(found[url]) == ("connect", "failed", True)
+
+
+def test_objects_are_read_beside_each_other_and_end_at_their_deadline(hand: Hand) -> None:
+    begun: list[str] = []
+
+    def slow(_bucket: str, key: str, _most: int, on_time: Any) -> bytes | Failure:
+        begun.append(key)
+        while on_time():
+            hand.turn(1.0 if len(begun) >= 8 else 0.0)
+            hand.clock.sleep(0.001)
+        return Failure.of("timeout", "body")
+
+    reader: ReadObject = slow
+    fetcher = Fetcher(limits(allow_buckets=["shared"], total_seconds=500.0), clock=hand.clock, read_object=reader)
+    ends = hand.monotonic() + 100.0
+    found = [result for result in fetcher.stream((n, f"s3://shared/{n}", ends) for n in range(20)) if result]
+    assert sorted(item for item, _ in found) == list(range(20))
+    reasons = [said(outcome)[:2] for _, outcome in found]
+    assert sorted(reasons) == [("host_busy", "batch deadline")] * 12 + [("timeout", "body")] * 8
