@@ -27,7 +27,7 @@ from pipeline.codec.shards import FailureRow, FeatureRow, Matrix, Shard, write_f
 from pipeline.errors import Stopped
 from pipeline.host import die_with
 from pipeline.records import Failure, ImageRef
-from pipeline.settings import Settings
+from pipeline.settings import Settings, travelling
 from pipeline.stages.window import Computed, Opened, failure_row
 
 T = TypeVar("T")
@@ -103,15 +103,17 @@ def _run_child(
 ) -> Part | None:
     with tempfile.TemporaryDirectory(prefix="hathi-alone-") as scratch:
         folder = Path(scratch)
-        (folder / "settings.json").write_text(settings.model_dump_json())
         (folder / "set").write_text(set_name)
         (folder / "refs.pb").write_bytes(image_refs.encode(refs))
         (folder / "ordinals").write_text("\n".join(str(ref.ordinal) for ref in refs))
         limit = START_SECONDS + (settings.fetch.batch_seconds if refs else 0.0)
         # A group of its own: an interrupt from the keyboard is the parent's to judge, not the death of an item.
         words = [sys.executable, "-m", "pipeline.stages.isolate", str(folder), str(os.getpid())]
-        child = subprocess.Popen(words, process_group=0)
+        child = subprocess.Popen(words, process_group=0, stdin=subprocess.PIPE)
         try:
+            assert child.stdin is not None
+            with contextlib.suppress(BrokenPipeError), child.stdin as pipe:  # secrets touch no disk
+                pipe.write(travelling(settings).encode())
             code = _wait(child, limit, noted)
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -158,7 +160,7 @@ def _child(folder: Path, parent: int) -> None:
 
     from pipeline.stages.features import FeatureMaker
 
-    settings = Settings.model_validate_json((folder / "settings.json").read_text())
+    settings = Settings.model_validate_json(sys.stdin.read())
     resource.setrlimit(resource.RLIMIT_DATA, (settings.compute.alone_bytes,) * 2)
     ordinals = [int(line) for line in (folder / "ordinals").read_text().split()]
     plain = image_refs.decode((folder / "refs.pb").read_bytes())
