@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from pipeline.fetch import Fetched, Fetcher
 from pipeline.settings import Fetch
@@ -25,10 +26,10 @@ CONNECTIONS = 32
 
 
 @contextmanager
-def server(size: int, delay: float) -> Iterator[tuple[int, list[float]]]:
-    """Port, and a list that holds the server's CPU seconds in the end."""
+def server(what: int | Path, delay: float) -> Iterator[tuple[int, list[float]]]:
+    """what: the bytes of a body, or a JPEG file.  Port, and a list that holds the server's CPU seconds in the end."""
     spent: list[float] = []
-    command = [sys.executable, "-m", "tests.benchmarks.fetch_server", str(size), str(delay)]
+    command = [sys.executable, "-m", "tests.benchmarks.fetch_server", str(what), str(delay)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None

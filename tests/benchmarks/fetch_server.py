@@ -1,7 +1,8 @@
 """A web server of its own process for the fetch benchmarks: a body for every path, after a delay.
 
-Arguments: size of the body in bytes, delay in seconds.  Prints the port; with the standard input's end it prints the
-CPU seconds that it took and ends.  It listens on all of 127.0.0.0/8, so that each address is a host.
+Arguments: size of the body in bytes or the JPEG file to serve, delay in seconds.  Prints the port; with the standard
+input's end it prints the CPU seconds that it took and ends.  It listens on all of 127.0.0.0/8, so that each address is
+a host.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import os
 import sys
 import time
+from pathlib import Path
 
 import uvloop
 
@@ -40,8 +42,14 @@ class Guest(asyncio.Protocol):
             self._transport.write(self._answer + asked[:PATH].ljust(PATH))  # type: ignore[attr-defined]
 
 
-async def serve(size: int, delay: float) -> None:
-    body = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + os.urandom(size - 13) + b"\xff\xd9"
+def body_of(what: str) -> bytes:
+    """Its last bytes are the request's in each answer; decoders stop before them."""
+    if not what.isdigit():
+        return Path(what).read_bytes() + bytes(PATH)
+    return b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + os.urandom(int(what) - 13) + b"\xff\xd9"
+
+
+async def serve(body: bytes, delay: float) -> None:
     head = f"HTTP/1.1 200 OK\r\nServer: bench\r\nDate: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n"
     answer = (head + 'Last-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nETag: "1"\r\n\r\n').encode() + body
     loop = asyncio.get_running_loop()
@@ -52,4 +60,4 @@ async def serve(size: int, delay: float) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), float(sys.argv[2])))
+    uvloop.run(serve(body_of(sys.argv[1]), float(sys.argv[2])))
