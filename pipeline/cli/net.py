@@ -100,12 +100,13 @@ def _show(args: argparse.Namespace) -> int:
         table.add_column(title, justify="right")
     for row in rows:
         tops = ", ".join(f"{top} {_sizes(shape)}" for top, shape in zip(row.tops, row.shapes, strict=True))
+        cost = "?" if row.multiply_adds is None else f"{row.multiply_adds:,}" if row.multiply_adds else ""
         table.add_row("*" if row.needed else "", row.name, row.kind, tops,
-                      f"{row.parameters:,}" if row.parameters else "",
-                      f"{row.multiply_adds:,}" if row.multiply_adds else "")  # fmt: skip
+                      f"{row.parameters:,}" if row.parameters else "", cost)  # fmt: skip
     for what, chosen in (("all", rows), ("needed", [row for row in rows if row.needed])):
+        least = "at least " if any(row.multiply_adds is None for row in chosen) else ""
         table.add_row("", what, f"{len(chosen)} layers", "", f"{sum(row.parameters for row in chosen):,}",
-                      f"{sum(row.multiply_adds for row in chosen):,}")  # fmt: skip
+                      f"{least}{sum(row.multiply_adds or 0 for row in chosen):,}")  # fmt: skip
     Console(highlight=False, width=1000, markup=False).print(table)  # nothing is cut where output goes to a file
     return 0
 
@@ -121,7 +122,9 @@ def _rows(net: Net, blobs: list[str]) -> list[LayerRow] | None:
     return onnx_inspection.layers(net, blobs) if isinstance(net, OnnxNet) else None
 
 
-def _sizes(shape: tuple[int, ...]) -> str:
+def _sizes(shape: tuple[int, ...] | None) -> str:
+    if shape is None:
+        return "of unknown size"
     return "x".join("?" if size < 0 else str(size) for size in shape) or "one number"
 
 
@@ -191,7 +194,7 @@ def _nets_to_measure(args: argparse.Namespace, say: bool) -> dict[tuple[str, str
 def _export(args: argparse.Namespace) -> int:
     import onnx
 
-    from pipeline.nets import onnx_net
+    from pipeline.nets import onnx_graph
     from pipeline.nets.caffe_net import CaffeNet
     from pipeline.nets.onnx_file import model_of, with_plain_names
 
@@ -208,7 +211,7 @@ def _export(args: argparse.Namespace) -> int:
         raise NetError(f"{args.onnx} cannot be written", error.strerror or str(error), "--onnx FILE") from error
     size = args.onnx.stat().st_size
     if args.json:
-        inputs, outputs = ({value.name: onnx_net.shape_of(value) for value in values}
+        inputs, outputs = ({value.name: onnx_graph.shape_of(value) for value in values}
                            for values in (model.graph.input, model.graph.output))  # fmt: skip
         print(json.dumps({"file": str(args.onnx), "bytes": size, "weights_file": beside and str(beside),
                           "inputs": inputs, "outputs": outputs}))  # fmt: skip

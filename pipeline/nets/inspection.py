@@ -21,14 +21,17 @@ Feeds = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class LayerRow:
-    """shapes: of its tops.  parameters: learned numbers.  multiply_adds: of one image.  needed: by the blobs."""
+    """shapes: of its tops, None: not known.  parameters: learned numbers.  multiply_adds: of one image, None: not known.
+
+    needed: by the blobs.
+    """
 
     name: str
     kind: str
     tops: tuple[str, ...]
-    shapes: tuple[Shape, ...]
+    shapes: tuple[Shape | None, ...]
     parameters: int
-    multiply_adds: int
+    multiply_adds: int | None
     needed: bool
 
 

@@ -9,6 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from pipeline.nets.fingerprint import digest, hashed
+from pipeline.nets.onnx_graph import reads
 
 
 def of_model(path: Path, blob: str) -> str:
@@ -29,7 +30,7 @@ def of_model(path: Path, blob: str) -> str:
         elif name in weights:
             known[name] = _tensor(weights[name])
         else:
-            missing = [source for source in makers[name].input if source not in known]
+            missing = [source for source in reads(makers[name]) if source not in known]
             open_names += missing
             if not missing:
                 _enter(known, makers[name])
@@ -39,7 +40,7 @@ def of_model(path: Path, blob: str) -> str:
 
 def _enter(known: dict[str, Any], node: onnx.NodeProto) -> None:
     attributes = sorted((one.name, _attribute(one)) for one in node.attribute)
-    inputs = [known[name] for name in node.input]
+    inputs = [known[name] for name in reads(node)]
     for place, name in enumerate(node.output):
         known[name] = hashed([node.domain, node.op_type, attributes, inputs, place])
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import NetError
 from pipeline.nets import onnx_fingerprint
@@ -19,6 +19,7 @@ from pipeline.nets.engines import Engine
 from pipeline.nets.engines.engine import Run
 from pipeline.nets.lowered import Shape
 from pipeline.nets.net import Blobs, Net
+from pipeline.nets.onnx_graph import reads, shape_of
 from pipeline.nets.plan import unknown_blob
 
 _KEPT = 4
@@ -41,7 +42,8 @@ class OnnxNet(Net):
         self._outputs = tuple(value.name for value in graph.output)
         made = [name for node in graph.node for name in node.output if name]
         self._blobs = tuple(dict.fromkeys([*self.inputs, *made]))
-        self._sources = {name: tuple(node.input) for node in graph.node for name in node.output}
+        self._sources = {name: tuple(reads(node)) for node in graph.node for name in node.output}
+        self._kinds = {value.name: _kind(value) for value in graph.input}
         self.default = tuple(blobs) if blobs is not None else self._outputs
         self._check(self.default)
         self._compiled: OrderedDict[tuple[object, ...], Run] = OrderedDict()
@@ -92,7 +94,7 @@ class OnnxNet(Net):
         parts: list[Blobs] = []
         for first in range(0, len(array), size):
             batch = array[first : first + size]
-            padded = np.concatenate([batch, np.zeros((size - len(batch), *array.shape[1:]), np.float32)])
+            padded = np.concatenate([batch, np.zeros((size - len(batch), *array.shape[1:]), array.dtype)])
             out = self._compile(blobs, {name: padded})({name: padded})
             parts.append({blob: values[: len(batch)] if values.ndim else values for blob, values in out.items()})
         return {blob: np.concatenate([part[blob] for part in parts]) for blob in blobs}
@@ -115,7 +117,7 @@ class OnnxNet(Net):
         for name in sorted(needed):
             if name not in feeds:
                 raise NetError(f"input '{name}' is not fed", f"its declared shape is {self.inputs[name]}")
-            array = np.asarray(feeds[name], np.float32, order="C")
+            array = _as(np.asarray(feeds[name], order="C"), self._kinds[name])
             declared = self.inputs[name]
             if 0 in array.shape:
                 raise NetError(f"input '{name}' holds no values", f"its shape is {array.shape}", "feed some items")
@@ -141,7 +143,15 @@ def _read(path: Path) -> onnx.ModelProto:
         raise NetError(f"the model {path} is truncated or no ONNX", str(error), "fetch the file again") from error
 
 
-def shape_of(value: onnx.ValueInfoProto) -> Shape:
-    """As declared; -1 for a size that is free."""
-    return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else -1
-                 for d in value.type.tensor_type.shape.dim)  # fmt: skip
+def _kind(value: onnx.ValueInfoProto) -> np.dtype[Any]:
+    """How an input is fed: floats of any width as float32 (an engine narrows them), others as they are declared."""
+    kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type or onnx.TensorProto.FLOAT))
+    return kind if kind.kind in "iub" else np.dtype(np.float32)
+
+
+def _as(array: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
+    """Whole numbers are rounded and held to their range: engines would each do it in a way of their own."""
+    if kind.kind in "iu" and array.dtype.kind == "f":
+        limits = np.iinfo(kind)
+        array = np.clip(np.rint(array), limits.min, limits.max)
+    return np.ascontiguousarray(array, kind)

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from pipeline.nets.lowered import Lowered, Shape
 
-Run = Callable[[Mapping[str, NDArray[np.float32]]], dict[str, NDArray[np.float32]]]
-"""Feeds by input name -> values by blob name; arrays float32, C order, of the shapes that the graph has."""
+Run = Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
+"""Feeds by input name -> values by blob name, C order, of the shapes that the graph has.
+
+All are float32, save what an ONNX model's input declares as whole numbers or truths.
+"""
 
 
 @dataclass(frozen=True, slots=True)

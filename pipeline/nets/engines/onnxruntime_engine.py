@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -81,12 +82,13 @@ class OnnxRuntime:
 def _runner(session: onnxruntime.InferenceSession, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Run:
     """inputs, outputs: our names -> the model's."""
     names = list(outputs.values())
-    kinds = {value.name: np.float16 if "float16" in value.type else np.float32 for value in session.get_inputs()}
+    half = {value.name for value in session.get_inputs() if "float16" in value.type}
 
-    def run(feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-        values = session.run(
-            names, {inner: feeds[name].astype(kinds[inner], copy=False) for name, inner in inputs.items()}
-        )
+    def run(feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        fed = {
+            inner: feeds[name].astype(np.float16) if inner in half else feeds[name] for name, inner in inputs.items()
+        }
+        values = session.run(names, fed)
         return {name: np.asarray(value, np.float32) for name, value in zip(outputs, values, strict=True)}
 
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
@@ -64,7 +65,8 @@ class OpenVino:
             model.reshape({name: list(shape) for name, shape in shapes.items()})
             ready = openvino.preprocess.PrePostProcessor(model)
             for name in shapes:
-                ready.input(name).tensor().set_element_type(openvino.Type.f32)
+                if model.input(name).get_element_type().is_real():
+                    ready.input(name).tensor().set_element_type(openvino.Type.f32)
             compiled = self.core.compile_model(ready.build(), "CPU", self.settings)
         except RuntimeError as error:
             raise NetError(
@@ -82,7 +84,7 @@ def _runner(compiled: openvino.CompiledModel, inputs: Mapping[str, str], outputs
     request = compiled.create_infer_request()
     places = {name: compiled.output(inner) for name, inner in outputs.items()}
 
-    def run(feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    def run(feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         request.infer({inner: feeds[name] for name, inner in inputs.items()}, share_inputs=True)
         return {name: np.array(request.get_tensor(place).data, np.float32) for name, place in places.items()}
 
