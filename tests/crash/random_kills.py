@@ -33,6 +33,8 @@ HOSTS = {"gateway": ("ship", "deliver"), "box-a": ("compute", "aggregate"), "box
 MANY = {"HATHI_COMPUTE__LOST": "1000000"}
 """No batch is suspected here: it is the processes that are killed, and a batch alone has a clock of its own."""
 REST_ROUNDS = 60
+COMES_BACK = 180.0
+"""A server that was killed and started takes files again within so many seconds."""
 
 
 @dataclass
@@ -110,12 +112,15 @@ class Life:
             content = b"junk" if self.random.random() < 0.2 else picture(100 * number + place)
             lines.append(down(item, partner) if self.random.random() < 0.15 else inline(item, content, partner))
         body = ("\n".join(lines) + "\n" if lines else "").encode()
+        ends = time.monotonic() + COMES_BACK
         while True:
             try:
                 self.lake.put(f"refs/{number:04d}.jsonl", body)
                 return
             except PipelineError:
-                time.sleep(0.5)  # a server that comes back
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.5)
 
     def start(self, name: str) -> None:
         self.living[name] = self.sites[name].start(["run", "--once", *HOSTS[name]], clock=self.clock, **MANY)

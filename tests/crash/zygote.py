@@ -11,10 +11,13 @@ import contextlib
 import gc
 import importlib
 import json
+import mmap
 import os
 import signal
+import struct
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -22,8 +25,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-FAULTS, JOURNAL, CLOCK = "CRASH_FAULTS", "CRASH_JOURNAL", "CRASH_CLOCK"
-"""Variables: faults by store (JSON), the file of strikes and changes, and seconds since 1970 (or @file)."""
+FAULTS, JOURNAL, CLOCK, COUNTS = "CRASH_FAULTS", "CRASH_JOURNAL", "CRASH_CLOCK", "CRASH_COUNTS"
+"""Variables: faults by store (JSON), the file of strikes and changes, seconds since 1970 (or @file), and a file with
+three numbers of eight bytes: calls that are no lists, lists, and those lists with which a poll begins."""
+COUNTED = struct.Struct("<QQQ")
 
 IMPORTED = (
     "cv2",
@@ -72,7 +77,27 @@ def prepare() -> None:
                 note(f"change\t{verb}\t{key}")
             return faults(verb, key, effect)
 
-        return Gated(store, gate) if journal else store
+        if not journal:
+            return counting(store)
+        return Gated(store, gate)
+
+    def counting(store: object) -> Any:
+        name = os.environ.get(COUNTS)
+        if not name:
+            return store
+        with open(name, "r+b") as file:
+            counts = mmap.mmap(file.fileno(), COUNTED.size)
+        lock = threading.Lock()
+
+        def gate(verb: str, key: str, effect: Any) -> object:
+            with lock:
+                others, lists, polls = COUNTED.unpack(counts)
+                is_list = verb in ("list", "walk")
+                is_poll = verb == "list" and key.endswith("/h/alive/")
+                counts[:] = COUNTED.pack(others + (not is_list), lists + is_list, polls + is_poll)
+            return effect()
+
+        return Gated(store, gate)
 
     open_bucket, open_lake = opening.open_bucket, opening.open_lake
     opening.open_bucket = lambda settings: behind("bucket", open_bucket(settings))
