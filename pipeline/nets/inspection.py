@@ -21,9 +21,9 @@ Feeds = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class LayerRow:
-    """shapes: of its tops, None: not known.  parameters: learned numbers.  multiply_adds: of one image, None: not known.
+    """shapes: of its tops.  parameters: learned numbers.  multiply_adds: of one image.  needed: by the blobs.
 
-    needed: by the blobs.
+    A shape or a cost that is not known is None.
     """
 
     name: str
