@@ -65,7 +65,8 @@ def maker(settings: str, name: str, device: str) -> FeatureMaker:
     """The net of a set, loaded once in this worker.  device: the GPU that the cluster gave us, or empty."""
     if device:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
-    return FeatureMaker(Settings.model_validate_json(settings), name, Clock())
+    spill = Path(_scratch() or tempfile.gettempdir())
+    return FeatureMaker(Settings.model_validate_json(settings), name, Clock(), spill=spill)
 
 
 def look(settings: str, name: str, device: str) -> Loaded | PipelineError:

@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0, whatever the URLs did."""
     from pipeline.fetch import Fetcher
-    from pipeline.settings import load_fetch
+    from pipeline.fetch.objects import reader_of
+    from pipeline.settings import load_bucket, load_fetch
 
     path = args.config or (Path(os.environ["HATHI_CONFIG"]) if os.environ.get("HATHI_CONFIG") else None)
     limits = load_fetch(path, os.environ, {"fetch.allow_private": True} if args.allow_private else {})
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     if args.save is not None:
         _make(args.save)
     steps = None if args.json else Steps(sys.stdout)
-    fetcher = Fetcher(limits, trace=None if steps is None else steps.note)
+    objects = reader_of(load_bucket(path, os.environ), limits) if limits.allow_buckets else None
+    fetcher = Fetcher(limits, trace=None if steps is None else steps.note, read_object=objects)
     for result in fetcher.stream(_timed(_given(args.url, args.urls))):
         if result is None:
             continue

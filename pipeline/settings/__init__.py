@@ -46,6 +46,7 @@ __all__ = [
     "Ship",
     "Source",
     "load",
+    "load_bucket",
     "load_fetch",
     "travelling",
 ]
@@ -135,3 +136,8 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
 def load_fetch(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object] | None = None) -> Fetch:
     """Section `fetch` alone, for commands that need no bucket; as `load`."""
     return configuration.validate(Fetch, configuration.read(Settings, path, environ, overrides or {}), "fetch")
+
+
+def load_bucket(path: Path | None, environ: Mapping[str, str]) -> Bucket:
+    """Section `bucket` alone; as `load`."""
+    return configuration.validate(Bucket, configuration.read(Settings, path, environ, {}), "bucket")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,3 +107,16 @@ def test_objects_are_read_beside_each_other_and_end_at_their_deadline(hand: Hand
     assert sorted(item for item, _ in found) == list(range(20))
     reasons = [said(outcome)[:2] for _, outcome in found]
     assert sorted(reasons) == [("host_busy", "batch deadline")] * 12 + [("timeout", "body")] * 8
+
+
+def test_the_command_reads_objects_with_the_bucket_of_its_configuration(bucket: S3Server, tmp_path: Path) -> None:
+    config = tmp_path / "hathi.toml"
+    config.write_text(
+        f'[bucket]\nurl = "s3://shared"\nendpoint = "{bucket.endpoint}"\nregion = "us-east-1"\n'
+        f'access_key = "{bucket.access_key}"\nsecret_key = "{bucket.secret_key}"\n[fetch]\nallow_buckets = ["shared"]\n'
+    )
+    urls = ["s3://shared/a b/ok.jpg", "s3://private/ok.jpg"]
+    command = [sys.executable, "-m", "pipeline.cli.main", "fetch", "--json", "--config", str(config), *urls]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = {line["url"]: (line["ok"], line["reason"]) for line in map(json.loads, done.stdout.splitlines())}
+    assert found == {urls[0]: (True, None), urls[1]: (False, "blocked")}
