@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import escape
+
+from hdfs.client import _Request
 
 from pipeline.clock import random_nonce
 from pipeline.errors import PipelineError
@@ -27,8 +30,9 @@ JARS = (
     ("org.apache.hadoop", "hadoop-hdfs-client", HADOOP),
     ("io.netty", "netty-codec-http", "4.1.127.Final"),
 )
+# commons-math3 looks unused until a NameNode that was killed reads its edits.
 UNUSED = (
-    "org.apache.curator:*", "org.apache.zookeeper:*", "org.bouncycastle:*", "org.apache.commons:commons-math3",
+    "org.apache.curator:*", "org.apache.zookeeper:*", "org.bouncycastle:*",
     "org.xerial.snappy:*", "com.nimbusds:*", "org.apache.avro:*", "dnsjava:*", "com.jcraft:*",
     "org.fusesource.leveldbjni:*", "com.google.guava:*", "io.netty:netty-all",
     "io.netty:netty-transport-native-epoll", "javax.servlet.jsp:*",
@@ -37,13 +41,16 @@ JVM = (
     "-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.net.preferIPv4Stack=true",
     "--add-opens=java.base/java.lang=ALL-UNNAMED",
 )  # fmt: skip
+PAGE = 20
+"""Entries in one answer of a listing, so that small folders have several."""
 NAMENODE = "org.apache.hadoop.hdfs.server.namenode.NameNode"
 DATANODE = "org.apache.hadoop.hdfs.server.datanode.DataNode"
 
 
 def install() -> Path:
     """The folder of Hadoop's jars, from the cache or from Maven Central.  Raises Uninstalled."""
-    return installed(f"hadoop-{HADOOP}", _fetch)
+    what = hashlib.sha256(repr((JARS, UNUSED)).encode()).hexdigest()[:8]
+    return installed(f"hadoop-{HADOOP}-{what}", _fetch)
 
 
 def _fetch(folder: Path) -> None:
@@ -84,6 +91,15 @@ class Superuser(HdfsStore):
 
     def permit(self, path: str, mode: str) -> None:
         self._hdfs._ask(lambda one: one._set_permission(path, permission=mode))
+
+    def limit(self, path: str, *, names: int = -1, space: int = -1) -> None:
+        """Quotas of a folder; -1: none."""
+        set_quota = _Request("PUT").to_method("SETQUOTA")
+        self._hdfs._ask(lambda one: set_quota(one, path, namespacequota=names, storagespacequota=space))
+
+    def owner(self, path: str) -> str:
+        answer = self._hdfs._ask(lambda one: one._get_file_status(path))
+        return str(answer.json()["FileStatus"]["owner"])
 
 
 @dataclass
@@ -218,7 +234,9 @@ class HdfsServer:
             "dfs.namenode.resource.du.reserved": "0",
             "dfs.namenode.fs-limits.min-block-size": "1024",
             "dfs.client.block.write.locateFollowingBlock.initial.delay.ms": "5",
+            "dfs.namenode.edits.noeditlogchannelflush": "true",  # kept by kill -9, if not by a power cut
             "dfs.namenode.handler.count": "16",
+            "dfs.ls.limit": str(PAGE),
         }
         if self.realm is not None:
             core |= self._secured_core()

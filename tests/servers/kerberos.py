@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import subprocess
@@ -15,8 +16,9 @@ import pytest
 
 from tests.servers.demand import Server, Uninstalled, accepts, free_port, locked, missing
 
-PACKAGES = ("krb5-kdc", "krb5-admin-server", "krb5-user", "libkrb5-dev")
+PACKAGES = ("krb5-kdc", "krb5-admin-server", "krb5-user", "libkrb5-dev", "libfaketime")
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+PROGRAMS = ("krb5kdc", "kdb5_util", "kadmin.local", "kinit", "krb5-config")
 PASSWORD = "secret"
 SCRIPT = Path(__file__).parents[2] / "scripts" / "kerberos.sh"
 
@@ -43,7 +45,16 @@ def _install_packages() -> None:
 
 
 def _there() -> bool:
-    return all(shutil.which(name, path=PATH) for name in ("krb5kdc", "kdb5_util", "kadmin.local", "kinit", "krb5-config"))
+    return all(shutil.which(name, path=PATH) for name in PROGRAMS) and _faketime() is not None
+
+
+def faked(offset: str) -> dict[str, str]:
+    """The environment of a process whose clock is off, as `+3600`."""
+    return {"LD_PRELOAD": _faketime() or "", "FAKETIME": offset}
+
+
+def _faketime() -> str | None:
+    return next(iter(glob.glob("/usr/lib/*/faketime/libfaketime.so.1")), None)
 
 
 @dataclass
@@ -81,7 +92,7 @@ class Realm:
         self.start_kdc()
 
     def start_kdc(self, **more: str) -> None:
-        """more: variables of its environment, as libfaketime's."""
+        """more: variables of its environment, as `faked` gives them."""
         self.kdc = Server.start(
             [shutil.which("krb5kdc", path=PATH) or "krb5kdc", "-n"],
             log=self.folder / "kdc.log",
@@ -92,9 +103,13 @@ class Realm:
     def add(self, principal: str, keytab: str = "") -> Path:
         """A new principal with keys of its own in a keytab."""
         path = self.keytab(keytab or principal)
-        self._run("kadmin.local", "-q", f"addprinc -randkey {principal}")
-        self._run("kadmin.local", "-q", f"ktadd -k {path} {principal}")
+        self.admin(f"addprinc -randkey {principal}")
+        self.admin(f"ktadd -k {path} {principal}")
         return path
+
+    def admin(self, words: str) -> None:
+        """As an administrator of the KDC says it."""
+        self._run("kadmin.local", "-q", words)
 
     def kinit(self, cache: Path, principal: str = "hathi", lifetime: str = "1h") -> None:
         """A ticket into a cache, as a person's kinit."""

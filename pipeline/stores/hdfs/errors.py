@@ -16,9 +16,10 @@ from pipeline.settings import Hdfs
 from pipeline.stores.hdfs import tickets
 
 _DENIED = re.compile(
-    r'user=(?P<user>[^,]*), access=(?P<access>\w+), inode="(?P<path>[^"]*)":(?P<owner>[^:]*):(?P<group>[^:]*):(?P<mode>\S+)'
+    r"user=(?P<user>[^,]*), access=(?P<access>\w+), "
+    r'inode="(?P<path>[^"]*)":(?P<owner>[^:]*):(?P<group>[^:]*):(?P<mode>\S+)'
 )
-_QUOTA = re.compile(r"quota of (?P<path>\S+) is exceeded")
+_QUOTA = re.compile(r"quota .*?of (?:directory )?(?P<path>/\S*) is exceeded")
 _MINUTES = 60.0
 
 
@@ -61,7 +62,7 @@ def unanswered(error: requests.RequestException, host: str) -> PipelineError:
 def _named(exception: str, words: str, host: str, path: str) -> PipelineError:
     """The error of one of Hadoop's exceptions."""
     if exception in ("StandbyException", "ObserverRetryOnActiveException"):
-        hint = "name both NameNodes in lakes.*.url: hdfs://one:9870,two:9870/folder; active? hdfs haadmin -getAllServiceState"
+        hint = "name all of them in lakes.*.url: hdfs://one:9870,two:9870/folder; see: hdfs haadmin -getAllServiceState"
         return Elsewhere(f"{host} is a standby NameNode", words, hint, 2.0)
     if exception == "RetriableException" or "startup mode" in words or "not started" in words:
         return Elsewhere(f"{host} is starting", words, "it is tried again", 2.0)
@@ -74,10 +75,12 @@ def _named(exception: str, words: str, host: str, path: str) -> PipelineError:
         return Exists(f"{path} exists", words)
     if exception == "AccessControlException" or "Permission denied" in words:
         return _denied(words, path)
-    if "QuotaExceeded" in exception or "quota" in words and "exceeded" in words:
+    if "QuotaExceeded" in exception or ("quota" in words and "exceeded" in words):
         return _over_quota(exception, words, path)
     if "could only be written to" in words or "No space left" in words or "not enough space" in words:
-        hint = "free space on the DataNodes, or start those that are down: hdfs dfsadmin -report; work goes on by itself"
+        hint = (
+            "free space on the DataNodes, or start those that are down: hdfs dfsadmin -report; work goes on by itself"
+        )
         return TemporaryError("HDFS has no room for a block", words, hint, _MINUTES)
     if "Failed to find datanode" in words:
         hint = "start the DataNodes: hdfs dfsadmin -report -dead; it is tried again"
@@ -95,7 +98,9 @@ def _named(exception: str, words: str, host: str, path: str) -> PipelineError:
         return PermanentError(f"HDFS refuses {path}", words, "see dfs.namenode.fs-limits.* of the cluster")
     if exception in ("InvalidPathException", "IllegalArgumentException", "UnsupportedOperationException"):
         return PermanentError(f"{host} does not understand the request for {path}", words, "is it WebHDFS of Hadoop 3?")
-    return TemporaryError(f"{host} failed at {path}", f"{exception}: {words}", "see the server's log; it is tried again", 2.0)
+    return TemporaryError(
+        f"{host} failed at {path}", f"{exception}: {words}", "see the server's log; it is tried again", 2.0
+    )
 
 
 def _unbelieved(host: str, words: str, settings: Hdfs) -> PipelineError:

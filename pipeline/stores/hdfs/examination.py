@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pipeline.clock import Clock, random_nonce
 from pipeline.errors import Exists, PipelineError
 from pipeline.settings import Hdfs
-from pipeline.stores.store import Examined, Lake
 from pipeline.stores.hdfs.webhdfs import WebHdfs
+from pipeline.stores.store import Examined, Lake
 
 SKEW_SECONDS = 300.0
 """What Kerberos allows."""

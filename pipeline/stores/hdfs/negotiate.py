@@ -23,7 +23,7 @@ class Negotiate(AuthBase):
         self._tickets = tickets
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.register_hook("response", self._answer)
+        request.register_hook("response", self._answer)  # type: ignore[no-untyped-call]
         return request
 
     def _answer(self, response: requests.Response, **how: Any) -> requests.Response:
@@ -34,7 +34,7 @@ class Negotiate(AuthBase):
         _ = response.content  # the connection is free for the second request
         again = request.copy()
         again.headers["Authorization"] = f"Negotiate {base64.b64encode(handshake.token).decode()}"
-        second: requests.Response = response.connection.send(again, **how)  # type: ignore[attr-defined]
+        second: requests.Response = response.connection.send(again, **how)
         second.history.append(response)
         second.request = again
         _check(second, handshake)

@@ -18,9 +18,9 @@ from pipeline.errors import ConfigError, NotFound, PermanentError, PipelineError
 from pipeline.settings import Hdfs
 from pipeline.stores.hdfs.listing import before, in_key_order, pages
 from pipeline.stores.hdfs.stream import BUFFER, HdfsStream
+from pipeline.stores.hdfs.webhdfs import NoFolder, Page, Status, WebHdfs
 from pipeline.stores.retrying import Retry
 from pipeline.stores.store import Entry, Examined, Listing, Stat
-from pipeline.stores.hdfs.webhdfs import NoFolder, Page, Status, WebHdfs
 
 R = TypeVar("R")
 TEMPORARY = ".hathi-tmp"
@@ -70,7 +70,7 @@ class HdfsStore:
             raise NotFound(f"nothing at {path}")
         if status.is_folder:
             raise PermanentError(f"{path} is a folder, not a file")
-        return io.BufferedReader(HdfsStream(self._hdfs, path, status, self._retry), BUFFER)  # type: ignore[return-value]
+        return io.BufferedReader(HdfsStream(self._hdfs, path, status, self._retry), BUFFER)
 
     def put(self, key: str, body: bytes | Path) -> None:
         path = self._path(key)
@@ -262,7 +262,7 @@ def _parts(url: str) -> tuple[str, tuple[str, ...], str]:
     if scheme not in SCHEMES or not hosts or any(":" not in host for host in hosts):
         raise ConfigError(
             f"not the URL of an HDFS: {url}",
-            "hdfs://namenode:port[,namenode:port]/folder with the port of WebHDFS (9870; swebhdfs: 9871; httpfs: 14000)",
+            "hdfs://namenode:port[,namenode:port]/folder; the port is WebHDFS's (9870; swebhdfs: 9871; httpfs: 14000)",
             "name host and port in lakes.*.url",
         )
     folder = "/".join(part for part in folder.split("/") if part)

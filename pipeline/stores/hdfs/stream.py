@@ -1,4 +1,4 @@
-"""A file of HDFS as a seekable stream: ranges are asked for as they are read, and a broken read goes on where it was."""
+"""A file of HDFS as a seekable stream: ranges are asked for as they are read; a broken read goes on where it was."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import requests
 import urllib3
 
 from pipeline.errors import TemporaryError
-from pipeline.stores.retrying import Retry
 from pipeline.stores.hdfs.webhdfs import Status, WebHdfs
+from pipeline.stores.retrying import Retry
 
 BUFFER = 1 << 20
 _SKIPPED = 1 << 18

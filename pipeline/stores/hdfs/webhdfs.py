@@ -143,7 +143,9 @@ class WebHdfs:
             try:
                 content: bytes = answer.content
             except requests.RequestException as error:
-                raise TemporaryError(f"reading {path} broke", str(error), "is its DataNode up? it is tried again") from error
+                raise TemporaryError(
+                    f"reading {path} broke", str(error), "is its DataNode up? it is tried again"
+                ) from error
         announced = answer.headers.get("content-length")
         if announced is not None and len(content) != int(announced):
             raise TemporaryError(f"{path} ended at byte {len(content)} of {announced}", "", "it is tried again")
@@ -164,9 +166,7 @@ class WebHdfs:
         """
         option = "OVERWRITE" if over else "NONE"
         try:
-            answer = self._ask(
-                lambda one: one._rename(source, destination=target, renameoptions=option), once=True
-            )
+            answer = self._ask(lambda one: one._rename(source, destination=target, renameoptions=option), once=True)
         except NotFound as error:
             if "destination parent" in error.detail:
                 raise NoFolder(f"no folder for {target}", error.detail) from error

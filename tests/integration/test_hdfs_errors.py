@@ -1,0 +1,385 @@
+"""What goes wrong with an HDFS is named with cause and remedy, and passes when the cause does: on real servers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import requests
+
+from pipeline.clock import Clock, random_nonce
+from pipeline.errors import ConfigError, NotFound, PermanentError, PipelineError, TemporaryError
+from pipeline.settings import Hdfs
+from pipeline.stores.hdfs.errors import refused
+from pipeline.stores.hdfs.store import HdfsStore
+from tests.servers import hdfs
+from tests.servers.demand import free_port, until
+from tests.servers.hdfs import HdfsServer
+from tests.servers.kerberos import Realm, faked
+
+MIB = 1 << 20
+OFTEN = Clock(sleep=lambda seconds: time.sleep(min(seconds, 0.2)))
+"""Asks again soon, so that a test does not wait for a pause to end."""
+
+
+@pytest.fixture(scope="module")
+def fragile() -> Iterator[HdfsServer]:
+    """A server that may be stopped and killed; who does so starts it again."""
+    with hdfs.running() as server:
+        yield server
+
+
+@pytest.fixture
+def folder() -> str:
+    return f"tests/{random_nonce()}"
+
+
+def impatient(server: HdfsServer, folder: str = "", **more: object) -> HdfsStore:
+    return server.store(folder, retry_seconds=0.0, **more)
+
+
+def patient(server: HdfsServer) -> HdfsStore:
+    return HdfsStore(server.url(), server.settings(retry_seconds=120.0), clock=OFTEN)
+
+
+def test_a_denied_right_names_user_path_and_mode(hdfs_server: HdfsServer, folder: str) -> None:
+    hdfs_server.superuser().open_to_all(f"/{folder}")
+    hdfs_server.superuser().permit(f"/{folder}", "750")
+    stranger = impatient(hdfs_server, folder, user="alice")
+    with pytest.raises(PermanentError, match="user alice is not allowed") as error:
+        stranger.put("k", b"")
+    assert f"/{folder} is drwxr-x---" in error.value.detail
+    assert f"setfacl -m user:alice:rwx /{folder}" in error.value.hint
+    with pytest.raises(PermanentError, match="user alice is not allowed"):
+        stranger.stat("k")  # and is not taken for absent
+    with pytest.raises(PermanentError, match="user alice is not allowed"):
+        stranger.list("")
+
+
+def test_a_quota_is_named_and_work_goes_on_once_it_is_raised(hdfs_server: HdfsServer, folder: str) -> None:
+    boss, store = hdfs_server.superuser(), impatient(hdfs_server, folder)
+    boss.open_to_all(f"/{folder}")
+    boss.limit(f"/{folder}", names=2)
+    with pytest.raises(TemporaryError, match=f"the names quota of /{folder} is exceeded") as error:
+        store.put("a/b/c", b"")
+    assert f"hdfs dfsadmin -setQuota N /{folder}" in error.value.hint
+    boss.limit(f"/{folder}", space=MIB)
+    with pytest.raises(TemporaryError, match=f"the space quota of /{folder} is exceeded") as error:
+        store.put("k", b"x")
+    assert f"hdfs dfsadmin -setSpaceQuota N /{folder}" in error.value.hint
+    assert store.stat("k") is None
+    boss.limit(f"/{folder}")
+    store.put("k", b"x")
+    assert store.get("k") == b"x"
+
+
+def test_in_safe_mode_nothing_is_written_and_it_is_tried_again(fragile: HdfsServer) -> None:
+    store = patient(fragile)
+    store.put("k", b"before")
+    fragile.admin("-safemode", "enter")
+    with pytest.raises(TemporaryError, match="safe mode") as error:
+        HdfsStore(store.url, fragile.settings(retry_seconds=0.0)).put_new("new", b"")
+    assert "hdfs dfsadmin -safemode get" in error.value.hint
+    assert store.get("k") == b"before"
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(store.put, "k", b"after")
+        fragile.admin("-safemode", "leave")
+        done.result()
+    assert store.get("k") == b"after"
+
+
+def test_a_stopped_namenode_is_waited_for(fragile: HdfsServer) -> None:
+    store = patient(fragile)
+    store.put("k", b"before")
+    assert fragile.namenode is not None
+    fragile.namenode.kill()
+    with pytest.raises(TemporaryError, match=f"the NameNode localhost:{fragile.web} is not reachable"):
+        HdfsStore(store.url, fragile.settings(retry_seconds=0.0)).get("k")
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(store.put, "new", b"after")
+        fragile.start_namenode()
+        done.result()
+    assert (store.get("k"), store.get("new")) == (b"before", b"after")
+
+
+def test_a_datanode_killed_in_the_middle_of_a_write_leaves_nothing_under_the_name(
+    fragile: HdfsServer, tmp_path: Path
+) -> None:
+    big = tmp_path / "big"
+    with big.open("wb") as file:
+        file.truncate(1024 * MIB)
+    store = impatient(fragile)
+    data = fragile.folder / "data"
+
+    def begun() -> bool:
+        return any(path.stat().st_size > MIB for path in data.glob("current/BP-*/current/rbw/blk_*") if path.exists())
+
+    def kill() -> None:
+        until(begun, "the DataNode has a part of it")
+        assert fragile.datanode is not None
+        fragile.datanode.kill()
+
+    with ThreadPoolExecutor() as pool:
+        killed = pool.submit(kill)
+        with pytest.raises(TemporaryError, match=r"the DataNode .* did not answer"):
+            store.put("big", big)
+        killed.result()
+    assert store.stat("big") is None
+    fragile.start_datanode()
+    fragile.ready()
+    store.put("big", b"whole")
+    assert store.get("big") == b"whole"
+
+
+def test_a_read_goes_on_where_it_was_when_its_datanode_is_back(fragile: HdfsServer, tmp_path: Path) -> None:
+    content = random_nonce().encode() * (4 * MIB)
+    (tmp_path / "big").write_bytes(content)
+    store = patient(fragile)
+    store.put("big", tmp_path / "big")
+    assert fragile.datanode is not None
+    hasty = HdfsStore(store.url, fragile.settings(retry_seconds=0.0))
+    with store.open("big") as waiting, hasty.open("big") as stream, ThreadPoolExecutor() as pool:
+        assert waiting.read(MIB) == stream.read(MIB) == content[:MIB]
+        fragile.datanode.kill()
+        with pytest.raises(TemporaryError, match=r"reading .* broke at byte"):
+            stream.read()
+        rest = pool.submit(waiting.read)
+        fragile.start_datanode()
+        assert rest.result() == content[MIB:]
+    fragile.ready()
+
+
+class Standby(BaseHTTPRequestHandler):
+    """A NameNode that leaves the work to the other one."""
+
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        exception = {"exception": "StandbyException", "message": "Operation category READ is not supported"}
+        body = json.dumps({"RemoteException": exception}).encode()
+        self.send_response(403)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_PUT = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+@pytest.fixture
+def standby() -> Iterator[tuple[str, list[str]]]:
+    """Its address, and what it was asked."""
+    asked: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Standby,), {"asked": asked}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"localhost:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_active_namenode_is_found_and_remembered(hdfs_server: HdfsServer, standby: tuple[str, list[str]]) -> None:
+    address, asked = standby
+    nobody = f"localhost:{free_port()}"
+    url = f"hdfs://{address},{nobody},{hdfs_server.address}/tests/{random_nonce()}"
+    store = HdfsStore(url, hdfs_server.settings(retry_seconds=0.0))
+    store.put_new("k", b"found")
+    assert store.get("k") == b"found"
+    assert len(asked) == 1
+    alone = HdfsStore(f"hdfs://{address}/x", hdfs_server.settings(retry_seconds=0.0))
+    with pytest.raises(TemporaryError, match="is a standby NameNode") as error:
+        alone.get("k")
+    assert "name all of them in lakes" in error.value.hint
+    both = HdfsStore(f"hdfs://{address},{nobody}/x", hdfs_server.settings(retry_seconds=0.0))
+    with pytest.raises(TemporaryError, match="no NameNode serves") as error:
+        both.put("k", b"")
+    assert "standby" in error.value.detail
+    assert "not reachable" in error.value.detail
+
+
+def test_a_port_that_is_not_webhdfs_is_named(hdfs_server: HdfsServer) -> None:
+    store = HdfsStore(f"hdfs://localhost:{hdfs_server.rpc}/x", hdfs_server.settings(retry_seconds=0.0))
+    with pytest.raises(PipelineError) as error:
+        store.get("k")
+    assert "9870" in error.value.hint or "is the port right" in error.value.hint
+    for url in ("hdfs:///folder", "hdfs://namenode/folder", "hdfs://,/x"):
+        with pytest.raises(ConfigError, match="not the URL of an HDFS"):
+            HdfsStore(url, Hdfs())
+
+
+def test_words_of_servers_that_cannot_be_brought_to_say_them() -> None:
+    def of(exception: str, message: str, status: int = 403) -> PipelineError:
+        response = requests.Response()
+        response.status_code, response.url = status, "http://nn:9870/webhdfs/v1/x"
+        response._content = json.dumps({"RemoteException": {"exception": exception, "message": message}}).encode()
+        return refused(response, Hdfs(), "/x")
+
+    full = of(
+        "IOException", "File /x could only be written to 0 of the 1 minReplication nodes. There are 1 datanode(s)"
+    )
+    assert isinstance(full, TemporaryError)
+    assert "no room" in full.message
+    assert "dfsadmin -report" in full.hint
+    starting = of("RetriableException", "NameNode still not started")
+    assert isinstance(starting, TemporaryError)
+    zone = of("IOException", "/x can't be moved from an encryption zone.")
+    assert isinstance(zone, PermanentError)
+    assert "sets.*.root" in zone.hint
+    response = requests.Response()
+    response.status_code, response.url, response._content = 502, "http://nn:9870/x", b"<title>Bad Gateway</title>"
+    assert "Bad Gateway" in refused(response, Hdfs(), "/x").detail
+
+
+# Kerberos
+
+
+@pytest.fixture
+def tickets(realm: Realm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This test's ticket cache, where `kinit` puts tickets; it is not there yet."""
+    cache = tmp_path / "tickets"
+    monkeypatch.setenv("KRB5CCNAME", f"FILE:{cache}")
+    return cache
+
+
+def by_cache(server: HdfsServer, **more: object) -> HdfsStore:
+    return server.store(keytab=None, retry_seconds=0.0, **{"principal": None, **more})
+
+
+def test_without_a_ticket_one_is_told_what_to_type(secure_hdfs: HdfsServer, tickets: Path) -> None:
+    with pytest.raises(PermanentError, match="there is no Kerberos ticket") as error:
+        by_cache(secure_hdfs).get("k")
+    assert error.value.hint == "run: kinit PRINCIPAL"
+    with pytest.raises(PermanentError) as error:
+        by_cache(secure_hdfs, principal="hathi@HATHI.TEST", ticket_cache=str(tickets)).get("k")
+    assert error.value.hint == f"run: kinit -c {tickets} hathi@HATHI.TEST"
+
+
+def test_a_ticket_that_has_expired_is_told_and_a_client_with_a_cookie_goes_on(
+    secure_hdfs: HdfsServer, realm: Realm, tickets: Path
+) -> None:
+    realm.kinit(tickets, lifetime="5s")
+    old = by_cache(secure_hdfs)
+    old.put("k", b"1")
+    ends = old.credentials_end()
+    assert ends is not None
+    assert ends - time.time() < 6
+    until(lambda: time.time() > ends + 1.5, "the ticket has ended", 20.0)
+    with pytest.raises(PermanentError, match="the Kerberos ticket has expired") as error:
+        by_cache(secure_hdfs, principal="hathi").get("k")
+    assert error.value.hint == "run: kinit hathi"
+    assert old.get("k") == b"1"
+    with pytest.raises(PermanentError, match="the Kerberos ticket has expired"):
+        old.credentials_end()
+    realm.kinit(tickets)
+    by_cache(secure_hdfs).stat("k")
+
+
+def test_the_ticket_of_somebody_else_is_not_taken(secure_hdfs: HdfsServer, realm: Realm, tickets: Path) -> None:
+    realm.kinit(tickets)
+    with pytest.raises(PermanentError, match="the ticket is not of other") as error:
+        by_cache(secure_hdfs, principal="other").get("k")
+    assert "kinit other" in error.value.hint
+
+
+def test_a_keytab_that_cannot_be_used_is_told_why(secure_hdfs: HdfsServer, realm: Realm, tmp_path: Path) -> None:
+    def said(keytab: Path, principal: str = "hathi") -> PermanentError:
+        with pytest.raises(PermanentError) as error:
+            secure_hdfs.store(keytab=str(keytab), principal=principal, retry_seconds=0.0).get("k")
+        return error.value
+
+    absent = tmp_path / "absent.keytab"
+    assert said(absent).message == "the keytab is not there"
+    assert str(absent) in said(absent).detail
+    (tmp_path / "folder").mkdir()
+    assert said(tmp_path / "folder").message == "the keytab cannot be read"
+    assert "chmod 400" in said(tmp_path / "folder").hint
+    (tmp_path / "text").write_text("secret")
+    assert said(tmp_path / "text").message == "the file is no keytab"
+    other = said(realm.keytab("hathi"), "other")
+    assert other.message == "the keytab holds no key of other"
+    assert f"klist -kt {realm.keytab('hathi')}" in other.hint
+
+
+def test_a_key_that_was_changed_and_a_principal_that_is_gone_are_told(
+    secure_hdfs: HdfsServer, realm: Realm, tmp_path: Path
+) -> None:
+    keytab = realm.add("leaving")
+    old = tmp_path / "old.keytab"
+    shutil.copy(keytab, old)
+    realm.admin("cpw -randkey leaving")
+    store = secure_hdfs.store(keytab=str(old), principal="leaving", retry_seconds=0.0)
+    with pytest.raises(PermanentError, match="the KDC does not accept the key of the keytab") as error:
+        store.get("k")
+    assert f"kinit -kt {old} leaving" in error.value.hint
+    realm.admin("delprinc -force leaving")
+    store = secure_hdfs.store(keytab=str(old), principal="leaving", retry_seconds=0.0)
+    with pytest.raises(PermanentError, match="the KDC does not know leaving"):
+        store.get("k")
+
+
+def test_a_kdc_that_does_not_answer_is_waited_for(
+    secure_hdfs: HdfsServer, realm: Realm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = tmp_path / "krb5.conf"
+    conf.write_text(realm.conf.read_text().replace(str(realm.port), str(free_port())))
+    monkeypatch.setenv("KRB5_CONFIG", str(conf))
+    with pytest.raises(TemporaryError, match="the KDC is not reachable") as error:
+        secure_hdfs.store(retry_seconds=0.0).get("k")
+    assert "kdc =" in error.value.hint
+
+
+def test_clocks_that_differ_are_told(
+    secure_hdfs: HdfsServer, realm: Realm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    for name in ("krb5.conf", "kdc.conf"):
+        text = (realm.folder / name).read_text().replace(f"127.0.0.1:{realm.port}", f"127.0.0.1:{port}")
+        (tmp_path / name).write_text(text)
+    ahead = Realm(tmp_path, port=port)
+    ahead.start_kdc(**faked("+3600"))
+    monkeypatch.setenv("KRB5_CONFIG", str(ahead.conf))
+    try:
+        with pytest.raises(TemporaryError, match="the clocks differ too much for Kerberos") as error:
+            secure_hdfs.store(retry_seconds=0.0).get("k")
+    finally:
+        ahead.stop()
+    assert "date" in error.value.hint
+
+
+def test_who_forgets_that_a_cluster_is_secured_is_told(secure_hdfs: HdfsServer) -> None:
+    with pytest.raises(PermanentError, match="asks for Kerberos") as error:
+        HdfsStore(secure_hdfs.url(), Hdfs(user="hathi", retry_seconds=0.0)).get("k")
+    assert 'lakes.*.hdfs.authentication = "kerberos"' in error.value.hint
+
+
+def test_a_service_that_the_kdc_does_not_know_is_told(secure_hdfs: HdfsServer, realm: Realm) -> None:
+    url = f"hdfs://127.0.0.1:{secure_hdfs.web}/tests"
+    with pytest.raises(PermanentError) as error:
+        HdfsStore(url, secure_hdfs.settings(retry_seconds=0.0)).get("k")
+    assert "full name" in error.value.hint
+
+
+def test_two_lakes_with_two_keytabs_live_in_one_process(secure_hdfs: HdfsServer, realm: Realm) -> None:
+    folder = f"tests/{random_nonce()}"
+    secure_hdfs.superuser().open_to_all(f"/{folder}")
+    keytab = realm.add("second")
+    one, two = secure_hdfs.store(folder), secure_hdfs.store(folder, principal="second", keytab=str(keytab))
+    for name, store in (("a", one), ("b", two), ("c", one), ("d", two)):
+        HdfsStore(store.url, store._settings).put(name, b"")
+    assert [secure_hdfs.superuser().owner(f"/{folder}/{name}") for name in "abcd"] == ["hathi", "second"] * 2
+    assert one.credentials_end() is two.credentials_end() is None
+
+
+def test_nothing_at_a_path_is_only_that(secure_hdfs: HdfsServer) -> None:
+    with pytest.raises(NotFound):
+        secure_hdfs.store().get("k")
