@@ -492,6 +492,25 @@ def test_what_could_not_be_told_is_said_once_told_later_and_stops_nobody(
     step.close()
 
 
+def test_an_old_file_that_has_just_come_waits_since_it_was_first_seen_by_a_program_that_looks(
+    tmp_path: Path, hook: Hook
+) -> None:
+    world = world_of(tmp_path, f"7,a,{url('ok', 1)}")
+    world.hand.at += 100 * HOUR
+    told = Notify.model_validate({"webhook": hook.url})
+    step = step_of(world, tmp_path, told)
+    step.look()
+    world.hand.at += 5 * HOUR
+    step.look()
+    step.close()
+    assert hook.posts == []
+    world.hand.at += 8 * HOUR
+    again = step_of(world, tmp_path, told)
+    again.look()
+    again.close()
+    assert [post["level"] for post in hook.posts] == ["Alert"], "a restart does not begin to count anew"
+
+
 def test_the_step_is_taken_every_so_often_by_one_program_of_the_host(tmp_path: Path) -> None:
     world = world_of(tmp_path, f"7,a,{url('ok', 1)}")
     shown: list[float] = []
@@ -602,7 +621,7 @@ def test_a_webhook_that_cannot_be_reached_is_no_secret_in_the_log(broken: str) -
     with pytest.raises(TemporaryError) as caught:
         Webhook(broken).tell(NEWS)
     assert "token-4711" not in str(caught.value)
-    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__, "a trace would show it"
 
 
 def test_nobody_is_told_where_nobody_is_configured() -> None:
