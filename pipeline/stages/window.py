@@ -228,7 +228,8 @@ class Window(Generic[T]):
             self._failed(batch, place, outcome)
         else:
             batch.fetched_bytes += len(outcome.content)
-            origin = Origin(outcome.sha256, outcome.fetched_at, outcome.etag, outcome.last_modified)
+            etag, last_modified = outcome.etag or None, outcome.last_modified or None
+            origin = Origin(outcome.sha256, outcome.fetched_at, etag, last_modified)
             self._image(batch, place, outcome.content, origin)
 
     def _look_at_deadlines(self) -> None:

@@ -5,20 +5,33 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+
+from pipeline.codec.shards import Shard, write_features
 from pipeline.fetch import Fetcher
 from pipeline.records import ImageRef
 from pipeline.stages.features import stream_of
 from pipeline.stages.load import Bounds
 from pipeline.stages.window import Computed, Opened, Window
 from tests.integration.fetch.asking import Hand, limits
-from tests.integration.fetch.hostile import Hostile
-from tests.simulation.world import AtOnce, StubNet, prepare
+from tests.integration.fetch.hostile import JPEG, Hostile, Visit, answer
+from tests.simulation.world import AtOnce, StubNet, feature, prepare
 
 
 @contextmanager
-def window(hand: Hand, batches: dict[str, list[str]], seconds: float, **changes: Any) -> Iterator[Window[str]]:
+def window(
+    hand: Hand,
+    batches: dict[str, list[str]],
+    seconds: float,
+    spill: Path | None = None,
+    memory: int = 1 << 30,
+    **changes: Any,
+) -> Iterator[Window[str]]:
     """A window whose groups have one batch each, of these URLs."""
 
     def refs_of(name: str) -> Opened[str]:
@@ -34,7 +47,7 @@ def window(hand: Hand, batches: dict[str, list[str]], seconds: float, **changes:
             decoders=AtOnce(),
             runner=AtOnce(),
             clock=hand.clock,
-            bounds=Bounds(batches=8, memory=1 << 30, batch_seconds=seconds, decoding=8),
+            bounds=Bounds(batches=8, memory=memory, batch_seconds=seconds, decoding=8, spill=spill, disk=1 << 30),
             host_of=fetcher.host_of,
             has_room=fetcher.has_room,
         )
@@ -81,3 +94,26 @@ def test_a_host_that_answers_nothing_at_all_is_given_up_after_one_deadline_on_ea
         ("timeout", "waiting for headers", True): 4, ("host_busy", "breaker open", True): 26,
     }  # fmt: skip
     assert hand.passed() < 120.0
+
+
+@pytest.mark.parametrize("memory", [1, 1 << 30])
+def test_a_shard_says_of_each_feature_what_a_later_fetch_can_be_spared_by(
+    server: Hostile, hand: Hand, tmp_path: Path, memory: int
+) -> None:
+    async def bare(visit: Visit) -> None:
+        await visit.send(answer(JPEG + b"2"))
+
+    server.extra["/bare"] = bare
+    urls = [server.url("/ok.jpg"), server.url("/bare"), server.url("/ok.jpg?again")]
+    with window(hand, {"a": urls}, seconds=60.0, spill=tmp_path, memory=memory) as one:
+        (computed,) = [found for found in one.run() if found is not None]
+    write_features(tmp_path / "shard", computed.rows, computed.matrix)
+    rows, matrix = Shard(tmp_path / "shard").features(0, StubNet.dim)
+    said = [(row.url, row.etag, row.last_modified, row.content_sha256) for row in rows]
+    when, digest = "Wed, 21 Oct 2015 07:28:00 GMT", sha256(JPEG).digest()
+    assert said == [
+        (urls[0], '"v1"', when, digest), (urls[1], None, None, sha256(JPEG + b"2").digest()),
+        (urls[2], '"v1"', when, digest),
+    ]  # fmt: skip
+    assert all(abs(row.fetched_at.timestamp() - hand.clock.now()) < 60 for row in rows)
+    assert np.array_equal(matrix, [feature(JPEG), feature(JPEG + b"2"), feature(JPEG)])
