@@ -97,8 +97,9 @@ def probe_stores(settings: Settings, stages: tuple[str, ...], broken: set[str]) 
 
     broken: stores of which it is known already that they cannot be used.
     """
-    from pipeline.stores.opening import open_bucket, open_lake, probe
+    from pipeline.stores.opening import hasty, open_bucket, open_lake, probe
 
+    settings = hasty(settings)
     stores: list[tuple[str, Callable[[], Store], str]] = [("bucket.url", lambda: open_bucket(settings), "")]
     if "deliver" in stages:
         roots = sorted({one.root.strip("/") for one in settings.sets.values()}) or [""]

@@ -35,6 +35,16 @@ def open_lake(settings: Settings, name: str) -> Lake:
     return _local(settings.lakes[name].url, settings, f"lakes.{name}.url")
 
 
+def hasty(settings: Settings) -> Settings:
+    """The same, but each request is tried once: for who looks at a server and does not want to wait."""
+    bucket = settings.bucket.model_copy(update={"retry_seconds": 0.0})
+    lakes = {
+        name: lake.model_copy(update={"hdfs": lake.hdfs.model_copy(update={"retry_seconds": 0.0})})
+        for name, lake in settings.lakes.items()
+    }
+    return settings.model_copy(update={"bucket": bucket, "lakes": lakes})
+
+
 def _local(url: str, settings: Settings, key: str) -> LocalStore:
     scheme, separator, _ = url.partition("://")
     if separator and scheme != "file":

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ConfigError, PermanentError
+from pipeline.errors import ConfigError, PermanentError, TemporaryError
 from pipeline.settings import Settings
 from pipeline.stores.local import LocalStore
 from pipeline.stores.opening import probe
+from tests.servers.demand import free_port
 from tests.simulation.memory import Disk, MemoryStore
 from tests.simulation.world import settings_of
 
@@ -48,3 +49,14 @@ def test_a_kind_of_store_that_is_not_there_is_named(tmp_path: Path) -> None:
         open_bucket(settings_of(bucket={"url": "gs://shop/prefix"}))
     with pytest.raises(ConfigError, match=r"bucket\.url: no bucket in it"):
         open_bucket(settings_of(bucket={"url": "s3:///prefix"}))
+
+
+def test_who_looks_at_a_server_waits_for_no_second_try() -> None:
+    from pipeline.stores.opening import hasty, open_bucket
+
+    bucket = {"url": "s3://shop/prefix", "endpoint": f"http://127.0.0.1:{free_port()}", "region": "r-1"}
+    keys = {"access_key": "a", "secret_key": "b", "retry_seconds": 1e9}
+    settings = hasty(settings_of(bucket={**bucket, **keys}))
+    with pytest.raises(TemporaryError, match="the S3 server cannot be reached"):
+        probe(open_bucket(settings), "")
+    assert settings.lakes["shop"].hdfs.retry_seconds == 0
