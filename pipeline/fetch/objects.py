@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.clock import Clock
 from pipeline.errors import NotFound, PipelineError
@@ -15,6 +15,9 @@ from pipeline.fetch.job import Waiter
 from pipeline.fetch.room import BufferRoom
 from pipeline.records import Failure
 from pipeline.settings import Bucket, Fetch
+
+if TYPE_CHECKING:
+    from pipeline.stores.s3.connection import Connection
 
 THREADS = 8
 """Objects that are read at the same time; with the buffer full, each of them may be one body beyond it."""
@@ -104,22 +107,23 @@ class ObjectReaders:
 
 def reader_of(settings: Bucket, limits: Fetch) -> ReadObject:
     """Reads through S3 as the pipeline's own bucket is read; the client is opened with the first object."""
-    stores: dict[str, Any] = {}
+    opened: list[Connection] = []
 
-    def store_of(bucket: str) -> Any:
+    def connection() -> Connection:
         from pipeline.stores.retrying import Retry
-        from pipeline.stores.s3.store import S3Store  # boto3 takes its time to import
+        from pipeline.stores.s3.connection import Connection
 
-        if bucket not in stores:
-            patient = Retry(min(settings.retry_seconds, limits.total_seconds / 2))
-            stores[bucket] = S3Store(settings.model_copy(update={"url": f"s3://{bucket}"}), patient)
-        return stores[bucket]
+        if not opened:
+            opened.append(Connection(settings, Retry(min(settings.retry_seconds, limits.total_seconds / 2))))
+        return opened[0]
 
     def read(bucket: str, key: str, most: int, on_time: Callable[[], bool]) -> bytes | Failure:
+        from pipeline.stores.s3.reading import open_object  # boto3 takes its time to import
+
         parts: list[bytes] = []
         size = 0
         try:
-            with contextlib.closing(store_of(bucket).open(key)) as stream:
+            with contextlib.closing(open_object(connection(), bucket, key)) as stream:
                 while size <= most and (part := stream.read(min(_PIECE, most + 1 - size))):
                     parts.append(part)
                     size += len(part)

@@ -58,7 +58,7 @@ class Lane(Generic[T]):
     waiting: int = 0
     """Refs that are not given out or not fetched yet."""
     size: int = 1
-    """Refs of its last batch."""
+    """Refs of its largest batch."""
     listed: bool = False
 
 
@@ -143,7 +143,7 @@ class Lanes(Generic[T]):
     def opened(self, batch: OpenBatch[T]) -> None:
         """Queue its refs behind those of its lane's earlier batches."""
         lane, number = batch.lane, len(batch.refs)
-        lane.size = max(1, number)
+        lane.size = max(lane.size, number)
         lane.waiting += number
         self.waiting += number
         if number:

@@ -29,6 +29,7 @@ def bucket() -> Iterator[S3Server]:
         (folder / "ok.jpg").write_bytes(JPEG)
         (folder / "größe%20#?.jpg").write_bytes(JPEG + b"2")
         (folder / "long.jpg").write_bytes(JPEG + bytes(3_000_000))
+        (folder / "..two.jpg").write_bytes(JPEG + b"3")
         (folder / "empty.jpg").write_bytes(b"")
         (folder / "page.jpg").write_bytes(b"<html>" + bytes(100))
         yield server
@@ -45,10 +46,10 @@ def said(outcome: Fetched | Failure) -> tuple[str, str, bool]:
 
 
 def test_an_object_of_an_allowed_bucket_is_an_image_like_any_other(bucket: S3Server, server: Hostile) -> None:
-    urls = ["s3://shared/a b/ok.jpg", "S3://shared/a b/größe%20#?.jpg", server.url("/ok.jpg")]
-    found = fetched(bucket, *urls)
-    assert [isinstance(found[url], Fetched) and found[url].content for url in urls] == [JPEG, JPEG + b"2", JPEG]  # type: ignore[union-attr]
-    assert found[urls[0]].sha256 == found[urls[2]].sha256  # type: ignore[union-attr]
+    objects = ["s3://shared/a b/ok.jpg", "S3://shared/a b/größe%20#?.jpg", "s3://shared/a b/..two.jpg"]
+    found = fetched(bucket, *objects, web := server.url("/ok.jpg"))
+    contents = {url: outcome.content for url, outcome in found.items() if isinstance(outcome, Fetched)}
+    assert contents == dict(zip([*objects, web], [JPEG, JPEG + b"2", JPEG + b"3", JPEG], strict=True))
 
 
 def test_what_is_wrong_with_an_object_is_typed(bucket: S3Server) -> None:
