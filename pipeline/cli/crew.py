@@ -10,14 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pydantic import SecretStr
-
 from pipeline import logs
 from pipeline.cli.summary import summary_of
 from pipeline.cli.table import Totals
 from pipeline.errors import PipelineError
 from pipeline.runner import Context
-from pipeline.settings import Settings
+from pipeline.settings import Settings, travelling
 from pipeline.turns import Tally
 from pipeline.workers import Crew, Seat, Told, Worker, devices, portion, seats, strike
 
@@ -100,10 +98,9 @@ class Shift:
 
 
 def letter_to(seat: Seat, settings: Settings, stages: Sequence[str], program: str) -> str:
-    """What a worker reads first: one line of JSON."""
+    """What a worker reads first: one line of JSON, by a pipe alone, since the secrets are in it."""
     place = {"number": seat.number, "cores": seat.cores}
-    words = {"settings": settings.model_dump(), "stages": list(stages), "program": program, **place}
-    return json.dumps(words, default=_plain) + "\n"
+    return json.dumps({"settings": travelling(settings), "stages": list(stages), "program": program, **place}) + "\n"
 
 
 def as_told(tally: Tally) -> dict[str, Any]:
@@ -125,10 +122,3 @@ def _add(sums: Tally, more: Tally) -> None:
 def _command() -> list[str]:
     safe = ["-P"] if sys.flags.safe_path else []
     return [sys.executable, *safe, "-m", "pipeline.cli.worker"]
-
-
-def _plain(value: object) -> str:
-    """A secret goes to the worker as it is, through the pipe alone."""
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    raise TypeError(f"a setting that JSON cannot carry: {value!r}")

@@ -71,7 +71,7 @@ def _work(letter: dict[str, Any], tell: Tell) -> None:
     from pipeline.settings import Settings
     from pipeline.watchdog import Watch, watched
 
-    settings, stages, program = Settings.model_validate(letter["settings"]), letter["stages"], letter["program"]
+    settings, stages, program = Settings.model_validate_json(letter["settings"]), letter["stages"], letter["program"]
     say = logs.log("compute").warning
     stop = Stop(None, Clock(), say)
     with contextlib.ExitStack() as held:

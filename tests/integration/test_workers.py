@@ -339,7 +339,7 @@ def test_a_secret_reaches_a_worker_and_nothing_else_shows_it(box: Box) -> None:
     settings = load(box.config, {"HATHI_BUCKET__SECRET_KEY": "hunter2", "HATHI_NOTIFY__WEBHOOK": "https://h/?t=x"})
     letter = letter_to(Seat(1, (0,)), portion(settings, 2, 9.0), ["compute"], "compute")
     assert letter.count("\n") == 1
-    read = Settings.model_validate(json.loads(letter)["settings"])
+    read = Settings.model_validate_json(json.loads(letter)["settings"])
     assert read == portion(settings, 2, 9.0)
     assert read.bucket.secret_key is not None
     assert read.bucket.secret_key.get_secret_value() == "hunter2"
