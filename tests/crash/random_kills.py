@@ -43,7 +43,9 @@ class Where:
 
     bucket_lines: str = ""
     lake_lines: str = ""
-    shake: Callable[[random.Random], str] | None = None
+    shakers: list[Callable[[random.Random], str]] = field(default_factory=list)
+    pause: float = 0.35
+    """Between two kills, in seconds, at most: most of a run goes by in it."""
 
 
 @dataclass
@@ -91,12 +93,14 @@ class Life:
             for name in HOSTS:
                 if name not in self.living:
                     self.start(name)
-            time.sleep(self.random.uniform(0.0, 0.35))
+            time.sleep(self.random.uniform(0.0, self.where.pause))
             self.strike(self.random.choice(list(HOSTS)))
             if self.random.random() < 0.12:
                 self.add_refs()
-            if self.where.shake is not None and self.random.random() < 0.06:
-                self.ran.servers[self.where.shake(self.random)] += 1
+            if self.where.shakers and self.random.random() < 0.15:
+                shaker = self.where.shakers.pop(0)
+                self.where.shakers.append(shaker)
+                self.ran.servers[shaker(self.random)] += 1
         for name in list(self.living):
             self.end(name)
         self.ran.wrong = self.rest() or self.look()
@@ -184,8 +188,7 @@ class Life:
 @contextlib.contextmanager
 def servers(names: set[str]) -> Iterator[Where]:
     """The real servers, where they are named."""
-    where = Where()
-    shakers: list[Callable[[random.Random], str]] = []
+    where = Where(pause=2.5 if names else 0.35)
     with contextlib.ExitStack() as held:
         if "s3" in names:
             from tests.servers import s3
@@ -202,25 +205,26 @@ def servers(names: set[str]) -> Iterator[Where]:
                 bucket.start()
                 return "S3"
 
-            shakers.append(shake_s3)
+            where.shakers.append(shake_s3)
         if "hdfs" in names:
             from tests.servers import hdfs
 
             lake = held.enter_context(hdfs.running())
             where.lake_lines = f'url = "{lake.url()}"\n[lakes.shop.hdfs]\nuser = "root"\nretry_seconds = 60.0'
 
-            def shake_hdfs(chance: random.Random) -> str:
-                server, start, name = chance.choice(
-                    [(lake.namenode, lake.start_namenode, "NameNode"), (lake.datanode, lake.start_datanode, "DataNode")]
-                )
-                assert server is not None
-                server.kill()
-                start()
-                return name
+            def shake_namenode(chance: random.Random) -> str:
+                assert lake.namenode is not None
+                lake.namenode.kill()
+                lake.start_namenode()
+                return "NameNode"
 
-            shakers.append(shake_hdfs)
-        if shakers:
-            where.shake = lambda chance: chance.choice(shakers)(chance)
+            def shake_datanode(chance: random.Random) -> str:
+                assert lake.datanode is not None
+                lake.datanode.kill()
+                lake.start_datanode()
+                return "DataNode"
+
+            where.shakers += [shake_namenode, shake_datanode]
         yield where
 
 

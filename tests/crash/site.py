@@ -233,6 +233,9 @@ class Site:
         return Counter(key for key in (_NONCE.sub("/NONCE", one) for one in kept) if "/d/" not in key)
 
     def left(self) -> list[str]:
-        """What no ended process leaves in its state folder once the next one has ended by itself."""
-        found = [*self.state.glob("_PIPE_RUNNING"), *(self.state / "spill").glob("*"), *(self.state / "tmp").glob("*")]
+        """What no ended process leaves in its state folder once the next one has ended by itself.
+
+        Commands that look leave their empty folder for files on their way; the next process takes it.
+        """
+        found = [*self.state.glob("_PIPE_RUNNING"), *self.state.glob("spill/*/*"), *self.state.glob("tmp/*")]
         return sorted(path.relative_to(self.state).as_posix() for path in found)

@@ -24,7 +24,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tests.crash.site import Site, picture
-from tests.crash.zygote import COUNTED, COUNTS, Zygote
+from tests.crash.zygote import CACHED, COUNTED, COUNTS, Zygote
 
 FILE_REFS = 2048
 AHEAD = 6
@@ -44,6 +44,7 @@ ENVIRON = {
     "HATHI_FETCH__CONNECTIONS_PER_HOST": "8",
     "HATHI_DELIVER__INDEX_DAYS": "0.0004",
     "HATHI_DAEMON__POLL_SECONDS": "1",
+    CACHED: "400",
 }
 HOSTS = {"gateway": ("ship", "deliver"), "box-a": ("compute", "aggregate"), "box-b": ("compute", "aggregate")}
 LIVING = ("gateway", "box-a")

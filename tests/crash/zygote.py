@@ -28,6 +28,8 @@ ROOT = Path(__file__).parents[2]
 FAULTS, JOURNAL, CLOCK, COUNTS = "CRASH_FAULTS", "CRASH_JOURNAL", "CRASH_CLOCK", "CRASH_COUNTS"
 """Variables: faults by store (JSON), the file of strikes and changes, seconds since 1970 (or @file), and a file with
 three numbers of eight bytes: calls that are no lists, lists, and those lists with which a poll begins."""
+CACHED = "CRASH_CACHED_BODIES"
+"""A variable: so many bodies are kept by a process, so that its cache is full soon."""
 COUNTED = struct.Struct("<QQQ")
 
 IMPORTED = (
@@ -118,6 +120,10 @@ def live(request: dict[str, Any]) -> None:
         os.dup2(handle, number)
         os.close(handle)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if number_of_bodies := os.environ.get(CACHED):
+        from pipeline import runner
+
+        runner.CACHED_BODIES = int(number_of_bodies)
     code = 0
     try:
         for words in request["commands"]:
