@@ -38,7 +38,7 @@ class Source(Section):
     """Where a lake's image refs are."""
 
     path: str
-    """Folder, file or glob, relative to the lake; index: the index file. `%Y/%m/%d` stands for a day."""
+    """Folder, file or glob, relative to the lake; index: the index file. success: `%Y/%m/%d` stands for a day."""
     convention: Literal["each_file", "success", "index"] = "each_file"
     """each_file: every file is a snapshot; success: a folder is one once it holds _SUCCESS; index: a JSON file says
     what each partner has (as outputByPartner)."""
