@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from pipeline.clock import Clock, random_nonce
-from pipeline.errors import ConfigError, NotFound, PermanentError, PipelineError, TemporaryError
+from pipeline.errors import ConfigError, NotFound, PermanentError, PipelineError, TemporaryError, Unknown
 from pipeline.settings import Hdfs
 from pipeline.stores.hdfs.listing import before, in_key_order, pages
 from pipeline.stores.hdfs.stream import BUFFER, HdfsStream
@@ -78,7 +78,7 @@ class HdfsStore:
 
         def put() -> None:
             with self._written(key, body) as temporary:
-                self._move(temporary, path, over=True)
+                self._move_over(temporary, path)
 
         self._retry(put)
 
@@ -156,7 +156,7 @@ class HdfsStore:
         """As Lake.  A move whose answer was lost is tried again, and is then NotFound."""
         old, new = self._path(source), self._path(target)
         self._writes(target)
-        self._retry(lambda: self._move(old, new, over=True))
+        self._retry(lambda: self._move_over(old, new))
 
     def delete_folder(self, path: str) -> None:
         full = self._path(path)
@@ -212,6 +212,13 @@ class HdfsStore:
             except NoFolder:
                 self._hdfs.make_folder(target.rpartition("/")[0])
         raise TemporaryError(f"the folder of {target} is dropped again and again", "", "does something clean up there?")
+
+    def _move_over(self, source: str, target: str) -> None:
+        """A move that may be tried again."""
+        try:
+            self._move(source, target, over=True)
+        except Unknown as error:
+            raise TemporaryError(error.message, error.detail, error.hint, error.delay) from error
 
     def _drop_empty(self, path: str) -> None:
         """A bucket has no empty folders.  The folders above a deleted file go, as far as they are empty."""
