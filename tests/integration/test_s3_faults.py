@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -275,6 +276,7 @@ def said(settings: Bucket) -> PipelineError:
     [
         ({"secret_key": "wrong"}, PermanentError, "the secret key is not that of the access key", "bucket.access_key"),
         ({"access_key": "nobody"}, PermanentError, "S3 does not know the access key", "bucket.access_key"),
+        ({"session_token": "made up"}, PermanentError, "S3 does not know the session token", "bucket.access_key"),
         ({"url": "s3://missing-bucket"}, PermanentError, "there is no such bucket", "bucket.url"),
         ({"url": "s3://X"}, PermanentError, "no bucket can have this name", "bucket.url"),
         ({"endpoint": "http://no-such-host.invalid"}, TemporaryError, "name of the S3 server is not known", "endpoint"),
@@ -395,6 +397,26 @@ def test_keys_that_are_put_right_are_taken_without_a_restart(
     write(s3_server.secret_key)
     store.put("x", b"1")
     assert store.get("x") == b"1"
+
+
+def test_the_keys_of_a_role_are_taken_and_renewed_by_themselves(
+    s3_server: S3Server, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a container's agent gives them: the first ones end within minutes, so that others are asked for."""
+    nowhere(monkeypatch)
+
+    def role(seconds: int, secret: str) -> Canned:
+        ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+        keys = {"AccessKeyId": s3_server.access_key, "SecretAccessKey": secret, "Token": ""}  # this server takes none
+        return Canned(200, body=json.dumps({**keys, "Expiration": f"{ends:%Y-%m-%dT%H:%M:%SZ}"}).encode())
+
+    with answering(role(300, "ends soon"), role(3600, s3_server.secret_key)) as agent:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{agent.endpoint}/role")
+        store = S3Store(s3_server.settings(f"s3://shared/{prefix}", access_key=None, secret_key=None))
+        store.put("x", b"1")
+        assert store.get("x") == b"1"
+        assert agent.requests == ["GET /role", "GET /role"]
+        assert store.credentials_end() is None
 
 
 def test_temporary_keys_of_variables_that_have_ended_are_named(

@@ -25,6 +25,9 @@ from pipeline.stores.s3.reading import open_object, whole_object
 from pipeline.stores.s3.upload import CHECKSUM, Upload, abort_old
 from pipeline.stores.store import Examined, Listing
 
+_NO_RULES = {"NoSuchLifecycleConfiguration", "AccessDenied", "NotImplemented", "MethodNotAllowed"}
+"""None, not for us to see, or not known to this server."""
+
 
 class S3Store:
     """Store over `s3://bucket/prefix`; threads may share it."""
@@ -87,7 +90,7 @@ class S3Store:
         try:
             answer = self.connection.call("get_bucket_lifecycle_configuration", Bucket=self.bucket)
         except PermanentError as error:
-            if code_of(error.__cause__) in ("NoSuchLifecycleConfiguration", "AccessDenied", "NotImplemented"):
+            if code_of(error.__cause__) in _NO_RULES:
                 return ""
             raise
         return retention.in_words(answer.get("Rules", ()), self.base + prefix)
