@@ -233,6 +233,29 @@ def test_a_server_that_falls_silent_is_left_after_its_time(hurt: S3Server) -> No
     assert S3Store(hurt.settings()).get("x") == b"1"
 
 
+def test_an_answer_that_comes_too_late_is_asked_for_again(s3_server: S3Server, proxy: Proxy, prefix: str) -> None:
+    store = through(proxy, s3_server, prefix, when_waiting(lambda: setattr(proxy, "delay", 0.0)), read_seconds=1.0)
+    store.put("x", b"1")
+    proxy.delay = 5.0
+    with pytest.raises(TemporaryError, match="fell silent"):
+        through(proxy, s3_server, prefix, AT_ONCE, read_seconds=1.0).get("x")
+    assert store.get("x") == b"1"
+
+
+def test_a_server_whose_secret_was_changed_refuses_until_it_is_changed_back(hurt: S3Server) -> None:
+    store = S3Store(hurt.settings())
+    store.put("x", b"1")
+    right, hurt.secret_key = hurt.secret_key, "another"
+    hurt.kill()
+    hurt.start()
+    with pytest.raises(PermanentError, match="the secret key is not that of the access key"):
+        store.get("x")
+    hurt.secret_key = right
+    hurt.kill()
+    hurt.start()
+    assert store.get("x") == b"1"
+
+
 def test_what_may_pass_is_asked_again_and_a_put_new_is_not(s3_server: S3Server) -> None:
     trouble = [Canned(503, "SlowDown"), Canned(500, "InternalError"), Canned(502, body=b"<html>no</html>")]
     pauses: list[float] = []
