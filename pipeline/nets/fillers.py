@@ -18,15 +18,20 @@ def fill(filler: caffe_pb2.FillerParameter, shape: tuple[int, ...], seed: str) -
     """Values of `shape`, float32.
 
     Caffe draws the random ones anew in each process; here they come from `seed` (the layer's name and the blob's
-    index), so that a run can be repeated.  Raises NetError for an unknown type or a shape that it cannot fill.
+    index), so that a run can be repeated.  Raises NetError for an unknown type, numbers that fit no distribution, or a
+    shape that it cannot fill.
     """
     random = np.random.default_rng(np.random.SeedSequence(zlib.crc32(seed.encode())))
     match filler.type:
         case "constant":
             values = np.full(shape, filler.value)
         case "uniform":
+            if not filler.min <= filler.max:
+                raise NetError(f"the uniform filler of {seed} has min {filler.min:g} above max {filler.max:g}")
             values = random.uniform(filler.min, filler.max, shape)
         case "gaussian":
+            if not filler.std > 0:
+                raise NetError(f"the gaussian filler of {seed} has std {filler.std:g}", "it must be above 0")
             values = random.normal(filler.mean, filler.std, shape)
             if filler.sparse >= 0:  # about `sparse` values a row are kept
                 values *= random.random(shape) < filler.sparse / max(1, shape[0] if shape else 1)

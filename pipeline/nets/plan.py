@@ -16,10 +16,9 @@ from typing import NamedTuple
 from pipeline.errors import NetError
 from pipeline.nets import caffe_pb2
 from pipeline.nets.layers.inputs import Source
-from pipeline.nets.layers.registry import Layer, text
+from pipeline.nets.layers.registry import INT_MAX, Layer, text
 from pipeline.nets.lowered import Shape
 
-INT_MAX = 2**31 - 1
 _LISTED = 40  # names in an error
 
 

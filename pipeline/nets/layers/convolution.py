@@ -53,6 +53,7 @@ class _Sliding(Layer):
         dilation = self._repeated("dilation", self.p.dilation, axes, 1)
         if any(size < 1 for size in dilation):
             raise self.refuse("dilation must be positive")
+        self.check_padded(bottom[len(bottom) - axes :], pad)
         return Window(kernel, stride, pad, dilation)
 
     def _sizes(self, what: str, repeated: Sequence[int], axes: int, default: int | None) -> Shape:

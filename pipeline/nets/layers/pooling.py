@@ -127,6 +127,7 @@ class Pooling(Layer):
         for side, k, size in zip(pad, kernel, ("height", "width"), strict=True):
             if any(pad) and side >= k:
                 raise self.refuse(f"pad {side} must be less than the kernel {k} ({size})")
+        self.check_padded(bottom[2:], pad)
         return Pool(p.pool, kernel, stride, pad, p.round_mode == caffe_pb2.PoolingParameter.FLOOR)
 
     def _kernel(self, p: caffe_pb2.PoolingParameter, bottom: Shape) -> Shape:

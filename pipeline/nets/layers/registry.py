@@ -16,6 +16,7 @@ from pipeline.nets import caffe_pb2
 from pipeline.nets.lowered import Lowered, Shape, Value
 
 Array = NDArray[np.float32]
+INT_MAX = 2**31 - 1  # values that a blob of Caffe's may hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,12 @@ class Layer:
         if not -axes <= index < axes:
             raise self.refuse(f"{what} {index} is out of range for a {len(shape)}-axis bottom of shape {text(shape)}")
         return index % axes if axes else 0
+
+    def check_padded(self, sizes: Sequence[int], pad: Sequence[int]) -> None:
+        """Refuses padding that no machine could hold, before an engine tries."""
+        padded = [size + 2 * side for size, side in zip(sizes, pad, strict=True)]
+        if math.prod(padded) > INT_MAX:
+            raise self.refuse(f"with its padding, its input would be {text(padded)}: more than INT_MAX values")
 
     def __repr__(self) -> str:
         return f"<{self.spec.type} {self.name!r}>"

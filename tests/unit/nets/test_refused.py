@@ -188,3 +188,25 @@ def test_a_missing_file_is_named(missing: str, tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_a_blob_beyond_what_caffe_holds_is_refused_before_it_is_allocated(text: str, tmp_path: Path) -> None:
     assert "INT_MAX" in refusal(text, tmp_path)
+
+
+@pytest.mark.parametrize("text", [
+    DATA + layer("Pooling", "c", "pooling_param { kernel_size: 2147483648 pad: 1073741824 }"),
+    DATA + layer("Convolution", "c", "convolution_param { num_output: 1 kernel_size: 1 pad: 2147483648 }"),
+])  # fmt: skip
+def test_padding_that_no_machine_holds_is_refused_before_an_engine_tries(text: str, tmp_path: Path) -> None:
+    assert "INT_MAX" in refusal(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "filler", ["type: 'gaussian' std: -1", "type: 'gaussian' std: 0", "type: 'uniform' min: 2 max: 1"]
+)
+def test_a_filler_whose_numbers_fit_no_distribution_is_refused_when_it_is_needed(filler: str, tmp_path: Path) -> None:
+    text = DATA + layer(
+        "Convolution", "c", f"convolution_param {{ num_output: 1 kernel_size: 1 weight_filler {{ {filler} }} }}"
+    )
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    net = nets.load(path)
+    with pytest.raises(NetError, match="filler of c_Convolution/0"):
+        net.forward({name: np.zeros(shape, np.float32) for name, shape in net.inputs.items()})
