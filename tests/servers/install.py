@@ -1,4 +1,4 @@
-"""Fills the cache of the tests' servers: `python -m tests.servers.install [s3] [hdfs] [kerberos] [spark]`, all without a name.
+"""Fills the cache of the tests' servers: `python -m tests.servers.install [NAME...]`, all of NAMES without one.
 
 What cannot be had on this machine is named with its remedy; that is an error only where servers are demanded.
 """
