@@ -234,6 +234,17 @@ def test_temporary_files_lie_under_the_root_of_what_is_written(proxy: Proxy, hdf
     assert [entry.key for entry in store.list("")] == ["deep/features/x/y", "deep/other"]
     assert [found.path for found in store.walk("")] == ["deep/features/x/y", "deep/other"]
     assert store.sweep(-60.0) == 0
+    store.put(f"deep/features/{TEMPORARY}/left", b"half")
+    assert store.sweep(60.0) == 0
+    assert store.sweep(-60.0) == 1
+    store.delete("deep/features/x/y")
+    store.delete_folder(f"deep/features/{TEMPORARY}")
+    store.put("deep/features/z", b"1")
+    store.delete_folder(f"deep/features/{TEMPORARY}")
+    store.delete("deep/features/z")
+    assert store.stat("deep/features/x") is None
+    root = store.stat("deep/features")
+    assert root is not None, "the root stays, with its rights"
 
 
 def test_names_that_hdfs_does_not_know_are_refused_before_they_are_sent(hdfs_server: HdfsServer) -> None:

@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError, NotFound, PermanentError, PipelineError
 from pipeline.settings import Hdfs
 from pipeline.stores.hdfs.errors import refused
 from pipeline.stores.hdfs.store import HdfsStore
+from pipeline.stores.hdfs.tickets import Tickets
 from tests.servers import hdfs
 from tests.servers.demand import free_port, until
 from tests.servers.hdfs import HdfsServer
@@ -325,6 +326,20 @@ def test_a_key_that_was_changed_and_a_principal_that_is_gone_are_told(
     store = secure_hdfs.store(keytab=str(old), principal="leaving", retry_seconds=0.0)
     with pytest.raises(PermanentError, match="the KDC does not know leaving"):
         store.get("k")
+
+
+def test_a_keytab_renews_tickets_that_end(
+    secure_hdfs: HdfsServer, realm: Realm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = tmp_path / "krb5.conf"
+    conf.write_text(realm.conf.read_text().replace("[libdefaults]", "[libdefaults]\nticket_lifetime = 3s"))
+    monkeypatch.setenv("KRB5_CONFIG", str(conf))
+    tickets = Tickets(secure_hdfs.settings())
+    first = tickets.held().ends
+    assert first - time.time() < 4
+    until(lambda: time.time() > first + 1.5, "the ticket has ended", 20.0)
+    assert tickets.handshake("localhost").token
+    assert tickets.held().ends > first
 
 
 def test_a_kdc_that_does_not_answer_is_waited_for(

@@ -46,17 +46,23 @@ def refused(response: requests.Response, settings: Hdfs, path: str) -> PipelineE
 
 
 def unanswered(error: requests.RequestException, host: str) -> PipelineError:
-    """The error of no answer, or of half an answer.  Elsewhere: nothing was sent; Unknown: perhaps it was done."""
+    """The error of no answer, or of half an answer, of the NameNode `host` or of a DataNode that it named.
+
+    Of the NameNode: Elsewhere where nothing was sent, Unknown where perhaps it was done.
+    """
     address = urlsplit(error.request.url).netloc if error.request is not None and error.request.url else host
-    what = "the NameNode" if address == host else "the DataNode"
     words = _innermost(error)
     if isinstance(error, requests.exceptions.SSLError):
         hint = "name the certificates in lakes.*.hdfs.ca_bundle, or use hdfs:// where the server has no TLS"
         return PermanentError(f"TLS with {address} failed", words, hint)
+    if address != host:
+        said = "is not reachable" if _unsent(error) else "did not answer"
+        hint = "is it started? it is tried again: hdfs dfsadmin -report"
+        return TemporaryError(f"the DataNode {address} {said}", words, hint, 1.0)
     if _unsent(error):
         hint = f"is it started, and is the port right? it is tried again: curl -s http://{address}/jmx"
-        return Elsewhere(f"{what} {address} is not reachable", words, hint, 1.0)
-    return Unknown(f"{what} {address} did not answer", words, "it is tried again; see the server's log", 1.0)
+        return Elsewhere(f"the NameNode {address} is not reachable", words, hint, 1.0)
+    return Unknown(f"the NameNode {address} did not answer", words, "it is tried again; see the server's log", 1.0)
 
 
 def _named(exception: str, words: str, host: str, path: str) -> PipelineError:
@@ -83,8 +89,8 @@ def _named(exception: str, words: str, host: str, path: str) -> PipelineError:
         )
         return TemporaryError("HDFS has no room for a block", words, hint, _MINUTES)
     if "Failed to find datanode" in words:
-        hint = "start the DataNodes: hdfs dfsadmin -report -dead; it is tried again"
-        return TemporaryError("no DataNode of this HDFS is up", words, hint, 5.0)
+        hint = "start the DataNodes, or free space on them: hdfs dfsadmin -report; it is tried again"
+        return TemporaryError("no DataNode of this HDFS takes a block", words, hint, 5.0)
     if exception in ("InvalidToken", "ExpiredToken", "SecretManager$InvalidToken"):
         return TemporaryError(f"{host} does not take the NameNode's token", words, "it is tried again", 1.0)
     if exception in ("ParentNotDirectoryException", "PathIsNotDirectoryException"):

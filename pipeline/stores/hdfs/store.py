@@ -221,9 +221,12 @@ class HdfsStore:
             raise TemporaryError(error.message, error.detail, error.hint, error.delay) from error
 
     def _drop_empty(self, path: str) -> None:
-        """A bucket has no empty folders.  The folders above a deleted file go, as far as they are empty."""
-        folder = path.rpartition("/")[0]
-        while len(folder) > len(self._top):
+        """A bucket has no empty folders.  The folders above a deleted file go, as far as they are empty.
+
+        The roots stay: they may be encryption zones, or have rights of their own.
+        """
+        folder, roots = path.rpartition("/")[0], {self._path(root) for root in self._roots}
+        while len(folder) > len(self._top) and folder not in roots:
             try:
                 self._hdfs.delete(folder)
             except PipelineError:

@@ -76,6 +76,8 @@ class _NameNode(Client):  # type: ignore[misc]
                 raise refused(response, self._settings, _path_of(url))
         except requests.RequestException as error:
             raise unanswered(error, self.host) from error
+        if not response.headers.keys() & {"content-length", "transfer-encoding"}:
+            raise Unknown(f"half an answer of {self.host}", "its head was cut off", "it is tried again")
         return response
 
     def send(self, location: str, body: bytes | BinaryIO) -> None:
@@ -89,6 +91,8 @@ class _NameNode(Client):  # type: ignore[misc]
                 raise refused(response, self._settings, _path_of(location))
         except requests.RequestException as error:
             raise unanswered(error, self.host) from error
+        except Unknown as error:  # the name is nobody else's
+            raise TemporaryError(error.message, error.detail, error.hint, error.delay) from error
 
 
 class WebHdfs:
@@ -162,11 +166,8 @@ class WebHdfs:
 
     def create(self, path: str, body: bytes | BinaryIO) -> None:
         """Write a file whose name nobody else uses; the folders above it are made."""
-
-        def write(one: _NameNode) -> None:
-            one.send(_head(one._create(path, overwrite="true"), "location"), body)
-
-        self._ask(write)
+        location = self._ask(lambda one: _head(one._create(path, overwrite="true"), "location"))
+        self._order()[0].send(location, body)
 
     def rename(self, source: str, target: str, *, over: bool) -> None:
         """Move, refused where something stands (Exists), or over it.  Unknown where no answer came.
