@@ -35,14 +35,15 @@ class BufferRoom:
 
     def admit(self, transfer: Transfer, size: int) -> bool:
         """May `size` more bytes of this body come in?  If not it is paused until `resumable` says so."""
-        if self.waiting() + self._arriving + size > self.limit:
+        arriving = self._arriving + size
+        if self.handed + self.grown - self.taken + arriving > self.limit:
             if self._first is None and self.waiting() <= 0:
                 self._first = transfer
             if self._first is not transfer:
                 transfer.pause(self._clock.monotonic())
                 self._paused.append(transfer)
                 return False
-        self._arriving += size
+        self._arriving = arriving
         return True
 
     def leave(self, transfer: Transfer, handed: bool) -> None:

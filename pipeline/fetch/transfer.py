@@ -104,8 +104,10 @@ class Transfer:
         set_(pycurl.PREREQFUNCTION, self._before_request)
 
     def begin(self, job: Job, host: Host, address: str, now: float, probe: bool) -> None:
-        """Make ready for the job's target at `address`; the caller adds the handle to its multi."""
-        self._clear()
+        """Make ready for the job's target at `address`; the caller adds the handle to its multi.
+
+        It is new, or was released: nothing of an earlier request is left.
+        """
         target = job.target
         self.job, self.host, self.probe = job, host, probe
         self.started = now
