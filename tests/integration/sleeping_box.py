@@ -1,0 +1,38 @@
+"""`hathi` with a net that sleeps: `python -m tests.integration.sleeping_box SECONDS WORDS...`
+
+A box whose time goes into waiting shows how boxes share work, however few cores they stand on.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cli.main import main
+from pipeline.settings import FeatureSet
+from pipeline.stages import features
+
+
+class Sleeper:
+    """A net of 16 images a pass and 8 numbers a row."""
+
+    seconds = 0.0
+    dim, batch_size, input_size = 8, 16, (8, 8)
+    fingerprint, engine = "5e" * 32, "sleeping"
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, feature_set: FeatureSet, threads: int = 0) -> None:
+        pass
+
+    def forward(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        time.sleep(self.seconds)
+        return batch.reshape(len(batch), -1)[:, : self.dim].copy()
+
+
+if __name__ == "__main__":
+    Sleeper.seconds = float(sys.argv[1])
+    features.FeatureNet = Sleeper  # type: ignore[assignment,misc]
+    sys.exit(main(sys.argv[2:]))
