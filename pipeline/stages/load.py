@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.stages.lanes import OpenBatch
+from pipeline.stores.local import typed
 
 SPILL_DOWN_TO = 0.75
 """Of the bytes that are allowed in memory: what is spilled is enough for a while, so that writes are few and large."""
@@ -59,7 +60,11 @@ class Load:
     def _disk(self) -> int:
         if self._bounds.spill is None:
             return 0
-        return min(self._bounds.disk, self._spilled + shutil.disk_usage(self._bounds.spill).free)
+        try:
+            free = shutil.disk_usage(self._bounds.spill).free
+        except OSError as error:
+            raise typed(error, self._bounds.spill) from error
+        return min(self._bounds.disk, self._spilled + free)
 
     def opened(self, batch: OpenBatch[Any]) -> None:
         self.refs += batch.refs_bytes

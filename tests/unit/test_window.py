@@ -166,7 +166,7 @@ def test_every_ref_of_every_batch_ends_once_whatever_the_order(
             assert np.array_equal(vector, feature(content))
 
 
-def test_no_thread_is_left_when_a_window_at_work_is_closed(tmp_path: Path) -> None:
+def test_no_thread_and_no_file_is_left_when_a_window_at_work_is_closed(tmp_path: Path) -> None:
     random_features.write(tmp_path / "random.caffemodel")
     chosen = Settings.model_validate(
         {
@@ -183,7 +183,9 @@ def test_no_thread_is_left_when_a_window_at_work_is_closed(tmp_path: Path) -> No
             "fetch": {"allow_private": True},
         }
     )
-    maker = FeatureMaker(chosen, "demo", Clock())
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    maker = FeatureMaker(chosen, "demo", Clock(), spill=spill)
     before = set(threading.enumerate())
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
@@ -192,6 +194,8 @@ def test_no_thread_is_left_when_a_window_at_work_is_closed(tmp_path: Path) -> No
         assert next(stream) is None
         silent.accept()[0].close()
         assert {thread.name for thread in set(threading.enumerate()) - before} >= {"fetch"}
+        assert len(list(spill.iterdir())) == 1
         deque((next(stream) for _ in range(2)), maxlen=0)
         stream.close()
     assert set(threading.enumerate()) == before
+    assert list(spill.iterdir()) == []
