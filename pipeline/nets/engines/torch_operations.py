@@ -163,5 +163,6 @@ OPERATIONS: dict[str, Operation] = {
     "Tanh": lambda x, a: x[0].tanh(),
     "Tile": lambda x, a: x[0].repeat(x[1]),
     "TopK": _top_k,
+    "Transpose": lambda x, a: x[0].permute(a["perm"]),
     "Where": lambda x, a: torch.where(x[0], x[1], x[2]),
 }

@@ -66,7 +66,7 @@ class InfogainLoss(SoftmaxWithLoss):
             raise self.refuse("infogain matrix source must be specified", "give it as a third bottom, or set source")
         try:
             size = Path(source).stat().st_size
-            content = Path(source).read_bytes() if size <= _MAX_BYTES else b""
+            content = Path(source).read_bytes() if Path(source).is_file() and size <= _MAX_BYTES else b""
         except OSError as error:
             says = f"its infogain matrix {source} cannot be read: {error.strerror or error}"
             raise self.refuse(says, "the path counts from the current folder") from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from pipeline.errors import NetError
 from pipeline.nets import engines
 from pipeline.nets.caffe_net import CaffeNet
 from pipeline.nets.engines.torch_engine import Torch, exact
+from pipeline.nets.engines.torch_operations import OPERATIONS
 from pipeline.nets.engines.torch_program import Program, read_as_numbers
 from pipeline.nets.lowered import Lowered
 from tests.unit.nets.test_golden import CASES, TOLERANCE, case, distance
@@ -92,6 +95,16 @@ def test_tf32_is_off_whatever_the_process_has_set_and_comes_back() -> None:
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
     assert not Torch("fp32", 0, "asked for").tf32
+
+
+def test_every_operation_that_a_layer_lowers_to_is_known() -> None:
+    room = Path(nets.__file__).parent
+    texts = [path.read_text() for path in [*(room / "layers").glob("*.py"), room / "folding.py", room / "lowered.py"]]
+    kinds = {
+        kind for text in texts for kind in re.findall(r'(?:graph|self|many|_binary|pointwise)\(\s*"([A-Z]\w+)"', text)
+    }
+    assert {"Conv", "Transpose", "TopK", "Add"} <= kinds
+    assert kinds - OPERATIONS.keys() == set()
 
 
 def test_what_needs_a_card_is_refused_without_one() -> None:
