@@ -6,6 +6,7 @@ The truth is the flock on `<state>/<program>.lock`, a file that is never deleted
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -47,21 +48,29 @@ def locked(state: Path, program: str) -> Iterator[None]:
         state.mkdir(parents=True, exist_ok=True)
         handle = os.open(state / f"{program}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise PermanentError(
-            f"the state folder {state} cannot be written", str(error), "set `state` to a folder this user may write"
-        ) from error
+        raise _unwritable(state, error) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.pread(handle, 4096, 0).decode("utf-8", "replace").strip()
             raise Held(f"{program} runs already", holder or "its lock is held", "stop it first") from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"pid {os.getpid()} since {_now()}\n".encode(), 0)
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"pid {os.getpid()} since {_now()}\n".encode(), 0)
+        except OSError as error:
+            raise _unwritable(state, error) from error
         yield
         os.ftruncate(handle, 0)
     finally:
         os.close(handle)
+
+
+def _unwritable(state: Path, error: OSError) -> PermanentError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return PermanentError(f"the disk of the state folder {state} is full", str(error), "free space on that disk")
+    hint = "set `state` to a folder this user may write"
+    return PermanentError(f"the state folder {state} cannot be written", str(error), hint)
 
 
 def holder(state: Path, program: str) -> str | None:
@@ -99,7 +108,10 @@ def running_file(state: Path, say: Callable[[str], None]) -> Iterator[None]:
     if path.exists():
         say(f"the last run died: {_died(path)}; going on with what it left")
     body = {"pid": os.getpid(), "host": host_name(), "boot": boot_id(), "start": _now(), "version": __version__}
-    path.write_text(json.dumps(body) + "\n")
+    try:
+        path.write_text(json.dumps(body) + "\n")
+    except OSError as error:
+        raise _unwritable(state, error) from error
     try:
         yield
     finally:

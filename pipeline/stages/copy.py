@@ -46,16 +46,19 @@ def perform(context: Context, state: ShipmentState) -> bool:
             return _follow(context, state.name, state.plan, state.end, parent)
         return _backfill(context, state, parent)
     assert state.plan.parent_batch is not None
+    # The hint goes first: nobody comes back to it once `end` closes a drop, and whatever is cut is done again.
+    held_hint = context.keys.held_hint(parent, state.plan.parent_batch)
     if state.plan.kind == "drop":
+        context.bucket.delete(held_hint)
         void = End(batches=0, refs=0, rows=0, rejected=0, void="dropped by an operator")
         commit(context, context.keys.end(state.name), void)
-    elif not _release(context, state.name, state.plan, parent, state.plan.parent_batch):
-        return False
-    context.bucket.delete(context.keys.held_hint(parent, state.plan.parent_batch))
-    return True
+        return True
+    return _release(context, state.name, state.plan, parent, state.plan.parent_batch, held_hint)
 
 
-def _release(context: Context, name: ShipmentName, plan: Plan, parent: ShipmentName, batch: int) -> bool:
+def _release(
+    context: Context, name: ShipmentName, plan: Plan, parent: ShipmentName, batch: int, held_hint: str
+) -> bool:
     """The refs of the batch that are `held` rows of the parent's `out`, for which it waits."""
     out = readable(context, context.keys.out(parent), Out)
     if out is None:
@@ -63,12 +66,14 @@ def _release(context: Context, name: ShipmentName, plan: Plan, parent: ShipmentN
         if end is None or end.void is None:
             return False
         # The batch was held, and then its source changed under it: what is there now is a shipment of its own.
+        context.bucket.delete(held_hint)
         void = End(batches=0, refs=0, rows=0, rejected=0, void="its shipment is void")
         commit(context, context.keys.end(name), void)
         return True
     wanted = _held_items(context, out)
     refs = [ref for ref in _refs(context, parent, batch) if (ref.partner_id, ref.item_id) in wanted]
     size = plan.batch_refs
+    context.bucket.delete(held_hint)
     write_batches(context, name, (refs[start : start + size] for start in range(0, len(refs), size)))
     return True
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
+from pipeline.cli.assembly import STAGES
 from pipeline.errors import NotFound
 from pipeline.layout import Keys
 from pipeline.manifest import Index
@@ -155,6 +157,8 @@ class Site:
         **environ: str,
     ) -> int:
         """A process that runs these commands; its pid."""
+        for words in commands:
+            self._pruned_today(list(words), clock)
         told = {place: json.loads(encoded(some)) for place, some in (faults or {}).items()}
         more = {JOURNAL: str(self.journal)} if journal else {}
         return self.zygote.start(
@@ -163,6 +167,15 @@ class Site:
             out=self.folder / f"out-{self.box}",
             err=self.folder / f"err-{self.box}",
         )
+
+    def _pruned_today(self, words: list[str], clock: str | float) -> None:
+        """A run does not also do what is done once a day, which would put back what a kill has lost."""
+        stages = [word for word in words[1:] if not word.startswith("-")]
+        mark = self.state / f"pruned.{'-'.join(stages or STAGES)}"
+        if words[0] in ("run", "serve") and not mark.exists() and not str(clock).startswith("@"):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+            os.utime(mark, (float(clock or time.time()),) * 2)
 
     def hathi(self, *words: str, **options: Any) -> int:
         """One command to its end; its exit code."""

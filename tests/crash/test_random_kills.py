@@ -9,7 +9,7 @@ import pytest
 
 from tests.crash.random_kills import run
 
-KILLS = int(os.environ.get("KILLS", "20"))
+KILLS = int(os.environ.get("KILLS", "15"))
 SEED = int(os.environ.get("KILLS_SEED", "1"))
 
 
