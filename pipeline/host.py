@@ -71,6 +71,12 @@ def runs(name: str) -> bool:
     return start_of(int(match["pid"])) == match["start"]
 
 
+def host_of(name: str) -> str:
+    """The host in a process's name; a name of another form as it is."""
+    match = _NAME.fullmatch(name)
+    return match["host"] if match else name
+
+
 def die_with(parent: int) -> None:
     """From now on the kernel kills this process as soon as its parent ends; at once if it has ended already."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,111 +1,203 @@
-"""Say what is open, waiting, held and running."""
+"""Say what is open, waiting, held and running, how fast it goes, and how fresh each partner is.  It only reads.
+
+Rates are those of the last hour, as the ledger tells of it; the time to finish is what is left at that rate.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from pipeline.cli.assembly import STAGES, add_place, contexts, place_of
-from pipeline.cli.table import readable_due
+from pipeline import logs
+from pipeline.cli.assembly import STAGES, add_place, place_of
+from pipeline.cli.columns import ago, columns, when
+from pipeline.cli.health import opened
+from pipeline.clock import Clock
+from pipeline.errors import ConfigError
+from pipeline.health.facts import Facts
+from pipeline.health.look import Look
+from pipeline.health.memory import read_memory
+from pipeline.health.this_host import has_seen_lakes
 from pipeline.layout import version_of
-from pipeline.lock import ESTOP, holder
-from pipeline.runner import Context, poll, waiting
-from pipeline.settings import load
-from pipeline.state import ShipmentState, waits_for
+from pipeline.lock import holder
+from pipeline.report.standing import Running, Standing, standing
+from pipeline.runner import Context
+from pipeline.settings import Settings, load
+
+SHOWN = 20
+"""Rows of a table, unless all are asked for."""
+WATCH_SECONDS = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi status`."""
     add_place(parser)
-    parser.add_argument("--json", action="store_true", help="for programs")
-
-
-@dataclass(frozen=True)
-class Open:
-    """One open shipment that is due."""
-
-    lake: str
-    shipment: str
-    set: str
-    stage: str
-    """What it waits for."""
-    batches: int
-    results: int
+    parser.add_argument("--json", action="store_true", help="for programs; one line for each look")
+    parser.add_argument(
+        "--watch", nargs="?", type=float, const=WATCH_SECONDS, metavar="SECONDS", help="again and again, until Ctrl-C"
+    )
+    parser.add_argument("--all", action="store_true", help=f"more than {SHOWN} rows in a table")
 
 
 def run(args: argparse.Namespace) -> int:
     """0."""
+    if args.watch is not None and not 0 < args.watch < float("inf"):
+        raise ConfigError(f"no such pause: {args.watch}", "", "--watch takes seconds, more than 0")
     settings = load(place_of(args), os.environ)
     state = Path(settings.state)
-    where = contexts(settings, ["compute"], lambda: False, "status")
-    rows = [row for context in where for row in _open(context)]
-    later = [due for context in where for due, _ in waiting(context) if due > version_of(context.process.clock.now())]
-    held = [entry.key for context in where for entry in context.bucket.list(context.keys.held_hints)]
-    programs = {stage: holder(state, stage) for stage in STAGES}
-    facts = {
-        "estop": (state / ESTOP).exists(),
-        "programs": programs,
-        "open": [asdict(row) for row in rows],
-        "waiting": len(later),
-        "next_due": min(later, default=""),
-        "held": held,
-    }
-    if args.json:
-        print(json.dumps(facts, sort_keys=True))
-        return 0
-    print(f"of {place_of(args)}")
-    _print(facts, rows)
-    return 0
-
-
-def _open(context: Context) -> list[Open]:
-    found: list[Open] = []
-    after = ""
-    names: set[str] = set()
+    where, unopened = opened(settings)
+    clock = Clock()
+    look = Look(
+        settings, where, clock, expects_lakes=has_seen_lakes(state), unopened=unopened, folders=0, forms=False
+    )  # fmt: skip
     while True:
-        seen = poll(context, after=after)
-        fresh = [state for state in seen.states if str(state.name) not in names]
-        if not fresh:
-            return found
-        for state in fresh:
-            names.add(str(state.name))
-            found.append(_row(context.lake_name, state))
-        after = str(seen.states[-1].name)
+        facts, lakes = looked(settings, where, look)
+        if args.json:
+            print(json.dumps(as_json(where, facts, lakes, state), sort_keys=True))
+        else:
+            clear = "\x1b[H\x1b[2J\x1b[3J" if args.watch is not None and sys.stdout.isatty() else ""
+            lines = list(as_lines(facts, lakes, state, rows=None if args.all else SHOWN))
+            print(clear + "\n".join([f"of {place_of(args)}, {when(version_of(facts.at))}", *lines]))
+        if args.watch is None:
+            return 0
+        sys.stdout.flush()
+        clock.sleep(args.watch)
 
 
-def _row(lake: str, state: ShipmentState) -> Open:
-    results = max((len(have) for have in state.results.values()), default=0)
-    set_name = state.plan.set if state.plan else ""
-    return Open(lake, str(state.name), set_name, waits_for(state), len(state.batches), results)
+def looked(settings: Settings, where: Sequence[Context], look: Look) -> tuple[Facts, list[Standing]]:
+    """One look.  Raises TemporaryError or PermanentError where the bucket does not answer."""
+    memory = read_memory(Path(settings.state))
+    facts = look(lambda key: memory.unplanned.get(key, 0.0))
+    known = {one.lake: one for one in facts.lakes}
+    for context in where:
+        if context.lake_name not in known:
+            context.bucket.list(context.keys.alive_hints)  # says itself what is wrong with it
+    return facts, [standing(one, known[one.lake_name]) for one in where if one.lake_name in known]
 
 
-def _print(facts: dict[str, object], rows: list[Open]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def as_json(where: Sequence[Context], facts: Facts, lakes: Sequence[Standing], state: Path) -> dict[str, Any]:
+    """Keys are only ever added."""
+    dues = [due.at for lake in lakes for due in lake.retries]
+    return {
+        "at": facts.at,
+        "host": facts.host,
+        "estop": facts.estop is not None,
+        "programs": {stage: holder(state, stage) for stage in STAGES},
+        "open": [asdict(row) for lake in lakes for row in lake.open],
+        "open_more": sum(lake.facts.not_looked_at for lake in lakes),
+        "waiting": sum(lake.facts.retries for lake in lakes),
+        "next_due": min(dues, default=""),
+        "retries": [asdict(due) for lake in lakes for due in lake.retries],
+        "held": [entry.key for context in where for entry in context.bucket.list(context.keys.held_hints)],
+        "held_unanswered": [f"{lake.facts.lake} {name}" for lake in lakes for name in lake.facts.held],
+        "stages": [asdict(row) for lake in lakes for row in lake.stages],
+        "running": [asdict(row) for lake in lakes for row in lake.running],
+        "alive": sorted({name for lake in lakes for name in lake.facts.alive}),
+        "partners": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.freshness],
+        "unseen": dict(facts.unseen),
+    }
 
-    console = Console(highlight=False, soft_wrap=True)
-    if facts["estop"]:
-        console.print("ESTOP is engaged")
-    programs = facts["programs"]
-    assert isinstance(programs, dict)
-    for stage, who in programs.items():
-        console.print(f"{stage:<10} {who or 'does not run'}")
-    if rows:
-        table = Table(box=None, title_justify="left", padding=(0, 2, 0, 0))
-        for heading in ("lake", "open shipment", "set", "waits for", "batches", "computed"):
-            table.add_column(heading)
-        for row in rows:
-            table.add_row(row.lake, row.shipment, row.set, row.stage, str(row.batches), str(row.results))
-        console.print(table)
+
+def as_lines(facts: Facts, lakes: Sequence[Standing], state: Path, rows: int | None) -> Iterator[str]:
+    """For people, at 80 columns."""
+    if facts.estop is not None:
+        yield "ESTOP is engaged: nothing starts on this host"
+    for stage in STAGES:
+        yield f"{stage:<10} {holder(state, stage) or facts.died.get(stage, '') or 'does not run'}"
+    for what, why in facts.unseen.items():
+        yield f"not seen from this host: {what}: {logs.escape(why)}"
+    for one in lakes:
+        yield ""
+        yield from _lake(one, rows)
+
+
+def _lake(one: Standing, rows: int | None) -> Iterator[str]:
+    facts = one.facts
+    yield f"lake {facts.lake}"
+    if one.open or any(stage.shipments for stage in one.stages):
+        yield from _stages(one)
     else:
-        console.print("nothing is open")
-    if facts["waiting"]:
-        first = readable_due(str(facts["next_due"]))
-        console.print(f"{facts['waiting']} shipments of retries wait, the first due {first}")
-    held = facts["held"]
-    assert isinstance(held, list)
-    for key in held:
-        console.print(f"held: {key.rpartition('/')[2]}")
+        yield "nothing is open"
+    yield from _running(one.running, facts.now, rows)
+    yield from _open(one, rows)
+    for due in one.retries[:3]:
+        yield f"retries: {due.shipments:,} due {when(due.at)}"
+    told = sum(due.shipments for due in one.retries[:3])
+    if facts.retries > told:
+        yield f"retries: {facts.retries - told:,} more, later"
+    for name in facts.held[:rows]:
+        yield f"held: {name}"
+    if facts.held:
+        yield f"held batches: {len(facts.held)}; hathi quarantine show, then release or drop"
+    yield from _partners(one, rows)
+
+
+def _stages(one: Standing) -> Iterator[str]:
+    now = one.facts.now
+    table = [("waits for", "shipments", "batches", "images", "oldest", "last hour", "to finish")]
+    for row in one.stages:
+        oldest = ago(now - row.oldest) if row.oldest is not None else ""
+        left = ago(row.seconds_left) if row.seconds_left is not None else "unknown" if row.refs else ""
+        table.append(
+            (row.stage, f"{row.shipments:,}", f"{row.batches:,}", f"{row.refs:,}", oldest, f"{row.last_hour:,}", left)
+        )  # fmt: skip
+    yield from columns(table, right={1, 2, 3, 4, 5, 6})
+    if one.facts.not_looked_at:
+        yield f"and {one.facts.not_looked_at:,} open shipments more"
+
+
+def _running(running: Sequence[Running], now: float, rows: int | None) -> Iterator[str]:
+    groups: dict[tuple[str, str], list[Running]] = {}
+    for one in running:
+        groups.setdefault((one.host, one.stage), []).append(one)
+    if not groups:
+        return
+    table = [("running on", "stage", "attempts", "the oldest", "its shipment")]
+    for (host, stage), attempts in list(groups.items())[:rows]:
+        first = min(attempts, key=lambda one: one.since)
+        table.append((host[:16], stage, str(len(attempts)), ago(now - first.since), first.shipment[:30]))
+    yield ""
+    yield from columns(table, right={2, 3})
+    yield from _more(len(groups), rows, "hosts")
+
+
+def _open(one: Standing, rows: int | None) -> Iterator[str]:
+    if not one.open:
+        return
+    table = [("open shipment", "set", "waits for", "computed")]
+    for row in one.open[:rows]:
+        table.append((row.shipment, row.set, row.stage, f"{row.results:,}/{row.batches:,}"))
+    yield ""
+    yield from columns(table, right={3})
+    yield from _more(len(one.open), rows, "open shipments")
+
+
+def _partners(one: Standing, rows: int | None) -> Iterator[str]:
+    fresh = one.facts.freshness
+    if not fresh:
+        return
+    table = [("partner", "set", "at the source", "delivered", "behind")]
+    for row in fresh[:rows]:
+        table.append(
+            (
+                row.partner,
+                row.set,
+                when(row.source) if row.source else "not seen",
+                when(row.delivered) if row.delivered else "never",
+                ago(row.lag) if row.lag > 0 else "",
+            )
+        )
+    yield ""
+    yield from columns(table, right={4})
+    yield from _more(len(fresh), rows, "partners")
+
+
+def _more(number: int, rows: int | None, what: str) -> Iterator[str]:
+    if rows is not None and number > rows:
+        yield f"and {number - rows:,} {what} more (--all)"

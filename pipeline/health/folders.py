@@ -55,6 +55,8 @@ class Folders:
     def _next(self, folders: list[str], at_most: int | None) -> list[str]:
         if at_most is None or len(folders) <= at_most:
             return folders
+        if not at_most:
+            return []
         begin = next((i for i, folder in enumerate(folders) if folder > self._after), 0)
         chosen = (folders[begin:] + folders[:begin])[:at_most]
         self._after = chosen[-1]

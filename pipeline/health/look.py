@@ -55,7 +55,8 @@ class Look:
     """One host's looks; those of a daemon are cheap, since bodies and covered snapshots are remembered.
 
     expects_lakes: a lake that cannot be seen is trouble here, not just far away.  unopened: by lake, why it could
-    not even be opened.  folders: delivered folders that one look lists; None: all of them.
+    not even be opened.  folders: delivered folders that one look lists; None: all of them.  forms: also look whether a
+    source's form has changed, which reads the ends of the last day's shipments.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Look:
         expects_lakes: bool,
         unopened: Mapping[str, PipelineError] | None = None,
         folders: int | None = FOLDERS,
+        forms: bool = True,
     ) -> None:
         self._settings = settings
         self._contexts = contexts
@@ -74,6 +76,7 @@ class Look:
         self._expects_lakes = expects_lakes
         self._unopened = unopened or {}
         self._folders = folders
+        self._forms = forms
         self._seen = {context.lake_name: _Seen(Onlooker(context)) for context in contexts}
 
     def __call__(self, first_seen: Callable[[str], float]) -> Facts:
@@ -170,7 +173,7 @@ class Look:
         fresh: list[Freshness] = []
         troubles: dict[str, str] = {}
         if lake is not None:
-            at = self._seen[context.lake_name].sources.look(lake, hints.now)
+            at = self._seen[context.lake_name].sources.look(lake, hints.now, forms=self._forms)
             sent, fresh = self._delivered(context, lake, at, hints.now, troubles)
         unplanned = [max(seconds_of(version), first_seen(key)) for key, version in at.unplanned.items()]
         waits = [(one.since, waits_for(one.state)) for one in open_ if one.state.plan and one.state.plan.set in sets]

@@ -38,8 +38,11 @@ class Onlooker:
         self._shipper = Shipper(context)
         self._sources: Sources | None = None
 
-    def look(self, lake: Lake, now: float) -> AtSources:
-        """now: the store's time.  Raises TemporaryError or PermanentError where the bucket does not answer."""
+    def look(self, lake: Lake, now: float, *, forms: bool = True) -> AtSources:
+        """now: the store's time.  forms: also whether a source's form has changed.
+
+        Raises TemporaryError or PermanentError where the bucket does not answer.
+        """
         context = self._context
         if self._sources is None:
             mine = context.settings.lakes[context.lake_name]
@@ -55,7 +58,7 @@ class Onlooker:
         return AtSources(
             newest,
             {str(one.name): one.name.version for one in new},
-            {**rejected_whole(context, now), **named.troubles},
+            {**(rejected_whole(context, now) if forms else {}), **named.troubles},
             {one.source: one.why for one in refused},
         )
 
