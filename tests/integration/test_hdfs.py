@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import socket
 import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.clock import random_nonce
+from pipeline.clock import Clock, random_nonce
 from pipeline.errors import Exists, PermanentError, TemporaryError, Unknown
 from pipeline.settings import Settings
 from pipeline.stores.commit import put_first
@@ -39,10 +41,10 @@ def proxy(hdfs_server: HdfsServer) -> Iterator[Proxy]:
     proxy.close()
 
 
-def behind(proxy: Proxy, server: HdfsServer, folder: str = "", **more: object) -> HdfsStore:
+def behind(proxy: Proxy, server: HdfsServer, folder: str = "", clock: Clock | None = None) -> HdfsStore:
     """A store that reaches its NameNode through the proxy."""
     url = server.url(folder).replace(server.address, f"localhost:{proxy.port}")
-    return HdfsStore(url, server.settings(retry_seconds=5.0, **more))
+    return HdfsStore(url, server.settings(retry_seconds=30.0), clock=clock)
 
 
 # What is lost
@@ -203,18 +205,18 @@ def test_a_stream_reads_what_is_asked_wherever_that_is(proxy: Proxy, hdfs_server
         assert len([line for line in proxy.requests if "op=OPEN" in line]) == 1
 
 
-def test_a_file_that_is_replaced_while_it_is_read_is_not_read_on(hdfs_server: HdfsServer) -> None:
-    data = Proxy(hdfs_server.data_web)
-    store = hdfs_server.store(retry_seconds=5.0)
-    store.put("k", b"a" * (64 * MIB))
+def test_a_file_that_is_replaced_while_it_is_read_is_not_read_on(proxy: Proxy, hdfs_server: HdfsServer) -> None:
+    store = behind(proxy, hdfs_server, clock=Clock(sleep=lambda seconds: time.sleep(min(seconds, 0.1))))
+    store.put("k", b"a" * (16 * MIB))
     with store.open("k") as stream:
         assert stream.read(1) == b"a"
         raw = stream.raw  # type: ignore[attr-defined]
-        raw._answer.close()  # the connection to the DataNode is gone
-        store.put("k", b"b" * (64 * MIB))
-        with pytest.raises(TemporaryError, match="was replaced while it was read"):
-            stream.read()
-    data.close()
+        raw._answer.raw._fp.fp.raw._sock.shutdown(socket.SHUT_RDWR)  # the connection to the DataNode breaks
+        proxy.lose_answer(rb"GET .*op=GETFILESTATUS", times=2)
+        hdfs_server.store(store._top.strip("/")).put("k", b"b" * (16 * MIB))
+        for _ in range(2):
+            with pytest.raises(TemporaryError, match="was replaced while it was read"):
+                stream.read()
 
 
 def test_temporary_files_lie_under_the_root_of_what_is_written(proxy: Proxy, hdfs_server: HdfsServer) -> None:

@@ -17,6 +17,10 @@ _SKIPPED = 1 << 18
 """Bytes that are rather read than asked past."""
 
 
+class _Replaced(Exception):
+    """Another file stands at the path: no retry brings the old one back."""
+
+
 class HdfsStream(io.RawIOBase):
     """Reads one file as it was when it was opened.  Raises TemporaryError where it is another one meanwhile."""
 
@@ -28,6 +32,7 @@ class HdfsStream(io.RawIOBase):
         self._at = 0
         self._answer: requests.Response | None = None
         self._answer_at = 0
+        self._broken = False
 
     def readable(self) -> bool:
         return True
@@ -50,7 +55,11 @@ class HdfsStream(io.RawIOBase):
         wanted = min(len(view), self._status.length - self._at)
         if wanted <= 0:
             return 0
-        number = self._retry(lambda: self._read(view[:wanted]))
+        try:
+            number = self._retry(lambda: self._read(view[:wanted]))
+        except _Replaced as error:
+            hint = "it is looked at again in the next run"
+            raise TemporaryError(f"{self._path} was replaced while it was read", "", hint, 60.0) from error
         self._at += number
         return number
 
@@ -68,12 +77,12 @@ class HdfsStream(io.RawIOBase):
         try:
             number: int = self._answer.raw.readinto(view)
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            self._broke()
+            self._break_off()
             raise TemporaryError(
                 f"reading {self._path} broke at byte {self._at}", str(error), "is its DataNode up? it is tried again"
             ) from error
         if number == 0:
-            self._broke()
+            self._break_off()
             raise TemporaryError(
                 f"{self._path} ended at byte {self._at} of {self._status.length}",
                 "the server sent less than it has",
@@ -83,18 +92,24 @@ class HdfsStream(io.RawIOBase):
         return number
 
     def _begin(self) -> None:
-        self._answer = self._hdfs.open(self._path, self._at)
-        self._answer_at = self._at
+        """Ask from the position on.  What stands there after a break has to be what was opened, or parts of two mix."""
+        answer = self._hdfs.open(self._path, self._at)
+        if self._broken:  # looked at after the answer began: what is replaced later still, it does not show
+            try:
+                self._check()
+            except BaseException:
+                answer.close()
+                raise
+        self._answer, self._answer_at, self._broken = answer, self._at, False
 
-    def _broke(self) -> None:
-        """What stands there now has to be what was opened, since the next read goes on in its middle."""
-        self._drop()
+    def _check(self) -> None:
         now = self._hdfs.status(self._path)
-        if now is None or (now.id, now.length, now.modified) != self._key():
-            raise _changed(self._path)
+        if now is None or _identity(now) != _identity(self._status):
+            raise _Replaced
 
-    def _key(self) -> tuple[int, int, int]:
-        return self._status.id, self._status.length, self._status.modified
+    def _break_off(self) -> None:
+        self._drop()
+        self._broken = True
 
     def _skip(self) -> bool:
         """Whether the answer under way is or can be brought to the position."""
@@ -109,6 +124,7 @@ class HdfsStream(io.RawIOBase):
                 self._answer_at += skipped
                 gap -= skipped
         except (urllib3.exceptions.HTTPError, OSError):
+            self._broken = True
             return False  # asked anew at the position
         return gap == 0
 
@@ -118,5 +134,5 @@ class HdfsStream(io.RawIOBase):
             self._answer = None
 
 
-def _changed(path: str) -> TemporaryError:
-    return TemporaryError(f"{path} was replaced while it was read", "", "it is looked at again in the next run", 3600.0)
+def _identity(status: Status) -> tuple[int, int, int]:
+    return status.id, status.length, status.modified
