@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -305,9 +306,6 @@ def test_a_second_writer_is_refused_with_its_own_error(hdfs_server: HdfsServer) 
         store.put_new("k", b"2")
 
 
-# TLS
-
-
 class Front(BaseHTTPRequestHandler):
     """Passes requests on to a NameNode."""
 
@@ -332,6 +330,28 @@ class Front(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         return
+
+
+class Forgetful(Front):
+    """As HttpFS: what is asked of a rename does not reach the NameNode."""
+
+    def do_PUT(self) -> None:
+        self.path = re.sub(r"renameoptions=\w+&?", "", self.path)
+        self.do_GET()
+
+
+def test_a_server_that_ignores_rename_options_is_found_out(hdfs_server: HdfsServer) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Forgetful,), {"target": hdfs_server.web}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = hdfs_server.url().replace(hdfs_server.address, f"localhost:{server.server_port}")
+    store = HdfsStore(url, hdfs_server.settings(retry_seconds=0.0))
+    with pytest.raises(PermanentError, match="ignores rename options") as error:
+        store.put_new("k", b"1")
+    assert "NameNode's own port" in error.value.hint
+    last = list(store.examine("x/"))[-1]
+    assert (last.step, last.ok) == ("write", False)
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture

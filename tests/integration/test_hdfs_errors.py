@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -254,6 +255,13 @@ def tickets(realm: Realm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 def by_cache(server: HdfsServer, **more: object) -> HdfsStore:
     return server.store(keytab=None, retry_seconds=0.0, **{"principal": None, **more})
+
+
+def test_without_its_package_one_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gssapi", None)
+    with pytest.raises(ConfigError, match="needs the Python package gssapi") as error:
+        HdfsStore("hdfs://localhost:1/x", Hdfs(authentication="kerberos"))
+    assert "scripts/kerberos.sh" in error.value.hint
 
 
 def test_without_a_ticket_one_is_told_what_to_type(secure_hdfs: HdfsServer, tickets: Path) -> None:

@@ -74,7 +74,7 @@ class Tickets:
             raise ConfigError(
                 "Kerberos needs the Python package gssapi",
                 str(error),
-                "apt-get install libkrb5-dev gcc, then scripts/servers.sh kerberos",
+                "sudo apt-get install libkrb5-dev gcc, then scripts/kerberos.sh",
             ) from error
         self._gssapi = gssapi
         self._settings = settings
