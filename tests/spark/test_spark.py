@@ -295,7 +295,7 @@ def test_delivered_folders_are_read_by_glob_and_by_the_index_with_plain_spark(
     assert {(one["partner_id"], one["item_id"]) for one in frame.collect()} == expected
     index: dict[str, Any] = json.loads((lake.delivered / "outputByPartner").read_text())
     named = [f"{lake.delivered}/{file}" for partner in index["partners"].values() for file in partner["files"]]
-    tables = [name for name in named if "/features/" in name and name.endswith(".parquet")]
+    tables = [name for name in named if "/features/part-" in name]
     again = session.read.parquet(*tables)
     assert {(one["partner_id"], one["item_id"]) for one in again.collect()} == expected
     assert {field.name for field in again.schema} >= {"partner_id", "item_id", "features", "content_sha256"}
