@@ -1,0 +1,1 @@
+"""What features look like, in one pass and bounded memory; and how far two runs are apart (`hathi stats`)."""
