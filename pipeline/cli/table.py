@@ -14,6 +14,8 @@ from pipeline.settings import Settings
 from pipeline.turns import Tally
 
 LOAD = "{python} -c \"import glob, pyarrow.parquet as p; print(p.ParquetDataset(glob.glob('{glob}')).read())\""
+ADDED = ("tasks", "files", "rows", "refs", "rejected", "features", "failures", "duplicates", "dropped", "bytes")
+"""Figures of a tally that are summed up as they are."""
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Totals:
 
     def add(self, stage: str, tally: Tally) -> None:
         sums = self.stages.setdefault(stage, Tally())
-        for name in ("tasks", "files", "rows", "refs", "rejected", "features", "failures", "duplicates", "bytes"):
+        for name in ADDED:
             setattr(sums, name, getattr(sums, name) + getattr(tally, name))
         sums.seconds += tally.seconds if tally.worked else 0.0
         sums.problems += tally.problems
@@ -68,6 +70,7 @@ def facts(totals: Totals) -> dict[str, Any]:
         "features": aggregate.features or compute.features,
         "failures": dict(sorted((aggregate.reasons or compute.reasons).items())),
         "duplicates": aggregate.duplicates,
+        "dropped": compute.dropped + aggregate.dropped,
         "delivered_bytes": deliver.bytes,
         "per_second": {
             "ship": _rate(ship, ship.refs),
@@ -146,6 +149,8 @@ def _rows(totals: Totals, shown: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for reason, number in shown["failures"].items():
         yield f"  {reason}", f"  {number:,}"
     yield "duplicates", f"{shown['duplicates']:,}"
+    if shown["dropped"]:
+        yield "dropped", f"{shown['dropped']:,}  (another host's result was there first)"
     for stage, unit in (("ship", "refs"), ("compute", "images"), ("aggregate", "rows"), ("deliver", "rows")):
         if stage in totals.stages:
             yield f"{stage} {unit}/s", f"{shown['per_second'][stage]:,.1f}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +137,7 @@ ASLEEP = {
     "done": ("bucket", Fault("frozen before", "put_new", f"/{SHIPMENT}/done$")),
 }
 DROPS = {"compute", "aggregate"}
+"""Where work was done twice."""
 
 
 @pytest.mark.parametrize("pruned", [False, True], ids=["before-prune", "after-prune"])
@@ -146,7 +149,7 @@ def test_who_wakes_after_another_has_taken_over_changes_nothing(
     ship_some(one)
     two = host(one, "two")
     place, fault = ASLEEP[where]
-    sleeper = one.start(["run"], faults={place: [fault]}, clock=REAL, **LIVELY)
+    sleeper = one.start(["run", "--json"], faults={place: [fault]}, clock=REAL, **LIVELY)
     until(lambda: frozen(sleeper) or not lives(sleeper), lambda: one.said)
     assert frozen(sleeper), one.said
     taker = two.start(["serve", *ALL], clock=REAL, **LIVELY)
@@ -162,7 +165,9 @@ def test_who_wakes_after_another_has_taken_over_changes_nothing(
     assert (one.index(), one.ledger(), one.rows()) == before
     assert one.rows() == some.rows()
     log = "".join(path.read_text() for path in one.logs.glob("*.log"))
-    assert ("dropped: " in log) == (where in DROPS), log
+    dropped = [int(number) for number in re.findall(r"dropped: (\d+) refs of", log)]
+    assert bool(dropped) == (where in DROPS), log
+    assert json.loads((one.folder / "out-one").read_text())["dropped"] == sum(dropped)
     assert one.left() == []
     is_sound(one, LATER if pruned else REAL)
 
