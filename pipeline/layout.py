@@ -196,3 +196,17 @@ class Root:
 
     def temporary(self, name: ShipmentName, nonce: str) -> str:
         return f"{self.root}/_tmp/{name}.{nonce}"
+
+    @property
+    def currents(self) -> str:
+        return f"{self.root}/_current"
+
+    def currents_of(self, partner_id: int) -> str:
+        return f"{self.root}/_current/{partner_id}"
+
+    def current(self, partner_id: int, number: int) -> str:
+        """A partner's compacted table; hidden, so that a glob over shipments does not read its rows twice."""
+        return f"{self.root}/_current/{partner_id}/{number:010d}"
+
+    def temporary_current(self, partner_id: int, nonce: str) -> str:
+        return f"{self.root}/_tmp/current-{partner_id}.{nonce}"

@@ -344,12 +344,43 @@ class IndexPartner(BaseModel):
     outputSize: int
 
 
+class CurrentManifest(Body):
+    """`_manifest.json` of a compacted table: for each item of a partner the feature of the greatest shipment."""
+
+    partner_id: int
+    set: str
+    number: Annotated[int, Field(ge=1)]
+    """Counts the partner's tables; a greater one covers what a lesser one does."""
+    dim: int
+    features: Count
+    fingerprints: dict[str, int]
+    """Rows by fingerprint."""
+    files: tuple[IndexFile, ...]
+    covers: tuple[Shipment, ...]
+    """Every shipment whose features were merged, in the order of names."""
+
+
+class IndexCurrent(BaseModel):
+    """A partner's compacted table, as the index names it.  folder: relative to the root."""
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: str
+    number: int
+    files: tuple[IndexFile, ...]
+    features: int
+    newest: Shipment
+    """The greatest shipment that it covers."""
+
+
 class Index(Body):
     """`outputByPartner`."""
 
     version: int = 0
     partners: dict[Partner, IndexPartner] = Field(default_factory=dict)
     deliveries: tuple[Delivery, ...] = ()
+    current: dict[Partner, IndexCurrent] = Field(default_factory=dict)
+    """Compacted tables, where there are any."""
 
 
 class Proposal(Body):

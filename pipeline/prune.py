@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline import manifest
+from pipeline.compact.forgetting import covering, passed_tables
 from pipeline.errors import FormatError, NotFound
 from pipeline.layout import DELIVER, Root, ShipmentName, Task, seconds_of
 from pipeline.manifest import Batch, Plan, Proposal, Result
@@ -208,8 +209,8 @@ def _stands(context: Context, name: ShipmentName, forgotten: set[str]) -> bool:
 
 
 def _still_delivered(context: Context, state: ShipmentState) -> bool:
-    """Whether folders stand that lake_days will delete."""
-    if context.settings.prune.lake_days is None or context.lake is None or state.done is None:
+    """Whether folders stand that lake_days or compacted_days will delete."""
+    if context.settings.prune.least_lake_days is None or context.lake is None or state.done is None:
         return False
     return any(context.lake.stat(folder) is not None for folder in state.done.folders)
 
@@ -288,8 +289,9 @@ def plan_lake(context: Context, feature_set: FeatureSet, now: float) -> Iterator
         context.once(root.index, str(error))
         return
     yield from _index_leftovers(context, root, version, old)
-    if context.settings.prune.lake_days is not None:
-        yield from _old_folders(context, root, now, context.settings.prune.lake_days)
+    yield from _old_folders(context, root, now)
+    for folder in passed_tables(lake, root, index.read_index(lake, root), now):
+        yield Deletion("lake", "delete_folder", folder, "a later table stands", f"{root.root}/_tmp")
 
 
 def _index_leftovers(context: Context, root: Root, version: int, old: float) -> Iterator[Deletion]:
@@ -310,10 +312,14 @@ def _index_leftovers(context: Context, root: Root, version: int, old: float) -> 
             yield Deletion("lake", "delete", entry.key, "a token that no proposal names")
 
 
-def _old_folders(context: Context, root: Root, now: float, days: float) -> Iterator[Deletion]:
-    """Folders of shipments delivered lake_days and a day ago, except what the index still names."""
+def _old_folders(context: Context, root: Root, now: float) -> Iterator[Deletion]:
+    """Folders delivered lake_days (if compacted: compacted_days) and a day ago, unless the index names them."""
+    limits = context.settings.prune
+    if limits.least_lake_days is None:
+        return
     assert context.lake is not None
     body = index.read_index(context.lake, root)
+    is_covered = covering(context.lake, root, body)
     listed = {one.folder.partition("/")[0] for one in body.deliveries}
     for partner in body.partners.values():
         listed |= {file.partition("/")[0] for file in partner.files}
@@ -323,8 +329,14 @@ def _old_folders(context: Context, root: Root, now: float, days: float) -> Itera
         except ValueError:
             continue
         done = _done_at(context, name)
-        if done is not None and done < now - (days + 1) * DAY and str(name) not in listed:
-            why = f"delivered more than {days:g} days ago"
+        if done is None or str(name) in listed:
+            continue
+        why = ""
+        if limits.lake_days is not None and done < now - (limits.lake_days + 1) * DAY:
+            why = f"delivered more than {limits.lake_days:g} days ago"
+        elif limits.compacted_days is not None and done < now - (limits.compacted_days + 1) * DAY and is_covered(name):
+            why = f"compacted, and delivered more than {limits.compacted_days:g} days ago"
+        if why:
             yield Deletion("lake", "delete_folder", entry.key.rstrip("/"), why, f"{root.root}/_tmp")
 
 

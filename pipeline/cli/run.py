@@ -32,7 +32,7 @@ from pipeline.cli.assembly import (
     turns,
 )
 from pipeline.cli.crew import Shift, seats_of
-from pipeline.cli.daily import prune_daily
+from pipeline.cli.daily import compact_daily, prune_daily
 from pipeline.cli.disk import demand_free
 from pipeline.cli.looking import looked_at
 from pipeline.cli.memory import give_back
@@ -202,6 +202,7 @@ def work(
             rounds, idle = rounds + 1, 0 if worked else idle + 1
             if (rounds if once else idle) >= polls:
                 break
+        compact_daily(lakes, stages, Path(settings.state), clock, stop)
         prune_daily(lakes, stages, Path(settings.state), clock, stop)
     if not stop():
         for context in where:

@@ -21,7 +21,7 @@ from pipeline.cli.assembly import (
     stacks_of,
     turns,
 )
-from pipeline.cli.daily import prune_daily
+from pipeline.cli.daily import compact_daily, prune_daily
 from pipeline.cli.looking import looking
 from pipeline.cli.memory import give_back
 from pipeline.cli.metering import Meter, metered_daemon
@@ -92,6 +92,7 @@ def _serve(settings: Settings, stages: list[str], program: str, stop: Stop, me: 
                     for stage in stages:
                         if not stop():
                             _take(lake, stage, settings, meter)
+                compact_daily(lakes, stages, Path(settings.state), me.clock, stop)
                 prune_daily(lakes, stages, Path(settings.state), me.clock, stop)
                 if not stop():
                     step()

@@ -64,6 +64,8 @@ class Compute(Section):
 class Deliver(Section):
     index_days: Annotated[float, Field(gt=0)] = 7.0
     """How long a delivery stays in the index's list."""
+    compact: bool = False
+    """Once a day, merge what was delivered into one current table for each partner."""
 
 
 class Prune(Section):
@@ -73,5 +75,12 @@ class Prune(Section):
     """The record of what was done stays so long."""
     lake_days: Annotated[float, Field(ge=0)] | None = None
     """Delivered folders are deleted after so long; none: never."""
+    compacted_days: Annotated[float, Field(ge=0)] | None = None
+    """Delivered folders that current tables cover are deleted after so long; none: never."""
     orphan_days: Annotated[float, Field(ge=0)] = 7.0
     """What no manifest names, in the bucket or half delivered, is deleted after so long."""
+
+    @property
+    def least_lake_days(self) -> float | None:
+        """After so long a delivered folder may be gone; None: never."""
+        return min((days for days in (self.lake_days, self.compacted_days) if days is not None), default=None)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pipeline import manifest
 from pipeline.errors import NotFound, PipelineError, Unknown
 from pipeline.layout import Root, seconds_of
-from pipeline.manifest import Delivery, Index, IndexPartner, Proposal
+from pipeline.manifest import Delivery, Index, IndexCurrent, IndexPartner, Proposal
 from pipeline.runner import Context
 from pipeline.stores.commit import rename_first
 from pipeline.stores.store import Lake
@@ -49,6 +49,7 @@ def next_index(index: Index, deliveries: Sequence[Delivery], root: str, now: str
         version=index.version + 1,
         partners=dict(sorted(partners.items(), key=lambda pair: int(pair[0]))),
         deliveries=(*kept, *entered),
+        current=index.current,
     )
 
 
@@ -73,6 +74,37 @@ def enter(context: Context, root: Root, deliveries: Mapping[str, Sequence[Delive
     over where it is not any more.  now: the store's time.
     Raises IndexStuck when three rounds find the same version behind a proposal.
     """
+
+    def grown(index: Index) -> Index | None:
+        wanted = _still_to_enter(context, index, deliveries)
+        days = context.settings.deliver.index_days
+        return next_index(index, wanted, root.root, now, days) if wanted else None
+
+    return change(context, root, grown)
+
+
+def point(context: Context, root: Root, tables: Mapping[str, IndexCurrent]) -> Index:
+    """Name partners' compacted tables in the index of a root, each unless a later one is named.  Raises as `enter`."""
+
+    def pointed(index: Index) -> Index | None:
+        later = {
+            partner: one
+            for partner, one in tables.items()
+            if partner not in index.current or index.current[partner].number < one.number
+        }
+        if not later:
+            return None
+        current = dict(sorted({**index.current, **later}.items(), key=lambda pair: int(pair[0])))
+        return index.model_copy(update={"version": index.version + 1, "current": current})
+
+    return change(context, root, pointed)
+
+
+def change(context: Context, root: Root, changed: Callable[[Index], Index | None]) -> Index:
+    """Bring the index of a root from version to version until there is nothing to change; the index that stands then.
+
+    changed: the next version of an index, or None where it is as wanted.  Raises IndexStuck.
+    """
     lake = context.lake
     assert lake is not None
     clock = context.process.clock
@@ -93,13 +125,12 @@ def enter(context: Context, root: Root, deliveries: Mapping[str, Sequence[Delive
                 )
             _finish(lake, root, proposal)
             continue
-        wanted = _still_to_enter(context, index, deliveries)
-        if not wanted:
+        wanted = changed(index)
+        if wanted is None:
             return index
         if clock.monotonic() - began > HOUR:
             continue  # this process was frozen: what it has read is too old to propose from
-        days = context.settings.deliver.index_days
-        _propose(context, lake, root, next_index(index, wanted, root.root, now, days))
+        _propose(context, lake, root, wanted)
 
 
 def _still_to_enter(context: Context, index: Index, deliveries: Mapping[str, Sequence[Delivery]]) -> list[Delivery]:

@@ -65,4 +65,4 @@ class Buckets:
     def histogram(self, edges: Values) -> Counts:
         """Counts of values between edges (ascending; infinite ones take the rest); a bucket in proportion."""
         below = np.interp(edges, _ENDS, np.concatenate([[0], np.cumsum(self.counts[_ORDER])]))
-        return np.diff(np.rint(below)).astype(np.int64)
+        return np.asarray(np.diff(np.rint(below)), np.int64)

@@ -8,6 +8,7 @@ from pipeline.layout import INDEX, MANIFEST, SUCCESS, Root, ShipmentName
 from pipeline.manifest import Done, Out, OutPartner, PartnerManifest
 from pipeline.runner import Context, readable
 from pipeline.stores.store import Lake
+from pipeline.verify.current import current
 from pipeline.verify.finding import Finding, Looking, Say, body_at
 from pipeline.verify.hashing import wrong_hash
 from pipeline.verify.hops import partner_rows
@@ -23,6 +24,9 @@ def delivered(say: Say, context: Context, lake: Lake, root: Root, view: IndexVie
         context.safe_point()
         text = entry.key.removeprefix(prefix)
         if text in (INDEX, "_index/", "_tmp/") or text.startswith("."):
+            continue
+        if text == "_current/":
+            yield from current(say, context, lake, root, deep=deep)
             continue
         try:
             name = ShipmentName.parse(text.removesuffix("/") if text.endswith("/") else "")

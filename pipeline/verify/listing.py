@@ -58,7 +58,7 @@ class IndexView:
 
     def note(self, body: PartnerManifest, done: Done) -> None:
         """A folder that stands there and whose shipment is done."""
-        lake_days = self._context.settings.prune.lake_days
+        lake_days = self._context.settings.prune.least_lake_days
         if lake_days is not None and _seconds(done.at) < self._now - lake_days * DAY:
             return  # first out of the index, a day later deleted
         one = Lacking(f"{body.shipment}/{body.partner_id}", body, done)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline import manifest
+from pipeline.compact.standing import newest, tables
 from pipeline.errors import FormatError, NotFound, PipelineError
 from pipeline.layout import MANIFEST, Root, ShipmentName, seconds_of, version_of
-from pipeline.manifest import Delivery, Done, Index, PartnerManifest, Proposal
+from pipeline.manifest import Delivery, Done, Index, IndexCurrent, PartnerManifest, Proposal
 from pipeline.runner import Context, exists, is_closed, readable, state_of
 from pipeline.stages.deliver import delivery_of
 from pipeline.stages.index import next_index
@@ -73,7 +74,14 @@ def _is_newer(lake: Lake, root: Root) -> bool:
 
 def _same(one: Index, other: Index) -> bool:
     deliveries = [{d.folder: d for d in index.deliveries} for index in (one, other)]
-    return one.partners == other.partners and deliveries[0] == deliveries[1]
+    same = one.partners == other.partners and one.current == other.current
+    return same and deliveries[0] == deliveries[1]
+
+
+def _current(lake: Lake, root: Root) -> dict[str, IndexCurrent]:
+    """Each partner's current table."""
+    found = {partner: newest(lake, root, partner) for partner in tables(lake, root)}
+    return {str(partner): one.entry() for partner, one in found.items() if one is not None}
 
 
 def _rebuilt(context: Context, lake: Lake, root: Root, old: Index | None) -> Index:
@@ -102,7 +110,7 @@ def _rebuilt(context: Context, lake: Lake, root: Root, old: Index | None) -> Ind
         grown = next_index(Index(partners=grown.partners), mine, root.root, stamp, 1.0)
         context.progress("verify", 1, 0)
     deliveries.sort(key=lambda one: (one.delivered, one.folder))
-    return Index(partners=grown.partners, deliveries=tuple(deliveries))
+    return Index(partners=grown.partners, deliveries=tuple(deliveries), current=_current(lake, root))
 
 
 def _shipments(lake: Lake, root: Root) -> Iterator[ShipmentName]:

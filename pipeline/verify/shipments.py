@@ -196,7 +196,7 @@ def unnamed_data(
 def _folders(say: Say, context: Context, lake: Lake, record: Record) -> Iterator[Finding]:
     """What `done` says was delivered stands there, unless it is old enough to be deleted."""
     assert record.done is not None
-    days = context.settings.prune.lake_days
+    days = context.settings.prune.least_lake_days
     if days is not None and _seconds(record.done.at) < record.now - days * DAY:
         return
     for folder in record.done.folders:

@@ -1,0 +1,57 @@
+"""One run over a lake: every partner that has something new, then the index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.compact.compacting import Compacted, Task, perform, plan, point, roots_of
+from pipeline.errors import PipelineError, Stopped
+from pipeline.runner import Context
+
+_TRIES = 3
+"""Where another gateway was first, what its table does not cover is merged into a further one; so often in one run."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A partner that could not be compacted, or a root whose index could not be moved; the rest goes on."""
+
+    what: str
+    error: PipelineError
+
+
+def run(context: Context, partner: int | None = None) -> Iterator[Compacted | Trouble]:
+    """Compact one lake.  partner: only this one.  Raises Stopped, and what stops the look itself (the lake is away)."""
+    for task in list(plan(context, partner)):
+        context.safe_point()
+        yield from _one(context, task)
+    for name, root in roots_of(context).items():
+        context.safe_point()
+        try:
+            point(context, root)
+        except Stopped:
+            raise
+        except PipelineError as error:
+            yield Trouble(f"index of {name}", error)
+
+
+def _one(context: Context, task: Task) -> Iterator[Compacted | Trouble]:
+    wanted: Task | None = task
+    for _ in range(_TRIES):
+        if wanted is None:
+            return
+        try:
+            done = perform(context, wanted)
+        except Stopped:
+            raise
+        except PipelineError as error:
+            yield Trouble(f"partner {task.partner} of {task.set}", error)
+            return
+        if done is None:
+            return
+        yield done
+        if done.won:
+            return
+        left = tuple(name for name in task.fresh if str(name) not in done.current.body.covers)
+        wanted = Task(task.set, task.root, task.partner, done.current, left) if left else None
