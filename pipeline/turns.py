@@ -268,7 +268,7 @@ class Turns:
         tally.duplicates += done.out.duplicates
         tally.add_reasons(done.out.reasons)
         context.progress("aggregate", done.out.refs, 0)
-        aggregate.retry(context, state_of(context, done.name))
+        aggregate.retry(context, state_of(context, done.name, settled=False))
 
     def _deliver(self, tally: Tally, wanted: Callable[[], bool]) -> None:
         context = self._context
@@ -315,7 +315,7 @@ class Turns:
             tally.bytes += one.bytes
             tally.features += state.out.features
             tally.failures += state.out.failures
-            close_if_done(self._context, state_of(self._context, one.name), state.plan.due)
+            close_if_done(self._context, state_of(self._context, one.name, settled=False), state.plan.due)
 
     def _close(self, seen: Seen, state: ShipmentState) -> bool:
         """Look at what is done or void: its hint may go."""
