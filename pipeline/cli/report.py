@@ -1,0 +1,58 @@
+"""Tell of a day, or of a shipment, as one HTML page: what became of each row, why and where images failed, how fast.
+
+The page needs nothing else: no script, no network; it can be mailed and kept.  Made from the ledger and from what was
+delivered; nothing is fetched again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from pipeline.cli.assembly import add_place, place_of
+from pipeline.cli.progress import shown
+from pipeline.cli.sighted import sighted
+from pipeline.clock import Clock
+from pipeline.errors import ConfigError, PermanentError
+from pipeline.report.gather import gather
+from pipeline.report.page import page
+from pipeline.report.scope import scope_of
+from pipeline.runner import silent_progress
+from pipeline.settings import load
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `hathi report`."""
+    what = "a day (UTC) as 2026-11-20, today (the default), yesterday, or a shipment's name"
+    parser.add_argument("what", nargs="?", default="", metavar="DAY|SHIPMENT", help=what)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: hathi-DAY.html here; - is stdout")
+    parser.add_argument("--lake", action="append", default=[], help="only this lake")
+    add_place(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0.  Raises ConfigError for what is no day, PermanentError where a shipment is not known."""
+    scope = scope_of(args.what, Clock().now())
+    settings = load(place_of(args), os.environ)
+    with shown() if sys.stderr.isatty() else nullcontext(silent_progress) as show:
+        contexts = sighted(settings, "report", args.lake, show)
+        if not contexts:
+            raise ConfigError("there is no lake to tell of", "", "the configuration names none under [lakes]")
+        report = gather(contexts, scope, settings.logs.redact_queries)
+    if scope.shipment is not None and not report.shipments:
+        raise PermanentError(f"nothing is known of shipment {scope.shipment}", "", "`hathi status` names open ones")
+    content = page(report).encode("utf-8", "backslashreplace")
+    if str(args.out) == "-":
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+        return 0
+    path = args.out or Path(f"hathi-{scope.shipment or scope.title}.html")
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise PermanentError(f"the page cannot be written: {path}", str(error), "--out names another place") from error
+    print(path)
+    return 0
