@@ -32,6 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "doctor": Entry("doctor", "go through this host from the ground up"),
     "verify": Entry("verify", "look whether all that was written is there and adds up"),
     "why": Entry("why", "tell an item's story"),
+    "report": Entry("report", "tell of a day or a shipment as one HTML page"),
     "prune": Entry("prune", "forget what may be forgotten"),
     "quarantine": Entry("quarantine", "batches that were given up: look, release, drop"),
     "ship": Entry("ship", "ship a snapshot once more"),
