@@ -9,14 +9,13 @@ from typing import ParamSpec
 
 from pipeline import prune
 from pipeline.errors import ConfigError, NetError, PipelineError, Stopped, TemporaryError
-from pipeline.manifest import Batch, Plan
+from pipeline.manifest import Plan
 from pipeline.runner import (
     SHIPMENTS_OF_A_POLL,
     Context,
     Seen,
     close_if_done,
     poll,
-    readable,
     state_of,
 )
 from pipeline.stages import aggregate, compute, copy, deliver
@@ -187,20 +186,33 @@ class Turns:
         self._context.progress("ship", shipped.refs, 0)
 
     def _compute(self, tally: Tally, wanted: Callable[[], bool]) -> None:
-        context = self._context
-        seen = self._poll("compute", tally)
-        fingerprints = self._fingerprints(seen)
-        tasks = compute.plan(seen, fingerprints, context.settings.compute)
+        tasks = self._batches(tally)
         for name in sorted({task.set for task in tasks}):
             mine = [task for task in tasks if task.set == name]
             self._try(tally, f"compute {name}", self._compute_set, name, mine, tally, wanted)
 
+    def _batches(self, tally: Tally) -> list[compute.BatchTask]:
+        """What waits for this box, of as many polls as it takes to have a shipment for each place of the window.
+
+        A shipment is about one host, and a turn may last as long as a run: it fetches from no hosts but these.
+        """
+        context = self._context
+        limits = context.settings.compute
+        tasks: dict[compute.BatchTask, None] = {}
+        looked = 0
+        while not looked or looked < tally.polls_to_see_all:
+            seen = self._poll("compute", tally)
+            looked += 1
+            more = compute.plan(seen, self._fingerprints(seen), limits)
+            context.progress("compute", 0, compute.expected(seen.states, [task for task in more if task not in tasks]))
+            tasks.update(dict.fromkeys(more))
+            if not more or len({task.name for task in tasks}) >= limits.open_batches:
+                break
+        return list(tasks)
+
     def _compute_set(self, name: str, tasks: list[compute.BatchTask], tally: Tally, wanted: Callable[[], bool]) -> None:
         context = self._context
-        bodies = {task: readable(context, context.keys.batch(task.name, task.batch), Batch) for task in tasks}
-        context.progress("compute", 0, sum(body.refs for body in bodies.values() if body is not None))
-        good = [task for task, body in bodies.items() if body is not None]  # a broken one was named, and waits
-        for published in self._performer.compute(context, self._served[name], good, wanted):
+        for published in self._performer.compute(context, self._served[name], tasks, wanted):
             if published is not None:
                 self._count(tally, published)
             context.progress("compute", published.refs if published else 0, 0)

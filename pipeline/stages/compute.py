@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,19 @@ from pipeline.errors import NotFound, PipelineError
 from pipeline.layout import ShipmentName, Task
 from pipeline.manifest import AttemptEnd, Batch, DataFile, Result
 from pipeline.records import ImageRef
-from pipeline.runner import Context, Damaged, Seen, body_at, claim, commit, give_up, law, load_data, scratch
+from pipeline.runner import (
+    Context,
+    Damaged,
+    Seen,
+    body_at,
+    claim,
+    commit,
+    give_up,
+    law,
+    load_data,
+    readable,
+    scratch,
+)
 from pipeline.settings import Compute
 from pipeline.stages.window import Computed, Opened
 from pipeline.state import Counted, ShipmentState, count
@@ -106,6 +119,17 @@ def mode_of(counted: Counted, limits: Compute) -> str:
     return "alone" if counted.isolated(limits.strikes, limits.lost) else "open"
 
 
+def expected(states: Iterable[ShipmentState], tasks: Sequence[BatchTask]) -> int:
+    """About how many refs these batches hold, without reading them; exact where all of a shipment's batches wait."""
+    plans = {state.name: (state.plan, state.end) for state in states if state.plan is not None}
+    total = 0
+    for name, number in Counter(task.name for task in tasks).items():
+        plan, end = plans[name]
+        assert plan is not None
+        total += min(number * plan.batch_refs, end.refs if end is not None else number * plan.batch_refs)
+    return total
+
+
 def perform(
     context: Context, served: Served, tasks: Iterable[BatchTask], wanted: Callable[[], bool]
 ) -> Iterator[Published | None]:
@@ -125,7 +149,13 @@ def perform(
         if not wanted():
             return
         context.safe_point()
-        yield _hold(context, task) if task.mode == "hold" else _perform_alone(context, served, task)
+        if _known(context, task):
+            yield _hold(context, task) if task.mode == "hold" else _perform_alone(context, served, task)
+
+
+def _known(context: Context, task: BatchTask) -> bool:
+    """Whether the batch's body can be read; a broken one is named, and waits."""
+    return readable(context, context.keys.batch(task.name, task.batch), Batch) is not None
 
 
 def _perform_open(
@@ -135,7 +165,7 @@ def _perform_open(
 
     def open_batch(task: BatchTask) -> Opened[BatchTask] | None:
         context.safe_point()
-        if not claim(context, task.name, task.task, task.number):
+        if not _known(context, task) or not claim(context, task.name, task.task, task.number):
             return None
         begun[task] = 0
         refs = _refs(context, task)
