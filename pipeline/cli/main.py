@@ -41,6 +41,9 @@ COMMANDS: dict[str, Entry] = {
     "spark": Entry("spark", "compute and aggregate on a cluster"),
     "net": Entry("net", "look at a net, or run it on images"),
     "fetch": Entry("fetch", "fetch URLs as the pipeline does"),
+    "stats": Entry("stats", "say what features look like, and how far two runs are apart"),
+    "similar": Entry("similar", "find the items whose features are nearest"),
+    "compact": Entry("compact", "make one current table of each partner's deltas"),
 }
 
 EXIT_CODES = """\
