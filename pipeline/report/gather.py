@@ -38,7 +38,7 @@ SHIPMENTS = 5_000
 """Of a day, at the most."""
 LOOK_BACK = 8 * DAY
 """Versions that are older than a day by more are looked for only while the bucket has their data."""
-HOSTS, PARTNERS, SHOWN, REJECTED = 25, 20, 50, 20
+HOSTS, PARTNERS, SHOWN, REJECTED, SETS = 25, 20, 50, 20, 20
 """Rows of the tables."""
 BATCHES, BATCH_BYTES = 64, 64 * 2**20
 """What is read at the most to find the bytes of images that could not be decoded."""
@@ -287,7 +287,7 @@ def _report(sums: _Sums, scope: Scope, now: float) -> Report:
         partners=tuple(PartnerCount(lake, partner, *counts) for (lake, partner), counts in partners[:PARTNERS]),
         shipments=tuple(sums.shipments[:SHOWN]),
         rejected=tuple(sums.rejected),
-        statistics=tuple(sums.samples[key].told() for key in sorted(sums.samples) if sums.samples[key].features),
+        statistics=tuple(sums.samples[key].told() for key in sorted(sums.samples) if sums.samples[key].features)[:SETS],
         thumbnails=_thumbnails(sums),
         undecoded=sum(sums.reasons[anew][reason] for anew in (False, True) for reason in BROKEN),
         notes=tuple(notes),

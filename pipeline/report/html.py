@@ -14,9 +14,12 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 def visible(text: str) -> str:
     """The text with each character that cannot be seen, or that turns others round, as `<U+202E>`; cut when long."""
-    cut = text[:LONG]
-    shown = "".join(f"<U+{ord(one):04X}>" if unicodedata.category(one) in _HIDDEN else one for one in cut)
-    return shown if len(text) <= LONG else f"{shown} ... ({len(text):,} characters)"
+    shown = ""
+    for one in text:
+        if len(shown) >= LONG:
+            return f"{shown} ... ({len(text):,} characters)"
+        shown += f"<U+{ord(one):04X}>" if unicodedata.category(one) in _HIDDEN else one
+    return shown
 
 
 def attribute(text: str) -> str:
@@ -63,7 +66,7 @@ def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]], 
     )
     return (
         f'<div class="wide" role="region" tabindex="0" aria-label="{attribute(caption)}"><table{_class(kind)}>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
+        f"<caption>{attribute(caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import median
 
 from pipeline import __version__
@@ -18,9 +19,24 @@ from pipeline.report.facts import Example, Funnel, Hour, ReasonCount, Report, Se
 from pipeline.report.html import attribute, code, figure, share, table, text
 from pipeline.report.style import STYLE
 
+BYTES = 1_000_000
+"""No page is larger: one that would be goes without pictures, then without examples."""
+
 
 def page(report: Report) -> str:
-    """The whole page; its size is bounded by what gather.py keeps."""
+    """The whole page, always smaller than BYTES in UTF-8 for what gather.py keeps."""
+    whole = _whole(report)
+    if len(whole.encode()) >= BYTES:
+        note = "pictures: the page would be too large"
+        report = replace(report, thumbnails=(), notes=(*report.notes, note))
+        whole = _whole(report)
+    if len(whole.encode()) >= BYTES:
+        reasons = tuple(replace(one, examples=()) for one in report.reasons)
+        whole = _whole(replace(report, reasons=reasons, notes=(*report.notes, "examples, for the same reason")))
+    return whole
+
+
+def _whole(report: Report) -> str:
     style = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'"
     parts = [
@@ -128,26 +144,26 @@ def _reasons(reasons: Sequence[ReasonCount]) -> Iterator[str]:
         known = REASONS.get(one.reason)
         meaning = known.meaning if known else "not known to this version"
         again = figure(one.again) if one.again else ""
-        rows.append(
-            (code(one.reason), figure(one.first), again, share(one.first + one.again, whole), attribute(meaning))
-        )  # fmt: skip
-    yield table("Reasons", ["reason", "#first tries", "#retries", "#share", "~meaning"], rows)
+        name = f"{code(one.reason)}<br><small>{attribute(meaning)}</small>"
+        rows.append((name, figure(one.first), again, share(one.first + one.again, whole)))
+    yield table("Reasons", ["~reason", "#first tries", "#retries", "#share"], rows)
     yield "<h3>Examples</h3>\n"
     for one in reasons:
         if one.examples:
             number = f"{len(one.examples)} of {figure(one.first + one.again)}"
             yield f"<details><summary>{code(one.reason)}: {number}</summary>\n"
             yield table(
-                f"Examples of {one.reason}", ["partner", "~item", "~URL", "~detail"], map(_example, one.examples)
+                f"Examples of {one.reason}", ["~item", "~URL, and what went wrong"], map(_example, one.examples)
             )
             yield "</details>\n"
 
 
-def _example(one: Example) -> tuple[str, ...]:
-    item = f"{code(one.external_id)}<br>" if one.external_id and one.external_id != one.url else ""
-    later = "<br><small>tried again later</small>" if one.retriable else ""
+def _example(one: Example) -> tuple[str, str]:
+    item = code(one.external_id) if one.external_id and one.external_id != one.url else f"<code>{one.item}</code>"
+    place = f"{item}<br><small>partner {one.partner}, item {one.item}</small>"
     url = code(one.url) if one.url else "<small>the image travelled inline</small>"
-    return str(one.partner), f"{item}<small>{one.item}</small>", url, text(one.detail) + later
+    later = "; tried again later" if one.retriable else ""
+    return place, f"{url}<br><small>{text(one.detail)}{later}</small>"
 
 
 def _hosts(report: Report) -> Iterator[str]:
@@ -157,10 +173,11 @@ def _hosts(report: Report) -> Iterator[str]:
     rows = []
     for one in report.hosts:
         reasons = ", ".join(f"{attribute(reason)} {figure(number)}" for reason, number in one.reasons[:4])
-        name = code(one.host) if one.host else "<small>no host: inline images, URLs that are none</small>"
-        rows.append((name, figure(one.failures), bar(one.failures, most, "bad"), reasons))
+        name = code(one.host) if one.host else "no host: inline images, URLs that are none"
+        cell = f"{name}<br><small>{reasons}</small>"
+        rows.append((cell, figure(one.failures), bar(one.failures, most, "bad")))
     yield "<h2>Hosts that fail most</h2>\n"
-    yield table(_shown("Hosts", report, "hosts"), ["host", "#failures", "=", "~reasons"], rows)
+    yield table(_shown("Hosts", report, "hosts"), ["~host", "#failures", "="], rows)
 
 
 def _shown(what: str, report: Report, key: str) -> str:

@@ -31,7 +31,7 @@ thead th{border-top:0;color:var(--soft);font-size:.8125rem;white-space:nowrap}
 .n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 td.long,th.long{min-width:11rem;overflow-wrap:anywhere}
 tbody th{min-width:7.5rem;max-width:26rem;overflow-wrap:anywhere}
-td.b{min-width:4.5rem;vertical-align:middle}
+td.b{width:35%;min-width:4.5rem;vertical-align:middle}
 code{font:.875em/1.45 ui-monospace,"SFMono-Regular","DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
 .funnel .in{display:block;padding-left:1.5rem;color:var(--soft)}
 .funnel td.b{width:45%}
