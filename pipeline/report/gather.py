@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.errors import FormatError, NotFound
+from pipeline.health.judge import readable as readable_time
 from pipeline.layout import Root, ShipmentName, seconds_of, version_of
 from pipeline.logs import redact
 from pipeline.manifest import Batch, Out, OutFile, Plan
@@ -168,7 +169,7 @@ def _word(one: Entered, plan: Plan, now: str) -> str:
         return f"void: {one.state.end.void}"
     if one.state.done is not None:
         return "delivered"
-    return f"due {plan.due}" if plan.due > now else f"waits for {waits_for(one.state)}"
+    return f"due {readable_time(seconds_of(plan.due))}" if plan.due > now else f"waits for {waits_for(one.state)}"
 
 
 def _timed(context: Context, sums: _Sums, one: Entered, scope: Scope) -> None:

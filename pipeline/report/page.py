@@ -139,14 +139,16 @@ def _reasons(reasons: Sequence[ReasonCount]) -> Iterator[str]:
         yield "<p>Nothing failed.</p>\n"
         return
     whole = sum(one.first + one.again for one in reasons)
+    tried_again = any(one.again for one in reasons)
     rows = []
     for one in reasons:
         known = REASONS.get(one.reason)
         meaning = known.meaning if known else "not known to this version"
-        again = figure(one.again) if one.again else ""
         name = f"{code(one.reason)}<br><small>{attribute(meaning)}</small>"
-        rows.append((name, figure(one.first), again, share(one.first + one.again, whole)))
-    yield table("Reasons", ["~reason", "#first tries", "#retries", "#share"], rows)
+        counts = [figure(one.first), figure(one.again)] if tried_again else [figure(one.first)]
+        rows.append((name, *counts, share(one.first + one.again, whole)))
+    headings = ["~reason", "#first tries", "#retries", "#share"] if tried_again else ["~reason", "#images", "#share"]
+    yield table("Reasons", headings, rows)
     yield "<h3>Examples</h3>\n"
     for one in reasons:
         if one.examples:
@@ -261,18 +263,20 @@ def _statistics(sets: Sequence[SetStatistics]) -> Iterator[str]:
     if not sets:
         return
     yield "<h2>What the features look like</h2>\n"
-    yield '<p class="soft">Of a small sample; <code>hathi stats</code> looks at all of them.</p>\n'
+    yield (
+        '<p class="soft">Of a small sample; <code>hathi stats</code> looks at all of them. Norms: least, median, '
+        "greatest. Dead: values that are zero in each sampled row.</p>\n"
+    )
     rows = []
     for one in sets:
         norms = " / ".join(f"{norm:.4g}" for norm in one.norms) if one.histogram else ""
         zeros = share(one.zeros, 1.0) if one.histogram else ""
-        made = f"<code>{attribute(one.fingerprint[:12])}</code><br><small>{attribute(one.engine)}</small>"
+        made = f"<small>{attribute(one.fingerprint[:12])}, {attribute(one.engine)}</small>"
         rows.append(
-            (code(one.set), made, figure(one.dim), figure(one.features), figure(one.sampled),
+            (f"{code(one.set)}<br>{made}", figure(one.dim), figure(one.features), figure(one.sampled),
              norms, zeros, figure(one.dead), figure(one.equal), figure(one.not_finite))
         )  # fmt: skip
-    headings = ["set", "~fingerprint, engine", "#values", "#features", "#sampled", "#norm: least / median / greatest",
-                "#zeros", "#dead values", "#equal rows", "#NaN rows"]  # fmt: skip
+    headings = ["~set", "#values", "#features", "#sampled", "#norms", "#zeros", "#dead", "#equal rows", "#NaN rows"]
     yield table("Sets", headings, rows)
     drawn = [_histogram(one) for one in sets if one.histogram]
     yield f'<div class="charts">{"".join(drawn)}</div>\n' if drawn else ""

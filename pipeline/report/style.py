@@ -57,6 +57,7 @@ bdi{overflow-wrap:anywhere}
 footer{padding-top:2rem;padding-bottom:2.5rem;font-size:.875rem;color:var(--soft)}
 @media (max-width:40rem){main,header,footer{padding-left:.9rem;padding-right:.9rem}header{padding-top:1.25rem}
 th,td{padding:.4rem .6rem}.heads{grid-template-columns:1fr 1fr}.heads dd{font-size:1.35rem}
+.thumbs{grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr))}td.long,th.long{min-width:8.5rem}
 .funnel .in{padding-left:.9rem}.heads div:last-child:nth-child(odd){grid-column:1/-1}.funnel td.b{width:auto}}
 @media print{.wide,figure,.heads div{break-inside:avoid}}
 """
