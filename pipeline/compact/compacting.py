@@ -29,6 +29,8 @@ class Task:
     partner: int
     current: Current | None
     fresh: tuple[ShipmentName, ...]
+    number: int
+    """Of the table to be written."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def plan(context: Context, only_partner: int | None = None) -> Iterator[Task]:
         if not takes(one, context.lake_name):
             continue
         root = Root(one.root.strip("/"))
+        named = index.read_index(lake, root).current
         delivered: dict[int, list[ShipmentName]] = {}
         for shipment in shipments(lake, root):
             context.safe_point()
@@ -60,7 +63,10 @@ def plan(context: Context, only_partner: int | None = None) -> Iterator[Task]:
             covered = set(current.body.covers) if current else set()
             fresh = tuple(shipment for shipment in names if str(shipment) not in covered)
             if fresh:
-                yield Task(name, root, partner, current, fresh)
+                # Behind the index's, too: were all tables lost, it would never name one of a lesser number.
+                last = [current.body.number] if current else []
+                last += [named[str(partner)].number] if str(partner) in named else []
+                yield Task(name, root, partner, current, fresh, max(last, default=0) + 1)
 
 
 def perform(context: Context, task: Task) -> Compacted | None:
@@ -146,12 +152,11 @@ def _put(
 ) -> Compacted:
     lake = context.lake
     assert lake is not None
-    number = task.current.body.number + 1 if task.current else 1
     body = CurrentManifest(
         nonce=context.process.nonce(),
         partner_id=task.partner,
         set=task.set,
-        number=number,
+        number=task.number,
         dim=dim,
         features=merged.rows,
         fingerprints=merged.fingerprints,
@@ -174,11 +179,11 @@ def _put(
                 raise TemporaryError(f"{temporary}/{file.name} is not whole", "its length differs", "it is put again")
         lake.make_folder(task.root.currents_of(task.partner))
         context.safe_point()
-        rename_first(lake, temporary, task.root.current(task.partner, number))
+        rename_first(lake, temporary, task.root.current(task.partner, task.number))
     finally:
         lake.delete_folder(temporary)
-    stands = table(lake, task.root, task.partner, number)
+    stands = table(lake, task.root, task.partner, task.number)
     if stands is None:
-        where = task.root.current(task.partner, number)
+        where = task.root.current(task.partner, task.number)
         raise TemporaryError(f"no answer whether {where} was moved", "", "it is looked at again in the next run")
     return Compacted(stands, stands.body.nonce == body.nonce, rows_read)

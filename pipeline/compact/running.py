@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.compact.compacting import Compacted, Task, perform, plan, point, roots_of
 from pipeline.errors import PipelineError, Stopped
@@ -54,4 +54,4 @@ def _one(context: Context, task: Task) -> Iterator[Compacted | Trouble]:
         if done.won:
             return
         left = tuple(name for name in task.fresh if str(name) not in done.current.body.covers)
-        wanted = Task(task.set, task.root, task.partner, done.current, left) if left else None
+        wanted = replace(task, current=done.current, fresh=left, number=done.current.body.number + 1) if left else None

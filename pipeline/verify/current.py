@@ -11,15 +11,26 @@ from pipeline.runner import Context
 from pipeline.stores.store import Lake
 from pipeline.verify.finding import Finding, Say
 from pipeline.verify.hashing import wrong_hash
+from pipeline.verify.listing import read_if_good
 
 
 def current(say: Say, context: Context, lake: Lake, root: Root, *, deep: bool) -> Iterator[Finding]:
-    """Every table of every partner; one manifest in memory at a time."""
+    """Every table of every partner, and what the index names of them; one manifest in memory at a time."""
+    named = read_if_good(lake, root)
+    for partner_id, one in named.current.items() if named is not None else ():
+        if lake.stat(f"{root.root}/{one.folder}") is None and _still_named(lake, root, partner_id, one.folder):
+            yield say("index_lacks", root.index, f"it names {one.folder}, where nothing stands")
     for partner, numbers in tables(lake, root).items():
         for number in numbers:
             context.safe_point()
             yield from _table(say, lake, root, partner, number, deep)
             context.progress("verify", 1, 0)
+
+
+def _still_named(lake: Lake, root: Root, partner: str, folder: str) -> bool:
+    """A second look: the table was passed and pruned meanwhile."""
+    index = read_if_good(lake, root)
+    return index is not None and partner in index.current and index.current[partner].folder == folder
 
 
 def _table(say: Say, lake: Lake, root: Root, partner: int, number: int, deep: bool) -> Iterator[Finding]:

@@ -23,10 +23,7 @@ def delivered(say: Say, context: Context, lake: Lake, root: Root, view: IndexVie
     for entry in lake.list(prefix, folders=True):
         context.safe_point()
         text = entry.key.removeprefix(prefix)
-        if text in (INDEX, "_index/", "_tmp/") or text.startswith("."):
-            continue
-        if text == "_current/":
-            yield from current(say, context, lake, root, deep=deep)
+        if text in (INDEX, "_index/", "_tmp/", "_current/") or text.startswith("."):
             continue
         try:
             name = ShipmentName.parse(text.removesuffix("/") if text.endswith("/") else "")
@@ -35,6 +32,7 @@ def delivered(say: Say, context: Context, lake: Lake, root: Root, view: IndexVie
             continue
         yield from _shipment(say, context, lake, root, name, view, deep)
         context.progress("verify", 1, 0)
+    yield from current(say, context, lake, root, deep=deep)
     yield from view.findings(say)
 
 

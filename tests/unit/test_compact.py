@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,6 +22,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pipeline import prune
+from pipeline.cli import main as command_line
 from pipeline.cli.daily import compact_daily
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.parquet_features import FeaturesWriter
@@ -394,6 +398,68 @@ def test_verify_is_clean_beside_tables_finds_their_damage_and_repair_names_them_
     assert [one.kind for one in world.look()] == ["file_length"]
     path.unlink()
     assert [one.kind for one in world.look()] == ["file_missing"]
+
+
+def test_tables_that_were_lost_are_told_of_and_made_again_behind_what_the_index_names(tmp_path: Path) -> None:
+    world = run_world(tmp_path)
+    compacted(world.context())
+    next_day(world, 3)
+    compacted(world.context())
+    wanted = table_values(world)
+    shutil.rmtree(world.top / "lake/features/_current")
+    assert [one.kind for one in world.look()] == ["index_lacks"]
+    (done,) = compacted(world.context())
+    assert done.current.body.number == 3
+    assert world.look(deep=True) == []
+    assert table_values(world) == wanted
+
+
+def test_the_reader_of_the_page_gets_each_item_once(tmp_path: Path) -> None:
+    world = run_world(tmp_path)
+    next_day(world, 3)
+    compacted(world.context())
+    (block,) = [
+        text for text in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "def current" in text
+    ]
+    root = world.top / "lake/features"
+    names: dict[str, Any] = {"pd": pd, "root": root, "index": json.loads((root / "outputByPartner").read_text())}
+    exec(block, names)
+    rows = names["current"](7)
+    assert dict(zip(rows["item_id"].tolist(), rows["shipment"].tolist(), strict=True)) == values(world)
+    assert names["current"](8) is None
+
+
+def test_text_goes_with_the_table_where_the_set_has_it(tmp_path: Path) -> None:
+    world, wanted = filled(tmp_path)
+    compacted(world.context())
+    (path,) = (world.top / "lake").glob("features/_current/7/*/cnn_features.txt.gz")
+    rows = [line.split() for line in gzip.decompress(path.read_bytes()).splitlines()]
+    assert [int(row[1]) for row in rows] == sorted(wanted[7])
+    assert [int(row[2]) for row in rows] == [round(1e6 * wanted[7][item][0]) for item in sorted(wanted[7])]
+
+
+def test_the_command_tells_what_it_wrote_and_ends_in_1_for_trouble(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world, _ = filled(tmp_path)
+    config = tmp_path / "hathi.toml"
+    config.write_text(
+        f'state = "state"\nbucket.url = "bucket"\nlogs.folder = "logs"\n[lakes.shop]\nurl = "{world.top}/lake"\n'
+        '[sets.demo]\nnet = "n"\nblob = "b"\nroot = "features"\n'
+    )
+    words = ["compact", "--config", str(config)]
+    assert command_line.main([*words, "--partner", "8", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["partner"], told["features"], told["folder"]) == (8, 5, "features/_current/8/0000000001")
+    assert command_line.main(words) == 0
+    assert capsys.readouterr().out == "features/_current/7/0000000001: 60 features of 3 shipments\n"
+    assert command_line.main(words) == 0
+    assert capsys.readouterr().out == "nothing to compact\n"
+    deliver(world.top / "lake", name_of(9), 7, {1: 5.0}, dim=4)
+    assert command_line.main(words) == 1
+    assert "a delivered table cannot be merged" in capsys.readouterr().err
+    (tmp_path / "state" / "ESTOP").touch()
+    assert command_line.main(words) == 4
 
 
 def test_deliveries_after_it_keep_the_table_in_the_index(tmp_path: Path) -> None:
