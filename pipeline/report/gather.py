@@ -27,7 +27,7 @@ from pipeline.report.facts import (
     Thumbnail,
 )
 from pipeline.report.failing import BROKEN, Failing
-from pipeline.report.ledger import DAY, HOUR, Entered, entered, names_under, steps
+from pipeline.report.ledger import DAY, HOUR, Entered, entered, hinted, names_under, steps
 from pipeline.report.scope import Scope
 from pipeline.report.statistics import Sample
 from pipeline.report.thumbnails import thumbnail
@@ -38,7 +38,7 @@ from pipeline.stores.store import Lake
 SHIPMENTS = 5_000
 """Of a day, at the most."""
 LOOK_BACK = 8 * DAY
-"""Versions that are older than a day by more are looked for only while the bucket has their data."""
+"""Versions that are older than a day by more are found only while they are open, or the bucket has their data."""
 HOSTS, PARTNERS, SHOWN, REJECTED, SETS = 25, 20, 50, 20, 20
 """Rows of the tables."""
 BATCHES, BATCH_BYTES = 64, 64 * 2**20
@@ -102,7 +102,7 @@ def _entered(context: Context, scope: Scope) -> Iterator[Entered]:
     keys = context.keys
     after = scope.version_before(LOOK_BACK)
     names = {one for one in names_under(context, keys.commits, after) if one.version < scope.version_after}
-    names |= set(names_under(context, keys.data))
+    names |= {*names_under(context, keys.data), *hinted(context)}
     for name in sorted(names, reverse=True):
         one = entered(context, name, begin=scope.begin, end=scope.end)
         if one is not None:

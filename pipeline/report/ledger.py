@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.layout import Keys, ShipmentName, version_of
 from pipeline.manifest import Body, Plan
-from pipeline.runner import Context, readable
+from pipeline.runner import Context, readable, waiting
 from pipeline.state import ShipmentState, derive, wanted
 
 HOUR = 3600.0
@@ -85,6 +85,15 @@ def names_under(context: Context, prefix: str, after: str = "") -> Iterator[Ship
             yield ShipmentName.parse(entry.key.removeprefix(prefix).rstrip("/"))
         except ValueError:
             continue
+
+
+def hinted(context: Context) -> Iterator[ShipmentName]:
+    """The open shipments, those that are not due yet too."""
+    for _, text in waiting(context):
+        try:
+            yield ShipmentName.parse(text)
+        except ValueError:
+            continue  # not ours; the stages say so
 
 
 def lately(context: Context, now: float, known: Iterable[ShipmentName]) -> Iterator[Entered]:

@@ -146,6 +146,19 @@ def test_what_is_still_at_work_is_told(tmp_path: Path) -> None:
     assert [one.state for one in found.shipments] == ["waits for compute"]
 
 
+def test_an_old_file_that_is_shipped_today_is_told_today(tmp_path: Path) -> None:
+    """Its version is of long ago; what shows it is its open hint, and later its data."""
+    world = world_of(tmp_path, f"7,a,{url('ok')}")
+    noon(world)
+    old = world.hand.at - 90 * DAY
+    os.utime(tmp_path / "lake" / "refs" / "a.csv", (old, old))
+    run(world, "ship")
+    shutil.rmtree(tmp_path / "bucket" / "shop" / "d")
+    assert told(world).first.unfinished == 1
+    (row,) = told(world).shipments
+    assert row.name.startswith(version_of(old))
+
+
 def test_held_batches_are_failures_with_that_reason(tmp_path: Path) -> None:
     limits = {"strikes": 1, "lost": 1, "strikes_alone": 1, "lost_alone": 1}
     world = world_of(tmp_path, f"7,a,{url('ok', 1)}", compute=limits)
