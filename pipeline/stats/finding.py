@@ -57,7 +57,12 @@ def _under(lake: Lake, path: str) -> list[str]:
     files = [one.path for one in lake.walk(path)]
     tables = [file for file in files if file.endswith(".parquet")]
     return (
-        [file for file in tables if "/features/" in f"/{file}"]
-        or [file for file in tables if "/failures/" not in f"/{file}"]
+        [file for file in tables if _folder(file) == "features"]
+        or [file for file in tables if _folder(file) != "failures"]
         or [file for file in files if file.endswith((".txt.gz", ".txt"))]
     )
+
+
+def _folder(file: str) -> str:
+    """The name of the folder that a file lies in; those above it may be called anything."""
+    return file.rpartition("/")[0].rpartition("/")[2]

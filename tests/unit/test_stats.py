@@ -195,6 +195,15 @@ def test_two_lengths_and_nothing_at_all_are_refused(tmp_path: Path) -> None:
         of(tmp_path / "a")
 
 
+def test_a_root_that_is_called_features_has_failures_that_are_none(tmp_path: Path) -> None:
+    for root in ("features", "failures"):
+        deliver(tmp_path / root, OLD, 7, range(5), normal(5))
+        failures = tmp_path / root / OLD / "7" / "failures" / "part-00000.parquet"
+        failures.parent.mkdir()
+        failures.write_bytes(b"not read")
+        assert files_of(LocalStore(tmp_path), root) == [f"{root}/{OLD}/7/features/part-00000.parquet"]
+
+
 def test_a_glob_goes_level_by_level_and_leaves_hidden_folders_out(tmp_path: Path) -> None:
     for shipment in (OLD, NEW, "_tmp"):
         for partner in (7, 8):
