@@ -14,7 +14,6 @@ def install_packages(what: str, *packages: str) -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise Uninstalled(f"{what} needs {' '.join(packages)}: sudo apt-get install {' '.join(packages)}")
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    # Programs alone are wanted: where Debian would start a service, it is told not to.
     install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120", *packages]
     for command in (["apt-get", "update", "-qq"], install):
         done = subprocess.run(command, env=environ, capture_output=True, text=True)
