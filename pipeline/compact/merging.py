@@ -20,6 +20,8 @@ BLOCK_ROWS = 1024
 MEMORY = 256 * 2**20
 """What the blocks of one merge may hold together, about; with more inputs some are merged first."""
 _MOST_INPUTS = 64
+_HELD = 8
+"""A file holds its block so many times over (measured): as pages, decoded, as rows, and as those that are chosen."""
 SHIPMENT = "shipment"
 
 Ids = npt.NDArray[np.uint64]
@@ -50,8 +52,8 @@ def table_schema(dim: int) -> pa.Schema:
 
 
 def most_inputs(dim: int) -> int:
-    """Files that may be merged at a time: each has a block in memory, and its rows once more as they are chosen."""
-    return max(2, min(_MOST_INPUTS, MEMORY // (2 * BLOCK_ROWS * 4 * max(1, dim))))
+    """Files that may be merged at a time."""
+    return max(2, min(_MOST_INPUTS, MEMORY // (_HELD * BLOCK_ROWS * 4 * max(1, dim))))
 
 
 def merged(inputs: Sequence[Input], names: Sequence[str], partner_id: int, dim: int) -> Iterator[Rows]:

@@ -70,6 +70,7 @@ def exact(catalogue: Catalogue, query: Query) -> Found:
 def ranked(catalogue: Catalogue, query: Query, candidates: npt.NDArray[np.int64], compared: int) -> Found:
     """The nearest of some candidates (rows), by their exact distances."""
     rows = np.array([row for row in candidates.tolist() if catalogue.ids[row] != query.item_id], np.int64)
+    compared -= len(candidates) - len(rows)
     if not len(rows):
         return Found((), compared, 0)
     matrix, _ = catalogue.features(rows.tolist())
