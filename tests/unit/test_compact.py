@@ -24,50 +24,26 @@ from hypothesis import strategies as st
 from pipeline import prune
 from pipeline.cli import main as command_line
 from pipeline.cli.daily import compact_daily
-from pipeline.codec.hashed_file import Written
-from pipeline.codec.parquet_features import FeaturesWriter
 from pipeline.compact import merging, running
-from pipeline.compact.compacting import Compacted, perform, plan
+from pipeline.compact.compacting import Compacted, perform, plan, point
 from pipeline.compact.running import Trouble
 from pipeline.compact.standing import newest, numbers
 from pipeline.errors import FormatError, Unknown
-from pipeline.layout import MANIFEST, SUCCESS, Root, ShipmentName
-from pipeline.manifest import IndexFile, PartnerManifest
+from pipeline.layout import SUCCESS, ShipmentName
 from pipeline.runner import Context
+from pipeline.stages import index
 from pipeline.stages.index import read_index
 from tests.simulation.folders import Folders, url, world_of
-from tests.unit.codec.rows import feature
+from tests.unit import deltas as folders
+from tests.unit.deltas import ROOT, name_of
 
-ROOT = Root("features")
 PAGE = Path(__file__).parents[2] / "docs" / "consuming.md"
 MOST = 2**64 - 1
 
 
-def name_of(day: int, generation: int = 0) -> ShipmentName:
-    return ShipmentName(f"202601{day:02d}T000000Z", 0, 0, generation, f"{day:06x}{generation:06x}")
-
-
 def deliver(lake: Path, name: ShipmentName, partner: int, items: dict[int, float], dim: int = 3) -> None:
-    """A delivered folder as `deliver` leaves it, with a vector of one value for each item."""
-    folder = lake / ROOT.partner(name, partner)
-    folder.mkdir(parents=True)
-    ids = sorted(items)
-    files: list[tuple[Path, Written]] = []
-    if ids:
-        writer = FeaturesWriter(folder / "features", dim, name.version, "f" * 64, part_bytes=4000)
-        for first in range(0, len(ids), 7):
-            some = ids[first : first + 7]
-            values = np.array([[items[item]] * dim for item in some], np.float32)
-            writer.write([feature(partner, item, n) for n, item in enumerate(some)], values)
-        files = writer.close()
-    body = PartnerManifest(
-        shipment=str(name), partner_id=partner, set="demo", fingerprint="f" * 64, dim=dim, version=name.version,
-        round=name.round, generation=name.generation, features=len(ids), failures=0,
-        files=tuple(IndexFile(name=f"features/{path.name}", size=w.size, sha256=w.sha256, rows=w.rows)
-                    for path, w in files),
-    )  # fmt: skip
-    (folder / MANIFEST).write_bytes(body.encode())
-    (folder / SUCCESS).touch()
+    """A delivered folder, with a vector of one value for each item."""
+    folders.deliver(lake, name, {item: np.full(dim, value) for item, value in items.items()}, partner)
 
 
 def world_in(folder: Path) -> Folders:
@@ -460,6 +436,19 @@ def test_the_command_tells_what_it_wrote_and_ends_in_1_for_trouble(
     assert "a delivered table cannot be merged" in capsys.readouterr().err
     (tmp_path / "state" / "ESTOP").touch()
     assert command_line.main(words) == 4
+
+
+def test_a_gateway_that_wakes_late_does_not_turn_the_index_back(tmp_path: Path) -> None:
+    world, _ = filled(tmp_path)
+    (early, *_) = compacted(world.context())
+    deliver(world.top / "lake", name_of(9), 7, {1: 5.0})
+    compacted(world.context())
+    context = world.context("gate.late")
+    body = index.point(context, ROOT, {"7": early.current.entry()})
+    assert body.current["7"].number == 2
+    point(context, ROOT)
+    assert context.lake is not None
+    assert read_index(context.lake, ROOT) == body
 
 
 def test_deliveries_after_it_keep_the_table_in_the_index(tmp_path: Path) -> None:

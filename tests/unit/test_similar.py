@@ -18,12 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.cli import main as command_line
-from pipeline.codec.parquet_features import FeaturesWriter
-from pipeline.codec.text_features import TextWriter
 from pipeline.compact import running
 from pipeline.errors import FormatError
-from pipeline.layout import MANIFEST, Root, ShipmentName
-from pipeline.manifest import IndexFile, PartnerManifest
 from pipeline.records import item_id_of
 from pipeline.settings import load
 from pipeline.similar.catalogue import Catalogue, sources_of
@@ -33,45 +29,9 @@ from pipeline.similar.measures import METRICS, Metric, distances
 from pipeline.similar.nearest import Query, exact
 from pipeline.stores.local import LocalStore
 from tests.simulation.folders import world_of
-from tests.unit.codec.rows import feature
+from tests.unit.deltas import ROOT, F, deliver, name_of
 
-ROOT = Root("features")
-F, OTHER = "f" * 64, "e" * 64
-
-
-def name_of(day: int, generation: int = 0) -> ShipmentName:
-    return ShipmentName(f"202601{day:02d}T000000Z", 0, 0, generation, f"{day:06x}{generation:06x}")
-
-
-def deliver(
-    lake: Path, name: ShipmentName, vectors: dict[int, np.ndarray], fingerprint: str = F, partner: int = 7,
-    urls: dict[int, str] | None = None, text: bool = False, externals: dict[int, str] | None = None,
-) -> None:  # fmt: skip
-    folder = lake / ROOT.partner(name, partner)
-    folder.mkdir(parents=True)
-    items = sorted(vectors)
-    matrix = np.stack([vectors[item] for item in items]).astype(np.float32)
-    if text:
-        lines = TextWriter(folder / "cnn_features.txt.gz")
-        lines.write(partner, items, matrix)
-        files = [("cnn_features.txt.gz", lines.close())]
-    else:
-        writer = FeaturesWriter(folder / "features", matrix.shape[1], name.version, fingerprint)
-        for first in range(0, len(items), 40):
-            some = items[first : first + 40]
-            rows = [
-                feature(partner, item, n, url=(urls or {}).get(item, f"http://a/{item}"),
-                        external_id=(externals or {}).get(item, f"SKU-{item}"))
-                for n, item in enumerate(some)
-            ]  # fmt: skip
-            writer.write(rows, matrix[first : first + 40])
-        files = [(f"features/{path.name}", written) for path, written in writer.close()]
-    body = PartnerManifest(
-        shipment=str(name), partner_id=partner, set="demo", fingerprint=fingerprint, dim=matrix.shape[1],
-        version=name.version, round=0, generation=name.generation, features=len(items), failures=0,
-        files=tuple(IndexFile(name=n, size=w.size, sha256=w.sha256, rows=w.rows) for n, w in files),
-    )  # fmt: skip
-    (folder / MANIFEST).write_bytes(body.encode())
+OTHER = "e" * 64
 
 
 def chance(rows: int, dim: int = 16, seed: int = 1) -> np.ndarray:
@@ -150,7 +110,7 @@ def test_features_of_another_net_and_rows_of_zeros_are_no_neighbours_by_chance(t
     rows = chance(20)
     rows[3] = 0
     deliver(tmp_path, name_of(1), dict(enumerate(rows)))
-    deliver(tmp_path, name_of(2), {0: rows[1], 50: rows[1]}, OTHER)
+    deliver(tmp_path, name_of(2), {0: rows[1], 50: rows[1]}, fingerprint=OTHER)
     found = exact(catalogue_of(tmp_path), Query(rows[1], F, "cosine", 30, 1))
     assert (found.compared, found.left_out) == (18, 2)
     assert {one.item_id: one.distance for one in found.nearest}[3] == 1.0
@@ -191,7 +151,7 @@ def test_an_index_finds_what_every_distance_does_and_is_built_anew_for_other_fil
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     deliver(tmp_path, name_of(1), dict(enumerate(chance(50))))
-    (path,) = tmp_path.glob("features/*/7/features/*.parquet")
+    path = next(tmp_path.glob("features/*/7/features/part-00000.parquet"))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(FormatError, match=r"part-00000\.parquet"):
         catalogue_of(tmp_path)
@@ -238,7 +198,7 @@ def config(tmp_path: Path, shop: str) -> Path:
         vectors[item], fingerprint = feature_of(settings, "demo", content, name)
         urls[item], externals[item] = f"{shop}/{name}.png", name
     urls[item_id_of("red3")] = f"{shop}/gone.png"
-    deliver(tmp_path / "lake", name_of(1), vectors, fingerprint, urls=urls, externals=externals)
+    deliver(tmp_path / "lake", name_of(1), vectors, fingerprint=fingerprint, urls=urls, externals=externals)
     return path
 
 
@@ -263,6 +223,15 @@ def test_an_item_by_its_external_id_has_its_like_around_it_on_the_sheet(
     missing = 1 + names.index("red3")
     assert [hue for n, hue in enumerate(strongest) if n != missing] == [0] * 3 + [1] * 4
     assert len(np.unique(cells[missing].reshape(-1, 3), axis=0)) > 2, "a box, and the reason in words"
+
+
+def test_the_command_asks_an_index_where_it_may(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, asked = (
+        json.loads(told(capsys, 7, "red0", "--config", config, "--json", "--metric", "cosine", "--count", 4, *more)[1])
+        for more in ((), ("--approximate",))
+    )
+    assert asked == plain
+    assert plain["compared"] == len(COLOURS) - 1
 
 
 def test_addresses_within_the_network_are_refused_unless_they_are_allowed(

@@ -244,6 +244,18 @@ def test_the_command_tells_draws_and_judges(tmp_path: Path, capsys: pytest.Captu
     assert "compares two runs" in capsys.readouterr().err
 
 
+def test_paths_on_a_configured_lake_are_looked_at_where_it_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deliver(tmp_path / "lake" / "features", OLD, 7, range(12), normal(12))
+    config = tmp_path / "hathi.toml"
+    config.write_text('bucket.url = "bucket"\n[lakes.shop]\nurl = "lake"\n')
+    code, text = told(capsys, "features", "--lake", "shop", "--config", str(config), "--json")
+    assert (code, json.loads(text)["runs"][0]["rows"]) == (0, 12)
+    assert command_line.main(["stats", "features", "--lake", "other", "--config", str(config)]) == 2
+    assert "lakes are: shop" in capsys.readouterr().err
+
+
 def test_ticks_are_round_numbers_within_the_span() -> None:
     assert ticks(0, 10) == [0, 2, 4, 6, 8, 10]
     assert ticks(-0.3, 0.7) == pytest.approx([-0.2, 0.0, 0.2, 0.4, 0.6])

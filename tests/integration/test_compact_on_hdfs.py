@@ -1,0 +1,44 @@
+"""Current tables on an HDFS: folders moved in one step, Parquet read and written over WebHDFS."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.compact import running
+from pipeline.compact.compacting import Compacted
+from pipeline.compact.standing import tables
+from pipeline.similar.catalogue import Catalogue, sources_of
+from pipeline.similar.nearest import Query, exact
+from pipeline.stages.index import read_index
+from pipeline.stats.collecting import collect
+from pipeline.stats.finding import files_of
+from tests.servers.hdfs import HdfsServer
+from tests.simulation.folders import world_of
+from tests.unit.deltas import ROOT, F, deliver, name_of
+
+
+def test_a_table_is_made_found_and_looked_at(hdfs_server: HdfsServer, tmp_path: Path) -> None:
+    world = world_of(tmp_path)
+    lake = hdfs_server.store()
+    vectors = {day: {item: np.array([day, item, 1.0]) for item in range(day, day + 20)} for day in (1, 2, 3)}
+    for day, mine in vectors.items():
+        deliver(world.top / "lake", name_of(day), mine, group=20)
+    for path in sorted((world.top / "lake/features").rglob("*")):
+        if path.is_file():
+            lake.put(path.relative_to(world.top / "lake").as_posix(), path)
+    context = replace(world.context(), lake=lake)
+    (done,) = running.run(context)
+    assert isinstance(done, Compacted)
+    assert (done.won, done.rows_read, done.current.body.features) == (True, 60, 22)
+    assert read_index(lake, ROOT).current["7"].folder == "_current/7/0000000001"
+    assert list(running.run(context)) == []
+    assert tables(lake, ROOT) == {7: [1]}
+    catalogue = Catalogue(lake, sources_of(lake, ROOT, 7))
+    found = exact(catalogue, Query(np.array([3, 10, 1], np.float32), F, "l2", 3, 10))
+    assert [one.item_id for one in found.nearest] == [9, 11, 8]
+    assert collect(lake, files_of(lake, "features")).rows == 60
+    assert collect(lake, files_of(lake, "features/2026*2T*/7")).rows == 20
+    assert collect(lake, files_of(lake, done.current.folder)).rows == 22
