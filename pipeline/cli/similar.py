@@ -115,7 +115,8 @@ def _asked(settings: Settings, set_name: str, catalogue: Catalogue, args: argpar
         item, row = _row_of(catalogue, args.partner, args.item)
         matrix, prints = catalogue.features([row])
         (about,) = catalogue.about([row])
-        return _Asked(Query(matrix[0], prints[0], args.metric, args.count, item), f"item {item}", about.url, None)
+        label = f"{about.external_id} (item {item})" if about.external_id else f"item {item}"
+        return _Asked(Query(matrix[0], prints[0], args.metric, args.count, item), label, about.url, None)
     from pipeline.similar.images import feature_of, fetched
 
     if args.image is not None:
@@ -152,7 +153,7 @@ def _sheet(settings: Settings, args: argparse.Namespace, asked: _Asked, found: F
     urls = [one.url for one in about] + ([] if asked.content is not None else [asked.url])
     contents = fetched(settings, urls)
     first = asked.content if asked.content is not None else contents[asked.url]
-    own = Picture(*pixels_of(first), (asked.label, "asked about"))
+    own = Picture(*pixels_of(first), ("asked about", asked.label))
     near = [
         Picture(*pixels_of(contents[known.url]), (f"{one.distance:.6g}", str(one.item_id), known.external_id))
         for one, known in zip(found.nearest, about, strict=True)
@@ -161,8 +162,9 @@ def _sheet(settings: Settings, args: argparse.Namespace, asked: _Asked, found: F
     draw(args.out, title, own, near)
 
 
-def _url(url: str, redacted: bool) -> str:
-    return redact_query(url) if redacted else url
+def _shown(text: str, redacted: bool) -> str:
+    """Queries of URLs can be secrets; also an external id can be a URL."""
+    return logs.redact(text) if redacted else text
 
 
 def _as_json(args: argparse.Namespace, asked: _Asked, found: Found, about: Sequence[About], redacted: bool) -> str:
@@ -170,14 +172,14 @@ def _as_json(args: argparse.Namespace, asked: _Asked, found: Found, about: Seque
         {
             "item_id": str(one.item_id),
             "distance": one.distance,
-            "external_id": known.external_id,
-            "url": _url(known.url, redacted),
+            "external_id": _shown(known.external_id, redacted),
+            "url": _shown(known.url, redacted),
         }
         for one, known in zip(found.nearest, about, strict=True)
     ]
     body = {
         "partner": args.partner,
-        "asked": asked.label,
+        "asked": _shown(asked.label, redacted),
         "metric": args.metric,
         "compared": found.compared,
         "left_out": found.left_out,
@@ -188,8 +190,9 @@ def _as_json(args: argparse.Namespace, asked: _Asked, found: Found, about: Seque
 
 def _print(asked: _Asked, found: Found, about: Sequence[About], redacted: bool) -> None:
     left = f"; {found.left_out:,} left out, of other nets" if found.left_out else ""
-    print(logs.escape(f"nearest to {asked.label} by {asked.query.metric}, of {found.compared:,} items{left}"))
+    lines = [f"nearest to {asked.label} by {asked.query.metric}, of {found.compared:,} items{left}"]
     for place, (one, known) in enumerate(zip(found.nearest, about, strict=True), 1):
         named = f"  {known.external_id}" if known.external_id else ""
-        line = f"{place:>3}  {one.distance:<12.6g} {one.item_id:>20}{named}  {_url(known.url, redacted)}"
-        print(logs.escape(line.rstrip()))
+        lines.append(f"{place:>3}  {one.distance:<12.6g} {one.item_id:>20}{named}  {known.url}".rstrip())
+    for line in lines:
+        print(logs.escape(_shown(line, redacted)))
