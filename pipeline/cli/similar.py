@@ -150,15 +150,20 @@ def _sheet(settings: Settings, args: argparse.Namespace, asked: _Asked, found: F
     from pipeline.similar.images import fetched, pixels_of
     from pipeline.similar.sheet import Picture, draw
 
+    redacted = settings.logs.redact_queries
+    label = _shown(asked.label, redacted)
     urls = [one.url for one in about] + ([] if asked.content is not None else [asked.url])
     contents = fetched(settings, urls)
     first = asked.content if asked.content is not None else contents[asked.url]
-    own = Picture(*pixels_of(first), ("asked about", asked.label))
+    own = Picture(*pixels_of(first), ("asked about", label))
     near = [
-        Picture(*pixels_of(contents[known.url]), (f"{one.distance:.6g}", str(one.item_id), known.external_id))
+        Picture(
+            *pixels_of(contents[known.url]),
+            (f"{one.distance:.6g}", str(one.item_id), _shown(known.external_id, redacted)),
+        )
         for one, known in zip(found.nearest, about, strict=True)
     ]
-    title = f"partner {args.partner}: nearest to {asked.label}, {args.metric}"
+    title = f"partner {args.partner}: nearest to {label}, {args.metric}"
     draw(args.out, title, own, near)
 
 
