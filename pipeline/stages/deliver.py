@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pipeline import manifest
 from pipeline.errors import FormatError, NotFound, PermanentError, TemporaryError
 from pipeline.layout import DELIVER, MANIFEST, SUCCESS, Root, ShipmentName, version_of
-from pipeline.manifest import AttemptEnd, DataFile, Delivery, Done, IndexFile, Out, OutPartner, PartnerManifest
-from pipeline.runner import Context, Seen, claim, commit, download, give_up, law, scratch
+from pipeline.manifest import AttemptEnd, DataFile, Delivery, Done, IndexFile, Out, OutFile, OutPartner, PartnerManifest
+from pipeline.runner import Context, Seen, claim, commit, download, give_up, law, load_data, scratch
 from pipeline.settings import FeatureSet
 from pipeline.stages import index
 from pipeline.state import ShipmentState, count
 from pipeline.stores.commit import rename_first
 from pipeline.stores.store import Lake
+
+IN_MEMORY = 50 * 2**20
+"""A file of so many bytes goes by the memory; a larger one by the local disk."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,7 @@ def _partner(
     size = 0
     for file in partner.files:
         context.safe_point()
-        with scratch(context) as folder:
-            path = folder / "file"
-            download(context, DataFile(key=file.key, size=file.size, sha256=file.sha256, rows=file.rows), path)
-            lake.put(f"{source}/{file.name}", path)
+        _copy(context, lake, file, f"{source}/{file.name}")
         size += file.size
         context.progress("deliver", file.size, 0)
     lake.put(f"{source}/{MANIFEST}", body.encode())
@@ -137,6 +137,18 @@ def _partner(
     if not _stands(lake, target, body.shipment):
         raise TemporaryError(f"no answer whether {target} was moved", "", "it is looked at again in the next run")
     return size
+
+
+def _copy(context: Context, lake: Lake, file: OutFile, target: str) -> None:
+    """One file from the bucket to the lake, verified before a byte of it is written there."""
+    data = DataFile(key=file.key, size=file.size, sha256=file.sha256, rows=file.rows)
+    if file.size <= IN_MEMORY:
+        lake.put(target, load_data(context, data))
+        return
+    with scratch(context) as folder:
+        path = folder / "file"
+        download(context, data, path)
+        lake.put(target, path)
 
 
 def _stands(lake: Lake, target: str, shipment: str) -> bool:

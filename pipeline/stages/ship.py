@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from pipeline.layout import FIRST_DUE, ShipmentName
 from pipeline.manifest import Batch, End, Place, Plan, Rejection
-from pipeline.records import ImageRef
 from pipeline.runner import Context, announce, body_at, close_if_done, commit, exists, law, store_data
 from pipeline.settings import Ship
 from pipeline.stages.frozen_files import SAMPLES, FrozenFiles
@@ -84,14 +83,14 @@ class Shipped:
         """Nothing more is to be read of it in this run."""
         return self.ended or self.waits
 
-    def plus(self, batch: Batch, refs: Sequence[ImageRef]) -> Shipped:
+    def plus(self, batch: Batch, partners: frozenset[int]) -> Shipped:
         return replace(
             self,
             refs=self.refs + batch.refs,
             rows=self.rows + batch.rows,
             rejected=self.rejected + batch.rejected,
             bytes=self.bytes + batch.data.size,
-            partners=self.partners | frozenset(ref.partner_id for ref in refs),
+            partners=self.partners | partners,
         )
 
 
@@ -171,16 +170,20 @@ class Stream:
         if taken is None:
             return False, shipped
         refs, rows, rejected, rejections, place = taken
-        name, number = self.state.name, self._number
-        law(f"{name} batch {number}", rows, refs=len(refs), rejected=rejected)
-        committed, ours = _commit_batch(self._context, name, number, refs, rows, rejected, rejections, place)
+        name, number, count = self.state.name, self._number, len(refs)
+        law(f"{name} batch {number}", rows, refs=count, rejected=rejected)
+        partners = frozenset(ref.partner_id for ref in refs)
+        encoded = self._context.forms.encode(refs)
+        del taken, refs  # a batch of images is not in memory twice while it travels
+        counts = _Counts(count, rows, rejected, rejections, place)
+        committed, ours = _commit_batch(self._context, name, number, encoded, counts)
         if not ours:
             files.go_to(committed.cursor)
         self._sums = self._sums.plus(committed)
         self._number += 1
         self._last = committed.data.size
         caps.spend(refs=committed.refs, bytes=committed.data.size)
-        return True, shipped.plus(committed, refs)
+        return True, shipped.plus(committed, partners)
 
     def _end(self, files: FrozenFiles, caps: Caps, shipped: Shipped) -> Shipped:
         context, name = self._context, self.state.name
@@ -247,20 +250,31 @@ class _Sums:
         )
 
 
+@dataclass(frozen=True)
+class _Counts:
+    """What a batch says beside its data."""
+
+    refs: int
+    rows: int
+    rejected: int
+    rejections: tuple[Rejection, ...]
+    cursor: Place
+
+
 def _commit_batch(
-    context: Context,
-    name: ShipmentName,
-    number: int,
-    refs: Sequence[ImageRef],
-    rows: int,
-    rejected: int,
-    rejections: tuple[Rejection, ...],
-    place: Place,
+    context: Context, name: ShipmentName, number: int, encoded: bytes, counts: _Counts
 ) -> tuple[Batch, bool]:
     """The data, then the batch that names it; the winner's batch, and whether it is ours."""
     key = context.keys.shipment_data(name, context.process.nonce(), f"{number:05d}.pb")
-    data = store_data(context, key, context.forms.encode(refs), len(refs))
-    body = Batch(data=data, refs=len(refs), rows=rows, rejected=rejected, rejections=rejections, cursor=place)
+    data = store_data(context, key, encoded, counts.refs)
+    body = Batch(
+        data=data,
+        refs=counts.refs,
+        rows=counts.rows,
+        rejected=counts.rejected,
+        rejections=counts.rejections,
+        cursor=counts.cursor,
+    )
     won, stands = commit(context, context.keys.batch(name, number), body)
     if stands.data.key != key:
         context.bucket.delete(key)

@@ -128,7 +128,8 @@ def by_hand(folder: Path, port: int, batches: int) -> float:
     model = folder.parent / "caffenet.onnx"
     if not model.exists():
         words = [str(bignets.prototxt("caffenet")), str(bignets.weights("caffenet")), "--blob", "fc7"]
-        export = [sys.executable, "-m", "pipeline.cli.main", "net", "export", *words, "--onnx", str(model)]
+        words += ["--onnx", str(model), "--batch", str(BATCH)]
+        export = [sys.executable, "-m", "pipeline.cli.main", "net", "export", *words]
         subprocess.run(export, cwd=ROOT, env=environ(), check=True, capture_output=True)
     program = str(ROOT / "tests/benchmarks/spark_by_hand.py")
     words = spark_submit(program, str(model), f"http://127.0.0.1:{port}", str(batches * BATCH), str(folder / "out"))
