@@ -1,4 +1,4 @@
-"""Debian's packages, where this process may install them."""
+"""Debian's packages, where this process may install them and is told to: nobody's machine is changed unasked."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 import shutil
 import subprocess
 
-from tests.servers.demand import Uninstalled
+from tests.servers.demand import Uninstalled, demanded
 
 
 def install_packages(what: str, *packages: str) -> None:
     """Raises Uninstalled: which packages `what` needs, or what went wrong."""
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+    if not demanded() or os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise Uninstalled(f"{what} needs {' '.join(packages)}: sudo apt-get install {' '.join(packages)}")
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120", *packages]

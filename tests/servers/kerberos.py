@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.apt import install_packages
 from tests.servers.demand import Server, Uninstalled, accepts, free_port, locked, missing
 
 PACKAGES = ("krb5-kdc", "krb5-admin-server", "krb5-user", "libkrb5-dev", "libfaketime")
@@ -27,21 +28,10 @@ def install() -> None:
     """Debian's packages, where this process may install them, and the Python package.  Raises Uninstalled."""
     with locked("kerberos"):
         if not _there():
-            _install_packages()
+            install_packages("Kerberos", *PACKAGES)
         done = subprocess.run([SCRIPT], capture_output=True, text=True)
         if done.returncode != 0:
             raise Uninstalled(f"{SCRIPT.name} failed: {done.stderr.strip()[-500:]}")
-
-
-def _install_packages() -> None:
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise Uninstalled(f"Kerberos needs {' '.join(PACKAGES)}: sudo apt-get install {' '.join(PACKAGES)}")
-    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
-    for command in (["apt-get", "update", "-qq"], install):
-        done = subprocess.run(command, env=environ, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise Uninstalled(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
 
 
 def _there() -> bool:
