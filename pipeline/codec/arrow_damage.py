@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-ARROW_ERRORS = (pa.ArrowException, OSError)
-"""What pyarrow raises for bytes that are not what they should be, and for files that cannot be read."""
+ARROW_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What pyarrow raises for bytes that are not what they should be, and for files that cannot be read; the last one
+for names of columns."""
 
 
 def damage_of(error: Exception) -> str:

@@ -1,118 +1,43 @@
-"""Ref files in columns: Parquet and ORC, by pyarrow, a batch of rows or a stripe at a time."""
+"""Ref files in columns: Parquet and ORC, by pyarrow in a process of its own, a batch of rows at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 
 import pyarrow as pa
-from pyarrow import orc, types
-from pyarrow import parquet as pq
+from pyarrow import types
 
-from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
+from pipeline.codec.ref_apart import ApartFile, Damaged
+from pipeline.codec.ref_batches import Batch
 from pipeline.codec.ref_columns import Found, find_columns
 from pipeline.codec.ref_rows import Block, Cursor, Rejected, sample_of
 from pipeline.codec.ref_rules import Cell, RawRows, Rules, judge
 from pipeline.errors import FormatError
 from pipeline.settings import Columns
 
-_BATCH_BYTES = 8 * 2**20
-_BATCH_ROWS = 4096
 
+def arrow_blocks(file: BinaryIO, format: str, name: str, columns: Columns, rules: Rules, at: Cursor) -> Iterator[Block]:
+    """The rows from a cursor on.
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Rows from `first` on; those that could not be read have no cells but a reason."""
-
-    first: int
-    count: int
-    cells: pa.RecordBatch | None
-    lost: str = ""
-    error: str = ""
-
-
-def parquet_blocks(file: BinaryIO, name: str, columns: Columns, rules: Rules, at: Cursor) -> Iterator[Block]:
-    """The rows from a cursor on; a row group that is damaged is rejected from the damage on, the others stand.
-
-    Raises FormatError when it is called if the file cannot be opened as Parquet.
+    A Parquet file's row group that is damaged is rejected from the damage on, the others stand; an ORC file from the
+    damaged stripe on.  Raises FormatError when it is called if the file cannot be opened.
     """
     try:
-        table = pq.ParquetFile(file, pre_buffer=False, buffer_size=2**18)
-        schema = table.schema_arrow
-    except ARROW_ERRORS as error:
-        raise _unreadable(name, "Parquet", error) from error
-    found = _find(schema, columns, name)
-    return _blocks(_parquet_batches(table, _names(schema, found), at.position), schema, found, rules)
-
-
-def orc_blocks(file: BinaryIO, name: str, columns: Columns, rules: Rules, at: Cursor) -> Iterator[Block]:
-    """The rows from a cursor on; from a damaged stripe on they are rejected.
-
-    Raises FormatError when it is called if the file cannot be opened as ORC.
-    """
+        table = ApartFile(file, format)
+    except Damaged as error:
+        what = {"parquet": "Parquet", "orc": "ORC"}[format]
+        hint = "is it whole, and is that its format?"
+        raise FormatError(f"{name} cannot be read as {what}", sample_of(str(error)), hint) from error
     try:
-        table = orc.ORCFile(file)
-        schema = table.schema
-    except ARROW_ERRORS as error:
-        raise _unreadable(name, "ORC", error) from error
-    found = _find(schema, columns, name)
-    return _blocks(_orc_batches(table, _names(schema, found), at.position), schema, found, rules)
+        found = _find(table.schema, columns, name)
+    except FormatError:
+        table.close()
+        raise
+    return _blocks(table.batches(_names(table.schema, found), at.position), table.schema, found, rules)
 
 
-def _parquet_batches(table: pq.ParquetFile, names: list[str], start: int) -> Iterator[_Batch]:
-    end = 0
-    for group in range(table.metadata.num_row_groups):
-        row, end = end, end + table.metadata.row_group(group).num_rows
-        if end <= start:
-            continue
-        error = "its pages end early"
-        try:
-            # Batches begin at the same rows wherever one starts, so damage shows at the same row.
-            for batch in table.iter_batches(
-                _batch_rows(table.metadata.row_group(group), names), [group], names, use_threads=False
-            ):
-                skipped = max(start - row, 0)
-                if skipped < batch.num_rows:
-                    yield _Batch(row + skipped, batch.num_rows - skipped, batch.slice(skipped))
-                row += batch.num_rows
-        except ARROW_ERRORS as failure:
-            error = damage_of(failure)
-        if row < end:
-            row = max(row, start)
-            yield _Batch(row, end - row, None, f"row group {group} cannot be read from row {row} on", error)
-
-
-def _orc_batches(table: orc.ORCFile, names: list[str], start: int) -> Iterator[_Batch]:
-    row = 0
-    for stripe in range(table.nstripes):
-        try:
-            if row < start:  # its number of rows, from one column
-                count = table.read_stripe(stripe, columns=names[:1]).num_rows
-                if row + count <= start:
-                    row += count
-                    continue
-            batch = table.read_stripe(stripe, columns=names)
-        except ARROW_ERRORS as failure:
-            row = max(row, start)
-            lost = f"stripe {stripe} cannot be read: nor can the rows from {row} on"
-            yield _Batch(row, table.nrows - row, None, lost, damage_of(failure))
-            return
-        skipped = max(start - row, 0)
-        for at in range(skipped, batch.num_rows, _BATCH_ROWS):
-            part = batch.slice(at, _BATCH_ROWS)
-            yield _Batch(row + at, part.num_rows, part)
-        row += batch.num_rows
-
-
-def _batch_rows(group: pq.RowGroupMetaData, names: list[str]) -> int:
-    """So many rows that a batch holds about 8 MiB."""
-    chunks = [group.column(at) for at in range(group.num_columns)]
-    size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in names)
-    return int(max(1, min(_BATCH_ROWS, _BATCH_BYTES * max(1, group.num_rows) // max(1, size))))
-
-
-def _blocks(batches: Iterator[_Batch], schema: pa.Schema, found: Found, rules: Rules) -> Iterator[Block]:
+def _blocks(batches: Iterator[Batch], schema: pa.Schema, found: Found, rules: Rules) -> Iterator[Block]:
     for batch in batches:
         end = Cursor(batch.first + batch.count, batch.first + batch.count)
         if batch.cells is None:
@@ -189,9 +114,3 @@ def _is_id(kind: pa.DataType) -> bool:
 
 def _is_content(kind: pa.DataType) -> bool:
     return bool(_is_binary(kind) or types.is_fixed_size_binary(kind) or types.is_null(kind))
-
-
-def _unreadable(name: str, what: str, error: Exception) -> FormatError:
-    return FormatError(
-        f"{name} cannot be read as {what}", sample_of(damage_of(error)), "is it whole, and is that its format?"
-    )

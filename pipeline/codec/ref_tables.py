@@ -69,10 +69,10 @@ def _blocks(
     file: BinaryIO, name: str, format: Format, columns: Columns, partner_id: int | None, at: Cursor
 ) -> Iterator[Block]:
     if format in ("parquet", "orc"):
-        from pipeline.codec.ref_arrow import orc_blocks, parquet_blocks  # pyarrow takes a while to import
+        from pipeline.codec.ref_arrow import arrow_blocks  # pyarrow takes a while to import
 
         rules = Rules(partner_id, offsets=False)
-        return (parquet_blocks if format == "parquet" else orc_blocks)(file, name, columns, rules, at)
+        return arrow_blocks(file, format, name, columns, rules, at)
     rules = Rules(partner_id, optional_id=format == "protobuf")
     if format == "protobuf":
         return protobuf_blocks(open_bytes(file, name, at.position), rules, at)

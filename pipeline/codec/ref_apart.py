@@ -1,0 +1,179 @@
+"""Parquet and ORC files read in a process of their own (ref_child.py): one that kills its reader costs its rows.
+
+A reader that has finished a file is kept for the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from pipeline.codec.ref_batches import BATCH_ROWS, Batch, lost_group
+from pipeline.codec.ref_child import Channel
+
+KILLED = "it kills the process that reads it"
+
+
+class Died(Exception):
+    """A reader ended while it was at a file.  Never leaves this package."""
+
+
+class Damaged(Exception):
+    """The file is not of its format, in pyarrow's words.  Never leaves this package."""
+
+
+class Reader:
+    """One process."""
+
+    def __init__(self) -> None:
+        words = [sys.executable, "-m", "pipeline.codec.ref_child"]
+        # A group of its own: an interrupt from the keyboard is the parent's to judge.
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._channel = Channel(self._process.stdout, self._process.stdin)  # type: ignore[arg-type]
+
+    def ask(self, file: BinaryIO, **fields: Any) -> tuple[dict[str, Any], bytes]:
+        """Its answer, once it has what it needs of the file.  Raises Died, and what the file raises."""
+        try:
+            self._channel.send(**fields)
+            while True:
+                said, content = self._channel.receive()
+                if said["kind"] != "read":
+                    return said, content
+                file.seek(said["at"])
+                self._channel.send(_read(file, said["size"]))
+        except (EOFError, BrokenPipeError) as error:
+            raise Died from error
+
+    def tell(self, **fields: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it is gone: the next one who asks sees it
+            self._channel.send(**fields)
+
+    def end(self) -> None:
+        """Kill it, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]
+
+
+class Readers:
+    """Those that wait for a file, one at the most."""
+
+    def __init__(self) -> None:
+        self._idle: list[Reader] = []
+
+    def take(self) -> Reader:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Reader()
+
+    def give_back(self, reader: Reader) -> None:
+        if self._idle:
+            reader.end()
+        else:
+            self._idle.append(reader)
+
+
+_READERS = Readers()
+
+
+class ApartFile:
+    """A Parquet or ORC file, open in a reader."""
+
+    def __init__(self, file: BinaryIO, format: str) -> None:
+        """Raises Damaged where it cannot be opened."""
+        self._file = file
+        self._format = format
+        self._size = file.seek(0, io.SEEK_END)
+        self._reader, said, content = self._open()
+        self.schema: pa.Schema = pa.ipc.read_schema(pa.py_buffer(content))
+        self._groups: list[int] = said["groups"]
+
+    def batches(self, names: list[str], start: int) -> Iterator[Batch]:
+        """Rows from `start` on.  Where its reader dies, the rest of the row group (of ORC: of the file) is lost."""
+        row = start
+        while True:
+            try:
+                yield from self._batches(names, row)
+                return
+            except _DiedAt as died:
+                row = max(died.row, row)
+            group = next((at for at, end in enumerate(self._groups) if end > row), None)
+            if group is None:
+                return
+            end = self._groups[group]
+            yield Batch(row, end - row, None, self._lost(group, row), KILLED)
+            row = end
+            if row >= self._groups[-1]:
+                return
+            self._reader, _, _ = self._open()
+
+    def _batches(self, names: list[str], start: int) -> Iterator[Batch]:
+        row = start
+        whole = False
+        try:
+            said, content = self._reader.ask(self._file, kind="read", names=names, start=start, rows=BATCH_ROWS)
+            while said["kind"] != "end":
+                cells = pa.ipc.open_stream(content).read_next_batch() if content else None
+                row = said["first"] + said["count"]
+                yield Batch(said["first"], said["count"], cells, said["lost"], said["error"])
+                said, content = self._reader.ask(self._file, kind="next")
+            whole = True
+        except GeneratorExit:  # it waits for the next question
+            whole = True
+            raise
+        except Died as died:
+            raise _DiedAt(row) from died
+        finally:
+            if whole:
+                self._reader.tell(kind="leave")
+                _READERS.give_back(self._reader)
+            else:
+                self._reader.end()
+
+    def close(self) -> None:
+        """Leave it before anything was read."""
+        self._reader.end()
+
+    def _lost(self, group: int, row: int) -> str:
+        return lost_group(group, row) if self._format == "parquet" else f"the rows from {row} on cannot be read"
+
+    def _open(self) -> tuple[Reader, dict[str, Any], bytes]:
+        for _ in range(2):
+            reader = _READERS.take()
+            try:
+                said, content = reader.ask(self._file, kind="open", format=self._format, size=self._size)
+            except Died:  # perhaps it was gone before
+                reader.end()
+                continue
+            except BaseException:
+                reader.end()
+                raise
+            if said["kind"] == "damaged":
+                _READERS.give_back(reader)
+                raise Damaged(said["error"])
+            return reader, said, content
+        raise Damaged(KILLED)
+
+
+class _DiedAt(Exception):
+    def __init__(self, row: int) -> None:
+        self.row = row
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    """So many bytes, fewer at the end only."""
+    data = file.read(size)
+    while len(data) < size and (more := file.read(size - len(data))):
+        data += more
+    return data
