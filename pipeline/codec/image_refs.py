@@ -100,7 +100,7 @@ def _record(file: BinaryIO) -> bytes:
         if byte[0] < 0x80 or len(prefix) == MAX_VARINT:
             break
     found = read_varint(prefix, 0) if prefix and prefix[-1] < 0x80 else None
-    return bytes(prefix) + (file.read(found[0]) if found else b"")
+    return bytes(prefix) + (file.read(min(found[0], MAX_RECORD)) if found else b"")
 
 
 def read_varint(data: bytes | bytearray | memoryview, at: int) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 
 _MAX_BYTES = 256 * 2**20
+_NPY = re.compile(
+    rb"\{'descr': '(?P<kind>[<>|=][fiu][1248])', 'fortran_order': (?P<fortran>True|False), "
+    rb"'shape': \((?P<shape>(?:\d{1,9}, ?)*(?:\d{1,9})?)\),? *\} *\n?"
+)
 
 
 def read_mean(path: str | Path) -> NDArray[np.float32]:
@@ -24,7 +29,7 @@ def read_mean(path: str | Path) -> NDArray[np.float32]:
     except OSError as error:
         raise ConfigError(f"the mean {path} cannot be read", error.strerror or str(error), "give its path") from error
     try:
-        values = _npy(path) if content.startswith(b"\x93NUMPY") else _binaryproto(content)
+        values = _npy(content) if content.startswith(b"\x93NUMPY") else _binaryproto(content)
     except ValueError as error:
         raise ConfigError(f"the mean {path} is neither .npy nor .binaryproto", str(error)) from error
     while values.ndim > 3 and values.shape[0] == 1:
@@ -34,8 +39,20 @@ def read_mean(path: str | Path) -> NDArray[np.float32]:
     return np.ascontiguousarray(values, np.float32)
 
 
-def _npy(path: Path) -> NDArray[np.float32]:
-    return np.asarray(np.load(path, allow_pickle=False), np.float32)
+def _npy(content: bytes) -> NDArray[np.float32]:
+    """A .npy file of plain numbers (numpy's format, versions 1 to 3): its header is matched, never evaluated."""
+    begin, width = (10, 2) if content[6:7] == b"\1" else (12, 4)
+    length = int.from_bytes(content[8 : 8 + width], "little")
+    header = _NPY.fullmatch(content[begin : begin + min(length, 4096)])
+    if header is None:
+        raise ValueError("its header is not that of an array of numbers")
+    shape = tuple(int(size) for size in header["shape"].replace(b",", b" ").split())
+    kind = np.dtype(header["kind"].decode())
+    if math.prod(shape) * kind.itemsize != len(content) - begin - length:
+        raise ValueError(f"{len(content) - begin - length} bytes of values for the shape {shape} of {kind}")
+    values = np.frombuffer(content, kind, offset=begin + length)
+    with np.errstate(over="ignore"):  # beyond float32: infinite, which is refused
+        return values.reshape(shape, order="F" if header["fortran"] == b"True" else "C").astype(np.float32)
 
 
 def _binaryproto(content: bytes) -> NDArray[np.float32]:

@@ -153,7 +153,21 @@ class Shard:
         counts = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
         self.starts = list(accumulate(counts, initial=0))
         """The first row of each row group, and the number of all rows."""
-        self.holds_features = "features" in metadata.schema.to_arrow_schema().names
+        try:
+            schema = metadata.schema.to_arrow_schema()
+            self.holds_features = "features" in schema.names
+        except ARROW_ERRORS as error:
+            raise self._damaged(error) from error
+        self._check(schema)
+
+    def _check(self, schema: pa.Schema) -> None:
+        """Raises FormatError where a column is missing, stands twice or has another type."""
+        dim = getattr(schema.field("features").type, "list_size", 1) if self.holds_features else 1
+        wanted = features_schema(dim) if self.holds_features else failures_schema()
+        for field in wanted:
+            if [schema.field(at).type for at in schema.get_all_field_indices(field.name)] != [field.type]:
+                raise FormatError("a shard is damaged", f"{self._path.name}: its column {field.name} is not as written",
+                                  "its batch has to be computed again")  # fmt: skip
 
     def keys(self) -> Keys:
         """The keys of all rows."""

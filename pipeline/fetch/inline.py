@@ -47,7 +47,10 @@ def read_data(url: str, max_bytes: int) -> bytes | Failure:
 def read_file(url: str, folders: Sequence[str], max_bytes: int) -> bytes | Failure:
     """The bytes of a file under one of `folders`, links followed before the check; `blocked` elsewhere."""
     if _FILE.match(url):
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # a bracket that is not closed
+            return Failure.of("bad_url", "malformed")
         if parts.netloc not in ("", "localhost"):
             return Failure.of("blocked", "scheme file")
         text = unquote(parts.path)

@@ -8,6 +8,7 @@ from typing import Any
 import onnx
 from onnx import numpy_helper
 
+from pipeline.errors import NetError
 from pipeline.nets.fingerprint import digest, hashed
 from pipeline.nets.onnx_graph import reads
 
@@ -56,5 +57,8 @@ def _attribute(attribute: onnx.AttributeProto) -> str:
 
 
 def _tensor(tensor: onnx.TensorProto) -> list[Any]:
-    array = numpy_helper.to_array(tensor)
+    try:
+        array = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError) as error:
+        raise NetError(f"the weight {tensor.name!r} is damaged", str(error), "fetch the model again") from error
     return [tensor.data_type, list(array.shape), digest(array)]

@@ -19,7 +19,7 @@ from pipeline.nets.engines import Engine
 from pipeline.nets.engines.engine import Run
 from pipeline.nets.lowered import Shape
 from pipeline.nets.net import Blobs, Net
-from pipeline.nets.onnx_graph import reads, shape_of
+from pipeline.nets.onnx_graph import reads, shape_of, trouble_of
 from pipeline.nets.plan import unknown_blob
 
 _KEPT = 4
@@ -136,11 +136,15 @@ class OnnxNet(Net):
 def _read(path: Path) -> onnx.ModelProto:
     """The model without weights that it keeps in other files."""
     try:
-        return onnx.load(path, load_external_data=False)
+        model = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise NetError(f"the model {path} cannot be read", error.strerror or str(error), "give its path") from error
     except DecodeError as error:
         raise NetError(f"the model {path} is truncated or no ONNX", str(error), "fetch the file again") from error
+    trouble = trouble_of(model)
+    if trouble:
+        raise NetError(f"the model {path} is damaged", trouble, "fetch the file again, or export it anew")
+    return model
 
 
 def _kind(value: onnx.ValueInfoProto) -> np.dtype[Any]:

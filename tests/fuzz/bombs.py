@@ -1,0 +1,149 @@
+"""Small files that want to become large: each is read here, in a process of its own, and what it took is printed."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import resource
+import struct
+import sys
+import time
+import zlib
+from collections.abc import Callable
+
+GOOD = [{"partner_id": 7, "external_id": f"sku-{at}", "url": f"http://shop.example/{at}"} for at in range(10)]
+COLUMNS = ["partner_id", "external_id", "url"]
+
+
+def _good(name: str) -> bytes:
+    from tests.unit.codec.ref_files import written
+
+    return written(GOOD, name, COLUMNS)
+
+
+def _gzip_of(before: bytes, piece: bytes, times: int, after: bytes) -> bytes:
+    """gzip of piece x times, without its ever being held."""
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=1, mtime=0) as file:
+        file.write(before)
+        for _ in range(times):
+            file.write(piece)
+        file.write(after)
+    return out.getvalue()
+
+
+def gzip_csv() -> bytes:
+    """A line of 384 MiB between good ones."""
+    good = _good("a.csv").splitlines(keepends=True)
+    return _gzip_of(b"".join(good[:6]), b"a" * 2**20, 384, b"\r\n" + b"".join(good[6:]))
+
+
+def gzip_jsonl() -> bytes:
+    good = _good("a.jsonl").splitlines(keepends=True)
+    return _gzip_of(b"".join(good[:5]) + b'{"url": "', b"[" * 2**20, 384, b'"}\n' + b"".join(good[5:]))
+
+
+def gzip_protobuf() -> bytes:
+    """A record that says it has a terabyte, and zeros."""
+    return _gzip_of(_good("a.pb") + b"\x80\x80\x80\x80\x80\x20", bytes(2**20), 384, b"")
+
+
+def parquet_dictionary() -> bytes:
+    """400 rows of one text of 32 MiB, which stands in the file once; and good rows."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    text = pa.array(["x" * 2**25])
+    schema = pa.schema([("external_id", pa.string()), ("url", pa.dictionary(pa.int32(), pa.string()))])
+    bomb = pa.table(
+        [pa.array(["sku"] * 400), pa.DictionaryArray.from_arrays(pa.array([0] * 400, pa.int32()), text)], schema=schema
+    )
+    urls = pa.array([row["url"] for row in GOOD]).dictionary_encode()
+    good = pa.table([pa.array([row["external_id"] for row in GOOD]), urls], schema=schema)
+    buffer = io.BytesIO()
+    with parquet.ParquetWriter(buffer, schema, compression="zstd", store_schema=False) as writer:
+        writer.write_table(bomb)
+        writer.write_table(good)
+    return buffer.getvalue()
+
+
+def parquet_zstd() -> bytes:
+    """300 images of 1 MiB of zeros in pages of a few bytes."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    buffer = io.BytesIO()
+    schema = pa.schema([("external_id", pa.string()), ("url", pa.string()), ("content", pa.binary())])
+    with parquet.ParquetWriter(buffer, schema, compression="zstd", use_dictionary=False) as writer:
+        for _ in range(3):
+            columns = [["sku"] * 100, ["http://shop.example/"] * 100, [bytes(2**20)] * 100]
+            writer.write_table(pa.table(columns, schema=schema))
+    return buffer.getvalue()
+
+
+def png_profile() -> bytes:
+    """A small picture whose colour profile and text inflate to 384 MiB each."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    packer = zlib.compressobj(9)
+    large = b"".join(packer.compress(bytes(2**20)) for _ in range(384)) + packer.flush()
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 3, 0, 0, 0))
+    middle = chunk(b"iCCP", b"icc\0\0" + large) + chunk(b"PLTE", b"abc") + chunk(b"tRNS", b"\x80")
+    rows = zlib.compress(bytes(9) * 8)
+    more = chunk(b"zTXt", b"Comment\0\0" + large)
+    return b"\x89PNG\r\n\x1a\n" + head + middle + more + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+REFS: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "gzip_csv": ("refs.csv", gzip_csv),
+    "gzip_jsonl": ("refs.jsonl", gzip_jsonl),
+    "gzip_protobuf": ("refs.pb", gzip_protobuf),
+    "parquet_dictionary": ("refs.parquet", parquet_dictionary),
+    "parquet_zstd": ("refs.parquet", parquet_zstd),
+}
+
+
+def _read_refs(data: bytes, name: str) -> dict[str, object]:
+    from tests.unit.codec.ref_files import reader
+
+    found = reader(data, name, 7)
+    refs, rejected, whys = 0, 0, []
+    while True:
+        taken = found.take(1024, 2**26)
+        refs, rejected = refs + len(taken.refs), rejected + taken.rejected
+        whys += [one.why for one in taken.samples]
+        if taken.ended:
+            return {"refs": refs, "rejected": rejected, "whys": whys}
+
+
+def _read_image(data: bytes) -> dict[str, object]:
+    from pipeline.images import decode
+    from pipeline.records import Failure
+
+    found = decode(data)
+    return {"reason": found.reason if isinstance(found, Failure) else ""}
+
+
+def main(name: str) -> None:
+    """Facts as JSON; grown: bytes of memory beyond what reading a good file of the kind takes."""
+    from pipeline.images import decode
+
+    if name == "png_profile":
+        data = png_profile()
+        decode(data[:64])
+    else:
+        file, make = REFS[name]
+        data = make()
+        _read_refs(_good(file), file)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.process_time()
+    facts = _read_image(data) if name == "png_profile" else _read_refs(data, REFS[name][0])
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    print(json.dumps({**facts, "size": len(data), "grown": grown, "seconds": time.process_time() - began}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,221 @@
+"""Good inputs to begin from, made when they are needed so that the repository holds no binaries for them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+_COLUMNS = ["partner_id", "external_id", "url", "content"]
+_LARGEST = 64 * 1024
+_NAME = "20231114T221320Z.000.00000.0-0123456789ab"
+
+
+def of_files(folder: Path, pattern: str) -> list[bytes]:
+    """The small files of a folder."""
+    return [path.read_bytes() for path in sorted(folder.glob(pattern)) if path.stat().st_size <= _LARGEST]
+
+
+def _rows(number: int) -> list[dict[str, object]]:
+    return [
+        {"partner_id": 7 + at % 2, "external_id": f"Größe {at}", "url": f'http://shop.example/"a",{at}.jpg?x={at}'}
+        | ({"content": b"\xff\xd8\xff\x00"} if at % 3 == 0 else {})
+        for at in range(number)
+    ]
+
+
+def tables(*endings: str) -> Iterator[bytes]:
+    from tests.unit.codec.ref_files import written
+
+    for ending in endings:
+        for number in (0, 1, 20):
+            yield written(_rows(number), f"refs.{ending}", _COLUMNS)
+
+
+def parquets() -> Iterator[bytes]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    yield from tables("parquet")
+    rows = {
+        "partner_id": pa.array(range(50), pa.uint16()),
+        "item_id": pa.array(range(50), pa.int64()),
+        "url": pa.array([f"http://shop.example/{at}" for at in range(50)], pa.large_string()),
+        "content": pa.array([None, b"x" * 9] * 25, pa.binary()),
+    }
+    for codec in ("none", "snappy", "gzip", "zstd", "brotli", "lz4"):
+        for version in ("1.0", "2.0"):
+            buffer = io.BytesIO()
+            dictionary = version == "1.0"
+            parquet.write_table(pa.table(rows), buffer, compression=codec, use_dictionary=dictionary,
+                                data_page_version=version, row_group_size=20)  # fmt: skip
+            yield buffer.getvalue()
+
+
+def orcs() -> Iterator[bytes]:
+    import pyarrow as pa
+    from pyarrow import orc
+
+    yield from tables("orc")
+    table = pa.table({"item_id": list(range(40)), "url": [f"http://shop.example/{at % 5}" for at in range(40)]})
+    for codec in ("uncompressed", "snappy", "zlib", "zstd", "lz4"):
+        buffer = io.BytesIO()
+        orc.write_table(table, buffer, compression=codec, stripe_size=64 * 1024, dictionary_key_size_threshold=0.9)
+        yield buffer.getvalue()
+
+
+def batches() -> Iterator[bytes]:
+    from pipeline.codec import image_refs
+    from pipeline.records import ImageRef
+
+    yield b""
+    yield image_refs.encode(
+        [ImageRef(7, 2**64 - at - 1, f"sku-{at}", f"http://a/{at}", b"x" * at, at) for at in range(9)]
+    )
+
+
+def onnx_models() -> Iterator[bytes]:
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    for opset in (11, 17):
+        weight = numpy_helper.from_array(np.arange(12, dtype=np.float32).reshape(4, 3, 1, 1), "weight")
+        shape = numpy_helper.from_array(np.array([0, -1], np.int64), "shape")
+        nodes = [
+            helper.make_node("Conv", ["image", "weight"], ["wide"], name="conv", kernel_shape=[1, 1]),
+            helper.make_node("Relu", ["wide"], ["sharp"]),
+            helper.make_node("Reshape", ["sharp", "shape"], ["flat"]),
+            helper.make_node("Softmax", ["flat"], ["out"], axis=1),
+        ]
+        image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 4, 4])
+        out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", 64])
+        graph = helper.make_graph(nodes, "net", [image], [out], [weight, shape])
+        yield helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)]).SerializeToString()
+
+
+def means() -> Iterator[bytes]:
+    import numpy as np
+
+    from pipeline.nets.caffe_pb2 import BlobProto
+
+    for shape in ((3,), (3, 4, 4), (1, 3, 2, 2)):
+        buffer = io.BytesIO()
+        np.save(buffer, np.arange(np.prod(shape), dtype=np.float32).reshape(shape))
+        yield buffer.getvalue()
+    old = BlobProto(num=1, channels=3, height=2, width=2)
+    old.data.extend(range(12))
+    yield old.SerializeToString()
+    new = BlobProto()
+    new.shape.dim.extend((3, 2, 2))
+    new.double_data.extend(range(12))
+    yield new.SerializeToString()
+
+
+def indexes() -> Iterator[bytes]:
+    entry = {
+        "jobTimeStamp": 1_699_999_000_000,
+        "outputFolder": "hdfs://nn/data/refs/1",
+        "files": ["a.pb", {"path": "b.pb", "size": 3}],
+        "outputSize": "9",
+    }
+    yield json.dumps({"7": entry, "8": {**entry, "files": {"c.pb": 1}, "outputFolder": "refs/8"}}).encode()
+    yield json.dumps({"outputByPartner": [{"partnerId": 7, **entry}, entry]}).encode()
+    yield json.dumps({"partners": {"007": {**entry, "files": "a.csv", "jobTimeStamp": 1_699_999_000.5}}}).encode()
+
+
+def manifests() -> Iterator[bytes]:
+    data = {"key": f"shop/d/{_NAME}/x/refs.pb", "size": 9, "sha256": "0" * 64, "rows": 3}
+    out_file = {"name": "features/a.parquet", "key": "k", "size": 1, "sha256": "0" * 64, "rows": 1}
+    snapshot = {"source": "refs/a.csv", "version": "20231114T221320Z",
+                "files": [{"path": "refs/a.csv", "length": 9, "modified": 1}]}  # fmt: skip
+    place = {"file": 0, "position": 0, "row": 0}
+    counts = {"refs": 3, "rows": 3, "rejected": 0}
+    bodies: list[dict[str, object]] = [
+        {"lake": "shop", "set": "demo", "snapshot": snapshot, "snapshot_digest": "x", "batch_refs": 9,
+         "batch_bytes": 9, "batches": 128, "due": "20231114T221320Z", "parent": _NAME, "cursor": place},
+        {"data": data, **counts, "cursor": place,
+         "rejections": [{"file": "a", "row": 1, "offset": 3, "why": "w"}]},
+        {"batches": 1, **counts, "next": place},
+        {"process": "host.boot.1", "at": "20231114T221320Z", "kind": "strike", "cause": "killed"},
+        {"kind": "shard", "refs": 3, "features": 3, "features_file": data, "dim": 4},
+        {"fingerprint": "f" * 64, "dim": 4, "at": "20231114T221320Z", "refs": 3, "features": 3, "failures": 0,
+         "duplicates": 0, "reasons": {"http_4xx": 1}, "carried": data,
+         "partners": {"7": {"files": [out_file], "features": 3, "failures": 0}}},
+        {"folders": ["features/x"], "at": "20231114T221320Z"},
+        {"version": 3, "partners": {"7": {"jobTimeStamp": "1", "outputFolder": "o", "files": ["a"], "outputSize": 1}},
+         "current": {"7": {"folder": "_current/7/1", "number": 1, "files": [], "features": 1, "newest": _NAME}}},
+        {"token": "x"},
+    ]  # fmt: skip
+    for body in bodies:
+        yield json.dumps({"format": 1, "nonce": "n", **body}).encode()
+
+
+def images() -> Iterator[bytes]:
+    from PIL import Image
+
+    picture = Image.radial_gradient("L").resize((48, 40)).convert("RGB")
+    see_through = picture.copy()
+    see_through.putalpha(128)
+    for mode, kind, more in (
+        (picture, "JPEG", {"quality": 80}),
+        (picture, "JPEG", {"progressive": True, "quality": 50}),
+        (picture.convert("CMYK"), "JPEG", {}),
+        (picture, "PNG", {}),
+        (see_through, "PNG", {}),
+        (picture.convert("P"), "PNG", {}),
+        (picture.convert("P"), "GIF", {}),
+        (picture, "GIF", {"save_all": True, "append_images": [picture.rotate(90)]}),
+        (picture, "WEBP", {"lossless": True}),
+        (see_through, "WEBP", {"quality": 60}),
+        (picture, "BMP", {}),
+        (picture, "TIFF", {}),
+        (picture, "TIFF", {"compression": "tiff_lzw"}),
+        (picture, "TIFF", {"compression": "jpeg"}),
+        (picture, "TIFF", {"compression": "tiff_adobe_deflate"}),
+        (picture, "AVIF", {"speed": 10}),
+        (picture, "JPEG2000", {}),
+        (picture, "ICO", {"sizes": [(16, 16)]}),
+    ):
+        buffer = io.BytesIO()
+        mode.save(buffer, kind, **more)  # type: ignore[arg-type]
+        yield buffer.getvalue()
+
+
+def answers() -> Iterator[bytes]:
+    yield b'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nETag: "x"\r\n\r\nhello'
+    yield b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 302 Found\r\nLocation: ../b.jpg?x=1#y\r\n\r\n"
+    yield b"HTTP/1.0 429\r\nRetry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n\r\n"
+    for encoding, body in ((b"gzip", gzip.compress(b"<html>" * 99, mtime=0)), (b"deflate", b"x\x9c\x03\0\0\0\0\x01")):
+        yield b"HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\nLast-Modified: x\r\n\r\n%s" % (encoding, body)
+
+
+def urls() -> list[bytes]:
+    return [
+        b"http://shop.example/a.jpg",
+        b"https://user:word@xn--bcher-kva.example:8443/%E4/../b?c=d&amp;e#f",
+        "//Bücher.example\\a b".encode(),
+        b"http://[::ffff:127.0.0.1]/",
+        b"http://0x7f.1/",
+        b"data:image/gif;base64,R0lGODlhAQABAAAAACw=",
+        b"file:///data/a.jpg",
+        b"SKU%252F1 A%2",
+    ]
+
+
+def shards() -> Iterator[bytes]:
+    import numpy as np
+
+    from pipeline.codec.shards import FeatureRow, write_features
+
+    when = datetime(2026, 1, 1, tzinfo=UTC)
+    fields = {"partner_id": 7, "external_id": "x", "url": "http://a/", "content_sha256": b"\0" * 32, "fetched_at": when}
+    with tempfile.TemporaryDirectory() as scratch:
+        for number in (1, 70):
+            path = Path(scratch) / str(number)
+            rows = [FeatureRow(item_id=at, ordinal=at, **fields) for at in range(number)]  # type: ignore[arg-type]
+            write_features(path, rows, np.ones((number, 4), np.float32))
+            yield path.read_bytes()

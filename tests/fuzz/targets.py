@@ -1,0 +1,249 @@
+"""What is fed: each reader of foreign bytes with good inputs to begin from and the words of its format."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pipeline import manifest
+from pipeline.records import Failure
+from tests.fuzz import seeds
+
+CORPUS = Path(__file__).with_name("corpus")
+TINY = Path(__file__).parents[1] / "golden" / "tiny"
+_TAKEN_ROWS = 50_000  # an input that declares a great many equal rows is no finding as long as memory stays flat
+
+
+@dataclass(frozen=True)
+class Target:
+    """read: bytes -> anything that tells outcomes apart; may raise PipelineError and nothing else."""
+
+    name: str
+    read: Callable[[bytes], object]
+    seeds: Callable[[], Iterable[bytes]]
+    words: tuple[bytes, ...] = ()
+
+    def inputs(self) -> list[bytes]:
+        """The seeds, and what the corpus keeps of earlier findings."""
+        return [*self.seeds(), *(path.read_bytes() for path in sorted(CORPUS.glob(f"{self.name}-*")))]
+
+
+@cache
+def _file(suffix: str) -> Path:
+    handle, name = tempfile.mkstemp(suffix=suffix)
+    os.close(handle)
+    return Path(name)
+
+
+def _refs(name: str) -> Callable[[bytes], object]:
+    """A ref file, taken in small pieces, as ship takes it."""
+
+    def read(data: bytes) -> object:
+        from pipeline.codec.ref_tables import Cursor, detect, open_refs
+        from pipeline.settings import Columns
+
+        reader = open_refs(io.BytesIO(data), name, detect(name), Columns(), 7, Cursor(0, 0))
+        whys: set[str] = set()
+        rows = 0
+        while rows < _TAKEN_ROWS:
+            taken = reader.take(1024, 2**20)
+            if taken.rows != len(taken.refs) + taken.rejected:
+                raise AssertionError("the law does not hold")
+            whys.update(rejected.why for rejected in taken.samples)
+            rows += taken.rows
+            if taken.ended:
+                break
+        reader.close()
+        return sorted(whys)
+
+    return read
+
+
+def _prototxt(data: bytes) -> object:
+    from pipeline.nets import load
+
+    path = _file(".prototxt")
+    path.write_bytes(data)
+    net = load(path, engine="onnxruntime")
+    return [net.fingerprint(blob, {}) and blob for blob in net.default[:1]]
+
+
+def _caffemodel(data: bytes) -> object:
+    from pipeline.nets import caffemodel
+
+    path = _file(".caffemodel")
+    path.write_bytes(data)
+    found = caffemodel.read_index(path)
+    return [len(values) for layer in found.layers for values in found.read(list(layer.blobs))]
+
+
+def _onnx(data: bytes) -> object:
+    from pipeline.nets import load, onnx_inspection
+    from pipeline.nets.onnx_net import OnnxNet
+
+    path = _file(".onnx")
+    path.write_bytes(data)
+    net = load(path, engine="onnxruntime")
+    assert isinstance(net, OnnxNet)
+    prints = [net.fingerprint(blob, {})[:0] for blob in net.default[:1]]
+    return [prints, [row.kind for row in onnx_inspection.layers(net, net.default)]]
+
+
+def _mean(data: bytes) -> object:
+    from pipeline.codec.means import read_mean
+
+    path = _file(".mean")
+    path.write_bytes(data)
+    return read_mean(path).ndim
+
+
+def _batch(data: bytes) -> object:
+    from pipeline.codec import image_refs
+
+    path = _file(".pb")
+    path.write_bytes(data)
+    for piece in image_refs.pieces(path, 3, 2**16):
+        image_refs.encode(piece)
+    return len(image_refs.decode(data)) > 3
+
+
+def _index(data: bytes) -> object:
+    from pipeline.settings import Source
+    from pipeline.stages.index_entries import Home, judge, read_entries
+
+    home, source = Home.of("hdfs://nn:50070/data"), Source(path="outputByPartner", convention="index")
+    whys = []
+    for key, raw in read_entries(data).items():
+        try:
+            entry = judge(key, raw, source, home, 1_700_000_000.0)
+        except ValueError as error:  # the one that its caller expects
+            whys.append(str(error)[:30])
+            continue
+        for path, _ in entry.files:
+            if path.startswith("/") or ".." in path.split("/"):
+                raise AssertionError(f"a path leaves the lake: {path!r}")
+    return sorted(set(whys))
+
+
+BODIES = (manifest.Plan, manifest.Batch, manifest.End, manifest.Attempt, manifest.AttemptEnd, manifest.Result,
+          manifest.Out, manifest.Done, manifest.PartnerManifest, manifest.CurrentManifest, manifest.Index,
+          manifest.Proposal)  # fmt: skip
+
+
+def _manifest(data: bytes) -> object:
+    from pipeline.errors import FormatError
+
+    said = []
+    for kind in BODIES:
+        try:
+            manifest.read(kind, manifest.read(kind, data, "key").encode(), "key")
+        except FormatError as error:
+            said.append(error.detail[:40])
+    return said
+
+
+def _image(data: bytes) -> object:
+    from pipeline.images import decode, sniff
+    from pipeline.images.preparing import Preparation
+    from pipeline.settings import Preprocess
+
+    whole = decode(data, max_pixels=1_000_000)
+    small = Preparation(Preprocess(max_pixels=1_000_000, resize="crop"), (32, 32))(data)
+    if isinstance(whole, Failure) and isinstance(small, Failure):
+        return sniff(data), whole.reason, whole.detail[:40]
+    return sniff(data), isinstance(whole, Failure)
+
+
+def _http(data: bytes) -> object:
+    from datetime import UTC, datetime
+
+    from pipeline.fetch.answer import read_head, read_status, seconds_to_wait, verdict
+    from pipeline.fetch.encoding import KNOWN, decompress
+    from pipeline.fetch.sniff import image_format, looks_like
+    from pipeline.fetch.target import join, parse
+
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = head.splitlines(keepends=True)
+    read_status(data)
+    if not lines:
+        return None
+    found = read_head(lines)
+    if isinstance(found, Failure):
+        return found.detail
+    said: list[object] = [verdict(found, 2**20), seconds_to_wait(found.retry_after, datetime(2026, 1, 1, tzinfo=UTC))]
+    base = parse("https://shop.example/a/b.jpg", 8000)
+    assert not isinstance(base, Failure)
+    said.append(type(join(base, found.location, 8000)).__name__)
+    if found.encoding in KNOWN:
+        plain = decompress(body, found.encoding, 2**20)
+        said.append(plain.detail if isinstance(plain, Failure) else image_format(plain[:64]) or looks_like(plain[:64]))
+    return said
+
+
+def _url(data: bytes) -> object:
+    from pipeline.fetch.inline import is_data, is_file, read_data, read_file
+    from pipeline.fetch.target import parse
+    from pipeline.records import item_id_of, item_id_of_url, redact_query
+
+    text = data.decode("utf-8", "replace")
+    item_id_of(text), item_id_of_url(text), redact_query(text)
+    if is_data(text):
+        read_data(text, 2**20)
+    if is_file(text):
+        read_file(text, (), 2**20)
+    found = parse(text, 8000)
+    return found.detail if isinstance(found, Failure) else (found.scheme, found.address is None)
+
+
+def _shard(data: bytes) -> object:
+    from pipeline.codec.shards import Shard
+
+    path = _file(".shard")
+    path.write_bytes(data)
+    shard = Shard(path)
+    shard.keys()
+    return [len(shard.features(group, 4)[0]) + len(shard.external_ids(group)) for group in range(len(shard.starts) - 1)]
+
+
+_TABLE_WORDS = (b"partner_id", b"item_id", b"external_id", b"url", b"content", b'"', b'""', b",", b"\t", b"\r\n",
+                b"http://", b"\xef\xbb\xbf", b"null", b"\x1f\x8b\x08\x00", b"\\u0000", b"\\ud800", b"{", b"[" * 500,
+                b"1e999", b"NaN")  # fmt: skip
+_NET_WORDS = (b"layer {", b"}", b"type: \"Convolution\"", b"num_output: ", b"kernel_size: 0", b"stride: 0", b"dim: ",
+              b"group: 0", b"bottom: \"data\"", b"axis: -9", b"slice_point: 4", b"pad: 4294967295", b"nan", b"inf",
+              b"layers {", b"input_dim: 1", b"{" * 300, b"type: \"Reshape\"", b"type: \"Pooling\"", b"dilation: 0",
+              b"reshape_param {", b"shape {", b"{ dim: -1 dim: 0 }", b"include { phase: TEST }")  # fmt: skip
+_HTTP_WORDS = (b"Content-Length: ", b"Transfer-Encoding: chunked", b"Location: ", b"Content-Encoding: gzip",
+               b"Content-Encoding: deflate", b"Retry-After: ", b"HTTP/1.1 ", b"\r\n", b"\r\n\r\n", b"http://[::1]",
+               b"//", b"@", b"xn--", b"%00", b"\x85", b"Fri, 31 Dec 9999 23:59:60 -9999")  # fmt: skip
+_JSON_WORDS = (b'"format":1', b"null", b"true", b"[]", b"{}", b"1e999", b"NaN", b"-0", b"[" * 2000, b'{"a":' * 2000,
+               b"\\ud800", b"\\u0000", b'"../x"', b'"files"', b'"partners"', b"99999999T999999Z")  # fmt: skip
+_IMAGE_WORDS = (b"\xff\xd8\xff", b"\xff\xda", b"\xff\xc2", b"\xff\xc4", b"\xff\xd9", b"IHDR", b"IDAT", b"tRNS", b"acTL",
+                b"fdAT", b"iCCP", b"eXIf", b"Exif\0\0II*\0", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ftypavif",
+                b"\xff\xff\xff\x7f")  # fmt: skip
+
+_ALL = (
+    Target("prototxt", _prototxt, lambda: seeds.of_files(TINY, "*.prototxt"), _NET_WORDS),
+    Target("caffemodel", _caffemodel, lambda: seeds.of_files(TINY, "*.caffemodel")),
+    Target("onnx", _onnx, seeds.onnx_models, (b"Reshape", b"Constant", b"axes", b"data_0", b"ai.onnx")),
+    Target("mean", _mean, seeds.means, (b"\x93NUMPY", b"'descr': '|O'", b"'shape': (", b"True")),
+    Target("batch", _batch, seeds.batches),
+    Target("csv", _refs("refs.csv"), lambda: seeds.tables("csv", "csv.gz"), _TABLE_WORDS),
+    Target("tsv", _refs("refs.tsv"), lambda: seeds.tables("tsv"), _TABLE_WORDS),
+    Target("jsonl", _refs("refs.jsonl"), lambda: seeds.tables("jsonl", "jsonl.gz"), _TABLE_WORDS),
+    Target("text", _refs("refs.txt"), lambda: seeds.tables("txt", "txt.gz"), _TABLE_WORDS),
+    Target("protobuf", _refs("refs.pb"), lambda: seeds.tables("pb", "pb.gz")),
+    Target("parquet", _refs("refs.parquet"), seeds.parquets, (b"PAR1", b"parquet", b"ARROW:schema", b"url")),
+    Target("orc", _refs("refs.orc"), seeds.orcs, (b"ORC",)),
+    Target("index", _index, seeds.indexes, _JSON_WORDS),
+    Target("manifest", _manifest, seeds.manifests, _JSON_WORDS),
+    Target("image", _image, seeds.images, _IMAGE_WORDS),
+    Target("http", _http, seeds.answers, _HTTP_WORDS),
+    Target("url", _url, seeds.urls, (*_HTTP_WORDS, b"data:image/png;base64,", b"file:///", b"0x7f.1", b"\\", b"&#0;")),
+    Target("shard", _shard, seeds.shards, (b"PAR1", b"features", b"item_id")),
+)
+TARGETS = {target.name: target for target in _ALL}

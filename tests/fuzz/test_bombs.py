@@ -1,0 +1,53 @@
+"""A small file that wants to become large costs little, is named, and everything beside it goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.fuzz.driving import ROOT
+
+GROWTH = 384 * 2**20
+"""Bytes of memory; each bomb wants more than that."""
+CPU_SECONDS = 30.0
+"""Of processor time; the slowest takes half a second."""
+
+
+def told(bomb: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.bombs", bomb], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    facts: dict[str, Any] = json.loads(done.stdout)
+    assert facts["size"] < 2 * 2**20
+    assert facts["grown"] < GROWTH
+    assert facts["seconds"] < CPU_SECONDS
+    return facts
+
+
+@pytest.mark.parametrize(
+    ("bomb", "rejected", "why"),
+    [
+        ("gzip_csv", 1, "a line of"),
+        ("gzip_jsonl", 1, "a line of"),
+        ("gzip_protobuf", 1, "a record of 1099511627776 bytes"),
+        ("parquet_dictionary", 400, "row group 0 cannot be read"),
+    ],
+)
+def test_the_bomb_is_rejected_and_the_rows_beside_it_are_refs(bomb: str, rejected: int, why: str) -> None:
+    facts = told(bomb)
+    assert (facts["refs"], facts["rejected"]) == (10, rejected)
+    assert why in facts["whys"][0]
+
+
+def test_pages_that_inflate_are_read_a_part_at_a_time() -> None:
+    facts = told("parquet_zstd")
+    assert (facts["refs"], facts["rejected"]) == (300, 0)
+
+
+def test_an_image_with_a_bomb_beside_its_pixels_is_a_failure() -> None:
+    assert told("png_profile")["reason"] == "decode"
