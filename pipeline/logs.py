@@ -23,7 +23,11 @@ from pipeline.records import redact_query
 from pipeline.settings import Logs
 
 ROOT = "hathi"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# What a terminal obeys, and what turns the order of letters round or hides between them.
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    r"\U000e0000-\U000e007f]"
+)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 
 
@@ -65,7 +69,7 @@ def once(key: str, text: str, program: str = ROOT) -> bool:
 
 
 def escape(text: str) -> str:
-    """The text on one line and without control characters: `\\n`, `\\x1b`, ... stand for them."""
+    """The text on one line; for control characters and what changes its direction stand `\\n`, `\\x1b`, ..."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 

@@ -33,10 +33,18 @@ def _shipment(text: str) -> str:
     return str(ShipmentName.parse(text))
 
 
+def _inside(text: str) -> str:
+    if text.startswith("/") or ".." in text.split("/"):
+        raise ValueError("no path below the place that it belongs to")
+    return text
+
+
 # Values that code relies on: a body that breaks them is damaged, and is left alone like any other.
 Time = Annotated[str, AfterValidator(_time)]
 Shipment = Annotated[str, AfterValidator(_shipment)]
 Partner = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,19}$")]
+Inside = Annotated[str, AfterValidator(_inside)]
+"""A path or key: whoever can write a body must not thereby reach what lies elsewhere."""
 Count = Annotated[int, Field(ge=0)]
 Delay = Annotated[float, Field(ge=0, le=10 * 366 * 86400)]
 Batches = Annotated[int, Field(ge=0, le=MAX_BATCHES)]
@@ -67,7 +75,7 @@ def read(kind: type[B], content: bytes, where: str) -> B:
     """The body that `content` holds.  Raises NewerFormat or FormatError, which names `where`."""
     try:
         fields = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(
             f"not a {kind.__name__.lower()}: {where}", f"not JSON: {error}", "left alone; see docs/runbook.md"
         ) from error
@@ -89,7 +97,7 @@ class SourceFile(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    path: str
+    path: Inside
     length: int
     modified: int
     id: int = 0
@@ -142,7 +150,7 @@ class DataFile(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    key: str
+    key: Inside
     size: int
     sha256: str
     rows: int
@@ -244,8 +252,8 @@ class OutFile(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
-    key: str
+    name: Inside
+    key: Inside
     size: int
     sha256: str
     rows: int
@@ -282,7 +290,7 @@ class Out(Body):
 class Done(Body):
     """Delivered."""
 
-    folders: tuple[str, ...]
+    folders: tuple[Inside, ...]
     at: Time
 
 
@@ -291,7 +299,7 @@ class IndexFile(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
+    name: Inside
     size: int
     sha256: str
     rows: int
@@ -321,7 +329,7 @@ class Delivery(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    folder: str
+    folder: Inside
     partner_id: int
     files: tuple[IndexFile, ...]
     features: int
@@ -365,7 +373,7 @@ class IndexCurrent(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    folder: str
+    folder: Inside
     number: int
     files: tuple[IndexFile, ...]
     features: int
@@ -386,4 +394,4 @@ class Index(Body):
 class Proposal(Body):
     """`_index/<v>`: names the token that becomes index version v."""
 
-    token: str
+    token: Inside

@@ -122,8 +122,9 @@ def unsigned(item_id: int) -> int:
 
 
 _QUERY = re.compile(r"\?[^#]*")
+_USER = re.compile(r"(https?:[/\\]*|[a-z][a-z0-9+.\-]*://)[^/\\?#\s]*@", re.IGNORECASE)
 
 
 def redact_query(url: str) -> str:
-    """The URL with its query replaced: a signed URL's query is a secret."""
-    return _QUERY.sub("?redacted", url)
+    """The URL with its query replaced, and its user and password: a signed URL's query is a secret, too."""
+    return _QUERY.sub("?redacted", _USER.sub(r"\1redacted@", url) if "@" in url else url)

@@ -285,7 +285,7 @@ def store_data(context: Context, key: str, content: bytes, rows: int) -> DataFil
 
 def load_data(context: Context, file: DataFile) -> bytes:
     """The content of a data file.  Raises Damaged when its hash does not fit, NotFound when it is gone."""
-    content = context.bucket.get(file.key)
+    content = context.bucket.get(_data_key(context, file))
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise Damaged(f"the bytes of {file.key} are not what was written", "SHA-256 differs", "hathi verify --deep")
     return content
@@ -294,9 +294,16 @@ def load_data(context: Context, file: DataFile) -> bytes:
 def download(context: Context, file: DataFile, path: Path) -> None:
     """Stream a data file to a local path, verified as `load_data`."""
     hasher = hashlib.sha256()
-    with context.bucket.open(file.key) as source, path.open("wb") as target:
+    with context.bucket.open(_data_key(context, file)) as source, path.open("wb") as target:
         while block := source.read(1 << 20):
             hasher.update(block)
             target.write(block)
     if hasher.hexdigest() != file.sha256:
         raise Damaged(f"the bytes of {file.key} are not what was written", "SHA-256 differs", "hathi verify --deep")
+
+
+def _data_key(context: Context, file: DataFile) -> str:
+    """The file's key.  Raises Damaged where a body names what is no data of this lake."""
+    if not file.key.startswith(context.keys.data):
+        raise Damaged(f"{file.key} is no data of the lake {context.lake_name}", "", "hathi verify --deep")
+    return file.key

@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TextIO
 
 from pipeline.errors import ConfigError
+from pipeline.logs import escape
 
 if TYPE_CHECKING:
     from pipeline.fetch import Fetched
@@ -123,7 +124,7 @@ class Steps:
             lines.append(f"  {'decoded':<11} {_decoded(outcome.content)}")
         if name:
             lines.append(f"  {'saved':<11} {name}")
-        print("\n".join(lines), file=self._out, flush=True)
+        print("\n".join(map(escape, lines)), file=self._out, flush=True)
 
 
 def _decoded(content: bytes) -> str:

@@ -23,6 +23,7 @@ from pipeline.health.look import Look
 from pipeline.health.memory import read_memory
 from pipeline.health.notify import as_json
 from pipeline.health.this_host import has_seen_lakes
+from pipeline.logs import escape
 from pipeline.runner import Context
 from pipeline.settings import Settings, load
 from pipeline.stores.opening import open_lake
@@ -79,13 +80,13 @@ def _print(level: Level, findings: Sequence[Finding], facts: Facts) -> None:
     console.print(level.word)
     for one in findings:
         since = f" (since {readable(one.since)})" if one.since is not None else ""
-        console.print(f"{one.level.word}: {one.text}{since}")
+        console.print(escape(f"{one.level.word}: {one.text}{since}"))
         if one.hint:
-            console.print(f"  to do: {one.hint}")
+            console.print(escape(f"  to do: {one.hint}"))
     for what, why in facts.unseen.items():
-        console.print(f"not seen from this host: {what}: {why}")
+        console.print(escape(f"not seen from this host: {what}: {why}"))
     for stage, who in facts.programs.items():
-        console.print(f"{stage:<10} {who}")
+        console.print(escape(f"{stage:<10} {who}"))
     for lake in facts.lakes:
         _print_lake(console, lake)
 
@@ -116,5 +117,11 @@ def _print_lake(console: Console, lake: LakeFacts) -> None:
         for heading in ("partner", "set", "at the source", "delivered", "behind, hours"):
             table.add_column(heading)
         for fresh in lagging:
-            table.add_row(fresh.partner, fresh.set, fresh.source, fresh.delivered or "never", f"{fresh.lag / 3600:.1f}")
+            table.add_row(
+                escape(fresh.partner),
+                fresh.set,
+                escape(fresh.source),
+                fresh.delivered or "never",
+                f"{fresh.lag / 3600:.1f}",
+            )
         console.print(table)

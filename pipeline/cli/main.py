@@ -106,18 +106,31 @@ def _ended_by_interrupts() -> Iterator[None]:
 def report(error: PipelineError, stream: TextIO, debug: bool = False) -> None:
     """Message, detail and hint as lines; with `debug` the trace before them."""
     if debug:
-        traceback.print_exception(error, file=stream)
-    print(f"hathi: {error.message}", file=stream)
+        _print_trace(error, stream)
+    print(_shown(f"hathi: {error.message}"), file=stream)
     if error.detail:
-        print(f"  detail: {error.detail}", file=stream)
+        print(_shown(f"  detail: {error.detail}"), file=stream)
     if error.hint:
-        print(f"  hint: {error.hint}", file=stream)
+        print(_shown(f"  hint: {error.hint}"), file=stream)
+
+
+def _print_trace(error: Exception, stream: TextIO) -> None:
+    print(_shown("".join(traceback.format_exception(error)).rstrip("\n")), file=stream)
+
+
+def _shown(text: str) -> str:
+    """Its lines, without what a terminal obeys: a message may quote what somebody else wrote."""
+    if text.isprintable():
+        return text
+    from pipeline.logs import escape  # not needed by a command that works, and slow to import
+
+    return "\n".join(map(escape, text.split("\n")))
 
 
 def unexpected(error: Exception, stream: TextIO, debug: bool = False) -> None:
     """One line, and the trace in a file of its own: somebody will need it."""
     if debug:
-        traceback.print_exception(error, file=stream)
+        _print_trace(error, stream)
     from pipeline.logs import escape, redact  # not needed by a command that works, and slow to import
 
     text = escape(redact(next(iter(str(error).splitlines()), "")))

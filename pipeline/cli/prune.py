@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
             if args.json:
                 print(json.dumps({"lake": context.lake_name, **asdict(one)}, sort_keys=True))
             elif args.dry_run:
-                print(f"{one.verb:<14}{one.key}  ({one.why})")
+                print(logs.escape(f"{one.verb:<14}{one.key}  ({one.why})"))
             if not args.dry_run:
                 perform(context, one)
     if not args.json:

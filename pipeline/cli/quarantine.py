@@ -63,18 +63,19 @@ def _list(found: list[tuple[Context, HeldBatch]], as_json: bool) -> None:
             print(json.dumps({**body, "answered": one.answered}, sort_keys=True))
         else:
             answered = f" ({one.answered} is announced)" if one.answered else ""
-            print(f"{_name(one)}  {one.refs} refs  {one.reason}{answered}")
+            print(logs.escape(f"{_name(one)}  {one.refs} refs  {one.reason}{answered}"))
 
 
 def _show(context: Context, one: HeldBatch) -> None:
     """The attempts and the first refs of a held batch."""
-    print(f"{_name(one)}: {one.refs} refs held: {one.reason}")
+    print(logs.escape(f"{_name(one)}: {one.refs} refs held: {one.reason}"))
     state = state_of(context, one.name)
     for task, tries in sorted(state.tries.items(), key=lambda pair: pair[0].path):
         if task.path.endswith(f"t/{one.batch:05d}"):
             for made in tries:
                 ended = f"{made.end.kind}: {made.end.cause}" if made.end else "stopped without a word"
-                print(f"  attempt {made.number} by {made.process}{' alone' if made.alone else ''}: {ended}")
+                alone = " alone" if made.alone else ""
+                print(logs.escape(f"  attempt {made.number} by {made.process}{alone}: {ended}"))
     batch = body_at(context, context.keys.batch(one.name, one.batch), Batch)
     for ref in context.forms.decode(load_data(context, batch.data), 0)[:10]:
         url = logs.escape(logs.redact(ref.url) if context.settings.logs.redact_queries else ref.url)

@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from pipeline import logs
 from pipeline.cli.assembly import add_place, contexts, place_of
 from pipeline.errors import ConfigError
 from pipeline.settings import load
@@ -37,7 +38,7 @@ def announce(config: Path, wanted: str, chosen: list[str] | None, *, backfill: b
         sets = [one for one in mine if one in (chosen or settings.sets)]
         for name, plan in rounds.newest(context, wanted, sets):
             child = rounds.again(context, name, plan, backfill=backfill)
-            print(f"{plan.snapshot.source} for {plan.set}: announced as {child}")
+            print(logs.escape(f"{plan.snapshot.source} for {plan.set}: announced as {child}"))
             number += 1
     if not number:
         hint = "name a partner, a source or a shipment"

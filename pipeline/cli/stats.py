@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.assembly import add_place, place_of
 from pipeline.errors import ConfigError
+from pipeline.logs import escape
 
 if TYPE_CHECKING:
     from pipeline.stats.collecting import Stats
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_object(names, runs, apart, pictures), sort_keys=True))
     else:
-        print("\n".join(_lines(names, runs, apart, pictures)))
+        print("\n".join(map(escape, _lines(names, runs, apart, pictures))))
     if apart is not None and args.max_drift is not None and not apart.greatest <= args.max_drift:
         if not args.json:
             print(f"drift {apart.greatest:.4g} is more than {args.max_drift:g}")

@@ -101,7 +101,7 @@ def _as_json(finding: Finding) -> str:
 
 def _as_text(finding: Finding) -> str:
     head = f"{WORDS[finding.level]}: {finding.kind}: {finding.lake}: {finding.where}"
-    return f"{logs.escape(head)}\n    {logs.escape(finding.what)}\n    do: {finding.do}"
+    return f"{logs.escape(head)}\n    {logs.escape(finding.what)}\n    do: {logs.escape(finding.do)}"
 
 
 def _summary(counts: dict[str, int]) -> str:

@@ -31,7 +31,7 @@ class Logs(Section):
     echo: bool = True
     """Print the lines on stderr, too."""
     redact_queries: bool = True
-    """Keep the query of a URL out of logs, failures and reports: it can be a secret."""
+    """Keep the query and the user of a URL out of logs, failures and reports: it can be a secret."""
 
 
 class Health(Section):
