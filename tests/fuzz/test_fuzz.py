@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -25,14 +27,10 @@ def told() -> Iterator[dict[str, Future[Told]]]:
 
 
 @pytest.mark.parametrize("path", sorted(CORPUS.iterdir()), ids=lambda path: path.name)
-def test_what_was_once_found_is_an_error_with_a_remedy_or_is_read(path: os.PathLike[str]) -> None:
-    target, _, _ = os.path.basename(path).partition("-")
-    with open(path, "rb") as file:
-        data = file.read()
-    try:
-        TARGETS[target].read(data)
-    except PipelineError as error:
-        assert error.message
+def test_what_was_once_found_is_read_or_refused(path: Path) -> None:
+    target, _, _ = path.name.partition("-")
+    with contextlib.suppress(PipelineError):
+        TARGETS[target].read(path.read_bytes())
 
 
 @pytest.mark.parametrize("name", TARGETS)
