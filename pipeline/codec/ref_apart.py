@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,12 +17,21 @@ import pyarrow as pa
 
 from pipeline.codec.ref_batches import BATCH_ROWS, Batch, lost_group
 from pipeline.codec.ref_child import Channel
+from pipeline.errors import TemporaryError
 
 KILLED = "it kills the process that reads it"
 
 
+_FAULTS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGPROF})
+"""How a process ends by what it reads; other signals somebody sent."""
+
+
 class Died(Exception):
-    """A reader ended while it was at a file.  Never leaves this package."""
+    """What a reader was reading ended it.  Never leaves this package."""
+
+
+class Killed(Exception):
+    """Somebody ended a reader: no file is to blame.  Never leaves this package."""
 
 
 class Damaged(Exception):
@@ -40,7 +50,7 @@ class Reader:
         self._channel = Channel(self._process.stdout, self._process.stdin)  # type: ignore[arg-type]
 
     def ask(self, file: BinaryIO, **fields: Any) -> tuple[dict[str, Any], bytes]:
-        """Its answer, once it has what it needs of the file.  Raises Died, and what the file raises."""
+        """Its answer, once it has what it needs of the file.  Raises Died, Killed, and what the file raises."""
         try:
             self._channel.send(**fields)
             while True:
@@ -50,7 +60,8 @@ class Reader:
                 file.seek(said["at"])
                 self._channel.send(_read(file, said["size"]))
         except (EOFError, BrokenPipeError) as error:
-            raise Died from error
+            code = self._process.wait()  # its pipes are closed: it has ended
+            raise (Died if code > 0 or -code in _FAULTS else Killed)(f"exit code {code}") from error
 
     def tell(self, **fields: Any) -> None:
         with contextlib.suppress(BrokenPipeError):  # it is gone: the next one who asks sees it
@@ -134,6 +145,8 @@ class ApartFile:
             raise
         except Died as died:
             raise _DiedAt(row) from died
+        except Killed as killed:
+            raise _again(killed) from killed
         finally:
             if whole:
                 self._reader.tell(kind="leave")
@@ -149,12 +162,17 @@ class ApartFile:
         return lost_group(group, row) if self._format == "parquet" else f"the rows from {row} on cannot be read"
 
     def _open(self) -> tuple[Reader, dict[str, Any], bytes]:
-        for _ in range(2):
+        for last in (False, True):
             reader = _READERS.take()
             try:
                 said, content = reader.ask(self._file, kind="open", format=self._format, size=self._size)
-            except Died:  # perhaps it was gone before
+            except Died:
                 reader.end()
+                raise Damaged(KILLED) from None
+            except Killed as killed:  # perhaps while it waited for a file
+                reader.end()
+                if last:
+                    raise _again(killed) from killed
                 continue
             except BaseException:
                 reader.end()
@@ -163,7 +181,11 @@ class ApartFile:
                 _READERS.give_back(reader)
                 raise Damaged(said["error"])
             return reader, said, content
-        raise Damaged(KILLED)
+        raise AssertionError("unreachable")
+
+
+def _again(killed: Killed) -> TemporaryError:
+    return TemporaryError("the process that reads a source file was killed", str(killed), "it is read again")
 
 
 class _DiedAt(Exception):

@@ -134,6 +134,8 @@ def main() -> None:
     held = int(next(line for line in status if line.startswith("VmData:")).split()[1]) * 1024
     resource.setrlimit(resource.RLIMIT_DATA, (held + MEMORY,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for asked_to_stop in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the parent decides; without it we end too
+        signal.signal(asked_to_stop, signal.SIG_IGN)
     outgoing = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that a library prints gets between the messages
     try:
