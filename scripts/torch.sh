@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-./scripts/venv.sh dev
+[ -x .venv/bin/python ] || ./scripts/venv.sh
 wanted="$(sed -n 's/^torch==\([^ ]*\).*/\1/p' locks/torch.txt)"
 has="$(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null || true)"
 if [ "${has%%+*}" = "$wanted" ]; then exit 0; fi

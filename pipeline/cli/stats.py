@@ -162,6 +162,9 @@ def _lines(names: Sequence[str], runs: Sequence[Stats], apart: Drift | None, pic
         yield ""
     if apart is not None:
         yield from _drift(apart)
+        prints = [{text for text in stats.fingerprints if text} for stats in runs]
+        if all(prints) and not prints[0] & prints[1]:
+            yield "  the two were made by different nets or preprocessing: the drift tells of these, not of the images"
     for picture in pictures:
         yield f"drawn: {picture}"
 

@@ -34,7 +34,8 @@ def approximate(catalogue: Catalogue, query: Query, folder: Path) -> Found:
     if query.metric not in MEASURES:
         raise ConfigError(f"no index for {query.metric}", "", "leave --approximate out, or choose l2 or cosine")
     if importlib.util.find_spec("usearch") is None:
-        raise ConfigError("usearch is not installed", "", "pip install 'hathi[index]', or leave --approximate out")
+        hint = ".venv/bin/uv pip install usearch, or leave --approximate out"
+        raise ConfigError("usearch is not installed", "", hint)
     from usearch.index import Index
 
     path = folder / f"{_digest(catalogue, query)}.usearch"

@@ -60,7 +60,7 @@ def _cuda() -> bool:
 def _how_to_install(name: str) -> str:
     if name == "pycaffe":
         return "build Caffe's Python module (make pycaffe) and put its folder on PYTHONPATH, or use engine auto"
-    return "pip install openvino" if name == "openvino" else f"pip install 'hathi[{name}]'"
+    return "scripts/torch.sh" if name == "torch" else f".venv/bin/uv pip install {name}"
 
 
 def _openvino(precision: str, threads: int, why: str) -> Engine:

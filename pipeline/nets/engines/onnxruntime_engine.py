@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: an extra engine (`pip install hathi[onnxruntime]`)."""
+"""ONNX Runtime on the CPU: an extra engine (`.venv/bin/uv pip install onnxruntime`)."""
 
 from __future__ import annotations
 
