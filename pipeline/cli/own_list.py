@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.manifest import Reading
 from pipeline.runner import Context
@@ -89,7 +90,9 @@ def config_of(folder: Path) -> Path:
 def remember(settings: Settings) -> bool:
     """Write down what the folder is made with; whether reading changed, so that the list is to be shipped again.
 
-    Raises ConfigError when net, weights, blob or preprocessing are others than those it was made with.
+    The first time the set is loaded first: nothing is remembered, and nothing shipped, for a net that cannot be used.
+    Raises ConfigError when net, weights, blob or preprocessing are others than those it was made with, and as
+    FeatureMaker does.
     """
     one = settings.sets[SET]
     private = Path(one.root) / ".hathi"
@@ -109,6 +112,10 @@ def remember(settings: Settings) -> bool:
             f"changed: {', '.join('net or weights (the file)' if key == 'files' else key for key in changed)}",
             "choose another --features folder: two kinds of features in one would mix",
         )
+    if before is None:
+        from pipeline.stages.features import FeatureMaker  # the net's engine takes its time to import
+
+        FeatureMaker(settings, SET, Clock())
     try:
         private.mkdir(parents=True, exist_ok=True)
         (private / "config.toml").write_text(_toml(settings))

@@ -124,6 +124,16 @@ def test_corrected_options_ship_the_list_again_and_other_features_are_refused(ow
     assert "changed: blob" in other.stderr
 
 
+def test_a_blob_that_the_net_lacks_is_said_before_anything_is_shipped_or_remembered(own: OwnList) -> None:
+    own.refs.write_text(row("a", picture(1)))
+    wrong = own.run(blob="feature")
+    assert wrong.returncode == 2
+    assert not (own.out / ".hathi" / "bucket").exists()
+    right = own.run("--json")
+    assert right.returncode == 0, right.stderr
+    assert json.loads(right.stdout)["features"] == 1
+
+
 def test_the_commands_that_look_find_an_own_list_by_its_folder(own: OwnList) -> None:
     own.refs.write_text(row("sku-1", picture(1)))
     assert own.run().returncode == 0
