@@ -18,7 +18,7 @@ from pipeline.cli.assembly import add_place, contexts, place_of
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError
 from pipeline.health.facts import Facts, LakeFacts
-from pipeline.health.judge import Finding, Level, judge, level_of, readable
+from pipeline.health.judge import PROGRAM, Finding, Level, judge, level_of, readable
 from pipeline.health.look import Look
 from pipeline.health.memory import read_memory
 from pipeline.health.notify import as_json
@@ -50,6 +50,11 @@ def run(args: argparse.Namespace) -> int:
     look = Look(settings, where, Clock(), expects_lakes=has_seen_lakes(state), unopened=unopened, folders=None)
     facts = look(lambda key: memory.unplanned.get(key, 0.0))
     findings = memory.dated(judge(facts, settings.health))
+    if args.features:  # no daemon: the person starts it
+        findings = tuple(
+            replace(one, hint="run it again: it goes on with what is open") if one.key.startswith(PROGRAM) else one
+            for one in findings
+        )
     level = level_of(findings)
     if args.json:
         body = {"level": level.word, "findings": [as_json(one) for one in findings], "facts": asdict(facts)}

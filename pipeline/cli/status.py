@@ -109,7 +109,12 @@ def as_lines(facts: Facts, lakes: Sequence[Standing], state: Path, rows: int | N
     if facts.estop is not None:
         yield "ESTOP is engaged: nothing starts on this host"
     for stage in STAGES:
-        yield f"{stage:<10} {holder(state, stage) or facts.died.get(stage, '') or 'does not run'}"
+        if who := holder(state, stage):
+            yield f"{stage:<10} runs: {who}"
+        elif last := facts.died.get(stage):
+            yield f"{stage:<10} ended without being stopped: {last}"
+        else:
+            yield f"{stage:<10} does not run"
     for what, why in facts.unseen.items():
         yield f"not seen from this host: {what}: {logs.escape(why)}"
     for one in lakes:

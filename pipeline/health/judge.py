@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -11,6 +11,8 @@ from pipeline.layout import version_of
 from pipeline.settings import Health
 
 HOUR = 3600.0
+PROGRAM = "program "
+"""How the key of a finding about a program begins."""
 NAMED = 5
 """So many of a kind are named; the rest are counted."""
 
@@ -70,13 +72,23 @@ def _host(facts: Facts, limits: Health) -> Iterator[Finding]:
             facts.estop,
         )
     else:
-        for program, who in sorted(facts.died.items()):
-            text = f"{program} does not run: it ended without being stopped ({who})"
-            yield Finding(Level.WARNING, f"program {program}", text, "its last lines: scripts/print_logs.sh; start it")
+        for who, programs in _by_process(facts.died).items():
+            names = ", ".join(programs)
+            text = f"{names} {'does' if len(programs) == 1 else 'do'} not run: it ended without being stopped ({who})"
+            hint = "its last lines: scripts/print_logs.sh; start it"
+            yield Finding(Level.WARNING, f"{PROGRAM}{names}", text, hint)
     for disk in facts.disks:
         if disk.percent > limits.disk_percent:
             text = f"the disk of {disk.folder} is {disk.percent:.0f} % full ({disk.free_bytes / 1e9:.1f} GB free)"
             yield Finding(Level.ALERT, f"disk {disk.folder}", text, "free space there: old logs, files of others")
+
+
+def _by_process(died: Mapping[str, str]) -> dict[str, list[str]]:
+    """Programs by who had their locks: one process may have had several, from one second to the next."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for program, who in died.items():
+        found.setdefault(who.partition(" since ")[0], (who, []))[1].append(program)
+    return dict(found.values())
 
 
 def _store(store: StoreFacts, at: float, limits: Health) -> Iterator[Finding]:

@@ -141,6 +141,10 @@ def test_the_commands_that_look_find_an_own_list_by_its_folder(own: OwnList) -> 
     assert "consumers see" in told.stdout, told.stderr
     assert own.hathi("verify", "--deep", "--features", str(own.out)).returncode == 0
     assert "nothing is open" in own.hathi("status", "--features", str(own.out)).stdout
+    (own.out / ".hathi" / "state" / "ship.lock").write_text("pid 7 since 2026-11-20 00:00:00\n")
+    health = own.hathi("health", "--features", str(own.out)).stdout
+    assert "ship does not run" in health
+    assert "to do: run it again" in health
     nowhere = own.hathi("status", "--features", str(own.folder / "no"))
     assert nowhere.returncode == 2
     assert "no list was run into" in nowhere.stderr

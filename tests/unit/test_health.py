@@ -97,6 +97,7 @@ def test_a_host_that_cannot_see_the_lake_judges_by_what_moves_in_the_bucket() ->
         ({"stores": (StoreFacts("bucket", forgets={"shop": "expires after 3 days"}),)}, ("Alert", "rule shop")),
         ({"estop": NOW - 60, "died": {"ship": "pid 7"}}, ("Warning", "estop")),
         ({"died": {"deliver": "pid 7 since then"}}, ("Warning", "program deliver")),
+        ({"died": {"ship": "pid 7 since 1", "compute": "pid 7 since 2"}}, ("Warning", "program ship, compute")),
     ],
 )
 def test_each_trouble_of_a_host_or_a_store_is_one_finding(more: dict[str, Any], expected: tuple[str, str]) -> None:

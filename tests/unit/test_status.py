@@ -110,8 +110,11 @@ def test_what_is_held_and_estop_and_locks_are_told(tmp_path: Path) -> None:
     with locked(state, "ship"):
         told = lines(world, tmp_path)
     assert told[0].startswith("ESTOP is engaged")
-    assert any(line.startswith("ship       pid ") for line in told)
+    assert any(line.startswith("ship       runs: pid ") for line in told)
     assert "deliver    does not run" in told
+    with pytest.raises(KeyboardInterrupt), locked(state, "deliver"):
+        raise KeyboardInterrupt
+    assert any(line.startswith("deliver    ended without being stopped: pid ") for line in lines(world, tmp_path))
     (name,) = stands(world, tmp_path).facts.held
     assert f"held: {name}" in told
 
