@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
             if args.once and not sys.stdin.isatty():
                 return 0  # cron met a run that goes on: quietly
             raise
-        print(as_json(totals)) if args.json else print_table(totals, settings)
+        print(as_json(totals)) if args.json else print_table(totals, settings, own)
     if stop():
         return stop.exit_code
     if totals.blocked:

@@ -115,8 +115,8 @@ def _near(path: str) -> str:
         return path
 
 
-def print_table(totals: Totals, settings: Settings) -> None:
-    """The end of a run, for people; on stdout."""
+def print_table(totals: Totals, settings: Settings, own: bool = False) -> None:
+    """The end of a run, for people; on stdout.  own: over a list of one's own."""
     shown = facts(totals)
     if totals.worked:
         print("hathi run")
@@ -124,6 +124,8 @@ def print_table(totals: Totals, settings: Settings) -> None:
             print(f"{name:<18}{value}")
     else:
         print("nothing to do" if not totals.blocked else "nothing could be done; see the lines above")
+    if own and "blocked" in shown["failures"] and not settings.fetch.allow_private:
+        print("blocked: addresses in your network and ports other than 80 and 443; --allow-private lifts these rules")
     if shown["open"]:
         print(f"open: {_count(shown['open'], 'shipment')}; see `hathi status`")
     if shown["waiting"]:

@@ -201,6 +201,12 @@ def test_queries_are_kept_out_of_logs_and_failures(own: OwnList) -> None:
     assert not any(secret in file.read_text() for file in logs.iterdir() if file.is_file())
 
 
+def test_what_is_blocked_is_said_with_the_option_that_lifts_it(own: OwnList) -> None:
+    own.refs.write_text(json.dumps({"partner_id": 7, "external_id": "a", "url": "http://127.0.0.1:9/x.jpg"}))
+    assert "--allow-private" in own.run().stdout
+    assert "--allow-private" not in own.run("--allow-private").stdout
+
+
 def test_a_disk_that_fills_up_in_any_stage_loses_nothing(own: OwnList, tmp_path: Path) -> None:
     """A real file system of 3 MB that is filled before each stage in turn, and freed again."""
     import subprocess
