@@ -67,6 +67,7 @@ def find_columns(names: Sequence[str], columns: Columns, file: str) -> Found:
         raise FormatError(
             f"{file} has no url column and no content column",
             f"its columns are: {has}",
-            f"name the column one of {', '.join(columns.url)}, or set the source's columns.url",
+            f"name the column one of {', '.join(columns.url)}, or set the source's columns.url; "
+            "with --refs: --url-column NAME",
         )
     return found

@@ -263,6 +263,7 @@ def test_a_table_without_a_url_column_is_refused_with_the_columns_that_it_has(na
         reader(written(rows, name, ["item_id", "link"]), name)
     assert "item_id, link" in caught.value.detail
     assert "columns.url" in caught.value.hint
+    assert "--url-column NAME" in caught.value.hint
     assert len(take_all(written(rows, name, ["item_id", "link"]), name, url=["link"]).refs) == 1
 
 
