@@ -23,6 +23,7 @@ from pipeline.settings import load
 from pipeline.why import Question, Story, items_of_url, question_of, story
 from pipeline.why.story import Chapter, Outcome, Ref, shown_time
 
+USAGE = "`hathi why PARTNER ITEM` (a list without partners has partner 0), or `hathi why [PARTNER] --url URL`"
 KINDS = {
     "source": "first try",
     "retry": "retry",
@@ -35,7 +36,7 @@ KINDS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi why`."""
-    parser.add_argument("partner", nargs="?", type=int, metavar="PARTNER")
+    parser.add_argument("partner", nargs="?", type=_partner, metavar="PARTNER")
     parser.add_argument("item", nargs="?", metavar="ITEM", help="an item id (unsigned decimal) or an external id")
     parser.add_argument("--url", help="the items, of PARTNER or of any, whose image this is")
     parser.add_argument("--lake", action="append", default=[], help="only this lake")
@@ -43,10 +44,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one object for each lake and item")
 
 
+def _partner(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no partner: {USAGE}") from error
+
+
 def run(args: argparse.Namespace) -> int:
     """0, also where nothing is known."""
     if (args.url is None) == (args.item is None) or (args.url is None and args.partner is None):
-        raise ConfigError("whose story?", "", "`hathi why PARTNER ITEM`, or `hathi why [PARTNER] --url URL`")
+        raise ConfigError("whose story?", "", USAGE)
     settings = load(place_of(args), os.environ)
     with shown() if sys.stderr.isatty() else nullcontext(silent_progress) as show:
         stories = [

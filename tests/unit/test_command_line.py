@@ -103,6 +103,17 @@ def test_an_unknown_command_is_a_usage_error_that_lists_the_commands(capsys: pyt
     assert "'run'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["A1"], ["A1", "A2"]])
+def test_an_item_without_its_partner_is_told_how_to_ask(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(["why", *words])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert "PARTNER ITEM" in said
+    assert "a list without partners has partner 0" in said
+    assert "--url URL" in said
+
+
 def test_config_show_prints_where_each_value_came_from_and_masks_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
