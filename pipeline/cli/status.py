@@ -193,7 +193,7 @@ def _partners(one: Standing, rows: int | None) -> Iterator[str]:
             (
                 row.partner,
                 row.set,
-                when(row.source) if row.source else "not seen",
+                when(row.source) if row.source else "-",
                 when(row.delivered) if row.delivered else "never",
                 ago(row.lag) if row.lag > 0 else "",
             )

@@ -128,6 +128,13 @@ def test_the_most_lagging_partners_come_first_twenty_of_them_unless_all_are_aske
     assert len([line for line in lines(world, tmp_path, None) if line.split()[1:2] == ["demo"]]) == 30
 
 
+def test_of_a_source_that_does_not_say_whose_it_is_nothing_is_said_by_partner(tmp_path: Path) -> None:
+    world = world_of(tmp_path, f"7,a,{url('ok', 1)}")
+    world.run()
+    (line,) = [line for line in lines(world, tmp_path) if line.split()[1:2] == ["demo"]]
+    assert line.split()[:3] == ["7", "demo", "-"]
+
+
 def test_it_reads_well_at_eighty_columns(tmp_path: Path) -> None:
     world = world_of(tmp_path, *(f"7,i{n},{url('ok', n)}" for n in range(6)), f"8,a,{url('down')}")
     world.turns().take("ship")
