@@ -43,4 +43,5 @@ def announce(config: Path, wanted: str, chosen: list[str] | None, *, backfill: b
     if not number:
         hint = "name a partner, a source or a shipment"
         raise ConfigError(f"nothing was shipped yet by the name {wanted!r}", "", hint)
+    print(f"the next run, or a daemon, ships {'it' if number == 1 else 'them'}")
     return 0

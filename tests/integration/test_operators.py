@@ -114,7 +114,9 @@ def test_a_held_batch_is_dropped(site: Site) -> None:
 def test_a_snapshot_is_shipped_again_and_a_set_back_filled(site: Site) -> None:
     site.refs("shop", "a.jsonl", "one", "two")
     assert site.hathi("run").returncode == 0
-    assert "announced as" in site.hathi("ship", "--again", "7").stdout
+    again = site.hathi("ship", "--again", "7").stdout
+    assert "announced as" in again
+    assert "the next run, or a daemon, ships it" in again
     assert site.hathi("run").returncode == 0
     assert len(site.features()) == 4
     assert "announced as" in site.hathi("backfill", "demo").stdout
