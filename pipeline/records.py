@@ -92,11 +92,24 @@ def normalise_external_id(external_id: str) -> str:
     """Lower-case, then percent-decode until nothing changes; `+` stays, a bad `%` stays."""
     text = external_id.lower()
     while "%" in text:
-        decoded = unquote(text)
+        decoded = unquote(_shortened(text))
         if decoded == text:
             break
         text = decoded
     return text
+
+
+_RUN = re.compile(r"%(?:25)+")
+_OTHER = re.compile(r"%(?!25)[0-9A-Fa-f]{2}")
+
+
+def _shortened(text: str) -> str:
+    """What decoding makes of the text after some rounds in which each `%2525...` loses one `25` and nothing else
+    happens: 65,536 characters of it would take as many rounds."""
+    if "%2525" not in text or _OTHER.search(text):
+        return text
+    spare = min(map(len, _RUN.findall(text))) - len("%25")
+    return _RUN.sub(lambda run: run[0][: len(run[0]) - spare], text) if spare else text
 
 
 def item_id_of(external_id: str) -> int:
@@ -122,7 +135,8 @@ def unsigned(item_id: int) -> int:
 
 
 _QUERY = re.compile(r"\?[^#]*")
-_USER = re.compile(r"(https?:[/\\]*|[a-z][a-z0-9+.\-]*://)[^/\\?#\s]*@", re.IGNORECASE)
+# Each part has a greatest length, so that no text takes more than its length's time.
+_USER = re.compile(r"(https?:[/\\]{0,20}|[a-z][a-z0-9+.\-]{0,30}://)[^/\\?#\s]{0,2048}@", re.IGNORECASE)
 
 
 def redact_query(url: str) -> str:

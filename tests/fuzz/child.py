@@ -116,7 +116,8 @@ def _limit() -> None:
 def _outcome(result: object) -> str:
     """What an input came to, numbers and names apart."""
     text = f"{type(result).__name__} {result}"[:300]
-    return re.sub(r"'[^']*'|\"[^\"]*\"|\d+|[^ -~]", "#", text)[:120]
+    names = r"'[^']*'|\"[^\"]*\"|" if isinstance(result, Exception) else ""
+    return re.sub(rf"{names}\d+|[^ -~]", "#", text)[:120]
 
 
 def _kind(error: Exception) -> tuple[str, str]:
