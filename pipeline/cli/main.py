@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, TextIO, cast
 
+from pipeline import __version__
 from pipeline.errors import PipelineError
 
 
@@ -153,6 +154,9 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[debug],
     )
+    parser.add_argument(
+        "--version", action="version", version=f"hathi {__version__}", help="print the version and exit"
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, entry in COMMANDS.items():
         if name != chosen:
@@ -169,6 +173,12 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
         )
         module.add_arguments(below)
         below.set_defaults(command=module)
+    if chosen and chosen not in COMMANDS:
+        import difflib  # only for who mistyped
+
+        near = difflib.get_close_matches(chosen, sorted(COMMANDS))
+        meant = f"; did you mean {', '.join(sorted(near))}?" if near else "."
+        parser.error(f"no command {chosen!r}{meant} Commands are: {', '.join(COMMANDS)}")
     return parser
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import __version__
 from pipeline.cli import main as command_line
 from pipeline.cli.config import check
 from pipeline.errors import NetError, PermanentError, Stopped
@@ -100,7 +101,19 @@ def test_an_unknown_command_is_a_usage_error_that_lists_the_commands(capsys: pyt
     with pytest.raises(SystemExit) as caught:
         command_line.main(["rum"])
     assert caught.value.code == 2
-    assert "'run'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert all(name in said for name in command_line.COMMANDS)
+    assert "did you mean run?" in said
+    with pytest.raises(SystemExit):
+        command_line.main(["stat"])
+    assert "did you mean stats, status?" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"hathi {__version__}\n"
 
 
 @pytest.mark.parametrize("words", [["A1"], ["A1", "A2"]])
