@@ -37,8 +37,13 @@ def run(args: argparse.Namespace) -> int:
             if not args.dry_run:
                 perform(context, one)
     if not args.json:
-        print(f"{number} things {'would be' if args.dry_run else 'were'} forgotten or put back")
+        would = "would be" if args.dry_run else "was" if number < 2 else "were"
+        print(f"{_count(number)} {would} forgotten{' or put back' if number else ''}")
     if number and not args.dry_run:
         logs.log("prune").info("Summary: forgot or put back %d things", number)
     logs.close_log()
     return 0
+
+
+def _count(number: int) -> str:
+    return "nothing" if not number else "1 thing" if number == 1 else f"{number} things"

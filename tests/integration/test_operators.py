@@ -139,9 +139,10 @@ def test_a_dry_run_of_prune_says_what_a_run_then_does(site: Site) -> None:
     os.utime(stray, (1, 1))
     dry = site.hathi("prune", "--dry-run")
     assert "20200101T000000Z.000.00000.0-0123456789ab/x/y" in dry.stdout
-    assert "1 things would be forgotten" in dry.stdout
+    assert "1 thing would be forgotten" in dry.stdout
     assert stray.exists()
-    assert "1 things were forgotten" in site.hathi("prune").stdout
+    assert "1 thing was forgotten" in site.hathi("prune").stdout
+    assert site.hathi("prune", "--dry-run").stdout == "nothing would be forgotten\n"
     assert not stray.exists()
 
 
