@@ -12,8 +12,8 @@ import argparse
 import cProfile
 import csv
 import os
-import resource
 import pstats
+import resource
 import shutil
 import tempfile
 import time
