@@ -43,7 +43,7 @@ def spark_environ() -> dict[str, str]:
 
 def demand_spark() -> None:
     try:
-        import pyspark  # noqa: F401
+        import pyspark.sql  # noqa: F401
     except ImportError:
         missing("Spark: scripts/servers.sh spark installs it")
     if shutil.which("java") is None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from pipeline.cli import spark as command
 from pipeline.cli.table import Totals
 from pipeline.clock import Clock
 from pipeline.daemon import Stop
-from tests.integration.conftest import ROOT, row
+from tests.integration.conftest import ROOT, environ, row
 from tests.servers.demand import Server
 from tests.spark.conftest import CONF, MASTER, Lake, demand_spark, lines, make_lake, spark_environ
 from tests.spark.web import slow_web
@@ -152,6 +153,25 @@ def test_whatever_is_killed_in_mid_run_nothing_is_lost_or_doubled(
     assert_equal(lake, alone)
     tried = Counter(place for place, _ in lake.attempts())
     assert max(tried.values()) >= 2, "the killed one's batches were taken up by another attempt"
+
+
+def test_a_box_from_cron_works_beside_the_cluster_on_the_same_bucket(tmp_path: Path, session: SparkSession) -> None:
+    with slow_web(0.3) as url:
+        refs = {partner: urls(url, partner, 48) for partner in (1, 2, 3)}
+        lake = make_lake(tmp_path / "lake", refs, fetch__connections_per_host=2)
+        alone = one_box(lake)
+        lake.hathi("run", "ship")
+        words = [sys.executable, "-m", "pipeline.cli.main", "run", "--once", "compute", "aggregate"]
+        box = Server.start([*words, "--config", lake.config], log=tmp_path / "box.log", env=environ(), cwd=ROOT)
+        box.until(lambda: bool(lake.attempts()), "the box has claimed a batch", 120.0)
+        on_cluster(lake, session)
+        assert box.process.wait(240) == 0, box.last_words()
+        lake.hathi("run", "compute", "aggregate", "deliver")
+    assert_equal(lake, alone)
+    workers = {result["process"].split(".")[-3] for result in lake.results()}
+    assert str(box.process.pid) in workers
+    assert len(workers) >= 2, "the cluster has computed, too"
+    assert Counter(Counter(place for place, _ in lake.attempts()).values()) == {1: len(lake.results())}
 
 
 def urls(url: str, partner: int, number: int) -> list[str]:
