@@ -9,6 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [ -x .venv/bin/python ] || ./scripts/venv.sh
 wanted="$(sed -n 's/^gssapi==\([^ ]*\).*/\1/p' locks/kerberos.txt)"
 has="$(.venv/bin/python -c 'from importlib.metadata import version; print(version("gssapi"))' 2>/dev/null || true)"
+touch .venv/.extra-kerberos # venv.sh puts it back when it makes .venv anew
 if [ "$has" = "$wanted" ]; then exit 0; fi
 if ! command -v krb5-config >/dev/null || ! command -v gcc >/dev/null; then
     echo "hathi: gssapi needs what it is compiled with: sudo apt-get install libkrb5-dev gcc" >&2

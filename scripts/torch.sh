@@ -9,6 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [ -x .venv/bin/python ] || ./scripts/venv.sh
 wanted="$(sed -n 's/^torch==\([^ ]*\).*/\1/p' locks/torch.txt)"
 has="$(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null || true)"
+touch .venv/.extra-torch # venv.sh puts it back when it makes .venv anew
 if [ "${has%%+*}" = "$wanted" ]; then exit 0; fi
 
 started=$SECONDS

@@ -94,6 +94,11 @@ rm -f "$venv/.made-from-dev" "$venv/.made-from-runtime"
 make_venv "$python"
 install_packages "$python" "locks/$kind.txt"
 install_project
+for extra in "$venv"/.extra-*; do # what was there beside the lock file's packages is gone now
+    if [ -e "$extra" ] && ! "$root/scripts/${extra##*.extra-}.sh"; then
+        say "${extra##*.extra-} could not be put back (see above): scripts/${extra##*.extra-}.sh"
+    fi
+done
 wanted "${kind#runtime}" >"$venv/.stamp"
 mv "$venv/.stamp" "$venv/.made-from-$kind"
 say ".venv is ready ($kind, $((SECONDS - started)) s)"
