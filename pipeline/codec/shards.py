@@ -20,7 +20,7 @@ from pyarrow import parquet as pq
 
 from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
 from pipeline.codec.hashed_file import HashedFile, Written
-from pipeline.errors import FormatError
+from pipeline.errors import FormatError, TemporaryError
 from pipeline.records import signed, unsigned
 
 GROUP_ROWS = 64
@@ -215,6 +215,11 @@ class Shard:
             raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> FormatError:
+        if isinstance(error, MemoryError):  # a damaged length, or a machine that is short of it: nobody can tell
+            hint = "give the machine more, or look at the file: hathi verify --deep"
+            raise TemporaryError(
+                "not enough memory to read a shard", f"{self._path.name}: {error}", hint, 60.0
+            ) from error
         detail = f"{self._path.name}: {damage_of(error)}"
         return FormatError("a shard is damaged", detail, "its batch has to be computed again")
 

@@ -72,6 +72,8 @@ def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int | N
     """Where weights meet values; 0 for what costs little, None where shapes are not known."""
     if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return 0
+    if len(node.input) < 2 or not node.output:
+        return None
     first, second, out = (shapes.get(name, ()) for name in (*node.input[:2], node.output[0]))
     if not first or not second or not out:
         return None

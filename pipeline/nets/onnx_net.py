@@ -149,7 +149,13 @@ def _read(path: Path) -> onnx.ModelProto:
 
 def _kind(value: onnx.ValueInfoProto) -> np.dtype[Any]:
     """How an input is fed: floats of any width as float32 (an engine narrows them), others as they are declared."""
-    kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type or onnx.TensorProto.FLOAT))
+    number = value.type.tensor_type.elem_type or onnx.TensorProto.FLOAT
+    try:
+        kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number))
+    except (KeyError, TypeError) as error:
+        raise NetError(
+            f"input '{value.name}' is fed with nothing known", f"element type {number}", "export it anew"
+        ) from error
     return kind if kind.kind in "iub" else np.dtype(np.float32)
 
 

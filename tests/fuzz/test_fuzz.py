@@ -1,4 +1,4 @@
-"""Twenty seconds of damaged inputs for each reader of foreign bytes, and everything that was once found."""
+"""Twelve seconds of damaged inputs for each reader of foreign bytes, and everything that was once found."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fuzz.driving import Told, fuzz
 from tests.fuzz.mutation import Mutator
 from tests.fuzz.targets import CORPUS, TARGETS
 
-SECONDS = 20.0
+SECONDS = 12.0
 SEED = "ci"
 
 
