@@ -195,7 +195,7 @@ def work(
             before = totals.problems
             with watch.working():
                 if shift is None:
-                    worked, polls = _round(lakes, stages, totals, wanted)
+                    worked, polls = take_round(lakes, stages, totals, wanted)
                 else:
                     worked, polls = _shared_round(lakes, stages, totals, wanted, stop, shift, left, watch)
             totals.blocked = totals.problems > before
@@ -206,7 +206,7 @@ def work(
         prune_daily(lakes, stages, Path(settings.state), clock, stop)
     if not stop():
         for context in where:
-            _look_at_the_rest(context, totals)
+            look_at_the_rest(context, totals)
     return totals
 
 
@@ -215,7 +215,7 @@ def _each(where: list[Context], do: Callable[[Context], None]) -> None:
         do(context)
 
 
-def _round(lakes: list[Turns], stages: list[str], totals: Totals, wanted: Callable[[], bool]) -> tuple[bool, int]:
+def take_round(lakes: list[Turns], stages: list[str], totals: Totals, wanted: Callable[[], bool]) -> tuple[bool, int]:
     """One turn of each stage of each lake: whether anything was done, and how many such rounds see everything."""
     worked, polls = False, 1
     for lake in lakes:
@@ -243,16 +243,16 @@ def _shared_round(
     left: Callable[[], float],
     watch: Watch,
 ) -> tuple[bool, int]:
-    """As `_round`, with the workers' stages between those that are this process's own."""
+    """As `take_round`, with the workers' stages between those that are this process's own."""
     before = [stage for stage in stages if STAGES.index(stage) < STAGES.index(shift.stages[0])]
     after = [stage for stage in stages if STAGES.index(stage) > STAGES.index(shift.stages[-1])]
-    first, some = _round(lakes, before, totals, wanted)
+    first, some = take_round(lakes, before, totals, wanted)
     if stop():
         return False, some
     middle = shift.work(totals, left(), stop, watch.note)
     if stop():
         return False, some
-    last, more = _round(lakes, after, totals, wanted)
+    last, more = take_round(lakes, after, totals, wanted)
     return first or middle or last, max(some, more)
 
 
@@ -261,7 +261,7 @@ def _say(context: Context, stage: str, tally: Tally) -> None:
         logs.log(stage).info("%s", summary_of(stage, tally, context.settings, context.lake_name))
 
 
-def _look_at_the_rest(context: Context, totals: Totals) -> None:
+def look_at_the_rest(context: Context, totals: Totals) -> None:
     """What waits for its day, and what is held."""
     now = version_of(context.process.clock.now())
     for due, _ in waiting(context):

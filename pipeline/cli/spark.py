@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pipeline import logs
 from pipeline.cli.assembly import add_place, contexts, place_of, spill_of
 from pipeline.cli.progress import Show, shown
-from pipeline.cli.summary import summary_of
+from pipeline.cli.run import look_at_the_rest, take_round
 from pipeline.cli.table import Totals, as_json, print_table
 from pipeline.clock import Clock
 from pipeline.daemon import Stop, beating, drained, signals
@@ -97,28 +97,15 @@ def work(settings: Settings, cluster: Cluster, once: bool, stop: Stop, show: Sho
             rounds = idle = failed = 0
             while not stop() and failed < FAILED_ROUNDS:
                 before = totals.problems
-                worked, polls = _round(lakes, totals)
+                worked, polls = take_round(lakes, list(STAGES), totals, lambda: True)
                 totals.blocked = totals.problems > before
                 failed = failed + 1 if totals.blocked else 0
                 rounds, idle = rounds + 1, 0 if worked or totals.blocked else idle + 1
                 if (rounds if once else idle) >= polls:
                     break
+        if not stop():
+            for context in where:
+                look_at_the_rest(context, totals)
     finally:
         shutil.rmtree(spill_of(settings, me), ignore_errors=True)
     return totals
-
-
-def _round(lakes: list[Turns], totals: Totals) -> tuple[bool, int]:
-    """One turn of each stage of each lake: whether anything was done, and how many such rounds see everything."""
-    worked, polls = False, 1
-    for lake in lakes:
-        for stage in STAGES:
-            tally = lake.take(stage)
-            totals.add(stage, tally)
-            if tally.worked:
-                logs.log(PROGRAM).info("%s", summary_of(stage, tally, lake.context.settings, lake.context.lake_name))
-            worked = worked or tally.worked
-            polls = max(polls, tally.polls_to_see_all)
-            if tally.stopped:
-                return False, polls
-    return worked, polls
