@@ -1,4 +1,4 @@
-"""The loop, ESTOP, signals and beats (PROTOCOL 13)."""
+"""The loop, ESTOP, signals and beats (docs/protocol.md 13)."""
 
 from __future__ import annotations
 

@@ -72,4 +72,4 @@ class Exists(PermanentError):
 
 
 class Unknown(TemporaryError):
-    """A store did not answer whether it did it: read the key back (PROTOCOL 2)."""
+    """A store did not answer whether it did it: read the key back (docs/protocol.md 2)."""

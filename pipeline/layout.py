@@ -1,4 +1,4 @@
-"""What things are called in a bucket and on a lake.  Nobody else spells a key (PROTOCOL 1, 3, 7, 8)."""
+"""What things are called in a bucket and on a lake.  Nobody else spells a key (docs/protocol.md 1, 3, 7, 8)."""
 
 from __future__ import annotations
 

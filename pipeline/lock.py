@@ -1,4 +1,4 @@
-"""One lock for each program, and the compute box's `_PIPE_RUNNING` (PROTOCOL 13).
+"""One lock for each program, and the compute box's `_PIPE_RUNNING` (docs/protocol.md 13).
 
 The truth is the flock on `<state>/<program>.lock`, a file that is never deleted; children do not inherit it.
 """

@@ -1,4 +1,4 @@
-"""The small JSON documents whose existence is the truth (PROTOCOL 3), and how they are read and written.
+"""The small JSON documents whose existence is the truth (docs/protocol.md 3), and how they are read and written.
 
 Every body carries a format number and a nonce: whoever cannot know whether its put_new won reads the key back and
 looks for its own nonce.

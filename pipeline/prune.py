@@ -1,4 +1,4 @@
-"""What may be forgotten, and when (PROTOCOL 10).  Nothing under an open shipment, ever.
+"""What may be forgotten, and when (docs/protocol.md 10).  Nothing under an open shipment, ever.
 
 Every deletion is a value before it is done, so that a dry run shows exactly what a run would do.
 """

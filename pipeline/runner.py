@@ -95,7 +95,7 @@ class Seen:
 
 
 def poll(context: Context, *, after: str = "", limit: int = SHIPMENTS_OF_A_POLL) -> Seen:
-    """One look at what is open and due (PROTOCOL 9): its cost is that of open work, not of history.
+    """One look at what is open and due (docs/protocol.md 9): its cost is that of open work, not of history.
 
     after: the shipment where the last poll ended; at most `limit` shipments are read, beginning behind it.
     """
@@ -203,7 +203,7 @@ def known_to_exist(context: Context, key: str) -> bool:
 
 
 def commit(context: Context, key: str, body: B) -> tuple[bool, B]:
-    """put_new with read-back: whether we won, and the body that stands there now (PROTOCOL 2)."""
+    """put_new with read-back: whether we won, and the body that stands there now (docs/protocol.md 2)."""
     mine = body.model_copy(update={"nonce": context.process.nonce()})
     encoded = mine.encode()
     stands = put_first(context.bucket, key, encoded, context.process.clock.sleep)
@@ -241,7 +241,7 @@ def leave(context: Context) -> None:
 
 
 def close_if_done(context: Context, state: ShipmentState, due: str = FIRST_DUE) -> bool:
-    """Delete the hint of a shipment to which nothing will happen any more; closed is stable (PROTOCOL 9)."""
+    """Delete the hint of a shipment to which nothing will happen any more; closed is stable (docs/protocol.md 9)."""
     if state.plan is None or not is_closed(context, state):
         return False
     context.bucket.delete(context.keys.open_hint(due, state.name))
@@ -261,7 +261,7 @@ def is_closed(context: Context, state: ShipmentState) -> bool:
 
 
 def law(where: str, left: int, **right: int) -> None:
-    """The conservation law at one hop (PROTOCOL 11).  Raises LawBroken: nothing is published."""
+    """The conservation law at one hop (docs/protocol.md 11).  Raises LawBroken: nothing is published."""
     if left != sum(right.values()):
         terms = " + ".join(f"{count} {word}" for word, count in right.items())
         raise LawBroken(f"the law does not hold at {where}", f"{left} != {terms}", "nothing was published; report this")

@@ -75,7 +75,7 @@ class ShipmentState:
         return frozenset(f for f, have in self.results.items() if wanted <= have)
 
     def closed(self, *, child_has_end: bool, next_has_plan: bool) -> bool:
-        """PROTOCOL 9: nothing will ever happen to it again."""
+        """docs/protocol.md 9: nothing will ever happen to it again."""
         if self.void:
             return True
         if self.done is None or self.end is None:
@@ -208,7 +208,7 @@ def _note(made: dict[int, Try], key: str, match: re.Match[str], bodies: Mapping[
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What happened to a batch so far (PROTOCOL 5)."""
+    """What happened to a batch so far (docs/protocol.md 5)."""
 
     next_number: int
     live: bool

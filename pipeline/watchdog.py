@@ -1,4 +1,4 @@
-"""Alive but hung: a process at work that fetches, computes and commits nothing ends itself (PROTOCOL 13).
+"""Alive but hung: a process at work that fetches, computes and commits nothing ends itself (docs/protocol.md 13).
 
 What counts as progress: whatever is noted (a fetch that ended, an image decoded, a pass of the net, a call of a store
 that came back) and whatever grows in the spill folder, so that a merge of many minutes is seen to live.

@@ -1,4 +1,4 @@
-"""Processes that compute side by side in one run: one for each GPU, or one for each group of cores (PROTOCOL 5, 13).
+"""Processes that compute side by side in one run, one for each GPU or group of cores (docs/protocol.md 5, 13).
 
 The run's own process is the parent: it alone holds lock and `_PIPE_RUNNING`, starts the workers, hears what they tell,
 passes a stop on, and sees how each one ends.  A worker tells on a pipe, one JSON object a line.

@@ -93,7 +93,7 @@ def check(settings: Settings, stages: tuple[str, ...] = STAGES, *, probing: bool
 
 
 def probe_stores(settings: Settings, stages: tuple[str, ...], broken: set[str]) -> Iterator[Finding]:
-    """Ask each store whether its put-if-absent really refuses the second writer (PROTOCOL.md 2).
+    """Ask each store whether its put-if-absent really refuses the second writer (docs/protocol.md 2).
 
     broken: stores of which it is known already that they cannot be used.
     """

@@ -1,4 +1,4 @@
-"""What a host does once a day: forget what may be forgotten, put back lost hints (PROTOCOL 10), compact."""
+"""What a host does once a day: forget what may be forgotten, put back lost hints (docs/protocol.md 10), compact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""aggregate: from shards to what is delivered, and the retries that follow from it (PROTOCOL 6)."""
+"""aggregate: from shards to what is delivered, and the retries that follow from it (docs/protocol.md 6)."""
 
 from __future__ import annotations
 

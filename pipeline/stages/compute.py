@@ -1,4 +1,4 @@
-"""compute: from batches to shards, THE result of each batch (PROTOCOL 5)."""
+"""compute: from batches to shards, THE result of each batch (docs/protocol.md 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shipments whose refs come from the bucket: releases, drops and back-fills, finished by the box (PROTOCOL 6)."""
+"""Releases, drops and back-fills: their refs come from the bucket, and the box finishes them (docs/protocol.md 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""deliver: folders that appear whole on the lake, then the index, then `done` (PROTOCOL 7)."""
+"""deliver: folders that appear whole on the lake, then the index, then `done` (docs/protocol.md 7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index `outputByPartner`, with several writers (PROTOCOL 8)."""
+"""The index `outputByPartner`, with several writers (docs/protocol.md 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch alone in a child process, halved until one item is found that kills it (PROTOCOL 5).
+"""A batch alone in a child process, halved until one item is found that kills it (docs/protocol.md 5).
 
 Parent and child share a folder, not memory: refs go in as a protobuf batch, a shard comes out.  The child dies with
 its parent and under a memory limit.

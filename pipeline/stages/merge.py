@@ -1,4 +1,4 @@
-"""The shards of one shipment -> the files that are delivered for it (PROTOCOL 6), in a local folder."""
+"""The shards of one shipment -> the files that are delivered for it (docs/protocol.md 6), in a local folder."""
 
 from __future__ import annotations
 

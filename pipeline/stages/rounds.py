@@ -1,4 +1,4 @@
-"""What a person asks for by name: release and drop of held batches, ship again, back-fill (PROTOCOL 6).
+"""What a person asks for by name: release and drop of held batches, ship again, back-fill (docs/protocol.md 6).
 
 Each is a shipment of its own, announced by hint and plan alone; ship or the box finishes it, so that a person's
 interrupted command leaves nothing half.

@@ -1,4 +1,4 @@
-"""ship: from what a lake's sources name to batches in the bucket (PROTOCOL 4)."""
+"""ship: from what a lake's sources name to batches in the bucket (docs/protocol.md 4)."""
 
 from __future__ import annotations
 

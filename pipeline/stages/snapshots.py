@@ -1,4 +1,4 @@
-"""What to ship anew: from what the sources name and what the bucket has, to plans (PROTOCOL 4)."""
+"""What to ship anew: from what the sources name and what the bucket has, to plans (docs/protocol.md 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image bytes -> features: decoders beside each other, and stacks of one shape for the net (PROTOCOL 5)."""
+"""Image bytes -> features: decoders beside each other, and stacks of one shape for the net (docs/protocol.md 5)."""
 
 from __future__ import annotations
 

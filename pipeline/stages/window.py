@@ -1,4 +1,4 @@
-"""The window of open batches: fetching runs over all of them, the net takes images from any (PROTOCOL 5).
+"""The window of open batches: fetching runs over all of them, the net takes images from any (docs/protocol.md 5).
 
 One thread pulls: it opens batches, hands URLs to the fetcher, fetched bytes to the decoders and full stacks of
 prepared images to the net, and gives back batches as they end.  Everything that waits is bounded; what batches have

@@ -1,4 +1,4 @@
-"""put_new judged by what stands there afterwards (PROTOCOL 2)."""
+"""put_new judged by what stands there afterwards (docs/protocol.md 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs of a store (PROTOCOL 2).  Bucket and lake are told apart by what is asked of them."""
+"""The verbs of a store (docs/protocol.md 2).  Bucket and lake are told apart by what is asked of them."""
 
 from __future__ import annotations
 

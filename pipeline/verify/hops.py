@@ -1,4 +1,4 @@
-"""One shipment's record against itself: each hop has the one before it, and the law holds (PROTOCOL 11)."""
+"""One shipment's record against itself: each hop has the one before it, and the law holds (docs/protocol.md 11)."""
 
 from __future__ import annotations
 

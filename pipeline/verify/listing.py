@@ -1,4 +1,4 @@
-"""The index of a root: its chain of versions, and that it names what stands there and nothing else (PROTOCOL 8)."""
+"""The index of a root: its versions follow each other, and it names all that stands there (docs/protocol.md 8)."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Record:
         return self.end is not None and self.end.void is not None
 
     def closed(self, *, child_has_end: bool, next_has_plan: bool) -> bool:
-        """PROTOCOL 9, by the one function that says so."""
+        """docs/protocol.md 9, by the one function that says so."""
         state = ShipmentState(self.name, self.plan, end=self.end, out=self.out, done=self.done)
         return state.closed(child_has_end=child_has_end, next_has_plan=next_has_plan)
 

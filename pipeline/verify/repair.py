@@ -1,4 +1,4 @@
-"""`hathi verify --repair`: what is derived is made anew; data and manifests are never touched (PROTOCOL 8, end)."""
+"""`hathi verify --repair`: what is derived is made anew; data and manifests stay as they are (docs/protocol.md 8)."""
 
 from __future__ import annotations
 

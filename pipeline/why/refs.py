@@ -170,7 +170,7 @@ def _try(made: Made, result: Result | None, alive: frozenset[str]) -> Try:
 
 
 def winners(refs: tuple[Ref, ...]) -> tuple[Ref, ...]:
-    """The refs, with the one that wins: PROTOCOL 6, as the merge decides it."""
+    """The refs, with the one that wins: docs/protocol.md 6, as the merge decides it."""
 
     def rank(ref: Ref) -> tuple[bool, bool, int]:
         return ref.outcome.kind == "feature", ref.outcome.retriable, ref.ordinal

@@ -1,4 +1,6 @@
-"""The conformance suite that every store passes (PROTOCOL 2).  A later store joins by a line in `LAKES` or `BUCKETS`.
+"""The conformance suite that every store passes (docs/protocol.md 2).
+
+A later store joins by a line in `LAKES` or `BUCKETS`.
 
 `store` is each of them; `lake` is each that can do what a file system does (rename, stat, walk).
 """

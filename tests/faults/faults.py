@@ -21,7 +21,7 @@ from pipeline.stores.local import typed
 from pipeline.stores.store import Entry, Listing
 
 JUDGED = ("put_new", "rename_new", "rename_over")
-"""Verbs whose lost answer is `Unknown`: the caller looks what stands there (PROTOCOL 2)."""
+"""Verbs whose lost answer is `Unknown`: the caller looks what stands there (docs/protocol.md 2)."""
 
 Effect = Callable[[], object]
 

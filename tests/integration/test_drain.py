@@ -1,4 +1,4 @@
-"""ESTOP and signals at random instants, against real processes (PROTOCOL 13).
+"""ESTOP and signals at random instants, against real processes (docs/protocol.md 13).
 
 DRAIN_ROUNDS=100 DRAIN_SEED=7 pytest -s tests/integration/test_drain.py is the long form; it prints what it did.
 """

@@ -1,4 +1,4 @@
-"""The pipeline over a bucket on a real S3 server: what it delivers, and what its polls cost (PROTOCOL 9)."""
+"""The pipeline over a bucket on a real S3 server: what it delivers, and what its polls cost (docs/protocol.md 9)."""
 
 from __future__ import annotations
 

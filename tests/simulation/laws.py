@@ -203,7 +203,7 @@ class Laws:
     # --- at rest ---
 
     def closed(self, name: ShipmentName) -> bool:
-        """The definition of PROTOCOL 9, from what was ever committed."""
+        """The definition of docs/protocol.md 9, from what was ever committed."""
         plan, end = self.body(Plan, KEYS.plan(name)), self.body(End, KEYS.end(name))
         if plan is None or end is None:
             return False

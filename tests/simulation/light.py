@@ -1,5 +1,6 @@
-"""Lighter forms for the simulation: JSON in place of protobuf, Parquet and gzip, and the rules of PROTOCOL 6 in the
-most obvious way.  Ref files are lines `partner,external id,url`; a line `!` is rejected, `!!` ends what can be read."""
+"""Lighter forms for the simulation: JSON in place of protobuf, Parquet and gzip, and the rules of docs/protocol.md 6
+in the most obvious way.  Ref files are lines `partner,external id,url`; a line `!` is rejected, `!!` ends what can be
+read."""
 
 from __future__ import annotations
 

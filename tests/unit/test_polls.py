@@ -1,4 +1,4 @@
-"""What a poll asks of the bucket, by count (PROTOCOL 9): its cost is that of open work, not of history.
+"""What a poll asks of the bucket, by count (docs/protocol.md 9): its cost is that of open work, not of history.
 
 A list counts once for each page of 1,000 keys, as object stores bill it.
 """

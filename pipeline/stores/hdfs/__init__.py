@@ -1,1 +1,1 @@
-"""An HDFS folder as a lake (PROTOCOL 2): `store.HdfsStore`."""
+"""An HDFS folder as a lake (docs/protocol.md 2): `store.HdfsStore`."""

@@ -1,4 +1,4 @@
-"""A bucket of S3 as a store: the verbs of PROTOCOL 2.
+"""A bucket of S3 as a store: the verbs of docs/protocol.md 2.
 
 put_new is PutObject with `If-None-Match: *`.  Every upload carries a checksum that the server verifies (CRC32), and
 data objects, the keys under `<lake>/d/`, the configured storage class; manifests stay in STANDARD.
