@@ -325,8 +325,11 @@ class Turns:
             tally.tasks += 1
             tally.shipments.add(str(one.name))
             tally.bytes += one.bytes
+            tally.refs += state.out.refs
             tally.features += state.out.features
             tally.failures += state.out.failures
+            tally.duplicates += state.out.duplicates
+            tally.add_reasons(state.out.reasons)
             close_if_done(self._context, state_of(self._context, one.name, settled=False), state.plan.due)
 
     def _close(self, seen: Seen, state: ShipmentState) -> bool:

@@ -78,6 +78,8 @@ def contexts(
     me = process or this_process()
     spill = spill_of(settings, me)
     needs_lake = any(stage in ON_THE_LAKE for stage in stages)
+    if needs_lake:
+        settings.check_lakes()
     return [
         Context(
             lake_name=name,

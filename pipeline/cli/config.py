@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
 from pipeline import configuration
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.settings import FeatureSet, Settings
+from pipeline.settings.places import folder_of
 from pipeline.stores.store import Store
 
 MASK = "********"
@@ -152,13 +152,6 @@ def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from flatten(below, f"{prefix}.{name}" if prefix else name)
 
 
-def folder_of(url: str) -> Path | None:
-    """The folder that a store's URL means, or None for a server."""
-    if "://" not in url:
-        return Path(url)
-    return Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None
-
-
 def _folders(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
     places = [("state", settings.state), ("logs.folder", settings.logs.folder), ("bucket.url", settings.bucket.url)]
     if {"ship", "deliver"} & set(stages):
@@ -230,6 +223,11 @@ def _metrics(settings: Settings) -> Iterator[Finding]:
 
 
 def _lakes(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
+    if {"ship", "deliver"} & set(stages):
+        try:
+            settings.check_lakes()
+        except ConfigError as error:
+            yield Finding("error", "lakes", str(error))
     if not settings.lakes:
         yield Finding("warning", "lakes", "no lake is configured: there is nothing to ship")
     for name, lake in settings.lakes.items():

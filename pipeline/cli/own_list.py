@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
-from pipeline.manifest import Reading
 from pipeline.runner import Context
 from pipeline.settings import Settings
 from pipeline.stages import rounds
-from pipeline.stages.source_files import find
+from pipeline.stages.sources import Sources
 from pipeline.stores.local import typed
 
 COLUMNS = ("url", "partner_id", "item_id", "external_id", "content")
@@ -87,8 +87,32 @@ def config_of(folder: Path) -> Path:
     return path
 
 
-def remember(settings: Settings) -> bool:
-    """Write down what the folder is made with; whether reading changed, so that the list is to be shipped again.
+@dataclass(frozen=True)
+class Options:
+    """What a folder of features is made with, and what it was made with the last time."""
+
+    path: Path
+    now: dict[str, Any]
+    before: dict[str, Any] | None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the list is read in another way than the last time: what was shipped is to be shipped again."""
+        return self.before is not None and self.before["reading"] != self.now["reading"]
+
+    @property
+    def refetched(self) -> bool:
+        """Whether the difference lies in what may be fetched, which no plan tells of."""
+        key = "allow_private"
+        return self.changed and self.before is not None and self.before["reading"][key] != self.now["reading"][key]
+
+    def keep(self) -> None:
+        """Write them down: only once the round that a changed option asks for is announced."""
+        _write(self.path, json.dumps(self.now, indent=1) + "\n")
+
+
+def options_of(settings: Settings) -> Options:
+    """What the folder is made with, beside what it was made with; the caller holds the locks of the stages.
 
     The first time the set is loaded first: nothing is remembered, and nothing shipped, for a net that cannot be used.
     Raises ConfigError when net, weights, blob or preprocessing are others than those it was made with, and as
@@ -104,7 +128,7 @@ def remember(settings: Settings) -> bool:
         "partner_id": settings.lakes[LAKE].sources[0].partner_id,
     }
     path = private / "options.json"
-    before = json.loads(path.read_text()) if path.exists() else None
+    before = _read(path)
     if before is not None and before["features"] != features:
         changed = sorted(key for key in features if before["features"].get(key) != features[key])
         raise ConfigError(
@@ -116,24 +140,52 @@ def remember(settings: Settings) -> bool:
         from pipeline.stages.features import FeatureMaker  # the net's engine takes its time to import
 
         FeatureMaker(settings, SET, Clock())
+    _write(private / "config.toml", _toml(settings))
+    return Options(path, {"features": features, "reading": reading}, before)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What was written down; None where nothing was."""
     try:
-        private.mkdir(parents=True, exist_ok=True)
-        (private / "config.toml").write_text(_toml(settings))
-        path.write_text(json.dumps({"features": features, "reading": reading}, indent=1) + "\n")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found["features"], dict) or "allow_private" not in found["reading"]:
+            raise ValueError("features and reading are missing in it")
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        raise typed(error, private) from error
-    return before is not None and before["reading"] != reading
+        raise typed(error, path) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read",
+            f"it says what this folder's features are made with: {error}",
+            "choose another --features folder, or put the file back",
+        ) from error
+    return dict(found)
 
 
-def ship_again(context: Context) -> None:
-    """Announce what the list names, as far as it was shipped before, in a new round and as it is read now."""
+def _write(path: Path, text: str) -> None:
+    """The old text or the new one stands there, whenever the process is killed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise typed(error, path) from error
+
+
+def ship_again(context: Context, *, everything: bool) -> None:
+    """Announce what the list names, as far as it was shipped before, in a new round and as it is read now.
+
+    everything: also what was read in the same way the last time.
+    """
     assert context.lake is not None
-    source = context.settings.lakes[LAKE].sources[0]
-    reading = Reading(format=source.format, columns=source.columns.model_dump(), partner_id=source.partner_id)
-    ours = (context.settings.sets[SET].root.strip("/") + "/",)
-    named = {one.snapshot.digest() for one in find(context.lake, source, context.process.clock.now(), ours)}
+    lake = context.settings.lakes[context.lake_name]
+    sources = Sources(context.lake, lake.sources, context.settings.delivered(context.lake_name), lake.url)
+    named = {one.digest: one.reading for one in sources.look(context.process.clock.now()).found}
     for name, plan in rounds.newest(context, "", [SET]):
-        if plan.snapshot_digest in named:
+        reading = named.get(plan.snapshot_digest)
+        if reading is not None and (everything or reading != plan.reading):
             rounds.again(context, name, plan.model_copy(update={"reading": reading}))
 
 

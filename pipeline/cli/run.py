@@ -85,12 +85,11 @@ def run(args: argparse.Namespace) -> int:
             _leave_in_log(program, settings, error, logging.INFO)
         raise
     own = own_list.given(args)
-    again = own and (own_list.remember(settings) or args.again)
     say = logs.log(program).warning
     stop = Stop(state, Clock(), say)
     with signals(stop, lambda: forget_running(state)):
         try:
-            totals = _guarded(settings, stages, args.once, program, stop, say, again, own)
+            totals = _guarded(settings, stages, args.once, program, stop, say, args.again, own)
         except Held:
             if args.once and not sys.stdin.isatty():
                 return 0  # cron met a run that goes on: quietly
@@ -121,6 +120,7 @@ def _guarded(
         logs.open_log(program, settings.logs, echo_level=logging.WARNING)
         held.callback(logs.close_log)
         held.enter_context(_logged(program, settings))
+        options = own_list.options_of(settings) if own else None
         if "compute" in stages and not own:
             demand_free(settings)
         if "compute" in stages:
@@ -132,7 +132,7 @@ def _guarded(
         held.callback(shutil.rmtree, spill, ignore_errors=True)
         watch = Watch(settings.daemon.watchdog_seconds, me.clock, spill)
         held.enter_context(watched(watch, stacks_of(settings, program), say))
-        return work(settings, stages, once, stop, me, watch, show, again, program)
+        return work(settings, stages, once, stop, me, watch, show, program, options, again)
 
 
 @contextlib.contextmanager
@@ -159,10 +159,14 @@ def work(
     me: Process,
     watch: Watch,
     show: Show,
-    again: bool = False,
     program: str = "run",
+    own: own_list.Options | None = None,
+    again: bool = False,
 ) -> Totals:
-    """Take turns until nothing is due, or once round all that is open, and say what was done."""
+    """Take turns until nothing is due, or once round all that is open, and say what was done.
+
+    own: over a list of one's own.  again: ship it once more.
+    """
     totals = Totals()
     clock = me.clock
     began = clock.monotonic()
@@ -188,8 +192,10 @@ def work(
         metered_run(settings, clock, say) as totals.meter,
         looked_at(settings, seen, stages, clock, totals.meter, once=once),
     ):
-        if again:
-            own_list.ship_again(where[0])
+        if own is not None and "ship" in stages:
+            if again or own.changed:
+                own_list.ship_again(where[0], everything=again or own.refetched)
+            own.keep()
         rounds = idle = 0
         while not stop():
             before = totals.problems

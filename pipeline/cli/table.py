@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.cli.metering import Meter, Unmetered
 from pipeline.settings import Settings
+from pipeline.settings.places import folder_of
 from pipeline.turns import Tally
 
 LOAD = "{python} -c \"import glob, pyarrow.parquet as p; print(p.ParquetDataset(glob.glob('{glob}')).read())\""
@@ -54,6 +55,14 @@ class Totals:
     def worked(self) -> bool:
         return any(tally.worked for tally in self.stages.values())
 
+    @property
+    def counted(self) -> str:
+        """The last stage that did something: features, failures and duplicates are those of its refs.
+
+        An image that failed is no failure in what is delivered when another row of its item has a feature.
+        """
+        return next((stage for stage in ("deliver", "aggregate") if self.of(stage).tasks), "compute")
+
 
 def _rate(tally: Tally, number: int) -> float:
     return round(number / tally.seconds, 1) if tally.seconds else 0.0
@@ -62,14 +71,17 @@ def _rate(tally: Tally, number: int) -> float:
 def facts(totals: Totals) -> dict[str, Any]:
     """The figures that table and JSON show."""
     ship, compute, aggregate, deliver = (totals.of(s) for s in ("ship", "compute", "aggregate", "deliver"))
+    counted = totals.of(totals.counted)
     return {
         "shipments": len(ship.shipments | aggregate.shipments | deliver.shipments),
         "refs": ship.refs,
         "rejected": ship.rejected,
         "images": compute.refs,
-        "features": aggregate.features or compute.features,
-        "failures": dict(sorted((aggregate.reasons or compute.reasons).items())),
-        "duplicates": aggregate.duplicates,
+        "counted_refs": counted.refs,
+        "counted_at": totals.counted,
+        "features": counted.features,
+        "failures": dict(sorted(counted.reasons.items())),
+        "duplicates": counted.duplicates,
         "dropped": compute.dropped + aggregate.dropped,
         "delivered_bytes": deliver.bytes,
         "per_second": {
@@ -103,7 +115,8 @@ def roots(settings: Settings) -> list[str]:
     for lake_name, lake in sorted(settings.lakes.items()):
         for _, one in sorted(settings.sets.items()):
             if one.lakes is None or lake_name in one.lakes:
-                base = lake.url.removeprefix("file://").rstrip("/")
+                folder = folder_of(lake.url)
+                base = str(lake.url if folder is None else folder).rstrip("/")
                 found.append(f"{base}/{one.root.strip('/')}")
     return sorted(set(found))
 
@@ -146,6 +159,11 @@ def _rows(totals: Totals, shown: dict[str, Any]) -> Iterator[tuple[str, str]]:
     rejected = f", {_count(shown['rejected'], 'row')} rejected" if shown["rejected"] else ""
     yield "refs shipped", f"{shown['refs']:,}{rejected}"
     yield "images", f"{shown['images']:,}"
+    if shown["counted_at"] != "compute" and shown["counted_refs"] != shown["refs"]:
+        yield (
+            "refs " + ("delivered" if shown["counted_at"] == "deliver" else "aggregated"),
+            f"{shown['counted_refs']:,}",
+        )
     yield "features", f"{shown['features']:,}"
     yield "failures", f"{sum(shown['failures'].values()):,}"
     for reason, number in shown["failures"].items():

@@ -46,7 +46,7 @@ class Onlooker:
         context = self._context
         if self._sources is None:
             mine = context.settings.lakes[context.lake_name]
-            ours = tuple(one.root.strip("/") + "/" for one in context.settings.sets.values())
+            ours = context.settings.delivered(context.lake_name)
             self._sources = Sources(lake, mine.sources, ours, mine.url)
         named = self._sources.look(now)
         new, refused = self._shipper.fresh(named.found, now, 0)

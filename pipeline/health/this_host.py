@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.health.facts import Disk
 from pipeline.lock import ESTOP, holder, left_behind
 from pipeline.settings import Settings
+from pipeline.settings.places import folder_of
 
 STAGES = ("ship", "compute", "aggregate", "deliver")
 
@@ -17,7 +18,7 @@ def folders(settings: Settings) -> list[Path]:
     """The local folders that a full disk would hurt: state, spill, logs, and stores that are folders."""
     state = Path(settings.state)
     urls = [settings.bucket.url, *(lake.url for lake in settings.lakes.values())]
-    stores = [Path(url.removeprefix("file://")) for url in urls if "://" not in url or url.startswith("file://")]
+    stores = [folder for url in urls if (folder := folder_of(url)) is not None]
     return [state, state / "spill", Path(settings.logs.folder), *stores]
 
 

@@ -7,7 +7,8 @@ Paths are relative to the folder of the file that names them.  Each setting is a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
 
 from pydantic import SecretStr, model_validator
@@ -16,10 +17,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from pipeline import configuration
 from pipeline.configuration import FilePath
+from pipeline.errors import ConfigError
 from pipeline.settings.bucket import Bucket
 from pipeline.settings.fetch import Fetch
 from pipeline.settings.lakes import Columns, Hdfs, Lake, Source
 from pipeline.settings.operation import Daemon, Health, Logs, Metrics, Notify
+from pipeline.settings.places import place_of, within
 from pipeline.settings.section import Name
 from pipeline.settings.sets import DECODE_POLICY, FeatureSet, Preprocess
 from pipeline.settings.stages import Compute, Deliver, Prune, Ship
@@ -102,16 +105,49 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _each_set_has_a_root_of_its_own(self) -> Settings:
-        for name, one in self.sets.items():
-            for other_name, other in self.sets.items():
-                shared = set(one.lakes or self.lakes) & set(other.lakes or self.lakes)
-                if name < other_name and shared and one.root.strip("/") == other.root.strip("/"):
-                    raise PydanticCustomError(
-                        "shared_root",
-                        "set {other} delivers there too, and two sets in one root would mix",
-                        {"other": name, "parts": ["sets", other_name, "root"]},
-                    )
+        for (lake, name, place), (other_lake, other, second) in self._mixed():
+            if lake == other_lake:
+                raise PydanticCustomError(
+                    "shared_root",
+                    "set {other} delivers there too, and two sets in one root would mix"
+                    if place == second
+                    else "one of it and the root of set {other} lies in the other one, and they would mix",
+                    {"other": name, "parts": ["sets", other, "root"]},
+                )
         return self
+
+    def check_lakes(self) -> None:
+        """Raises ConfigError where two lakes are one place, or one in the other, and what is delivered would mix.
+
+        For hosts that reach the lakes: a compute box knows them by name alone, and may give them any URL.
+        """
+        for (lake, name, _), (other_lake, other, _) in self._mixed():
+            raise ConfigError(
+                f"lakes.{other_lake}.url: lake {lake} is the same place, or one lies in the other",
+                f"set {name} of {lake} and set {other} of {other_lake} would deliver into one folder, and would mix",
+                "give each folder to one lake alone, or name lakes apart in sets.NAME.lakes",
+            )
+
+    def _mixed(self) -> Iterator[tuple[tuple[str, str, str], tuple[str, str, str]]]:
+        """Deliveries, two at a time, that are one place, or one in the other."""
+        for first, second in combinations(sorted(self._deliveries()), 2):
+            if within(first[2], second[2]) or within(second[2], first[2]):
+                yield first, second
+
+    def _deliveries(self) -> Iterator[tuple[str, str, str]]:
+        """(lake, set, the place where it delivers)."""
+        for name, one in self.sets.items():
+            for lake in self.lakes if one.lakes is None else one.lakes:
+                yield lake, name, place_of(self.lakes[lake].url, one.root)
+
+    def delivered(self, lake: str) -> tuple[str, ...]:
+        """Prefixes of the paths of a lake under which Hathi delivers, by whatever name: never a source."""
+        top = place_of(self.lakes[lake].url)
+        own = {one.root.strip("/") + "/" for one in self.sets.values()}
+        others = {
+            place.removeprefix(f"{top}/") + "/" for _, _, place in self._deliveries() if place.startswith(f"{top}/")
+        }
+        return tuple(sorted(own | others))
 
 
 def travelling(settings: Settings) -> str:

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, Field
 
 from pipeline.configuration import FilePath
+from pipeline.settings.places import SourcePath
 from pipeline.settings.section import Section
 
 
@@ -37,7 +38,7 @@ def _zone(name: str) -> str:
 class Source(Section):
     """Where a lake's image refs are."""
 
-    path: str
+    path: SourcePath
     """Folder, file or glob, relative to the lake; index: the index file. success: `%Y/%m/%d` stands for a day."""
     convention: Literal["each_file", "success", "index"] = "each_file"
     """each_file: every file is a snapshot; success: a folder is one once it holds _SUCCESS; index: a JSON file says

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipeline.configuration import FilePath
+from pipeline.settings.places import RootPath
 from pipeline.settings.section import Section
 
 DECODE_POLICY = "2"
@@ -56,7 +57,7 @@ class FeatureSet(Section):
     """What runs the net; auto: the fastest that is here."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     """Images in one forward pass; the last pass is padded, so a row's bits do not depend on its neighbours."""
-    root: str
+    root: RootPath
     """Where features are delivered, relative to the lake."""
     lakes: list[str] | None = None
     """Lakes whose refs this set takes; all of them when absent."""

@@ -49,7 +49,7 @@ class Shipping:
         assert context.lake is not None
         if self._sources is None:
             lake = context.settings.lakes[context.lake_name]
-            ours = tuple(one.root.strip("/") + "/" for one in context.settings.sets.values())
+            ours = context.settings.delivered(context.lake_name)
             self._sources = Sources(context.lake, lake.sources, ours, lake.url)
         named = self._sources.look(now, wide=wide)
         self._source_troubles.see(named.troubles)
@@ -83,6 +83,7 @@ class Shipping:
             elif isinstance(outcome, ship.Shipped):
                 if outcome.void and state.plan is not None and self._sources is not None:
                     self._sources.forget(state.plan.snapshot.source)
+                    self._shipper.forget(state.plan.snapshot_digest)
                 if outcome.next is not None:
                     for one in ship.unfinished([state_of(context, outcome.next)]):
                         self._note([one])

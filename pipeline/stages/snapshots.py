@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.layout import FIRST_DUE, MAX_ROUND, ShipmentName, seconds_of
@@ -49,7 +49,7 @@ class Known:
 
     names: frozenset[ShipmentName]
     gone: frozenset[ShipmentName] = frozenset()
-    """Those that are void because their file was gone: should it come back as it was, it is shipped again."""
+    """Those of which a part is void, its files gone or changed: should they come back, it is shipped again."""
     plans: Mapping[ShipmentName, Plan] = field(default_factory=dict)
 
 
@@ -171,16 +171,27 @@ class Shipper:
                 continue
             if name.part == 0 and name.generation == 0:
                 found.add(name)
-        gone = set()
+        return Known(frozenset(found), frozenset(self._gone(version)))
+
+    def _gone(self, version: str) -> Iterator[ShipmentName]:
+        """First parts of the snapshots from a version on of which some part is void."""
+        context = self._context
         for entry in context.bucket.list(context.keys.gone_hints):
             try:
                 name = ShipmentName.parse(entry.key.removeprefix(context.keys.gone_hints))
             except ValueError:
                 continue
-            end = readable(context, context.keys.end(name), End) if name in found else None
-            if end is not None and end.void is not None:
-                gone.add(name)
-        return Known(frozenset(found), frozenset(gone))
+            end = readable(context, context.keys.end(name), End) if name.version >= version else None
+            if end is None or end.void is None:
+                continue
+            if name.part == 0:
+                yield name
+            elif (body := readable(context, context.keys.plan(name), Plan)) is not None:
+                yield ShipmentName.of(body.lake, body.snapshot_digest, body.set, name.version, name.round, 0, 0)
+
+    def forget(self, digest: str) -> None:
+        """A shipment of this snapshot is void: what covers it is looked up anew."""
+        self._covered = {pair for pair in self._covered if pair[0] != digest}
 
     def fresh(
         self, found: Sequence[Found], now: float, due_open: int, open_groups: Mapping[str, int] | None = None
@@ -201,6 +212,9 @@ class Shipper:
         context = self._context
         sets = context.settings.sets
         lake = context.lake_name
+        there = {(one.digest, set_name) for one in found for set_name in sets}
+        self._covered &= there  # what goes and comes back may have become void on the way: it is looked up anew
+        self._refused = {pair: one for pair, one in self._refused.items() if pair in there}
         wanted = [
             one for one in found if any((one.digest, s) not in self._covered for s in sets if takes(sets[s], lake))
         ]

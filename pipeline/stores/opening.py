@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.clock import random_nonce
 from pipeline.errors import ConfigError, Exists, PermanentError, PipelineError
 from pipeline.settings import Settings
+from pipeline.settings.places import folder_of
 from pipeline.stores.local import LocalStore
 from pipeline.stores.store import Lake, Store
 
@@ -46,14 +47,14 @@ def hasty(settings: Settings) -> Settings:
 
 
 def _local(url: str, settings: Settings, key: str) -> LocalStore:
-    scheme, separator, _ = url.partition("://")
-    if separator and scheme != "file":
+    root = folder_of(url)
+    if root is None:
+        scheme = url.partition("://")[0]
         raise ConfigError(
             f"{key}: no store for {scheme}://",
             url,
             "a bucket is a folder or s3://bucket/prefix, a lake a folder or HDFS",
         )
-    root = Path(url.removeprefix("file://"))
     # The whole file system as a lake (a person's own list): nothing is written at its top.
     temporary = Path(settings.state) / "tmp" if root == Path("/") else None
     return LocalStore(root, fsync=settings.bucket.fsync, temporary=temporary)

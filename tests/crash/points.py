@@ -132,6 +132,7 @@ POINTS = (
     bucket(".x: done abandoned", "full on the lake", "put_new", f"c/{SHIPMENT}/t/done/00001.x"),
     bucket("h/gone", "gone and back", "put", f"h/gone/{FIRST}"),
     bucket("h/gone deleted", "gone and back", "delete", f"h/gone/{FIRST}"),
+    bucket("h/gone of a void one", "changed", "put", f"h/gone/{FIRST}"),
     bucket("void end", "changed", "put_new", f"c/{FIRST}/end"),
     bucket("plan behind a void one", "changed", "put_new", f"c/{FIRST}/plan"),
     prune("prune: data", "pruned", f"d/{SHIPMENT}/{NONCE}/.*"),

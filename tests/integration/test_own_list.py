@@ -124,6 +124,64 @@ def test_corrected_options_ship_the_list_again_and_other_features_are_refused(ow
     assert "changed: blob" in other.stderr
 
 
+def test_a_corrected_option_is_remembered_only_when_its_round_stands(own: OwnList) -> None:
+    """It met a run that goes on, and it was killed between the round's announcement and the note of it."""
+    import fcntl
+
+    table = own.folder / "refs.csv"
+    image = "data:image/png;base64," + base64.b64encode(picture(3)).decode()
+    table.write_text(f'sku,small,large\na,no,"{image}"\nb,no,"{image}"\n')
+    wrong = own.run("--json", "--url-column", "small", refs=str(table))
+    assert json.loads(wrong.stdout)["features"] == 0
+    options = own.out / ".hathi" / "options.json"
+    before = options.read_text()
+    with (own.out / ".hathi" / "state" / "ship.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        held = own.run("--url-column", "large", refs=str(table))
+    assert (held.returncode, "ship runs already" in held.stderr) == (1, True)
+    assert options.read_text() == before
+    mended = own.run("--json", "--url-column", "large", refs=str(table))
+    assert json.loads(mended.stdout)["features"] == 2
+    options.write_text(before)  # as a kill leaves it behind the announcement
+    again = own.run("--url-column", "large", refs=str(table))
+    assert "nothing to do" in again.stdout, "the round stands: it is not announced twice"
+    assert "large" in options.read_text()
+    options.write_text(before[: len(before) // 2])
+    torn = own.run("--url-column", "large", refs=str(table))
+    assert (torn.returncode, "options.json cannot be read" in torn.stderr) == (2, True)
+
+
+def test_a_list_that_is_shipped_again_keeps_the_partner_of_its_folder(own: OwnList) -> None:
+    table = own.folder / "lists" / "partner=123" / "refs.csv"
+    table.parent.mkdir(parents=True)
+    image = "data:image/png;base64," + base64.b64encode(picture(3)).decode()
+    table.write_text(f'sku,url\na,"{image}"\n')
+    for options in ((), ("--again",)):
+        done = own.run("--json", *options, refs=str(own.folder / "lists"))
+        assert json.loads(done.stdout)["features"] == 1
+    assert {found["partner_id"] for found in rows(own, "features")} == {123}
+
+
+def test_the_summary_counts_what_was_delivered(own: OwnList) -> None:
+    """An item stands twice; one of its images fails, and the other one's feature wins."""
+    bad = json.dumps({"partner_id": 7, "external_id": "a", "url": "http://shop.example/" + "a" * 10_000})
+    own.refs.write_text("\n".join([bad, row("a", picture(1)), bad.replace('"a"', '"b"'), row("c", picture(2))]))
+    done = json.loads(own.run("--json").stdout)
+    assert (done["features"], done["failures"], done["duplicates"], done["refs"]) == (2, {"bad_url": 1}, 1, 4)
+    assert (done["counted_at"], done["counted_refs"]) == ("deliver", 4)
+    assert (len(rows(own, "features")), len(rows(own, "failures"))) == (2, 1)
+
+
+def test_what_others_computed_is_counted_with_what_is_delivered_here(own: OwnList) -> None:
+    own.refs.write_text("\n".join(row(f"sku-{n}", picture(n)) for n in range(3)))
+    for stages in (("ship",), ("compute",)):
+        assert own.hathi(*own.command()[3:4], *stages, *own.command()[4:]).returncode == 0
+    done = own.run()
+    assert "refs shipped      0" in done.stdout
+    assert "refs delivered    3" in done.stdout
+    assert "features          3" in done.stdout
+
+
 def test_a_blob_that_the_net_lacks_is_said_before_anything_is_shipped_or_remembered(own: OwnList) -> None:
     own.refs.write_text(row("a", picture(1)))
     wrong = own.run(blob="feature")

@@ -245,6 +245,60 @@ def test_a_source_that_is_down_is_a_trouble_of_its_own_and_what_is_open_goes_on(
     assert world.said.count("no answer") == 1
 
 
+def shipped_refs(world: Folders) -> list[str]:
+    """External ids of the refs of shipments that are not void."""
+    void = {path.parent.name for path in (world.top / "bucket").glob("shop/c/*/end")
+            if manifest.read(End, path.read_bytes(), "").void is not None}  # fmt: skip
+    found: list[str] = []
+    for path in sorted((world.top / "bucket").glob("shop/c/*/b/*")):
+        if path.parent.parent.name not in void:
+            data = manifest.read(Batch, path.read_bytes(), str(path)).data
+            found += [one.external_id for one in decode((world.top / "bucket" / data.key).read_bytes(), 0)]
+    return found
+
+
+@pytest.mark.parametrize("batches", [1, 100], ids=["a later part is void", "the first part is void"])
+@pytest.mark.parametrize("how", ["gone", "another file"])
+def test_a_file_that_comes_back_as_it_was_is_shipped_by_the_process_that_saw_it_go(
+    tmp_path: Path, how: str, batches: int
+) -> None:
+    world = world_of(tmp_path, {"path": "refs"}, refs_per_run=3, gone_seconds=60, batches_per_shipment=batches)
+    world.put_refs("a.csv", "external_id,url\n" + "".join(f"i{n},http://shop.example/ok-{n}\n" for n in range(9)))
+    turns = world.turns()
+    turns.take("ship")
+    here, away = tmp_path / "lake" / "refs" / "a.csv", tmp_path / "away"
+    here.rename(away)
+    if how == "another file":
+        here.write_text("external_id,url\nother,http://shop.example/ok-1\n")
+        stamp(world, here, NOW - DAY)
+    for _ in range(3):
+        world.hand.at += 100
+        turns.take("ship")
+        for hint in (tmp_path / "bucket").glob("shop/h/gone/*"):
+            stamp(world, hint, NOW)  # a folder dates what is written by its own clock
+    assert any(one.void for one in ends(world))
+    if how == "another file":
+        here.unlink()
+        turns.take("ship")
+    away.rename(here)
+    for _ in range(12):
+        world.hand.at += 100
+        turns.take("ship")
+    assert {f"i{n}" for n in range(9)} <= set(shipped_refs(world))
+    assert not turns.source_troubles
+
+
+def test_what_is_known_to_be_covered_does_not_grow_with_what_is_no_longer_there(tmp_path: Path) -> None:
+    world = world_of(tmp_path, {"path": "refs"})
+    turns = world.turns()
+    for number in range(5):
+        world.hand.at += 10
+        world.put_refs("a.csv", f"external_id,url\ni{number},http://shop.example/ok-1\n")
+        turns.take("ship")
+        turns.take("ship")
+    assert len(turns._shipping._shipper._covered) == 1
+
+
 def test_the_ledger_of_a_source_that_cannot_be_seen_is_kept(tmp_path: Path) -> None:
     world = world_of(tmp_path, SUCCESS, {**SUCCESS, "path": "x/*"})
     put(world, f"{TODAY}/a.csv", "external_id,url\na,http://shop.example/ok-1\n")
