@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
-from pipeline.fetch.encoding import KNOWN, PLAIN
 from pipeline.records import Failure
 
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -16,6 +15,7 @@ _WANTED = {
     for name in (
         "content-length",
         "content-encoding",
+        "content-range",
         "location",
         "etag",
         "last-modified",
@@ -26,11 +26,16 @@ _WANTED = {
 _INITIALS = frozenset(b"cleert" + b"CLEERT")
 BLANK = (b"\r\n", b"\n")
 _DIGITS = re.compile(r"[0-9]{1,18}")
+_WHOLE = re.compile(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})", re.IGNORECASE)
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?:[ \r\n]|$)")
 
 
 class Head(NamedTuple):
-    """What a head says.  length: of the body, None when it does not say.  encoding: "" for none."""
+    """What a head says.  length: of the body, None when it does not say.
+
+    encoding: all Content-Encoding headers, in lower case; "" for none.  location: ASCII, other bytes percent-encoded.
+    whole: a part (206) that is all of the body.  cookie: a redirect that sets one.
+    """
 
     status: int
     length: int | None
@@ -39,6 +44,8 @@ class Head(NamedTuple):
     etag: str
     last_modified: str
     retry_after: str
+    whole: bool = False
+    cookie: bool = False
 
 
 def read_status(line: bytes) -> int:
@@ -66,8 +73,10 @@ def read_head(lines: list[bytes]) -> Head | Failure:
         key = _WANTED.get(name.strip().lower())
         if key is None:
             continue
-        text = _text(value)
-        if found.setdefault(key, text) != text and key in ("content-length", "transfer-encoding", "location"):
+        text = _location(value) if key == "location" else _text(value)
+        if key == "content-encoding" and key in found:
+            found[key] += f",{text}"
+        elif found.setdefault(key, text) != text and key in ("content-length", "transfer-encoding", "location"):
             return Failure.of("protocol", f"two different {key} headers")
     length = found.get("content-length", "")
     if "transfer-encoding" in found:
@@ -78,6 +87,7 @@ def read_head(lines: list[bytes]) -> Head | Failure:
         length = parts.pop()
         if parts or not _DIGITS.fullmatch(length):
             return Failure.of("protocol", "bad content-length")
+    range_ = _WHOLE.fullmatch(found.get("content-range", ""))
     return Head(
         status,
         int(length) if length else None,
@@ -86,6 +96,8 @@ def read_head(lines: list[bytes]) -> Head | Failure:
         found.get("etag", ""),
         found.get("last-modified", ""),
         found.get("retry-after", ""),
+        range_ is not None and int(range_[1]) + 1 == int(range_[2]),
+        status in REDIRECTS and any(line[:11].lower() == b"set-cookie:" for line in lines[first:]),
     )
 
 
@@ -104,10 +116,8 @@ def verdict(head: Head, max_bytes: int) -> Failure | None:
         return Failure.of("protocol", "malformed answer")
     if status in (204, 205):
         return Failure.of("empty", str(status))
-    if not 200 <= status < 300 or status == 206:
+    if not 200 <= status < 300 or (status == 206 and not head.whole):
         return Failure.of("protocol", f"status {status}")
-    if head.encoding not in PLAIN and head.encoding not in KNOWN:
-        return Failure.of("protocol", "unknown content-encoding")
     if head.length is not None and head.length > max_bytes:
         return Failure.of("too_large", "announced length")
     return None
@@ -126,6 +136,12 @@ def seconds_to_wait(retry_after: str, now: datetime) -> float | None:
 
 def _end(lines: list[bytes], first: int) -> int:
     return next((index for index in range(first, len(lines)) if lines[index] in BLANK), len(lines))
+
+
+def _location(value: bytes) -> str:
+    """As browsers read it: bytes beyond ASCII stand for themselves, whatever letters they were meant to be."""
+    text = value.strip()
+    return text.decode("ascii") if text.isascii() else "".join(chr(b) if b < 0x80 else f"%{b:02X}" for b in text)
 
 
 def _text(value: bytes) -> str:

@@ -9,6 +9,8 @@ import pycurl
 
 from pipeline.records import Failure
 
+BAD_HEADER = 8
+"""libcurl's CURLE_WEIRD_SERVER_REPLY, which pycurl has no name for."""
 _TLS = (
     pycurl.E_SSL_CONNECT_ERROR,
     pycurl.E_PEER_FAILED_VERIFICATION,
@@ -45,7 +47,7 @@ _CODES = {
     pycurl.E_RECV_ERROR: ("protocol", "closed before an answer"),
     pycurl.E_SEND_ERROR: ("protocol", "closed before an answer"),
     pycurl.E_SSL_CACERT_BADFILE: ("tls", "no trusted certificates on this machine"),
-    8: ("protocol", "malformed answer"),
+    BAD_HEADER: ("protocol", "malformed answer"),
     100: ("protocol", "headers over the cap"),
 }
 

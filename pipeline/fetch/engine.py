@@ -279,7 +279,7 @@ class Engine:
         else:
             assert head is not None
             self._forget(job)
-            body = Body(job, transfer.parts, transfer.size, head, job.target.url, self._now())
+            body = Body(job, transfer.parts, transfer.size, head, job.target.url, self._now(), transfer.packed)
             self._free(transfer, handed=True)
             if is_light(body):
                 self._ended += results(body, joined(body))
@@ -300,6 +300,7 @@ class Engine:
 
     def _redirected(self, job: Job, host: Host, transfer: Transfer, now: float) -> None:
         assert transfer.head is not None
+        job.cookie = job.cookie or transfer.head.cookie
         target = follow(job, transfer.head.location, self._limits)
         if isinstance(target, Failure):
             self._failed(job, host, target, now)

@@ -28,6 +28,7 @@ from pipeline.fetch.sniff import image_format
 from pipeline.fetch.target import Target, parse
 from pipeline.fetch.transfer import Transfer
 from pipeline.fetch.trust import trusted
+from pipeline.fetch.unpacking import Unpacker
 from pipeline.records import Failure
 from pipeline.settings import Fetch
 
@@ -88,7 +89,8 @@ class Fetcher:
             self._bodies,
             trace,
         )
-        self._finisher = Finisher(limits, self._clock, accept, self._room, self._bodies, self._finished)
+        self._unpacker = Unpacker(self._clock, self._room, self._finished)
+        self._finisher = Finisher(limits, self._clock, accept, self._room, self._bodies, self._finished, self._unpacker)
         self._objects = (
             ObjectReaders(limits, read_object, self._clock, self._room, self._bodies, self._guarded)
             if read_object is not None and limits.allow_buckets
@@ -96,7 +98,11 @@ class Fetcher:
         )
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
-            for name, work in (("fetch", self._engine.run), ("fetch-hash", self._finisher.run))
+            for name, work in (
+                ("fetch", self._engine.run),
+                ("fetch-hash", self._finisher.run),
+                ("fetch-unpack", self._unpacker.run),
+            )
         ]
         self._started = self._closed = False
         self._pending = 0
@@ -159,6 +165,7 @@ class Fetcher:
             if self._objects is not None:
                 self._objects.close()
             self._bodies.put(None)
+            self._unpacker.close()
             for thread in self._threads:
                 thread.join()
         self._reactor.close()

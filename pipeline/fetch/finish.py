@@ -1,4 +1,4 @@
-"""From a body to results: decompressed under the cap, sniffed, hashed."""
+"""From a body to results: sniffed, hashed; what is compressed, and what is long to decode, goes to the unpacker."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from pipeline.clock import Clock
-from pipeline.fetch.encoding import PLAIN, decompress
+from pipeline.fetch.encoding import Unpacking, codings, stored, unpack
 from pipeline.fetch.inline import is_data, read_data, read_file
 from pipeline.fetch.job import Body, Ended, Fetched, Waiter
 from pipeline.fetch.objects import Read
 from pipeline.fetch.room import BufferRoom
-from pipeline.fetch.sniff import ENOUGH
+from pipeline.fetch.sniff import ENOUGH, looks_like
+from pipeline.fetch.unpacking import Packed, Unpacker
 from pipeline.records import Failure
 from pipeline.settings import Fetch
 
@@ -30,7 +31,7 @@ class Inline(NamedTuple):
 
 def is_light(body: Body) -> bool:
     """Hashed sooner than handed to another thread."""
-    return body.size <= _LIGHT_BYTES and body.head.encoding in PLAIN
+    return body.size <= _LIGHT_BYTES and not body.packed
 
 
 def joined(body: Body) -> bytes:
@@ -74,6 +75,7 @@ class Finisher:
         room: BufferRoom,
         bodies: SimpleQueue[Body | Inline | Read | None],
         finished: SimpleQueue[Any],
+        unpacker: Unpacker,
     ) -> None:
         self._limits = limits
         self._clock = clock
@@ -81,6 +83,7 @@ class Finisher:
         self._room = room
         self._bodies = bodies
         self._finished = finished
+        self._unpacker = unpacker
 
     def run(self) -> None:
         while (work := self._bodies.get()) is not None:
@@ -90,45 +93,63 @@ class Finisher:
                 if work is None:
                     return
                 ended += self._results(work)
-            self._finished.put(ended)
+            if ended:
+                self._finished.put(ended)
 
     def _results(self, work: Body | Inline | Read) -> list[Ended]:
+        """Those that there are at once; the unpacker gives the others."""
         if isinstance(work, Inline):
-            return [self._of_inline(work.waiter)]
+            return self._of_inline(work.waiter)
         if isinstance(work, Read):
-            return [self._apart(work.waiter, self._image(work.content), work.waiter.url, work.seconds)]
-        content: bytes | Failure = joined(work)
+            return self._of_bytes(work.waiter, work.content, work.encoding, work.waiter.url, work.seconds)
+        content = joined(work)
         work.parts.clear()
-        if work.head.encoding not in PLAIN and isinstance(content, bytes):
-            content = self._image(decompress(content, work.head.encoding, self._limits.max_bytes))
-        self._room.grown += (len(content) if isinstance(content, bytes) else 0) - work.size
-        return results(work, content)
+        if not work.packed:
+            return results(work, content)
+        self._unpack(content, work.head.encoding, lambda found: results(work, self._image(found)))
+        return []
 
-    def _of_inline(self, waiter: Waiter) -> Ended:
+    def _of_inline(self, waiter: Waiter) -> list[Ended]:
         if is_data(waiter.url):
-            content = self._image(read_data(waiter.url, self._limits.max_bytes))
-            final_url = "data:"
-        else:
-            content = self._image(read_file(waiter.url, self._limits.allow_folders, self._limits.max_bytes))
-            final_url = waiter.url
-        return self._apart(waiter, content, final_url, 0.0)
+            return self._of_bytes(waiter, read_data(waiter.url, self._limits.max_bytes), "", "data:", 0.0)
+        content = read_file(waiter.url, self._limits.allow_folders, self._limits.max_bytes)
+        return self._of_bytes(waiter, content, "", waiter.url, 0.0)
+
+    def _of_bytes(
+        self, waiter: Waiter, content: bytes | Failure, encoding: str, final_url: str, seconds: float
+    ) -> list[Ended]:
+        """The result of what no host was asked for."""
+        if isinstance(content, bytes):
+            self._room.grown += len(content)
+            head = content[:ENOUGH]
+            if not self._accept(head) and (codings(encoding) or stored(head)):
+                self._unpack(content, encoding, lambda found: [self._apart(waiter, found, final_url, seconds)])
+                return []
+        ended = self._apart(waiter, content, final_url, seconds)
+        if isinstance(content, bytes):
+            self._room.grown += ended.cost - len(content)
+        return [ended]
+
+    def _unpack(self, content: bytes, encoding: str, done: Callable[[bytes | Failure], list[Ended]]) -> None:
+        work: Unpacking = unpack(content, encoding, self._limits.max_bytes, self._accept)
+        self._unpacker.submit(Packed(len(content), work, done))
 
     def _apart(self, waiter: Waiter, content: bytes | Failure, final_url: str, seconds: float) -> Ended:
-        """The result of what no host was asked for."""
-        if isinstance(content, Failure):
-            return Ended(waiter, _with_url(content, waiter.url), 0, 0)
-        self._room.grown += len(content)
-        digest = hashlib.sha256(content).digest()
+        image = self._image(content)
+        if isinstance(image, Failure):
+            return Ended(waiter, _with_url(image, waiter.url), 0, 0)
+        digest = hashlib.sha256(image).digest()
         now = datetime.fromtimestamp(self._clock.now(), UTC)
-        fetched = Fetched(waiter.url, content, final_url, 200, digest, "", "", now, seconds)
-        return Ended(waiter, fetched, len(content), 0)
+        fetched = Fetched(waiter.url, image, final_url, 200, digest, "", "", now, seconds)
+        return Ended(waiter, fetched, len(image), 0)
 
     def _image(self, content: bytes | Failure) -> bytes | Failure:
         if isinstance(content, Failure):
             return content
         if not content:
             return Failure.of("empty", "after decompression")
-        return content if self._accept(content[:ENOUGH]) else Failure.of("not_image", "unknown format")
+        head = content[:ENOUGH]
+        return content if self._accept(head) else Failure.of("not_image", looks_like(head))
 
 
 def _with_url(failure: Failure, url: str) -> Failure:

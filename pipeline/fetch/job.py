@@ -52,10 +52,11 @@ class Job:
     """A URL that is fetched once for all of its waiters.
 
     tries: requests for it that failed so far.  hops: redirects followed in this try.  spent: seconds of its
-    transfers in this try; spent_before: in the tries before.
+    transfers in this try; spent_before: in the tries before.  cookie: a redirect of this try set one.
     """
 
     __slots__ = (
+        "cookie",
         "first",
         "hops",
         "last",
@@ -76,6 +77,7 @@ class Job:
         self.tries = 0
         self.requests = 0
         self.hops = 0
+        self.cookie = False
         self.seen: set[str] | None = None
         self.spent = 0.0
         self.spent_before = 0.0
@@ -88,11 +90,12 @@ class Job:
         self.spent_before += self.spent
         self.spent = 0.0
         self.hops = 0
+        self.cookie = False
         self.seen = None
 
 
 class Body(NamedTuple):
-    """A body that has arrived whole: what is left is to undo its encoding and to hash it."""
+    """A body that has arrived whole: what is left is to undo its encoding, where it is packed, and to hash it."""
 
     job: Job
     parts: list[bytes]
@@ -100,6 +103,7 @@ class Body(NamedTuple):
     head: Head
     final_url: str
     fetched_at: datetime
+    packed: bool = False
 
 
 class Ended:

@@ -23,10 +23,19 @@ THREADS = 8
 """Objects that are read at the same time; with the buffer full, each of them may be one body beyond it."""
 _PAUSE = 0.05
 _PIECE = 2**20
-_S3 = re.compile(r"[Ss]3://([^/]*)/?(.*)", re.DOTALL)
+_S3 = re.compile(r"s3[an]?://(?:[^/]*@)?([^/]*)/?(.*)", re.DOTALL | re.IGNORECASE)
+"""s3a: and s3n: are Hadoop's names for the same; keys that stand before the bucket are not used."""
 
-ReadObject = Callable[[str, str, int, Callable[[], bool]], bytes | Failure]
-"""(bucket, key, most bytes, whether there is still time) -> its bytes, one more than `most` of a longer object."""
+
+class Object(NamedTuple):
+    """An object's bytes, and its Content-Encoding."""
+
+    content: bytes
+    encoding: str = ""
+
+
+ReadObject = Callable[[str, str, int, Callable[[], bool]], Object | Failure]
+"""(bucket, key, most bytes, whether there is still time) -> the object, one byte more than `most` of a longer one."""
 
 
 class Read(NamedTuple):
@@ -34,6 +43,7 @@ class Read(NamedTuple):
 
     waiter: Waiter
     content: bytes | Failure
+    encoding: str
     seconds: float
 
 
@@ -79,17 +89,19 @@ class ObjectReaders:
             while self._room.full() and not self._closed and not self._late(waiter):
                 self._clock.sleep(_PAUSE)
             began = self._clock.monotonic()
-            content = Failure.of("host_busy", "batch deadline") if self._late(waiter) else self._content(waiter, began)
-            self._done.put(Read(waiter, content, self._clock.monotonic() - began))
+            late = Failure.of("host_busy", "batch deadline") if self._late(waiter) else None
+            found = late or self._object(waiter, began)
+            content, encoding = (found, "") if isinstance(found, Failure) else found
+            self._done.put(Read(waiter, content, encoding, self._clock.monotonic() - began))
 
     def _late(self, waiter: Waiter) -> bool:
         return waiter.deadline is not None and self._clock.monotonic() >= waiter.deadline
 
-    def _content(self, waiter: Waiter, began: float) -> bytes | Failure:
+    def _object(self, waiter: Waiter, began: float) -> Object | Failure:
         """Capped, and checked against the settings' buckets."""
-        found = _S3.match(waiter.url)
-        assert found is not None
-        bucket, key = found[1], found[2]
+        place = _S3.match(waiter.url)
+        assert place is not None
+        bucket, key = place[1], place[2]
         if not bucket or not key or len(waiter.url) > self._limits.max_url_length:
             return Failure.of("bad_url", "malformed" if len(waiter.url) <= self._limits.max_url_length else "too long")
         if bucket not in self._limits.allow_buckets:
@@ -99,10 +111,12 @@ class ObjectReaders:
         def on_time() -> bool:
             return not self._closed and self._clock.monotonic() < ends and not self._late(waiter)
 
-        content = self._read(bucket, key, self._limits.max_bytes, on_time)
-        if isinstance(content, bytes) and len(content) > self._limits.max_bytes:
+        found = self._read(bucket, key, self._limits.max_bytes, on_time)
+        if isinstance(found, Failure):
+            return found
+        if len(found.content) > self._limits.max_bytes:
             return Failure.of("too_large", "body")
-        return Failure.of("empty", "200") if content == b"" else content
+        return found if found.content else Failure.of("empty", "200")
 
 
 def reader_of(settings: Bucket, limits: Fetch) -> ReadObject:
@@ -117,13 +131,14 @@ def reader_of(settings: Bucket, limits: Fetch) -> ReadObject:
             opened.append(Connection(settings, Retry(min(settings.retry_seconds, limits.total_seconds / 2))))
         return opened[0]
 
-    def read(bucket: str, key: str, most: int, on_time: Callable[[], bool]) -> bytes | Failure:
+    def read(bucket: str, key: str, most: int, on_time: Callable[[], bool]) -> Object | Failure:
         from pipeline.stores.s3.reading import open_object  # boto3 takes its time to import
 
         parts: list[bytes] = []
         size = 0
         try:
             with contextlib.closing(open_object(connection(), bucket, key)) as stream:
+                encoding = str(getattr(stream.raw, "encoding", ""))
                 while size <= most and (part := stream.read(min(_PIECE, most + 1 - size))):
                     parts.append(part)
                     size += len(part)
@@ -131,7 +146,7 @@ def reader_of(settings: Bucket, limits: Fetch) -> ReadObject:
                         return Failure.of("timeout", "body")
         except PipelineError as error:
             return _failure(error)
-        return b"".join(parts)
+        return Object(b"".join(parts), encoding)
 
     return read
 

@@ -22,10 +22,11 @@ def follow(job: Job, location: str, limits: settings.Fetch) -> Target | Failure:
     job.seen = job.seen or {job.first.url}
     if isinstance(target, Failure):
         return Failure.of("redirect", f"to {'a bad url' if target.reason == 'bad_url' else target.detail}")
+    wall = ": the host sets a cookie, and none is kept" if job.cookie else ""
     if target.url in job.seen:
-        return Failure.of("redirect", "loop")
+        return Failure.of("redirect", f"loop{wall}")
     if job.hops > limits.max_redirects:
-        return Failure.of("redirect", "too many")
+        return Failure.of("redirect", f"too many{wall}")
     if job.target.scheme == "https" and target.scheme == "http" and not limits.allow_downgrade:
         return Failure.of("redirect", "from https to http")
     if not port_allowed(target, limits):

@@ -12,8 +12,8 @@ class BufferRoom:
     """Counts bodies that arrive, and bodies that wait to be taken, against one limit.
 
     Never over `limit` plus one body: when all of it is partial bodies, one transfer may go on to its end.
-    Each counter has one thread that writes it: `handed`, `arriving` the engine, `grown` the finisher, `taken` the
-    taker.
+    Each counter has one thread that writes it: `handed`, `arriving` the engine, `grown` the finisher, `unpacked` the
+    unpacker, `taken` the taker.
     """
 
     def __init__(self, limit: int, clock: Clock) -> None:
@@ -21,6 +21,7 @@ class BufferRoom:
         self._clock = clock
         self.handed = 0
         self.grown = 0
+        self.unpacked = 0
         self.taken = 0
         self._arriving = 0
         self._paused: list[Transfer] = []
@@ -28,7 +29,7 @@ class BufferRoom:
 
     def waiting(self) -> int:
         """Bytes of whole bodies that nobody has taken yet."""
-        return self.handed + self.grown - self.taken
+        return self.handed + self.grown + self.unpacked - self.taken
 
     def full(self) -> bool:
         return self.waiting() + self._arriving >= self.limit
@@ -36,7 +37,7 @@ class BufferRoom:
     def admit(self, transfer: Transfer, size: int) -> bool:
         """May `size` more bytes of this body come in?  If not it is paused until `resumable` says so."""
         arriving = self._arriving + size
-        if self.handed + self.grown - self.taken + arriving > self.limit:
+        if self.handed + self.grown + self.unpacked - self.taken + arriving > self.limit:
             if self._first is None and self.waiting() <= 0:
                 self._first = transfer
             if self._first is not transfer:

@@ -14,6 +14,7 @@ import ada_url
 from pipeline.records import Failure
 
 PORTS = {"http": 80, "https": 443}
+_NO_LINES = dict.fromkeys(map(ord, "\t\n\r"))
 _CONTROL_OR_SPACE = "".join(map(chr, range(0x21)))
 _PATH = r"[!$&()*+,\-./0-9:;=@A-Z_a-z~%]"
 # Already what a browser would send: lower-case names, no dot segments, nothing to escape.  Proven equal to the
@@ -27,7 +28,28 @@ _NOT_PLAIN = re.compile(r"(?:^|/)\.|%2[eE]|&[^&;]*;")
 _ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
 _HOST_AND_PORT = re.compile(r"[^/?#\\:@]+:[0-9]+(?:[/?#\\]|$)")
-_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_\-]{0,61}[a-z0-9_])?")
+_LABEL = re.compile(r"[a-z0-9_\-]{1,63}")
+_USER_AND_HOST = re.compile(r"[^/?#\\@:]*:[^/?#\\]*@")
+_PAIRS = ('""', "''", "<>", "\u201c\u201d")
+_OPAQUE = frozenset(
+    (
+        "about",
+        "blob",
+        "cid",
+        "data",
+        "file",
+        "javascript",
+        "magnet",
+        "mailto",
+        "sip",
+        "skype",
+        "sms",
+        "tag",
+        "tel",
+        "urn",
+    )
+)
+"""Schemes whose URLs have no host, and so no user before it."""
 
 
 class Target(NamedTuple):
@@ -73,7 +95,7 @@ def _plain_place(text: str) -> tuple[str, str, int, str, IPv4Address | IPv6Addre
 
 
 def _parse_slowly(url: str) -> Target | Failure:
-    text = _with_scheme(_entities(url.strip(_CONTROL_OR_SPACE)))
+    text = _with_scheme(_bare(_entities(url.strip(_CONTROL_OR_SPACE)).translate(_NO_LINES)))
     if isinstance(text, Failure):
         return text
     try:
@@ -100,7 +122,7 @@ def _from_absolute(text: str) -> Target | Failure:
         return Failure.of("bad_url", "malformed")
     scheme = parts.protocol[:-1]
     if scheme not in PORTS:
-        return Failure.of("blocked", f"scheme {scheme[:32]}")
+        return _no_such_scheme(scheme, parts.href[len(scheme) + 1 :])
     host = parts.hostname
     port = int(parts.port) if parts.port else PORTS[scheme]
     known = _host(host)
@@ -114,6 +136,12 @@ def _from_absolute(text: str) -> Target | Failure:
         parts.username = parts.password = ""
     parts.hash = ""
     return _target(parts.href, scheme, port, known, user)
+
+
+def _no_such_scheme(name: str, rest: str) -> Failure:
+    """Named only where it surely is a scheme: what stands before a colon may be a user, or a key."""
+    shown = name[:32] if name in _OPAQUE or len(name) == 1 or rest.startswith("//") else "unknown"
+    return Failure.of("blocked", f"scheme {shown}")
 
 
 def _target(
@@ -155,6 +183,13 @@ def _entity(match: re.Match[str]) -> str:
     return chr(number) if 0 < number < 0x110000 else match[0]
 
 
+def _bare(text: str) -> str:
+    """The URL without the quotes or angle brackets that it was copied with."""
+    while len(text) > 1 and text[0] + text[-1] in _PAIRS:
+        text = text[1:-1].strip(_CONTROL_OR_SPACE)
+    return text
+
+
 def _with_scheme(text: str) -> str | Failure:
     """The URL with the scheme that its writer left out: http, which shops redirect from where they must."""
     if not text:
@@ -166,8 +201,11 @@ def _with_scheme(text: str) -> str | Failure:
         return text
     if _HOST_AND_PORT.match(text) is not None:
         return "http://" + text
+    opaque = named is not None and (named[1].lower() in _OPAQUE or text[named.end() : named.end() + 1] in ("/", "\\"))
+    if not opaque and _USER_AND_HOST.match(text) is not None:
+        return "http://" + text  # `user:password@host/x`, whose user is no scheme
     if named is not None:
-        return Failure.of("blocked", f"scheme {named[1].lower()[:32]}")
+        return _no_such_scheme(named[1].lower(), text[named.end() :])
     if text[0] in "/\\":
         return Failure.of("blocked", "scheme file")
     first = re.split(r"[/?#\\]", text, maxsplit=1)[0]

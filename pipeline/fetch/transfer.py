@@ -11,13 +11,14 @@ import base64
 import os
 import socket
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pycurl
 
 from pipeline.fetch.answer import BLANK, REDIRECTS, Head, read_head, verdict
-from pipeline.fetch.breakdown import why_broken
-from pipeline.fetch.encoding import PLAIN
+from pipeline.fetch.breakdown import BAD_HEADER, why_broken
+from pipeline.fetch.encoding import codings, stored
 from pipeline.fetch.sniff import ENOUGH, looks_like
 from pipeline.fetch.target import Target
 from pipeline.records import Failure
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 _DISCARD_BYTES = 64 * 2**10
 """Of a body that nobody wants: less is read, so that the connection lives on; more is not."""
 _DISCARD_SECONDS = 1.0
+_MANY_PIECES, _PIECE = 2**18, 64
+"""A body in more pieces than that, of fewer bytes each on average, costs more than it can be worth."""
+_MANY_LINES = 20_000
 _ABORT = -1
 
 
@@ -67,6 +71,9 @@ class Transfer:
         self.head: Head | None = None
         self.verdict: Failure | None = None
         self.format: str | None = None
+        self.packed = False
+        """No image by its first bytes, but one may come out when it is decompressed."""
+        self._interim_bytes = 0
         self.redirects = False
         self.connected = False
         self._fd: int | None = None
@@ -131,7 +138,7 @@ class Transfer:
 
     def _before_request(self, address: str, _local: str, _port: int, _local_port: int) -> int:
         self.connected = True
-        if address != self._address:
+        if address != self._address and ip_address(address) != ip_address(self._address):  # IPv6 has two spellings
             self.verdict = Failure.of("blocked", "address: not the one that was checked")
             return int(pycurl.PREREQFUNC_ABORT)
         return int(pycurl.PREREQFUNC_OK)
@@ -142,6 +149,8 @@ class Transfer:
 
     def _read_head(self) -> None:
         """The head is whole: the body begins, or the answer ends.  What it decides is in `verdict`."""
+        if not self._lines:
+            return  # nothing came behind an interim answer
         if self._header_bytes() > self._rules.max_header_bytes:
             self.verdict = Failure.of("protocol", "headers over the cap")
             return
@@ -150,7 +159,9 @@ class Transfer:
             self.verdict = head
             return
         if 100 <= head.status < 200 and head.status != 101:
-            return  # an interim answer: the real one is still to come
+            self._interim_bytes = self._header_bytes()  # the real one is still to come; this one is not read again
+            self._lines.clear()
+            return
         self.head = head
         self.verdict = verdict(head, self._rules.max_bytes)
         self.redirects = self.verdict is None and head.status in REDIRECTS
@@ -158,7 +169,7 @@ class Transfer:
             self._discarded = _DISCARD_BYTES  # not a byte of it is worth its while
 
     def _header_bytes(self) -> int:
-        return sum(map(len, self._lines))
+        return self._interim_bytes + sum(map(len, self._lines))
 
     def _look_at_head(self) -> None:
         """Read it where it has come whole and no body has followed yet."""
@@ -168,6 +179,8 @@ class Transfer:
     def _write(self, data: bytes) -> int | None:
         if self.head is None and self.verdict is None:
             self._read_head()
+            if self.head is None and self.verdict is None:
+                self.verdict = Failure.of("protocol", "no headers")
         size = len(data)
         if self.verdict is not None or self.redirects:
             self._discarded += size
@@ -179,6 +192,9 @@ class Transfer:
         if self.size > self._rules.max_bytes:
             self.verdict = Failure.of("too_large", "body")
             return _ABORT
+        if len(self.parts) > _MANY_PIECES and self.size < _PIECE * len(self.parts):
+            self.verdict = Failure.of("protocol", "chunks of very few bytes")
+            return _ABORT
         if not self._sniffed and self.size >= ENOUGH and not self._is_image():
             self._discarded = self.size
         return None
@@ -187,12 +203,15 @@ class Transfer:
 
     def _is_image(self) -> bool:
         self._sniffed = True
-        if self.head is not None and self.head.encoding not in PLAIN:
-            return True  # what it is shows after decompression
-        self.format = self._accept(b"".join(self.parts)[:ENOUGH])
-        if self.format is None:
-            self.verdict = Failure.of("not_image", looks_like(b"".join(self.parts)[:ENOUGH]))
-        return self.format is not None
+        first = b"".join(self.parts[:ENOUGH])[:ENOUGH]
+        self.format = self._accept(first)
+        if self.format is not None:
+            return True  # also where a coding is declared: hosts say so of plain images, and browsers look as well
+        assert self.head is not None
+        self.packed = bool(stored(first) or (self.head.encoding and codings(self.head.encoding)))
+        if not self.packed:
+            self.verdict = Failure.of("not_image", looks_like(first))
+        return self.packed
 
     def overdue(self, now: float, budget: float) -> bool:
         """Must it end now?  Then `verdict` says why (None: a redirect whose body nobody waits for).
@@ -213,6 +232,8 @@ class Transfer:
             self.verdict = Failure.of("timeout", "tls handshake") if tcp else Failure.of("connect", "no answer")
         elif self.size:
             self._mind_the_speed(self.size, now, "body")
+            if len(self._lines) > _MANY_LINES:  # trailers without end
+                self.verdict = Failure.of("protocol", "headers over the cap")
         elif self._lines and self._lines[-1] not in BLANK:  # an interim answer may be followed by a long thought
             size = self._header_bytes()
             self._mind_the_speed(size, now, "headers")
@@ -236,7 +257,8 @@ class Transfer:
             length = "unknown" if self.head.length is None else str(self.head.length)
             steps.append(("headers", f"status {self.head.status}, length {length}"))
         if self._sniffed:
-            steps.append(("sniffed", self.format or "no image that is known"))
+            packed = "compressed" if self.packed else "no image that is known"
+            steps.append(("sniffed", self.format or packed))
         if self.size:
             steps.append(("bytes", str(self.size)))
         return steps
@@ -292,6 +314,8 @@ class Transfer:
             return Failure.of("protocol", "headers over the cap")
         if self.verdict is not None or self.redirects:
             return self.verdict
+        if code == BAD_HEADER and self.head is not None:
+            return self.complete()  # a trailer that is none: the body before it is whole, and browsers take it
         return why_broken(self.curl, code, self.head is not None)
 
 

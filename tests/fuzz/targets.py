@@ -163,7 +163,7 @@ def _http(data: bytes) -> object:
     from datetime import UTC, datetime
 
     from pipeline.fetch.answer import read_head, read_status, seconds_to_wait, verdict
-    from pipeline.fetch.encoding import KNOWN, decompress
+    from pipeline.fetch.encoding import codings, decompress
     from pipeline.fetch.sniff import image_format, looks_like
     from pipeline.fetch.target import join, parse
 
@@ -179,7 +179,7 @@ def _http(data: bytes) -> object:
     base = parse("https://shop.example/a/b.jpg", 8000)
     assert not isinstance(base, Failure)
     said.append(type(join(base, found.location, 8000)).__name__)
-    if found.encoding in KNOWN:
+    if codings(found.encoding):
         plain = decompress(body, found.encoding, 2**20)
         said.append(plain.detail if isinstance(plain, Failure) else image_format(plain[:64]) or looks_like(plain[:64]))
     return said

@@ -46,6 +46,7 @@ class _Object(io.RawIOBase):
         self._connection = connection
         self._place = {"Bucket": bucket, "Key": key}
         answer = connection.call("get_object", **self._place)
+        self.encoding: str = answer.get("ContentEncoding", "")
         self._etag: str = answer["ETag"]
         self._length: int = answer["ContentLength"]
         self._position = 0

@@ -357,9 +357,9 @@ async def gzip_lie(visit: Visit) -> None:
     await visit.send(answer(JPEG, "200 OK", "Content-Encoding: gzip"))
 
 
-@behaviour("/brotli")
-async def brotli(visit: Visit) -> None:
-    await visit.send(answer(JPEG, "200 OK", "Content-Encoding: br"))
+@behaviour("/gzip-lie-page")
+async def gzip_lie_page(visit: Visit) -> None:
+    await visit.send(answer(b"<html>sold out</html>" * 9, "200 OK", "Content-Encoding: gzip"))
 
 
 @behaviour("/html")

@@ -74,6 +74,8 @@ def shop(server: Hostile) -> Iterator[NameServer]:
             "shop.example": [(["127.0.0.1"], 300)],
             "half.example": [(["10.0.0.1", "127.0.0.1"], 300)],
             "nowhere.example": [([], 300)],
+            "_a.-b.c-.example": [(["127.0.0.1"], 300)],
+            "xn--i-7iq.example": [(["127.0.0.1"], 300)],
         }
     )
     yield names
@@ -85,6 +87,14 @@ def test_a_name_is_asked_once_for_many_urls(server: Hostile, shop: NameServer) -
     found = outcomes(Fetcher(limits(dns_servers=[shop.place])), urls)
     assert all(isinstance(outcome, Fetched) for outcome in found.values())
     assert shop.asked == {"shop.example": 1}
+
+
+@pytest.mark.parametrize(
+    "host", ["_a.-b.c-.example", "I❤.example", "shop.example.", "SHOP\u3002example", "%73hop%2Eexample"]
+)
+def test_a_name_that_browsers_open_is_asked_for_and_reached(server: Hostile, shop: NameServer, host: str) -> None:
+    outcome = fetch_one(server.url("/ok.jpg", host), dns_servers=[shop.place])
+    assert isinstance(outcome, Fetched), outcome
 
 
 def test_an_answer_holds_as_long_as_it_says(server: Hostile, hand: Hand) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import brotli
 import pytest
 
 from pipeline.fetch import Fetched, Fetcher
@@ -62,11 +64,40 @@ def test_what_is_wrong_with_an_object_is_typed(bucket: S3Server) -> None:
         "none.jpg": ("http_4xx", "404", False),
         "long.jpg": ("too_large", "body", False),
         "empty.jpg": ("empty", "200", True),
-        "page.jpg": ("not_image", "unknown format", False),
+        "page.jpg": ("not_image", "html", False),
         "s3://shared": ("bad_url", "malformed", False),
         "s3://private/ok.jpg": ("blocked", "bucket", False),
         "s3:///ok.jpg": ("bad_url", "malformed", False),
     }
+
+
+@pytest.mark.parametrize("scheme", ["s3a", "s3n", "S3A"])
+def test_the_names_that_hadoop_has_for_s3_are_s3(bucket: S3Server, scheme: str) -> None:
+    urls = [f"{scheme}://shared/a b/ok.jpg", f"{scheme}://KEY:secret@shared/a b/ok.jpg", f"{scheme}://private/ok.jpg"]
+    found = fetched(bucket, *urls)
+    assert [getattr(found[url], "content", b"") for url in urls] == [JPEG, JPEG, b""]
+    assert said(found[urls[2]]) == ("blocked", "bucket", False)
+
+
+def test_an_object_that_is_stored_compressed_is_its_image(bucket: S3Server) -> None:
+    import boto3
+
+    client = boto3.client(
+        "s3", endpoint_url=bucket.endpoint, region_name="us-east-1",
+        aws_access_key_id=bucket.access_key, aws_secret_access_key=bucket.secret_key,
+    )  # fmt: skip
+    stored = {
+        "said.jpg": (gzip.compress(JPEG), "gzip"),
+        "chunked.jpg": (gzip.compress(JPEG), "aws-chunked,gzip"),
+        "br.jpg": (brotli.compress(JPEG), "br"),
+        "untold.jpg.gz": (gzip.compress(JPEG), ""),
+        "plain.jpg": (JPEG, "gzip"),
+    }
+    for name, (body, encoding) in stored.items():
+        more = {"ContentEncoding": encoding} if encoding else {}
+        client.put_object(Bucket="shared", Key=f"packed/{name}", Body=body, **more)
+    found = fetched(bucket, *(f"s3://shared/packed/{name}" for name in stored))
+    assert [getattr(outcome, "content", outcome) for outcome in found.values()] == [JPEG] * len(stored)
 
 
 def test_without_a_bucket_in_the_settings_no_object_is_read(bucket: S3Server) -> None:
@@ -116,7 +147,7 @@ def test_the_command_reads_objects_with_the_bucket_of_its_configuration(bucket: 
         f'[bucket]\nurl = "s3://shared"\nendpoint = "{bucket.endpoint}"\nregion = "us-east-1"\n'
         f'access_key = "{bucket.access_key}"\nsecret_key = "{bucket.secret_key}"\n[fetch]\nallow_buckets = ["shared"]\n'
     )
-    urls = ["s3://shared/a b/ok.jpg", "s3://private/ok.jpg"]
+    urls = ["s3a://shared/a b/ok.jpg", "s3://private/ok.jpg"]
     command = [sys.executable, "-m", "pipeline.cli.main", "fetch", "--json", "--config", str(config), *urls]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = {line["url"]: (line["ok"], line["reason"]) for line in map(json.loads, done.stdout.splitlines())}

@@ -6,11 +6,15 @@ import base64
 import gzip
 import io
 import os
+import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
+import brotli
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,7 +24,13 @@ from pipeline.fetch.inline import is_data, is_file, read_data, read_file
 from pipeline.fetch.sniff import image_format, looks_like
 from pipeline.records import Failure
 
-PACK = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress}
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.compress,
+}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +105,22 @@ def test_several_gzip_members_are_one_body_under_one_cap() -> None:
     packed = gzip.compress(b"a" * 600) + gzip.compress(b"b" * 600)
     assert decompress(packed, "gzip", 1200) == b"a" * 600 + b"b" * 600
     assert decompress(packed, "gzip", 1199) == Failure.of("too_large", "after decompression")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_very_many_members_cost_what_they_weigh(encoding: str) -> None:
+    """Twice as many cost twice as much, not four times."""
+    empty = PACK[encoding](b"")
+
+    def cost(number: int) -> float:
+        body = empty * number
+        began = time.process_time()
+        assert decompress(body, encoding, 1000) == b""
+        return time.process_time() - began
+
+    cost(1000)
+    few = min(cost(10_000) for _ in range(3))
+    assert cost(80_000) < 24 * few  # 64 times as much, were it the square
 
 
 def test_a_bare_deflate_stream_is_read_too() -> None:

@@ -149,7 +149,7 @@ def head_of(*lines: str, status: str = "HTTP/1.1 200 OK") -> Head | Failure:
 
 def test_a_head_is_read_whatever_the_case_of_its_names() -> None:
     head = head_of("CONTENT-length: 12", 'eTag:\t"x"  ', "Location: /ü", "X-Content-Length: 9", "Content-Length-X: 8")
-    assert head == Head(200, 12, "", "/ü", '"x"', "", "")
+    assert head == Head(200, 12, "", "/%C3%BC", '"x"', "", "")
 
 
 def test_an_interim_answer_and_trailers_are_left_out() -> None:
