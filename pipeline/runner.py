@@ -244,6 +244,9 @@ def close_if_done(context: Context, state: ShipmentState, due: str = FIRST_DUE) 
     """Delete the hint of a shipment to which nothing will happen any more; closed is stable (docs/protocol.md 9)."""
     if state.plan is None or not is_closed(context, state):
         return False
+    gone = context.keys.gone_hint(state.name)
+    if state.void and state.plan.kind in ("source", "again") and not exists(context, gone):
+        context.bucket.put(gone, b"")  # should its files come back as they were, they are shipped in a new round
     context.bucket.delete(context.keys.open_hint(due, state.name))
     return True
 

@@ -314,9 +314,6 @@ def _missing(context: Context, state: ShipmentState) -> str:
 
 def _void(context: Context, state: ShipmentState, why: str) -> Shipped:
     body = End(batches=len(state.batches), refs=0, rows=0, rejected=0, void=why)
-    hint = context.keys.gone_hint(state.name)
-    if not exists(context, hint):
-        context.bucket.put(hint, b"")  # should its files come back as they were, they are shipped in a new round
     _, stands = commit(context, context.keys.end(state.name), body)
     if stands.void is None:
         return Shipped(ended=True)
