@@ -25,27 +25,37 @@ class Entry(NamedTuple):
     purpose: str
 
 
-COMMANDS: dict[str, Entry] = {
-    "run": Entry("run", "run stages in this process until nothing is due"),
-    "serve": Entry("serve", "run stages as a daemon"),
-    "status": Entry("status", "say what is open, waiting, held and done"),
-    "health": Entry("health", "say OK, Warning or Alert, and what to do"),
-    "doctor": Entry("doctor", "go through this host from the ground up"),
-    "verify": Entry("verify", "look whether all that was written is there and adds up"),
-    "why": Entry("why", "tell an item's story"),
-    "report": Entry("report", "tell of a day or a shipment as one HTML page"),
-    "prune": Entry("prune", "forget what may be forgotten"),
-    "quarantine": Entry("quarantine", "batches that were given up: look, release, drop"),
-    "ship": Entry("ship", "ship a snapshot once more"),
-    "backfill": Entry("backfill", "compute a set anew after its net has changed"),
-    "config": Entry("config", "show the effective settings, or check them"),
-    "spark": Entry("spark", "compute and aggregate on a cluster"),
-    "net": Entry("net", "look at a net, or run it on images"),
-    "fetch": Entry("fetch", "fetch URLs as the pipeline does"),
-    "stats": Entry("stats", "say what features look like, and how far two runs are apart"),
-    "similar": Entry("similar", "find the items whose features are nearest"),
-    "compact": Entry("compact", "make one current table of each partner's deltas"),
+GROUPS: dict[str, dict[str, Entry]] = {
+    "run the pipeline": {
+        "run": Entry("run", "run stages in this process until nothing is due"),
+        "serve": Entry("serve", "run stages as a daemon"),
+        "spark": Entry("spark", "compute and aggregate on a Spark cluster"),
+    },
+    "look": {
+        "status": Entry("status", "say what is open, waiting, held and done"),
+        "health": Entry("health", "say OK, Warning or Alert, and what to do"),
+        "doctor": Entry("doctor", "check this host from the ground up"),
+        "verify": Entry("verify", "check that all that was written is there and adds up"),
+        "why": Entry("why", "tell what became of an item, and why"),
+        "report": Entry("report", "write an HTML page about a day or a shipment"),
+        "stats": Entry("stats", "say what features look like, and how far two runs are apart"),
+        "similar": Entry("similar", "find the items whose features are nearest"),
+        "fetch": Entry("fetch", "fetch URLs as the pipeline does, and show each step"),
+        "config": Entry("config", "show the effective settings, or check them"),
+    },
+    "mend": {
+        "quarantine": Entry("quarantine", "show held batches; release them or drop them"),
+        "ship": Entry("ship", "ship a snapshot once more"),
+        "backfill": Entry("backfill", "compute a set anew after its net has changed"),
+        "compact": Entry("compact", "make one current table of each partner's deltas"),
+        "prune": Entry("prune", "delete what is no longer needed"),
+    },
+    "models": {
+        "net": Entry("net", "look at a net, or run it on images"),
+    },
 }
+"""The commands as `hathi --help` shows them."""
+COMMANDS: dict[str, Entry] = {name: entry for group in GROUPS.values() for name, entry in group.items()}
 
 EXIT_CODES = """\
 exit codes:
@@ -150,17 +160,19 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hathi",
         description="Turns image URLs in a Hadoop lake into image features in the same lake.",
-        epilog=EXIT_CODES,
+        epilog=f"{_grouped()}\n\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[debug],
     )
     parser.add_argument(
         "--version", action="version", version=f"hathi {__version__}", help="print the version and exit"
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        metavar="COMMAND", required=True, help="one of those below; `hathi COMMAND --help` explains it"
+    )
     for name, entry in COMMANDS.items():
         if name != chosen:
-            commands.add_parser(name, help=entry.purpose, add_help=False)
+            commands.add_parser(name, add_help=False)
             continue
         module = importlib.import_module(f"pipeline.cli.{entry.module}")
         below = commands.add_parser(
@@ -180,6 +192,16 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
         meant = f"; did you mean {', '.join(sorted(near))}?" if near else "."
         parser.error(f"no command {chosen!r}{meant} Commands are: {', '.join(COMMANDS)}")
     return parser
+
+
+def _grouped() -> str:
+    """All commands, by what a person wants to do."""
+    width = max(map(len, COMMANDS)) + 2
+    blocks = []
+    for title, entries in GROUPS.items():
+        lines = [f"  {name:<{width}}{entry.purpose}" for name, entry in entries.items()]
+        blocks.append("\n".join([f"{title}:", *lines]))
+    return "\n\n".join(blocks)
 
 
 if __name__ == "__main__":

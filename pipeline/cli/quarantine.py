@@ -8,6 +8,7 @@ import os
 
 from pipeline import logs
 from pipeline.cli.assembly import add_place, contexts, place_of
+from pipeline.cli.consent import add_yes, agreed, need_terminal
 from pipeline.errors import ConfigError
 from pipeline.manifest import Batch
 from pipeline.runner import Context, body_at, load_data, state_of
@@ -15,6 +16,8 @@ from pipeline.settings import load
 from pipeline.stages import rounds
 from pipeline.stages.rounds import HeldBatch
 
+SHOWN = 10
+"""Batches that are named before a question."""
 ACTIONS = ("list", "show", "release", "drop")
 
 
@@ -23,12 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=ACTIONS)
     parser.add_argument("batches", nargs="*", metavar="SHIPMENT.BATCH", help="as `list` prints them; for list: none")
     parser.add_argument("--all", action="store_true", help="every batch that nobody has answered yet")
+    add_yes(parser)
     add_place(parser)
     parser.add_argument("--json", action="store_true", help="one object a line")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0; 2 when a batch that is named is not held."""
+    """0, also where a person says no; 2 when a batch that is named is not held, or nobody can be asked.
+
+    `drop --all` asks first; batches that are named one by one are dropped as they are named.
+    """
+    asks = args.action == "drop" and args.all
+    if asks:
+        need_terminal("hathi quarantine drop --all", args.yes, "hathi quarantine list")
     settings = load(place_of(args), os.environ)
     where = contexts(settings, ["compute"], lambda: False, "quarantine")
     found = [(context, one) for context in where for one in rounds.held(context)]
@@ -40,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     if missing or not chosen:
         what = ", ".join(sorted(missing)) or "no batch was named"
         raise ConfigError(f"not held: {what}", "", "`hathi quarantine list` names those that are")
+    if asks and not agreed(_what_goes([one for _, one in chosen]), args.yes):
+        return 0
     for context, one in chosen:
         if args.action == "show":
             _show(context, one)
@@ -48,6 +60,15 @@ def run(args: argparse.Namespace) -> int:
         print(f"{_name(one)}: {args.action} announced as {child}; the next compute run takes it up")
         logs.log("quarantine").info("%s of %s announced as %s", args.action, _name(one), child)
     return 0
+
+
+def _what_goes(chosen: list[HeldBatch]) -> str:
+    lines = [logs.escape(f"{_name(one)}  {one.refs} refs  {one.reason}") for one in chosen[:SHOWN]]
+    if len(chosen) > SHOWN:
+        lines.append(f"and {len(chosen) - SHOWN:,} more (`hathi quarantine list` names them all)")
+    refs, number = sum(one.refs for one in chosen), len(chosen)
+    batches = "1 batch" if number == 1 else f"{number:,} batches"
+    return "\n".join([*lines, f"{batches} with {refs:,} refs would be given up for good; no run tries them again"])
 
 
 def _name(one: HeldBatch) -> str:

@@ -199,7 +199,7 @@ STORIES = {
             Step(("quarantine", "release", "--all"), done=planned("release")),
             Step(),
         )),
-        Story("dropped", hold_a_batch, (Step(("quarantine", "drop", "--all"), done=planned("drop")), Step())),
+        Story("dropped", hold_a_batch, (Step(("quarantine", "drop", "--all", "--yes"), done=planned("drop")), Step())),
         Story("again", deliver_some, (Step(("ship", "--again", "refs/a.jsonl"), done=planned("again")), Step())),
         Story("backfill", deliver_some, (Step(("backfill", "demo"), done=planned("backfill")), Step())),
         Story("damaged refs", ship_some, (Step(faults=FLIPPED),)),
@@ -210,15 +210,15 @@ STORIES = {
             Step(("run", "ship"), before=take_the_file_away), Step(before=bring_the_file_back),
         )),
         Story("changed", ship_half, (Step(before=change_the_file),)),
-        Story("pruned", deliver_some, (Step(("prune",), before=leave_things, clock=LATER),)),
+        Story("pruned", deliver_some, (Step(("prune", "--yes"), before=leave_things, clock=LATER),)),
         Story("forgotten", deliver_some, (
-            Step(("prune",), before=forget_the_source, clock=LATER),
+            Step(("prune", "--yes"), before=forget_the_source, clock=LATER),
             Step(clock=LATER + 2000 * DAY),
-            Step(("prune",), clock=LATER + 4000 * DAY),
-            Step(("prune",), clock=LATER + 4000 * DAY),
+            Step(("prune", "--yes"), clock=LATER + 4000 * DAY),
+            Step(("prune", "--yes"), clock=LATER + 4000 * DAY),
         )),
         Story("old folders", deliver_two_versions, (
-            Step(("prune",), clock=LATER, environ={"HATHI_PRUNE__LAKE_DAYS": "1"}),
+            Step(("prune", "--yes"), clock=LATER, environ={"HATHI_PRUNE__LAKE_DAYS": "1"}),
         )),
     )
 }  # fmt: skip

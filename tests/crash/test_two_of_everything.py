@@ -157,7 +157,7 @@ def test_who_wakes_after_another_has_taken_over_changes_nothing(
     assert lives(taker), two.said
     end(two, taker)
     if pruned:
-        assert two.hathi("prune", clock=LATER, journal=False) == 0, two.said
+        assert two.hathi("prune", "--yes", clock=LATER, journal=False) == 0, two.said
         assert not any((one.bucket / "shop" / "d").glob(f"*.00000.0-*/{'[0-9a-f]' * 16}/*.features.parquet"))
     before = one.index(), one.ledger(), one.rows()
     os.kill(sleeper, signal.SIGCONT)
@@ -186,12 +186,12 @@ def test_who_wakes_after_even_the_ledger_is_forgotten_leaves_nothing_that_prune_
     end(two, taker)
     (one.lake / "refs" / "a.jsonl").unlink()
     for _ in range(2):
-        assert two.hathi("prune", clock=LATER, journal=False) == 0, two.said
+        assert two.hathi("prune", "--yes", clock=LATER, journal=False) == 0, two.said
     index, rows = one.index(), one.rows()
     os.kill(sleeper, signal.SIGCONT)
     assert zygote.wait(sleeper) in (0, 1), one.said
     for _ in range(2):
-        assert two.hathi("prune", clock=LATER, journal=False) == 0, two.said
+        assert two.hathi("prune", "--yes", clock=LATER, journal=False) == 0, two.said
     assert (one.index(), one.rows()) == (index, rows)
     left = {path.relative_to(one.bucket).parts[2] for path in one.bucket.glob("shop/[cd]/*/**/*") if path.is_file()}
     assert {name for name in left if ".00000.0-" in name} == set()

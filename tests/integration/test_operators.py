@@ -106,7 +106,7 @@ def test_a_held_batch_is_dropped(site: Site) -> None:
     site.refs("shop", "a.jsonl", "one")
     give_up_a_batch(site)
     assert site.hathi("run").returncode == 3
-    assert site.hathi("quarantine", "drop", "--all").returncode == 0
+    assert site.hathi("quarantine", "drop", "--all", "--yes").returncode == 0
     assert site.hathi("run").returncode == 0
     assert site.features() == []
 
@@ -139,10 +139,10 @@ def test_a_dry_run_of_prune_says_what_a_run_then_does(site: Site) -> None:
     os.utime(stray, (1, 1))
     dry = site.hathi("prune", "--dry-run")
     assert "20200101T000000Z.000.00000.0-0123456789ab/x/y" in dry.stdout
-    assert "1 thing would be forgotten" in dry.stdout
+    assert "1 object would be deleted" in dry.stdout
     assert stray.exists()
-    assert "1 thing was forgotten" in site.hathi("prune").stdout
-    assert site.hathi("prune", "--dry-run").stdout == "nothing would be forgotten\n"
+    assert "1 object deleted" in site.hathi("prune", "--yes").stdout
+    assert site.hathi("prune", "--dry-run").stdout == "nothing would be deleted\n"
     assert not stray.exists()
 
 

@@ -174,7 +174,7 @@ def test_the_commands_work_over_a_bucket(installation: Installation) -> None:
     assert "nothing to do" in again.stdout
     assert installation.hathi("verify", "--deep").returncode == 0
     assert "nothing is open" in installation.hathi("status").stdout
-    pruned = installation.hathi("prune")
+    pruned = installation.hathi("prune", "--yes")
     assert pruned.returncode == 0, pruned.stderr
 
 

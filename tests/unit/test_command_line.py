@@ -59,6 +59,19 @@ def test_help_lists_commands_and_exit_codes_and_imports_nothing_heavy() -> None:
         assert f"'{heavy}'" not in done.stdout, heavy
 
 
+def test_help_shows_each_command_once_under_what_a_person_wants_to_do() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli.main", "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    titles = [line.removesuffix(":") for line in done.stdout.splitlines() if line.endswith(":") and line[0] != " "]
+    assert [title for title in titles if title in command_line.GROUPS] == list(command_line.GROUPS)
+    for title, entries in command_line.GROUPS.items():
+        block = done.stdout.partition(f"\n{title}:\n")[2].partition("\n\n")[0]
+        assert [line.split()[0] for line in block.splitlines()] == list(entries)
+    for name, entry in command_line.COMMANDS.items():
+        assert done.stdout.count(entry.purpose) == 1, name
+
+
 def test_an_error_is_message_detail_and_hint_without_a_trace(
     command: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
