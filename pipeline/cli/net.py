@@ -68,16 +68,27 @@ def run(args: argparse.Namespace) -> int:
     return actions[args.action](args)
 
 
-def _load(args: argparse.Namespace, engine: str | None = None, precision: str | None = None) -> Net:
+def _load(
+    args: argparse.Namespace, engine: str | None = None, precision: str | None = None, blobs: list[str] | None = None
+) -> Net:
+    """blobs: those of the command line, or else the net's outputs, when absent."""
     from pipeline.nets import load
 
-    return load(args.net, args.weights, blobs=args.blob or None, engine=engine or args.engine, level=args.level,
-                precision=precision or args.precision, phase=args.phase, stages=args.stage,
-                threads=args.threads)  # fmt: skip
+    return load(
+        args.net,
+        args.weights,
+        blobs=(args.blob or None) if blobs is None else blobs,
+        engine=engine or args.engine,
+        level=args.level,
+        precision=precision or args.precision,
+        phase=args.phase,
+        stages=args.stage,
+        threads=args.threads,
+    )
 
 
 def _show(args: argparse.Namespace) -> int:
-    net = _load(args)
+    net = _load(args, blobs=args.blob)  # without one, nothing need be computed: layers of other branches are shown too
     blobs = args.blob or list(net.outputs)
     rows = _rows(net, blobs)
     if rows is None:
@@ -85,7 +96,8 @@ def _show(args: argparse.Namespace) -> int:
         print(json.dumps(facts) if args.json else "\n".join(f"{key}: {value}" for key, value in facts.items()))
         return 0
     if args.json:
-        print(json.dumps({"name": net.name, "inputs": net.inputs, "blobs": blobs, "warnings": net.warnings, "layers": [
+        print(json.dumps({"name": net.name, "inputs": net.inputs, "blobs": blobs, "warnings": net.warnings,
+                          "refused": _refused(net), "layers": [
             {"name": row.name, "type": row.kind, "tops": dict(zip(row.tops, row.shapes, strict=True)),
              "parameters": row.parameters, "multiply_adds": row.multiply_adds, "needed": row.needed} for row in rows
         ]}))  # fmt: skip
@@ -108,6 +120,8 @@ def _show(args: argparse.Namespace) -> int:
         table.add_row("", what, f"{len(chosen)} layers", "", f"{sum(row.parameters for row in chosen):,}",
                       f"{least}{sum(row.multiply_adds or 0 for row in chosen):,}")  # fmt: skip
     Console(highlight=False, width=1000, markup=False).print(table)  # nothing is cut where output goes to a file
+    for says in _refused(net):
+        print(f"not computed here: {says}")
     return 0
 
 
@@ -120,6 +134,14 @@ def _rows(net: Net, blobs: list[str]) -> list[LayerRow] | None:
     if isinstance(net, CaffeNet):
         return inspection.layers(net, blobs)
     return onnx_inspection.layers(net, blobs) if isinstance(net, OnnxNet) else None
+
+
+def _refused(net: Net) -> list[str]:
+    """Why layers of a Caffe net cannot be computed; those that depend on them cannot be either."""
+    from pipeline.nets.caffe_net import CaffeNet
+
+    faults = net.plan.faults if isinstance(net, CaffeNet) else {}
+    return [str(faults[number]) for number in sorted(faults)]
 
 
 def _sizes(shape: tuple[int, ...] | None) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 
 _MAX_BYTES = 256 * 2**20
+_RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
 _NPY = re.compile(
     rb"\{'descr': '(?P<kind>[<>|=][fiu][1248])', 'fortran_order': (?P<fortran>True|False), "
     rb"'shape': \((?P<shape>(?:\d{1,9}, ?)*(?:\d{1,9})?)\),? *\} *\n?"
@@ -56,25 +57,40 @@ def _npy(content: bytes) -> NDArray[np.float32]:
 
 
 def _binaryproto(content: bytes) -> NDArray[np.float32]:
-    """BlobProto: 1 to 4 num, channels, height, width; 5 floats; 7 shape; 8 doubles (Caffe's published numbers)."""
+    """BlobProto: 1 to 4 num, channels, height, width; 5 floats; 7 shape; 8 doubles (Caffe's published numbers).
+
+    10, 12: the width of what NVIDIA's Caffe writes as bytes, and those bytes.
+    """
     old: dict[int, int] = {}
+    kind, raw = 0, b""
     shape: tuple[int, ...] | None = None
     pieces: dict[int, list[bytes]] = {5: [], 8: []}
     for number, value in _fields(content):
         if number <= 4 and isinstance(value, int):
             old[number] = value
+        elif number == 10 and isinstance(value, int):
+            kind = value
+        elif number == 12 and isinstance(value, bytes):
+            raw = value
         elif number in pieces and isinstance(value, bytes):
             pieces[number].append(value)
         elif number == 7 and isinstance(value, bytes):
             shape = tuple(size for field, sizes in _fields(value) if field == 1 for size in _numbers(sizes))
     doubles = b"".join(pieces[8])
-    values = np.frombuffer(doubles or b"".join(pieces[5]), "<f8" if doubles else "<f4")
+    floats = b"".join(pieces[5])
+    if raw and not doubles and not floats:
+        if kind not in _RAW_TYPES:
+            raise ValueError(f"its raw_data is of type {kind}, which is no float")
+        values = np.frombuffer(raw, _RAW_TYPES[kind])
+    else:
+        values = np.frombuffer(doubles or floats, "<f8" if doubles else "<f4")
     sizes = shape if shape is not None else tuple(old.get(axis, 1) for axis in (1, 2, 3, 4))
     if shape is None and not old:
         raise ValueError("it gives no shape")
     if not values.size or math.prod(sizes) != values.size:
         raise ValueError(f"{values.size} values for the shape {sizes}")
-    return values.reshape(sizes).astype(np.float32)
+    with np.errstate(over="ignore"):
+        return values.reshape(sizes).astype(np.float32)
 
 
 def _numbers(value: int | bytes) -> Iterator[int]:

@@ -15,8 +15,9 @@ from pipeline.nets import caffe_pb2, caffemodel, fingerprint, parameters, plan, 
 from pipeline.nets.engines import Engine
 from pipeline.nets.engines.engine import Run
 from pipeline.nets.folding import folded
-from pipeline.nets.layers import State, make
+from pipeline.nets.layers import Layer, State, make
 from pipeline.nets.layers.inputs import Source
+from pipeline.nets.layers.registry import Refused
 from pipeline.nets.layers.selecting import Filter
 from pipeline.nets.lowered import Lowered, Shape, Value
 from pipeline.nets.net import Blobs, Net
@@ -43,17 +44,24 @@ class CaffeNet(Net):
         net = upgrade(text, self._warn)
         self.name = net.name or path.stem
         where = State(train=state.phase == caffe_pb2.TRAIN, warn=self._warn)
-        self.plan: Plan = plan.build([make(spec, where) for spec in rules.keep(net, state)])
+        self.plan: Plan = plan.build([_made(spec, where) for spec in rules.keep(net, state)])
         if not self.plan.steps:
             raise NetError(f"the net {path} has no layers", "", "is this a .prototxt of a net, and is the phase right?")
         self.default = tuple(blobs) if blobs is not None else tuple(self.plan.outputs)
-        for blob in self.default:
-            self.plan.read(blob)
-        declared = self.plan.shapes({})
-        self.inputs: dict[str, Shape] = {name: declared[place] for name, place in self.plan.inputs.items()}
-        self.shapes: dict[str, Shape] = {name: declared[read.view] for name, read in self.plan.blobs.items()}
-        self.parameters = parameters.collect(self.plan, declared)
-        parameters.match(self.parameters, self.plan, caffemodel.read_index(weights) if weights else None, self._warn)
+        wanted = self.plan.needed([self.plan.read(blob) for blob in self.default])
+        needed = wanted if blobs is not None else set(range(len(self.plan.steps)))
+        self.declared = self.plan.declared()
+        self.inputs: dict[str, Shape] = {
+            name: self.declared[place] for name, place in self.plan.inputs.items() if place in self.declared
+        }
+        self.shapes: dict[str, Shape] = {
+            name: self.declared[read.view] for name, read in self.plan.blobs.items() if read.view in self.declared
+        }
+        self.parameters = parameters.collect(self.plan, self.declared)
+        self.plan.demand(needed)
+        file = caffemodel.read_index(weights) if weights else None
+        parameters.match(self.parameters, self.plan, file, self._warn, needed)
+        self.plan.demand(needed)
         self._compiled: OrderedDict[_Key, Run] = OrderedDict()
         self._lock = Lock()
 
@@ -68,6 +76,7 @@ class CaffeNet(Net):
     def forward(self, feeds: Mapping[str, ArrayLike], blobs: Sequence[str] | None = None) -> Blobs:
         names = tuple(dict.fromkeys(self.default if blobs is None else blobs))
         reads = {name: self.plan.read(name) for name in names}
+        self.plan.computable(reads.values())
         arrays = self._arrays(feeds, self.plan.inputs_for(reads.values()))
         with self._lock:
             return self._run(reads, arrays)
@@ -78,7 +87,7 @@ class CaffeNet(Net):
 
     def shape(self, blob: str, shapes: Mapping[str, Shape]) -> Shape:
         read = self.plan.read(blob)
-        return self._shapes(self.plan.needed([read]), shapes, {})[read.view]
+        return self._shapes(self.plan.computable([read]), shapes, {})[read.view]
 
     def inputs_of(self, blob: str) -> list[str]:
         return list(self.plan.inputs_for([self.plan.read(blob)]))
@@ -175,7 +184,7 @@ class CaffeNet(Net):
         return self._compiled[key]
 
     def _lower(self, reads: Mapping[str, Read], given: Mapping[str, Shape], counts: Mapping[str, int]) -> Lowered:
-        steps = self.plan.needed(reads.values())
+        steps = self.plan.computable(reads.values())
         shapes = self._shapes(steps, given, counts)
         learned = self.parameters.of(sorted(steps), self.plan)
         graph = Lowered()
@@ -211,6 +220,13 @@ class CaffeNet(Net):
                         "feed the net its declared size, or ask for a blob before this layer",
                     )
         return shapes
+
+
+def _made(spec: caffe_pb2.LayerParameter, where: State) -> Layer:
+    try:
+        return make(spec, where)
+    except NetError as error:
+        return Refused(spec, where, error)
 
 
 def _padded(array: NDArray[np.float32], batch: int) -> NDArray[np.float32]:

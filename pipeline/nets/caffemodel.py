@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import NetError
+from pipeline.nets.blobs import RAW_TYPES
+from pipeline.nets.encodings import text_of
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_AXES = 32  # Caffe's kMaxBlobAxes
@@ -25,12 +27,16 @@ _MAX_LAYERS, _MAX_BLOBS, _MAX_PIECES = 100_000, 1_000, 65_536  # so that a hosti
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """Where a blob's values lie in the file.  `legacy`: its shape is the old num, channels, height, width."""
+    """Where a blob's values lie in the file.  `legacy`: its shape is the old num, channels, height, width.
+
+    fault: why its values cannot be read; it matters to who needs them.
+    """
 
     shape: tuple[int, ...]
     legacy: bool
     dtype: str
     pieces: tuple[tuple[int, int], ...]
+    fault: NetError | None = field(default=None, compare=False)
 
     @property
     def count(self) -> int:
@@ -60,9 +66,10 @@ class Caffemodel:
     def read(self, blobs: list[StoredBlob]) -> Iterator[NDArray[np.float32]]:
         """The values of each blob, flat float32, in C order.  Raises NetError when the file changed meanwhile."""
         with _open(self.path) as file:
-            if self.identity and _identity(file) != self.identity:
-                raise NetError(f"the weights {self.path} changed since they were opened", "", "start again")
+            self._same(file)
             for blob in blobs:
+                if blob.fault is not None:
+                    raise blob.fault
                 values = np.empty(blob.count, blob.dtype)
                 target = values.view(np.uint8).data
                 done = 0
@@ -71,10 +78,24 @@ class Caffemodel:
                     while size:
                         got = file.readinto(target[done : done + size])  # type: ignore[attr-defined]
                         if not got:
-                            raise NetError(f"the weights {self.path} became shorter while they were read")
+                            raise changed(f"the weights {self.path}")
                         done, size = done + got, size - got
                 with np.errstate(over="ignore"):  # beyond float32: infinite, which is refused where it is needed
                     yield values.astype(np.float32, copy=False)
+            self._same(file)
+
+    def _same(self, file: BinaryIO) -> None:
+        if self.identity and _identity(file) != self.identity:
+            raise changed(f"the weights {self.path}")
+
+
+def changed(what: str) -> NetError:
+    """The error of a file that is no longer what was loaded: what is computed from now on would be of another net."""
+    return NetError(
+        f"{what} changed since they were opened",
+        "the file was replaced, or is still being copied",
+        "wait until it is whole, then start again",
+    )
 
 
 def _open(path: Path) -> BinaryIO:
@@ -88,7 +109,7 @@ def _open(path: Path) -> BinaryIO:
 
 def _identity(file: BinaryIO) -> tuple[int, ...]:
     stat = os.fstat(file.fileno())
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def read_index(path: Path) -> Caffemodel:
@@ -114,6 +135,8 @@ class _Parts:
     shape: tuple[int, ...] | None = None
     floats: list[tuple[int, int]] = field(default_factory=list)
     doubles: list[tuple[int, int]] = field(default_factory=list)
+    raw: tuple[int, int] | None = None
+    raw_type: int = 0
 
 
 class _Walker:
@@ -165,7 +188,7 @@ class _Walker:
 
     def text(self, begin: int, end: int) -> str:
         self.file.seek(begin)
-        return self.file.read(min(end - begin, 65536)).decode("utf-8", "replace")
+        return text_of(self.file.read(min(end - begin, 65536)))
 
     def layers(self) -> Iterator[StoredLayer]:
         for count, (number, wire, begin, end) in enumerate(self.fields(0, self.size)):
@@ -198,6 +221,10 @@ class _Walker:
         for number, wire, first, stop in self.fields(begin, end):
             if number <= 4 and wire == _VARINT:
                 parts.old[number] = self.varint(first, stop)[0]
+            elif number == 10 and wire == _VARINT:
+                parts.raw_type = self.varint(first, stop)[0]
+            elif number == 12 and wire == _BYTES:
+                parts.raw = (first, stop - first)
             elif number == 7 and wire == _BYTES:
                 parts.shape = tuple(self.shape(first, stop))
             elif number == 5 and wire in (_BYTES, _FIXED32):
@@ -227,13 +254,27 @@ class _Walker:
         legacy = bool(parts.old)
         shape = tuple(parts.old.get(axis, 0) for axis in (1, 2, 3, 4)) if legacy else parts.shape or ()
         dtype, pieces = ("<f8", parts.doubles) if parts.doubles else ("<f4", parts.floats)
+        fault = None
+        if parts.raw is not None and not pieces:
+            pieces = [parts.raw]
+            dtype = RAW_TYPES.get(parts.raw_type, "")
+            if not dtype:
+                fault = self.quantised(layer, parts.raw_type)
+                return StoredBlob(shape, legacy, "<f4", (), fault)
         total, width = sum(size for _, size in pieces), np.dtype(dtype).itemsize
         if total % width:
-            raise self.broken(at, f"a blob of layer '{layer}' holds {total} bytes of {width}-byte numbers")
-        if math.prod(shape) != total // width:
+            fault = self.broken(at, f"a blob of layer '{layer}' holds {total} bytes of {width}-byte numbers")
+        elif math.prod(shape) != total // width:
             sizes = " ".join(map(str, shape))
-            raise self.broken(at, f"a blob of layer '{layer}' has the shape {sizes} but {total // width} values")
-        return StoredBlob(shape, legacy, dtype, tuple(_joined(pieces)))
+            fault = self.broken(at, f"a blob of layer '{layer}' has the shape {sizes} but {total // width} values")
+        return StoredBlob(shape, legacy, dtype, () if fault else tuple(_joined(pieces)), fault)
+
+    def quantised(self, layer: str, kind: int) -> NetError:
+        return NetError(
+            f"the weights {self.path} hold whole numbers for layer '{layer}'",
+            f"raw_data_type {kind}: the net was quantised by NVIDIA's Caffe",
+            "give the weights as they were before, in floats",
+        )
 
 
 def _joined(pieces: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from pipeline.codec.means import read_mean
+from pipeline.nets.digests import digest, hashed
 from pipeline.nets.layers.inputs import Source
 from pipeline.nets.layers.registry import Layer
 from pipeline.nets.lowered import Shape
@@ -33,9 +32,11 @@ def of_net(plan: Plan, parameters: Parameters, blob: str, given: Mapping[str, Sh
     Names, comments, the order of layers, the form of the text and layers that the blob does not need have no part.
     """
     read = plan.read(blob)
-    steps = plan.needed([read])
+    steps = plan.computable([read])
     shapes = plan.shapes(given, steps)
-    learned = parameters.of(sorted(steps), plan)
+    learned: dict[int, list[Any]] = {number: [] for number in steps}
+    for slot, found in parameters.digests(steps, plan).items():
+        learned[slot.step].append([list(parameters.shapes[slot]), found])
     known: dict[Place, str] = {}
     for number in sorted(steps):
         step = plan.steps[number]
@@ -52,7 +53,7 @@ def of_net(plan: Plan, parameters: Parameters, blob: str, given: Mapping[str, Sh
                 if isinstance(layer, Source)
                 else [_settings(layer), [list(shapes[one.view][1:]) for one in step.reads]]
             )
-            weights = [[list(blob.shape), digest(blob)] for blob in [*learned[number], *layer.constants()]]
+            weights = [*learned[number], *([list(one.shape), digest(one)] for one in layer.constants())]
             known[place] = hashed([meaning, top, bottoms, weights])
     return hashed(["net", _as_read(known, shapes, read)])
 
@@ -130,11 +131,3 @@ def _values(message: Message) -> list[Any]:
         found.append([field.name, plain, not field.is_repeated and message.HasField(field.name)
                       and not field.has_default_value])  # fmt: skip
     return found
-
-
-def digest(array: np.ndarray[Any, Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array, "<f4").data).hexdigest()
-
-
-def hashed(parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

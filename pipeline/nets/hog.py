@@ -7,16 +7,19 @@ modules/objdetect/src/hog.cpp with its defaults (OpenCV 5 no longer has it).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import NetError
+from pipeline.nets.digests import hashed
 from pipeline.nets.engines.engine import EngineInfo, Run
-from pipeline.nets.fingerprint import hashed
 from pipeline.nets.lowered import Lowered, Shape
 from pipeline.nets.net import Blobs, Net
+
+if TYPE_CHECKING:
+    from pipeline.nets.onnx_source import Model
 
 _CELL, _BLOCK, _BINS = 8, 16, 9
 _CLIP = 0.2  # of L2-Hys normalisation
@@ -29,7 +32,7 @@ class _Numpy:
     def compile(self, graph: Lowered) -> Run:
         raise NetError("this engine runs HOG only")
 
-    def compile_model(self, path: Path, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
+    def compile_model(self, model: Model, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
         raise NetError("this engine runs HOG only")
 
 

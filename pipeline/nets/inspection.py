@@ -36,17 +36,22 @@ class LayerRow:
 
 
 def layers(net: CaffeNet, blobs: Sequence[str]) -> list[LayerRow]:
-    """One row a layer, for the declared input; shared parameters count with their owner."""
-    shapes = net.plan.shapes({})
+    """One row a layer, for the declared input; shared parameters count with their owner.
+
+    None: a shape that depends on a layer that is not computed here.
+    """
+    shapes = net.declared
     needed = net.plan.needed([net.plan.read(blob) for blob in blobs])
     batch = max((shape[0] for shape in net.inputs.values() if shape), default=1)
     rows = []
     for number, step in enumerate(net.plan.steps):
-        bottoms = [shapes[read.view] for read in step.reads]
-        tops = [shapes[Place(number, top)] for top in range(len(step.layer.spec.top))]
+        bottoms = [shapes.get(read.view) for read in step.reads]
+        tops = [shapes.get(Place(number, top)) for top in range(len(step.layer.spec.top))]
         own = [slot for slot, owner in net.parameters.owners.items() if slot.step == number and owner == slot]
         learned = sum(math.prod(net.parameters.shapes[slot]) for slot in own)
-        cost = step.layer.multiply_adds(bottoms, tops) // batch
+        cost = None
+        if number not in net.plan.faults and None not in bottoms and None not in tops:
+            cost = step.layer.multiply_adds([one for one in bottoms if one], [one for one in tops if one]) // batch
         names = tuple(step.layer.spec.top)
         rows.append(
             LayerRow(step.layer.name, step.layer.spec.type, names, tuple(tops), learned, cost, number in needed)

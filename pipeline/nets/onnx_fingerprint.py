@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from pipeline.errors import NetError
-from pipeline.nets.fingerprint import digest, hashed
+from pipeline.nets.digests import digest, hashed
 from pipeline.nets.onnx_graph import reads
+from pipeline.nets.onnx_source import Model
 
 
-def of_model(path: Path, blob: str) -> str:
+def of_model(whole: Model, blob: str) -> str:
     """Hex SHA-256 of what `blob` depends on.  Operations are hashed from the inputs on, each with its attributes."""
-    model = onnx.load(path)
+    model = whole.proto
     graph = model.graph
     known: dict[str, Any] = {"": "absent"}
     weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -29,7 +30,7 @@ def of_model(path: Path, blob: str) -> str:
         if name in known:
             open_names.pop()
         elif name in weights:
-            known[name] = _tensor(weights[name])
+            known[name] = _tensor(weights[name], whole.apart.get(name))
         else:
             missing = [source for source in reads(makers[name]) if source not in known]
             open_names += missing
@@ -56,9 +57,9 @@ def _attribute(attribute: onnx.AttributeProto) -> str:
     return content.hex()
 
 
-def _tensor(tensor: onnx.TensorProto) -> list[Any]:
+def _tensor(tensor: onnx.TensorProto, apart: NDArray[Any] | None = None) -> list[Any]:
     try:
-        array = numpy_helper.to_array(tensor)
+        array = numpy_helper.to_array(tensor) if apart is None else apart
     except (ValueError, TypeError, KeyError) as error:
         raise NetError(f"the weight {tensor.name!r} is damaged", str(error), "fetch the model again") from error
     return [tensor.data_type, list(array.shape), digest(array)]

@@ -19,7 +19,7 @@ def layers(net: OnnxNet, blobs: Sequence[str]) -> list[LayerRow]:
 
     A weight counts with the first node that reads it.  Multiply-adds are those of one image.
     """
-    model = onnx.load(net.path, load_external_data=False)
+    model = net.source.graph()
     shapes = _shapes(model)
     batch = _for_one_image(model, net.inputs_of(blobs[0]) if blobs else ())
     for_one = _shapes(model)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import NetError
@@ -19,7 +18,8 @@ from pipeline.nets.engines import Engine
 from pipeline.nets.engines.engine import Run
 from pipeline.nets.lowered import Shape
 from pipeline.nets.net import Blobs, Net
-from pipeline.nets.onnx_graph import reads, shape_of, trouble_of
+from pipeline.nets.onnx_graph import reads, shape_of
+from pipeline.nets.onnx_source import OnnxSource
 from pipeline.nets.plan import unknown_blob
 
 _KEPT = 4
@@ -35,7 +35,8 @@ class OnnxNet(Net):
     def __init__(self, path: Path, engine: Engine, blobs: Sequence[str] | None) -> None:
         super().__init__(engine)
         self.path = path
-        graph = _read(path).graph
+        self.source = OnnxSource(path)
+        graph = self.source.graph().graph
         self.name = graph.name or path.stem
         weights = {tensor.name for tensor in graph.initializer}
         self.inputs = {value.name: shape_of(value) for value in graph.input if value.name not in weights}
@@ -78,7 +79,7 @@ class OnnxNet(Net):
         return self.forward(zeros, [blob])[blob].shape
 
     def fingerprint(self, blob: str, shapes: Mapping[str, Shape]) -> str:
-        return onnx_fingerprint.of_model(self.path, blob)
+        return onnx_fingerprint.of_model(self.source.model([blob]), blob)
 
     def forward(self, feeds: Mapping[str, ArrayLike], blobs: Sequence[str] | None = None) -> Blobs:
         names = tuple(self.default if blobs is None else blobs)
@@ -103,7 +104,7 @@ class OnnxNet(Net):
         shapes = {name: array.shape for name, array in arrays.items()}
         key = (names, tuple(sorted(shapes.items())))
         if key not in self._compiled:
-            self._compiled[key] = self._engine.compile_model(self.path, shapes, list(names))
+            self._compiled[key] = self._engine.compile_model(self.source.model(names), shapes, list(names))
             while len(self._compiled) > _KEPT:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(key)
@@ -131,20 +132,6 @@ class OnnxNet(Net):
         for blob in blobs:
             if blob not in self._blobs:
                 raise unknown_blob(blob, [*self._outputs, *self._blobs])
-
-
-def _read(path: Path) -> onnx.ModelProto:
-    """The model without weights that it keeps in other files."""
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except OSError as error:
-        raise NetError(f"the model {path} cannot be read", error.strerror or str(error), "give its path") from error
-    except DecodeError as error:
-        raise NetError(f"the model {path} is truncated or no ONNX", str(error), "fetch the file again") from error
-    trouble = trouble_of(model)
-    if trouble:
-        raise NetError(f"the model {path} is damaged", trouble, "fetch the file again, or export it anew")
-    return model
 
 
 def _kind(value: onnx.ValueInfoProto) -> np.dtype[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import NetError
 from pipeline.nets import caffe_pb2
-from pipeline.nets.caffemodel import Caffemodel, StoredBlob, StoredLayer
+from pipeline.nets.blobs import values_of
+from pipeline.nets.caffemodel import Caffemodel, StoredBlob, StoredLayer, changed
+from pipeline.nets.digests import digest
 from pipeline.nets.fillers import fill, is_random
 from pipeline.nets.layers.registry import Array, Parameter, text
 from pipeline.nets.lowered import Shape
@@ -41,11 +43,13 @@ class Parameters:
     inline: dict[Slot, caffe_pb2.BlobProto] = field(default_factory=dict)
     stored: dict[Slot, StoredBlob] = field(default_factory=dict)
     file: Caffemodel | None = None
+    seen: dict[Slot, str] = field(default_factory=dict)
+    """The digest of each owner's values as they were read: the first time, and therefore each time."""
 
     def of(self, steps: Sequence[int], plan: Plan) -> dict[int, list[Array]]:
         """The values of the steps' blobs, float32, C order, in their shapes.
 
-        Raises NetError for NaN or infinity among them.
+        Raises NetError for NaN or infinity among them, and when they are others than those that were read before.
         """
         chosen = set(steps)
         wanted = [slot for slot in self.shapes if slot.step in chosen]
@@ -58,14 +62,35 @@ class Parameters:
         for owner in owners:
             if owner not in values:
                 values[owner] = self._checked(owner, self._made(owner, plan), plan)
+            now = digest(values[owner])
+            if self.seen.setdefault(owner, now) != now:
+                raise changed(f"the weights {self.file.path if self.file else ''}")
         found: dict[int, list[Array]] = {step: [] for step in steps}
         for slot in wanted:
             found[slot.step].append(values[self.owners[slot]].reshape(self.shapes[slot]))
         return found
 
+    def digests(self, steps: Set[int], plan: Plan) -> dict[Slot, str]:
+        """Of the values of each blob of these steps.  What was read already is not read again."""
+        wanted = {slot: self.owners[slot] for slot in self.shapes if slot.step in steps}
+        if not self.seen.keys() >= set(wanted.values()):
+            self.of(sorted(steps), plan)
+        return {slot: self.seen[owner] for slot, owner in wanted.items()}
+
+    def filled(self, steps: Set[int]) -> list[Slot]:
+        """The learned blobs of these steps that hold what a filler gives: no file has their values."""
+        owners = dict.fromkeys(self.owners[slot] for slot in self.shapes if slot.step in steps)
+        return [owner for owner in owners if owner not in self.stored and owner not in self.inline]
+
+    def lacking(self, steps: Set[int]) -> list[Slot]:
+        """Of these, the ones for which the net's text names no constant: nothing says what they should hold."""
+        filled = self.filled(steps)
+        return [slot for slot in filled if is_random(how := self.fillers[slot])
+                or (how.type == "constant" and not how.HasField("value"))]  # fmt: skip
+
     def _made(self, owner: Slot, plan: Plan) -> NDArray[np.float32]:
         if owner in self.inline:
-            return inline_values(self.inline[owner])
+            return values_of(self.inline[owner])
         return fill(self.fillers[owner], self.shapes[owner], f"{plan.steps[owner.step].layer.name}/{owner.blob}")
 
     def _checked(self, owner: Slot, values: NDArray[np.float32], plan: Plan) -> Array:
@@ -81,27 +106,45 @@ class Parameters:
 
 
 def collect(plan: Plan, shapes: Mapping[Place, Shape]) -> Parameters:
-    """The net's learned blobs for its declared input; shared ones have the first layer's of that name as owner."""
+    """The net's learned blobs for its declared input; shared ones have the first layer's of that name as owner.
+
+    What does not fit is a fault of its step, which has no learned blobs then.
+    """
     found = Parameters()
     named: dict[str, Slot] = {}
     for number, step in enumerate(plan.steps):
-        layer = step.layer
-        wanted = layer.parameters([shapes[read.view] for read in step.reads])
-        if len(layer.spec.param) > len(wanted):
-            raise layer.refuse(f"has {len(layer.spec.param)} param for {len(wanted)} learned blobs")
-        _inline(found, number, layer.spec, wanted)
-        for index, parameter in enumerate(wanted):
-            slot = Slot(number, index)
-            check_size(layer, parameter.shape)
-            found.shapes[slot] = parameter.shape
-            found.fillers[slot] = parameter.filler
-            spec = layer.spec.param[index] if index < len(layer.spec.param) else caffe_pb2.ParamSpec()
-            found.owners[slot] = slot
-            if spec.name:
-                owner = named.setdefault(spec.name, slot)
-                _check_shared(plan, slot, owner, spec, found)
-                found.owners[slot] = owner
+        if number in plan.faults or any(read.view not in shapes for read in step.reads):
+            continue
+        try:
+            _collect(found, named, plan, number, step.layer.parameters([shapes[read.view] for read in step.reads]))
+        except NetError as error:
+            plan.faults[number] = error
+            for one in (found.shapes, found.fillers, found.owners, found.inline):
+                for slot in [slot for slot in one if slot.step == number]:
+                    del one[slot]
     return found
+
+
+def _collect(found: Parameters, named: dict[str, Slot], plan: Plan, number: int, wanted: Sequence[Parameter]) -> None:
+    layer = plan.steps[number].layer
+    if len(layer.spec.param) > len(wanted):
+        raise layer.refuse(f"has {len(layer.spec.param)} param for {len(wanted)} learned blobs")
+    _inline(found, number, layer.spec, wanted)
+    for index, parameter in enumerate(wanted):
+        slot = Slot(number, index)
+        check_size(layer, parameter.shape)
+        found.shapes[slot] = parameter.shape
+        found.fillers[slot] = parameter.filler
+        spec = layer.spec.param[index] if index < len(layer.spec.param) else caffe_pb2.ParamSpec()
+        found.owners[slot] = slot
+        if spec.name:
+            owner = named.get(spec.name, slot)
+            if owner != slot:
+                _check_shared(plan, slot, owner, spec, found)
+            found.owners[slot] = owner
+    for index, spec in enumerate(layer.spec.param):
+        if spec.name:
+            named.setdefault(spec.name, Slot(number, index))
 
 
 def _inline(found: Parameters, number: int, spec: caffe_pb2.LayerParameter, wanted: Sequence[Parameter]) -> None:
@@ -111,7 +154,7 @@ def _inline(found: Parameters, number: int, spec: caffe_pb2.LayerParameter, want
         raise NetError(f"layer '{spec.name}' ({spec.type}): {has}")
     for index, blob in enumerate(spec.blobs):
         count = math.prod(wanted[index].shape)
-        if max(len(blob.data), len(blob.double_data)) != count:
+        if values_of(blob).size != count:
             raise NetError(f"layer '{spec.name}' ({spec.type}): blob {index} in its text does not hold {count} values")
         found.inline[Slot(number, index)] = blob
 
@@ -131,15 +174,14 @@ def _check_shared(plan: Plan, slot: Slot, owner: Slot, spec: caffe_pb2.ParamSpec
             raise layer.refuse(f"shared param '{spec.name}' has another {what} than in layer '{first.name}'")
 
 
-def inline_values(blob: caffe_pb2.BlobProto) -> NDArray[np.float32]:
-    return np.array(blob.double_data if blob.double_data else blob.data, np.float32)
-
-
-def match(found: Parameters, plan: Plan, file: Caffemodel | None, warn: Callable[[str], None]) -> None:
+def match(
+    found: Parameters, plan: Plan, file: Caffemodel | None, warn: Callable[[str], None], needed: Set[int]
+) -> None:
     """Gives each learned blob its place in the weights file (Net::CopyTrainedLayersFrom).
 
-    Layers are matched by name.  A layer that the file lacks keeps its filler, with a warning; one that the net lacks
-    is ignored.  Raises NetError for another number of blobs or another shape, and when nothing at all matches.
+    Layers are matched by name.  A layer that the file lacks keeps its filler, with a warning where it is needed; one
+    that the net lacks is ignored.  Another number of blobs or another shape is a fault of the step.  Raises NetError
+    when nothing at all matches.
     """
     found.file = file
     steps: dict[str, int] = {}
@@ -147,9 +189,12 @@ def match(found: Parameters, plan: Plan, file: Caffemodel | None, warn: Callable
         steps.setdefault(step.layer.name, number)
     for source in file.layers if file else ():
         number = steps.get(source.name, -1)
-        if number >= 0:
-            _take(found, plan, number, source)
-    _report(found, plan, file, warn)
+        if number >= 0 and number not in plan.faults:
+            try:
+                _take(found, plan, number, source)
+            except NetError as error:
+                plan.faults[number] = error
+    _report(found, plan, file, warn, needed)
 
 
 def _take(found: Parameters, plan: Plan, number: int, source: StoredLayer) -> None:
@@ -162,6 +207,8 @@ def _take(found: Parameters, plan: Plan, number: int, source: StoredLayer) -> No
             "the weights are of another net; to keep the fillers' values rename the layer",
         )
     for slot, blob in zip(slots, source.blobs, strict=True):
+        if blob.fault is not None:
+            raise blob.fault
         if not blob.fits(found.shapes[slot]):
             has = f"The weights' shape is {text(blob.shape)}; the net's is {text(found.shapes[slot])}"
             raise layer.refuse(
@@ -171,13 +218,11 @@ def _take(found: Parameters, plan: Plan, number: int, source: StoredLayer) -> No
         found.stored[found.owners[slot]] = blob
 
 
-def _report(found: Parameters, plan: Plan, file: Caffemodel | None, warn: Callable[[str], None]) -> None:
-    filled = [
-        slot
-        for slot, owner in found.owners.items()
-        if slot == owner and owner not in found.stored and slot not in found.inline
-    ]
-    if not filled:
+def _report(
+    found: Parameters, plan: Plan, file: Caffemodel | None, warn: Callable[[str], None], needed: Set[int]
+) -> None:
+    filled = found.filled(needed)
+    if not filled or any(slot.step in plan.faults for slot in filled):
         return
     names = list(dict.fromkeys(plan.steps[slot.step].layer.name for slot in filled))
     chance = any(is_random(found.fillers[slot]) for slot in filled)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pipeline.errors import NetError
 from pipeline.nets import caffe_pb2
 from pipeline.nets.layers.inputs import Source
-from pipeline.nets.layers.registry import INT_MAX, Layer, text
+from pipeline.nets.layers.registry import INT_MAX, Layer, Refused, text
 from pipeline.nets.lowered import Shape
 
 _LISTED = 40  # names in an error
@@ -27,6 +27,9 @@ class Place(NamedTuple):
 
     step: int
     top: int
+
+
+_NOWHERE = Place(-1, 0)
 
 
 class Read(NamedTuple):
@@ -50,6 +53,8 @@ class Plan:
     blobs: dict[str, Read] = field(default_factory=dict)
     inputs: dict[str, Place] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
+    faults: dict[int, NetError] = field(default_factory=dict)
+    """Why a step cannot be computed.  It matters to what depends on the step, and to nothing else."""
 
     def needed(self, reads: Iterable[Read]) -> set[int]:
         """The steps that these values depend on."""
@@ -61,6 +66,18 @@ class Plan:
                 found.add(step)
                 open_steps += [place.step for read in self.steps[step].reads for place in read]
         return found
+
+    def computable(self, reads: Iterable[Read]) -> set[int]:
+        """As `needed`.  Raises NetError where one of the steps cannot be computed."""
+        found = self.needed(reads)
+        self.demand(found)
+        return found
+
+    def demand(self, steps: Iterable[int]) -> None:
+        """Raises the first fault among these steps."""
+        for number in sorted(steps):
+            if number in self.faults:
+                raise self.faults[number]
 
     def inputs_for(self, reads: Iterable[Read]) -> dict[str, Place]:
         """The inputs that these values depend on."""
@@ -75,22 +92,39 @@ class Plan:
     ) -> dict[Place, Shape]:
         """The shape of every top of the steps (all when None), from the inputs' shapes; refuses what does not fit."""
         found: dict[Place, Shape] = {}
+        for number in range(len(self.steps)) if steps is None else sorted(steps):
+            found.update(self._tops(number, given, found, counts or {}))
+        return found
+
+    def declared(self) -> dict[Place, Shape]:
+        """The shapes of all tops for the declared inputs, as far as they are known; what does not fit is a fault."""
+        found: dict[Place, Shape] = {}
         for number, step in enumerate(self.steps):
-            if steps is not None and number not in steps:
+            if number in self.faults or any(read.view not in found for read in step.reads):
                 continue
-            if isinstance(step.layer, Source):
-                tops = step.layer.shapes([])
-                tops = [tuple(given.get(name, shape)) for name, shape in zip(step.layer.spec.top, tops, strict=True)]
-            else:
-                bottoms = [found[read.view] for read in step.reads]
-                tops = step.layer.shapes(bottoms)
-                count = (counts or {}).get(step.layer.name)
-                tops = tops if count is None else [(count, *top[1:]) for top in tops]
-            for top, shape in enumerate(tops):
-                if any(size < 0 for size in shape):
-                    raise step.layer.refuse(f"its top would have the shape {text(shape)}")
-                check_size(step.layer, shape)
-                found[Place(number, top)] = tuple(int(size) for size in shape)
+            try:
+                found.update(self._tops(number, {}, found, {}))
+            except NetError as error:
+                self.faults[number] = error
+        return found
+
+    def _tops(
+        self, number: int, given: Mapping[str, Shape], known: Mapping[Place, Shape], counts: Mapping[str, int]
+    ) -> dict[Place, Shape]:
+        step = self.steps[number]
+        if isinstance(step.layer, Source):
+            tops = step.layer.shapes([])
+            tops = [tuple(given.get(name, shape)) for name, shape in zip(step.layer.spec.top, tops, strict=True)]
+        else:
+            tops = step.layer.shapes([known[read.view] for read in step.reads])
+            count = counts.get(step.layer.name)
+            tops = tops if count is None else [(count, *top[1:]) for top in tops]
+        found = {}
+        for top, shape in enumerate(tops):
+            if any(size < 0 for size in shape):
+                raise step.layer.refuse(f"its top would have the shape {text(shape)}")
+            check_size(step.layer, shape)
+            found[Place(number, top)] = tuple(int(size) for size in shape)
         return found
 
     def read(self, blob: str) -> Read:
@@ -115,28 +149,29 @@ def unknown_blob(blob: str, known: Iterable[str]) -> NetError:
 
 
 def build(layers: Sequence[Layer]) -> Plan:
-    """Raises NetError as Caffe refuses: an unknown bottom, a top that two layers make, a wrong in-place layer."""
-    _check_splits([layer.spec for layer in layers])
-    plan = Plan()
+    """What Caffe refuses is a fault: an unknown bottom, a top that two layers make, a wrong in-place layer."""
+    plan = Plan(faults=_doubtful_splits([layer.spec for layer in layers]))
     views: dict[str, Place] = {}
     memory: dict[Place, Place] = {}
     current: dict[Place, Place] = {}
     unread: dict[str, None] = {}
     for number, layer in enumerate(layers):
         spec = layer.spec
-        reads = tuple(Read(current[memory[views[blob]]], views[blob]) for blob in spec.bottom)
+        if isinstance(layer, Refused):
+            plan.faults[number] = layer.why
+        reads = tuple(Read(current[memory[views[blob]]], views[blob]) for blob in spec.bottom if blob in views)
         for blob in spec.bottom:
             unread.pop(blob, None)
         for index, blob in enumerate(spec.top):
             here = Place(number, index)
             if index < len(spec.bottom) and spec.bottom[index] == blob:
-                if not layer.in_place_is_right():
-                    raise layer.refuse(
+                if not layer.in_place_is_right() and number not in plan.faults:
+                    plan.faults[number] = layer.refuse(
                         f"computes in place onto its bottom '{blob}'",
                         "Caffe accepts this and computes it wrongly; give the top a name of its own",
                     )
-                memory[here] = memory[views[blob]]
-            elif layer.is_shared():
+                memory[here] = memory.get(views.get(blob, here), here)
+            elif layer.is_shared() and spec.bottom[0] in views:
                 memory[here] = memory[views[spec.bottom[0]]]
                 views[blob] = here
                 unread[blob] = None
@@ -154,11 +189,12 @@ def build(layers: Sequence[Layer]) -> Plan:
     return plan
 
 
-def _check_splits(specs: Sequence[caffe_pb2.LayerParameter]) -> None:
+def _doubtful_splits(specs: Sequence[caffe_pb2.LayerParameter]) -> dict[int, NetError]:
     """Caffe gives each reader of a blob a copy under another name (InsertSplits), then refuses doubled tops.
 
-    So an in-place layer must be the only reader of what it overwrites.
+    So an in-place layer must be the only reader of what it overwrites.  By layer: why Caffe refuses it.
     """
+    faults: dict[int, NetError] = {}
     made: dict[str, Place] = {}
     readers: Counter[Place] = Counter()
     sources: list[list[Place]] = []
@@ -166,12 +202,15 @@ def _check_splits(specs: Sequence[caffe_pb2.LayerParameter]) -> None:
         for index, blob in enumerate(spec.bottom):
             if blob not in made:
                 near = difflib.get_close_matches(blob, made, n=3, cutoff=0.4)
-                raise NetError(
-                    f"unknown bottom blob '{blob}'",
-                    f"layer '{spec.name}', bottom index {index}",
-                    f"near names: {', '.join(near)}" if near else "a layer must come after those it reads",
+                faults.setdefault(
+                    number,
+                    NetError(
+                        f"unknown bottom blob '{blob}'",
+                        f"layer '{spec.name}', bottom index {index}",
+                        f"near names: {', '.join(near)}" if near else "a layer must come after those it reads",
+                    ),
                 )
-        sources.append([made[blob] for blob in spec.bottom])
+        sources.append([made.get(blob, _NOWHERE) for blob in spec.bottom])
         readers.update(sources[-1])
         for index, blob in enumerate(spec.top):
             made[blob] = Place(number, index)
@@ -183,9 +222,11 @@ def _check_splits(specs: Sequence[caffe_pb2.LayerParameter]) -> None:
             in_place = index < len(spec.bottom) and spec.bottom[index] == blob and readers[sources[number][index]] == 1
             if blob in known and not in_place:
                 where = f"layer '{spec.name}', top index {index}"
-                raise NetError(
+                error = NetError(
                     f"top blob '{blob}' is produced by multiple sources",
                     where,
                     "an in-place layer must be the only reader of its blob; otherwise rename the top",
                 )
+                faults.setdefault(number, error)
             known.add(blob)
+    return faults

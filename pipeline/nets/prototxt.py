@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import re
 from pathlib import Path
@@ -10,16 +11,22 @@ from google.protobuf import text_format
 
 from pipeline.errors import NetError
 from pipeline.nets import caffe_pb2
+from pipeline.nets.encodings import text_of
+from pipeline.nets.fields import Field, fields_of, without
 
 _PLACE = re.compile(r"^(\d+):(\d+) : (?:'[^\n]*': )?(.*)$", re.DOTALL)
 _NO_FIELD = re.compile(r'Message type "caffe\.(\w+)" has no field named "(\w+)"')
 _MAX_BYTES = 64 * 2**20  # a .prototxt of a thousand layers is well under 1 MB
+_LAYERS = ("layer", "layers")
+_TELLS = ("name", "type", "bottom", "top", "include", "exclude")  # without these nobody knows who needs the layer
+_MAX_FAULTS = 100  # of one layer
 
 
 def read(path: Path) -> caffe_pb2.NetParameter:
     """The net of a .prototxt file, in whatever of the three forms it has (upgrade.py makes them one).
 
-    Raises NetError: no such file, not UTF-8 text, a syntax error with its line and column.
+    A layer with a field that is not known, or with a value that does not fit, is read without it; its `fault` says so.
+    Raises NetError: no such file, no text, a syntax error with its line and column.
     """
     try:
         size = path.stat().st_size
@@ -33,39 +40,115 @@ def read(path: Path) -> caffe_pb2.NetParameter:
             f"the net {path} is no .prototxt", f"it has {size} bytes", "a net's text is small: is this the .caffemodel?"
         )
     try:
-        text = content.decode("utf-8-sig")
+        text = text_of(content)
     except UnicodeDecodeError as error:
         raise NetError(
-            f"the net {path} is not text",
-            f"byte {error.start} is no UTF-8",
-            "the net is the .prototxt; a .caffemodel is given as the weights",
+            f"the net {path} is not text", f"byte {error.start} is no {error.encoding.upper()}", "save it as UTF-8"
         ) from error
-    return parse(text, str(path))
+    if "\0" in text:
+        before = text[: text.index("\0")]
+        raise NetError(
+            f"the net {path} is not text",
+            f"a NUL at {before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}",
+            "the net is the .prototxt, the weights are the .caffemodel; a text with NULs is damaged: fetch it again",
+        )
+    return _whole_or_faulty(text, str(path))
 
 
 def parse(text: str, source: str = "prototxt") -> caffe_pb2.NetParameter:
-    """As `read`, from text; `source` stands in messages."""
-    net = caffe_pb2.NetParameter()
+    """As `read`, from text, but raises NetError for any fault; `source` stands in messages."""
     try:
-        text_format.Parse(text, net)
+        net = _merged(text)
     except text_format.ParseError as error:
         raise _syntax_error(error, source) from error
     except RecursionError as error:
         raise NetError(f"{source} is nested too deeply", "", "a net's text needs a handful of levels") from error
     missing: list[str] = net.FindInitializationErrors()  # type: ignore[attr-defined]
     if missing:
-        raise NetError(f"{source} lacks a field that must be set", ", ".join(missing), "set it in the .prototxt")
+        raise _lacking(missing, source)
     return net
 
 
-def _syntax_error(error: text_format.ParseError, source: str) -> NetError:
-    place = _PLACE.match(str(error))
-    where = f"{place[1]}:{place[2]}" if place else f"{error.GetLine() or 1}:{error.GetColumn() or 1}"
-    says = place[3] if place else str(error)
+def _merged(text: str) -> caffe_pb2.NetParameter:
+    net = caffe_pb2.NetParameter()
+    text_format.Parse(text, net)
+    return net
+
+
+def _lacking(missing: list[str], source: str) -> NetError:
+    return NetError(f"{source} lacks a field that must be set", ", ".join(missing), "set it in the .prototxt")
+
+
+def _whole_or_faulty(text: str, source: str) -> caffe_pb2.NetParameter:
+    """All at once; where that fails, layer by layer, so that a layer that nobody needs spoils nothing."""
+    try:
+        return parse(text, source)
+    except NetError:
+        outer = fields_of(text)
+        layers = [one for one in outer or () if one.name in _LAYERS and one.inner]
+        if not layers:
+            raise
+    lines = [0, *(match.end() for match in re.finditer("\n", text))]
+    net = parse(without(text, layers), source)
+    for layer in layers:
+        line = bisect.bisect_right(lines, layer.begin) - 1
+        net.MergeFrom(_layer(text, layer, source, (line, layer.begin - lines[line])))
+    return net
+
+
+def _layer(text: str, layer: Field, source: str, place: tuple[int, int]) -> caffe_pb2.NetParameter:
+    """A net of one layer, with its first fault.  place: where it begins, from 0.  Raises NetError as `parse`."""
+    own = text[layer.begin : layer.end]
+    first: NetError | None = None
+    for _ in range(_MAX_FAULTS):
+        try:
+            net = _merged(own)
+            break
+        except text_format.ParseError as error:
+            said = _syntax_error(error, source, place)
+            first = first or said
+            inner = _innermost(own, error)
+            if inner is None:
+                raise said from error
+            own = without(own, [inner])
+        except RecursionError as error:
+            raise NetError(f"{source} is nested too deeply", "", "a net's text needs a handful of levels") from error
+    else:
+        assert first is not None
+        raise first
+    only = net.layer[0] if net.layer else net.layers[0]
+    missing: list[str] = only.FindInitializationErrors()  # type: ignore[union-attr]
+    if missing:
+        first = first or _lacking(missing, f"{source}:{place[0] + 1}")
+    if first is not None:
+        only.fault = str(first)
+    return net
+
+
+def _innermost(text: str, error: text_format.ParseError) -> Field | None:
+    """The field that an error is about, to be left out; None where the layer cannot do without it."""
+    line, column = error.GetLine() or 1, error.GetColumn() or 1
+    starts = [0, *(match.end() for match in re.finditer("\n", text))]
+    if line > len(starts):
+        return None
+    for one in fields_of(text) or ():
+        holding = one.at(starts[line - 1] + column - 1)
+        within = holding[2:] if len(holding) > 1 and holding[1].name == "layer" else holding[1:]  # V0: one within
+        if within and (within[0].name not in _TELLS or within[0].name == "type"):
+            return within[-1]
+    return None
+
+
+def _syntax_error(error: text_format.ParseError, source: str, place: tuple[int, int] = (0, 0)) -> NetError:
+    """place: line and column, from 0, at which the text that was parsed begins."""
+    found = _PLACE.match(str(error))
+    line, column = (int(found[1]), int(found[2])) if found else (error.GetLine() or 1, error.GetColumn() or 1)
+    column += place[1] if line == 1 else 0
+    says = found[3] if found else str(error)
     unknown = _NO_FIELD.search(says)
     hint = "correct the text there"
     if unknown:
         message = caffe_pb2.DESCRIPTOR.message_types_by_name.get(unknown[1])
         near = difflib.get_close_matches(unknown[2], [field.name for field in message.fields]) if message else []
         hint = f"near names: {', '.join(near)}" if near else "the net may be written for another branch of Caffe"
-    return NetError(f"{source}:{where}: syntax error", says.strip(), hint)
+    return NetError(f"{source}:{line + place[0]}:{column}: syntax error", says.strip(), hint)

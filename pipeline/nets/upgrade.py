@@ -178,6 +178,8 @@ def _v1_to_layer(old: caffe_pb2.V1LayerParameter) -> caffe_pb2.LayerParameter:
     layer.type = V1_TYPES[kind]
     layer.include.extend(old.include)
     layer.exclude.extend(old.exclude)
+    if old.HasField("fault"):
+        layer.fault = old.fault
     layer.blobs.extend(old.blobs)
     for index in range(max(len(old.param), len(old.blob_share_mode), len(old.blobs_lr), len(old.weight_decay))):
         spec = layer.param.add()

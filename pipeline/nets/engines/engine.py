@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.nets.lowered import Lowered, Shape
+
+if TYPE_CHECKING:
+    from pipeline.nets.onnx_source import Model
 
 Run = Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
 """Feeds by input name -> values by blob name, C order, of the shapes that the graph has.
@@ -39,8 +41,8 @@ class Engine(Protocol):
         """A lowered net: fed `in:NAME`, gives blobs by name.  Raises NetError when the engine does not take it."""
         ...
 
-    def compile_model(self, path: Path, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
-        """An ONNX model file for inputs of these shapes, fed and asked by its own names."""
+    def compile_model(self, model: Model, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
+        """An ONNX model for inputs of these shapes, fed and asked by its own names."""
         ...
 
 

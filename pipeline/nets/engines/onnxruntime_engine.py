@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto
@@ -17,6 +15,7 @@ from pipeline.nets.banded import banded
 from pipeline.nets.engines.engine import EngineInfo, Run, environment
 from pipeline.nets.lowered import Lowered, Shape
 from pipeline.nets.onnx_file import model_of, weights_of
+from pipeline.nets.onnx_source import Model
 
 
 class OnnxRuntime:
@@ -49,17 +48,14 @@ class OnnxRuntime:
         session = self._session(model.SerializeToString(), options)
         return _runner(session, {name: name for name in graph.inputs}, {name: f"out:{name}" for name in graph.outputs})
 
-    def compile_model(self, path: Path, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
-        model = onnx.load(path, load_external_data=False)
-        made = {value.name for value in model.graph.output}
-        inner = [name for name in outputs if name not in made]
-        if inner:  # only then, since a model of more than 2 GB is read from its file alone
-            model = onnx.load(path)
-            model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
-        session = self._session(model.SerializeToString() if inner else str(path), self._options())
+    def compile_model(self, model: Model, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
+        options = self._options()
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in model.apart.values()]
+        options.add_external_initializers(list(model.apart), values)
+        session = self._session(model.proto.SerializeToString(), options)
         return _runner(session, {name: name for name in shapes}, {name: name for name in outputs})
 
-    def _session(self, model: bytes | str, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    def _session(self, model: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
         try:
             return onnxruntime.InferenceSession(
                 model,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import openvino
 from numpy.typing import NDArray
 
@@ -14,6 +14,7 @@ from pipeline.errors import NetError
 from pipeline.nets.engines.engine import EngineInfo, Run, environment
 from pipeline.nets.lowered import Lowered, Shape
 from pipeline.nets.onnx_file import model_of, weights_of
+from pipeline.nets.onnx_source import Model
 
 
 class OpenVino:
@@ -42,37 +43,56 @@ class OpenVino:
         weights = weights_of(graph)
         content = model_of(graph, apart=weights).SerializeToString()
         try:
-            model = self.core.read_model(content)
-            for parameter in model.get_parameters():
-                name = parameter.get_friendly_name()
-                if name in weights:
-                    constant = openvino.op.Constant(weights[name], shared_memory=True)
-                    parameter.output(0).replace(constant.output(0))
-                    model.remove_parameter(parameter)
-            model.validate_nodes_and_infer_types()
+            model = self._read(content, weights)
             compiled = self.core.compile_model(model, "CPU", self.settings)
         except RuntimeError as error:
             raise NetError("OpenVINO does not take the net", _says(error), "try --engine onnxruntime") from error
         return _runner(compiled, {name: name for name in graph.inputs}, {name: f"out:{name}" for name in graph.outputs})
 
-    def compile_model(self, path: Path, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
+    def _read(self, content: bytes, weights: Mapping[str, NDArray[Any]]) -> openvino.Model:
+        """The model with its weights, which stand in it as inputs, put in by reference."""
+        model = self.core.read_model(content)
+        for parameter in model.get_parameters():
+            name = parameter.get_friendly_name()
+            if name in weights:
+                constant = openvino.op.Constant(weights[name], shared_memory=True)
+                parameter.output(0).replace(constant.output(0))
+                model.remove_parameter(parameter)
+        if weights:
+            model.validate_nodes_and_infer_types()
+        return model
+
+    def compile_model(self, model: Model, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
         try:
-            model = self.core.read_model(path)
-            made = {name for output in model.outputs for name in output.get_names()}
-            model.add_outputs([name for name in outputs if name not in made])
-            kept = [output for output in model.outputs if output.get_names() & set(outputs)]
-            model = openvino.Model([output.node for output in kept], model.get_parameters())
-            model.reshape({name: list(shape) for name, shape in shapes.items()})
-            ready = openvino.preprocess.PrePostProcessor(model)
+            read = self._read(_with_inputs_for(model).SerializeToString(), model.apart)
+            read.reshape({name: list(shape) for name, shape in shapes.items()})
+            ready = openvino.preprocess.PrePostProcessor(read)
             for name in shapes:
-                if model.input(name).get_element_type().is_real():
+                if read.input(name).get_element_type().is_real():
                     ready.input(name).tensor().set_element_type(openvino.Type.f32)
             compiled = self.core.compile_model(ready.build(), "CPU", self.settings)
         except RuntimeError as error:
             raise NetError(
-                f"OpenVINO does not take the model {path}", _says(error), "try --engine onnxruntime"
+                f"OpenVINO does not take the model {model.name}", _says(error), "try --engine onnxruntime"
             ) from error
         return _runner(compiled, {name: name for name in shapes}, {name: name for name in outputs})
+
+
+def _with_inputs_for(model: Model) -> onnx.ModelProto:
+    """The model with an input in the place of each weight that it does not hold itself."""
+    if not model.apart:
+        return model.proto
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    graph = proto.graph
+    outside = [one for one in graph.initializer if one.name in model.apart]
+    inside = [one for one in graph.initializer if one.name not in model.apart]
+    inputs = [onnx.helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in outside]
+    others = [value for value in graph.input if value.name not in model.apart]
+    for field, values in (("initializer", inside), ("input", [*others, *inputs])):
+        graph.ClearField(field)
+        getattr(graph, field).extend(values)
+    return proto
 
 
 def _says(error: RuntimeError) -> str:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import NetError
 from pipeline.nets import caffe_pb2
 from pipeline.nets.engines.engine import EngineInfo, Run, environment
 from pipeline.nets.lowered import Lowered, Shape
+
+if TYPE_CHECKING:
+    from pipeline.nets.onnx_source import Model
 
 
 class PyCaffe:
@@ -31,8 +34,8 @@ class PyCaffe:
     def compile(self, graph: Lowered) -> Run:
         raise NetError("Caffe runs no lowered net", "it opens the net's own files", "load the net with engine pycaffe")
 
-    def compile_model(self, path: Path, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
-        raise NetError("pycaffe runs Caffe nets only", str(path), "use engine openvino or onnxruntime for ONNX models")
+    def compile_model(self, model: Model, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
+        raise NetError("pycaffe runs Caffe nets only", model.name, "use engine openvino or onnxruntime for ONNX models")
 
     def open(self, path: Path, weights: Path | None, state: caffe_pb2.NetState) -> Any:
         """A caffe.Net.  Raises NetError where it raises; what Caffe checks with glog ends the process instead."""

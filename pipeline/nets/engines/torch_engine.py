@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from pipeline.nets.engines.engine import EngineInfo, Run, environment
 from pipeline.nets.engines.torch_operations import OPERATIONS
 from pipeline.nets.engines.torch_program import Program
 from pipeline.nets.lowered import Lowered, Shape
+
+if TYPE_CHECKING:
+    from pipeline.nets.onnx_source import Model
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _WARM = 3  # passes before a graph is recorded: cuDNN chooses its algorithms and takes its memory in them
@@ -49,8 +52,8 @@ class Torch:
         with exact(self.tf32), torch.inference_mode():
             return _captured(program, graph.inputs)
 
-    def compile_model(self, path: Path, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
-        raise NetError("torch runs Caffe nets only", str(path), "use engine openvino or onnxruntime for ONNX models")
+    def compile_model(self, model: Model, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
+        raise NetError("torch runs Caffe nets only", model.name, "use engine openvino or onnxruntime for ONNX models")
 
     def _eager(self, program: Program) -> Run:
         def run(feeds: Mapping[str, NDArray[np.float32]]) -> Arrays:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
 from pipeline.nets import caffe_pb2
+from pipeline.nets.blobs import values_of
 from pipeline.nets.layers.losses import SoftmaxWithLoss, summed
 from pipeline.nets.layers.registry import Array, State, register
 from pipeline.nets.lowered import Lowered, Shape, Value
@@ -75,7 +75,7 @@ class InfogainLoss(SoftmaxWithLoss):
             blob.ParseFromString(content)
         except DecodeError as error:
             raise self.refuse(f"its infogain matrix {source} is no .binaryproto") from error
-        values = np.array(blob.double_data if blob.double_data else blob.data, np.float32)
+        values = values_of(blob)
         if not values.size:
             raise self.refuse(f"its infogain matrix {source} holds no values")
         return values

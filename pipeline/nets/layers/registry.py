@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import NetError
 from pipeline.nets import caffe_pb2
+from pipeline.nets.layers.branches import BRANCHES, FROM_BRANCHES, MEANINGLESS
 from pipeline.nets.lowered import Lowered, Shape, Value
 
 Array = NDArray[np.float32]
@@ -29,7 +30,10 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a layer may ask about the net that it stands in; `warn` takes what a person should know."""
+    """What a layer may ask about the net that it stands in; `warn` takes what a person should know.
+
+    train: its phase is TRAIN, by its own word or by the net's.
+    """
 
     train: bool
     warn: Callable[[str], None]
@@ -68,7 +72,10 @@ class Layer:
         return []
 
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
-        """Each item of the batch (the first axis of every bottom and top) is computed by itself."""
+        """Each item of the batch (the first axis of every bottom and top) is computed by itself.
+
+        False where that is not so, and where it is not known: rows.py looks at what the layer lowers to.
+        """
         return False
 
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
@@ -102,6 +109,23 @@ class Layer:
         return f"<{self.spec.type} {self.name!r}>"
 
 
+class Refused(Layer):
+    """Stands in a net's plan for a layer that cannot be computed, so that what does not need it can be."""
+
+    bottoms = (0, None)
+    tops = (0, None)
+
+    def __init__(self, spec: caffe_pb2.LayerParameter, state: State, why: NetError) -> None:
+        super().__init__(spec, state)
+        self.why = why
+
+    def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        raise self.why
+
+    def in_place_is_right(self) -> bool:
+        return True
+
+
 REGISTRY: dict[str, type[Layer]] = {}
 L = TypeVar("L", bound=type[Layer])
 
@@ -121,7 +145,15 @@ def register(*types: str) -> Callable[[L], L]:
 
 
 def make(spec: caffe_pb2.LayerParameter, state: State) -> Layer:
-    """The layer of a specification.  Raises NetError for an unknown type and for a wrong number of bottoms or tops."""
+    """The layer of a specification.
+
+    Raises NetError for a fault of its text, an unknown type and a wrong number of bottoms or tops.
+    """
+    if spec.fault:
+        hint = "correct the text there, or ask for a blob that does not depend on this layer (--blob NAME)"
+        raise NetError(f"layer '{spec.name}' cannot be read", spec.fault, hint)
+    if spec.HasField("phase"):  # Caffe gives a layer the net's phase only where it names none
+        state = replace(state, train=spec.phase == caffe_pb2.TRAIN)
     cls = REGISTRY.get(spec.type)
     if cls is None:
         if spec.type in NEED_FILES:
@@ -130,12 +162,28 @@ def make(spec: caffe_pb2.LayerParameter, state: State) -> Layer:
                 "",
                 "use the net's deploy.prototxt, whose input is an Input layer",
             )
+        if spec.type in BRANCHES:
+            raise NetError(
+                f"layer '{spec.name}': unknown layer type '{spec.type}'",
+                f"it is of {BRANCHES[spec.type]}'s branch of Caffe; known types: {', '.join(sorted(REGISTRY))}",
+                "ask for a blob that does not depend on this layer (--blob NAME; `hathi net show` lists them)",
+            )
         near = difflib.get_close_matches(spec.type, REGISTRY, n=3, cutoff=0.5)
         raise NetError(
             f"layer '{spec.name}': unknown layer type '{spec.type}'",
             f"known types: {', '.join(sorted(REGISTRY))}",
-            f"near names: {', '.join(near)}" if near else "is the net of another branch of Caffe?",
+            f"near names: {', '.join(near)}"
+            if near
+            else "is the net of another branch of Caffe? Ask for a blob that "
+            "does not depend on this layer (--blob NAME)",
         )
+    for field, _ in spec.ListFields():
+        if field.number >= FROM_BRANCHES and field.name not in MEANINGLESS:
+            raise NetError(
+                f"layer '{spec.name}' ({spec.type}) has {field.name}",
+                "that is of another branch of Caffe: what it changes is not known here",
+                "remove it if it changes nothing, or ask for a blob that does not depend on this layer (--blob NAME)",
+            )
     layer = cls(spec, state)
     _count(layer, "bottom", len(spec.bottom), cls.bottoms)
     _count(layer, "top", len(spec.top), cls.tops)
