@@ -21,6 +21,7 @@ from pipeline.cli.health import opened
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.health.facts import Facts
+from pipeline.health.failing import told
 from pipeline.health.look import Look
 from pipeline.health.memory import read_memory
 from pipeline.health.this_host import has_seen_lakes
@@ -100,6 +101,7 @@ def as_json(where: Sequence[Context], facts: Facts, lakes: Sequence[Standing], s
         "running": [asdict(row) for lake in lakes for row in lake.running],
         "alive": sorted({name for lake in lakes for name in lake.facts.alive}),
         "partners": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.freshness],
+        "failing": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.failing],
         "unseen": dict(facts.unseen),
     }
 
@@ -140,6 +142,7 @@ def _lake(one: Standing, rows: int | None) -> Iterator[str]:
         yield f"held: {name}"
     if facts.held:
         yield f"held batches: {len(facts.held)}; hathi quarantine show, then release or drop"
+    yield from _failing(one, rows)
     yield from _partners(one, rows)
 
 
@@ -181,6 +184,12 @@ def _open(one: Standing, rows: int | None) -> Iterator[str]:
     yield ""
     yield from columns(table, right={3})
     yield from _more(len(one.open), rows, "open shipments")
+
+
+def _failing(one: Standing, rows: int | None) -> Iterator[str]:
+    for row in one.facts.failing[:rows]:
+        yield f"too many failures of the last day: {told(row)}"
+    yield from _more(len(one.facts.failing), rows, "partners with too many failures")
 
 
 def _partners(one: Standing, rows: int | None) -> Iterator[str]:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
+from pyarrow import compute as pc
 from pyarrow import parquet as pq
 
+from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.parquet_parts import PART_BYTES, Parts
 from pipeline.codec.shards import FailureRow
+from pipeline.errors import FormatError
 from pipeline.records import redact_query, signed, unsigned
 
 GROUP_ROWS = 8192
 """Rows that a row group should have."""
+Behind = tuple[str, str]
+"""What is behind a failure: (host, reason); the host is "" for images without one, and for URLs that are none."""
+_HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@\\]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#:\\]*)"
+_HOST_LENGTH = 300
 
 
 def failures_schema() -> pa.Schema:
@@ -78,3 +87,28 @@ def held_items(path: Path) -> frozenset[tuple[int, int]]:
     table = pq.read_table(path, columns=["partner_id", "item_id", "reason"])
     cells = zip(*(table.column(name).to_pylist() for name in table.schema.names), strict=True)
     return frozenset((partner, unsigned(item)) for partner, item, reason in cells if reason == "held")
+
+
+def hosts_and_reasons(table: pa.Table) -> Counter[Behind]:
+    """How many rows each host and reason have, by columns; `table` has `url` and `reason`."""
+    hosts = pc.utf8_lower(pc.fill_null(pc.struct_field(pc.extract_regex(table.column("url"), _HOST), "host"), ""))
+    pairs = pa.table({"host": hosts, "reason": table.column("reason")})
+    sums = pairs.group_by(["host", "reason"]).aggregate([([], "count_all")])
+    found: Counter[Behind] = Counter()
+    for row in sums.to_pylist():
+        found[row["host"][:_HOST_LENGTH], row["reason"]] += row["count_all"]
+    return found
+
+
+def count_failures(name: str, stream: BinaryIO, rows: int) -> Counter[Behind]:
+    """Hosts and reasons of a delivered file's first row groups, until `rows` are read.  Raises FormatError."""
+    found: Counter[Behind] = Counter()
+    try:
+        file = pq.ParquetFile(stream)
+        for group in range(file.metadata.num_row_groups):
+            if found.total() >= rows:
+                break
+            found += hosts_and_reasons(file.read_row_group(group, columns=["url", "reason"], use_threads=False))
+    except ARROW_ERRORS as error:
+        raise FormatError("a file of failures is damaged", f"{name}: {damage_of(error)}", "hathi verify") from error
+    return found

@@ -36,6 +36,22 @@ class Freshness:
     """Seconds from the one to the other; without a delivery, the age of the source's version."""
 
 
+@dataclass(frozen=True, slots=True)
+class FailingPartner:
+    """A partner of one set: more of its images than `[health]` allows failed in the last day."""
+
+    partner: str
+    set: str
+    refs: int
+    failed: int
+    reason: str = ""
+    """The reason that rules; "" where it was not looked at."""
+    reason_percent: float = 0.0
+    """Its share of the failures that were looked at."""
+    host: str = ""
+    """The host that most failures of this reason have; "" where none has most of them."""
+
+
 @dataclass(frozen=True)
 class LakeFacts:
     """One lake as its bucket tells it and, where it can be seen, the lake itself."""
@@ -69,6 +85,8 @@ class LakeFacts:
     """By source: why what it has is not shipped."""
     freshness: tuple[Freshness, ...] = ()
     """Most lagging partner first."""
+    failing: tuple[FailingPartner, ...] = ()
+    """The most failures first."""
     unplanned: tuple[str, ...] = ()
     """Snapshots at the sources that no shipment covers yet, by the names that their shipments would have."""
     alive: tuple[str, ...] = ()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from pipeline.health.facts import Facts, LakeFacts, StoreFacts
+from pipeline.health.failing import by_reason, told, too_many
+from pipeline.health.remedies import REMEDIES, UNKNOWN
 from pipeline.layout import version_of
 from pipeline.settings import Health
 
@@ -125,6 +127,7 @@ def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
     for source, why in sorted(lake.troubles.items()):
         text = f"lake {name}: {source}: {why}"
         yield Finding(Level.ALERT, f"source {name} {source}", text, "look at what writes there, and at the setting")
+    yield from _failing(lake, limits)
     for source, why in sorted(lake.refused.items()):
         text = f"lake {name}: not shipped: {source}: {why}"
         yield Finding(Level.WARNING, f"refused {name} {source}", text)
@@ -145,6 +148,20 @@ def _stalled(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
     text = f"lake {lake.lake}: {what} for {hours:.1f} h while shipments wait: {backlog}"
     hint = f"the first waits for {lake.waiting_for}: hathi doctor on the host that runs it, and its log there"
     yield Finding(level, f"sent {lake.lake}", text, hint, since)
+
+
+def _failing(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
+    """One finding for each reason: one cause often hits many partners."""
+    for reason, some in sorted(by_reason(lake.failing).items()):
+        bad = [one for one in some if too_many(one.refs, one.failed, limits)]
+        if not bad:
+            continue
+        more = f"; and {len(bad) - NAMED} more partners" if len(bad) > NAMED else ""
+        named = "; ".join(map(told, bad[:NAMED]))
+        remedy = REMEDIES.get(reason, UNKNOWN)
+        text = f"lake {lake.lake}: too many images of the last day have no feature: {named}{more}"
+        hint = f"{reason or 'unknown reason'} usually means: {remedy.means}.  {remedy.do}"
+        yield Finding(Level.WARNING, f"failures {lake.lake} {reason or 'unknown'}", text, hint)
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, Stopped
 from pipeline.health import this_host
-from pipeline.health.backlog import Waiting, backlog, freshness, most_lagging, waiting_since
-from pipeline.health.facts import Facts, Freshness, LakeFacts, StoreFacts
+from pipeline.health.backlog import PARTNERS, Waiting, backlog, freshness, most_lagging, waiting_since
+from pipeline.health.facts import Facts, FailingPartner, Freshness, LakeFacts, StoreFacts
+from pipeline.health.failing import Failing
 from pipeline.health.folders import Folders
 from pipeline.health.sources import AtSources, Onlooker
 from pipeline.host import host_name
@@ -49,6 +50,7 @@ class _Seen:
 
     sources: Onlooker
     folders: dict[str, Folders] = field(default_factory=dict)
+    failing: dict[str, Failing] = field(default_factory=dict)
 
 
 class Look:
@@ -171,10 +173,11 @@ class Look:
         at = AtSources()
         sent: float | None = None
         fresh: list[Freshness] = []
+        failing: list[FailingPartner] = []
         troubles: dict[str, str] = {}
         if lake is not None:
             at = self._seen[context.lake_name].sources.look(lake, hints.now, forms=self._forms)
-            sent, fresh = self._delivered(context, lake, at, hints.now, troubles)
+            sent, fresh, failing = self._delivered(context, lake, at, hints.now, troubles)
         unplanned = [max(seconds_of(version), first_seen(key)) for key, version in at.unplanned.items()]
         waits = [(one.since, waits_for(one.state)) for one in open_ if one.state.plan and one.state.plan.set in sets]
         first = min([*waits, *((since, "ship") for since in unplanned)], default=None)
@@ -198,16 +201,20 @@ class Look:
             troubles={**at.troubles, **troubles},
             refused=at.refused,
             freshness=most_lagging(fresh),
+            failing=tuple(sorted(failing, key=lambda one: (-one.failed, one.set, int(one.partner)))[:PARTNERS]),
             unplanned=tuple(sorted(at.unplanned)),
             alive=tuple(sorted(alive(context, hints.now))),
         )
 
     def _delivered(
         self, context: Context, lake: Lake, at: AtSources, now: float, troubles: dict[str, str]
-    ) -> tuple[float | None, list[Freshness]]:
-        """When something was last entered into an index, and how fresh each partner is; folders are looked at."""
+    ) -> tuple[float | None, list[Freshness], list[FailingPartner]]:
+        """When something was last entered into an index, how fresh each partner is, of whose images too many failed;
+        folders are looked at."""
         times: list[float] = []
         fresh: list[Freshness] = []
+        failing: list[FailingPartner] = []
+        limits = self._settings.health
         seen = self._seen[context.lake_name]
         for name, root in _roots(context):
             folders = seen.folders.setdefault(root.root, Folders(root.root))
@@ -216,11 +223,13 @@ class Look:
                 times += [seconds_of(one.delivered) for one in index.deliveries if one.delivered]
                 fresh += freshness(name, index, at.newest, now)
                 folders.look(lake, index, self._folders, context.safe_point)
+                failed = seen.failing.setdefault(root.root, Failing())
+                failing += failed.look(lake, root, name, index, now, limits, troubles, context.safe_point)
             except Stopped:
                 raise
             except (PipelineError, ValueError) as error:  # ValueError: a jobTimeStamp that is none
                 troubles[root.index] = f"it cannot be read: {error}"
-        return max(times, default=None), fresh
+        return max(times, default=None), fresh, failing
 
 
 def _roots(context: Context) -> Iterator[tuple[str, Root]]:

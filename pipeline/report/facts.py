@@ -81,6 +81,8 @@ class PartnerCount:
     partner: str
     features: int
     failures: int
+    reason: str = ""
+    """The reason that rules its failures; "" where none were looked at."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pyarrow import compute as pc
 from pyarrow import parquet as pq
 
 from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
+from pipeline.codec.failures import hosts_and_reasons
 from pipeline.errors import FormatError
 from pipeline.records import redact_query, unsigned
 from pipeline.report.facts import Example, HostCount
@@ -27,7 +28,6 @@ ROWS = 2_000_000
 KNOWN_HOSTS = 50_000
 """Of more, those that fail least are forgotten on the way."""
 _COLUMNS = ["partner_id", "item_id", "external_id", "url", "reason", "retriable", "detail"]
-_HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@\\]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#:\\]*)"
 _LONG = 2000
 """Of a text from outside, so many characters are kept."""
 
@@ -44,8 +44,9 @@ class Failing:
         self.broken: list[Example] = []
         self._hosts: Counter[tuple[str, str]] = Counter()
 
-    def add(self, stream: BinaryIO, lake: str, shipment: str) -> None:
-        """One delivered file, row group by row group.  Raises FormatError when it is damaged."""
+    def add(self, stream: BinaryIO, lake: str, shipment: str) -> Counter[str]:
+        """One delivered file; its failures by reason.  Raises FormatError when it is damaged."""
+        found: Counter[str] = Counter()
         try:
             file = pq.ParquetFile(stream)
             for group in range(file.metadata.num_row_groups):
@@ -53,11 +54,12 @@ class Failing:
                 if self.rows >= ROWS:
                     self.left_out += rows
                     continue
-                self._add(file.read_row_group(group, columns=_COLUMNS, use_threads=False), lake, shipment)
+                found += self._add(file.read_row_group(group, columns=_COLUMNS, use_threads=False), lake, shipment)
                 self.rows += rows
         except ARROW_ERRORS as error:
             what = f"{shipment}: {damage_of(error)}"
             raise FormatError("a file of failures is damaged", what, "hathi verify") from error
+        return found
 
     def examples(self, reason: str) -> tuple[Example, ...]:
         """Some of a reason, of different files where there are such."""
@@ -76,16 +78,18 @@ class Failing:
         found = tuple(HostCount(host, number, tuple(reasons[host].most_common())) for host, number in shown)
         return found, len(sums) - len(found)
 
-    def _add(self, table: pa.Table, lake: str, shipment: str) -> None:
+    def _add(self, table: pa.Table, lake: str, shipment: str) -> Counter[str]:
         reasons = table.column("reason")
-        hosts = pc.utf8_lower(pc.fill_null(pc.struct_field(pc.extract_regex(table.column("url"), _HOST), "host"), ""))
-        sums = pa.table({"host": hosts, "reason": reasons}).group_by(["host", "reason"]).aggregate([([], "count_all")])
-        for row in sums.to_pylist():
-            self._hosts[row["host"][:300], row["reason"]] += row["count_all"]
+        counts = hosts_and_reasons(table)
+        self._hosts.update(counts)
         if len(self._hosts) > 2 * KNOWN_HOSTS:
             self._hosts = Counter(dict(self._hosts.most_common(KNOWN_HOSTS)))
         for reason in pc.unique(reasons).to_pylist():
             self._keep(table, pc.equal(reasons, reason), reason, lake, shipment)
+        found: Counter[str] = Counter()
+        for (_, reason), number in counts.items():
+            found[reason] += number
+        return found
 
     def _keep(self, table: pa.Table, mask: Any, reason: str, lake: str, shipment: str) -> None:
         known = self._examples.setdefault(reason, [])

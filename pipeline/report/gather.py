@@ -60,6 +60,7 @@ class _Sums:
     reasons: dict[bool, Counter[str]] = field(default_factory=lambda: {False: Counter(), True: Counter()})
     hours: dict[float, Hour] = field(default_factory=dict)
     partners: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    partner_reasons: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
     shipments: list[ShipmentRow] = field(default_factory=list)
     rejected: list[RejectedRow] = field(default_factory=list)
     samples: dict[tuple[str, str], Sample] = field(default_factory=dict)
@@ -214,7 +215,8 @@ def _failures(
 ) -> None:  # fmt: skip
     try:
         with _opened(context, name, plan, partner, file) as stream:
-            sums.failing.add(stream, context.lake_name, str(name))
+            counts = sums.failing.add(stream, context.lake_name, str(name))
+        sums.partner_reasons.setdefault((context.lake_name, partner), Counter()).update(counts)
     except NotFound:
         sums.unread["files of failures that are pruned: their reasons are counted, without examples and hosts"] += 1
     except FormatError as error:
@@ -268,6 +270,12 @@ def _find_images(context: Context, sums: _Sums, one: Entered, wanted: Sequence[E
                 del missing[ref.partner_id, ref.item_id]
 
 
+def _ruling(sums: _Sums, key: tuple[str, str]) -> str:
+    """The most frequent reason of a partner's failures."""
+    counts = sums.partner_reasons.get(key, Counter())
+    return min(counts, key=lambda reason: (-counts[reason], reason), default="")
+
+
 def _report(sums: _Sums, scope: Scope, now: float) -> Report:
     hosts, more_hosts = sums.failing.hosts(HOSTS)
     partners = sorted(sums.partners.items(), key=lambda pair: (-pair[1][1], -pair[1][0], pair[0]))
@@ -285,7 +293,7 @@ def _report(sums: _Sums, scope: Scope, now: float) -> Report:
         reasons=_reasons(sums),
         hosts=hosts,
         hours=hours,
-        partners=tuple(PartnerCount(lake, partner, *counts) for (lake, partner), counts in partners[:PARTNERS]),
+        partners=tuple(PartnerCount(*key, *counts, _ruling(sums, key)) for key, counts in partners[:PARTNERS]),
         shipments=tuple(sums.shipments[:SHOWN]),
         rejected=tuple(sums.rejected),
         statistics=tuple(sums.samples[key].told() for key in sorted(sums.samples) if sums.samples[key].features)[:SETS],

@@ -298,12 +298,12 @@ def _shipments(report: Report) -> Iterator[str]:
     if report.partners:
         partners = [
             (f"<code>{attribute(one.partner)}</code>", attribute(one.lake), figure(one.features), figure(one.failures),
-             share(one.failures, one.features + one.failures))
+             share(one.failures, one.features + one.failures), code(one.reason) if one.reason else "")
             for one in report.partners
         ]  # fmt: skip
         yield "<h2>Partners</h2>\n"
         caption = _shown("Those with the most failures first", report, "partners")
-        yield table(caption, ["partner", "lake", "#features", "#failures", "#share that failed"], partners)
+        yield table(caption, ["partner", "lake", "#features", "#failures", "#share that failed", "mostly"], partners)
     if report.shipments:
         rows = [
             (code(one.name), attribute(one.kind), attribute(one.set), code(one.source), figure(one.refs),

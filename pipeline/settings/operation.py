@@ -47,6 +47,10 @@ class Health(Section):
     """Alert: a Kerberos ticket that ends sooner and that nothing renews."""
     clock_seconds: Annotated[float, Field(gt=0)] = 300.0
     """Alert: this host's clock and a store's differ by more."""
+    failed_percent: Annotated[float, Field(ge=0, le=100)] = 50.0
+    """Warning: more than this share of a partner's images of the last day has no feature.  100: never."""
+    failed_refs: Annotated[int, Field(ge=1)] = 100
+    """Partners with fewer images in a day are not judged by that share."""
 
 
 class Notify(Section):

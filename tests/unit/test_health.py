@@ -181,7 +181,8 @@ def settled(world: Folders, tmp_path: Path, **more: Any) -> Settings:
 def look_of(world: Folders, tmp_path: Path, **more: Any) -> Look:
     options: dict[str, Any] = {"expects_lakes": True, "folders": None}
     context = world.context("gate.health")
-    return Look(settled(world, tmp_path), [context], world.hand.clock(), **{**options, **more})
+    settings = more.pop("settings", None) or settled(world, tmp_path)
+    return Look(settings, [context], world.hand.clock(), **{**options, **more})
 
 
 def seen(world: Folders, tmp_path: Path, **more: Any) -> Facts:

@@ -104,7 +104,9 @@ def test_every_row_ends_in_one_place_and_reasons_hosts_and_examples_are_named(tm
     assert [(one.reason, one.first, one.again) for one in found.reasons] == [("http_4xx", 1, 0)]
     (row,) = found.rejected
     assert (row.row, bool(row.why)) == (5, True)
-    assert [(one.partner, one.features, one.failures) for one in found.partners] == [("7", 4, 1)]
+    assert [(one.partner, one.features, one.failures, one.reason) for one in found.partners] == [
+        ("7", 4, 1, "http_4xx")
+    ]
     assert {one.state for one in found.shipments} == {"delivered"}
     assert sum(hour.delivered for hour in found.hours) == 5
     assert "secret" not in page(found)
