@@ -166,6 +166,11 @@ class Reading(BaseModel):
     """The format of files whose name tells none."""
     columns: dict[str, list[str]] = {}
     partner_id: int | None = None
+    text: dict[str, str | bool | list[str]] = {}
+    """What was set of a source's `text`."""
+    null_words: tuple[str, ...] | None = None
+    """None: those of the default."""
+    ids: str = "normalised"
 
 
 class Plan(Body):

@@ -118,6 +118,11 @@ def item_id_of(external_id: str) -> int:
     return low ^ high
 
 
+def item_id_as_written(external_id: str) -> int:
+    """The item id of an external id of a source whose ids are hashed as they are written."""
+    return item_id_of_url(external_id)
+
+
 def item_id_of_url(url: str) -> int:
     """The item id in a list without ids: the same hash over the URL's bytes as they are."""
     low, high = mmh3.hash64(url.encode("utf-8", "surrogatepass"), seed=42, signed=False)

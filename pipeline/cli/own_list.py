@@ -18,13 +18,21 @@ from pipeline.stages.sources import Sources
 from pipeline.stores.local import typed
 
 COLUMNS = ("url", "partner_id", "item_id", "external_id", "content")
+TEXT = {
+    "separator": "CSV, TSV: what stands between cells, where it is not found: tab, ';', '|' ...",
+    "quote": "CSV, TSV: what stands around cells; '': quotes are text",
+    "escape": "CSV, TSV: what stands before a quote that is text, as in Spark's '\\'; '': nothing does",
+    "encoding": "of a text: utf-16, latin-1, cp1252 ...",
+}
 SET, LAKE = "features", "list"
+_LATER = {"text": {}, "ids": "normalised"}
+"""What options.json did not say at first."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of a list of one's own."""
     own = parser.add_argument_group("a list of your own")
-    kinds = "CSV, TSV, JSONL, Parquet, ORC, text of URLs, protobuf"
+    kinds = "CSV, TSV, JSONL, Parquet, ORC, Avro, text of URLs, protobuf"
     own.add_argument("--refs", metavar="GLOB", help=f"a file, a folder or a glob: {kinds}")
     own.add_argument("--features", type=Path, metavar="DIR", help="where features are delivered; bucket in DIR/.hathi")
     own.add_argument("--net", type=Path, help="a deploy .prototxt or an .onnx model")
@@ -34,7 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--partner", type=int, help="the partner of refs that name none")
     for column in COLUMNS:
         name = column.replace("_", "-")
-        own.add_argument(f"--{name}-column", metavar="NAME", help=f"the column that holds the {name}")
+        none = "; '': none does, whatever it is called" if column == "content" else ""
+        own.add_argument(f"--{name}-column", metavar="NAME", help=f"the column that holds the {name}{none}")
+    for option, what in TEXT.items():
+        own.add_argument(f"--{option}", metavar="SIGN" if option != "encoding" else "NAME", help=what)
+    own.add_argument("--no-header", action="store_true", help="CSV, TSV: the first line is a row; see --names")
+    own.add_argument("--names", metavar="A,B,...", help="CSV, TSV with --no-header: what the columns are called")
+    own.add_argument("--ids", choices=("normalised", "as_written"), help="how external ids are hashed (normalised)")
     own.add_argument("--again", action="store_true", help="ship the whole list once more")
 
 
@@ -57,8 +71,19 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
     source: dict[str, Any] = {
         "path": os.path.abspath(args.refs),
         "format": args.format or "auto",
-        "columns": {name: [value] for name in COLUMNS if (value := getattr(args, f"{name}_column"))},
+        "columns": {
+            name: [value] if value else []
+            for name in COLUMNS
+            if (value := getattr(args, f"{name}_column")) or (value is not None and name == "content")
+        },
+        "text": {name: value for name in TEXT if (value := getattr(args, name)) is not None},
     }
+    if args.no_header:
+        source["text"]["header"] = False
+    if args.names:
+        source["text"]["names"] = [name.strip() for name in args.names.split(",")]
+    if args.ids:
+        source["ids"] = args.ids
     if args.partner is not None:
         source["partner_id"] = args.partner
     found: dict[str, Any] = {
@@ -126,6 +151,8 @@ def options_of(settings: Settings) -> Options:
         "columns": settings.lakes[LAKE].sources[0].columns.model_dump(mode="json"),
         "format": settings.lakes[LAKE].sources[0].format,
         "partner_id": settings.lakes[LAKE].sources[0].partner_id,
+        "text": settings.lakes[LAKE].sources[0].text.model_dump(mode="json", exclude_defaults=True),
+        "ids": settings.lakes[LAKE].sources[0].ids,
     }
     path = private / "options.json"
     before = _read(path)
@@ -160,7 +187,7 @@ def _read(path: Path) -> dict[str, Any] | None:
             f"it says what this folder's features are made with: {error}",
             "choose another --features folder, or put the file back",
         ) from error
-    return dict(found)
+    return {**found, "reading": {**_LATER, **found["reading"]}}
 
 
 def _write(path: Path, text: str) -> None:
@@ -208,6 +235,7 @@ def _toml(settings: Settings) -> str:
         f"path = {json.dumps(source.path)}",
         f"format = {json.dumps(source.format)}",
         *([f"partner_id = {source.partner_id}"] if source.partner_id is not None else []),
+        f"ids = {json.dumps(source.ids)}",
         f"[sets.{SET}]",
         f"net = {json.dumps(one.net)}",
         *([f"weights = {json.dumps(one.weights)}"] if one.weights else []),

@@ -26,7 +26,7 @@ def arrow_blocks(file: BinaryIO, format: str, name: str, columns: Columns, rules
     try:
         table = ApartFile(file, format)
     except Damaged as error:
-        what = {"parquet": "Parquet", "orc": "ORC"}[format]
+        what = {"parquet": "Parquet", "orc": "ORC", "avro": "Avro"}[format]
         hint = "is it whole, and is that its format?"
         raise FormatError(f"{name} cannot be read as {what}", sample_of(str(error)), hint) from error
     try:
@@ -77,7 +77,7 @@ def _cells(array: pa.Array) -> list[Cell]:
 
 def _find(schema: pa.Schema, columns: Columns, name: str) -> Found:
     """The columns' places; raises FormatError where one has a type that cannot hold what it should."""
-    found = find_columns(schema.names, columns, name)
+    found = find_columns(schema.names, columns, name, lambda place: _is_content(schema.field(place).type))
     ids, texts = ("integers or text", _is_id), ("text", _is_text)
     wanted = ((found.partner_id, ids), (found.item_id, ids), (found.external_id, ids), (found.url, texts))
     for place, (what, allowed) in (*wanted, (found.content, ("bytes", _is_content))):

@@ -1,43 +1,45 @@
-"""A source file as a stream of bytes from an offset, decompressed where it is gzip."""
+"""A source file as a stream of bytes from an offset: unpacked where it is packed, and a text in UTF-8."""
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
-from isal import isal_zlib
-
+from pipeline.codec.ref_packed import UNPACK, Damaged, RefBytes, packing, packing_of_name
 from pipeline.errors import FormatError
 
-GZIP_MAGIC = b"\x1f\x8b"
+__all__ = ["PIECE", "Damaged", "RefBytes", "open_bytes"]
+
 PIECE = 2**20
 """Bytes that readers take at a time."""
-GZIP_PIECE = 2**16
-"""Compressed bytes that go in, and decompressed ones that come out, at a time."""
 
 
-class Damaged(Exception):
-    """The compressed bytes cannot be read on; what came out before is good.  Never leaves this package."""
+def open_bytes(file: BinaryIO, name: str, at: int, encoding: str = "") -> RefBytes:
+    """The file's bytes, or what they unpack to, from that offset of them on.
 
-
-class RefBytes(Protocol):
-    """Bytes from an offset on."""
-
-    def read(self, size: int) -> bytes:
-        """The next bytes, fewer than `size` only at the end or before damage; raises Damaged where there are none."""
-
-
-def open_bytes(file: BinaryIO, name: str, at: int) -> RefBytes:
-    """The file's bytes, or what they decompress to, from that offset of them on.  Raises FormatError."""
+    encoding: another one than UTF-8; the bytes and the offset are then those of the same text in UTF-8.
+    Raises FormatError.
+    """
     file.seek(0)
-    magic = file.read(2)
+    head = _Plain(file).read(16)
     file.seek(0)
-    if magic == GZIP_MAGIC:
-        return _Gzip(file, name, at)
-    if magic and name.lower().endswith(".gz"):
+    packed = packing(head)
+    promised = packing_of_name(name)
+    if promised == "deflate" and not packed:
+        packed = promised  # it begins with nothing that would tell
+    if head and promised and promised != packed:
         raise FormatError(
-            f"{name} is not what its name says", "it does not begin as gzip does", "compress it, or name it without .gz"
+            f"{name} is not what its name says",
+            f"it does not begin as {promised} does",
+            f"compress it, or name it without .{name.rpartition('.')[2]}",
         )
+    if packed and encoding:
+        return _Pieces(_in_utf8(_Pieces(UNPACK[packed](_Plain(file)), name, 0), encoding), name, at)
+    if packed:
+        return _Pieces(UNPACK[packed](_Plain(file)), name, at)
+    if encoding:
+        return _Pieces(_in_utf8(_Plain(file), encoding), name, at)
     file.seek(at)
     return _Plain(file)
 
@@ -53,15 +55,11 @@ class _Plain:
         return data
 
 
-class _Gzip:
-    """An offset within gzip is reached by decompressing up to it.
+class _Pieces:
+    """What can only be read from its beginning: an offset is reached by reading up to it."""
 
-    The input goes in by pieces that are always cut at the same places, so damage shows at the same place however
-    the file is read.
-    """
-
-    def __init__(self, file: BinaryIO, name: str, at: int) -> None:
-        self._pieces = _inflated(_Plain(file))
+    def __init__(self, pieces: Iterator[bytes], name: str, at: int) -> None:
+        self._pieces = pieces
         self._waiting = b""
         self._damage: Damaged | None = None
         while at > 0:
@@ -89,22 +87,17 @@ class _Gzip:
         return bool(self._waiting)
 
 
-def _inflated(file: RefBytes) -> Iterator[bytes]:
-    """The decompressed bytes of all members of a gzip file; zeros between and after them are padding."""
-    data = file.read(GZIP_PIECE)
+def _in_utf8(file: RefBytes, encoding: str) -> Iterator[bytes]:
+    """The text in UTF-8; what the encoding does not know stays what it is, which is no UTF-8 and costs its row."""
+    wide = encoding.startswith(("utf-16", "utf-32"))
+    errors = "surrogatepass" if wide else "surrogateescape"
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
+    data = b"start"
     while data:
-        member = isal_zlib.decompressobj(wbits=31)
-        while not member.eof:
-            try:
-                out = member.decompress(data, GZIP_PIECE)
-            except isal_zlib.error as error:  # type: ignore[misc]  # its stub declares an instance
-                raise Damaged("the gzip data is damaged") from error
-            if out:
-                yield out
-            elif not data:
-                raise Damaged("the gzip data is cut off")
-            if not member.eof:
-                data = member.unconsumed_tail or file.read(GZIP_PIECE)
-        data = member.unused_data or file.read(GZIP_PIECE)
-        while data and not (data := data.lstrip(b"\0")):
-            data = file.read(GZIP_PIECE)
+        data = file.read(PIECE)
+        try:
+            text = decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            raise Damaged(f"the {encoding} text is damaged") from error
+        if text:
+            yield text.encode("utf-8", errors)

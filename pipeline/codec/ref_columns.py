@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.codec.ref_rows import sample_of
@@ -20,6 +20,8 @@ class Found:
     external_id: int | None
     url: int | None
     content: int | None
+    url_first: bool = False
+    """Nobody has named the content column: it is taken for rows without a url only."""
 
     def raw_rows(
         self, positions: Sequence[int], rows: Sequence[int], column: Callable[[int], Sequence[Cell]]
@@ -37,37 +39,48 @@ class Found:
             external_id=cells(self.external_id),
             url=cells(self.url),
             content=cells(self.content),
+            url_first=self.url_first,
         )
 
 
-def find_columns(names: Sequence[str], columns: Columns, file: str) -> Found:
+def find_columns(
+    names: Sequence[str], columns: Columns, file: str, holds_bytes: Callable[[int], bool] | None = None
+) -> Found:
     """For each column the first configured name that the file has, in its own letter case or else in any.
 
+    holds_bytes: whether a column has bytes, in a format that knows it.  Beside a url column, a content column that
+    nobody has named must hold them, or be base64 in a text, and is for rows without a url.
     Raises FormatError where there is neither a url nor a content column.
     """
     exact = {name: at for at, name in reversed(list(enumerate(names)))}
     folded = {name.casefold(): at for at, name in reversed(list(enumerate(names)))}
 
-    def place(wanted: Sequence[str]) -> int | None:
+    def places(wanted: Sequence[str]) -> Iterator[int]:
         for name in wanted:
             at = exact.get(name, folded.get(name.casefold()))
             if at is not None:
-                return at
-        return None
+                yield at
 
-    found = Found(
-        partner_id=place(columns.partner_id),
-        item_id=place(columns.item_id),
-        external_id=place(columns.external_id),
-        url=place(columns.url),
-        content=place(columns.content),
-    )
-    if found.url is None and found.content is None:
+    url = next(places(columns.url), None)
+    content = next(places(columns.content), None)
+    url_first = False
+    if not columns.content_is_configured and url is not None:
+        content = next(filter(holds_bytes or (lambda place: True), places(columns.content)), None)
+        url_first = content is not None
+    if url is None and content is None:
         has = ", ".join(map(sample_of, names[:50])) or "none"
-        raise FormatError(
-            f"{file} has no url column and no content column",
-            f"its columns are: {has}",
+        hint = (
             f"name the column one of {', '.join(columns.url)}, or set the source's columns.url; "
-            "with --refs: --url-column NAME",
+            "with --refs: --url-column NAME"
         )
-    return found
+        if any("://" in name for name in names):
+            hint = "its first line looks like a row: set the source's text.header = false and text.names; " + hint
+        raise FormatError(f"{file} has no url column and no content column", f"its columns are: {has}", hint)
+    return Found(
+        partner_id=next(places(columns.partner_id), None),
+        item_id=next(places(columns.item_id), None),
+        external_id=next(places(columns.external_id), None),
+        url=url,
+        content=content,
+        url_first=url_first,
+    )

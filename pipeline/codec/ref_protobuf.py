@@ -23,6 +23,7 @@ def protobuf_blocks(data: RefBytes, rules: Rules, at: Cursor) -> Iterator[Block]
     the rest of the file is rejected as one entry that says how much it is.
     """
     row = at.row
+    nobody = None if rules.null_partner else 0
     records = _Records(data, at.position)
     message = messages.ImageRef()
     while not records.ended:
@@ -50,7 +51,7 @@ def protobuf_blocks(data: RefBytes, rules: Rules, at: Cursor) -> Iterator[Block]
                 continue
             positions.append(offset)
             rows.append(row - 1)
-            partners.append(message.partner_id or rules.partner_id or 0)
+            partners.append(message.partner_id or rules.partner_id or nobody)
             items.append(message.item_id if message.HasField("item_id") else None)
             externals.append(message.external_id)
             urls.append(message.url)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pipeline.codec.ref_rows import Block, Cursor, Rejected, sample_of
-from pipeline.records import MAX_ITEM_ID, MAX_PARTNER_ID, item_id_of, item_id_of_url
+from pipeline.records import MAX_ITEM_ID, MAX_PARTNER_ID, item_id_as_written, item_id_of, item_id_of_url
+from pipeline.settings import NULL_WORDS
 
 MAX_CHARACTERS = 65_536
 """Of a URL or an external id; below that the fetcher judges a URL."""
@@ -24,6 +26,12 @@ NO_PARTNER = "the partner id is empty"
 
 Cell = str | int | bytes | None
 """As a file gives it: text (lone surrogates stand for bytes that are no UTF-8), a number, bytes, or nothing."""
+
+
+def null_forms(words: Iterable[str]) -> frozenset[str]:
+    """The words as they stand, in lower case, in capitals and capitalised: what a cell is compared with."""
+    return frozenset(form for word in words for form in (word, word.lower(), word.upper(), word.capitalize()) if form)
+
 
 Bad = dict[int, str]
 """Which rows of a block are rejected, and why; the first reason stands."""
@@ -41,6 +49,8 @@ class RawRows:
     url: Sequence[Cell] | None = None
     content: Sequence[Cell] | None = None
     """Bytes, or base64 where the format is text."""
+    url_first: bool = False
+    """The content is taken where a row has no url only; else it comes before the url."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +63,26 @@ class Rules:
     """A row without an id takes its URL as one, even where other rows have ids."""
     offsets: bool = True
     """Positions are byte offsets."""
+    nulls: frozenset[str] = null_forms(NULL_WORDS)
+    """Cells that say, as an empty one does, that there is no value."""
+    as_written: bool = False
+    """External ids are hashed byte by byte."""
+    null_partner: bool = False
+    """The file's folder says that its rows have no partner: without the source's own they are rejected."""
 
 
 def judge(raw: RawRows, rules: Rules, broken: Sequence[Rejected], end: Cursor) -> Block:
     """The rows as a block: refs, and those that are rejected, together with `broken` ones that never became cells."""
     count = len(raw.rows)
     bad: Bad = {}
-    urls = _texts(raw.url, count, "url", bad)
-    contents = _contents(raw.content, count, bad)
+    urls = _texts(raw.url, count, "url", rules.nulls, bad)
+    contents = _contents(raw.content, urls if raw.url_first else [""] * count, rules.nulls, bad)
     if not all(urls):
         for at, (url, content) in enumerate(zip(urls, contents, strict=True)):
             if not url and not content:
                 bad.setdefault(at, NO_IMAGE)
-    partners = _partners(raw.partner_id, count, rules.partner_id, bad)
-    externals, items = _ids(raw, urls, rules.optional_id, bad)
+    partners = _partners(raw.partner_id, count, rules, bad)
+    externals, items = _ids(raw, urls, rules, bad)
     if not bad:
         return Block(partners, items, externals, urls, contents, raw.positions, raw.rows, broken, end)
     rejected = [
@@ -87,24 +103,25 @@ def judge(raw: RawRows, rules: Rules, broken: Sequence[Rejected], end: Cursor) -
     )
 
 
-def _ids(raw: RawRows, urls: Sequence[str], optional: bool, bad: Bad) -> tuple[Sequence[str], Sequence[int]]:
+def _ids(raw: RawRows, urls: Sequence[str], rules: Rules, bad: Bad) -> tuple[Sequence[str], Sequence[int]]:
     """External ids and item ids: from item_id, else from external_id, else (where there are no ids at all) the URL."""
     count = len(urls)
     if raw.item_id is None and raw.external_id is None:
         return urls, [0 if at in bad else _id_of_url(at, url, bad) for at, url in enumerate(urls)]
-    externals = _texts(raw.external_id, count, "external id", bad)
-    items, missing = _numbers(raw.item_id, count, "item id", MAX_ITEM_ID, bad)
+    hashed = item_id_as_written if rules.as_written else item_id_of
+    externals = _texts(raw.external_id, count, "external id", rules.nulls, bad)
+    items, missing = _numbers(raw.item_id, count, "item id", MAX_ITEM_ID, rules.nulls, bad)
     if not missing:
         return externals, items
     if len(missing) == count and not bad and all(externals):
-        return externals, list(map(item_id_of, externals))
+        return externals, list(map(hashed, externals))
     externals = list(externals)
     for at in missing:
         if at in bad:
             continue
         if externals[at]:
-            items[at] = item_id_of(externals[at])
-        elif optional:
+            items[at] = hashed(externals[at])
+        elif rules.optional_id:
             externals[at] = urls[at]
             items[at] = _id_of_url(at, urls[at], bad)
         else:
@@ -119,10 +136,11 @@ def _id_of_url(at: int, url: str, bad: Bad) -> int:
     return 0
 
 
-def _partners(cells: Sequence[Cell] | None, count: int, default: int | None, bad: Bad) -> list[int]:
-    if cells is None:
+def _partners(cells: Sequence[Cell] | None, count: int, rules: Rules, bad: Bad) -> list[int]:
+    default = rules.partner_id
+    if cells is None and not (default is None and rules.null_partner):
         return [default or 0] * count
-    partners, missing = _numbers(cells, count, "partner id", MAX_PARTNER_ID, bad)
+    partners, missing = _numbers(cells, count, "partner id", MAX_PARTNER_ID, rules.nulls, bad)
     for at in missing:
         if default is None:
             bad.setdefault(at, NO_PARTNER)
@@ -132,7 +150,7 @@ def _partners(cells: Sequence[Cell] | None, count: int, default: int | None, bad
 
 
 def _numbers(
-    cells: Sequence[Cell] | None, count: int, name: str, greatest: int, bad: Bad
+    cells: Sequence[Cell] | None, count: int, name: str, greatest: int, nulls: frozenset[str], bad: Bad
 ) -> tuple[list[int], Sequence[int]]:
     """The cells as unsigned numbers, and the places of those that are empty."""
     if cells is None:
@@ -142,7 +160,7 @@ def _numbers(
         return numbers, ()
     numbers, missing = [0] * count, []
     for at, cell in enumerate(cells):
-        if cell is None or (isinstance(cell, str) and not cell.strip()):
+        if cell is None or (isinstance(cell, str) and _is_null(cell, nulls)):
             missing.append(at)
             continue
         number = cell if type(cell) is int else _decimal(cell)
@@ -181,11 +199,11 @@ def _decimal(cell: Cell) -> int | None:
     return -number if text[0] == "-" else number
 
 
-def _texts(cells: Sequence[Cell] | None, count: int, name: str, bad: Bad) -> Sequence[str]:
-    """The cells as text, "" for those that are empty or blank."""
+def _texts(cells: Sequence[Cell] | None, count: int, name: str, nulls: frozenset[str], bad: Bad) -> Sequence[str]:
+    """The cells as text, "" for those that are empty, blank or say that there is no value."""
     if cells is None:
         return [""] * count
-    if _are_clean_texts(cells):
+    if _are_clean_texts(cells, nulls):
         return cells  # type: ignore[return-value]
     texts = [""] * count
     for at, cell in enumerate(cells):
@@ -199,21 +217,38 @@ def _texts(cells: Sequence[Cell] | None, count: int, name: str, bad: Bad) -> Seq
             bad.setdefault(at, f"the {name} is longer than {MAX_CHARACTERS} characters")
         elif not is_unicode(cell):
             bad.setdefault(at, f"the {name} is not UTF-8")
-        elif not cell.isspace():
+        elif _is_null(cell, nulls):
+            continue
+        elif "\0" in cell:
+            bad.setdefault(at, f"the {name} holds a zero byte")
+        else:
             texts[at] = cell
     return texts
 
 
-def _are_clean_texts(cells: Sequence[Cell]) -> bool:
+def _is_null(cell: str, nulls: frozenset[str]) -> bool:
+    stripped = cell.strip()
+    return not stripped or stripped in nulls
+
+
+def _are_clean_texts(cells: Sequence[Cell], nulls: frozenset[str]) -> bool:
+    """Whether they are texts of which none is empty of meaning, too long or damaged; "" is clean."""
     try:
         joined = "".join(cells)  # type: ignore[arg-type]
     except TypeError:
         return False
-    return (
-        is_unicode(joined)
-        and max(map(len, cells), default=0) <= MAX_CHARACTERS  # type: ignore[arg-type]
-        and not any(map(str.isspace, cells))  # type: ignore[arg-type]
-    )
+    texts: Sequence[str] = cells  # type: ignore[assignment]
+    if max(map(len, texts), default=0) > MAX_CHARACTERS or "\0" in joined or not is_unicode(joined):
+        return False
+    stripped = list(map(str.strip, texts))
+    if stripped.count("") != texts.count(""):
+        return False
+    return min(map(len, stripped), default=0) > _longest(nulls) or nulls.isdisjoint(stripped)
+
+
+@lru_cache
+def _longest(nulls: frozenset[str]) -> int:
+    return max(map(len, nulls), default=0)
 
 
 def is_unicode(text: str) -> bool:
@@ -227,14 +262,17 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _contents(cells: Sequence[Cell] | None, count: int, bad: Bad) -> Sequence[bytes]:
+def _contents(cells: Sequence[Cell] | None, urls: Sequence[str], nulls: frozenset[str], bad: Bad) -> Sequence[bytes]:
+    """The images; b"" for a row that has none, or a url that comes first."""
+    contents = [b""] * len(urls)
     if cells is None:
-        return [b""] * count
-    contents = [b""] * count
+        return contents
     for at, cell in enumerate(cells):
-        if not cell:
+        if not cell or urls[at]:
             continue
         if isinstance(cell, str):
+            if _is_null(cell, nulls):
+                continue
             try:
                 cell = base64.b64decode(cell.encode("ascii"), validate=True)
             except (binascii.Error, UnicodeEncodeError):

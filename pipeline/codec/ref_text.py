@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from dataclasses import replace
 from typing import Any
 
 from pipeline.codec.ref_bytes import RefBytes
@@ -15,8 +16,9 @@ from pipeline.codec.ref_rules import Cell, RawRows, Rules, is_unicode, judge
 from pipeline.errors import FormatError
 from pipeline.settings import Columns
 
-_PROBED_OBJECTS = 100
-_PROBED_LINES = 1000
+TWICE = "a key stands twice"
+_PROBED = 1000
+_ONE_EACH = "write one JSON object on each line, or set the source's format"
 
 
 def url_blocks(data: RefBytes, rules: Rules, at: Cursor) -> Iterator[Block]:
@@ -38,11 +40,14 @@ def url_blocks(data: RefBytes, rules: Rules, at: Cursor) -> Iterator[Block]:
 def json_blocks(data: RefBytes, keys: Keys, rules: Rules, at: Cursor) -> Iterator[Block]:
     """One JSON object a line; blank lines are no rows."""
     row = at.row
+    if keys.without_ids:
+        rules = replace(rules, optional_id=True)
     for lines in read_lines(data, at.position):
         broken = unread(lines, row)
         objects: list[dict[str, Any]] = []
         positions: list[int] = []
         rows: list[int] = []
+        texts: list[str] = []
         if broken:
             row += 1
         else:
@@ -56,44 +61,113 @@ def json_blocks(data: RefBytes, keys: Keys, rules: Rules, at: Cursor) -> Iterato
                     objects.append(read)
                     positions.append(offset)
                     rows.append(row)
+                    texts.append(text)
                 row += 1
-        yield judge(keys.rows(objects, positions, rows), rules, broken, Cursor(lines.offsets[-1], row))
+        for place in reversed(keys.ambiguous(objects, texts)):
+            broken.append(Rejected(rows[place], positions[place], TWICE, sample_of(texts[place])))
+            del objects[place], positions[place], rows[place]
+        broken.sort(key=lambda one: one.row)
+        yield judge(keys.rows(objects, positions, rows, rules), rules, broken, Cursor(lines.offsets[-1], row))
 
 
 class Keys:
-    """The keys of a JSON file's objects that hold an image ref, from the first hundred objects."""
+    """The keys of a JSON file's objects that hold an image ref.
+
+    What the first thousand objects have is settled for the whole file, as a table's columns are.  What they lack is
+    looked for in each object: writers leave out a key that has no value, so it may come late.
+    """
 
     def __init__(self, data: RefBytes, columns: Columns, file: str) -> None:
         names: dict[str, None] = {}
         objects = lines = 0
-        texts = (text for piece in read_lines(data, 0) for text in piece.texts if text.strip())
-        for text in islice(texts, _PROBED_LINES):
+        ended = True
+        for text in (text for piece in read_lines(data, 0) for text in piece.texts if text.strip()):
+            if lines == _PROBED:
+                ended = False
+                break
+            if not lines and text.lstrip().startswith("["):
+                raise FormatError(f"{file} holds no JSON objects", "it is a JSON array", _ONE_EACH)
             lines += 1
             read = _json_object(text)
             if isinstance(read, dict):
                 objects += 1
                 names.update(dict.fromkeys(read))
-                if objects == _PROBED_OBJECTS:
-                    break
-        self._names = list(names)
-        self._found: Found | None = None
-        if objects:
-            self._found = find_columns(self._names, columns, file)
-        elif lines:
-            raise FormatError(
-                f"{file} holds no JSON objects",
-                f"none of its first {lines} lines is one",
-                "write one JSON object on each line, or set the source's format",
-            )
+        if lines and not objects:
+            raise FormatError(f"{file} holds no JSON objects", f"none of its first {lines} lines is one", _ONE_EACH)
+        found = Found(None, None, None, None, None)
+        try:
+            if objects:
+                found = find_columns(list(names), columns, file)
+        except FormatError:
+            if ended:
+                raise
+        self._wanted: dict[str, list[str]] = {}
+        """For each column the names that are looked for."""
+        for column in Columns.model_fields:
+            place = getattr(found, column)
+            self._wanted[column] = getattr(columns, column) if place is None else [list(names)[place]]
+        self._url_first = not columns.content_is_configured
+        self._partner_is_settled = found.partner_id is not None
+        self.without_ids = found.item_id is None and found.external_id is None
+        """The first objects have no ids: an object without one takes its URL."""
 
-    def rows(self, objects: Sequence[dict[str, Any]], positions: Sequence[int], rows: Sequence[int]) -> RawRows:
-        def column(place: int) -> list[Cell]:
-            name = self._names[place]
-            return [read.get(name) for read in objects]
+    def rows(
+        self, objects: Sequence[dict[str, Any]], positions: Sequence[int], rows: Sequence[int], rules: Rules
+    ) -> RawRows:
+        present = self._present(objects)
+        cells = {column: _cells(objects, names) for column, names in present.items()}
+        partners = cells["partner_id"]
+        if partners is not None and not self._partner_is_settled and not rules.null_partner:
+            cells["partner_id"] = [(rules.partner_id or 0) if cell is None else cell for cell in partners]
+        return RawRows(positions, rows, **cells, url_first=self._url_first)
 
-        if self._found is None:
-            return RawRows(positions, rows)
-        return self._found.raw_rows(positions, rows, column)
+    def ambiguous(self, objects: Sequence[dict[str, Any]], texts: Sequence[str]) -> list[int]:
+        """The places of objects in which a key that is wanted stands twice."""
+        joined = "".join(texts)
+        if joined.count('":') == sum(map(len, objects)):
+            return []  # as many keys as the objects have: none stands twice
+        wanted = {name for names in self._present(objects).values() for name in names}
+        if "\\u" not in joined and all(
+            joined.count(f'"{name}"') == sum(name in read for read in objects) for name in wanted
+        ):
+            return []
+        return [at for at, text in enumerate(texts) if _has_twice(text, wanted)]
+
+    def _present(self, objects: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+        """For each column the keys of these objects that may hold it, in the order in which they are asked."""
+        keys = sorted(set().union(*objects))
+        folded = [key.casefold() for key in keys]
+        found = {}
+        for column, names in self._wanted.items():
+            asked = [[name, *(key for key, low in zip(keys, folded, strict=True) if low == name.casefold())]
+                     for name in names]  # fmt: skip
+            has = set(keys)
+            found[column] = [key for key in dict.fromkeys(key for some in asked for key in some) if key in has]
+        return found
+
+
+def _cells(objects: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[Cell] | None:
+    """Each object's value of the first of the keys that it has one of; None where no object has any."""
+    if not keys:
+        return None
+    cells: list[Cell] = [read.get(keys[0]) for read in objects]
+    if len(keys) > 1:
+        for at, cell in enumerate(cells):
+            if cell is None:
+                values = (objects[at].get(key) for key in keys[1:])
+                cells[at] = next((value for value in values if value is not None), None)
+    return cells
+
+
+def _has_twice(text: str, wanted: set[str]) -> bool:
+    """Whether the object on a line has one of these keys twice."""
+    counts: list[Counter[str]] = []
+
+    def count(pairs: list[tuple[str, Any]]) -> None:
+        counts.append(Counter(key for key, _ in pairs))
+
+    json.loads(text, object_pairs_hook=count)
+    return any(counts[-1][name] > 1 for name in wanted)  # the outermost object ends last
 
 
 def unread(lines: Lines, row: int) -> list[Rejected]:
@@ -110,6 +184,8 @@ def _json_object(text: str) -> dict[str, Any] | str:
     """The object, or why there is none."""
     try:
         read = json.loads(text)
-    except (ValueError, RecursionError):
-        return "no JSON" if is_unicode(text) else "not UTF-8"
+    except (ValueError, RecursionError) as error:
+        if not is_unicode(text):
+            return "not UTF-8"
+        return "more than one JSON value on a line" if getattr(error, "msg", "") == "Extra data" else "no JSON"
     return read if isinstance(read, dict) else "no JSON object"

@@ -20,7 +20,7 @@ from pipeline.configuration import FilePath
 from pipeline.errors import ConfigError
 from pipeline.settings.bucket import Bucket
 from pipeline.settings.fetch import Fetch
-from pipeline.settings.lakes import Columns, Hdfs, Lake, Source
+from pipeline.settings.lakes import NULL_WORDS, Columns, Hdfs, Lake, Source, Text
 from pipeline.settings.operation import Daemon, Health, Logs, Metrics, Notify
 from pipeline.settings.places import place_of, within
 from pipeline.settings.section import Name
@@ -29,6 +29,7 @@ from pipeline.settings.stages import Compute, Deliver, Prune, Ship
 
 __all__ = [
     "DECODE_POLICY",
+    "NULL_WORDS",
     "Bucket",
     "Columns",
     "Compute",
@@ -48,6 +49,7 @@ __all__ = [
     "Settings",
     "Ship",
     "Source",
+    "Text",
     "load",
     "load_bucket",
     "load_fetch",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
@@ -10,6 +11,26 @@ from pydantic import AfterValidator, Field
 from pipeline.configuration import FilePath
 from pipeline.settings.places import SourcePath
 from pipeline.settings.section import Section
+
+NULL_WORDS = (
+    "\\N",
+    "NULL",
+    "(null)",
+    "<null>",
+    "None",
+    "NaN",
+    "NaT",
+    "<NA>",
+    "N/A",
+    "#N/A",
+    "nil",
+    "undefined",
+    "__HIVE_DEFAULT_PARTITION__",
+)
+"""How Hive, MySQL, Sqoop, Spark, pandas, Excel and others write that there is no value."""
+
+AUTO = "auto"
+_NAMED = {"\\t": "\t", "tab": "\t", "\\u0001": "\x01", "\\x01": "\x01", "\\001": "\x01"}
 
 
 class Columns(Section):
@@ -24,7 +45,65 @@ class Columns(Section):
     external_id: list[str] = ["external_id", "externalId", "sku", "id"]
     """Text that is hashed to an item id where there is none."""
     content: list[str] = ["content", "image_bytes"]
-    """The image's bytes, where a table carries them."""
+    """The image's bytes.  The names of the default are taken where they can be that: a column of bytes in Parquet, ORC
+    and Avro, base64 in a text; and only in rows without a url.  Another list is always taken, before the url; an empty
+    one says that no column holds images."""
+
+    @property
+    def content_is_configured(self) -> bool:
+        """Whether somebody has named the column."""
+        default: list[str] = Columns.model_fields["content"].default
+        return self.content != default
+
+
+def _separator(text: str) -> str:
+    text = _NAMED.get(text.lower(), text)
+    if text != AUTO and (len(text) != 1 or text in '\r\n"'):
+        raise ValueError("one character that is neither a quote nor a line's end; or auto")
+    return text
+
+
+def _sign(text: str) -> str:
+    if text != AUTO and (len(text) > 1 or (text and text in "\r\n")):
+        raise ValueError('one character that does not end a line; "" for none; or auto')
+    return text
+
+
+def _encoding(text: str) -> str:
+    try:
+        known = codecs.lookup(text).name if text != AUTO else AUTO
+    except (LookupError, ValueError):
+        known = ""
+    if known != AUTO and not (known in _ENCODINGS or known.startswith(_CHARMAPS)):
+        raise ValueError("no encoding that is known; as in utf-8, utf-16, latin-1, cp1252, shift_jis, gb18030; or auto")
+    return text
+
+
+_ENCODINGS = ("ascii", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be",
+              "big5", "big5hkscs", "euc_jp", "euc_kr", "gb2312", "gb18030", "gbk", "johab", "ptcp154", "shift_jis",
+              "shift_jis_2004", "tis-620", "hp-roman8")  # fmt: skip
+_CHARMAPS = ("cp", "iso8859", "koi8", "mac")
+
+
+class Text(Section):
+    """How CSV, TSV, JSON lines and lists of URLs are written, where they do not tell it themselves."""
+
+    encoding: Annotated[str, AfterValidator(_encoding)] = AUTO
+    """Of the characters, as in utf-16, latin-1 or cp1252.  auto: UTF-8, or UTF-16 and UTF-32 where the file's first
+    bytes say so."""
+    separator: Annotated[str, AfterValidator(_separator)] = AUTO
+    """CSV, TSV: one character between cells.  auto: a comma or a tab, as the name says; where that finds no url column,
+    the one of comma, tab, semicolon and `|` that does."""
+    quote: Annotated[str, AfterValidator(_sign)] = AUTO
+    """CSV, TSV: the character around cells; "": there is none, quotes are text.  auto: `"` in CSV; none in TSV, but
+    where the header's names stand in quotes."""
+    escape: Annotated[str, AfterValidator(_sign)] = AUTO
+    """CSV, TSV: the character before a quote, separator or line's end that is text; "": there is none.  auto: in CSV a
+    doubled quote, and a backslash (Spark's way) in rows that have no other reading; in TSV a backslash."""
+    header: bool = True
+    """CSV, TSV: whether the first line names the columns.  Without it and without names they are called 1, 2, 3 ..."""
+    names: list[str] = []
+    """CSV, TSV without a header: what the columns are called, from the first one on."""
 
 
 def _zone(name: str) -> str:
@@ -43,11 +122,20 @@ class Source(Section):
     convention: Literal["each_file", "success", "index"] = "each_file"
     """each_file: every file is a snapshot; success: a folder is one once it holds _SUCCESS; index: a JSON file says
     what each partner has (as outputByPartner)."""
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "orc", "text", "protobuf"] = "auto"
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "orc", "avro", "text", "protobuf"] = "auto"
     """auto: by the name of the file; index: delimited protobuf where the name says nothing."""
     partner_id: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     """The partner of refs whose row, folder (`partner=123`) and index name none."""
+    ids: Literal["normalised", "as_written"] = "normalised"
+    """How external ids are hashed.  normalised: in lower case and percent-decoded, so that `SKU-1`, `sku-1` and
+    `sku%2D1` are one item; as_written: byte by byte, so that they are three.  A source that changes gets new item ids;
+    all sources of a partner should say the same."""
+    null_words: list[str] = list(NULL_WORDS)
+    """Cells of ids, partners and URLs that say that there is no value: as they stand here, in lower case, in capitals
+    or capitalised, with or without blanks around; the same for the value of a `partner=123` folder.  An empty list:
+    only empty cells do."""
     columns: Columns = Columns()
+    text: Text = Text()
     settle_seconds: Annotated[float, Field(ge=0)] = 0.0
     """each_file: leave a file alone that changed within this many seconds, by the store's clock."""
     look_back_days: Annotated[int, Field(ge=0, le=400)] = 3

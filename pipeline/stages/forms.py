@@ -10,13 +10,13 @@ from typing import BinaryIO
 from pipeline.codec import image_refs, shards
 from pipeline.codec.failures import held_items
 from pipeline.codec.hashed_file import Written
-from pipeline.codec.ref_tables import Cursor, Format, RefReader, open_refs
+from pipeline.codec.ref_tables import Cursor, Format, How, RefReader, open_refs
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
 from pipeline.records import ImageRef
 from pipeline.settings import Columns
 from pipeline.stages.merge import Merged, merge
 
-OpenRefs = Callable[[BinaryIO, str, Format, Columns, int | None, Cursor], RefReader]
+OpenRefs = Callable[[BinaryIO, str, Format, Columns, int | None, Cursor, How], RefReader]
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
-from pipeline.codec.ref_tables import Cursor, Format, RefReader, Rejected, Taken, detect
+from pipeline.codec.ref_rules import null_forms
+from pipeline.codec.ref_tables import Cursor, Format, How, RefReader, Rejected, Taken, detect
 from pipeline.errors import ConfigError, FormatError
 from pipeline.manifest import Place, Plan, Rejection, SourceFile
 from pipeline.records import ImageRef
-from pipeline.settings import Columns
+from pipeline.settings import NULL_WORDS, Columns, Text
 from pipeline.stages.forms import Forms
-from pipeline.stages.source_paths import partner_number
+from pipeline.stages.source_paths import NO_VALUE, partner_number
 from pipeline.stores.store import Lake
 
 SAMPLES = 10
@@ -24,7 +26,11 @@ class FrozenFiles:
         self._lake = lake
         self._open_refs = forms.open_refs
         self._plan = plan
-        self._columns = Columns.model_validate(plan.reading.columns) if plan.reading.columns else Columns()
+        reading = plan.reading
+        self._columns = Columns.model_validate(reading.columns) if reading.columns else Columns()
+        nulls = NULL_WORDS if reading.null_words is None else reading.null_words
+        self._how = How(Text.model_validate(reading.text), nulls, as_written=reading.ids == "as_written")
+        self._nulls = null_forms(nulls)
         self._reader: RefReader | None = None
         self.go_to(place)
 
@@ -84,12 +90,16 @@ class FrozenFiles:
     def _open(self, at: Cursor) -> RefReader:
         path, partner = self.file.path, self._partner()
         form = self._format()
-        return self._open_refs(self._lake.open(path), path, form, self._columns, partner, at)
+        how = replace(self._how, null_partner=bool(self.file.partner))
+        return self._open_refs(self._lake.open(path), path, form, self._columns, partner, at, how)
 
     def _partner(self) -> int | None:
-        """Of rows that name none: what the file's own folder says, before what its source says."""
+        """Of rows that name none: what the file's own folder says, before what its source says.
+
+        A folder may say that there is none (`partner=__HIVE_DEFAULT_PARTITION__`), as an empty cell does.
+        """
         text = self.file.partner
-        if not text:
+        if not text or text in self._nulls or text == NO_VALUE:
             return self._plan.reading.partner_id
         partner = partner_number(text)
         if partner is None:

@@ -8,7 +8,7 @@ from pipeline.codec.ref_tables import detect
 from pipeline.errors import ConfigError, NotFound
 from pipeline.layout import version_of
 from pipeline.manifest import Reading, Snapshot, SourceFile
-from pipeline.settings import Source
+from pipeline.settings import NULL_WORDS, Source
 from pipeline.stages.found import Found
 from pipeline.stages.source_paths import Folders, fixed, hidden, is_pattern, partner_number, partner_text, pattern
 from pipeline.stores.store import Lake, Stat
@@ -32,7 +32,14 @@ def find(lake: Lake, source: Source, now: float, ours: tuple[str, ...] = ()) -> 
 def reading_of(source: Source, partner_id: int | None = None) -> Reading:
     """How a source's files are read.  partner_id: what the source says of this one, before its own setting."""
     partner = source.partner_id if partner_id is None else partner_id
-    return Reading(format=source.format, columns=source.columns.model_dump(), partner_id=partner)
+    return Reading(
+        format=source.format,
+        columns=source.columns.model_dump(),
+        partner_id=partner,
+        text=source.text.model_dump(exclude_defaults=True),
+        null_words=None if tuple(source.null_words) == NULL_WORDS else tuple(source.null_words),
+        ids=source.ids,
+    )
 
 
 def frozen(stat: Stat, partner: str = "") -> SourceFile:

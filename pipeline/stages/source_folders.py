@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
+from pipeline.codec.ref_rules import null_forms
 from pipeline.errors import NotFound, PermanentError
 from pipeline.layout import SUCCESS, version_of
 from pipeline.manifest import Snapshot
@@ -13,6 +14,7 @@ from pipeline.settings import Source
 from pipeline.stages.found import Found, Named
 from pipeline.stages.source_files import frozen, reading_of
 from pipeline.stages.source_paths import (
+    NO_VALUE,
     Folders,
     at_moment,
     fixed,
@@ -128,18 +130,22 @@ class WatchedFolders:
         columns = self._source.columns.partner_id
         text = partner_text(folder, columns)
         number = partner_number(text)
-        if text and number is None:
+        nulls = null_forms(self._source.null_words)
+        nobody = self._source.partner_id is not None and (text == NO_VALUE or text in nulls)
+        if text and number is None and not nobody:
             trouble = (
                 f"{folder} is not shipped | its partner {text!r} is no number | name such folders as in partner=123"
             )
             return _Known(moment, listed, trouble=trouble)
+        no_partner = text if nobody else ""
         stats: list[Stat] = list(self._lake.walk(folder))
         newest = max([int(success * 1000), *(stat.modified for stat in stats)])
         snapshot = Snapshot(
             source=folder,
             version=version_of(newest / 1000),
             files=tuple(
-                frozen(stat, partner_text(stat.path.removeprefix(folder).rpartition("/")[0], columns)) for stat in stats
+                frozen(stat, partner_text(stat.path.removeprefix(folder).rpartition("/")[0], columns) or no_partner)
+                for stat in stats
             ),
             group=whose,
         )

@@ -129,6 +129,10 @@ def _join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
+NO_VALUE = "(empty)"
+"""What a folder says that has nothing behind its `=`."""
+
+
 def partner_text(folders: str, names: Sequence[str]) -> str:
     """What the deepest folder of the form `partner=123` says, also where it is URL-encoded; "" where there is none.
 
@@ -138,7 +142,7 @@ def partner_text(folders: str, names: Sequence[str]) -> str:
     for part in reversed(folders.split("/")):
         name, equals, value = unquote(part).partition("=")
         if equals and name.lower() in wanted:
-            return value or "(empty)"
+            return value.strip() or NO_VALUE
     return ""
 
 

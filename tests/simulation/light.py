@@ -64,7 +64,7 @@ class Reader:
 
 
 def open_refs(
-    file: BinaryIO, name: str, format: object, columns: Columns, partner_id: int | None, at: Cursor
+    file: BinaryIO, name: str, format: object, columns: Columns, partner_id: int | None, at: Cursor, how: object
 ) -> Reader:
     return Reader(file, at)
 

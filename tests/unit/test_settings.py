@@ -23,6 +23,7 @@ from pipeline.settings import (
     Preprocess,
     Settings,
     Source,
+    Text,
     load,
     load_fetch,
 )
@@ -251,7 +252,7 @@ def model_of(table: str) -> type[BaseModel]:
         return Settings
     first, *rest = table.split(".")
     if first == "lakes":
-        return {"hdfs": Hdfs, "sources": Source, "columns": Columns}.get(rest[-1], Lake)
+        return {"hdfs": Hdfs, "sources": Source, "columns": Columns, "text": Text}.get(rest[-1], Lake)
     if first == "sets":
         return FeatureSet if len(rest) == 1 else Preprocess
     annotation = Settings.model_fields[first].annotation
@@ -273,7 +274,7 @@ def test_every_setting_stands_in_the_configuration_file(path: Path) -> None:
         name for name, field in Settings.model_fields.items() if is_table(field) and name not in ("lakes", "sets")
     ]
     models = [model_of(name) for name in tables]
-    models += [Settings, Lake, Hdfs, Source, Columns, FeatureSet, Preprocess]
+    models += [Settings, Lake, Hdfs, Source, Columns, Text, FeatureSet, Preprocess]
     for model in models:
         leaves = {name for name, field in model.model_fields.items() if not is_table(field)}
         assert seen.get(model, set()) == leaves, model.__name__

@@ -15,7 +15,7 @@ from pyarrow import orc
 from pyarrow import parquet as pq
 
 from pipeline.codec import image_refs_pb2 as messages
-from pipeline.codec.ref_tables import Cursor, Format, RefReader, Taken, detect, open_refs
+from pipeline.codec.ref_tables import Cursor, Format, How, RefReader, Taken, detect, open_refs
 from pipeline.settings import Columns
 
 Row = dict[str, Any]
@@ -28,7 +28,8 @@ START = Cursor(0, 0)
 def reader(data: bytes, name: str, partner_id: int | None = None, at: Cursor = START, **more: Any) -> RefReader:
     """An open reader of a file in memory."""
     format: Format = more.pop("format", None) or detect(name)
-    return open_refs(io.BytesIO(data), name, format, Columns(**more), partner_id, at)
+    how: How = more.pop("how", How())
+    return open_refs(io.BytesIO(data), name, format, Columns(**more), partner_id, at, how)
 
 
 def take_all(data: bytes, name: str, partner_id: int | None = None, **more: Any) -> Taken:

@@ -72,7 +72,7 @@ def test_a_column_of_nulls_is_a_column_of_empty_cells() -> None:
 @pytest.mark.parametrize("name", ["refs.parquet", "refs.orc"])
 @pytest.mark.parametrize(
     ("column", "cells"),
-    [("url", [1, 2, 3, 4]), ("item_id", [1.5, 2, 3, 4]), ("partner_id", [[1]] * 4), ("content", ["a"] * 4)],
+    [("url", [1, 2, 3, 4]), ("item_id", [1.5, 2, 3, 4]), ("partner_id", [[1]] * 4), ("external_id", [1.5] * 4)],
 )
 def test_a_column_of_the_wrong_type_is_refused_by_name_and_type(name: str, column: str, cells: list[Any]) -> None:
     with pytest.raises(FormatError) as caught:

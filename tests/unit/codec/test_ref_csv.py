@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.codec import ref_csv, ref_lines
+from pipeline.codec.ref_tables import How
 from pipeline.errors import FormatError
+from pipeline.settings import Text
 from tests.unit.codec.ref_files import reader, take_all
 
 cells = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
@@ -25,13 +27,14 @@ def test_what_a_csv_writer_writes_is_read_back(
     rows: list[tuple[str, str, str]], separator: str, end: str, quoting: int
 ) -> None:
     rows = [(f"a{title}", f"i{name}", f"u{url}") for title, name, url in rows]
-    if quoting == csv.QUOTE_MINIMAL and end == "\n":  # then Python's writer leaves a "\r" bare, at a line's end as well
-        rows = [(title, name, url.rstrip("\r")) for title, name, url in rows]
+    if quoting == csv.QUOTE_MINIMAL and end == "\n":  # then Python's writer leaves a "\r" bare, which ends a line
+        rows = [(title.replace("\r", ""), name.replace("\r", ""), url.replace("\r", "")) for title, name, url in rows]
     text = io.StringIO()
     writer = csv.writer(text, delimiter=separator, lineterminator=end, quoting=quoting)  # type: ignore[arg-type]
     writer.writerow(["title", "external_id", "url"])
     writer.writerows(rows)
-    taken = take_all(text.getvalue().encode(), "refs.csv" if separator == "," else "refs.tsv")
+    quoted = How(Text(quote='"', escape=""))
+    taken = take_all(text.getvalue().encode(), "refs.csv" if separator == "," else "refs.tsv", how=quoted)
     assert [(ref.external_id, ref.url) for ref in taken.refs] == [(name, url) for _, name, url in rows]
     assert taken.rejected == 0
 

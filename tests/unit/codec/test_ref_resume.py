@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.codec import ref_apart, ref_bytes, ref_lines, ref_protobuf
+from pipeline.codec import ref_apart, ref_bytes, ref_lines, ref_packed, ref_protobuf
 from pipeline.codec.ref_tables import Cursor, Rejected
 from pipeline.errors import FormatError
 from pipeline.records import ImageRef
@@ -38,7 +38,7 @@ def small_pieces() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (ref_bytes, ref_lines, ref_protobuf):
             patch.setattr(module, "PIECE", 64)
-        patch.setattr(ref_bytes, "GZIP_PIECE", 32)
+        patch.setattr(ref_packed, "PIECE", 32)
         patch.setattr(ref_apart, "BATCH_ROWS", 3)
         patch.setattr(ref_protobuf, "_ROWS", 4)
         yield
