@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +16,18 @@ import schedule
 
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, Stopped
+from pipeline.forks import at_the_end, undone_in_forks
 from pipeline.lock import ESTOP
 
 DRAIN_SECONDS = 10.0
 LOOK_SECONDS = 1.0
 INTERRUPTED = 130
 """The exit code after a second SIGINT, as shells know it."""
+
+_CREDENTIALS = struct.Struct("3i")
+"""Linux's struct ucred: process, user, group."""
+_END = b"\0"
+"""Is no signal's number."""
 
 
 class Stop:
@@ -65,39 +73,71 @@ class Stop:
 def signals(stop: Stop, cleanup: Callable[[], None]) -> Iterator[None]:
     """SIGTERM and SIGINT ask for the end; a second SIGINT ends at once, after `cleanup`.
 
+    SIGINT stays ignored where it was: a shell ignores it for what it starts in the background, so that an interrupt
+    from the keyboard ends only what stands in front.  SIGTERM and ESTOP end that, too.
+
     A thread hears them: Python's own handlers wait until the main thread is back from the library that it is in, and
-    compiling a net takes as long as it likes.
+    compiling a net takes as long as it likes.  The kernel says which process wrote each of them: a fork of ours has the
+    same handlers and the same socket, and its signals are its own.
     """
-    hear, tell = os.pipe()
-    os.set_blocking(tell, False)
+    hear, tell = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    hear.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    tell.setblocking(False)
     ear = threading.Thread(target=_listen, args=(hear, stop, cleanup), name="signals", daemon=True)
     ear.start()
-    wakeup = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, _heard) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
+    heard = [signal.SIGTERM, *([] if signal.getsignal(signal.SIGINT) == signal.SIG_IGN else [signal.SIGINT])]
+    wakeup = signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+    before = {number: signal.signal(number, _heard) for number in heard}
+
+    def as_before() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup)
-        os.close(tell)
+
+    def forget() -> None:
+        as_before()
+        signal.set_wakeup_fd(-1)
+        hear.close()
+        tell.close()
+
+    def end() -> None:
+        as_before()
+        tell.setblocking(True)
+        tell.send(_END)  # not its closing: a fork may have it open
         ear.join()
-        os.close(hear)
+        tell.close()
+        hear.close()
+
+    with at_the_end(end), undone_in_forks(forget):
+        yield
 
 
 def _heard(number: int, frame: FrameType | None) -> None:
-    """The number is in the pipe already, put there by the interpreter's own handler."""
+    """The number is in the socket already, put there by the interpreter's own handler."""
 
 
-def _listen(hear: int, stop: Stop, cleanup: Callable[[], None]) -> None:
+def _listen(hear: socket.socket, stop: Stop, cleanup: Callable[[], None]) -> None:
     interrupts = 0
-    while heard := os.read(hear, 64):
+    while True:
+        heard, about, _, _ = hear.recvmsg(64, socket.CMSG_SPACE(_CREDENTIALS.size))
+        if _sender(about) != os.getpid():
+            continue
+        if heard == _END:
+            return
         interrupts += heard.count(signal.SIGINT)
         if interrupts > 1:
             cleanup()
             os._exit(INTERRUPTED)  # safe: whatever is lost is taken up at the next start
         if signal.SIGINT in heard or signal.SIGTERM in heard:
             stop.ask()
+
+
+def _sender(about: list[tuple[int, int, bytes]]) -> int:
+    """The process that wrote a message, as the kernel says; 0: it does not say."""
+    for level, kind, content in about:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            return int(_CREDENTIALS.unpack(content)[0])
+    return 0
 
 
 @contextlib.contextmanager
@@ -156,19 +196,19 @@ def beating(
         while not ended.wait(seconds):
             try_to_beat()
 
-    try_to_beat()
-
-    heart = threading.Thread(target=go_on, name="beat", daemon=True)
-    heart.start()
-    try:
-        yield
-    finally:
+    def end() -> None:
         ended.set()
         heart.join(5.0)
         try:
             leave()
         except PipelineError as error:
             say(f"could not take the last beat back: {error}")
+
+    try_to_beat()
+    heart = threading.Thread(target=go_on, name="beat", daemon=True)
+    heart.start()
+    with at_the_end(end):
+        yield
 
 
 def loop(turn: Callable[[], None], poll_seconds: float, stop: Callable[[], bool], clock: Clock) -> None:

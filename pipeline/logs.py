@@ -150,6 +150,7 @@ def _folder_locked(folder: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
+        fcntl.flock(handle, fcntl.LOCK_UN)  # not only by its closing: a fork of ours may have it open
         os.close(handle)
 
 

@@ -27,6 +27,8 @@ from pipeline.settings import Settings
 DRIVER_SECONDS = 5.0
 """A driver in trouble does not answer at all."""
 LOOK_SECONDS = 0.2
+LAST_WORDS_SECONDS = 2.0
+"""So long what a worker told before it ended may take to be read."""
 RESTARTS = 3
 """So often a seat gets a new worker within one run."""
 TOLD_TO_END = (-signal.SIGTERM, -signal.SIGINT)
@@ -148,6 +150,7 @@ class Worker:
         self._told = told
         self._ear = threading.Thread(target=self._listen, args=(letter,), name=f"worker {seat.number}", daemon=True)
         self._ear.start()
+        threading.Thread(target=self._await, name=f"end of worker {seat.number}", daemon=True).start()
 
     def _listen(self, letter: str) -> None:
         pipe_in, pipe_out = self._process.stdin, self._process.stdout
@@ -158,6 +161,11 @@ class Worker:
         with pipe_out:
             for line in pipe_out:
                 self._told.put((self, line))
+
+    def _await(self) -> None:
+        """Its end is its process's end: a fork that a library made of it may have its pipe open for ever."""
+        self._process.wait()
+        self._ear.join(LAST_WORDS_SECONDS)
         self._told.put((self, None))
 
     @property

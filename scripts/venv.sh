@@ -63,7 +63,7 @@ install_packages() {
     say "installing $(grep -c '^[a-zA-Z]' "$lock") packages from $lock"
     if ! UV_PYTHON_DOWNLOADS=never "$venv/bin/uv" pip sync --quiet --python "$venv/bin/python" --require-hashes "$lock"; then
         say "uv could not (see above); trying pip, which is slower"
-        pip_into_venv "$python" --require-hashes -r "$lock"
+        pip_into_venv "$python" --require-hashes --no-deps -r "$lock" # what no lock names is not wanted
     fi
 }
 

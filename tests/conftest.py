@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.servers import hdfs, kerberos, s3
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that use the library by hand
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """Whoever runs the tests in the background of a shell has interrupts ignored, in all children, too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

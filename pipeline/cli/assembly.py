@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from pipeline import logs
 from pipeline.clock import Clock, Process
 from pipeline.errors import ConfigError
+from pipeline.forks import at_the_end
 from pipeline.host import runs, this_process
 from pipeline.runner import Context, silent_progress
 from pipeline.settings import Settings
@@ -63,6 +65,14 @@ def spill_of(settings: Settings, process: Process) -> Path:
         if other != folder and not runs(other.name):
             shutil.rmtree(other, ignore_errors=True)
     return folder
+
+
+@contextlib.contextmanager
+def spilling(settings: Settings, process: Process) -> Iterator[Path]:
+    """This process's folder for files on their way, for as long as it works."""
+    folder = spill_of(settings, process)
+    with at_the_end(lambda: shutil.rmtree(folder, ignore_errors=True)):
+        yield folder
 
 
 def contexts(

@@ -12,10 +12,11 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol, TextIO, cast
+from typing import NamedTuple, NoReturn, Protocol, TextIO, cast
 
 from pipeline import __version__
 from pipeline.errors import PipelineError
+from pipeline.forks import leave
 
 
 class Entry(NamedTuple):
@@ -204,5 +205,10 @@ def _grouped() -> str:
     return "\n\n".join(blocks)
 
 
+def entry() -> NoReturn:
+    """`main`, as a process of its own."""
+    leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from pipeline.cli.assembly import (
     default_config,
     serving,
     spill_of,
+    spilling,
     stacks_of,
     turns,
 )
@@ -128,8 +128,7 @@ def _guarded(
         held.enter_context(drained(stop, say, lambda: forget_running(state)))
         show = held.enter_context(shown())
         me = this_process()
-        spill = spill_of(settings, me)
-        held.callback(shutil.rmtree, spill, ignore_errors=True)
+        spill = held.enter_context(spilling(settings, me))
         watch = Watch(settings.daemon.watchdog_seconds, me.clock, spill)
         held.enter_context(watched(watch, stacks_of(settings, program), say))
         return work(settings, stages, once, stop, me, watch, show, program, options, again)

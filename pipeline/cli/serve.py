@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pipeline.cli.assembly import (
     default_config,
     serving,
     spill_of,
+    spilling,
     stacks_of,
     turns,
 )
@@ -62,8 +62,7 @@ def run(args: argparse.Namespace) -> int:
             held.enter_context(running_file(state, say.warning))
         held.enter_context(drained(stop, say.warning, lambda: forget_running(state)))
         me = this_process()
-        spill = spill_of(settings, me)
-        held.callback(shutil.rmtree, spill, ignore_errors=True)
+        spill = held.enter_context(spilling(settings, me))
         watch = Watch(settings.daemon.watchdog_seconds, me.clock, spill)
         held.enter_context(watched(watch, stacks_of(settings, program), say.warning))
         say.info("started: %s", program)

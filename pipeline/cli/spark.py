@@ -7,13 +7,12 @@ import contextlib
 import importlib.util
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import logs
-from pipeline.cli.assembly import add_place, contexts, place_of, spill_of
+from pipeline.cli.assembly import add_place, contexts, place_of, spilling
 from pipeline.cli.progress import Show, shown
 from pipeline.cli.run import look_at_the_rest, take_round
 from pipeline.cli.table import Totals, as_json, print_table
@@ -92,7 +91,7 @@ def work(settings: Settings, cluster: Cluster, once: bool, stop: Stop, show: Sho
         for context in where:
             do(context)
 
-    try:
+    with spilling(settings, me):
         with beating(lambda: each(beat), lambda: each(leave), settings.daemon.beat_seconds, logs.log(PROGRAM).warning):
             rounds = idle = failed = 0
             while not stop() and failed < FAILED_ROUNDS:
@@ -106,6 +105,4 @@ def work(settings: Settings, cluster: Cluster, once: bool, stop: Stop, show: Sho
         if not stop():
             for context in where:
                 look_at_the_rest(context, totals)
-    finally:
-        shutil.rmtree(spill_of(settings, me), ignore_errors=True)
     return totals

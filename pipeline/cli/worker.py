@@ -11,13 +11,13 @@ import io
 import json
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.main import unexpected
 from pipeline.errors import PipelineError
+from pipeline.forks import leave
 from pipeline.host import die_with, this_process
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _telling() -> Tell:
 def _work(letter: dict[str, Any], tell: Tell) -> None:
     """The turns, under everything that can end them.  Imports late: the cores were to be settled first."""
     from pipeline import logs
-    from pipeline.cli.assembly import attentive, contexts, serving, spill_of, stacks_of, turns
+    from pipeline.cli.assembly import attentive, contexts, serving, spilling, stacks_of, turns
     from pipeline.clock import Clock
     from pipeline.daemon import Stop, beating, drained, signals
     from pipeline.runner import beat, leave
@@ -81,8 +81,7 @@ def _work(letter: dict[str, Any], tell: Tell) -> None:
         held.enter_context(drained(stop, say, lambda: None))
         me = this_process()
         tell({"name": me.name})
-        spill = spill_of(settings, me)
-        held.callback(shutil.rmtree, spill, ignore_errors=True)
+        spill = held.enter_context(spilling(settings, me))
         watch = Watch(settings.daemon.watchdog_seconds, me.clock, spill)
         held.enter_context(watched(watch, stacks_of(settings, f"{program}-{letter['number']}"), say))
         where = contexts(settings, stages, stop, "compute", lambda *more: tell({"progress": more}), me)
@@ -116,4 +115,4 @@ def _take_turns(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

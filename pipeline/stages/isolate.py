@@ -25,6 +25,7 @@ from pipeline.clock import Clock
 from pipeline.codec import image_refs
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix, Shard, write_failures, write_features
 from pipeline.errors import Stopped
+from pipeline.forks import leave
 from pipeline.host import die_with
 from pipeline.records import Failure, ImageRef
 from pipeline.settings import Settings, travelling
@@ -181,3 +182,4 @@ def _child(folder: Path, parent: int) -> None:
 
 if __name__ == "__main__":
     _child(Path(sys.argv[1]), int(sys.argv[2]))
+    leave(0)

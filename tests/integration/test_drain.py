@@ -77,14 +77,6 @@ def web() -> Iterator[str]:
     server.server_close()
 
 
-@pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """Whoever runs the tests in the background of a shell has interrupts ignored, in all children too."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @dataclass
 class Place:
     """A lake, a bucket and a state folder of their own, and a configuration over them."""

@@ -202,6 +202,28 @@ def test_the_second_interrupt_ends_at_once_even_in_a_library(tmp_path: Path) -> 
     assert not (tmp_path / "_PIPE_RUNNING").exists()
 
 
+def test_an_interrupt_that_is_ignored_stays_so_and_sigterm_ends_all_the_same(tmp_path: Path) -> None:
+    """As a shell starts what it puts into the background: the keyboard's interrupt is for what stands in front."""
+    words = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", PROGRAM, str(tmp_path), "2.5"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in\n"
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert "not stopped in time" in process.communicate(timeout=5)[0]
+    assert process.returncode == 0
+
+
+def test_a_test_that_interrupts_does_not_depend_on_how_the_tests_were_started() -> None:
+    which = "tests/unit/test_daemon.py::test_the_second_interrupt_ends_at_once_even_in_a_library"
+    words = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-m", "pytest", "-q", which]
+    done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+
+
 def test_the_running_file_of_another_process_is_left_alone(tmp_path: Path) -> None:
     forget_running(tmp_path)
     (tmp_path / "_PIPE_RUNNING").write_text('{"pid": 1}')

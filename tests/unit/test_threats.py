@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,15 @@ def test_every_package_of_a_lock_has_its_hashes(lock: Path) -> None:
     for entry in entries:
         assert LOCK_LINE.match(entry), entry
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry
+
+
+def test_no_lock_has_a_package_that_tells_strangers() -> None:
+    """And none that is made anew: OpenVINO asks for it, and works without."""
+    locks = sorted((ROOT / "locks").glob("*.txt"))
+    assert locks
+    assert [lock.name for lock in locks if "telemetry" in lock.read_text()] == []
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "openvino-telemetry" in settings["tool"]["uv"]["exclude-dependencies"]
 
 
 def test_whatever_installs_a_package_wants_its_hash() -> None:

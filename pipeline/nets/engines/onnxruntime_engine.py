@@ -1,12 +1,17 @@
-"""ONNX Runtime on the CPU: an extra engine (`.venv/bin/uv pip install onnxruntime`)."""
+"""ONNX Runtime on the CPU: an extra engine (`.venv/bin/uv pip install onnxruntime`).
+
+Its official builds send events to a statistics service (names and hashes of models, what the host is) and leave an id
+in the user's home, unless a variable forbids it before the library initialises.  Here it does, whatever the environment
+says.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto
 
@@ -16,6 +21,9 @@ from pipeline.nets.engines.engine import EngineInfo, Run, environment
 from pipeline.nets.lowered import Lowered, Shape
 from pipeline.nets.onnx_file import model_of, weights_of
 from pipeline.nets.onnx_source import Model
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 
 class OnnxRuntime:

@@ -1,13 +1,18 @@
-"""OpenVINO on the CPU: the default engine."""
+"""OpenVINO on the CPU: the default engine.
+
+OpenVINO sends an event to a statistics service as it is imported, from a fork of the process that imports it, where the
+package openvino_telemetry can be imported.  It cannot be imported here, whatever is installed; our locks leave it out,
+too.  OpenVINO then takes a stand-in of its own, which sends nothing.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
-import openvino
 from numpy.typing import NDArray
 
 from pipeline.errors import NetError
@@ -15,6 +20,9 @@ from pipeline.nets.engines.engine import EngineInfo, Run, environment
 from pipeline.nets.lowered import Lowered, Shape
 from pipeline.nets.onnx_file import model_of, weights_of
 from pipeline.nets.onnx_source import Model
+
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # whoever imports it gets an ImportError
+import openvino  # noqa: E402
 
 
 class OpenVino:

@@ -1,0 +1,346 @@
+"""What libraries do on their own: nothing that we run speaks to strangers, and no fork of theirs stops or holds us."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli.assembly import STAGES
+from pipeline.cli.main import COMMANDS
+from pipeline.lock import holder
+from sample import random_features
+from tests.integration.black_hole import THERE, BlackHole, black_hole
+from tests.integration.conftest import ROOT, picture, row
+from tests.integration.witness import Witness
+
+HATHI = (sys.executable, "-P", "-m", "pipeline.cli.main")
+SHOP = "127.0.0.1:8123"
+PARTNER, PICTURES = 7, 6
+SURROUNDINGS = {
+    "a person's": ({}, "openvino"),
+    "CI": ({"CI": "true"}, "openvino"),
+    "another engine": ({}, "onnxruntime"),
+}
+
+TELEMETRY = """
+# As the package openvino_telemetry does it: whoever imports it sends an event, from a fork, and leaves an id in HOME.
+import multiprocessing, os, pathlib, urllib.request
+
+home = pathlib.Path(os.path.expanduser("~")) / "intel"
+home.mkdir(exist_ok=True)
+(home / "openvino_ga_cid").write_text("an id")
+
+class Telemetry:
+    def __init__(self, *about, **more): pass
+    def send_event(self, *about, **more):
+        sender = multiprocessing.get_context("fork").Process(
+            target=urllib.request.urlopen, args=("https://www.google-analytics.com/mp/collect",), daemon=True)
+        sender.start()
+        sender.join(3.0)
+        sender.terminate()
+"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A lake of a few pictures on a shop's loopback, a bucket that is a folder, and a home."""
+
+    folder: Path
+    witness: Witness
+    inline: bool
+    """The pictures stand in the refs themselves."""
+
+    @classmethod
+    def made(cls, folder: Path, more: str = "", *, inline: bool = False) -> Site:
+        site = cls(folder, Witness.placed(folder / "site", more), inline)
+        for below in ("home/intel", "tmp", "lake/refs", "shop"):
+            (folder / below).mkdir(parents=True)
+        site.refs(0)
+        for number in range(PICTURES):
+            (folder / "shop" / f"{number}.png").write_bytes(picture(number))
+        random_features.write(folder / "random.caffemodel")
+        site.config.write_text(
+            f"""
+state = "{folder}/state"
+bucket.url = "{folder}/bucket"
+logs.folder = "{folder}/logs"
+daemon.poll_seconds = 0.5
+ship.batch_refs = 2
+deliver.compact = true
+[lakes.shop]
+url = "{folder}/lake"
+[[lakes.shop.sources]]
+path = "refs"
+[sets.demo]
+net = "{ROOT}/sample/random_features.prototxt"
+weights = "{folder}/random.caffemodel"
+blob = "features"
+root = "features"
+[fetch]
+contact = "x"
+allow_private = true
+attempts = 1
+"""
+        )
+        return site
+
+    def refs(self, number: int) -> None:
+        """One more file of refs."""
+        if self.inline:
+            rows = [row(f"{number}-{n}", picture(n), PARTNER) for n in range(PICTURES)]
+            (self.folder / "lake" / "refs" / f"{number}.jsonl").write_text("\n".join(rows))
+            return
+        rows = [f"{PARTNER},{number}-{n},http://{SHOP}/{n}.png" for n in range(PICTURES)]
+        (self.folder / "lake" / "refs" / f"{number}.csv").write_text("\n".join(["partner_id,external_id,url", *rows]))
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "site.toml"
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    def environ(self, **more: str) -> dict[str, str]:
+        """As a person's shell has it, and not as CI's."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name != "CI" and not name.startswith(("HATHI_", "AWS_")) and not name.lower().endswith("_proxy")
+        }
+        proxy = f"http://{THERE[0]}:3128"  # who sends something by it is seen, too
+        return {
+            **kept,
+            "HOME": str(self.home),
+            "TMPDIR": str(self.folder / "tmp"),
+            "PYTHONPATH": str(self.witness.folder),
+            "HTTPS_PROXY": proxy,
+            "HTTP_PROXY": proxy,
+            "NO_PROXY": "127.0.0.1,localhost",
+            **more,
+        }
+
+    def results(self) -> int:
+        return len(list((self.folder / "bucket").glob("*/c/*/*/r/*")))
+
+    def left_at_home(self) -> list[str]:
+        return sorted(str(path.relative_to(self.home)) for path in self.home.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def hole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BlackHole]:
+    with black_hole(tmp_path_factory.mktemp("hole")) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def shop(hole: BlackHole, folder: Path) -> Iterator[None]:
+    """A web server on the loopback of that network."""
+    host, _, port = SHOP.partition(":")
+    words = [sys.executable, "-u", "-m", "http.server", port, "--bind", host, "--directory", str(folder)]
+    with subprocess.Popen(hole.inside(*words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith("Serving HTTP")
+        try:
+            yield
+        finally:
+            server.kill()
+
+
+def strangers(pid: int) -> list[int]:
+    """Descendants of a process that run nothing of their own: who has its parent's command line was forked from it."""
+    words: dict[int, bytes] = {}
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            words[int(entry.name)] = (entry / "cmdline").read_bytes()
+
+    def below(one: int) -> bool:
+        while one in parents and one != pid:
+            one = parents[one]
+        return one == pid
+
+    return [one for one in words if one != pid and below(one) and words[one] == words.get(parents[one])]
+
+
+@pytest.mark.parametrize("around", SURROUNDINGS)
+def test_a_run_speaks_to_nobody_forks_nothing_and_leaves_nothing_at_home(
+    hole: BlackHole, tmp_path: Path, around: str
+) -> None:
+    """A library that would send events is there to be imported, and has the person's consent."""
+    site = Site.made(tmp_path)
+    (site.witness.folder / "openvino_telemetry").mkdir()
+    (site.witness.folder / "openvino_telemetry" / "__init__.py").write_text(TELEMETRY)
+    (site.witness.folder / "openvino_telemetry" / "backend.py").write_text("backend_ga4 = None\n")
+    (site.home / "intel" / "openvino_telemetry").write_text("1")
+    before = len(hole.sent())
+    forked: dict[int, int] = {}
+    with shop(hole, tmp_path / "shop"):
+        variables, engine = SURROUNDINGS[around]
+        words = hole.inside(*HATHI, "run", "--config", str(site.config), "--set", f"sets.demo.engine={engine}")
+        environ = site.environ(**variables)
+        with subprocess.Popen(
+            words, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as run:
+            while run.poll() is None:
+                for one in strangers(run.pid):  # between a vfork and its exec each child looks so: for an instant
+                    forked[one] = forked.get(one, 0) + 1
+                time.sleep(0.25)
+            assert run.stdout is not None
+            said = run.stdout.read()
+    assert run.returncode == 0, said
+    assert site.results() == PICTURES // 2
+    assert hole.sent()[before:] == []
+    assert list(site.witness.seen("os.fork", "os.forkpty", "pty.spawn", "os.system")) == []
+    assert [one for one, times in forked.items() if times > 3] == []
+    started = [one["about"] for one in site.witness.seen("subprocess.Popen", "os.posix_spawn")]
+    assert [words for words in started if "pipeline." not in " ".join(words) and "nvidia-smi" not in words[0]] == []
+    assert site.left_at_home() == ["intel/openvino_telemetry"]
+
+
+FORKS = """
+import importlib.abc
+
+class Stranger(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "openvino":
+            sys.meta_path.remove(self)
+            forks()
+
+def forks():
+    import ctypes, multiprocessing, signal, time
+    c = ctypes.PyDLL(None)
+    def note(pid):
+        with open({log!r}, "a") as file:
+            file.write(str(pid) + chr(10))
+    fork = multiprocessing.get_context("fork")
+    sender = fork.Process(target=time.sleep, args=(600,), daemon=True)  # one that is ended, as openvino_telemetry does
+    sender.start()
+    note(sender.pid)
+    sender.join(0.2)
+    sender.terminate()
+    waited_for = fork.Process(target=time.sleep, args=(600,))  # one that the interpreter waits for at its exit
+    waited_for.start()
+    note(waited_for.pid)
+    in_c = c.fork()  # one of which the interpreter knows nothing, and that no SIGTERM ends
+    while in_c == 0:
+        c.pause()
+    note(in_c)
+    time.sleep(0.2)
+    os.kill(in_c, signal.SIGTERM)
+    if os.fork() == 0:  # one that leaves through our frames
+        sys.exit(0)
+
+sys.meta_path.insert(0, Stranger())
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_fork_of_a_library_stops_a_run_holds_its_locks_or_keeps_it_from_ending(tmp_path: Path, workers: int) -> None:
+    noted = tmp_path / "forks"
+    site = Site.made(tmp_path, FORKS.format(log=str(noted)), inline=True)
+    words = [*HATHI, "run", "--once", "--config", str(site.config), "--set", f"compute.workers={workers}"]
+    try:
+        with (tmp_path / "said").open("w") as said:  # not a pipe, whose end a fork has open for ever
+            done = subprocess.run(words, env=site.environ(), stdout=said, stderr=said, timeout=100)
+        assert done.returncode == 0, (tmp_path / "said").read_text()
+        assert site.results() == PICTURES // 2, (tmp_path / "said").read_text()
+        alive = [pid for pid in noted.read_text().split() if Path(f"/proc/{pid}").exists()]
+        assert len(alive) == 2 * workers, "all but the one that was ended, as its maker meant it"
+        assert [holder(site.state, stage) for stage in STAGES] == [None] * len(STAGES)
+        assert list((site.state / "spill").iterdir()) == []
+        assert not (site.state / "_PIPE_RUNNING").exists()
+    finally:
+        for pid in noted.read_text().split() if noted.exists() else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def commands(site: Site) -> dict[str, list[list[str]]]:
+    """Each command, at work; those that need something come after what makes it."""
+    at = ["--config", str(site.config)]
+    net = [f"{ROOT}/sample/random_features.prototxt", f"{site.folder}/random.caffemodel"]
+    root, image = f"{site.folder}/lake/features", f"{site.folder}/shop/0.png"
+    return {
+        "run": [["--once", "--set", "compute.workers=2", *at]],
+        "serve": [["ship", "compute", "aggregate", "deliver", *at]],
+        "status": [at],
+        "health": [at],
+        "doctor": [at],
+        "verify": [["--deep", *at]],
+        "why": [[str(PARTNER), "0-0", *at]],
+        "report": [["--out", f"{site.folder}/report.html", *at]],
+        "prune": [["--yes", *at]],
+        "quarantine": [["list", *at]],
+        "ship": [["--again", str(PARTNER), *at]],
+        "backfill": [["demo", *at]],
+        "config": [["check", *at]],
+        "spark": [["--once", "--master", "local[1]", *at]],
+        "net": [
+            ["bench", *net, "--blob", "features", "--batch", "1", "--rounds", "1"],
+            ["features", "--blob", "features", *net, image],
+        ],
+        "fetch": [[f"http://{SHOP}/0.png", f"http://{SHOP}/absent", "--allow-private"]],
+        "stats": [[root, root]],
+        "similar": [[str(PARTNER), "--image", image, "--approximate", *at]],
+        "compact": [at],
+    }
+
+
+def test_no_command_opens_a_connection_that_is_not_ours(hole: BlackHole, tmp_path: Path) -> None:
+    """All that stands in `hathi --help`, with every engine that is installed."""
+    site = Site.made(tmp_path)
+    before = len(hole.sent())
+    with shop(hole, tmp_path / "shop"):
+        table = commands(site)
+        assert set(table) == set(COMMANDS), "each command has its place here"
+        for name, forms in table.items():
+            for words in forms:
+                said = run_one(hole, site, name, words)
+                what = f"hathi {name} {' '.join(words)}: {said}"
+                assert hole.sent()[before:] == [], what
+                assert "unexpected" not in said, what
+    assert list(site.witness.seen("os.fork", "os.forkpty")) == []
+    assert site.left_at_home() == []
+
+
+def run_one(hole: BlackHole, site: Site, name: str, words: Sequence[str]) -> str:
+    """What the command said.  A daemon is ended when it has computed something."""
+    if name != "serve":
+        done = hole.run(*HATHI, name, *words, env=site.environ())
+        assert done.returncode in allowed(name), done
+        return done.stdout + done.stderr
+    site.refs(1)
+    results = site.results()
+    daemon_words = hole.inside(*HATHI, name, *words)
+    with subprocess.Popen(daemon_words, env=site.environ(), stderr=subprocess.PIPE, text=True) as daemon:
+        ends = time.monotonic() + 60
+        while site.results() == results and time.monotonic() < ends:
+            time.sleep(0.1)
+        daemon.terminate()
+        said = daemon.communicate(timeout=30)[1]
+    assert daemon.returncode == 0, said
+    assert site.results() > results, said
+    return said
+
+
+def allowed(name: str) -> tuple[int, ...]:
+    """Exit codes: health and doctor judge this machine, too; pyspark may not be there."""
+    if name in ("health", "doctor"):
+        return (0, 1, 2) if name == "health" else (0, 1)
+    return (0, 2) if name == "spark" and importlib.util.find_spec("pyspark") is None else (0,)
