@@ -240,6 +240,8 @@ class Result(Body):
     refs: int
     features: int = 0
     failures: int = 0
+    damaged: int = 0
+    """Features of images that the decoder said were damaged."""
     features_file: DataFile | None = None
     failures_file: DataFile | None = None
     dim: int = 0
@@ -287,6 +289,8 @@ class Out(Body):
     failures: int
     duplicates: int
     held: int = 0
+    damaged: int = 0
+    """Features of images that the decoder said were damaged."""
     reasons: dict[str, int]
     carried: DataFile | None = None
     """Complete refs of the retriable failures; nobody delivers it."""

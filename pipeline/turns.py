@@ -42,6 +42,8 @@ class Tally:
     features: int = 0
     failures: int = 0
     duplicates: int = 0
+    damaged: int = 0
+    """Features of images that the decoder said were damaged."""
     bytes: int = 0
     seconds: float = 0.0
     partners: set[int] = field(default_factory=set)
@@ -223,6 +225,7 @@ class Turns:
             tally.refs += published.refs
             tally.features += published.features
             tally.failures += published.failures
+            tally.damaged += published.damaged
             tally.bytes += published.bytes
             tally.shipments.add(str(published.task.name))
             tally.add_reasons(published.reasons or {})
@@ -278,6 +281,7 @@ class Turns:
         tally.features += done.out.features
         tally.failures += done.out.failures
         tally.duplicates += done.out.duplicates
+        tally.damaged += done.out.damaged
         tally.add_reasons(done.out.reasons)
         context.progress("aggregate", done.out.refs, 0)
         aggregate.retry(context, state_of(context, done.name, settled=False))
@@ -329,6 +333,7 @@ class Turns:
             tally.features += state.out.features
             tally.failures += state.out.failures
             tally.duplicates += state.out.duplicates
+            tally.damaged += state.out.damaged
             tally.add_reasons(state.out.reasons)
             close_if_done(self._context, state_of(self._context, one.name, settled=False), state.plan.due)
 

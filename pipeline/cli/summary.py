@@ -21,18 +21,23 @@ def summary_of(stage: str, tally: Tally, settings: Settings, lake: str) -> str:
     if stage == "compute":
         rate = tally.refs / tally.seconds if tally.seconds else 0.0
         dropped = f", {tally.dropped} refs dropped that another host had first" if tally.dropped else ""
+        failed = f"{tally.failures} failures{_reasons(tally)}"
         return (
-            f"Summary: computed {tally.features} features of {tally.refs} images ({tally.failures} failures"
-            f"{_reasons(tally)}) at {rate:.1f} images/s, {tally.bytes / MB:.1f} MB fetched{dropped}"
+            f"Summary: computed {tally.features} features{_damaged(tally)} of {tally.refs} images ({failed}) "
+            f"at {rate:.1f} images/s, {tally.bytes / MB:.1f} MB fetched{dropped}"
         )
     if stage == "aggregate":
         return (
-            f"Summary: aggregated {len(tally.shipments)} shipments: {tally.features} features, "
+            f"Summary: aggregated {len(tally.shipments)} shipments: {tally.features} features{_damaged(tally)}, "
             f"{tally.failures} failures, {tally.duplicates} duplicates"
         )
     url = settings.lakes[lake].url
     scheme = url.partition("://")[0] if "://" in url else ""
     return f"Summary : Sent {tally.bytes / MB:.0f} MB to {'HDFS' if scheme in HDFS else url.removeprefix('file://')}"
+
+
+def _damaged(tally: Tally) -> str:
+    return f" ({tally.damaged} of torn JPEGs)" if tally.damaged else ""
 
 
 def _reasons(tally: Tally) -> str:

@@ -15,7 +15,8 @@ from pipeline.settings.places import folder_of
 from pipeline.turns import Tally
 
 LOAD = "{python} -c \"import glob, pyarrow.parquet as p; print(p.ParquetDataset(glob.glob('{glob}')).read())\""
-ADDED = ("tasks", "files", "rows", "refs", "rejected", "features", "failures", "duplicates", "dropped", "bytes")
+ADDED = ("tasks", "files", "rows", "refs", "rejected", "features", "failures", "duplicates", "damaged", "dropped",
+         "bytes")  # fmt: skip
 """Figures of a tally that are summed up as they are."""
 
 
@@ -82,6 +83,7 @@ def facts(totals: Totals) -> dict[str, Any]:
         "features": counted.features,
         "failures": dict(sorted(counted.reasons.items())),
         "duplicates": counted.duplicates,
+        "damaged": counted.damaged,
         "dropped": compute.dropped + aggregate.dropped,
         "delivered_bytes": deliver.bytes,
         "per_second": {
@@ -165,6 +167,8 @@ def _rows(totals: Totals, shown: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"{shown['counted_refs']:,}",
         )
     yield "features", f"{shown['features']:,}"
+    if shown["damaged"]:
+        yield "  of torn JPEGs", f"  {shown['damaged']:,}  (a part of the picture is missing)"
     yield "failures", f"{sum(shown['failures'].values()):,}"
     for reason, number in shown["failures"].items():
         yield f"  {reason}", f"  {number:,}"

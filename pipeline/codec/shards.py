@@ -27,6 +27,9 @@ GROUP_ROWS = 64
 GROUP_CONTENT_BYTES = 2**20
 """Inline images that a row group of failures holds, at the most; at least one row."""
 
+DAMAGE = "damage"
+"""A column that stands in a shard only where one of its features is of a damaged image."""
+
 Matrix = npt.NDArray[np.float32]
 
 
@@ -46,6 +49,8 @@ class FeatureRow:
     """UTC; kept to the microsecond."""
     etag: str | None = None
     last_modified: str | None = None
+    damage: str | None = None
+    """What the decoder said was wrong with the image: the feature is of what could be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,8 @@ def write_features(path: Path, rows: Sequence[FeatureRow], matrix: Matrix) -> Wr
     """Writes a new shard of features; row n of the matrix (n, dim) belongs to rows[n], in any order."""
     order = _order(rows)
     schema = features_schema(matrix.shape[1])
+    if any(row.damage for row in rows):
+        schema = schema.insert(len(schema) - 1, pa.field(DAMAGE, pa.string()))
     table = pa.table([*_columns(rows, order, schema.names[:-1], schema), vector_array(matrix[order])], schema=schema)
     return _write(path, table, [GROUP_ROWS] * -(-len(rows) // GROUP_ROWS))
 
@@ -164,7 +171,8 @@ class Shard:
         """Raises FormatError where a column is missing, stands twice or has another type."""
         dim = getattr(schema.field("features").type, "list_size", 1) if self.holds_features else 1
         wanted = features_schema(dim) if self.holds_features else failures_schema()
-        for field in wanted:
+        self._marked = DAMAGE in schema.names
+        for field in (*wanted, pa.field(DAMAGE, pa.string())) if self._marked else wanted:
             if [schema.field(at).type for at in schema.get_all_field_indices(field.name)] != [field.type]:
                 raise FormatError("a shard is damaged", f"{self._path.name}: its column {field.name} is not as written",
                                   "its batch has to be computed again")  # fmt: skip
@@ -188,7 +196,7 @@ class Shard:
 
     def features(self, group: int, dim: int) -> tuple[list[FeatureRow], Matrix]:
         """A row group of features: rows, and a matrix (rows, dim) that is not to be written to."""
-        table = self._read([group], features_schema(dim).names)
+        table = self._read([group], features_schema(dim).names + [DAMAGE] * self._marked)
         vectors_column = table.column("features").combine_chunks()
         if table.schema.field("features").type.list_size != dim:
             raise FormatError("a shard has another width", f"{self._path.name}: not {dim} values a row")

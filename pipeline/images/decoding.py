@@ -1,17 +1,19 @@
-"""Image bytes -> pixels: JPEG and plain PNG by OpenCV, the rest by Pillow; what cannot be decoded is a Failure."""
+"""Image bytes -> pixels: JPEG by libjpeg-turbo, PNG by libpng, the rest by Pillow; what cannot be had is a Failure."""
 
 from __future__ import annotations
 
-import io
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from pipeline.images import jpeg, png
-from pipeline.images.formats import sniff
+from pipeline.images import icon, jpeg, others, png
+from pipeline.images.broken import Broken, torn
+from pipeline.images.formats import begins, sniff
+from pipeline.images.orientation import upright
+from pipeline.images.torn import is_torn
 from pipeline.records import Failure
 
 Pixels = NDArray[np.uint8]
@@ -20,11 +22,18 @@ Extent = tuple[float, float]
 MARGIN = 1.3
 """How much larger than its target a reduced image must still be: under it the resize would show what was left out."""
 
-_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
-_PILLOW = {"gif": "GIF", "webp": "WEBP", "bmp": "BMP", "tiff": "TIFF", "avif": "AVIF", "jpeg2000": "JPEG2000",
-           "ico": "ICO", "png": "PNG", "jpeg": "JPEG"}  # fmt: skip
 cv2.setNumThreads(1)  # callers decode in threads of their own; OpenCV's would fight with them
-Image.MAX_IMAGE_PIXELS = None  # ours is an argument, checked before the pixels are there
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture: (height, width, 3) uint8, BGR, upright, over white, the first frame."""
+
+    pixels: Pixels
+    extent: Extent
+    """Its (height, width) in those pixels: of 605 rows at 1/2 it fills 302.5 of 303."""
+    damage: str = ""
+    """What the decoder says was wrong with the bytes, where it went on all the same; "": nothing."""
 
 
 def decode(
@@ -36,59 +45,62 @@ def decode(
     than that is decoded at 1/2, 1/4 or 1/8 of its size.
     Failures: empty, not_image, truncated, decode, too_many_pixels.  Raises nothing for any content.
     """
-    found = decode_reduced(content, max_pixels, reduce_to)
-    return found if isinstance(found, Failure) else found[0]
+    found = read(content, max_pixels, reduce_to)
+    return found if isinstance(found, Failure) else found.pixels
 
 
 def decode_reduced(
     content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None
 ) -> tuple[Pixels, Extent] | Failure:
-    """As `decode`, and the picture's (height, width) in those pixels: of 605 rows at 1/2 it fills 302.5 of 303."""
+    """As `decode`, and the picture's extent (`Decoded`)."""
+    found = read(content, max_pixels, reduce_to)
+    return found if isinstance(found, Failure) else (found.pixels, found.extent)
+
+
+def read(content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None) -> Decoded | Failure:
+    """As `decode`, and what was said of damage."""
     if not content:
         return Failure.of("empty", "no bytes")
     kind = sniff(content)
     if kind is None:
+        if begins(content):
+            return Failure.of("truncated", "the image ends within its first bytes")
         return Failure.of("not_image", _looks_like(content))
     try:
-        if kind == "jpeg":
-            return _jpeg(content, max_pixels, reduce_to)
-        return _whole(_png(content, max_pixels) if kind == "png" else _pillow(content, kind, max_pixels))
-    except jpeg.Broken as broken:
-        return Failure.of(broken.reason, str(broken))
+        found = _read(content, kind, max_pixels, reduce_to)
+    except Broken as broken:
+        return broken.as_failure()
     except MemoryError:
         return Failure.of("too_many_pixels", f"the {kind} image does not fit into memory")
     except Exception as error:  # decoders of foreign bytes raise nearly anything; here it becomes a value
-        return _refused(kind, error)
+        return _refused(content, kind, error)
+    if found.pixels.dtype != np.uint8 or found.pixels.ndim != 3 or found.pixels.shape[2] != 3 or not found.pixels.size:
+        return Failure.of("decode", f"the {kind} decoder gave no picture")
+    return found
 
 
-def _whole(image: Pixels | Failure) -> tuple[Pixels, Extent] | Failure:
-    return image if isinstance(image, Failure) else (image, image.shape[:2])
+def _read(content: bytes, kind: str, max_pixels: int, reduce_to: tuple[int, int] | None) -> Decoded:
+    if kind == "ico":
+        kind, content = icon.largest(content, max_pixels)
+    if kind == "jpeg":
+        return _jpeg(content, max_pixels, reduce_to)
+    if kind == "png":
+        header = png.read_header(content, max_pixels)
+        pixels, turn = png.decode(content, header), header.orientation
+    else:
+        if kind in ("jpeg2000", "tiff") and is_torn(content, kind):
+            raise torn(kind)  # their decoders give grey or black for parts that are not there
+        pixels, turn = others.decode(content, kind, max_pixels)
+    image = upright(pixels, turn)
+    return Decoded(image, image.shape[:2])
 
 
-def _refused(kind: str, error: Exception) -> Failure:
-    cut = isinstance(error, EOFError) or "truncated" in str(error).lower()
-    if cut:
-        return Failure.of("truncated", f"the {kind} image ends before its end")
-    return Failure.of("decode", f"the {kind} decoder refused it: {type(error).__name__}")
-
-
-def _too_large(width: int, height: int, max_pixels: int) -> Failure | None:
-    if width * height <= max_pixels:
-        return None
-    return Failure.of("too_many_pixels", f"{width} x {height} pixels; at most {max_pixels} are allowed")
-
-
-def _jpeg(content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None) -> tuple[Pixels, Extent] | Failure:
-    header = jpeg.read_header(content)
-    failure = _too_large(header.width, header.height, max_pixels)
-    if failure:
-        return failure
-    if header.components == 4:
-        return _whole(_pillow(content, "jpeg", max_pixels))  # CMYK and YCCK: OpenCV's colours are not right
+def _jpeg(content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None) -> Decoded:
+    header = jpeg.read_header(content, max_pixels)
     size = (header.width, header.height) if header.turned else (header.height, header.width)
-    factor = _reduction(size, reduce_to, whole=header.orientation != 1)
-    image = _opencv(content, "jpeg", _REDUCED.get(factor, cv2.IMREAD_COLOR))
-    return image if isinstance(image, Failure) else (image, (size[0] / factor, size[1] / factor))
+    factor = _reduction(size, reduce_to, whole=header.orientation != 1) if header.colours else 1
+    pixels, damage = jpeg.decode(content, header, factor)
+    return Decoded(upright(pixels, header.orientation), (size[0] / factor, size[1] / factor), damage)
 
 
 def _reduction(size: tuple[int, int], reduce_to: tuple[int, int] | None, whole: bool) -> int:
@@ -103,57 +115,12 @@ def _reduction(size: tuple[int, int], reduce_to: tuple[int, int] | None, whole: 
     return 1
 
 
-def _png(content: bytes, max_pixels: int) -> Pixels | Failure:
-    header = png.read_header(content)
-    failure = _too_large(header.width, header.height, max_pixels)
-    if failure:
-        return failure
-    if header.see_through or header.oriented:
-        return _pillow(content, "png", max_pixels)
-    return _opencv(content, "png", cv2.IMREAD_COLOR)
-
-
-def _opencv(content: bytes, kind: str, how: int) -> Pixels | Failure:
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), how)
-    if image is None:
-        return Failure.of("decode", f"the {kind} decoder refused it")
-    return np.asarray(image, np.uint8)
-
-
-def _pillow(content: bytes, kind: str, max_pixels: int) -> Pixels | Failure:
-    if kind not in _PILLOW:
-        return Failure.of("decode", f"no decoder for {kind}")
-    with Image.open(io.BytesIO(content), formats=[_PILLOW[kind]]) as opened:
-        failure = _too_large(opened.width, opened.height, max_pixels)
-        if failure:
-            return failure
-        opened.load()
-        rgb = np.asarray(_over_white(ImageOps.exif_transpose(opened)))
-    return np.ascontiguousarray(rgb[:, :, ::-1])
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    """Any mode as RGB; what is see-through shows white."""
-    if image.mode.startswith("I;16"):  # Pillow would clip, not scale
-        values = np.asarray(image).astype(np.uint16)
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        return _stretched(image)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _stretched(image: Image.Image) -> Image.Image:
-    """32-bit grey: 8-bit values as they are, 16-bit ones scaled, others from their least to their greatest."""
-    values = np.nan_to_num(np.asarray(image, np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and high <= 65535:
-        low, high = 0.0, 255.0 if high <= 255 else 65535.0
-    scaled = (values - low) * (255.0 / max(high - low, 1e-12))
-    return Image.fromarray(scaled.round().astype(np.uint8)).convert("RGB")
+def _refused(content: bytes, kind: str, error: Exception) -> Failure:
+    if isinstance(error, EOFError) or "truncated" in str(error).lower() or is_torn(content, kind):
+        return torn(kind).as_failure()
+    if kind == "jxl" and content.startswith(b"\xff\x0a"):
+        return Failure.of("truncated", "the jxl image is torn or damaged: a bare one does not tell which")
+    return Failure.of("decode", f"the {kind} decoder refused it: {type(error).__name__}")
 
 
 def _looks_like(content: bytes) -> str:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.codec.means import read_mean
 from pipeline.errors import ConfigError
-from pipeline.images.decoding import Extent, Pixels, decode_reduced
+from pipeline.images.decoding import Extent, Pixels, read
 from pipeline.images.resizing import resize
 from pipeline.records import Failure
 from pipeline.settings import Preprocess
@@ -42,9 +42,26 @@ class Preparation:
         return max(self._how.resize_to, *self.size)
 
     def __call__(self, content: bytes) -> Prepared | Failure:
-        """Image bytes -> (3, height, width) float32, or why not."""
-        found = decode_reduced(content, self._how.max_pixels, self.reduce_to)
-        return found if isinstance(found, Failure) else self.prepare(*found)
+        """Image bytes -> (3, height, width) float32, or why not.  Raises nothing for any content."""
+        found = self.noted(content)
+        return found if isinstance(found, Failure) else found[0]
+
+    def noted(self, content: bytes) -> tuple[Prepared, str] | Failure:
+        """As a call, and what the decoder said of damage: "" for a good image."""
+        found = read(content, self._how.max_pixels, self.reduce_to)
+        if isinstance(found, Failure):
+            return found
+        if found.damage and self._how.damaged == "fail":
+            return Failure.of("truncated", found.damage)
+        try:
+            planes = self.prepare(found.pixels, found.extent)
+        except MemoryError:
+            return Failure.of("too_many_pixels", "the image does not fit into memory while it is resized")
+        except Exception as error:  # an image that nobody foresaw is its own trouble, not that of those beside it
+            return Failure.of("decode", f"resizing it raised {type(error).__name__}")
+        if planes.shape != (3, *self.size):
+            return Failure.of("decode", "it was resized to another size than the net's")
+        return planes, found.damage
 
     def prepare(self, image: Pixels, extent: Extent | None = None) -> Prepared:
         """(h, w, 3) uint8 BGR -> (3, height, width) float32: resized, channels ordered, (x raw_scale/255 - mean) / std

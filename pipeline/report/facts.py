@@ -22,6 +22,8 @@ class Funnel:
     failures: int = 0
     delivered: int = 0
     """Of the features."""
+    damaged: int = 0
+    """Of the features: a part of the picture is missing."""
 
     def __add__(self, other: Funnel) -> Funnel:
         return Funnel(*(getattr(self, name) + getattr(other, name) for name in Funnel.__slots__))

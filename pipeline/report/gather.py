@@ -156,7 +156,9 @@ def _funnel(one: Entered, out: Out | None) -> Funnel:
     if out is None:
         return Funnel(end.rows, end.rejected, end.refs, unfinished=end.refs)
     delivered = out.features if one.state.done is not None else 0
-    return Funnel(end.rows, end.rejected, end.refs, 0, out.duplicates, out.features, out.failures, delivered)
+    return Funnel(
+        end.rows, end.rejected, end.refs, 0, out.duplicates, out.features, out.failures, delivered, out.damaged
+    )
 
 
 def _lag(one: Entered, plan: Plan) -> float | None:

@@ -122,6 +122,8 @@ def _funnel_table(caption: str, one: Funnel) -> str:
         ("Features", one.features, "good", ""),
         ("delivered", one.delivered, "good", "in"),
     ]
+    if one.damaged:
+        steps.append(("of torn JPEGs: a part of the picture is missing", one.damaged, "bad", "in"))
     if caption != "First tries":
         steps = steps[2:]
     whole = max(one.rows, one.refs)

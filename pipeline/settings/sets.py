@@ -10,7 +10,7 @@ from pipeline.configuration import FilePath
 from pipeline.settings.places import RootPath
 from pipeline.settings.section import Section
 
-DECODE_POLICY = "2"
+DECODE_POLICY = "3"
 """What decoding and resizing do to an image; raised when their pixels change, which changes every fingerprint."""
 
 
@@ -35,6 +35,10 @@ class Preprocess(Section):
     """Let the JPEG decoder leave out detail that the resize would drop (1/2, 1/4, 1/8)."""
     max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     """An image that declares more is refused before its pixels are allocated."""
+    damaged: Literal["keep", "fail"] = "keep"
+    """What a JPEG gets that is damaged but has its end marker, so that a part of the picture is missing.
+    keep: a feature of what can be seen, which summary and report count; fail: a failure (truncated), tried again.
+    Use fail where a feature of half a picture is worse than none; no other feature changes."""
 
 
 class FeatureSet(Section):

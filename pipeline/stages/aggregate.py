@@ -204,6 +204,7 @@ def _upload(
         failures=merged.failures,
         duplicates=merged.duplicates,
         held=held,
+        damaged=merged.damaged,
         reasons=dict(sorted(merged.reasons.items())),
         carried=carried,
     )

@@ -66,6 +66,7 @@ class Published:
     failures: int = 0
     reasons: Mapping[str, int] | None = None
     bytes: int = 0
+    damaged: int = 0
 
 
 class Served(Protocol):
@@ -228,11 +229,13 @@ def _publish(context: Context, served: Served, computed: Computed[BatchTask], re
     nonce = context.process.nonce()
     features = _put_features(context, task, nonce, computed.rows, computed.matrix)
     failures = _put_failures(context, task, nonce, computed.failures)
+    damaged = sum(bool(row.damage) for row in computed.rows)
     body = Result(
         kind="shard",
         refs=refs,
         features=len(computed.rows),
         failures=len(computed.failures),
+        damaged=damaged,
         features_file=features,
         failures_file=failures,
         dim=int(computed.matrix.shape[1]),
@@ -252,7 +255,8 @@ def _publish(context: Context, served: Served, computed: Computed[BatchTask], re
     for row in computed.failures:
         reasons[row.reason] = reasons.get(row.reason, 0) + 1
     kind = "shard" if won else "lost"
-    return Published(task, kind, refs, len(computed.rows), len(computed.failures), reasons, computed.fetched_bytes)
+    features_made, failed = len(computed.rows), len(computed.failures)
+    return Published(task, kind, refs, features_made, failed, reasons, computed.fetched_bytes, damaged)
 
 
 def _put_features(

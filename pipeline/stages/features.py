@@ -22,6 +22,7 @@ from pipeline.records import Failure, ImageRef
 from pipeline.settings import FeatureSet, Settings
 from pipeline.stages.isolate import compute_alone
 from pipeline.stages.load import Bounds
+from pipeline.stages.stacks import Marked
 from pipeline.stages.window import Body, Computed, Opened, Tag, Wanted, Window
 from pipeline.stores.local import typed
 
@@ -82,6 +83,14 @@ class FeatureMaker:
         """Image bytes -> (3, h, w) float32 for the net, or why not."""
         return self._preparation(content)
 
+    def _prepare_marked(self, content: bytes) -> Matrix | Marked | Failure:
+        """As `prepare`; what comes of damaged bytes says so."""
+        found = self._preparation.noted(content)
+        if isinstance(found, Failure):
+            return found
+        planes, damage = found
+        return Marked(planes, damage) if damage else planes
+
     def window(
         self,
         groups: Mapping[str, Sequence[T]],
@@ -102,7 +111,7 @@ class FeatureMaker:
                 groups,
                 open_batch,
                 fetch=stream_of(fetcher, self._noted),
-                prepare=self.prepare,
+                prepare=self._prepare_marked,
                 net=self._net,
                 decoders=decoders,
                 runner=runner,

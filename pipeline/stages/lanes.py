@@ -43,6 +43,8 @@ class OpenBatch(Generic[T]):
     """Monotonic seconds; set with its first ref, since a batch that waits for its turn costs nobody anything."""
     known: dict[bytes, int | Failure] = field(default_factory=dict)
     """By SHA-256 of an image: the slot of its feature, or why it has none."""
+    damaged: dict[int, str] = field(default_factory=dict)
+    """By slot of a feature: what the decoder said of damage, where it did."""
     failures: list[FailureRow] = field(default_factory=list)
     fetched_bytes: int = 0
     trouble: str = ""

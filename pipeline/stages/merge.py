@@ -78,6 +78,8 @@ class Merged:
     carried: Path | None
     """The complete refs of the retriable failures, in the order of their rows; None where there are none."""
     carried_refs: int
+    damaged: int = 0
+    """Features of images that the decoder said were damaged."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def merge(
     winners = choose(sources.rows, sources.name_digests)
     output = _Output(folder, dim, version, fingerprint, tuple(formats), redact_queries)
     folder.mkdir(parents=True, exist_ok=True)
-    features = _write_features(sources, winners, output, threads or len(os.sched_getaffinity(0)))
+    features, damaged = _write_features(sources, winners, output, threads or len(os.sched_getaffinity(0)))
     failures = _Failures(output, last_try)
     failures.write(sources, winners)
     merged = Merged(
@@ -130,13 +132,19 @@ def merge(
         reasons=dict(sorted(failures.reasons.items())),
         carried=failures.carried,
         carried_refs=failures.carried_refs,
+        damaged=damaged,
     )
     _check(merged, output)
     return merged
 
 
-def _write_features(sources: Sources, winners: Winners, output: _Output, threads: int) -> dict[int, list[WrittenFile]]:
-    """Files by partner.  Partners are written in parallel, neighbours by one job: they lie in the same row groups."""
+def _write_features(
+    sources: Sources, winners: Winners, output: _Output, threads: int
+) -> tuple[dict[int, list[WrittenFile]], int]:
+    """Files by partner, and how many features are of damaged images.
+
+    Partners are written in parallel, neighbours by one job: they lie in the same row groups.
+    """
     held = (sources.shards * SHARD_GROUP_ROWS + _MEMORY_OF_ROWS * FEATURES_AT_ONCE) * output.dim * 4
     threads = min(threads, max(1, _MEMORY // max(1, held)))
     rows_of_job = max(FEATURES_AT_ONCE, len(winners.features) // (threads * _JOBS_PER_THREAD))
@@ -157,16 +165,24 @@ def _write_features(sources: Sources, winners: Winners, output: _Output, threads
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-    return {partner_id: files for result in results for partner_id, files in result.items()}
+    files = {partner_id: files for result, _ in results for partner_id, files in result.items()}
+    return files, sum(damaged for _, damaged in results)
 
 
-def _write_partners(sources: Sources, job: list[Indices], output: _Output) -> dict[int, list[WrittenFile]]:
-    rows = sources.features(np.concatenate(job))
-    files = {}
+def _write_partners(sources: Sources, job: list[Indices], output: _Output) -> tuple[dict[int, list[WrittenFile]], int]:
+    damaged = 0
+
+    def counted() -> Iterator[tuple[FeatureRow, Vector]]:
+        nonlocal damaged
+        for row, vector in sources.features(np.concatenate(job)):
+            damaged += bool(row.damage)
+            yield row, vector
+
+    rows, files = counted(), {}
     for some in job:
         partner_id = int(sources.rows.partner_id[some[0]])
         files[partner_id] = _write_partner(partner_id, islice(rows, len(some)), len(some), output)
-    return files
+    return files, damaged
 
 
 def _write_partner(

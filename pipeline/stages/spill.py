@@ -24,8 +24,8 @@ ROW_BYTES = 400
 
 _BLOCK = struct.Struct("<QQQ")
 """Vectors, rows, bytes of the rows."""
-_ROW = struct.Struct("<QQq32sii")
-"""Place in the batch, slot, microseconds since 1970, SHA-256, and two lengths: -1 for a text that is absent."""
+_ROW = struct.Struct("<QQq32siii")
+"""Place in the batch, slot, microseconds since 1970, SHA-256, and three lengths: -1 for a text that is absent."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -37,6 +37,8 @@ class Origin(NamedTuple):
     fetched_at: datetime
     etag: str | None
     last_modified: str | None
+    damage: str | None = None
+    """What the decoder said was wrong with the image, which has a feature all the same."""
 
 
 class _Row(NamedTuple):
@@ -160,6 +162,7 @@ def _feature_row(ref: ImageRef, origin: Origin) -> FeatureRow:
         fetched_at=origin.fetched_at,
         etag=origin.etag,
         last_modified=origin.last_modified,
+        damage=origin.damage,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
@@ -33,18 +33,26 @@ class FeatureNet(Protocol):
         """(n, 3, h, w) prepared images, n <= batch_size -> (n, dim) features."""
 
 
-Prepare = Callable[[bytes], Matrix | Failure]
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """A prepared image, or its feature, of bytes that were damaged: what the decoder said of them."""
+
+    values: Matrix
+    damage: str
+
+
+Prepare = Callable[[bytes], Matrix | Marked | Failure]
 """Image bytes -> (3, h, w) for the net."""
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """What raised while it held an image: the net, or what prepares for it."""
+    """What raised in the net while it held an image."""
 
     cause: str
 
 
-Outcome = Matrix | Failure | Trouble
+Outcome = Matrix | Marked | Failure | Trouble
 """Of one image: its feature (dim,), a view of what the net gave; or why it has none."""
 
 
@@ -71,10 +79,11 @@ class Stacks(Generic[K]):
         self._clock = clock
         self._limit = decoding
         self._ended = ended
-        self._decoding: deque[tuple[K, Future[Matrix | Failure]]] = deque()
-        self._stack: list[tuple[K, Matrix]] = []
+        self._decoding: deque[tuple[K, Future[Matrix | Marked | Failure]]] = deque()
+        self._stack: list[tuple[K, Matrix, str]] = []
+        """With what was said of damage."""
         self._since = 0.0
-        self._running: deque[tuple[list[K], Future[Matrix]]] = deque()
+        self._running: deque[tuple[list[tuple[K, str]], Future[Matrix]]] = deque()
 
     @property
     def empty(self) -> bool:
@@ -111,8 +120,11 @@ class Stacks(Generic[K]):
         if block:
             wait([future])
         error = future.exception()
-        if error is not None:
-            self._ended(key, Trouble(f"preparing an image raised {type(error).__name__}"))
+        if error is not None:  # one image's doing, whatever it is: those beside it go on
+            if not isinstance(error, Exception):
+                raise error
+            reason = "too_many_pixels" if isinstance(error, MemoryError) else "decode"
+            self._ended(key, Failure.of(reason, f"preparing the image raised {type(error).__name__}"))
             return
         prepared = future.result()
         if isinstance(prepared, Failure):
@@ -120,25 +132,41 @@ class Stacks(Generic[K]):
             return
         if not self._stack:
             self._since = self._clock.monotonic()
-        self._stack.append((key, prepared))
+        values, damage = (prepared.values, prepared.damage) if isinstance(prepared, Marked) else (prepared, "")
+        self._stack.append((key, values, damage))
         if len(self._stack) >= self._net.batch_size:
             self._forward()
 
     def _forward(self) -> None:
-        stack, self._stack = self._stack, []
+        stack, self._stack = self._alike(self._stack), []
         while len(self._running) >= STACKS_AHEAD:
             self._take_features()
-        images = np.stack([image for _, image in stack])
-        self._running.append(([key for key, _ in stack], self._runner.submit(self._net.forward, images)))
+        images = np.stack([image for _, image, _ in stack])
+        named = [(key, damage) for key, _, damage in stack]
+        self._running.append((named, self._runner.submit(self._net.forward, images)))
+
+    def _alike(self, stack: list[tuple[K, Matrix, str]]) -> list[tuple[K, Matrix, str]]:
+        """Those of the shape that most have: a stack has one shape, whatever a preparation gives."""
+        shapes = Counter(np.shape(image) for _, image, _ in stack)
+        if len(shapes) == 1:
+            return stack
+        usual = shapes.most_common(1)[0][0]
+        for key, image, _ in stack:
+            if np.shape(image) != usual:
+                self._ended(key, Failure.of("decode", "it was prepared in another shape than those beside it"))
+        return [one for one in stack if np.shape(one[1]) == usual]
 
     def _take_features(self) -> None:
-        keys, future = self._running.popleft()
+        named, future = self._running.popleft()
         error = future.exception()
         if error is not None:
-            for key in keys:
+            for key, _ in named:
                 self._ended(key, Trouble(f"the net raised {type(error).__name__}"))
             return
         features = future.result()
         finite = [bool(np.isfinite(vector).all()) for vector in features]
-        for key, vector, good in zip(keys, features, finite, strict=True):
-            self._ended(key, vector if good else Failure.of("not_finite", "the feature holds NaN or infinity"))
+        for (key, damage), vector, good in zip(named, features, finite, strict=True):
+            if not good:
+                self._ended(key, Failure.of("not_finite", "the feature holds NaN or infinity"))
+            else:
+                self._ended(key, Marked(vector, damage) if damage else vector)

@@ -23,7 +23,7 @@ from pipeline.records import Failure, ImageRef
 from pipeline.stages.lanes import Lanes, OpenBatch
 from pipeline.stages.load import Bounds, Load
 from pipeline.stages.spill import ROW_BYTES, Features, Origin
-from pipeline.stages.stacks import FeatureNet, Outcome, Prepare, Stacks, Trouble
+from pipeline.stages.stacks import FeatureNet, Marked, Outcome, Prepare, Stacks, Trouble
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class Computed(Generic[T]):
     fetched_bytes: int
     seconds: float
     trouble: str = ""
-    """What raised while it held images of this batch (the net, or what prepares for it): no rows."""
+    """What the net raised while it held images of this batch: no rows."""
 
 
 class Window(Generic[T]):
@@ -270,14 +270,18 @@ class Window(Generic[T]):
                 batch.known[sha256] = outcome
                 self._failed(batch, place, outcome)
             else:
+                vector, damage = (outcome.values, outcome.damage) if isinstance(outcome, Marked) else (outcome, "")
                 slot = batch.known.get(sha256)
                 if not isinstance(slot, int):
-                    slot = batch.known[sha256] = batch.features.add(outcome)
+                    slot = batch.known[sha256] = batch.features.add(vector)
                     self._load.features += 4 * self._dim
+                    if damage:
+                        batch.damaged[slot] = damage
                 self._name(batch, place, slot, origin)
 
     def _name(self, batch: OpenBatch[T], place: int, slot: int, origin: Origin) -> None:
-        batch.features.name(place, slot, origin)
+        damage = batch.damaged.get(slot)
+        batch.features.name(place, slot, origin._replace(damage=damage) if damage else origin)
         self._load.features += ROW_BYTES
         ref = batch.refs[place]
         if ref.content:

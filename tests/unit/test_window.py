@@ -21,7 +21,7 @@ from pipeline.codec.shards import Matrix
 from pipeline.records import Failure, ImageRef
 from pipeline.settings import Settings
 from pipeline.stages.features import FeatureMaker
-from pipeline.stages.stacks import PARTIAL_SECONDS, STACKS_AHEAD
+from pipeline.stages.stacks import PARTIAL_SECONDS, STACKS_AHEAD, Marked
 from pipeline.stages.window import Opened
 from sample import random_features
 from tests.simulation.world import DIM, AtOnce, StubNet, feature, prepare
@@ -95,16 +95,45 @@ def test_what_the_net_raises_is_the_trouble_of_the_batches_in_that_stack_and_of_
     assert [len(done[task].rows) for task in ("a0", "b0", "c0")] == [0, 0, 4]
 
 
-def test_a_picture_that_breaks_its_preparation_is_the_trouble_of_its_batch_alone() -> None:
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [(ValueError("no such shape"), "decode"), (MemoryError(), "too_many_pixels"), (KeyError(3), "decode")],
+)
+def test_a_picture_that_breaks_its_preparation_is_a_failure_and_all_others_have_features(
+    raised: Exception, reason: str
+) -> None:
     def breaks(content: bytes) -> Matrix | Failure:
         if b"/bang" in content:
-            raise ValueError("no such shape")
+            raise raised
         return prepare(content)
 
     done = Stand({"a": [["ok", "bang"]], "b": [["ok", "ok"]]}, prepare=breaks).run()
-    assert {task: computed.trouble for task, computed in done.items()} == {
-        "a0": "preparing an image raised ValueError", "b0": "",
+    assert {task: (computed.trouble, len(computed.rows)) for task, computed in done.items()} == {
+        "a0": ("", 1), "b0": ("", 2),
     }  # fmt: skip
+    (failed,) = done["a0"].failures
+    assert (failed.reason, failed.detail) == (reason, f"preparing the image raised {type(raised).__name__}")
+
+
+def test_a_picture_that_is_prepared_in_another_shape_never_meets_the_others_in_a_stack() -> None:
+    def odd(content: bytes) -> Matrix | Failure:
+        found = prepare(content)
+        return np.concatenate([found, found]) if b"/bang" in content and not isinstance(found, Failure) else found
+
+    done = Stand({"a": [["ok", "bang", "ok"]], "b": [["ok", "ok"]]}, prepare=odd).run()
+    assert [(computed.trouble, len(computed.rows)) for _, computed in sorted(done.items())] == [("", 2), ("", 2)]
+    assert [row.reason for row in done["a0"].failures] == ["decode"]
+
+
+def test_what_was_said_of_damage_stands_with_each_feature_of_those_bytes_and_with_no_other() -> None:
+    def marks(content: bytes) -> Matrix | Marked | Failure:
+        found = prepare(content)
+        return Marked(found, "torn") if content == SAME and not isinstance(found, Failure) else found
+
+    done = Stand({"a": [["ok", "same", "same", "ok"]], "b": [["same", "ok"]]}, prepare=marks).run()
+    for name, wanted in (("a0", [None, "torn", "torn", None]), ("b0", ["torn", None])):
+        rows = sorted(done[name].rows, key=lambda row: row.ordinal)
+        assert [row.damage for row in rows] == wanted
 
 
 def test_inline_images_need_no_fetch_and_batches_of_them_do_not_pile_up() -> None:
