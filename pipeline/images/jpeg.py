@@ -21,8 +21,8 @@ from pipeline.images.orientation import orientation
 
 Pixels = NDArray[np.uint8]
 
-MOST_VISITS = 4_000_000_000
-"""Pixels times scans: a decoder pays for the whole image at each scan, however few bytes that has; 1 to 2 s of it."""
+MOST_VISITS = 2_000_000_000
+"""Pixels times scans: a decoder pays for the whole image at each scan, however few bytes that has; about 2 s of it."""
 _SIZES = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
 _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))  # with all components in its first scan such an image has no other
 _ALONE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))
@@ -157,30 +157,41 @@ def decode(content: bytes, header: Header, factor: int) -> tuple[Pixels, str]:
     A JPEG that lacks nothing but its end marker is whole; one that has it may be torn within, and is decoded as far as
     it goes.  Raises Broken.
     """
+    said = ""
     if header.colours:
         try:
             return _pixels(content, header, factor, strict=True), ""
-        except ValueError:
-            pass  # looked into below, and decoded again: few are
+        except ValueError as error:
+            said = str(error)  # looked into below, and decoded again: few are
     ended = content.find(_END, header.scans_at) >= 0
     if not ended and (header.many or content.endswith(b"\xff")):  # cut within its end marker, or between two scans
         raise torn("JPEG")
     tidy = header.tidy + content[header.scans_at :] + (b"" if ended else _END)
     if not header.colours:
         return _by_pillow(tidy, header), "" if ended else NO_END
+    if not ended or _of_header(content, said):
+        try:
+            return _pixels(tidy, header, factor, strict=True), "" if ended else NO_END
+        except ValueError as error:
+            if not ended:
+                raise torn("JPEG") from error
+            said = str(error)
     try:
-        return _pixels(tidy, header, factor, strict=True), "" if ended else NO_END
-    except ValueError as error:
-        if not ended:
-            raise torn("JPEG") from error
-        damage = str(error)
-    try:
-        return _pixels(tidy, header, factor, strict=False), damage
+        return _pixels(tidy, header, factor, strict=False), said
     except ValueError as error:
         raise Broken("decode", f"the jpeg decoder refused it: {error}") from error
 
 
 NO_END = "the JPEG has no end marker"
+
+
+def _of_header(content: bytes, said: str) -> bool:
+    """What libjpeg spoke of stands before the pixels: of these it has said nothing yet."""
+    try:
+        simplejpeg.decode_jpeg_header(content, strict=True)
+    except ValueError:
+        return True
+    return said.startswith("Invalid SOS parameters")
 
 
 def _pixels(content: bytes, header: Header, factor: int, *, strict: bool) -> Pixels:
