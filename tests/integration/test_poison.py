@@ -16,13 +16,12 @@ from sample import random_features
 from tests.integration.conftest import ROOT, picture
 
 DECODER = """
-import cv2
+import simplejpeg
 
-real = cv2.imdecode
+real = simplejpeg.decode_jpeg
 
 
-def imdecode(data, how):
-    content = bytes(data)
+def decode_jpeg(content, *how, **more):
     if content.endswith(b"segmentation fault"):
         import ctypes
 
@@ -34,10 +33,10 @@ def imdecode(data, how):
         import time
 
         time.sleep(1)
-    return real(data, how)
+    return real(content, *how, **more)
 
 
-cv2.imdecode = imdecode
+simplejpeg.decode_jpeg = decode_jpeg
 """
 """Stands in for a decoder with a bug, where Python looks when a child starts."""
 
