@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipeline.clock import Clock
 from pipeline.records import ImageRef
@@ -67,7 +69,9 @@ def maker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureMaker:
 
 
 def ref(place: int, bug: bytes = b"") -> ImageRef:
-    return ImageRef(7, place, f"sku-{place}", "", picture(place) + bug, place << 20)
+    jpeg = io.BytesIO()
+    Image.open(io.BytesIO(picture(place))).convert("RGB").save(jpeg, "JPEG")
+    return ImageRef(7, place, f"sku-{place}", "", jpeg.getvalue() + bug, place << 20)
 
 
 def test_an_image_whose_decoder_crashes_is_poison_and_the_others_have_features(maker: FeatureMaker) -> None:
