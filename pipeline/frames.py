@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.errors import ConfigError, PermanentError
 from pipeline.fetch.host import registered_domain
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pipeline.stages.features import FeatureMaker
 
+T = TypeVar("T")
 FEATURES = "features"
 FAILURE = "failure"
 PIECE_ROWS = 512
@@ -46,11 +47,25 @@ def featurise(maker: FeatureMaker, batches: Iterable[pa.RecordBatch], url_col: s
     A URL that is null or empty is a failure `bad_ref`.
     """
     pieces = (batch.slice(at, PIECE_ROWS) for batch in batches for at in range(0, batch.num_rows, PIECE_ROWS))
-    while some := list(islice(pieces, PIECES_OPEN)):
+    for done in computed(maker, pieces, lambda piece: _refs(piece, url_col)):
+        yield _joined(done)
+
+
+def computed(
+    maker: FeatureMaker, pieces: Iterable[T], refs_of: Callable[[T], Sequence[ImageRef]]
+) -> Iterator[Computed[T]]:
+    """Each piece of work once, as it ends; PIECES_OPEN of them at a time.  Raises PermanentError when the net does."""
+    left = iter(pieces)
+    while some := list(islice(left, PIECES_OPEN)):
         groups = {str(number): [piece] for number, piece in enumerate(some)}
-        for computed in maker.window(groups, lambda piece: Opened(piece, _refs(piece, url_col)), lambda: True):
-            if computed is not None:
-                yield _joined(computed)
+        for done in maker.window(groups, lambda piece: Opened(piece, refs_of(piece)), lambda: True):
+            if done is None:
+                continue
+            if done.trouble:
+                raise PermanentError(
+                    "the net failed on one of the images", done.trouble, "reproduce it with: hathi net features"
+                )
+            yield done
 
 
 def _refs(piece: pa.RecordBatch, url_col: str) -> list[ImageRef]:
@@ -61,8 +76,6 @@ def _refs(piece: pa.RecordBatch, url_col: str) -> list[ImageRef]:
 def _joined(computed: Computed[pa.RecordBatch]) -> pa.RecordBatch:
     import pyarrow as pa
 
-    if computed.trouble:
-        raise PermanentError("a net that raises computes nothing", computed.trouble, "try it: hathi net features")
     piece = computed.task
     features: list[object] = [None] * piece.num_rows
     failures: list[dict[str, object] | None] = [None] * piece.num_rows

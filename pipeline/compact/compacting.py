@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from pipeline.compact.merging import Input
-from pipeline.compact.standing import Current, delta, newest, partners, shipments, table, tables
+from pipeline.compact.standing import Current, by_partner, delta, inputs_of, newest, table, tables
 from pipeline.compact.writing import Table, write
-from pipeline.errors import NotFound, PermanentError, TemporaryError
+from pipeline.errors import NotFound, TemporaryError
 from pipeline.layout import MANIFEST, SUCCESS, Root, ShipmentName
-from pipeline.manifest import CurrentManifest, IndexCurrent, IndexFile, PartnerManifest
+from pipeline.manifest import CurrentManifest, IndexCurrent, IndexFile
 from pipeline.runner import Context, law, scratch
 from pipeline.settings import FeatureSet
 from pipeline.stages import index
@@ -51,13 +49,7 @@ def plan(context: Context, only_partner: int | None = None) -> Iterator[Task]:
             continue
         root = Root(one.root.strip("/"))
         named = index.read_index(lake, root).current
-        delivered: dict[int, list[ShipmentName]] = {}
-        for shipment in shipments(lake, root):
-            context.safe_point()
-            for partner in partners(lake, root, shipment):
-                if only_partner in (None, partner):
-                    delivered.setdefault(partner, []).append(shipment)
-        for partner, names in sorted(delivered.items()):
+        for partner, names in sorted(by_partner(lake, root, only_partner, context.safe_point).items()):
             context.safe_point()
             current = newest(lake, root, partner)
             covered = set(current.body.covers) if current else set()
@@ -81,7 +73,7 @@ def perform(context: Context, task: Task) -> Compacted | None:
         bodies = {name: body for name, body in bodies.items() if body.features}
         if not bodies:
             return None
-        inputs = list(_inputs(context, task, bodies))
+        inputs = list(inputs_of(lake, task.root, task.partner, task.current, bodies))
         before = set(task.current.body.covers) if task.current else set()
         names = sorted(before | {str(name) for name in bodies})
         dim = bodies[max(bodies)].dim
@@ -121,30 +113,6 @@ def _noted(context: Context):  # type: ignore[no-untyped-def]
         context.progress("compact", rows, 0)
 
     return note
-
-
-def _inputs(context: Context, task: Task, bodies: Mapping[ShipmentName, PartnerManifest]) -> Iterator[Input]:
-    lake = context.lake
-    assert lake is not None
-    if task.current is not None:
-        for file in _tables_of(task.current.body.files):
-            path = f"{task.current.folder}/{file.name}"
-            yield Input(path, partial(lake.open, path), None, file.rows)
-    for name, body in bodies.items():
-        folder = task.root.partner(name, task.partner)
-        files = _tables_of(body.files)
-        if not files:
-            raise PermanentError(
-                f"{folder} has no Parquet", "it was delivered as text alone", "add it to the set's formats"
-            )
-        law(f"{folder}", body.features, rows=sum(file.rows for file in files))
-        for file in files:
-            path = f"{folder}/{file.name}"
-            yield Input(path, partial(lake.open, path), str(name), file.rows)
-
-
-def _tables_of(files: tuple[IndexFile, ...]) -> list[IndexFile]:
-    return [file for file in files if file.name.startswith("features/")]
 
 
 def _put(

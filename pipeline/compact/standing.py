@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline import manifest
+from pipeline.compact.merging import Input
 from pipeline.errors import NotFound, PermanentError
 from pipeline.layout import MANIFEST, Root, ShipmentName
-from pipeline.manifest import CurrentManifest, IndexCurrent, PartnerManifest
+from pipeline.manifest import CurrentManifest, IndexCurrent, IndexFile, PartnerManifest
+from pipeline.runner import law
 from pipeline.stores.store import Lake
 
 
@@ -44,6 +47,47 @@ def shipments(lake: Lake, root: Root) -> Iterator[ShipmentName]:
 def partners(lake: Lake, root: Root, name: ShipmentName) -> list[int]:
     """The partners that a shipment has a folder for."""
     return _numbers(lake, f"{root.shipment(name)}/")
+
+
+def by_partner(
+    lake: Lake, root: Root, only_partner: int | None = None, safe_point: Callable[[], None] = lambda: None
+) -> dict[int, list[ShipmentName]]:
+    """The shipments that have a folder for each partner, in the order of names.  Costs a listing for each shipment."""
+    found: dict[int, list[ShipmentName]] = {}
+    for name in shipments(lake, root):
+        safe_point()
+        for one in partners(lake, root, name):
+            if only_partner in (None, one):
+                found.setdefault(one, []).append(name)
+    return found
+
+
+def inputs_of(
+    lake: Lake, root: Root, partner: int, current: Current | None, bodies: Mapping[ShipmentName, PartnerManifest]
+) -> Iterator[Input]:
+    """The files of a partner's table and of deltas beside it, ready to be merged.
+
+    Raises PermanentError for what was delivered as text alone, LawBroken for a manifest that does not add up.
+    """
+    if current is not None:
+        for file in _tables_of(current.body.files):
+            path = f"{current.folder}/{file.name}"
+            yield Input(path, partial(lake.open, path), None, file.rows)
+    for name, body in bodies.items():
+        folder = root.partner(name, partner)
+        files = _tables_of(body.files)
+        if not files:
+            raise PermanentError(
+                f"{folder} has no Parquet", "it was delivered as text alone", "add it to the set's formats"
+            )
+        law(f"{folder}", body.features, rows=sum(file.rows for file in files))
+        for file in files:
+            path = f"{folder}/{file.name}"
+            yield Input(path, partial(lake.open, path), str(name), file.rows)
+
+
+def _tables_of(files: tuple[IndexFile, ...]) -> list[IndexFile]:
+    return [file for file in files if file.name.startswith("features/")]
 
 
 def delta(lake: Lake, root: Root, name: ShipmentName, partner: int) -> PartnerManifest:

@@ -47,15 +47,7 @@ def write(
     names: every shipment, ascending.  note: told of so many more rows, at a point where it is safe to stop.
     """
     folder.mkdir(parents=True)
-    left = list(inputs)
-    room = most_inputs(dim)
-    while len(left) > room:
-        some, left = left[:room], left[room:]
-        path = folder / f"some-{len(left)}"
-        parts = Parts(path, table_schema(dim), _REPEATED, part_bytes=2**62)
-        rows = _into(parts, None, merged(some, names, partner_id, dim), names, partner_id, note)[0]
-        parts.close()
-        left.append(Input(path.name, partial(_opened, path / "part-00000.parquet"), None, rows))
+    left = fewer(folder, inputs, names, partner_id, dim, note)
     parts = Parts(folder / "features", table_schema(dim), _REPEATED)
     text = TextWriter(folder / TEXT_NAME) if "text" in formats else None
     try:
@@ -69,6 +61,27 @@ def write(
     if text is not None:
         files.append((TEXT_NAME, text.close()))
     return Table(tuple(sorted(files)), rows, prints)
+
+
+def fewer(
+    folder: Path,
+    inputs: Sequence[Input],
+    names: Sequence[str],
+    partner_id: int,
+    dim: int,
+    note: Callable[[int], None],
+) -> list[Input]:
+    """As many inputs as one merge may have: some of very many are merged into files in a local folder first."""
+    left = list(inputs)
+    room = most_inputs(dim)
+    while len(left) > room:
+        some, left = left[:room], left[room:]
+        path = folder / f"some-{len(left)}"
+        parts = Parts(path, table_schema(dim), _REPEATED, part_bytes=2**62)
+        rows = _into(parts, None, merged(some, names, partner_id, dim), names, partner_id, note)[0]
+        parts.close()
+        left.append(Input(path.name, partial(_opened, path / "part-00000.parquet"), None, rows))
+    return left
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from pipeline.clock import random_nonce
 from pipeline.errors import ConfigError, Exists, PermanentError, PipelineError
-from pipeline.settings import Settings
+from pipeline.settings import Hdfs, Settings
 from pipeline.settings.places import folder_of
 from pipeline.stores.local import LocalStore
 from pipeline.stores.store import Lake, Store
 
+HDFS_SCHEMES = ("hdfs", "swebhdfs", "httpfs")
 RACERS = 8
 ROUNDS = 3
 
@@ -28,12 +29,30 @@ def open_bucket(settings: Settings) -> Store:
 def open_lake(settings: Settings, name: str) -> Lake:
     """A lake by its configured name."""
     lake = settings.lakes[name]
-    if lake.url.partition("://")[0] in ("hdfs", "swebhdfs", "httpfs"):
+    if lake.url.partition("://")[0] in HDFS_SCHEMES:
         from pipeline.stores.hdfs.store import HdfsStore  # requests takes its time to import
 
         roots = [feature_set.root for feature_set in settings.sets.values()]
         return HdfsStore(lake.url, lake.hdfs, roots=roots)
     return _local(settings.lakes[name].url, settings, f"lakes.{name}.url")
+
+
+def open_place(url: str, hdfs: Hdfs) -> Lake:
+    """A folder of a lake by its URL or path alone, for who reads it without a configuration.
+
+    Raises ConfigError: no such folder, or a URL of another kind.
+    """
+    scheme, separator, _ = url.partition("://")
+    if scheme in HDFS_SCHEMES and separator:
+        from pipeline.stores.hdfs.store import HdfsStore  # requests takes its time to import
+
+        return HdfsStore(url, hdfs)
+    if separator and scheme != "file":
+        raise ConfigError(f"no lake at {url}", f"{scheme}:// is none", "name a folder, or hdfs://host:port/folder")
+    path = Path(url.removeprefix("file://")).expanduser().resolve()
+    if not path.is_dir():
+        raise ConfigError(f"no folder {path}", "", "look at the path")
+    return LocalStore(path, fsync=False)
 
 
 def hasty(settings: Settings) -> Settings:

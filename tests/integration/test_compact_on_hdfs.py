@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+import hathi
 from pipeline.compact import running
 from pipeline.compact.compacting import Compacted
 from pipeline.compact.standing import tables
@@ -42,3 +43,10 @@ def test_a_table_is_made_found_and_looked_at(hdfs_server: HdfsServer, tmp_path: 
     assert collect(lake, files_of(lake, "features")).rows == 60
     assert collect(lake, files_of(lake, "features/2026*2T*/7")).rows == 20
     assert collect(lake, files_of(lake, done.current.folder)).rows == 22
+    deliver(world.top / "later", name_of(4), {3: np.array([4, 3, 1.0])})
+    for path in sorted((world.top / "later/features").rglob("*")):
+        if path.is_file():
+            lake.put(path.relative_to(world.top / "later").as_posix(), path)
+    table = hathi.read_features(f"{lake.url}/features", hdfs=hdfs_server.settings().model_dump())
+    newest = dict(zip(table["item_id"].to_pylist(), [row[0] for row in table["features"].to_pylist()], strict=True))
+    assert newest == {1: 1.0, 2: 2.0, **dict.fromkeys(range(3, 23), 3.0), 3: 4.0}, "the table and the delta beside it"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted(path for part in ("pipeline", "sample", "scripts") for path in (ROOT / part).rglob("*.py"))
+SOURCES = sorted(path for part in ("hathi", "pipeline", "sample", "scripts") for path in (ROOT / part).rglob("*.py"))
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "yaml", "joblib"}
 NAMES = {"eval", "exec", "compile", "__import__"}
 CALLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "torch.load", "yaml.load",

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from pipeline.codec.shards import write_failures, write_features
-from pipeline.manifest import Delivery, Index, IndexFile
+from pipeline.layout import ShipmentName
+from pipeline.manifest import Delivery, Index, IndexFile, PartnerManifest
 from pipeline.records import MAX_ITEM_ID
 from pipeline.stages.index import next_index
 from pipeline.stages.merge import MergeInput, merge
@@ -45,10 +46,17 @@ def deliver(root: Path, scratch: Path, shipment: str, items: dict[int, float]) -
         last_try=True,
     ).partners
     (root / shipment / "12" / "_SUCCESS").touch()
+    files = tuple(IndexFile(name=f.name, size=f.size, sha256=f.sha256, rows=f.rows) for f in partner.files)
+    name = ShipmentName.parse(shipment)
+    body = PartnerManifest(
+        shipment=shipment, partner_id=12, set="demo", fingerprint="f" * 64, dim=2, version=name.version, files=files,
+        round=name.round, generation=name.generation, features=partner.features, failures=partner.failures,
+    )  # fmt: skip
+    (root / shipment / "12" / "_manifest.json").write_bytes(body.encode())
     return Delivery(
         folder=f"{shipment}/12",
         partner_id=12,
-        files=tuple(IndexFile(name=f.name, size=f.size, sha256=f.sha256, rows=f.rows) for f in partner.files),
+        files=files,
         features=partner.features,
         failures=partner.failures,
         fingerprint="f" * 64,
@@ -90,6 +98,9 @@ def test_the_pandas_blocks_run_and_give_each_item_its_greatest_shipment(root: Pa
         exec(block, names)
     got = names["features"]
     assert dict(zip(got["item_id"].tolist(), (round(float(v[0]), 3) for v in got["features"]), strict=True)) == WINNERS
+    read = names["table"]
+    vectors = [round(float(v[0]), 3) for v in read["features"].to_pylist()]
+    assert dict(zip(read["item_id"].to_pylist(), vectors, strict=True)) == WINNERS
     assert sorted(names["rows"]["item_id"]) == [1, 2]
     assert set(names["vectors"][3]) == {0.5}
     unseen, index = names["unseen"], names["index"]

@@ -1,0 +1,82 @@
+"""Hathi as a library: what a person may import.
+
+    import hathi
+
+    for one in hathi.features(urls, net="deploy.prototxt", weights="x.caffemodel", blob="fc7"):
+        ...                                   # one.vector, or one.failure and why
+    table = hathi.read_features("out/")       # what was delivered, the newest feature of each item
+    stories = hathi.why(12, "SKU-4711", features="out/")
+
+Everything that stands in `__all__` keeps its name and its meaning; nothing behind it is promised.  A name is loaded
+when it is first used, so that `import hathi` is quick and loads no engine.
+
+What goes wrong with one image is a value, a `Failure` with its reason, and stops nothing.  What a person has to change
+is an exception, an `Error`: its text says what happened, the facts, and what to do.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hathi.featuring import Features, Result, features
+    from hathi.images import decode, fetch
+    from hathi.models import load_net
+    from hathi.reading import read_features, scan_features
+    from hathi.stories import why
+    from pipeline import __version__
+    from pipeline.errors import PipelineError as Error
+    from pipeline.fetch import Fetched
+    from pipeline.nets import Net
+    from pipeline.records import Failure
+    from pipeline.why import Story
+
+__all__ = [
+    "Error",
+    "Failure",
+    "Features",
+    "Fetched",
+    "Net",
+    "Result",
+    "Story",
+    "__version__",
+    "decode",
+    "features",
+    "fetch",
+    "load_net",
+    "read_features",
+    "scan_features",
+    "why",
+]
+
+_HOMES = {
+    "Error": ("pipeline.errors", "PipelineError"),
+    "Failure": ("pipeline.records", "Failure"),
+    "Features": ("hathi.featuring", "Features"),
+    "Fetched": ("pipeline.fetch", "Fetched"),
+    "Net": ("pipeline.nets", "Net"),
+    "Result": ("hathi.featuring", "Result"),
+    "Story": ("pipeline.why", "Story"),
+    "__version__": ("pipeline", "__version__"),
+    "decode": ("hathi.images", "decode"),
+    "features": ("hathi.featuring", "features"),
+    "fetch": ("hathi.images", "fetch"),
+    "load_net": ("hathi.models", "load_net"),
+    "read_features": ("hathi.reading", "read_features"),
+    "scan_features": ("hathi.reading", "scan_features"),
+    "why": ("hathi.stories", "why"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hathi' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    module, there = _HOMES[name]
+    found = getattr(import_module(module), there)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

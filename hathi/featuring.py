@@ -1,0 +1,216 @@
+"""Features of images: URLs, files or bytes in, vectors out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hathi.images import _overrides
+from pipeline.clock import Clock
+from pipeline.fetch.inline import read_file
+from pipeline.frames import PIECE_ROWS, computed
+from pipeline.records import Failure, ImageRef
+from pipeline.settings import Settings, load
+from pipeline.stages.features import FeatureMaker
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Image = str | bytes | Path
+"""Where an image is: a URL, its bytes, or a file."""
+PIECE_BYTES = 4 * 2**20
+"""A piece of work ends with so many bytes that were given; 16 pieces are in memory at most."""
+_SET = "features"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one image: a vector, or a failure."""
+
+    index: int
+    """Its place among the images that were given: 0, 1, ..."""
+    url: str
+    """As given; "" of bytes, the path of a file."""
+    vector: NDArray[np.float32] | None
+    """(dim,); None where there is a failure."""
+    failure: Failure | None
+
+
+class Features(Iterator[Result]):
+    """The results, one for each image, in the order in which they end.
+
+    dim: numbers in a vector.  engine: what runs the net, and why.
+    fingerprint: a hash of what decides a vector's values (net, weights, preprocessing): vectors are comparable where
+    their fingerprints are equal.
+    """
+
+    def __init__(self, maker: FeatureMaker, images: Iterable[Image], max_bytes: int) -> None:
+        self.dim = maker.net.dim
+        self.engine = maker.engine
+        self._maker = maker
+        self._results: Generator[Result, None, None] = _results(maker, images, max_bytes)
+
+    @property
+    def fingerprint(self) -> str:
+        return self._maker.fingerprint
+
+    def __next__(self) -> Result:
+        return next(self._results)
+
+    def close(self) -> None:
+        """End early: what is being fetched is given up, threads end, and nothing more is yielded."""
+        self._results.close()
+
+    def to_arrow(self) -> pa.Table:
+        """All that is left as one Arrow table, in the order of the images.
+
+        Columns: index int64, url string, features list<float32>[dim] or null, failure struct<reason, retriable, detail>
+        or null.  Memory: all of it.
+        """
+        import pyarrow as pa
+
+        found = sorted(self, key=lambda one: one.index)
+        failures = [
+            None if (why := one.failure) is None
+            else {"reason": why.reason, "retriable": why.retriable, "detail": why.detail}
+            for one in found
+        ]  # fmt: skip
+        struct = pa.struct([("reason", pa.string()), ("retriable", pa.bool_()), ("detail", pa.string())])
+        columns: dict[str, Any] = {
+            "index": pa.array([one.index for one in found], pa.int64()),
+            "url": pa.array([one.url.encode("utf-8", "backslashreplace").decode() for one in found], pa.string()),
+            "features": pa.array([one.vector for one in found], pa.list_(pa.float32(), self.dim)),
+            "failure": pa.array(failures, struct),
+        }
+        return pa.table(columns)
+
+
+def features(
+    images: Image | Iterable[Image],
+    *,
+    net: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None = None,
+    blob: str,
+    preprocess: Mapping[str, object] | None = None,
+    normalise: Literal["l2", "none"] = "l2",
+    input_size: tuple[int, int] | None = None,
+    engine: str = "auto",
+    precision: str = "fp32",
+    batch_size: int = 32,
+    allow_private: bool = False,
+    fetch: Mapping[str, object] | None = None,
+) -> Features:
+    """Compute a feature of each image, by the pipeline's own fetcher, decoders and net: the same bits.
+
+    images: URLs (str), bytes (bytes) or files (pathlib.Path), one or many, mixed as you like.  An iterable is read a
+        few thousand images ahead; memory does not grow with their number.
+    net, weights, blob: a deploy .prototxt, its .caffemodel and the blob that is the feature; or an .onnx model and its
+        output; or "hog".
+    preprocess: settings of `[sets.NAME.preprocess]`, e.g. {"resize": "crop", "mean": [104.0, 117.0, 123.0]}.  The
+        default is Caffe's: straight to the net's size, BGR, 0 to 255, that mean.
+    normalise: l2, each vector divided by its length, or none.
+    input_size: height and width, where the net does not fix them.
+    engine, precision, batch_size: what runs the net, and how; see `load_net`.
+    allow_private, fetch: for URLs; see `fetch`.
+    Returns `Features`: iterate over it, or call `to_arrow()` for one table.
+    Raises `Error` at once for a net or a setting that cannot be used; never for an image.
+
+    >>> import hathi
+    >>> from pathlib import Path
+    >>> images = ["https://img.shop.example/shoe.png", "https://img.shop.example/missing.png", Path("shoe.png")]
+    >>> found = hathi.features(images, net="deploy.prototxt", weights="x.caffemodel", blob="pool")
+    >>> found.dim
+    128
+    >>> for one in sorted(found, key=lambda one: one.index):
+    ...     print(one.index, one.failure.reason if one.failure else one.vector.shape)
+    0 (128,)
+    1 http_4xx
+    2 (128,)
+    >>> table = hathi.features(images, net="deploy.prototxt", weights="x.caffemodel", blob="pool").to_arrow()
+    >>> table.column_names, table.num_rows
+    (['index', 'url', 'features', 'failure'], 3)
+    """
+    where = os.fspath(net)
+    chosen: dict[str, object] = {
+        "bucket.url": os.devnull,  # nothing is kept
+        f"sets.{_SET}.net": where if where == "hog" else os.path.abspath(where),
+        f"sets.{_SET}.blob": blob,
+        f"sets.{_SET}.root": _SET,
+        f"sets.{_SET}.normalise": normalise,
+        f"sets.{_SET}.engine": engine,
+        f"sets.{_SET}.precision": precision,
+        f"sets.{_SET}.batch_size": batch_size,
+        **_overrides(allow_private, fetch),
+    }
+    if weights is not None:
+        chosen[f"sets.{_SET}.weights"] = os.path.abspath(os.fspath(weights))
+    if input_size is not None:
+        chosen[f"sets.{_SET}.input_size"] = list(input_size)
+    chosen |= {f"sets.{_SET}.preprocess.{name}": value for name, value in (preprocess or {}).items()}
+    settings: Settings = load(None, os.environ, chosen)
+    maker = FeatureMaker(settings, _SET, Clock())
+    given = [images] if isinstance(images, str | bytes | Path) else images
+    return Features(maker, given, settings.fetch.max_bytes)
+
+
+@dataclass
+class _Piece:
+    """Images that are computed together, and those that could not even be read."""
+
+    refs: list[ImageRef]
+    unread: list[Result]
+
+
+def _results(maker: FeatureMaker, images: Iterable[Image], max_bytes: int) -> Generator[Result, None, None]:
+    for done in computed(maker, _pieces(images, max_bytes), lambda piece: piece.refs):
+        yield from done.task.unread
+        urls = {ref.ordinal: ref.url or ref.external_id for ref in done.task.refs}
+        for row, vector in zip(done.rows, done.matrix, strict=True):
+            yield Result(row.ordinal, urls[row.ordinal], np.array(vector, np.float32), None)
+        for failed in done.failures:
+            why = Failure(failed.reason, failed.detail, failed.retriable, failed.url)
+            yield Result(failed.ordinal, urls[failed.ordinal], None, why)
+
+
+def _pieces(images: Iterable[Image], max_bytes: int) -> Iterator[_Piece]:
+    piece, held = _Piece([], []), 0
+    for index, image in enumerate(images):
+        read = _read(index, image, max_bytes)
+        if isinstance(read, Result):
+            piece.unread.append(read)
+        else:
+            piece.refs.append(read)
+            held += len(read.content)
+        if len(piece.refs) + len(piece.unread) == PIECE_ROWS or held >= PIECE_BYTES:
+            yield piece
+            piece, held = _Piece([], []), 0
+    if piece.refs or piece.unread:
+        yield piece
+
+
+def _read(index: int, image: Image, max_bytes: int) -> ImageRef | Result:
+    """A ref to be computed; a file that cannot be read is a failure at once."""
+    if isinstance(image, str):
+        return ImageRef(0, 0, "", image, b"", index)
+    if isinstance(image, bytes | bytearray | memoryview):
+        content, name = bytes(image), ""
+    elif isinstance(image, os.PathLike):
+        name = os.fspath(image)
+        read = read_file(os.path.abspath(name), ["/"], max_bytes)
+        if isinstance(read, Failure):
+            return Result(index, name, None, read)
+        content = read
+    else:
+        raise TypeError(
+            f"image {index} is a {type(image).__name__}: give a URL (str), bytes, or a pathlib.Path; "
+            "an array of pixels has to be encoded first, e.g. with cv2.imencode"
+        )
+    if not content:
+        return Result(index, name, None, Failure.of("empty", "no bytes"))
+    return ImageRef(0, 0, name, "", content, index)

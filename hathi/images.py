@@ -1,0 +1,65 @@
+"""Images: fetching them as the pipeline does, and decoding them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.fetch import Fetched, fetch_all
+from pipeline.images import decode as _decode
+from pipeline.records import Failure
+from pipeline.settings import load_fetch
+
+
+def fetch(
+    urls: str | Iterable[str], *, allow_private: bool = False, settings: Mapping[str, object] | None = None
+) -> Iterator[Fetched | Failure]:
+    """Fetch images politely: limits for each host, retries, a cap on size, no addresses inside your network.
+
+    urls: one, or as many as you like; an iterable is read only as fast as results are taken.
+    allow_private: also fetch from private networks and from any port.
+    settings: settings of the table `[fetch]`, e.g. {"requests_per_second": 5.0, "contact": "me@example.com"}; variables
+        HATHI_FETCH__... count as well.  config/reference.toml has them all.
+    Yields a `Fetched` (url, content, final_url, status, sha256 ...) or a `Failure` (url, reason, detail, retriable) for
+    each URL, in the order in which they end.  Memory: `fetch.buffer_bytes` of bodies.
+    Raises `Error` for a setting that is wrong; never for a URL.
+
+    >>> import hathi
+    >>> urls = ["https://img.shop.example/shoe.png", "https://img.shop.example/missing.png"]
+    >>> for one in sorted(hathi.fetch(urls), key=lambda one: one.url, reverse=True):
+    ...     if isinstance(one, hathi.Failure):
+    ...         print("no image:", one.reason, one.detail)
+    ...     else:
+    ...         print(one.status, hathi.decode(one.content).shape)
+    200 (20, 30, 3)
+    no image: http_4xx 404
+    """
+    limits = load_fetch(None, os.environ, _overrides(allow_private, settings))
+    return fetch_all([urls] if isinstance(urls, str) else urls, limits)
+
+
+def decode(content: bytes, *, max_pixels: int = 100_000_000) -> NDArray[np.uint8] | Failure:
+    """The pixels of an image, as nets see them: upright, over white, the first frame.
+
+    content: JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, JPEG 2000 or ICO.
+    max_pixels: an image that declares more is refused before memory is taken for it.
+    Returns (height, width, 3) uint8 in the order blue, green, red (`pixels[:, :, ::-1]` is RGB), or a `Failure`.
+    Raises nothing for any bytes.
+
+    >>> import hathi
+    >>> from pathlib import Path
+    >>> hathi.decode(Path("shoe.png").read_bytes()).shape
+    (20, 30, 3)
+    >>> hathi.decode(b"<html>moved</html>").reason
+    'not_image'
+    """
+    return _decode(content, max_pixels=max_pixels)
+
+
+def _overrides(allow_private: bool, settings: Mapping[str, object] | None) -> dict[str, object]:
+    """Settings of `[fetch]` by their dotted names."""
+    given = {f"fetch.{name}": value for name, value in (settings or {}).items()}
+    return {**given, "fetch.allow_private": True} if allow_private else given
