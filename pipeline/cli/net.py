@@ -287,7 +287,7 @@ def _feature_set(args: argparse.Namespace) -> FeatureSet:
         "net": args.net,
         "weights": args.weights,
         "blob": (args.blob or ["hog"])[0],
-        "root": ".",
+        "root": "features",
         "engine": args.engine,
         "precision": args.precision,
         "batch_size": 1,

@@ -19,12 +19,13 @@ Prepared = NDArray[np.float32]
 class Preparation:
     """The way from bytes to input that a feature set's settings describe, for inputs of `size` (height, width).
 
+    mean: what the mean's file holds, where the settings name one and it was read already.
     Raises ConfigError when the mean or std fits neither the three channels nor the size.
     """
 
-    def __init__(self, preprocess: Preprocess, size: tuple[int, int]) -> None:
+    def __init__(self, preprocess: Preprocess, size: tuple[int, int], mean: Prepared | None = None) -> None:
         self.size, self._how = size, preprocess
-        self._mean = _mean(preprocess, size)
+        self._mean = _mean(preprocess, size, mean)
         if len(preprocess.std) not in (1, 3) or 0.0 in preprocess.std:
             raise ConfigError("preprocess.std does not fit", f"{preprocess.std}", "1 or 3 numbers, none of them 0")
         std = np.asarray(preprocess.std, np.float32).reshape(-1, 1, 1)
@@ -101,13 +102,13 @@ def prepare(image: Pixels, preprocess: Preprocess, size: tuple[int, int]) -> Pre
     return Preparation(preprocess, size).prepare(image)
 
 
-def _mean(preprocess: Preprocess, size: tuple[int, int]) -> Prepared:
+def _mean(preprocess: Preprocess, size: tuple[int, int], read: Prepared | None) -> Prepared:
     if isinstance(preprocess.mean, list):
         mean = np.asarray(preprocess.mean, np.float32).reshape(-1, 1, 1)
         if mean.shape[0] not in (1, 3):
             raise ConfigError("preprocess.mean does not fit", f"{preprocess.mean}", "1 or 3 numbers, or a file")
         return mean
-    mean = read_mean(preprocess.mean)
+    mean = read_mean(preprocess.mean) if read is None else read
     if mean.ndim == 1:
         mean = mean.reshape(-1, 1, 1)
     if preprocess.resize == "crop" and mean.shape[1:] == (preprocess.resize_to,) * 2:

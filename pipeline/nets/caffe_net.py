@@ -23,6 +23,7 @@ from pipeline.nets.lowered import Lowered, Shape, Value
 from pipeline.nets.net import Blobs, Net
 from pipeline.nets.plan import Place, Plan, Read
 from pipeline.nets.upgrade import upgrade
+from pipeline.nets.verdict import OWN, Verdict
 
 _KEPT = 4  # compiled shapes; each holds its own copy of the weights in the engine's layout
 
@@ -92,6 +93,32 @@ class CaffeNet(Net):
     def inputs_of(self, blob: str) -> list[str]:
         return list(self.plan.inputs_for([self.plan.read(blob)]))
 
+    def ready(self, blob: str, shapes: Mapping[str, Shape]) -> None:
+        reads = {blob: self.plan.read(blob)}
+        self.plan.computable(reads.values())
+        with self._lock:
+            self._compile(reads, shapes, {})
+
+    def rows(self, blob: str, shapes: Mapping[str, Shape]) -> Verdict:
+        reads = {blob: self.plan.read(blob)}
+        (name,) = self.plan.inputs_for(reads.values())
+        given = {name: (max(2, shapes[name][0]), *shapes[name][1:])}
+        try:
+            if self._by_item(reads, given):
+                return OWN
+            graph, labels = self._graph(reads, given, {})
+        except NetError as error:  # of a batch of 1 alone, say
+            return Verdict("unknown", error.message)
+        from pipeline.nets.onnx_file import model_of
+        from pipeline.nets.rows import label_of, look
+
+        model = model_of(graph)
+        return look(model, f"in:{name}", given[name], lambda node: labels.get(node.output[0]) or label_of(node))
+
+    def lacking(self, blob: str) -> list[str]:
+        slots = self.parameters.lacking(self.plan.needed([self.plan.read(blob)]))
+        return list(dict.fromkeys(self.plan.steps[slot.step].layer.name for slot in slots))
+
     def fingerprint(self, blob: str, shapes: Mapping[str, Shape]) -> str:
         return fingerprint.of_net(self.plan, self.parameters, blob, shapes)
 
@@ -122,23 +149,24 @@ class CaffeNet(Net):
             if isinstance(layer, Filter):  # what follows it has shapes only once its selector is known
                 selector = {layer.name: self.plan.steps[number].reads[-1]}
                 feeds = {name: arrays[name] for name in self.plan.inputs_for(selector.values())}
-                run = self._compile(selector, feeds, counts)
+                run = self._compile(selector, {name: array.shape for name, array in feeds.items()}, counts)
                 chosen = run({f"in:{name}": array for name, array in feeds.items()})[layer.name]
                 counts[layer.name] = int(np.count_nonzero(chosen))
                 if not counts[layer.name]:
                     raise layer.refuse("selects no item", "what follows it would have no values")
-        if not counts and self._by_item(reads, arrays):
+        shapes = {name: array.shape for name, array in arrays.items()}
+        if not counts and self._by_item(reads, shapes):
             return self._in_batches(reads, arrays)
-        run = self._compile(reads, arrays, counts)
+        run = self._compile(reads, shapes, counts)
         return run({f"in:{name}": array for name, array in arrays.items()})
 
-    def _by_item(self, reads: Mapping[str, Read], arrays: Blobs) -> bool:
+    def _by_item(self, reads: Mapping[str, Read], given: Mapping[str, Shape]) -> bool:
         """Each image's values are its own: then a batch may be padded, or go through in parts."""
-        batches = {array.shape[:1] for array in arrays.values()}
+        batches = {shape[:1] for shape in given.values()}
         if len(batches) != 1 or () in batches:
             return False
         steps = self.plan.needed(reads.values())
-        shapes = self.plan.shapes({name: array.shape for name, array in arrays.items()}, steps)
+        shapes = self.plan.shapes(given, steps)
         if any(shapes[read.view][:1] not in batches for read in reads.values()):
             return False
         return all(
@@ -159,7 +187,7 @@ class CaffeNet(Net):
         parts = []
         for first in range(0, count, batch):
             part = {name: _padded(array[first : first + batch], batch) for name, array in arrays.items()}
-            run = self._compile(reads, part, {})
+            run = self._compile(reads, {name: array.shape for name, array in part.items()}, {})
             found = run({f"in:{name}": array for name, array in part.items()})
             parts.append({name: values[: count - first] for name, values in found.items()})
         return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in reads}
@@ -172,8 +200,7 @@ class CaffeNet(Net):
                 found.append(shapes[0][1][0])
         return found
 
-    def _compile(self, reads: Mapping[str, Read], arrays: Blobs, counts: Mapping[str, int]) -> Run:
-        shapes = {name: array.shape for name, array in arrays.items()}
+    def _compile(self, reads: Mapping[str, Read], shapes: Mapping[str, Shape], counts: Mapping[str, int]) -> Run:
         key = (tuple(reads.items()), tuple(sorted(shapes.items())), tuple(counts.items()))
         if key not in self._compiled:
             run = self._engine.compile(self._lower(reads, shapes, counts))
@@ -184,10 +211,17 @@ class CaffeNet(Net):
         return self._compiled[key]
 
     def _lower(self, reads: Mapping[str, Read], given: Mapping[str, Shape], counts: Mapping[str, int]) -> Lowered:
+        return folded(self._graph(reads, given, counts)[0])
+
+    def _graph(
+        self, reads: Mapping[str, Read], given: Mapping[str, Shape], counts: Mapping[str, int]
+    ) -> tuple[Lowered, dict[str, str]]:
+        """The operations as the layers give them, and how messages name the layer that gave each value."""
         steps = self.plan.computable(reads.values())
         shapes = self._shapes(steps, given, counts)
         learned = self.parameters.of(sorted(steps), self.plan)
         graph = Lowered()
+        labels: dict[str, str] = {}
         values: dict[Place, Value] = {}
         for number in sorted(steps):
             step = self.plan.steps[number]
@@ -195,6 +229,7 @@ class CaffeNet(Net):
                 for top, name in enumerate(step.layer.spec.top):
                     values[Place(number, top)] = graph.input(name, shapes[Place(number, top)])
             elif not step.layer.is_shared():
+                before = len(graph.operations)
                 bottoms = [graph.reshape(values[read.version], shapes[read.view]) for read in step.reads]
                 if isinstance(step.layer, Filter):
                     tops = step.layer.lower_counted(graph, bottoms, shapes[Place(number, 0)][0])
@@ -203,9 +238,11 @@ class CaffeNet(Net):
                 for top, value in enumerate(tops):
                     assert value.shape == shapes[Place(number, top)], (step.layer, value, shapes[Place(number, top)])
                     values[Place(number, top)] = value
+                label = f"layer '{step.layer.name}' ({step.layer.spec.type})"
+                labels.update((name, label) for one in graph.operations[before:] for name in one.outputs)
         for name, read in reads.items():
             graph.outputs[name] = graph.reshape(values[read.version], shapes[read.view])
-        return folded(graph)
+        return graph, labels
 
     def _shapes(self, steps: set[int], given: Mapping[str, Shape], counts: Mapping[str, int]) -> dict[Place, Shape]:
         """Another input size may call for other weights than there are: then the net does not allow it."""

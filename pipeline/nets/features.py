@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.codec.means import read_mean
 from pipeline.errors import ConfigError, NetError
 from pipeline.nets import fingerprint
 from pipeline.nets.engines import EngineInfo
 from pipeline.nets.loading import load
 from pipeline.nets.net import Net
+from pipeline.nets.probing import probe
+from pipeline.nets.verdict import OWN, Verdict
 from pipeline.settings import FeatureSet
 
 Rows = NDArray[np.float32]
@@ -23,17 +26,22 @@ Images = NDArray[np.uint8] | NDArray[np.float32]
 class FeatureNet:
     """Runs batches of one padded shape, so that a row's bits do not depend on its neighbours.
 
+    A net whose rows depend on each other all the same is refused, or runs one image at a time, as the settings say.
     feature_set: its paths absolute.  threads: cores that the net may use, 0 for all.
-    dim: numbers a row.  input_size: (height, width) of prepared images.
-    Raises NetError when the files, the blob or the net's input do not fit.
+    dim: numbers a row.  input_size: (height, width) of prepared images.  mean: what the mean's file holds, if any.
+    All files are read here, and nothing reads one later: what computes is what was loaded.
+    Raises NetError when the files, the blob or the net's input do not fit, and for rows that are not their images' own.
     """
 
     def __init__(self, feature_set: FeatureSet, threads: int = 0) -> None:
         self._set = feature_set
-        self.batch_size = feature_set.batch_size
+        self._alone = feature_set.dependent_rows == "alone"
+        self.batch_size = 1 if self._alone else feature_set.batch_size
         self._hog = Path(feature_set.net).name == "hog"
         self._blob = "hog" if self._hog else feature_set.blob
         self._net = self._open(threads)
+        mean = feature_set.preprocess.mean
+        self.mean = read_mean(mean) if isinstance(mean, str) else None
         self._input = _image_input(self._net, self._blob)
         self.input_size, self._channels_last = self._size()
         out = self._net.shape(self._blob, {self._input: self._shape})
@@ -44,6 +52,8 @@ class FeatureNet:
                 "choose a blob whose first axis is the batch",
             )
         self.dim = math.prod(out[1:])
+        self._net.ready(self._blob, {self._input: self._shape})
+        self._check_rows()
 
     @property
     def engine(self) -> EngineInfo:
@@ -63,7 +73,7 @@ class FeatureNet:
     def fingerprint(self) -> str:
         """Hex SHA-256 over what decides a feature's value (fingerprint.py); reads the weights the first time."""
         return fingerprint.of_features(
-            self._set, self._net.fingerprint(self._blob, {self._input: self._shape}), self.input_size
+            self._set, self._net.fingerprint(self._blob, {self._input: self._shape}), self.input_size, self.mean
         )
 
     def forward(self, batch: Images) -> Rows:
@@ -76,6 +86,69 @@ class FeatureNet:
             raise NetError(f"the images have the shape {batch.shape}", f"the net takes (n, 3, {self.input_size})")
         rows = [self._pass(batch[first : first + self.batch_size]) for first in range(0, len(batch), self.batch_size)]
         return np.concatenate(rows) if rows else np.empty((0, self.dim), np.float32)
+
+    @property
+    def lacking(self) -> list[str]:
+        """The layers whose weights nothing gives: neither the file nor the net's text."""
+        return self._net.lacking(self._blob)
+
+    def _check_rows(self) -> None:
+        """Raises NetError where a feature would depend on more than its image."""
+        if self._alone and self._net.batch_of(self._input) > 1:
+            raise NetError(
+                f"the net {self._set.net} cannot compute one image alone",
+                f"it was exported for batches of {self._net.batch_of(self._input)}",
+                "export it with a free batch, or for one image",
+            )
+        found = self._net.rows(self._blob, {self._input: self._shape})
+        if found.kind == "unknown" or (self._alone and found.kind == "mixed"):
+            found = self._probed(found)  # an engine may keep something from one pass for the next
+        if found.kind == "random":
+            raise NetError(
+                f"the net {self._set.net} gives an image another feature in each pass",
+                f"blob '{self._blob}': {found.why}",
+                "export the net as it is used after training (eval mode, no dropout)",
+            )
+        if found.kind == "mixed" and not self._alone:
+            raise NetError(
+                f"the net {self._set.net} gives an image another feature when others stand beside it",
+                f"blob '{self._blob}': {found.why}",
+                "export the net as it is used after training, choose a blob before that layer, or set dependent_rows = "
+                '"alone": each image then has a pass of its own, which is slower',
+            )
+
+    def _probed(self, why: Verdict) -> Verdict:
+        """What passes of the net tell, where its graph does not."""
+        batch = 1 if self._alone else max(2, self.batch_size)
+        shape = (batch, *self._shape[1:])
+
+        def run(images: Rows) -> Rows:
+            fed = np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if self._channels_last else images
+            try:
+                rows = self._net.forward({self._input: fed}, [self._blob])[self._blob]
+            except NetError:
+                raise
+            except Exception as error:  # what engines raise has no base but Exception
+                raise NetError(f"the net {self._set.net} fails on images of chance", str(error), why.why) from error
+            if not rows.ndim or len(rows) != batch:
+                raise NetError(f"blob '{self._blob}' has no row for each image", f"{len(rows)} for {batch}")
+            return rows.reshape(batch, -1)
+
+        if self.batch_size == 1 and not self._alone:
+            try:
+                self._net.shape(self._blob, {self._input: shape})
+            except NetError:
+                return OWN  # it takes one image at a time, whatever it makes of several
+        found = probe(run, self._noise(), batch, self._set.precision)
+        return found if found.kind == "own" else Verdict(found.kind, f"{found.why} ({why.why})")
+
+    def _noise(self) -> Rows:
+        """Images of chance, of the numbers that preprocessing gives; the same each time."""
+        how = self._set.preprocess
+        mean = np.asarray(how.mean if isinstance(how.mean, list) else [how.raw_scale / 2], np.float32).reshape(-1, 1, 1)
+        pixels = np.random.default_rng(0).uniform(0, how.raw_scale, (4, 3, *self.input_size))
+        scaled = (pixels - mean) / np.asarray(how.std, np.float32).reshape(-1, 1, 1) * how.input_scale
+        return np.asarray(scaled, np.float32)
 
     def _open(self, threads: int) -> Net:
         chosen = self._set

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from numpy.typing import NDArray
 
 from pipeline.codec.means import read_mean
 from pipeline.nets.digests import digest, hashed
@@ -58,17 +59,25 @@ def of_net(plan: Plan, parameters: Parameters, blob: str, given: Mapping[str, Sh
     return hashed(["net", _as_read(known, shapes, read)])
 
 
-def of_features(feature_set: FeatureSet, net: str, size: tuple[int, int]) -> str:
-    """Hex SHA-256 of a feature set: its net's own, input size, preprocessing, decoding, normalisation, precision."""
+def of_features(
+    feature_set: FeatureSet, net: str, size: tuple[int, int], mean: NDArray[np.float32] | None = None
+) -> str:
+    """Hex SHA-256 of a feature set: its net's own, input size, preprocessing, decoding, normalisation, precision, and
+    whether each image is computed alone.
+
+    mean: what the mean's file held when it was read for preparing images, where the settings name one.
+    """
     parts = {
         "form": 1,
         "net": net,
         "size": list(size),
-        "preprocess": _preprocess(feature_set.preprocess),
+        "preprocess": _preprocess(feature_set.preprocess, mean),
         "decode": DECODE_POLICY,
         "normalise": feature_set.normalise,
         "precision": feature_set.precision,
     }
+    if feature_set.dependent_rows == "alone":
+        parts["rows"] = "alone"
     return hashed(parts)
 
 
@@ -77,9 +86,9 @@ def _as_read(known: Mapping[Place, str], shapes: Mapping[Place, Shape], read: Re
     return [known[read.version], list(shapes[read.view][1:])]
 
 
-def _preprocess(preprocess: Preprocess) -> dict[str, Any]:
+def _preprocess(preprocess: Preprocess, read: NDArray[np.float32] | None) -> dict[str, Any]:
     mean = preprocess.mean
-    values = np.asarray(mean, np.float32) if isinstance(mean, list) else read_mean(mean)
+    values = np.asarray(mean, np.float32) if isinstance(mean, list) else read_mean(mean) if read is None else read
     flat = values.reshape(values.shape[0], -1)
     per_channel = bool((flat == flat[:, :1]).all())
     return {

@@ -17,6 +17,7 @@ from pipeline.nets.digests import hashed
 from pipeline.nets.engines.engine import EngineInfo, Run
 from pipeline.nets.lowered import Lowered, Shape
 from pipeline.nets.net import Blobs, Net
+from pipeline.nets.verdict import OWN, Verdict
 
 if TYPE_CHECKING:
     from pipeline.nets.onnx_source import Model
@@ -67,6 +68,12 @@ class Hog(Net):
                 "set input_size, e.g. [128, 64]",
             )
         return count, (high // _CELL - 1) * (wide // _CELL - 1) * 4 * _BINS
+
+    def ready(self, blob: str, shapes: Mapping[str, Shape]) -> None:
+        self.shape(blob, shapes)
+
+    def rows(self, blob: str, shapes: Mapping[str, Shape]) -> Verdict:
+        return OWN
 
     def fingerprint(self, blob: str, shapes: Mapping[str, Shape]) -> str:
         return hashed(["hog", _BLOCK, _CELL, _BINS, list(shapes.get("data", self.inputs["data"])[1:])])

@@ -15,6 +15,8 @@ from pipeline.nets.caffe_net import CaffeNet
 from pipeline.nets.lowered import Shape
 from pipeline.nets.net import Net
 from pipeline.nets.plan import Place
+from pipeline.nets.probing import probe
+from pipeline.nets.verdict import Verdict
 
 Feeds = dict[str, NDArray[np.float32]]
 
@@ -86,7 +88,26 @@ def oddities(net: Net, blobs: Sequence[str]) -> list[str]:
             found.append(f"blob '{blob}': two different images give the same values")
         if not array.ndim or array.shape[0] != 2:
             found.append(f"blob '{blob}' has no row for each image: {array.shape} for a batch of 2")
+        elif len(names := net.inputs_of(blob)) == 1:
+            verdict = _rows_of(net, blob, names[0], feeds[names[0]])
+            if verdict.kind in _SAYS:
+                found.append(f"blob '{blob}': {_SAYS[verdict.kind]}: {verdict.why}")
     return found
+
+
+_SAYS = {
+    "random": "an image has another feature in each pass, so that a feature set with it is refused",
+    "mixed": "an image has another feature when others stand beside it, so that a feature set with it is refused "
+    'unless it says dependent_rows = "alone"',
+}
+
+
+def _rows_of(net: Net, blob: str, name: str, images: NDArray[np.float32]) -> Verdict:
+    verdict = net.rows(blob, {name: images.shape})
+    if verdict.kind != "unknown":
+        return verdict
+    more = np.concatenate([images, images[::-1] / 2 + 1])
+    return probe(lambda some: net.forward({name: some}, [blob])[blob].reshape(len(some), -1), more, 4, "fp32")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.nets.engines import Engine, EngineInfo
 from pipeline.nets.lowered import Shape
+from pipeline.nets.verdict import Verdict
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,28 @@ class Net(ABC):
     @abstractmethod
     def inputs_of(self, blob: str) -> list[str]:
         """The names of the inputs that the blob depends on."""
+
+    def batch_of(self, name: str) -> int:
+        """The one batch size that an input takes; 0: any."""
+        return 0
+
+    @abstractmethod
+    def ready(self, blob: str, shapes: Mapping[str, Shape]) -> None:
+        """Compiles what computes the blob for inputs of `shapes`: no pass of those shapes reads a file after it.
+
+        Raises NetError for weights that are damaged, and for what the engine does not take.
+        """
+
+    @abstractmethod
+    def rows(self, blob: str, shapes: Mapping[str, Shape]) -> Verdict:
+        """Whether each row of the blob depends on its own item of the batch alone, as far as the graph tells.
+
+        shapes: the inputs', with the batch; a batch of 1 is looked at as one of 2.
+        """
+
+    def lacking(self, blob: str) -> list[str]:
+        """The layers that the blob depends on for whose weights neither a file nor the net's text has any values."""
+        return []
 
     @abstractmethod
     def fingerprint(self, blob: str, shapes: Mapping[str, Shape]) -> str:

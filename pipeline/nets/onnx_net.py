@@ -21,6 +21,8 @@ from pipeline.nets.net import Blobs, Net
 from pipeline.nets.onnx_graph import reads, shape_of
 from pipeline.nets.onnx_source import OnnxSource
 from pipeline.nets.plan import unknown_blob
+from pipeline.nets.rows import look
+from pipeline.nets.verdict import Verdict
 
 _KEPT = 4
 
@@ -76,7 +78,35 @@ class OnnxNet(Net):
 
     def shape(self, blob: str, shapes: Mapping[str, Shape]) -> Shape:
         zeros = {name: np.zeros(shapes.get(name, self.inputs[name]), np.float32) for name in self.inputs_of(blob)}
-        return self.forward(zeros, [blob])[blob].shape
+        try:
+            return self.forward(zeros, [blob])[blob].shape
+        except NetError:
+            raise
+        except Exception as error:  # what engines raise has no base but Exception
+            batch = next((array.shape[0] for array in zeros.values() if array.ndim), 1)
+            says = str(error).strip().splitlines()[-1]
+            raise NetError(
+                f"the model {self.path} does not compute a batch of {batch}", says, "try another engine"
+            ) from error
+
+    def ready(self, blob: str, shapes: Mapping[str, Shape]) -> None:
+        """A model of a fixed batch size is compiled for that."""
+        given = {name: (self.batch_of(name) or shape[0], *shape[1:]) for name, shape in shapes.items()}
+        with self._lock:
+            self._compile((blob,), given)
+
+    def rows(self, blob: str, shapes: Mapping[str, Shape]) -> Verdict:
+        names = self.inputs_of(blob)
+        if len(names) != 1:
+            return Verdict("unknown", f"it has {len(names)} inputs")
+        shape = shapes[names[0]]
+        batch = self.batch_of(names[0]) or max(2, shape[0])
+        return look(self.source.model([blob]).proto, names[0], (batch, *shape[1:]))
+
+    def batch_of(self, name: str) -> int:
+        """The batch size that the model was exported for; 0: any."""
+        shape = self.inputs[name]
+        return max(0, shape[0]) if shape else 0
 
     def fingerprint(self, blob: str, shapes: Mapping[str, Shape]) -> str:
         return onnx_fingerprint.of_model(self.source.model([blob]), blob)
@@ -89,19 +119,18 @@ class OnnxNet(Net):
         with self._lock:
             if len(arrays) == 1 and len(fixed) == 1:
                 return self._in_batches(*next(iter(arrays.items())), fixed.pop(), names)
-            return self._compile(names, arrays)(arrays)
+            return self._compile(names, {name: array.shape for name, array in arrays.items()})(arrays)
 
     def _in_batches(self, name: str, array: Any, size: int, blobs: tuple[str, ...]) -> Blobs:
         parts: list[Blobs] = []
         for first in range(0, len(array), size):
             batch = array[first : first + size]
             padded = np.concatenate([batch, np.zeros((size - len(batch), *array.shape[1:]), array.dtype)])
-            out = self._compile(blobs, {name: padded})({name: padded})
+            out = self._compile(blobs, {name: padded.shape})({name: padded})
             parts.append({blob: values[: len(batch)] if values.ndim else values for blob, values in out.items()})
         return {blob: np.concatenate([part[blob] for part in parts]) for blob in blobs}
 
-    def _compile(self, names: tuple[str, ...], arrays: Blobs) -> Run:
-        shapes = {name: array.shape for name, array in arrays.items()}
+    def _compile(self, names: tuple[str, ...], shapes: Mapping[str, Shape]) -> Run:
         key = (names, tuple(sorted(shapes.items())))
         if key not in self._compiled:
             self._compiled[key] = self._engine.compile_model(self.source.model(names), shapes, list(names))

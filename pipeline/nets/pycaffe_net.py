@@ -12,9 +12,11 @@ import numpy as np
 from pipeline.nets import caffe_pb2
 from pipeline.nets.caffe_net import CaffeNet
 from pipeline.nets.engines.pycaffe_engine import PyCaffe
+from pipeline.nets.layers.pointwise import Dropout
 from pipeline.nets.lowered import Shape
 from pipeline.nets.net import Blobs
 from pipeline.nets.plan import Read
+from pipeline.nets.verdict import Verdict
 
 
 class PyCaffeNet(CaffeNet):
@@ -28,6 +30,17 @@ class PyCaffeNet(CaffeNet):
         super().__init__(path, weights, engine, state, blobs)
         self._caffe = engine.open(path, weights, asked)
         self._fill()
+
+    def ready(self, blob: str, shapes: Mapping[str, Shape]) -> None:
+        """Caffe has it ready since it was opened."""
+
+    def rows(self, blob: str, shapes: Mapping[str, Shape]) -> Verdict:
+        """Caffe drops values at random where a Dropout layer is in the TRAIN phase."""
+        for number in sorted(self.plan.needed([self.plan.read(blob)])):
+            layer = self.plan.steps[number].layer
+            if isinstance(layer, Dropout) and layer.state.train:
+                return Verdict("random", f"layer '{layer.name}' (Dropout) drops values at random, as in training")
+        return super().rows(blob, shapes)
 
     def _fill(self) -> None:
         """Layers that the weights lack hold what our fillers draw, so that features are those of their fingerprint."""

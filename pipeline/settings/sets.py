@@ -61,6 +61,10 @@ class FeatureSet(Section):
     """What runs the net; auto: the fastest that is here."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     """Images in one forward pass; the last pass is padded, so a row's bits do not depend on its neighbours."""
+    dependent_rows: Literal["refuse", "alone"] = "refuse"
+    """A net whose rows depend on each other (by statistics of the batch, say) gives an image another feature when
+    others stand beside it.  refuse: such a net is not loaded; alone: each image has a pass of its own, which is slower.
+    Part of the fingerprint when it is alone.  A net that draws random numbers is refused always."""
     root: RootPath
     """Where features are delivered, relative to the lake."""
     lakes: list[str] | None = None

@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 
 from pipeline.clock import Clock
 from pipeline.codec.shards import Matrix
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, NetError
 from pipeline.fetch import Fetcher
 from pipeline.fetch.objects import reader_of
 from pipeline.images import Preparation
@@ -57,13 +57,20 @@ class FeatureMaker:
         self._spill = spill
         self._threads = settings.compute.threads or len(os.sched_getaffinity(0))
         self._net = FeatureNet(self._set, threads=self._threads)
-        if self._set.weights is None and any("no weights are given" in text for text in self._net.warnings):
+        lacking = self._net.lacking
+        if lacking and self._set.weights is None:
             raise ConfigError(
                 f"set {name} has no weights",
                 f"{self._set.net} has layers that learn",
                 "name its .caffemodel (--weights)",
             )
-        self._preparation = Preparation(self._set.preprocess, self._net.input_size)
+        if lacking:
+            raise NetError(
+                f"the weights {self._set.weights} lack layers that set {name} needs: {', '.join(lacking[:5])}",
+                "the file is still being copied, was cut short between two layers, or is of another net",
+                "wait until it is whole, or give the .caffemodel that belongs to the net",
+            )
+        self._preparation = Preparation(self._set.preprocess, self._net.input_size, self._net.mean)
 
     @property
     def fingerprint(self) -> str:
