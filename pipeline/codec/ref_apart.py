@@ -1,4 +1,4 @@
-"""Parquet and ORC files read in a process of their own (ref_child.py): one that kills its reader costs its rows.
+"""Parquet, ORC and Avro files read in a process of their own (ref_child.py): one that kills its reader costs its rows.
 
 A reader that has finished a file is kept for the next one.
 """
@@ -99,7 +99,7 @@ _READERS = Readers()
 
 
 class ApartFile:
-    """A Parquet or ORC file, open in a reader."""
+    """A Parquet, ORC or Avro file, open in a reader."""
 
     def __init__(self, file: BinaryIO, format: str) -> None:
         """Raises Damaged where it cannot be opened."""
@@ -119,6 +119,9 @@ class ApartFile:
                 return
             except _DiedAt as died:
                 row = max(died.row, row)
+            if not self._groups:  # Avro does not say how many there are
+                yield Batch(row, 1, None, f"the rows from {row} on cannot be read and count as one", KILLED)
+                return
             group = next((at for at, end in enumerate(self._groups) if end > row), None)
             if group is None:
                 return

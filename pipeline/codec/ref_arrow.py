@@ -1,4 +1,4 @@
-"""Ref files in columns: Parquet and ORC, by pyarrow in a process of its own, a batch of rows at a time."""
+"""Ref files in columns and Avro: by pyarrow and fastavro in a process of its own, a batch of rows at a time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pipeline.settings import Columns
 def arrow_blocks(file: BinaryIO, format: str, name: str, columns: Columns, rules: Rules, at: Cursor) -> Iterator[Block]:
     """The rows from a cursor on.
 
-    A Parquet file's row group that is damaged is rejected from the damage on, the others stand; an ORC file from the
-    damaged stripe on.  Raises FormatError when it is called if the file cannot be opened.
+    A Parquet file's row group or an Avro file's block that is damaged is rejected from the damage on, the others stand;
+    an ORC file from the damaged stripe on.  Raises FormatError when it is called if the file cannot be opened.
     """
     try:
         table = ApartFile(file, format)

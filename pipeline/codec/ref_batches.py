@@ -71,7 +71,7 @@ def parquet_batches(table: pq.ParquetFile, names: list[str], start: int, rows: i
             for batch in table.iter_batches(
                 _batch_rows(table.metadata.row_group(group), rows), [group], names, use_threads=False
             ):
-                yield from _parts(batch, row, start)
+                yield from parts(batch, row, start)
                 row += batch.num_rows
         except (*ARROW_ERRORS, MemoryError) as failure:
             error = _damage(failure)
@@ -97,7 +97,7 @@ def orc_batches(table: orc.ORCFile, names: list[str], start: int, rows: int) -> 
             yield Batch(row, table.nrows - row, None, lost, _damage(failure))
             return
         for at in range(0, batch.num_rows, rows):
-            yield from _parts(batch.slice(at, rows), row + at, start)
+            yield from parts(batch.slice(at, rows), row + at, start)
         row += batch.num_rows
 
 
@@ -106,7 +106,7 @@ def lost_group(group: int, row: int) -> str:
     return f"row group {group} cannot be read from row {row} on"
 
 
-def _parts(batch: pa.RecordBatch, first: int, start: int) -> Iterator[Batch]:
+def parts(batch: pa.RecordBatch, first: int, start: int) -> Iterator[Batch]:
     """A batch from row `start` on, in parts that are no larger than what a process should be handed at once."""
     skipped = max(start - first, 0)
     if skipped >= batch.num_rows:
@@ -116,8 +116,8 @@ def _parts(batch: pa.RecordBatch, first: int, start: int) -> Iterator[Batch]:
         yield Batch(first, batch.num_rows, batch)
     elif batch.num_rows > 1:  # a dictionary can make a few bytes a great many
         middle = batch.num_rows // 2
-        yield from _parts(batch.slice(0, middle), first, 0)
-        yield from _parts(batch.slice(middle), first + middle, 0)
+        yield from parts(batch.slice(0, middle), first, 0)
+        yield from parts(batch.slice(middle), first + middle, 0)
     else:
         yield Batch(first, 1, None, f"row {first} is larger than {_PART_BYTES} bytes", "")
 

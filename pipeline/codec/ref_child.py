@@ -1,4 +1,4 @@
-"""The process in which foreign Parquet and ORC files are read: what kills it costs the rows it was at, no daemon.
+"""The process in which foreign Parquet, ORC and Avro files are read: what kills it costs the rows it was at, no daemon.
 
 It knows no store: it asks its parent for the file's bytes, and gives back rows as Arrow's streams.  Messages go over
 stdin and stdout, one JSON line each, with the number of bytes that follow it.
@@ -94,8 +94,9 @@ def serve(channel: Channel) -> None:
 def _read(channel: Channel, format: str, file: BinaryIO) -> None:
     """One file: its schema and groups, then a batch for each `next`, until `leave`."""
     _limit_step()
+    open_table, read = _reader_of(format)
     try:
-        table = parquet_table(file) if format == "parquet" else orc_table(file)
+        table = open_table(file)
     except (*ARROW_ERRORS, MemoryError) as error:
         channel.send(kind="damaged", error=str(error))
         return
@@ -103,7 +104,6 @@ def _read(channel: Channel, format: str, file: BinaryIO) -> None:
     asked, _ = channel.receive()
     if asked["kind"] != "read":
         return
-    read = parquet_batches if format == "parquet" else orc_batches
     batches: Iterator[Batch] = read(table.file, asked["names"], asked["start"], asked["rows"])
     while asked["kind"] != "leave":
         _limit_step()
@@ -114,6 +114,15 @@ def _read(channel: Channel, format: str, file: BinaryIO) -> None:
             channel.send(_stream(batch.cells), kind="batch", first=batch.first, count=batch.count, lost=batch.lost,
                          error=batch.error)  # fmt: skip
         asked, _ = channel.receive()
+
+
+def _reader_of(format: str) -> tuple[Any, Any]:
+    """How a format is opened and read."""
+    if format == "avro":
+        from pipeline.codec.ref_avro import avro_batches, avro_table  # its library takes a while
+
+        return avro_table, avro_batches
+    return (parquet_table, parquet_batches) if format == "parquet" else (orc_table, orc_batches)
 
 
 def _stream(cells: pa.RecordBatch | None) -> bytes | memoryview:

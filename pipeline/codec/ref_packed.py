@@ -14,6 +14,11 @@ from typing import Any, Protocol
 
 from isal import isal_zlib
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 PIECE = 2**16
 """Packed bytes that go in, and unpacked ones that come out, at a time."""
 _XZ_MEMORY = 256 * 2**20
@@ -146,12 +151,13 @@ def _streams(
             data = file.read(PIECE)
 
 
+def open_zstd() -> Any:
+    """What undoes one frame of Zstandard."""
+    return zstd.ZstdDecompressor()
+
+
 def _from_zstd(file: RefBytes) -> Iterator[bytes]:
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return _streams(file, "zstd", zstd.ZstdDecompressor, (zstd.ZstdError, MemoryError))
+    return _streams(file, "zstd", open_zstd, (zstd.ZstdError, MemoryError))
 
 
 UNPACK: dict[str, Unpack] = {
