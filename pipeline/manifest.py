@@ -288,6 +288,10 @@ class Out(Body):
     features: int
     failures: int
     duplicates: int
+    alike: int = 0
+    """Of the duplicates: rows whose external id differs from the item's in letter case or percent-coding only."""
+    alike_ids: tuple[tuple[int, str, str], ...] = ()
+    """The first of them: partner, the id as the row has it, the id as it stands for the item."""
     held: int = 0
     damaged: int = 0
     """Features of images that the decoder said were damaged."""

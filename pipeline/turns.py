@@ -44,6 +44,8 @@ class Tally:
     duplicates: int = 0
     damaged: int = 0
     """Features of images that the decoder said were damaged."""
+    alike: int = 0
+    """Of the duplicates: ids that differ in letter case or percent-coding only."""
     bytes: int = 0
     seconds: float = 0.0
     partners: set[int] = field(default_factory=set)
@@ -282,6 +284,7 @@ class Turns:
         tally.failures += done.out.failures
         tally.duplicates += done.out.duplicates
         tally.damaged += done.out.damaged
+        tally.alike += done.out.alike
         tally.add_reasons(done.out.reasons)
         context.progress("aggregate", done.out.refs, 0)
         aggregate.retry(context, state_of(context, done.name, settled=False))
@@ -334,6 +337,7 @@ class Turns:
             tally.failures += state.out.failures
             tally.duplicates += state.out.duplicates
             tally.damaged += state.out.damaged
+            tally.alike += state.out.alike
             tally.add_reasons(state.out.reasons)
             close_if_done(self._context, state_of(self._context, one.name, settled=False), state.plan.due)
 

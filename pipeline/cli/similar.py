@@ -139,7 +139,7 @@ def _asked(settings: Settings, set_name: str, catalogue: Catalogue, args: argpar
 def _row_of(catalogue: Catalogue, partner: int, text: str) -> tuple[int, int]:
     from pipeline.why.story import question_of
 
-    for item in question_of(partner, text).items:
+    for item in question_of(partner, text, as_written=True).items:
         row = catalogue.row_of(item)
         if row is not None:
             return item, row

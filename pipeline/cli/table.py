@@ -15,8 +15,8 @@ from pipeline.settings.places import folder_of
 from pipeline.turns import Tally
 
 LOAD = "{python} -c \"import glob, pyarrow.parquet as p; print(p.ParquetDataset(glob.glob('{glob}')).read())\""
-ADDED = ("tasks", "files", "rows", "refs", "rejected", "features", "failures", "duplicates", "damaged", "dropped",
-         "bytes")  # fmt: skip
+ADDED = ("tasks", "files", "rows", "refs", "rejected", "features", "failures", "duplicates", "alike", "damaged",
+         "dropped", "bytes")  # fmt: skip
 """Figures of a tally that are summed up as they are."""
 
 
@@ -84,6 +84,7 @@ def facts(totals: Totals) -> dict[str, Any]:
         "failures": dict(sorted(counted.reasons.items())),
         "duplicates": counted.duplicates,
         "damaged": counted.damaged,
+        "ids_alike": counted.alike,
         "dropped": compute.dropped + aggregate.dropped,
         "delivered_bytes": deliver.bytes,
         "per_second": {
@@ -173,6 +174,8 @@ def _rows(totals: Totals, shown: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for reason, number in shown["failures"].items():
         yield f"  {reason}", f"  {number:,}"
     yield "duplicates", f"{shown['duplicates']:,}"
+    if shown["ids_alike"]:
+        yield "  ids alike", f"  {shown['ids_alike']:,}  (they differ in letter case or percent-coding only: one item)"
     if shown["dropped"]:
         yield "dropped", f"{shown['dropped']:,}  (another host's result was there first)"
     for stage, unit in (("ship", "refs"), ("compute", "images"), ("aggregate", "rows"), ("deliver", "rows")):

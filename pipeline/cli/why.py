@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _questions(context: Context, args: argparse.Namespace) -> list[Question]:
     if args.url is None:
-        return [question_of(args.partner, args.item)]
+        sources = context.settings.lakes[context.lake_name].sources
+        return [question_of(args.partner, args.item, as_written=any(one.ids == "as_written" for one in sources))]
     return items_of_url(context, args.url, args.partner)
 
 
@@ -136,7 +137,8 @@ def _chapter(chapter: Chapter, several: bool) -> Iterator[str]:
     if chapter.source:
         yield f"  snapshot   {chapter.source}, version {shown_time(chapter.version)} UTC"
     for ref in chapter.refs:
-        yield from _ref(ref, len(chapter.refs) > 1, several)
+        rival = next((one for one in chapter.refs if one.wins and one.item_id == ref.item_id), None)
+        yield from _ref(ref, len(chapter.refs) > 1, several, rival)
     for row in chapter.delivered:
         head = f"delivered  {shown_time(chapter.delivered_at)} UTC" if chapter.delivered_at else "merged    "
         yield f"  {head} {chapter.folder}: {_outcome(row)}"
@@ -146,10 +148,12 @@ def _chapter(chapter: Chapter, several: bool) -> Iterator[str]:
         yield f"  note       {note}"
 
 
-def _ref(ref: Ref, duplicates: bool, several: bool) -> Iterator[str]:
+def _ref(ref: Ref, duplicates: bool, several: bool, rival: Ref | None) -> Iterator[str]:
     end = f"to {ref.last_row}" if ref.last_row >= 0 else "to the end"
     where = f"from {ref.file}, rows {ref.first_row} {end}, " if ref.file else ""
     mark = ("; of these it wins" if ref.wins else "; a duplicate") if duplicates else ""
+    if mark and rival and rival.external_id and ref.external_id and ref.external_id != rival.external_id:
+        mark += f": its id differs from {rival.external_id} in letter case or percent-coding only"
     of = f", item {ref.item_id}" if several else ""
     yield f"  shipped    {shown_time(ref.shipped)} UTC {where}in batch {ref.batch}{of}{mark}"
     image = f"{ref.inline_bytes} bytes that travel inline" if ref.inline_bytes else ref.url

@@ -86,7 +86,7 @@ def check_is_text(data: RefBytes, name: str) -> None:
 
 
 def guess(head: bytes, name: str, columns: Columns, text: Text) -> Format | None:
-    """The format of a file whose name tells none, from its first bytes (64 KiB will do); None where they do not tell.
+    """The format of a file whose name tells none, from its first bytes (1 MiB will do); None where they do not tell.
 
     Packed or not: Parquet, ORC and Avro by their magic; JSON objects, URLs, or a header with a url column by the first
     lines.  Delimited protobuf cannot be told.

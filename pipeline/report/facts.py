@@ -24,6 +24,8 @@ class Funnel:
     """Of the features."""
     damaged: int = 0
     """Of the features: a part of the picture is missing."""
+    alike: int = 0
+    """Of the duplicates: ids that differ from their item's in letter case or percent-coding only."""
 
     def __add__(self, other: Funnel) -> Funnel:
         return Funnel(*(getattr(self, name) + getattr(other, name) for name in Funnel.__slots__))

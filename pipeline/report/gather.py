@@ -157,7 +157,16 @@ def _funnel(one: Entered, out: Out | None) -> Funnel:
         return Funnel(end.rows, end.rejected, end.refs, unfinished=end.refs)
     delivered = out.features if one.state.done is not None else 0
     return Funnel(
-        end.rows, end.rejected, end.refs, 0, out.duplicates, out.features, out.failures, delivered, out.damaged
+        end.rows,
+        end.rejected,
+        end.refs,
+        0,
+        out.duplicates,
+        out.features,
+        out.failures,
+        delivered,
+        damaged=out.damaged,
+        alike=out.alike,
     )
 
 

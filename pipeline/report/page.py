@@ -118,6 +118,7 @@ def _funnel_table(caption: str, one: Funnel) -> str:
         ("Image refs", one.refs, "idle", ""),
         ("still at work", one.unfinished, "idle", "in"),
         ("duplicates", one.duplicates, "idle", "in"),
+        *([("of them ids that differ in letter case or %-coding", one.alike, "idle", "in")] if one.alike else []),
         ("failures", one.failures, "bad", "in"),
         ("Features", one.features, "good", ""),
         ("delivered", one.delivered, "good", "in"),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.codec.ref_rows import sample_of
 from pipeline.layout import AGGREGATE, ShipmentName, seconds_of, version_of
 from pipeline.manifest import AttemptEnd, Batch, DataFile, End, Out, OutFile, OutPartner, Place, Plan, Result
 from pipeline.records import ImageRef
@@ -129,7 +130,20 @@ def _merge(context: Context, feature_set: FeatureSet, fingerprint: str, task: Ag
         for key in [*ours, *([body.carried.key] if body.carried else [])]:
             if key not in kept and (stands.carried is None or stands.carried.key != key):
                 context.bucket.delete(key)
+    if won and body.alike:
+        context.say(_alike(name, body))
     return Aggregated(name, won, stands)
+
+
+def _alike(name: ShipmentName, out: Out) -> str:
+    ids = ", ".join(
+        f"{sample_of(one)} and {sample_of(other)} of partner {partner}" for partner, one, other in out.alike_ids
+    )
+    return (
+        f"{out.alike} of {out.duplicates} duplicates of {name} have an id that differs from their item's in letter "
+        f'case or percent-coding only, so that both are one item: {ids}; to keep them apart set ids = "as_written" in '
+        "the source, with --refs: --ids as_written"
+    )
 
 
 def _inputs(
@@ -203,6 +217,8 @@ def _upload(
         features=merged.features,
         failures=merged.failures,
         duplicates=merged.duplicates,
+        alike=merged.alike,
+        alike_ids=merged.alike_ids,
         held=held,
         damaged=merged.damaged,
         reasons=dict(sorted(merged.reasons.items())),

@@ -80,6 +80,10 @@ class Merged:
     carried_refs: int
     damaged: int = 0
     """Features of images that the decoder said were damaged."""
+    alike: int = 0
+    """Of the duplicates: rows whose external id is written otherwise than the one that stands for the item."""
+    alike_ids: tuple[tuple[int, str, str], ...] = ()
+    """The first of them: partner, the id as it is written, and as it stands for the item."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +137,18 @@ def merge(
         carried=failures.carried,
         carried_refs=failures.carried_refs,
         damaged=damaged,
+        alike=winners.alike,
+        alike_ids=_alike_ids(sources, winners),
     )
     _check(merged, output)
     return merged
+
+
+def _alike_ids(sources: Sources, winners: Winners) -> tuple[tuple[int, str, str], ...]:
+    rows = np.array([row for pair in winners.pairs for row in pair], np.int64)
+    names = list(sources.external_ids(rows))
+    partners = sources.rows.partner_id[rows[::2]].tolist()
+    return tuple(zip(partners, names[::2], names[1::2], strict=True))
 
 
 def _write_features(

@@ -11,6 +11,8 @@ import numpy.typing as npt
 FEATURE, RETRIABLE, FINAL = 0, 1, 2
 """Kinds of rows: the lesser wins."""
 
+SAMPLES = 5
+
 Indices = npt.NDArray[np.int64]
 
 
@@ -33,15 +35,27 @@ class Winners:
     collided: npt.NDArray[np.bool_]
     """Which of the failures fail because their item id is another external id's as well."""
     duplicates: int
+    alike: int = 0
+    """Of the duplicates: those whose external id is written otherwise than that of the row that wins."""
+    pairs: tuple[tuple[int, int], ...] = ()
+    """The first of them, each with the row that wins."""
 
 
-def choose(rows: Rows, names: Callable[[Indices], Sequence[bytes]]) -> Winners:
+@dataclass(frozen=True, slots=True)
+class Name:
+    """Digests of a row's external id, normalised and as it is written; b"" where it has none."""
+
+    normalised: bytes
+    written: bytes
+
+
+def choose(rows: Rows, names: Callable[[Indices], Sequence[Name]]) -> Winners:
     """The winners among rows of equal (partner, item).
 
     The feature of the greatest ordinal wins, else the retriable failure of the greatest ordinal, else the failure
     of the greatest ordinal.  Where the rows have different external ids, none has a feature: each external id keeps
     its row of the greatest ordinal as a failure.
-    names: digests of the normalised external ids of some rows, b"" for rows that have none (which agree with any).
+    names: of some rows; one that has none agrees with any.
     """
     order = np.lexsort((-rows.ordinal, rows.kind, rows.item_id, rows.partner_id))
     item = _numbered(rows.partner_id[order], rows.item_id[order])
@@ -49,29 +63,52 @@ def choose(rows: Rows, names: Callable[[Indices], Sequence[bytes]]) -> Winners:
     shared = np.bincount(item)[item] > 1 if len(item) else first
     alone, crowd, item = order[first], order[shared], item[shared]
     several = collided = np.zeros(0, np.int64)
+    pairs: list[tuple[int, int]] = []
     duplicates = len(order) - len(alone)
     if len(crowd):
-        several, collided = _collisions(crowd, item, names(crowd), rows.ordinal)
+        named = names(crowd)
+        several, collided = _collisions(crowd, item, named, rows.ordinal)
+        pairs = _alike(crowd, item, named, set(several.tolist()))
         replaced = np.isin(alone, several)
         alone = alone[~replaced]
         duplicates += int(replaced.sum()) - len(collided)
     kinds = rows.kind[alone]
     failures = _sorted(rows, np.concatenate([alone[kinds != FEATURE], collided]))
-    return Winners(_sorted(rows, alone[kinds == FEATURE]), failures, np.isin(failures, collided), duplicates)
+    return Winners(
+        _sorted(rows, alone[kinds == FEATURE]),
+        failures,
+        np.isin(failures, collided),
+        duplicates,
+        len(pairs),
+        tuple(pairs[:SAMPLES]),
+    )
 
 
 def _collisions(
-    crowd: Indices, items: Indices, names: Sequence[bytes], ordinal: npt.NDArray[np.int64]
+    crowd: Indices, items: Indices, names: Sequence[Name], ordinal: npt.NDArray[np.int64]
 ) -> tuple[Indices, Indices]:
     """The rows of items that have several names, and those of them that stand for their names."""
     latest: dict[int, dict[bytes, int]] = {}
-    for row, item, name in zip(crowd.tolist(), items.tolist(), names, strict=True):
+    for row, item, written in zip(crowd.tolist(), items.tolist(), names, strict=True):
         known = latest.setdefault(item, {})
+        name = written.normalised
         if name not in known or ordinal[known[name]] < ordinal[row]:
             known[name] = row
     collided = {item: known for item, known in latest.items() if len(known) - (b"" in known) > 1}
     several = crowd[np.isin(items, list(collided))]
     return several, np.array([row for known in collided.values() for row in known.values()], np.int64)
+
+
+def _alike(crowd: Indices, items: Indices, names: Sequence[Name], several: set[int]) -> list[tuple[int, int]]:
+    """Rows whose external id is that of the row that wins, but written otherwise; each with that row."""
+    found: list[tuple[int, int]] = []
+    winner, won, last = -1, Name(b"", b""), -1
+    for row, item, name in zip(crowd.tolist(), items.tolist(), names, strict=True):
+        if item != last:  # the first row of each item is the one that wins
+            winner, won, last = row, name, item
+        elif name.written and won.written and name.written != won.written and row not in several:
+            found.append((row, winner))
+    return found
 
 
 def _numbered(*columns: npt.NDArray[np.generic]) -> Indices:

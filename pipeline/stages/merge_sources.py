@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pipeline.codec.shards import FailureRow, FeatureRow, Keys, Matrix, Shard
 from pipeline.records import ImageRef, normalise_external_id
-from pipeline.stages.merge_plan import FEATURE, FINAL, RETRIABLE, Indices, Rows
+from pipeline.stages.merge_plan import FEATURE, FINAL, RETRIABLE, Indices, Name, Rows
 
 COLLIDED = "another external id has the same item id"
 
@@ -81,10 +81,14 @@ class Sources:
             row = rows[place]
             yield replace(row, reason="id_collision", retriable=False, detail=COLLIDED, content=None) if hit else row
 
-    def name_digests(self, some: Indices) -> list[bytes]:
-        """Digests of the rows' normalised external ids; b"" where a row has none."""
+    def name_digests(self, some: Indices) -> list[Name]:
+        """Digests of the rows' external ids."""
+        return [_digests(name) for name in self.external_ids(some)]
+
+    def external_ids(self, some: Indices) -> Iterator[str]:
+        """The rows' external ids; "" where a row has none."""
         groups = _Groups(lambda origin, group: self._origins[origin].external_ids(group))
-        return [_digest(names[place]) for names, place in self._walk(some, groups)]
+        return (names[place] for names, place in self._walk(some, groups))
 
     def _walk(self, some: Indices, groups: _Groups[Group]) -> Iterator[tuple[Group, int]]:
         """For each row its row group, read, and its place there."""
@@ -147,7 +151,13 @@ class _HeldRefs:
         return self._rows
 
 
-def _digest(external_id: str) -> bytes:
+def _digests(external_id: str) -> Name:
     if not external_id:
-        return b""
-    return hashlib.blake2b(normalise_external_id(external_id).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return Name(b"", b"")
+    normalised = normalise_external_id(external_id)
+    digest = _digest(normalised)
+    return Name(digest, digest if normalised == external_id else _digest(external_id))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.layout import seconds_of
-from pipeline.records import MAX_ITEM_ID, REASONS, item_id_of, unsigned
+from pipeline.records import MAX_ITEM_ID, REASONS, item_id_as_written, item_id_of, unsigned
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,11 @@ class Question:
     """As the person wrote it: looked for in rejected rows."""
 
 
-def question_of(partner: int, text: str) -> Question:
-    """Digits can be an item id, or an external id that looks like one: both are tried."""
+def question_of(partner: int, text: str, *, as_written: bool = False) -> Question:
+    """Digits can be an item id, or an external id that looks like one: both are tried.
+
+    as_written: a source hashes its ids as they are written, so that is tried as well.
+    """
     items: dict[int, str] = {}
     digits = text.removeprefix("-")
     if digits.isascii() and digits.isdecimal():
@@ -28,6 +31,8 @@ def question_of(partner: int, text: str) -> Question:
         if 0 <= number <= MAX_ITEM_ID:
             items[number] = "item id"
     items.setdefault(item_id_of(text), "external id")
+    if as_written:
+        items.setdefault(item_id_as_written(text), "external id as it is written")
     return Question(partner, items, text)
 
 

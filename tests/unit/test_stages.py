@@ -194,6 +194,32 @@ def test_duplicates_are_counted_and_the_last_feature_wins(tmp_path: Path) -> Non
     assert (out.refs, out.features, out.failures, out.duplicates) == (4, 1, 1, 2)
 
 
+def test_ids_that_differ_in_letter_case_or_percent_coding_are_one_item_counted_apart_and_named(tmp_path: Path) -> None:
+    names = ["dQw4w9", "DQW4W9", "a b", "a%20b", "c", "c"]
+    world = world_of(tmp_path, *(f"7,{name},{url('ok', n)}" for n, name in enumerate(names)))
+    world.run()
+    (out,) = outs(world)
+    assert (out.refs, out.features, out.failures, out.duplicates, out.alike) == (6, 3, 0, 3, 2)
+    assert sorted(out.alike_ids) == [(7, "a b", "a%20b"), (7, "dQw4w9", "DQW4W9")]
+    (said,) = [text for text in world.said if "letter case" in text]
+    assert "dQw4w9 and DQW4W9 of partner 7" in said
+    assert "as_written" in said
+
+
+def test_ids_as_they_are_written_are_items_of_their_own(tmp_path: Path) -> None:
+    names = ["dQw4w9", "DQW4W9", "a b", "a%20b"]
+    world = World(
+        tmp_path,
+        settings_of(lakes={"shop": {"url": "/nowhere/lake", "sources": [{"path": "refs", "ids": "as_written"}]}}),
+    )
+    world.put_refs("a.csv", HEADER + "".join(f"7,{name},{url('ok', n)}\n" for n, name in enumerate(names)))
+    world.hand.at += 10
+    world.run()
+    (out,) = outs(world)
+    assert (out.refs, out.features, out.duplicates, out.alike) == (4, 4, 0, 0)
+    assert sorted(str(row["external_id"]) for row in tables(world, "features")) == sorted(names)
+
+
 def test_the_law_holds_from_rows_to_delivered_rows(tmp_path: Path) -> None:
     lines = [f"7,item{n},{url('ok', n)}" for n in range(9)]
     lines += ["x,bad-partner,http://u/", f"7,,{url('ok', 99)}", f"7,gone,{url('gone')}", f"8,item1,{url('junk')}"]

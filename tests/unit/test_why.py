@@ -113,7 +113,15 @@ def test_of_duplicates_it_says_which_won(tmp_path: Path) -> None:
         (url("gone"), False),
     ]
     assert [row.url for row in chapter.delivered] == [url("ok", 2)]
-    assert "of these it wins" in text_of(told(world, "a"))
+    text = text_of(told(world, "a"))
+    assert "of these it wins" in text
+    assert "a duplicate: its id differs from a in letter case or percent-coding only" in text
+
+
+def test_an_id_that_is_hashed_as_it_is_written_is_found() -> None:
+    asked = question_of(7, "SKU-1", as_written=True)
+    assert asked.items == {item_id_of("SKU-1"): "external id", item_id_of_url("SKU-1"): "external id as it is written"}
+    assert len(question_of(7, "SKU-1").items) == 1
 
 
 def test_each_step_before_delivery_says_what_it_waits_for(tmp_path: Path) -> None:
