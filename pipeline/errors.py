@@ -67,6 +67,14 @@ class NotFound(PermanentError):
     """A store has nothing at that key or path."""
 
 
+class Denied(PermanentError):
+    """This user may not read or write there."""
+
+
+class NotAFile(PermanentError):
+    """What stands there is never read or written: a pipe, a device, a link that leads out of the lake."""
+
+
 class Exists(PermanentError):
     """put_new or rename_new was refused: something stands there already."""
 

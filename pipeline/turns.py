@@ -21,6 +21,7 @@ from pipeline.runner import (
 from pipeline.stages import aggregate, compute, copy, deliver
 from pipeline.stages.aggregate import Aggregated, AggregateTask
 from pipeline.stages.compute import Served
+from pipeline.stages.found import Named
 from pipeline.stages.performing import Here, Merging, Performer
 from pipeline.stages.ship import Shipped
 from pipeline.stages.shipping import Shipping
@@ -108,6 +109,11 @@ class Turns:
         """What was wrong with sources when ship last looked at them: cause and remedy, by source."""
         return self._shipping.source_troubles
 
+    @property
+    def named(self) -> Named:
+        """What the sources named when ship last looked at them."""
+        return self._shipping.named
+
     def take(self, stage: str, wanted: Callable[[], bool] = lambda: True, tally: Tally | None = None) -> Tally:
         """One turn of a stage.  wanted: False once nothing further is to be begun.  tally: the one to fill, if given.
 
@@ -148,7 +154,7 @@ class Turns:
             return prune.plan_all(context, now, None)
         named = {found.digest for found in seen.found}
         return prune.plan_all(
-            context, now, lambda plan: plan.snapshot_digest in named or plan.snapshot.source in seen.troubles
+            context, now, lambda plan: plan.snapshot_digest in named or seen.may_name(plan.snapshot.source)
         )
 
     def prune(self) -> int:

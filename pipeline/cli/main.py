@@ -63,7 +63,7 @@ exit codes:
   0    done; items that failed are data, not an error
   1    something unexpected
   2    usage or configuration
-  3    only `run` until idle: done, but something is held
+  3    only `run` until idle: done, but something is held, or files of refs are left out
   4    ESTOP is engaged
   130  interrupted from the keyboard
 `health` has its own: 0 OK, 1 Warning, 2 Alert"""

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.runner import Context
-from pipeline.settings import Settings
+from pipeline.settings import Settings, Source
 from pipeline.stages import rounds
 from pipeline.stages.sources import Sources
 from pipeline.stores.local import typed
@@ -123,7 +123,10 @@ class Options:
     @property
     def changed(self) -> bool:
         """Whether the list is read in another way than the last time: what was shipped is to be shipped again."""
-        return self.before is not None and self.before["reading"] != self.now["reading"]
+        if self.before is None:
+            return False
+        grown = {"text": {}, "ids": Source.model_fields["ids"].default}  # unknown to who wrote it down long ago
+        return bool({**grown, **self.before["reading"]} != self.now["reading"])
 
     @property
     def refetched(self) -> bool:

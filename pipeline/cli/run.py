@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 done, 1 some task could not be done, 3 done but something is held, 4 ESTOP; see --help for the rest."""
+    """0 done, 1 some task could not be done, 3 done but something is held or left out, 4 ESTOP; see --help."""
     stages = check_stages(args.stages)
     settings = settings_of(args)
     state = Path(settings.state)
@@ -97,9 +97,9 @@ def run(args: argparse.Namespace) -> int:
         print(as_json(totals)) if args.json else print_table(totals, settings, own)
     if stop():
         return stop.exit_code
-    if totals.blocked:
+    if totals.blocked or (own and totals.nothing_named):
         return PipelineError.exit_code
-    return HELD_EXIT if totals.held and not args.once else 0
+    return HELD_EXIT if (totals.held or totals.left.number) and not args.once else 0
 
 
 def _guarded(
@@ -228,6 +228,8 @@ def take_round(lakes: list[Turns], stages: list[str], totals: Totals, wanted: Ca
             with totals.meter.turn(lake.context.lake_name, stage) as tally:
                 lake.take(stage, wanted, tally)
             totals.add(stage, tally)
+            if stage == "ship":
+                totals.named[lake.context.lake_name] = lake.named
             _say(lake.context, stage, tally)
             worked = worked or tally.worked
             polls = max(polls, tally.polls_to_see_all)

@@ -30,6 +30,7 @@ from pipeline.lock import holder
 from pipeline.report.standing import Running, Standing, standing
 from pipeline.runner import Context
 from pipeline.settings import Settings, load
+from pipeline.stages.found import Left
 
 SHOWN = 20
 """Rows of a table, unless all are asked for."""
@@ -103,6 +104,8 @@ def as_json(where: Sequence[Context], facts: Facts, lakes: Sequence[Standing], s
         "partners": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.freshness],
         "failing": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.failing],
         "unseen": dict(facts.unseen),
+        "left_out": {lake.facts.lake: asdict(lake.facts.left) for lake in lakes if lake.facts.left.number},
+        "later": {lake.facts.lake: asdict(lake.facts.later) for lake in lakes if lake.facts.later.number},
     }
 
 
@@ -143,7 +146,19 @@ def _lake(one: Standing, rows: int | None) -> Iterator[str]:
     if facts.held:
         yield f"held batches: {len(facts.held)}; hathi quarantine show, then release or drop"
     yield from _failing(one, rows)
+    yield from _left(facts.left, "left out, not read", rows)
+    yield from _left(facts.later, "not read yet", rows)
     yield from _partners(one, rows)
+
+
+def _left(left: Left, what: str, rows: int | None) -> Iterator[str]:
+    if not left.number:
+        return
+    yield f"{what}: {left.number:,} files or folders at the sources"
+    shown = list(left.first.items())[:rows]
+    for path, why in shown:
+        yield f"  {logs.escape(path)}: {why}"
+    yield from _more(left.number, len(shown), "of them")
 
 
 def _stages(one: Standing) -> Iterator[str]:

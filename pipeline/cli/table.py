@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -10,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli.metering import Meter, Unmetered
+from pipeline.logs import escape
 from pipeline.settings import Settings
 from pipeline.settings.places import folder_of
+from pipeline.stages.found import NAMED, Left, Named
 from pipeline.turns import Tally
 
 LOAD = "{python} -c \"import glob, pyarrow.parquet as p; print(p.ParquetDataset(glob.glob('{glob}')).read())\""
+SHOWN = 10
+"""Paths of what is left out that a summary names."""
 ADDED = ("tasks", "files", "rows", "refs", "rejected", "features", "failures", "duplicates", "alike", "damaged",
          "dropped", "bytes")  # fmt: skip
 """Figures of a tally that are summed up as they are."""
@@ -30,6 +35,8 @@ class Totals:
     waiting: int = 0
     next_due: str = ""
     held: int = 0
+    named: dict[str, Named] = field(default_factory=dict)
+    """By lake: what its sources named when ship last looked."""
     blocked: bool = False
     """The last round met problems: there is work that could not be done."""
     meter: Meter = field(default_factory=Unmetered, repr=False)
@@ -55,6 +62,21 @@ class Totals:
     @property
     def worked(self) -> bool:
         return any(tally.worked for tally in self.stages.values())
+
+    @property
+    def left(self) -> Left:
+        """What lies at the sources of all lakes and is not read."""
+        return functools.reduce(Left.plus, (one.left for one in self.named.values()), Left())
+
+    @property
+    def later(self) -> Left:
+        """What is read once it is complete."""
+        return functools.reduce(Left.plus, (one.later for one in self.named.values()), Left())
+
+    @property
+    def nothing_named(self) -> bool:
+        """Ship looked at the sources, and there is nothing in them that can be read."""
+        return bool(self.named) and not any(one.found for one in self.named.values())
 
     @property
     def counted(self) -> str:
@@ -99,6 +121,9 @@ def facts(totals: Totals) -> dict[str, Any]:
         "waiting": totals.waiting,
         "next_due": totals.next_due,
         "held": totals.held,
+        "left_out": totals.left.number,
+        "left": dict(totals.left.first),
+        "later": totals.later.number,
     }
 
 
@@ -138,8 +163,11 @@ def print_table(totals: Totals, settings: Settings, own: bool = False) -> None:
         print("hathi run")
         for name, value in _rows(totals, shown):
             print(f"{name:<18}{value}")
+    elif totals.blocked:
+        print("nothing could be done; see the lines above")
     else:
-        print("nothing to do" if not totals.blocked else "nothing could be done; see the lines above")
+        print("nothing to do" if not (own and totals.nothing_named) else "nothing can be read there")
+    _print_left(totals, "/" if own else "")
     if own and "blocked" in shown["failures"] and not settings.fetch.allow_private:
         print("blocked: addresses in your network and ports other than 80 and 443; --allow-private lifts these rules")
     if shown["open"]:
@@ -155,6 +183,18 @@ def print_table(totals: Totals, settings: Settings, own: bool = False) -> None:
     glob = f"{_near(where[0])}/*/*/features/*.parquet" if where else ""
     if glob and any(Path("/").glob(glob[1:]) if glob.startswith("/") else Path().glob(glob)):
         print("load:     " + LOAD.format(python=_near(sys.executable), glob=glob))
+
+
+def _print_left(totals: Totals, top: str) -> None:
+    """What was not read: a person must not believe that it was.  top: before each path."""
+    for left, text in ((totals.left, "left out: {}, not read"), (totals.later, "not read yet: {}")):
+        if not left.number:
+            continue
+        print(text.format(_count(left.number, "file or folder", "files or folders")))
+        for path, why in list(left.first.items())[:SHOWN]:
+            print(f"  {escape(top + path)}: {why}")
+        if left.number > SHOWN:
+            print(f"  and {left.number - SHOWN:,} more; the log names the first {NAMED}")
 
 
 def _rows(totals: Totals, shown: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -24,6 +24,8 @@ from pipeline.why import Question, Story, items_of_url, question_of, story
 from pipeline.why.story import Chapter, Outcome, Ref, shown_time
 
 USAGE = "`hathi why PARTNER ITEM` (a list without partners has partner 0), or `hathi why [PARTNER] --url URL`"
+NOT_READ = 20
+"""Paths that are not read, of those that are named."""
 KINDS = {
     "source": "first try",
     "retry": "retry",
@@ -118,6 +120,9 @@ def _plain_lines(told: Story) -> Iterator[str]:
         yield f"nothing is known of it: {told.looked_at} shipments were looked at"
         if told.unsampled:
             yield f"{told.unsampled} rejected rows of this partner's sources are kept without a sample"
+    if told.not_read:
+        yield f"it may stand in what is not read at the sources ({told.not_read_number:,}):"
+        yield from (f"  {path}: {why}" for path, why in list(told.not_read.items())[:NOT_READ])
     for seen in told.consumers_see():
         what = "the feature" if seen.outcome.kind == "feature" else f"no feature, but {seen.outcome.reason}"
         of = f" of item {seen.outcome.item_id}" if len(told.items) > 1 else ""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.stages.found import NONE_LEFT, Left
+
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
@@ -83,6 +85,10 @@ class LakeFacts:
     """By source or index: why it cannot be read, or not as it could be before."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """By source: why what it has is not shipped."""
+    left: Left = NONE_LEFT
+    """What lies at the sources and is not read."""
+    later: Left = NONE_LEFT
+    """What lies there and is read once it is complete."""
     freshness: tuple[Freshness, ...] = ()
     """Most lagging partner first."""
     failing: tuple[FailingPartner, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -131,6 +131,10 @@ def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
     for source, why in sorted(lake.refused.items()):
         text = f"lake {name}: not shipped: {source}: {why}"
         yield Finding(Level.WARNING, f"refused {name} {source}", text)
+    if lake.left.number:
+        named = [f"{path} ({why})" for path, why in lake.left.first.items()]
+        text = f"lake {name}: files or folders at its sources are not read ({lake.left.number}): {_some(named)}"
+        yield Finding(Level.WARNING, f"left out {name}", text, "rename or move them, or set the source's format")
 
 
 def _stalled(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
@@ -164,7 +168,7 @@ def _failing(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
         yield Finding(Level.WARNING, f"failures {lake.lake} {reason or 'unknown'}", text, hint)
 
 
-def _some(names: tuple[str, ...]) -> str:
+def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
 

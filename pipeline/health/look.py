@@ -200,6 +200,8 @@ class Look:
             folders_checked=sum(folders.checked for folders in seen.folders.values()),
             troubles={**at.troubles, **troubles},
             refused=at.refused,
+            left=at.left,
+            later=at.later,
             freshness=most_lagging(fresh),
             failing=tuple(sorted(failing, key=lambda one: (-one.failed, one.set, int(one.partner)))[:PARTNERS]),
             unplanned=tuple(sorted(at.unplanned)),

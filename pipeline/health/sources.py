@@ -9,6 +9,7 @@ from itertools import islice
 from pipeline.layout import ShipmentName, version_of
 from pipeline.manifest import End, Plan
 from pipeline.runner import Context, readable
+from pipeline.stages.found import NONE_LEFT, Left
 from pipeline.stages.snapshots import Shipper
 from pipeline.stages.sources import Sources
 from pipeline.stores.store import Lake
@@ -28,6 +29,10 @@ class AtSources:
     """Snapshots that no shipment covers yet: a key of their own -> version."""
     troubles: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    left: Left = NONE_LEFT
+    """What lies there and is not read."""
+    later: Left = NONE_LEFT
+    """What is read once it is complete."""
 
 
 class Onlooker:
@@ -60,6 +65,8 @@ class Onlooker:
             {str(one.name): one.name.version for one in new},
             {**(rejected_whole(context, now) if forms else {}), **named.troubles},
             {one.source: one.why for one in refused},
+            named.left,
+            named.later,
         )
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.errors import FormatError, NotFound
+from pipeline.errors import FormatError, NotFound, PipelineError
 from pipeline.health.judge import readable as readable_time
 from pipeline.layout import Root, ShipmentName, seconds_of, version_of
 from pipeline.logs import redact
@@ -32,6 +32,7 @@ from pipeline.report.scope import Scope
 from pipeline.report.statistics import Sample
 from pipeline.report.thumbnails import thumbnail
 from pipeline.runner import Context, Damaged, load_data, readable
+from pipeline.stages.sources import named_by
 from pipeline.state import waits_for
 from pipeline.stores.store import Lake
 
@@ -68,6 +69,7 @@ class _Sums:
     batches: int = 0
     batch_bytes: int = 0
     unread: Counter[str] = field(default_factory=Counter)
+    at_sources: list[str] = field(default_factory=list)
 
     def shown(self, text: str) -> str:
         return redact(text) if self.redact_queries else text
@@ -91,7 +93,23 @@ def gather(contexts: Sequence[Context], scope: Scope, redact_queries: bool) -> R
                 looked += 1
                 _add(context, sums, one, one.state.plan)
             _timed(context, sums, one, scope)
+    for context in contexts:
+        _left_out(context, sums)
     return _report(sums, scope, now)
+
+
+def _left_out(context: Context, sums: _Sums) -> None:
+    """What lies at the sources now and is not read, where they can be seen from here."""
+    try:
+        named = named_by(context)
+    except PipelineError as error:
+        sums.at_sources.append(f"the sources of lake {context.lake_name} cannot be seen: {error}")
+        return
+    sums.at_sources += [f"{path}: {why}" for path, why in named.troubles.items()]
+    for left, what in ((named.left, "not read"), (named.later, "not read yet")):
+        sums.at_sources += [f"{what}: {path}: {why}" for path, why in list(left.first.items())[:SHOWN]]
+        if left.number > SHOWN:
+            sums.at_sources.append(f"{what}: {left.number - SHOWN:,} more files or folders at the sources")
 
 
 def _entered(context: Context, scope: Scope) -> Iterator[Entered]:
@@ -292,6 +310,7 @@ def _report(sums: _Sums, scope: Scope, now: float) -> Report:
     partners = sorted(sums.partners.items(), key=lambda pair: (-pair[1][1], -pair[1][0], pair[0]))
     hours = _hours(sums, scope, now)
     notes = [f"{number:,} {what}" for what, number in sorted(sums.unread.items())[:20]]
+    notes += [sums.shown(note) for note in sums.at_sources]
     if sums.failing.left_out:
         notes.append(f"{sums.failing.left_out:,} failures are counted by reason, but not by host")
     return Report(

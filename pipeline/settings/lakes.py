@@ -177,6 +177,8 @@ class Lake(Section):
     url: FilePath
     """A folder; or `hdfs://namenode:port[,namenode:port]/folder` with the ports of WebHDFS (`swebhdfs://`: over TLS;
     `httpfs://`: a gateway that can only be read from)."""
+    follow_links: bool = False
+    """A folder: follow links that lead out of it, for reading and for writing; else they are passed over, and named."""
     hdfs: Hdfs = Hdfs()
     sources: list[Source] = []
     """Where the refs are; a lake without sources only receives."""

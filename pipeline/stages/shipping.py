@@ -10,7 +10,7 @@ from pipeline.errors import TemporaryError
 from pipeline.layout import ShipmentName
 from pipeline.runner import Context, Seen, known_to_exist, state_of
 from pipeline.stages import ship, snapshots
-from pipeline.stages.found import Named
+from pipeline.stages.found import Left, Named
 from pipeline.stages.rota import Rota, group_of_state
 from pipeline.stages.sources import Sources
 from pipeline.stages.streams import InTurn, Readers, Streamed, stream
@@ -32,11 +32,17 @@ class Shipping:
         """Whose each open shipment is, as far as it was looked at."""
         self._source_troubles = Troubles(context.say, "a source is well again")
         self._troubles = Troubles(context.say, "ship, no longer")
+        self._named = Named()
 
     @property
     def source_troubles(self) -> Mapping[str, str]:
         """What is wrong with sources since the last look at them: cause and remedy, by source."""
         return self._source_troubles.now
+
+    @property
+    def named(self) -> Named:
+        """What the sources named at the last look."""
+        return self._named
 
     @property
     def problems(self) -> int:
@@ -53,7 +59,18 @@ class Shipping:
             self._sources = Sources(context.lake, lake.sources, ours, lake.url)
         named = self._sources.look(now, wide=wide)
         self._source_troubles.see(named.troubles)
+        self._say_left(named.left)
+        self._named = named
         return named
+
+    def _say_left(self, left: Left) -> None:
+        """What lies there and is not read: each once, of very many the first."""
+        before = self._named.left
+        for path, why in left.first.items():
+            if before.first.get(path) != why:
+                self._context.say(f"left out: {path}: {why}")
+        if left.number > len(left.first) and left.number != before.number:
+            self._context.say(f"left out: {left.number:,} in all; the first {len(left.first)} of them are named")
 
     def begin(self, seen: Seen) -> tuple[list[ShipmentState], int]:
         """Plans for what the sources name anew: all states that there are to go on with, and how many were refused."""

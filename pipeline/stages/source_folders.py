@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from pipeline.codec.ref_rules import null_forms
@@ -11,8 +11,9 @@ from pipeline.errors import NotFound, PermanentError
 from pipeline.layout import SUCCESS, version_of
 from pipeline.manifest import Snapshot
 from pipeline.settings import Source
-from pipeline.stages.found import Found, Named
-from pipeline.stages.source_files import frozen, reading_of
+from pipeline.stages import table_formats
+from pipeline.stages.found import Found, Left, Named
+from pipeline.stages.source_files import Seen, frozen, reading_of, tables_above, without_tables
 from pipeline.stages.source_paths import (
     NO_VALUE,
     Folders,
@@ -24,6 +25,7 @@ from pipeline.stages.source_paths import (
     partner_number,
     partner_text,
 )
+from pipeline.stages.table_formats import HIDDEN, refused
 from pipeline.stores.store import Lake, Stat
 
 DAY = 86400.0
@@ -38,7 +40,12 @@ class _Known:
     listed: bytes = b""
     """A digest of its listing; empty: nothing stands there."""
     found: Found | None = None
-    trouble: str = ""
+    troubles: Mapping[str, str] = field(default_factory=dict)
+    """By the folder that they are with: this one, or one below it."""
+    left: Mapping[str, str] = field(default_factory=dict)
+    """Below it, not read, and why."""
+    waits: bool = False
+    """`_SUCCESS` is not there yet."""
     stale: bool = False
     """What was found there turned out to be wrong."""
 
@@ -57,9 +64,14 @@ class WatchedFolders:
         self._ours = ours
         self._known: dict[str, _Known] = {}
         self._swept: float | None = None
+        self._above: Mapping[str, str] | None = None
 
     def look(self, now: float, *, wide: bool = False) -> Named:
         """What stands there now.  now: the store's time; wide: sweep, though it is not a day since the last time."""
+        if self._above is None:  # a table does not grow around a source
+            self._above = tables_above(self._lake, fixed(self._path))
+        if self._above:
+            return Named((), self._above)
         sweep = wide or self._swept is None or now >= self._swept + DAY
         days = self._source.look_back_days
         spans = moments(self._path, now, max(days, self._source.sweep_days) if sweep else days)
@@ -80,51 +92,65 @@ class WatchedFolders:
         self._known = kept | seen
         if sweep:
             self._swept = now
-        return self._named()
+        marks = table_formats.tables(self._lake, (), folders.marks())
+        return self._named(folders.left, {folder: refused(folder, kind) for folder, kind in marks.items()})
 
     def forget(self, source: str) -> None:
         """What was known of a folder was wrong: it is walked anew in the next look."""
         if source in self._known:
             self._known[source] = replace(self._known[source], stale=True)
 
-    def _named(self) -> Named:
-        known = dict(sorted(self._known.items()))
-        troubles = {folder: one.trouble for folder, one in known.items() if one.trouble}
-        if not any(one.listed for one in known.values()):
+    def _named(self, left: Mapping[str, str], tables: Mapping[str, str]) -> Named:
+        inside = tuple(f"{folder}/" if folder else "" for folder in tables)
+        known = {path: one for path, one in sorted(self._known.items()) if not inside or not path.startswith(inside)}
+        troubles = dict(tables) | {path: why for one in known.values() for path, why in one.troubles.items()}
+        later = {folder: "no _SUCCESS in it yet" for folder, one in known.items() if one.listed and one.waits}
+        if not left and not troubles and not any(one.listed for one in known.values()):
             troubles.update(self._nothing())
-        return Named(tuple(one.found for one in known.values() if one.found is not None), troubles)
+            later[self._path] = "no folder with anything in it, of the days that are looked at"
+        return Named(
+            tuple(one.found for one in known.values() if one.found is not None),
+            troubles,
+            left=Left.of({**left, **{path: why for one in known.values() for path, why in one.left.items()}}),
+            later=Left.of(later if not troubles else {}),
+        )
 
     def _nothing(self) -> Mapping[str, str]:
         """Nothing at all stands there: perhaps the path is wrong."""
         top = fixed(self._path)
-        if top and self._lake.stat(top) is None and (is_dated(self._path) or is_pattern(self._path)):
+        if top and self._lake.stat(top) is None:
             return {self._source.path: f"no folder {top} | look at the source's path"}
+        if is_pattern(self._path) and not is_dated(self._path):
+            return {self._source.path: f"nothing matches {self._source.path} | look at the source's path"}
         return {}
 
     def _look_at(self, folder: str, whose: str, moment: str, before: _Known | None) -> _Known:
         """One list; where it tells nothing new, what is known stays."""
         try:
-            listed, success = self._list(folder)
+            listed, success, table = self._list(folder)
             if before is not None and listed == before.listed and not before.stale:
                 return before
+            if table:
+                return _Known(moment, listed, troubles={folder: refused(folder, table)})
             if success is None:
-                return _Known(moment, listed)
+                return _Known(moment, listed, waits=True)
             return self._walk(folder, whose, moment, listed, success)
         except NotFound:  # gone between list and walk: the next look finds what is there then
             return _Known(moment)
         except PermanentError as error:
-            return _Known(moment, trouble=str(error))
+            return _Known(moment, troubles={folder: str(error)})
 
-    def _list(self, folder: str) -> tuple[bytes, float | None]:
-        """A digest of what lies directly in the folder, and when `_SUCCESS` was written."""
+    def _list(self, folder: str) -> tuple[bytes, float | None, str]:
+        """A digest of what lies directly in the folder, when `_SUCCESS` was written, and its kind of table."""
         prefix = f"{folder}/" if folder else ""
-        hasher, empty, success = blake2b(digest_size=16), True, None
+        hasher, empty, success, table = blake2b(digest_size=16), True, None, ""
         for entry in self._lake.list(prefix, folders=True):
             empty = False
             hasher.update(f"{entry.key}\0{entry.size}\0{entry.modified}\0".encode("utf-8", "surrogateescape"))
             if entry.key == prefix + SUCCESS:
                 success = entry.modified
-        return b"" if empty else hasher.digest(), success
+            table = table or HIDDEN.get(entry.key.removeprefix(prefix).rstrip("/"), "")
+        return b"" if empty else hasher.digest(), success, table
 
     def _walk(self, folder: str, whose: str, moment: str, listed: bytes, success: float) -> _Known:
         columns = self._source.columns.partner_id
@@ -136,9 +162,14 @@ class WatchedFolders:
             trouble = (
                 f"{folder} is not shipped | its partner {text!r} is no number | name such folders as in partner=123"
             )
-            return _Known(moment, listed, trouble=trouble)
+            return _Known(moment, listed, troubles={folder: trouble})
         no_partner = text if nobody else ""
-        stats: list[Stat] = list(self._lake.walk(folder))
+        there = Seen()
+        there.files += self._lake.walk(folder, there.passed)
+        there, troubles = without_tables(self._lake, there)
+        if folder in troubles:
+            return _Known(moment, listed, troubles=troubles)
+        stats: list[Stat] = there.files
         newest = max([int(success * 1000), *(stat.modified for stat in stats)])
         snapshot = Snapshot(
             source=folder,
@@ -149,4 +180,4 @@ class WatchedFolders:
             ),
             group=whose,
         )
-        return _Known(moment, listed, Found(snapshot, reading_of(self._source, number)))
+        return _Known(moment, listed, Found(snapshot, reading_of(self._source, number)), troubles, there.left)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pipeline.errors import PermanentError, TemporaryError
+from pipeline.runner import Context
 from pipeline.settings import Source
-from pipeline.stages.found import Found, Named
-from pipeline.stages.source_files import find
+from pipeline.stages.found import Found, Left, Named
+from pipeline.stages.source_files import WatchedFiles
 from pipeline.stages.source_folders import WatchedFolders
 from pipeline.stages.source_index import WatchedIndex
+from pipeline.stores.sight import seen
 from pipeline.stores.store import Lake
 
 
@@ -22,6 +24,16 @@ class Watched(Protocol):
 
     def forget(self, source: str) -> None:
         """What was known of a snapshot's source was wrong: it is looked at anew."""
+
+
+def named_by(context: Context) -> Named:
+    """What the sources of a context's lake name now; nothing where the lake cannot be seen from here."""
+    lake = seen(context.lake)
+    if lake is None:
+        return Named()
+    mine = context.settings.lakes[context.lake_name]
+    sources = Sources(lake, mine.sources, context.settings.delivered(context.lake_name), mine.url)
+    return sources.look(context.bucket.list(context.keys.alive_hints).now)
 
 
 class Sources:
@@ -38,6 +50,7 @@ class Sources:
         """
         found: list[Found] = []
         troubles: dict[str, str] = {}
+        left = later = Left()
         blind = False
         for path, watched in self._watched:
             try:
@@ -49,7 +62,8 @@ class Sources:
             found += named.found
             troubles.update(named.troubles)
             blind = blind or named.blind
-        return Named(tuple(found), troubles, blind)
+            left, later = left.plus(named.left), later.plus(named.later)
+        return Named(tuple(found), troubles, blind, left, later)
 
     def forget(self, source: str) -> None:
         """A shipment of this source was void: what is there now is a new snapshot."""
@@ -57,24 +71,9 @@ class Sources:
             watched.forget(source)
 
 
-class _EachFile:
-    """Looked at anew in each poll: a file tells nothing of itself but its status."""
-
-    def __init__(self, lake: Lake, source: Source, ours: tuple[str, ...]) -> None:
-        self._lake = lake
-        self._source = source
-        self._ours = ours
-
-    def look(self, now: float, *, wide: bool = False) -> Named:
-        return Named(tuple(find(self._lake, self._source, now, self._ours)))
-
-    def forget(self, source: str) -> None:
-        """Nothing is remembered."""
-
-
 def _watch(lake: Lake, source: Source, ours: tuple[str, ...], url: str) -> Watched:
     if source.convention == "index":
         return WatchedIndex(lake, source, ours, url)
     if source.convention == "success":
         return WatchedFolders(lake, source, ours)
-    return _EachFile(lake, source, ours)
+    return WatchedFiles(lake, source, ours)

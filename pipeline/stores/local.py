@@ -11,14 +11,17 @@ import ctypes
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import time
 from typing import BinaryIO
 
 from pipeline.clock import random_nonce
-from pipeline.errors import Exists, NotFound, PermanentError, PipelineError, TemporaryError
-from pipeline.stores.store import Entry, Examined, Listing, Stat
+from pipeline.errors import Denied, Exists, NotAFile, NotFound, PermanentError, PipelineError, TemporaryError
+from pipeline.stores.regular import is_text, kind, open_file, within
+from pipeline.stores.store import Entry, Examined, Listing, Passed, Stat
+from pipeline.stores.walking import LINK_OUT, NOT_UTF_8, Walk
 
 TEMPORARY = ".hathi-tmp"
 _AT_FDCWD = -100
@@ -34,7 +37,7 @@ def typed(error: OSError, path: Path) -> PipelineError:
         hint = "free space on that disk; work goes on by itself"
         return TemporaryError(f"the disk is full: {path}", name, hint, 60.0)
     if error.errno in _DENIED:
-        return PermanentError(f"not allowed: {path}", name, "give this user the right to read and write there")
+        return Denied(f"not allowed: {path}", name, "give this user the right to read and write there")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return TemporaryError("too many open files", name, "raise the limit: ulimit -n", 10.0)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
@@ -54,10 +57,20 @@ class LocalStore:
     """Store and Lake over a folder.  Keys and paths are relative to it, parts joined by `/`."""
 
     def __init__(
-        self, root: Path, *, fsync: bool = True, now: Callable[[], float] = time, temporary: Path | None = None
+        self,
+        root: Path,
+        *,
+        fsync: bool = True,
+        now: Callable[[], float] = time,
+        temporary: Path | None = None,
+        links: bool = False,
     ) -> None:
-        """temporary: where files are written first, on the same file system; inside the store when absent."""
+        """temporary: where files are written first, on the same file system; inside the store when absent.
+
+        links: also those that lead out of the folder are followed, for reading and for writing.
+        """
         self.root = root
+        self._links = links
         self._fsync = fsync
         self._now = now
         self._temporary = temporary or root / TEMPORARY
@@ -70,16 +83,16 @@ class LocalStore:
 
     def get(self, key: str) -> bytes:
         path = self._path(key)
-        with _typed(path):
-            return path.read_bytes()
+        with _typed(path), open_file(*self._real(path)) as file:
+            return file.read()
 
     def open(self, key: str) -> BinaryIO:
         path = self._path(key)
         with _typed(path):
-            return path.open("rb")
+            return open_file(*self._real(path))
 
     def put(self, key: str, body: bytes | Path) -> None:
-        path = self._path(key)
+        path = self._written(key)
         with _typed(path):
             temporary = self._write(body)
             try:
@@ -89,7 +102,7 @@ class LocalStore:
                 raise
 
     def put_new(self, key: str, body: bytes) -> None:
-        path = self._path(key)
+        path = self._written(key)
         with _typed(path):
             temporary = self._write(body)
             try:
@@ -100,14 +113,14 @@ class LocalStore:
                 temporary.unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
-        path = self._path(key)
+        path = self._written(key)
         with _typed(path):
             path.unlink(missing_ok=True)
             self._drop_empty(path.parent)
 
     def sweep(self, seconds: float) -> int:
         number = 0
-        with _typed(self._temporary):
+        with _typed(self._scratch()):
             for left in self._temporary.iterdir() if self._temporary.exists() else ():
                 with contextlib.suppress(FileNotFoundError):
                     if left.stat().st_mtime < self._now() - seconds:
@@ -144,35 +157,29 @@ class LocalStore:
 
     def stat(self, path: str) -> Stat | None:
         full = self._path(path)
+        real, _ = self._real(full)
         try:
-            found = full.stat()
+            found = os.stat(real)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise typed(error, full) from error
-        folder = full.is_dir()
+        if what := kind(found.st_mode):
+            raise NotAFile(f"{full} is {what}", "", "name a file or a folder")
+        folder = stat.S_ISDIR(found.st_mode)
         return Stat(path, 0 if folder else found.st_size, found.st_mtime_ns // 1_000_000, found.st_ino, folder)
 
-    def walk(self, path: str) -> Iterator[Stat]:
-        folder = self._path(path)
-        with _typed(folder):
-            children = sorted(os.scandir(folder), key=lambda child: os.fsencode(child.name))
-        for child in children:
-            if child.name.startswith((".", "_")):
-                continue
-            name = f"{path}/{child.name}" if path else child.name
-            if child.is_dir():
-                yield from self.walk(name)
-            elif (found := self.stat(name)) is not None:
-                yield found
+    def walk(self, path: str, passed: Passed | None = None) -> Iterator[Stat]:
+        real, _ = self._real(self._path(path))
+        return Walk(os.path.realpath(real), path, self._links, passed, lambda error, at: typed(error, Path(at))).files()
 
     def make_folder(self, path: str) -> None:
-        full = self._path(path)
+        full = self._written(f"{path}/x").parent
         with _typed(full):
             full.mkdir(parents=True, exist_ok=True)
 
     def rename_new(self, source: str, target: str) -> None:
-        old, new = self._path(source), self._path(target)
+        old, new = self._written(source), self._written(target)
         with _typed(new):
             new.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -185,14 +192,14 @@ class LocalStore:
             raise typed(error, new) from error
 
     def rename_over(self, source: str, target: str) -> None:
-        old, new = self._path(source), self._path(target)
+        old, new = self._written(source), self._written(target)
         with _typed(old):
             new.parent.mkdir(parents=True, exist_ok=True)
             os.replace(old, new)
             self._sync_folder(new.parent)
 
     def delete_folder(self, path: str) -> None:
-        full = self._path(path)
+        full = self._written(path)
         if full.is_dir():
             with _typed(full):
                 shutil.rmtree(full)
@@ -202,9 +209,34 @@ class LocalStore:
             raise PermanentError(f"not a key of this store: {key}", "", "keys are relative and hold no `..`")
         return self.root / key
 
+    def _real(self, path: Path) -> tuple[str, str]:
+        """The path without its links, and the folder that it may not lead out of; empty: any.  Raises NotAFile."""
+        if self._links or self.root == Path("/"):
+            return str(path), ""
+        real, top = os.path.realpath(path), os.path.realpath(self.root)
+        if not within(real, top):
+            raise NotAFile(
+                f"{path} leads out of the lake by a link",
+                f"to {real}",
+                "name its real place, or set lakes.NAME.follow_links = true",
+            )
+        return real, top
+
+    def _scratch(self) -> Path:
+        """The folder of temporary files.  Raises NotAFile where it leads out of the store."""
+        if self._temporary.parent == self.root:
+            self._real(self._temporary)
+        return self._temporary
+
+    def _written(self, key: str) -> Path:
+        """Where a key is written: no link in its folder may lead out of the store.  Raises NotAFile."""
+        path = self._path(key)
+        self._real(path.parent)
+        return path
+
     def _write(self, body: bytes | Path) -> Path:
         """A temporary file with the body, on the disk."""
-        self._temporary.mkdir(parents=True, exist_ok=True)
+        self._scratch().mkdir(parents=True, exist_ok=True)
         temporary = self._temporary / random_nonce()
         try:
             with temporary.open("xb") as file:
@@ -262,12 +294,13 @@ class LocalStore:
         """The keys under `folder` (ends in `/`) whose next part begins with `start`, in the order of keys."""
         path = self.root / folder
         try:
-            children = [(c.name + "/" if c.is_dir() else c.name) for c in os.scandir(path) if c.name.startswith(start)]
+            with os.scandir(self._real(path)[0]) as listed:
+                children = [self._child(child, folders) for child in listed if child.name.startswith(start)]
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
             raise typed(error, path) from error
-        for name in sorted(children, key=os.fsencode):
+        for name, unread in sorted(children, key=lambda child: os.fsencode(child[0])):
             key = folder + name
             if until and key > until:
                 return
@@ -283,10 +316,29 @@ class LocalStore:
                     yield from self._below(key, "", after, until, False)
             elif key > after:
                 try:
-                    found = (self.root / key).stat()
+                    found = (self.root / key).stat(follow_symlinks=not unread)
                 except FileNotFoundError:
                     continue
-                yield Entry(key, found.st_size, found.st_mtime)
+                except OSError as error:
+                    raise typed(error, self.root / key) from error
+                yield Entry(key, found.st_size, found.st_mtime, unread or kind(found.st_mode))
+
+    def _child(self, child: os.DirEntry[str], folders: bool) -> tuple[str, str]:
+        """Its name in a listing, and why it is not read.  folders: they are listed, and not gone into."""
+        name, unread = child.name, "" if is_text(child.name) else NOT_UTF_8
+        if not child.is_symlink():
+            return (f"{name}/" if child.is_dir() else name), unread
+        try:
+            folder = stat.S_ISDIR(child.stat().st_mode)
+            self._real(Path(child.path))
+        except OSError as error:
+            missing = error.errno == errno.ENOENT
+            return name, "a link to nothing" if missing else f"a link that cannot be followed: {error.strerror}"
+        except NotAFile:
+            return name, LINK_OUT
+        if folder and not folders and not self._links:
+            return name, "a link to a folder"  # it may lead in a circle
+        return (f"{name}/" if folder else name), unread
 
 
 def _rename_no_replace(old: Path, new: Path) -> None:

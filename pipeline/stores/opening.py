@@ -23,7 +23,7 @@ def open_bucket(settings: Settings) -> Store:
         from pipeline.stores.s3.store import S3Store  # boto3 takes its time to import
 
         return S3Store(settings.bucket)
-    return _local(settings.bucket.url, settings, "bucket.url")
+    return _local(settings.bucket.url, settings, "bucket.url", links=True)
 
 
 def open_lake(settings: Settings, name: str) -> Lake:
@@ -34,7 +34,7 @@ def open_lake(settings: Settings, name: str) -> Lake:
 
         roots = [feature_set.root for feature_set in settings.sets.values()]
         return HdfsStore(lake.url, lake.hdfs, roots=roots)
-    return _local(settings.lakes[name].url, settings, f"lakes.{name}.url")
+    return _local(lake.url, settings, f"lakes.{name}.url", links=lake.follow_links)
 
 
 def open_place(url: str, hdfs: Hdfs) -> Lake:
@@ -65,7 +65,7 @@ def hasty(settings: Settings) -> Settings:
     return settings.model_copy(update={"bucket": bucket, "lakes": lakes})
 
 
-def _local(url: str, settings: Settings, key: str) -> LocalStore:
+def _local(url: str, settings: Settings, key: str, *, links: bool) -> LocalStore:
     root = folder_of(url)
     if root is None:
         scheme = url.partition("://")[0]
@@ -76,7 +76,7 @@ def _local(url: str, settings: Settings, key: str) -> LocalStore:
         )
     # The whole file system as a lake (a person's own list): nothing is written at its top.
     temporary = Path(settings.state) / "tmp" if root == Path("/") else None
-    return LocalStore(root, fsync=settings.bucket.fsync, temporary=temporary)
+    return LocalStore(root, fsync=settings.bucket.fsync, temporary=temporary, links=links)
 
 
 def probe(store: Store, prefix: str) -> None:

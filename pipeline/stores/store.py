@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
+
+Passed = Callable[[str, str], None]
+"""Told of a path that is passed over, and why in words; empty where that is a convention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,8 @@ class Entry:
     size: int
     modified: float
     """Seconds since 1970, by the store's clock."""
+    unread: str = ""
+    """Why it is never read, in words: a link that leads out of the lake, a pipe; empty for what can be."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +99,14 @@ class Lake(Store, Protocol):
     """What a file system can do beyond a bucket."""
 
     def stat(self, path: str) -> Stat | None:
-        """None where nothing stands."""
+        """None where nothing stands.  Raises NotAFile for what is neither a file nor a folder that may be read."""
 
-    def walk(self, path: str) -> Iterator[Stat]:
-        """The files under a folder, at any depth, in the order of their paths; hidden ones (`.`, `_`) left out."""
+    def walk(self, path: str, passed: Passed | None = None) -> Iterator[Stat]:
+        """The files under a folder, at any depth, in the order of their paths; hidden ones (`.`, `_`) left out.
+
+        passed: told of each path that is left out, with the reason in words; of what is hidden with none.  Without it a
+        folder that cannot be read is an error.
+        """
 
     def make_folder(self, path: str) -> None:
         """The folder and those above it; existing ones are no error."""

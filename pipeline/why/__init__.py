@@ -12,6 +12,7 @@ from pipeline.manifest import End, Plan
 from pipeline.records import item_id_of_url, redact_query
 from pipeline.runner import Context, readable, state_of
 from pipeline.stages.snapshots import takes
+from pipeline.stages.sources import named_by
 from pipeline.stores.sight import seen
 from pipeline.stores.store import Store
 from pipeline.why.chapter import Place, chapter
@@ -40,6 +41,11 @@ def story(context: Context, question: Question) -> Story:
             told.chapters.append(found)
         context.bodies.clear()  # one shipment's manifests at a time
         context.progress("why", 1, 0)
+    if not told.chapters:
+        named = named_by(context)
+        left = named.left.plus(named.later)
+        told.not_read = {**named.troubles, **left.first}
+        told.not_read_number = len(named.troubles) + left.number
     return told
 
 

@@ -145,6 +145,9 @@ class Story:
     lake_seen: bool = True
     looked_at: int = 0
     """Shipments."""
+    not_read: dict[str, str] = field(default_factory=dict)
+    """What lies at the sources and is not read, where nothing is known of the item: it may stand there."""
+    not_read_number: int = 0
 
     def consumers_see(self) -> list[Seen]:
         """The feature in the greatest name wins, else the newest failure; for each set and item."""

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from sortedcontainers import SortedDict
 
 from pipeline.errors import Exists, NotFound, PermanentError
-from pipeline.stores.store import Entry, Listing, Stat
+from pipeline.stores.store import Entry, Listing, Passed, Stat
 from tests.faults.gate import Gate, open_gate
 
 
@@ -137,7 +137,7 @@ class MemoryStore:
         assert found is None or isinstance(found, Stat)
         return found
 
-    def walk(self, path: str) -> Iterator[Stat]:
+    def walk(self, path: str, passed: Passed | None = None) -> Iterator[Stat]:
         def effect() -> list[Stat]:
             if path and not self.disk.is_folder(path):
                 raise NotFound(f"nothing at {path}")

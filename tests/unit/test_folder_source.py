@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.errors import PermanentError
 from pipeline.layout import version_of
 from pipeline.stages.source_paths import moments, partner_number, partner_text
+from pipeline.stores.local import LocalStore
 from tests.unit.sources import DAY, NOW, Shore, partners
 
 DAILY = "events/%Y/%m/%d"
@@ -207,12 +210,20 @@ def test_a_folder_that_cannot_be_read_stops_no_other(tmp_path: Path) -> None:
     filled(lake, "in/a")
     filled(lake, "in/b")
     filled(lake, "in/c")
-    loop = lake.folder / "in/b/loop"
-    loop.symlink_to("loop")  # leads to itself: no listing of the folder succeeds
-    named = lake.look()
+    real = LocalStore.list
+
+    def refuses(self: LocalStore, prefix: str, **options: Any) -> Any:
+        if prefix == "in/b/":
+            raise PermanentError("not allowed")
+        return real(self, prefix, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalStore, "list", refuses)
+        named = lake.look()
     assert [one.snapshot.source for one in named.found] == ["in/a", "in/c"]
     assert (list(named.troubles), named.blind) == (["in/b"], False)
-    loop.unlink()
+    (lake.folder / "in/b/loop").symlink_to("loop")  # one entry that leads nowhere is passed over, and named
+    assert lake.look().left.first == {"in/b/loop": "a link that leads in a circle"}
     assert sources(lake) == ["in/a", "in/b", "in/c"]
 
 

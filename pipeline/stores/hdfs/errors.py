@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from pipeline.errors import Exists, NotFound, PermanentError, PipelineError, TemporaryError, Unknown
+from pipeline.errors import Denied, Exists, NotFound, PermanentError, PipelineError, TemporaryError, Unknown
 from pipeline.settings import Hdfs
 from pipeline.stores.hdfs import tickets
 
@@ -122,11 +122,11 @@ def _unbelieved(host: str, words: str, settings: Hdfs) -> PipelineError:
 def _denied(words: str, path: str) -> PipelineError:
     found = _DENIED.search(words)
     if found is None:
-        return PermanentError(f"HDFS does not allow it: {path}", words, "ask for the right, or use another user")
+        return Denied(f"HDFS does not allow it: {path}", words, "ask for the right, or use another user")
     inode, user, mode = found["path"], found["user"], found["mode"]
     hint = f"as the owner: hdfs dfs -chown {user} {inode}, or hdfs dfs -setfacl -m user:{user}:rwx {inode}"
     said = f"{found['access']} of {path}: {inode} is {mode} {found['owner']}:{found['group']}"
-    return PermanentError(f"user {user} is not allowed at {inode}", said, hint)
+    return Denied(f"user {user} is not allowed at {inode}", said, hint)
 
 
 def _over_quota(exception: str, words: str, path: str) -> PipelineError:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from pipeline.clock import Clock, random_nonce
-from pipeline.errors import ConfigError, NotFound, PermanentError, PipelineError, TemporaryError, Unknown
+from pipeline.errors import ConfigError, Denied, NotFound, PermanentError, PipelineError, TemporaryError, Unknown
 from pipeline.settings import Hdfs
 from pipeline.stores.hdfs.listing import before, in_key_order, pages
 from pipeline.stores.hdfs.stream import BUFFER, HdfsStream
 from pipeline.stores.hdfs.webhdfs import NoFolder, Page, Status, WebHdfs
 from pipeline.stores.retrying import Retry
-from pipeline.stores.store import Entry, Examined, Listing, Stat
+from pipeline.stores.store import Entry, Examined, Listing, Passed, Stat
 
 R = TypeVar("R")
 TEMPORARY = ".hathi-tmp"
@@ -130,15 +130,22 @@ class HdfsStore:
         found = self._retry(lambda: self._hdfs.status(full))
         return _stat(path, found) if found is not None else None
 
-    def walk(self, path: str) -> Iterator[Stat]:
+    def walk(self, path: str, passed: Passed | None = None) -> Iterator[Stat]:
         folder = f"{path}/" if path else ""
         for found in in_key_order(self._children(folder, "", None)):
-            if found.name.startswith((".", "_")):
-                continue
             name = folder + found.name
-            if found.is_folder:
-                with contextlib.suppress(NotFound):
-                    yield from self.walk(name)
+            if found.name.startswith((".", "_")):
+                if passed is not None:
+                    passed(name, "")
+            elif found.is_folder:
+                try:
+                    yield from self.walk(name, passed)
+                except NotFound:
+                    continue  # gone since it was listed
+                except Denied as error:
+                    if passed is None:
+                        raise
+                    passed(name, f"it may not be read: {error.message}")
             else:
                 yield _stat(name, found)
 
