@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.images import icon, jpeg, others, png
+from pipeline.images import icon, jpeg, others, png, tiff
 from pipeline.images.broken import Broken, torn
 from pipeline.images.formats import begins, sniff
 from pipeline.images.orientation import upright
@@ -88,7 +88,7 @@ def _read(content: bytes, kind: str, max_pixels: int, reduce_to: tuple[int, int]
         header = png.read_header(content, max_pixels)
         pixels, turn = png.decode(content, header), header.orientation
     else:
-        if kind in ("jpeg2000", "tiff") and is_torn(content, kind):
+        if (kind == "jpeg2000" and is_torn(content, kind)) or (kind == "tiff" and tiff.is_torn_unseen(content)):
             raise torn(kind)  # their decoders give grey or black for parts that are not there
         pixels, turn = others.decode(content, kind, max_pixels)
     image = upright(pixels, turn)

@@ -66,7 +66,7 @@ def read_header(content: bytes, max_pixels: int) -> Header:
     width, height, components = walk.frame
     try:
         high, wide, colours, _ = simplejpeg.decode_jpeg_header(content, strict=False)
-    except ValueError:  # an odd sampling, or what decoding will refuse
+    except (ValueError, KeyError):  # an odd sampling, or what decoding will refuse
         high, wide, colours = height, width, ""
     if (wide, high) != (width, height):
         raise Broken("decode", "the JPEG gives two sizes")

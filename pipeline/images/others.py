@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import importlib
 import io
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,8 @@ def _silence_libtiff() -> None:
 
 
 _silence_libtiff()
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+logging.getLogger("PIL").propagate = False  # it logs what is wrong with a file, of no item by name: a failure says it
 
 
 def decode(content: bytes, kind: str, max_pixels: int) -> tuple[Pixels, int]:
@@ -66,7 +69,7 @@ def _opened(content: bytes, kind: str) -> ImageFile.ImageFile:
     """Opened by the one plugin that is meant."""
     try:
         return Image.open(io.BytesIO(content), formats=[PILLOW[kind]])
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, ValueError):
         if kind != "avif" or b"Exif" not in content:
             raise
         # EXIF that cannot be read is no reason to lose the picture.

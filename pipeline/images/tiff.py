@@ -8,14 +8,27 @@ from pipeline.images.broken import check_pixels
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _FORMS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
+_CODING, _FAX = 259, (2, 3, 4, 32771)
 _WIDTH, _HEIGHT, _STRIPS, _STRIP_BYTES = 256, 257, 273, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
-_WANTED = frozenset((_WIDTH, _HEIGHT, _STRIPS, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES))
+_WANTED = frozenset((_CODING, _WIDTH, _HEIGHT, _STRIPS, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES))
 _MOST_VALUES = 2**20
 
 
 class _Cut(Exception):
     """The directory, or what it names, goes on behind the end."""
+
+
+def is_torn_unseen(content: bytes) -> bool:
+    """It is torn, and its coding is one whose decoder fills what is missing with white or black and says nothing.
+
+    Of other codings the decoder is asked: many files give wrong lengths for strips that are all there.
+    """
+    try:
+        coding = _tags(content).get(_CODING, (1,))[0]
+    except _Cut:
+        return False
+    return coding in _FAX and is_torn(content)
 
 
 def is_torn(content: bytes) -> bool:
