@@ -19,7 +19,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.records import redact_query
+from pipeline.redaction import redact_text
 from pipeline.settings import Logs
 
 ROOT = "hathi"
@@ -28,7 +28,6 @@ _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     r"\U000e0000-\U000e007f]"
 )
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]+")  # bounded: a long word takes no longer than its length
 
 
 def log(program: str) -> logging.Logger:
@@ -74,8 +73,8 @@ def escape(text: str) -> str:
 
 
 def redact(text: str) -> str:
-    """The text with the query of each URL in it replaced."""
-    return _URL.sub(lambda found: redact_query(found[0]), text)
+    """The text with what is secret in each URL in it replaced."""
+    return redact_text(text)
 
 
 class LineFormatter(logging.Formatter):

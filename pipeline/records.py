@@ -9,6 +9,8 @@ from urllib.parse import unquote
 
 import mmh3
 
+from pipeline.redaction import redact_query as redact_query
+
 MAX_ITEM_ID = 2**64 - 1
 MAX_PARTNER_ID = 2**63 - 1
 
@@ -137,13 +139,3 @@ def signed(item_id: int) -> int:
 def unsigned(item_id: int) -> int:
     """The same 64 bits as text and people read them."""
     return item_id + 2**64 if item_id < 0 else item_id
-
-
-_QUERY = re.compile(r"\?[^#]*")
-# Each part has a greatest length, so that no text takes more than its length's time.
-_USER = re.compile(r"(https?:[/\\]{0,20}|[a-z][a-z0-9+.\-]{0,30}://)[^/\\?#\s]{0,2048}@", re.IGNORECASE)
-
-
-def redact_query(url: str) -> str:
-    """The URL with its query replaced, and its user and password: a signed URL's query is a secret, too."""
-    return _QUERY.sub("?redacted", _USER.sub(r"\1redacted@", url) if "@" in url else url)

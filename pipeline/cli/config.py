@@ -16,6 +16,7 @@ from pydantic import BaseModel, SecretStr
 
 from pipeline import configuration
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.redaction import redact_text, redact_tree
 from pipeline.settings import FeatureSet, Settings
 from pipeline.settings.places import folder_of
 from pipeline.stores.store import Store
@@ -69,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
     findings = [*check(settings, stages), *_unread_variables(os.environ)]
     for finding in findings:
         if args.json:
-            print(json.dumps(asdict(finding)))
+            print(json.dumps(redact_tree(asdict(finding))))
         else:
-            print(f"{finding.level:8} {finding.key:32} {finding.text}")
+            print(redact_text(f"{finding.level:8} {finding.key:32} {finding.text}"))
     errors = sum(finding.level == "error" for finding in findings)
     if not args.json:
         warnings = sum(finding.level == "warning" for finding in findings)
@@ -117,7 +118,7 @@ def probe_stores(settings: Settings, stages: tuple[str, ...], broken: set[str]) 
 
 
 def _show(settings: Settings, effective: configuration.Effective, as_json: bool) -> None:
-    rows = [(key, value, effective.origin(key)) for key, value in flatten(settings)]
+    rows = [(key, redact_tree(value), effective.origin(key)) for key, value in flatten(settings)]
     if as_json:
         print(json.dumps({key: {"value": value, "from": origin} for key, value, origin in rows}, indent=1))
         return

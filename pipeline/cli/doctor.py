@@ -19,7 +19,8 @@ from pipeline.cli.assembly import ON_THE_LAKE, STAGES, add_place, check_stages, 
 from pipeline.doctor import machine, nets, packages, programs, stores
 from pipeline.doctor.probe import Probe, run_all
 from pipeline.errors import ConfigError
-from pipeline.logs import escape
+from pipeline.logs import escape, redact
+from pipeline.redaction import redact_tree
 from pipeline.settings import Settings, load
 from pipeline.stages.snapshots import takes
 from pipeline.stores.opening import open_bucket, open_lake
@@ -119,7 +120,7 @@ def _configuration(settings: Settings, stages: tuple[str, ...], place: Path) -> 
 def _say(area: str, one: Examined, as_json: bool) -> None:
     if as_json:
         body = {"area": area, "step": one.step, "ok": one.ok, "said": one.said, "hint": one.hint}
-        print(json.dumps(body, sort_keys=True), flush=True)
+        print(json.dumps(redact_tree(body), sort_keys=True), flush=True)
         return
     to_do = f"; to do: {one.hint}" if one.hint else ""
-    print(f"{'ok' if one.ok else 'NOT OK':<7} {area:<14} {one.step}: {escape(one.said + to_do)}", flush=True)
+    print(f"{'ok' if one.ok else 'NOT OK':<7} {area:<14} {one.step}: {escape(redact(one.said + to_do))}", flush=True)

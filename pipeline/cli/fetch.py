@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pipeline.errors import ConfigError
 from pipeline.logs import escape
+from pipeline.redaction import redact_query, redact_text, redact_tree
 
 if TYPE_CHECKING:
     from pipeline.fetch import Fetched
@@ -32,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-private", action="store_true", help="lift the rules on addresses and on ports, nothing else"
     )
-    parser.add_argument("--json", action="store_true", help="one object a line and URL, as each ends")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="one object a line and URL, as each ends, with the URL's place from 0",
+    )
     parser.add_argument("--urls", metavar="FILE", help="a file of URLs, one a line; - is the standard input")
     parser.add_argument("--save", type=Path, metavar="DIR", help="keep the images here, by their SHA-256")
 
@@ -41,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """0, whatever the URLs did."""
     from pipeline.fetch import Fetcher
     from pipeline.fetch.objects import reader_of
-    from pipeline.settings import load_bucket, load_fetch
+    from pipeline.settings import load_bucket, load_fetch, load_logs
 
     path = args.config or (Path(os.environ["HATHI_CONFIG"]) if os.environ.get("HATHI_CONFIG") else None)
     limits = load_fetch(path, os.environ, {"fetch.allow_private": True} if args.allow_private else {})
@@ -49,17 +54,19 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("no URL is given", "", "hathi fetch URL, or hathi fetch --urls FILE")
     if args.save is not None:
         _make(args.save)
-    steps = None if args.json else Steps(sys.stdout)
+    hides = load_logs(path, os.environ).redact_queries
+    steps = None if args.json else Steps(sys.stdout, hides)
     objects = reader_of(load_bucket(path, os.environ), limits) if limits.allow_buckets else None
     fetcher = Fetcher(limits, trace=None if steps is None else steps.note, read_object=objects)
     for result in fetcher.stream(_timed(_given(args.url, args.urls))):
         if result is None:
             continue
-        started, outcome = result
+        (number, started), outcome = result
         seconds = time.monotonic() - started
         name = _save(outcome, args.save) if args.save is not None else ""
         if steps is None:
-            print(json.dumps(as_object(outcome, seconds), ensure_ascii=True), flush=True)
+            body = {**as_object(outcome, seconds), "number": number}
+            print(json.dumps(redact_tree(body) if hides else body, ensure_ascii=True), flush=True)
         else:
             steps.end(outcome, seconds, name)
     if steps is not None:
@@ -102,18 +109,21 @@ def as_object(outcome: Fetched | Failure, seconds: float) -> dict[str, object]:
 class Steps:
     """The text output: the steps of each fetch under its URL, told when it has ended."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, hides: bool) -> None:
+        """hides: what is secret in URLs."""
         self._out = out
+        self._hides = hides
         self._steps: dict[str, list[str]] = defaultdict(list)
 
     def note(self, url: str, step: str, text: str) -> None:
         """From the fetcher's threads."""
-        self._steps[url].append(f"  {step:<11} {text[:_SHOWN]}")
+        self._steps[url].append(f"  {step:<11} {(redact_text(text) if self._hides else text)[:_SHOWN]}")
 
     def end(self, outcome: Fetched | Failure, seconds: float, name: str) -> None:
         from pipeline.records import Failure
 
-        lines = [outcome.url[:_SHOWN], *self._steps.pop(outcome.url, ())]
+        shown = redact_query(outcome.url) if self._hides else outcome.url
+        lines = [shown[:_SHOWN], *self._steps.pop(outcome.url, ())]
         if isinstance(outcome, Failure):
             again = "may be tried again" if outcome.retriable else "final"
             lifted = "; --allow-private lifts the rules on addresses and ports" if outcome.reason == "blocked" else ""
@@ -184,9 +194,14 @@ def _read(file: str, lines: SimpleQueue[str | OSError | None]) -> None:
     lines.put(None)
 
 
-def _timed(urls: Iterator[str | None]) -> Iterator[tuple[float, str] | None]:
+def _timed(urls: Iterator[str | None]) -> Iterator[tuple[tuple[int, float], str] | None]:
+    number = 0
     for url in urls:
-        yield None if url is None else (time.monotonic(), url)
+        if url is None:
+            yield None
+            continue
+        yield (number, time.monotonic()), url
+        number += 1
 
 
 def _make(folder: Path) -> None:

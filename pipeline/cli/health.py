@@ -23,7 +23,8 @@ from pipeline.health.look import Look
 from pipeline.health.memory import read_memory
 from pipeline.health.notify import as_json
 from pipeline.health.this_host import has_seen_lakes
-from pipeline.logs import escape
+from pipeline.logs import escape, redact
+from pipeline.redaction import redact_tree
 from pipeline.runner import Context
 from pipeline.settings import Settings, load
 from pipeline.stores.opening import open_lake
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     level = level_of(findings)
     if args.json:
         body = {"level": level.word, "findings": [as_json(one) for one in findings], "facts": asdict(facts)}
-        print(json.dumps(body, sort_keys=True))
+        print(json.dumps(redact_tree(body), sort_keys=True))
     else:
         print(f"of {place_of(args)}")
         _print(level, findings, facts)
@@ -85,11 +86,11 @@ def _print(level: Level, findings: Sequence[Finding], facts: Facts) -> None:
     console.print(level.word)
     for one in findings:
         since = f" (since {readable(one.since)})" if one.since is not None else ""
-        console.print(escape(f"{one.level.word}: {one.text}{since}"))
+        console.print(escape(redact(f"{one.level.word}: {one.text}{since}")))
         if one.hint:
-            console.print(escape(f"  to do: {one.hint}"))
+            console.print(escape(redact(f"  to do: {one.hint}")))
     for what, why in facts.unseen.items():
-        console.print(escape(f"not seen from this host: {what}: {why}"))
+        console.print(escape(redact(f"not seen from this host: {what}: {why}")))
     for stage, who in facts.programs.items():
         console.print(escape(f"{stage:<10} {who}"))
     for lake in facts.lakes:

@@ -131,12 +131,10 @@ def _print_trace(error: Exception, stream: TextIO) -> None:
 
 
 def _shown(text: str) -> str:
-    """Its lines, without what a terminal obeys: a message may quote what somebody else wrote."""
-    if text.isprintable():
-        return text
-    from pipeline.logs import escape  # not needed by a command that works, and slow to import
+    """Its lines, without secrets and what a terminal obeys: a message may quote what somebody else wrote."""
+    from pipeline.logs import escape, redact  # not needed by a command that works, and slow to import
 
-    return "\n".join(map(escape, text.split("\n")))
+    return "\n".join(escape(redact(line)) for line in text.split("\n"))
 
 
 def unexpected(error: Exception, stream: TextIO, debug: bool = False) -> None:
@@ -148,7 +146,7 @@ def unexpected(error: Exception, stream: TextIO, debug: bool = False) -> None:
     text = escape(redact(next(iter(str(error).splitlines()), "")))
     try:
         with tempfile.NamedTemporaryFile("w", prefix="hathi-trace-", suffix=".txt", delete=False) as file:
-            traceback.print_exception(error, file=file)
+            print(_shown("".join(traceback.format_exception(error)).rstrip("\n")), file=file)
         where = f"the trace is in {file.name}"
     except OSError as problem:
         where = f"the trace could not be written ({problem}); --debug prints it"

@@ -11,6 +11,7 @@ from pipeline.cli.assembly import add_place, contexts, place_of
 from pipeline.cli.consent import add_yes, agreed, need_terminal
 from pipeline.errors import ConfigError
 from pipeline.manifest import Batch
+from pipeline.redaction import redact_query
 from pipeline.runner import Context, body_at, load_data, state_of
 from pipeline.settings import load
 from pipeline.stages import rounds
@@ -99,7 +100,9 @@ def _show(context: Context, one: HeldBatch) -> None:
                 print(logs.escape(f"  attempt {made.number} by {made.process}{alone}: {ended}"))
     batch = body_at(context, context.keys.batch(one.name, one.batch), Batch)
     for ref in context.forms.decode(load_data(context, batch.data), 0)[:10]:
-        url = logs.escape(logs.redact(ref.url) if context.settings.logs.redact_queries else ref.url)
-        print(f"  partner {ref.partner_id} item {ref.item_id} {logs.escape(ref.external_id)} {url}")
+        url, known_as = ref.url, ref.external_id
+        if context.settings.logs.redact_queries:
+            url, known_as = redact_query(url), redact_query(url) if known_as == url else logs.redact(known_as)
+        print(f"  partner {ref.partner_id} item {ref.item_id} {logs.escape(known_as)} {logs.escape(url)}")
     if batch.refs > 10:
         print(f"  and {batch.refs - 10} more")

@@ -168,7 +168,7 @@ def _sheet(settings: Settings, args: argparse.Namespace, asked: _Asked, found: F
 
 
 def _shown(text: str, redacted: bool) -> str:
-    """Queries of URLs can be secrets; also an external id can be a URL."""
+    """URLs hold secrets; also an external id can be one."""
     return logs.redact(text) if redacted else text
 
 
@@ -178,7 +178,7 @@ def _as_json(args: argparse.Namespace, asked: _Asked, found: Found, about: Seque
             "item_id": str(one.item_id),
             "distance": one.distance,
             "external_id": _shown(known.external_id, redacted),
-            "url": _shown(known.url, redacted),
+            "url": redact_query(known.url) if redacted else known.url,
         }
         for one, known in zip(found.nearest, about, strict=True)
     ]

@@ -27,6 +27,7 @@ from pipeline.health.memory import read_memory
 from pipeline.health.this_host import has_seen_lakes
 from pipeline.layout import version_of
 from pipeline.lock import holder
+from pipeline.redaction import redact_tree
 from pipeline.report.standing import Running, Standing, standing
 from pipeline.runner import Context
 from pipeline.settings import Settings, load
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     while True:
         facts, lakes = looked(settings, where, look)
         if args.json:
-            print(json.dumps(as_json(where, facts, lakes, state), sort_keys=True))
+            print(json.dumps(redact_tree(as_json(where, facts, lakes, state)), sort_keys=True))
         else:
             clear = "\x1b[H\x1b[2J\x1b[3J" if args.watch is not None and sys.stdout.isatty() else ""
             lines = list(as_lines(facts, lakes, state, rows=None if args.all else SHOWN))
@@ -121,7 +122,7 @@ def as_lines(facts: Facts, lakes: Sequence[Standing], state: Path, rows: int | N
         else:
             yield f"{stage:<10} does not run"
     for what, why in facts.unseen.items():
-        yield f"not seen from this host: {what}: {logs.escape(why)}"
+        yield f"not seen from this host: {what}: {logs.escape(logs.redact(why))}"
     for one in lakes:
         yield ""
         yield from _lake(one, rows)

@@ -11,13 +11,15 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import Any
 
 from pipeline import logs
 from pipeline.cli.assembly import add_place, place_of
 from pipeline.cli.progress import shown
 from pipeline.cli.sighted import sighted
 from pipeline.errors import ConfigError
+from pipeline.redaction import redact_query
 from pipeline.runner import Context, silent_progress
 from pipeline.settings import load
 from pipeline.why import Question, Story, items_of_url, question_of, story
@@ -85,24 +87,32 @@ def _questions(context: Context, args: argparse.Namespace) -> list[Question]:
 
 
 def _as_json(told: Story, redacted: bool) -> dict[str, object]:
+    told = _without_secrets(told) if redacted else told
     body = asdict(told)
     body["items"] = {str(item): how for item, how in told.items.items()}
     body["consumers_see"] = [asdict(one) for one in told.consumers_see()]
-    return _redact(body) if redacted else body  # type: ignore[return-value]
-
-
-def _redact(value: object) -> object:
-    """Queries of URLs at any depth: also an external id can be one."""
-    if isinstance(value, dict):
-        return {key: _redact(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_redact(one) for one in value]
-    return logs.redact(value) if isinstance(value, str) else value
+    return body
 
 
 def _lines(told: Story, redacted: bool) -> Iterator[str]:
-    for line in _plain_lines(told):
-        yield logs.redact(line) if redacted else line
+    yield from _plain_lines(_without_secrets(told) if redacted else told)
+
+
+def _without_secrets(value: Any) -> Any:
+    """The same with the secrets of URLs hidden, at any depth; an external id can be a URL, too."""
+    if isinstance(value, str):
+        return logs.redact(value)
+    if isinstance(value, list | tuple):
+        return type(value)(map(_without_secrets, value))
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    changed: dict[str, Any] = {one.name: _without_secrets(getattr(value, one.name)) for one in fields(value)}
+    url = getattr(value, "url", "")
+    if isinstance(url, str) and url:
+        changed["url"] = redact_query(url)
+        if getattr(value, "external_id", None) == url:
+            changed["external_id"] = changed["url"]
+    return replace(value, **changed)
 
 
 def _plain_lines(told: Story) -> Iterator[str]:

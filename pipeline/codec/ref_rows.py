@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
-from pipeline.records import ImageRef, redact_query
+from pipeline.records import ImageRef
+from pipeline.redaction import redact_row
 
 MAX_SAMPLES = 10
 MAX_SAMPLE_CHARACTERS = 200
@@ -35,7 +36,7 @@ class Rejected:
     why: str
     """Canonical: the same for each row with the same fault."""
     sample: str
-    """What stands there: at most 200 characters, control characters escaped, queries redacted."""
+    """What stands there: at most 200 characters, control characters escaped, secrets of URLs redacted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +152,10 @@ def byte_lengths(texts: Sequence[str]) -> list[int]:
 
 
 def sample_of(text: str) -> str:
-    """The text as a person may see it in a log: at most 200 characters, nothing that a terminal obeys, no query."""
+    """The text as a person may see it in a log: at most 200 characters, nothing that a terminal obeys, no secret."""
     shown: list[str] = []
     length = 0
-    for character in redact_query(text[: 8 * MAX_SAMPLE_CHARACTERS]):
+    for character in redact_row(text, MAX_SAMPLE_CHARACTERS):
         safe = character if character.isprintable() else _escaped(character)
         length += len(safe)
         if length > MAX_SAMPLE_CHARACTERS:

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from pipeline.codec.ref_rows import Block, Cursor, Rejected, sample_of
 from pipeline.records import MAX_ITEM_ID, MAX_PARTNER_ID, item_id_as_written, item_id_of, item_id_of_url
+from pipeline.redaction import redact_value
 from pipeline.settings import NULL_WORDS
 
 MAX_CHARACTERS = 65_536
@@ -295,5 +296,9 @@ def _sample(raw: RawRows, at: int) -> str:
         "external_id": raw.external_id,
         "url": raw.url,
     }
-    shown = (f"{name}={str(column[at])[:1024]}" for name, column in cells.items() if column and column[at] is not None)
+    shown = (
+        f"{name}={redact_value(str(column[at]), 1024)}"
+        for name, column in cells.items()
+        if column and column[at] is not None
+    )
     return sample_of(" ".join(shown))

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import TemporaryError
 from pipeline.health.judge import Finding, Level, readable
-from pipeline.logs import escape
+from pipeline.logs import escape, redact
+from pipeline.redaction import redact_tree
 from pipeline.settings import Notify
 
 SECONDS = 20.0
@@ -37,7 +38,7 @@ class News:
         """One line."""
         first = f": {self.findings[0].text}" if self.findings else ""
         more = f" and {len(self.findings) - 1} more" if len(self.findings) > 1 else ""
-        return escape(f"Hathi on {self.host}: {self.level.word}{first}{more}")
+        return escape(redact(f"Hathi on {self.host}: {self.level.word}{first}{more}"))
 
     @property
     def text(self) -> str:
@@ -45,10 +46,10 @@ class News:
         lines = [f"{self.level.word} on {self.host} at {readable(self.at)}"]
         for one in self.findings:
             since = f" (since {readable(one.since)})" if one.since is not None else ""
-            lines.append(escape(f"{one.level.word}: {one.text}{since}"))
+            lines.append(escape(redact(f"{one.level.word}: {one.text}{since}")))
             if one.hint:
-                lines.append(escape(f"  to do: {one.hint}"))
-        lines += [escape(f"over: {key}") for key in self.over]
+                lines.append(escape(redact(f"  to do: {one.hint}")))
+        lines += [escape(redact(f"over: {key}")) for key in self.over]
         return "\n".join(lines) + "\n"
 
     def as_json(self) -> dict[str, Any]:
@@ -58,7 +59,7 @@ class News:
             "at": readable(self.at),
             "level": self.level.word,
             "findings": [as_json(one) for one in self.findings],
-            "over": list(self.over),
+            "over": redact_tree(self.over),
             "text": f"{self.title}\n{self.text}",
         }
 
@@ -66,7 +67,7 @@ class News:
 def as_json(one: Finding) -> dict[str, Any]:
     """A finding for programs."""
     since = None if one.since is None else readable(one.since)
-    return {"level": one.level.word, "key": one.key, "text": one.text, "hint": one.hint, "since": since}
+    return {"level": one.level.word, "key": one.key, "text": redact(one.text), "hint": redact(one.hint), "since": since}
 
 
 class Channel(Protocol):

@@ -176,6 +176,11 @@ def load_fetch(path: Path | None, environ: Mapping[str, str], overrides: Mapping
     return configuration.validate(Fetch, configuration.read(Settings, path, environ, overrides or {}), "fetch")
 
 
+def load_logs(path: Path | None, environ: Mapping[str, str]) -> Logs:
+    """Section `logs` alone; as `load`."""
+    return configuration.validate(Logs, configuration.read(Settings, path, environ, {}), "logs")
+
+
 def load_bucket(path: Path | None, environ: Mapping[str, str]) -> Bucket:
     """Section `bucket` alone; as `load`."""
     return configuration.validate(Bucket, configuration.read(Settings, path, environ, {}), "bucket")

@@ -27,7 +27,29 @@ URLS = [
     "https://someone:planted-url-password@localhost:9/b.jpg?sig=planted-signature#part",
     "http://someone:planted-url-password@[::bad/c.jpg?sig=planted-signature",
     "ftp://someone:planted-url-password@127.0.0.1/d.jpg?sig=planted-signature",
+    "someone:planted-url-password@127.0.0.1:9/e.jpg",
+    "//someone:planted-url-password@127.0.0.1:9/e.jpg",
+    "http://127.0.0.1:9/f.jpg;jsessionid=planted-session?a=b",
+    "http://127.0.0.1:9/g.jpg#access_token=planted-token",
+    "http%3A%2F%2Fsomeone%3Aplanted-url-password%40127.0.0.1%3A9%2Fh.jpg%3Fsig%3Dplanted-signature",
+    "http://127.0.0.1:9/cdn/https%253A%252F%252Fsomeone%253Aplanted-url-password%2540h%252Fx",
+    "HTTP:\\\\someone:planted-url-password@127.0.0.1:9\\i.jpg",
+    "s3a://planted-key:planted-secret@bucket/j.jpg",
+    "http://some\tone:planted url planted-password@127.0.0.1:9/k.jpg",
+    "http://someone:planted-url-password/planted-more@127.0.0.1:9/l.jpg",
+    "http://a@b:planted-url-password@[::1]:9/m.jpg",
+    "data:image/png;base64,planted-inline-content",
+    "http://user:planted-url-password@127.0.0.1:9/" + "n" * 9000 + "?sig=planted-signature",
 ]
+BAD_ROWS = [json.dumps({"partner_id": "none", "external_id": "bad", "url": url}) for url in URLS] + [
+    '{"partner_id":7,"url":"http:\\/\\/u:planted-password@127.0.0.1\\/x?token=planted-token"',
+    '{"partner_id":"x","url":"http:\\u002f\\u002fu:planted-password\\u0040127.0.0.1/x\\u003ftoken=planted-token"}',
+    '{"partner_id":7,"url":["http://127.0.0.1/?t=planted-token"]}',
+]
+"""Ten of a file are quoted, so each file has ten."""
+PROXIES = dict.fromkeys(
+    ("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://someone:planted-proxy-password@127.0.0.1:9"
+)
 CONFIG = """
 state = "state"
 [bucket]
@@ -64,8 +86,10 @@ def site(tmp_path: Path) -> Path:
     (tmp_path / "temp").mkdir()
     lines = [row("good", picture(1))]
     lines += [json.dumps({"partner_id": 7, "external_id": f"sku-{at}", "url": url}) for at, url in enumerate(URLS)]
-    lines += [json.dumps({"partner_id": "none", "external_id": "bad", "url": URLS[0]})]
     (tmp_path / "lake" / "refs" / "a.jsonl").write_text("\n".join(lines) + "\n")
+    for at in range(0, len(BAD_ROWS), 10):
+        rows = [json.dumps({"partner_id": 7, "external_id": f"good-{at}", "url": URLS[0]}), *BAD_ROWS[at : at + 10]]
+        (tmp_path / "lake" / "refs" / f"bad{at}.jsonl").write_text("\n".join(rows) + "\n")
     return tmp_path
 
 
@@ -112,9 +136,34 @@ def test_no_secret_stands_in_any_log_message_trace_manifest_or_delivery(site: Pa
         "wrong setting": hathi(site, "run", *config, HATHI_NOTIFY__SMTP_PASSWORD='["planted-mail-password"'),
         "wrong key": hathi(site, "run", *config, HATHI_BUCKET__SECRET="planted-secret-key"),
         "unexpected": hathi(site, "run", *config, HATHI_STATE="/dev/null/x"),
-    }
+        "why by url": hathi(site, "why", *config, "--url", URLS[4]),
+        "health --json": hathi(site, "health", *config, "--json"),
+        "doctor": hathi(site, "doctor", *config),
+        "report": hathi(site, "report", *config, "--out", str(site / "logs" / "report.html")),
+        "fetch": hathi(site, "fetch", *config, *URLS),
+        "fetch --json": hathi(site, "fetch", *config, "--json", *URLS),
+        "endpoint": hathi(
+            site, "run", *config, HATHI_BUCKET__URL="s3://b/p",
+            HATHI_BUCKET__ENDPOINT="http://someone:planted-endpoint-password@127.0.0.1:9",
+        ),
+        "endpoint in show": hathi(
+            site, "config", "show", *config, HATHI_BUCKET__ENDPOINT="http://someone:planted-endpoint@127.0.0.1:9"
+        ),
+        "proxy": hathi(
+            site, "run", *config,
+            HATHI_BUCKET__URL="s3://b/p", HATHI_BUCKET__ENDPOINT="http://store.invalid:9", **PROXIES,
+        ),
+        "lake": hathi(
+            site, "doctor", *config, HATHI_LAKES__SHOP__URL="webhdfs://someone:planted-lake-password@127.0.0.1:9/lake"
+        ),
+        "lake in status": hathi(
+            site, "status", *config, HATHI_LAKES__SHOP__URL="webhdfs://someone:planted-lake-password@127.0.0.1:9/lake"
+        ),
+    }  # fmt: skip
     assert "features" in said["run"]
     assert "sku-0" in said["why"]
+    assert "connect" in said["fetch --json"]
+    assert said["fetch --json"].count("\n") == len(URLS)
     # Complete refs lie in the bucket's d/ and in the source, by design: without them nothing could be fetched.
     files = {
         str(path.relative_to(site)): path

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.integration.fetch.hostile import JPEG, PIXEL, Hostile
 
-KEYS = ["url", "ok", "reason", "retriable", "detail", "final_url", "status", "bytes", "sha256", "seconds"]
+KEYS = ["url", "ok", "reason", "retriable", "detail", "final_url", "status", "bytes", "sha256", "seconds", "number"]
 
 
 def hathi(*words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -38,9 +38,10 @@ def test_json_gives_one_object_a_line_and_url_and_exit_code_0(server: Hostile, t
     done = hathi("--allow-private", "--json", "--urls", str(listed), *urls[:2])
     assert (done.returncode, done.stderr) == (0, "")
     objects = [json.loads(line) for line in done.stdout.splitlines()]
-    assert sorted(found["url"] for found in objects) == sorted(urls)
+    shown = dict(enumerate(urls)) | {4: server.url("/to?redacted"), 5: "data:redacted"}
+    assert {found["number"]: found["url"] for found in objects} == shown
     assert all(list(found) == KEYS for found in objects)
-    by_url = {found["url"]: found for found in objects}
+    by_url = {urls[found["number"]]: found for found in objects}
     good = by_url[urls[0]]
     assert (good["ok"], good["status"], good["bytes"]) == (True, 200, len(JPEG))
     assert good["sha256"] == hashlib.sha256(JPEG).hexdigest()
@@ -64,10 +65,19 @@ def test_a_line_comes_as_soon_as_its_url_has_ended(server: Hostile) -> None:
         for number in range(3):
             process.stdin.write(server.url(f"/ok.jpg?{number}") + "\n")
             process.stdin.flush()
-            assert json.loads(process.stdout.readline())["url"] == server.url(f"/ok.jpg?{number}")
+            assert json.loads(process.stdout.readline())["number"] == number
         process.stdin.close()
         assert process.stdout.read() == ""
         assert process.wait(20) == 0
+
+
+def test_secrets_of_urls_are_shown_only_where_the_settings_say_so(server: Hostile, tmp_path: Path) -> None:
+    url = server.url("/to?/ok.jpg?sig=secret").replace("http://", "http://user:secret@")
+    config = tmp_path / "open.toml"
+    config.write_text("[logs]\nredact_queries = false\n")
+    for words in ([url], ["--json", url]):
+        assert "secret" not in hathi("--allow-private", *words).stdout
+        assert "secret" in hathi("--allow-private", "--config", str(config), *words).stdout
 
 
 def test_without_allow_private_this_machine_is_out_of_reach(server: Hostile) -> None:

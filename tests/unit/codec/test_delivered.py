@@ -100,7 +100,7 @@ def test_duckdb_reads_features_and_failures_without_our_code(tmp_path: Path) -> 
 @pytest.mark.parametrize("redact", [True, False])
 def test_a_query_is_kept_out_of_failures_where_that_is_asked_for(tmp_path: Path, redact: bool) -> None:
     frame = pd.read_parquet(deliver_failures(tmp_path, redact))
-    url = "https://h/x.jpg?redacted#f" if redact else "https://h/x.jpg?signature=abc#f"
+    url = "https://h/x.jpg?redacted" if redact else "https://h/x.jpg?signature=abc#f"
     assert frame["url"].tolist() == [url, url]
     assert frame["external_id"].tolist() == [url, "SKU-5"]
 
