@@ -10,17 +10,20 @@ import io
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from pipeline.codec.ref_batches import BATCH_ROWS, Batch, lost_group
 from pipeline.codec.ref_child import Channel
-from pipeline.errors import TemporaryError
 
 KILLED = "it kills the process that reads it"
-
+ENDED = "the process that reads it was killed again and again, as for want of memory"
+PAUSES = (1.0, 5.0, 25.0, 60.0)
+"""Seconds before each further try at a file whose reader somebody has killed: whoever is short of memory may have some
+again.  Then the file is to blame: its reader is what the system ends first when it takes too much."""
 
 _FAULTS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGPROF})
 """How a process ends by what it reads; other signals somebody sent."""
@@ -31,7 +34,7 @@ class Died(Exception):
 
 
 class Killed(Exception):
-    """Somebody ended a reader: no file is to blame.  Never leaves this package."""
+    """Somebody ended a reader: no file is to blame, unless it happens again and again.  Never leaves this package."""
 
 
 class Damaged(Exception):
@@ -101,9 +104,11 @@ _READERS = Readers()
 class ApartFile:
     """A Parquet, ORC or Avro file, open in a reader."""
 
-    def __init__(self, file: BinaryIO, format: str) -> None:
+    def __init__(self, file: BinaryIO, format: str, sleep: Callable[[float], None] = time.sleep) -> None:
         """Raises Damaged where it cannot be opened."""
         self._file = file
+        self._sleep = sleep
+        self._kills = 0
         self._format = format
         self._size = file.seek(0, io.SEEK_END)
         self._reader, said, content = self._open()
@@ -111,22 +116,32 @@ class ApartFile:
         self._groups: list[int] = said["groups"]
 
     def batches(self, names: list[str], start: int) -> Iterator[Batch]:
-        """Rows from `start` on.  Where its reader dies, the rest of the row group (of ORC: of the file) is lost."""
+        """Rows from `start` on.  Where its reader dies, the rest of the row group (of ORC: of the file) is lost.
+
+        Where somebody kills its reader another one goes on, after a while; not for ever.
+        """
         row = start
         while True:
             try:
                 yield from self._batches(names, row)
                 return
+            except _KilledAt as killed:
+                row = max(killed.row, row)
+                if self._waited():
+                    self._reader, _, _ = self._open()
+                    continue
+                why = ENDED
             except _DiedAt as died:
                 row = max(died.row, row)
+                why = KILLED
             if not self._groups:  # Avro does not say how many there are
-                yield Batch(row, 1, None, f"the rows from {row} on cannot be read and count as one", KILLED)
+                yield Batch(row, 1, None, f"the rows from {row} on cannot be read and count as one", why)
                 return
             group = next((at for at, end in enumerate(self._groups) if end > row), None)
             if group is None:
                 return
             end = self._groups[group]
-            yield Batch(row, end - row, None, self._lost(group, row), KILLED)
+            yield Batch(row, end - row, None, self._lost(group, row), why)
             row = end
             if row >= self._groups[-1]:
                 return
@@ -149,7 +164,7 @@ class ApartFile:
         except Died as died:
             raise _DiedAt(row) from died
         except Killed as killed:
-            raise _again(killed) from killed
+            raise _KilledAt(row) from killed
         finally:
             if whole:
                 self._reader.tell(kind="leave")
@@ -165,17 +180,19 @@ class ApartFile:
         return lost_group(group, row) if self._format == "parquet" else f"the rows from {row} on cannot be read"
 
     def _open(self) -> tuple[Reader, dict[str, Any], bytes]:
-        for last in (False, True):
+        idle = True  # perhaps it was killed while it waited for a file
+        while True:
             reader = _READERS.take()
             try:
                 said, content = reader.ask(self._file, kind="open", format=self._format, size=self._size)
             except Died:
                 reader.end()
                 raise Damaged(KILLED) from None
-            except Killed as killed:  # perhaps while it waited for a file
+            except Killed:
                 reader.end()
-                if last:
-                    raise _again(killed) from killed
+                if not idle and not self._waited():
+                    raise Damaged(ENDED) from None
+                idle = False
                 continue
             except BaseException:
                 reader.end()
@@ -184,16 +201,23 @@ class ApartFile:
                 _READERS.give_back(reader)
                 raise Damaged(said["error"])
             return reader, said, content
-        raise AssertionError("unreachable")
 
-
-def _again(killed: Killed) -> TemporaryError:
-    return TemporaryError("the process that reads a source file was killed", str(killed), "it is read again")
+    def _waited(self) -> bool:
+        """Whether there is one more try, after a pause."""
+        if self._kills >= len(PAUSES):
+            return False
+        self._sleep(PAUSES[self._kills])
+        self._kills += 1
+        return True
 
 
 class _DiedAt(Exception):
     def __init__(self, row: int) -> None:
         self.row = row
+
+
+class _KilledAt(_DiedAt):
+    pass
 
 
 def _read(file: BinaryIO, size: int) -> bytes:

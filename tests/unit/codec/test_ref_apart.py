@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
-from pipeline.codec import ref_child
+from pipeline.codec import ref_apart, ref_child
 from pipeline.codec.ref_rows import RefReader
 from pipeline.codec.ref_tables import Cursor
-from pipeline.errors import FormatError, TemporaryError
+from pipeline.errors import FormatError
 from tests.unit.codec.ref_files import START, reader, take_all
 
 URLS = [f"http://a/{at}" for at in range(9000)]
@@ -56,12 +59,73 @@ def test_a_reader_that_crashes_loses_the_rest_of_its_row_group_and_no_more() -> 
         assert rejected.sample == "it kills the process that reads it"
 
 
-def test_a_reader_that_somebody_kills_blames_no_file() -> None:
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that were made, in no time."""
+    made: list[float] = []
+    monkeypatch.setattr(ref_apart.ApartFile.__init__, "__defaults__", (made.append,))
+    return made
+
+
+@contextlib.contextmanager
+def killing(monkeypatch: pytest.MonkeyPatch, times: int, kind: str) -> Iterator[None]:
+    """The next readers are killed at the first question of a kind, so many times, as the kernel does it."""
+    left = [times]
+    asked = ref_apart.Reader.ask
+
+    def ask(self: ref_apart.Reader, file: BinaryIO, **fields: Any) -> tuple[dict[str, Any], bytes]:
+        if fields["kind"] == kind and left[0]:
+            left[0] -= 1
+            self._process.kill()
+            self._process.wait()
+        return asked(self, file, **fields)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ref_apart.Reader, "ask", ask)
+        yield
+    assert left == [0]
+
+
+def test_a_reader_that_somebody_kills_blames_no_file_and_another_goes_on(pauses: list[float]) -> None:
     opened = begun()
     for child in children():
         os.kill(child, signal.SIGKILL)
-    with pytest.raises(TemporaryError, match="was killed"):
-        opened.take(10**6, 10**9)
+    taken = opened.take(10**6, 10**9)
+    assert [ref.url for ref in taken.refs] == URLS[10:]
+    assert taken.rejected == 0
+    assert pauses == [1.0]
+
+
+@pytest.mark.parametrize("kind", ["open", "read"])
+def test_a_reader_that_is_killed_again_and_again_is_tried_after_growing_pauses_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, pauses: list[float], kind: str
+) -> None:
+    """As by the kernel, for want of memory."""
+    idle = 1 if kind == "open" else 0
+    with killing(monkeypatch, idle + len(ref_apart.PAUSES), kind):
+        assert len(take_all(table(), "refs.parquet").refs) == len(URLS), "as long as one of them gets through"
+    assert pauses == list(ref_apart.PAUSES)
+    with killing(monkeypatch, idle + len(ref_apart.PAUSES) + 1, kind):
+        if kind == "open":
+            with pytest.raises(FormatError, match="killed again and again"):
+                take_all(table(), "refs.parquet")
+        else:
+            taken = take_all(table(), "refs.parquet")
+            (rejected,) = taken.samples
+            assert [ref.url for ref in taken.refs] == [*URLS[: rejected.row], *URLS[6000:]], "the rest of it is read"
+            assert rejected.sample == ref_apart.ENDED
+            assert taken.rejected + len(taken.refs) == len(URLS)
+    assert len(take_all(table(), "refs.parquet").refs) == len(URLS), "and the next file"
+
+
+def test_a_file_of_many_groups_that_are_too_large_waits_no_longer_than_one(
+    monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"url": URLS}), buffer, row_group_size=1000)
+    with killing(monkeypatch, len(ref_apart.PAUSES) + 9, "read"):
+        taken = take_all(buffer.getvalue(), "refs.parquet")
+    assert (taken.rejected, pauses) == (len(URLS), list(ref_apart.PAUSES))
 
 
 def test_a_reader_does_not_stop_before_its_parent_does() -> None:
