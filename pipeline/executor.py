@@ -16,8 +16,9 @@ from pathlib import Path
 from pipeline.clock import Clock
 from pipeline.daemon import beating
 from pipeline.errors import PipelineError
-from pipeline.host import this_process
+from pipeline.host import leave_no_core, this_process
 from pipeline.runner import Context, alive, beat, leave, state_of
+from pipeline.scratch import folder_of, private_folder, scratch
 from pipeline.settings import Settings
 from pipeline.stages import compute
 from pipeline.stages.compute import BatchTask, Published
@@ -65,7 +66,8 @@ def maker(settings: str, name: str, device: str) -> FeatureMaker:
     """The net of a set, loaded once in this worker.  device: the GPU that the cluster gave us, or empty."""
     if device:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
-    spill = Path(_scratch() or tempfile.gettempdir())
+    leave_no_core()
+    spill = folder_of(_above(), this_process().name)
     return FeatureMaker(Settings.model_validate_json(settings), name, Clock(), spill=spill)
 
 
@@ -114,14 +116,15 @@ def merge(settings: str, lake: str, one: Merging) -> tuple[Merge, tuple[str, ...
 @contextlib.contextmanager
 def _context(settings: Settings, lake: str, said: list[str]) -> Iterator[Context]:
     """This worker under a name of its own, with its beats, for as long as the share takes."""
-    with tempfile.TemporaryDirectory(prefix="hathi-", dir=_scratch()) as spill:
+    me = this_process()
+    with scratch(_above(), me.name) as spill:
         context = Context(
             lake_name=lake,
             bucket=open_bucket(settings),
             lake=None,
             settings=settings,
-            process=this_process(),
-            spill=Path(spill),
+            process=me,
+            spill=spill,
             say=said.append,
             once=lambda key, text: said.append(text) if text not in said else None,
         )
@@ -129,13 +132,16 @@ def _context(settings: Settings, lake: str, said: list[str]) -> Iterator[Context
             yield context
 
 
-def _scratch() -> str | None:
-    """The local folder that the cluster gives its workers (Spark's and YARN's variables), else the system's own."""
+def _above() -> Path:
+    """For this user's workers, below the local folder that the cluster gives them, else below the system's own.
+
+    The first: Spark's and YARN's variables.
+    """
     for name in ("SPARK_LOCAL_DIRS", "LOCAL_DIRS"):
         first = os.environ.get(name, "").split(",")[0]
         if first and os.path.isdir(first):
-            return first
-    return None
+            return private_folder(Path(first), "hathi")
+    return private_folder(Path(tempfile.gettempdir()), "hathi")
 
 
 def _anew(context: Context, tasks: Sequence[BatchTask]) -> list[BatchTask]:

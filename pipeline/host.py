@@ -5,16 +5,20 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import resource
 import secrets
 import signal
 import socket
+from enum import Enum
 from pathlib import Path
 
 from pipeline.clock import Clock, Process
 
 _NAME = re.compile(r"(?P<host>.+)\.(?P<boot>[0-9a-f]{8})\.(?P<pid>\d+)\.(?P<start>\d+)\.(?P<chance>[0-9a-f]{6})")
 _UNSAFE = re.compile(r"[^A-Za-z0-9-]")
+_NO_BOOT = "00000000"
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 
 
 def host_name() -> str:
@@ -27,7 +31,7 @@ def boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().replace("-", "")[:8]
     except OSError:
-        return "00000000"
+        return _NO_BOOT
 
 
 def start_of(pid: int) -> str:
@@ -58,23 +62,46 @@ def this_process(clock: Clock | None = None) -> Process:
 def gone(name: str) -> bool:
     """Whether a process of this host and this boot does not run any more; False for other hosts' processes."""
     match = _NAME.fullmatch(name)
-    if not match or match["host"] != host_name() or match["boot"] != boot_id() or match["boot"] == "00000000":
+    if not match or match["host"] != host_name() or match["boot"] != boot_id() or match["boot"] == _NO_BOOT:
         return False
     return start_of(int(match["pid"])) != match["start"]
 
 
-def runs(name: str) -> bool:
-    """Whether the named process runs here and now; for names of other boots, other hosts and other forms: no."""
+class Owner(Enum):
+    """What is known here of a process, by its name."""
+
+    RUNS = "runs here and now"
+    GONE = "was of this host, and has ended"
+    OF_THIS_KERNEL = "is of this boot under another host's name: a container's"
+    ELSEWHERE = "is of another host, of which nothing is known here"
+    NOBODY = "is no process's name"
+
+
+def owner_of(name: str) -> Owner:
+    """What is known of the process of that name."""
     match = _NAME.fullmatch(name)
-    if not match or match["host"] != host_name() or match["boot"] != boot_id():
-        return False
-    return start_of(int(match["pid"])) == match["start"]
+    if not match:
+        return Owner.NOBODY
+    this_boot = match["boot"] == boot_id()
+    if match["host"] != host_name():
+        return Owner.OF_THIS_KERNEL if this_boot and match["boot"] != _NO_BOOT else Owner.ELSEWHERE
+    return Owner.RUNS if this_boot and start_of(int(match["pid"])) == match["start"] else Owner.GONE
 
 
 def host_of(name: str) -> str:
     """The host in a process's name; a name of another form as it is."""
     match = _NAME.fullmatch(name)
     return match["host"] if match else name
+
+
+def leave_no_core(*, secret: bool = False) -> None:
+    """Whatever ends this process, or one that it starts, writes no core: it would hold URLs, bodies and keys.
+
+    secret: not even to a program that the system pipes cores to; the process cannot be traced by its own user then.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if secret:
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
 
 
 def die_with(parent: int) -> None:

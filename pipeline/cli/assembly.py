@@ -6,8 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,9 @@ from pathlib import Path
 from pipeline import logs
 from pipeline.clock import Clock, Process
 from pipeline.errors import ConfigError
-from pipeline.forks import at_the_end
-from pipeline.host import runs, this_process
+from pipeline.host import this_process
 from pipeline.runner import Context, silent_progress
+from pipeline.scratch import SPILL, folder_of, scratch
 from pipeline.settings import Settings
 from pipeline.stores.opening import open_bucket, open_lake
 from pipeline.turns import Serve, Turns
@@ -57,22 +56,13 @@ def default_config() -> Path:
 
 
 def spill_of(settings: Settings, process: Process) -> Path:
-    """This process's local folder for files on their way; those that processes left which are gone are deleted."""
-    spill = Path(settings.state) / "spill"
-    folder = spill / process.name
-    folder.mkdir(parents=True, exist_ok=True)
-    for other in spill.iterdir():
-        if other != folder and not runs(other.name):
-            shutil.rmtree(other, ignore_errors=True)
-    return folder
+    """This process's local folder for files on their way."""
+    return folder_of(Path(settings.state) / SPILL, process.name)
 
 
-@contextlib.contextmanager
-def spilling(settings: Settings, process: Process) -> Iterator[Path]:
-    """This process's folder for files on their way, for as long as it works."""
-    folder = spill_of(settings, process)
-    with at_the_end(lambda: shutil.rmtree(folder, ignore_errors=True)):
-        yield folder
+def spilling(settings: Settings, process: Process) -> contextlib.AbstractContextManager[Path]:
+    """The same, for as long as it works."""
+    return scratch(Path(settings.state) / SPILL, process.name)
 
 
 def contexts(

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -205,6 +206,7 @@ def _grouped() -> str:
 
 def entry() -> NoReturn:
     """`main`, as a process of its own."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core of this process, or of one that it starts, tells secrets
     leave(main())
 
 

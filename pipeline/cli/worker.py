@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli.main import unexpected
 from pipeline.errors import PipelineError
 from pipeline.forks import leave
-from pipeline.host import die_with, this_process
+from pipeline.host import die_with, leave_no_core, this_process
 
 if TYPE_CHECKING:
     from pipeline.daemon import Stop
@@ -32,6 +32,7 @@ Tell = Callable[[dict[str, Any]], None]
 def main() -> int:
     """A worker's whole life: 0, or 1 when it said why it could not work."""
     die_with(int(sys.argv[1]))
+    leave_no_core(secret=True)
     tell = _telling()
     letter = json.loads(sys.stdin.readline())
     os.sched_setaffinity(0, letter["cores"])  # before any library counts them

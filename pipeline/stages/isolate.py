@@ -26,8 +26,9 @@ from pipeline.codec import image_refs
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix, Shard, write_failures, write_features
 from pipeline.errors import Stopped
 from pipeline.forks import leave
-from pipeline.host import die_with
+from pipeline.host import die_with, leave_no_core, this_process
 from pipeline.records import Failure, ImageRef
+from pipeline.scratch import SPILL, scratch
 from pipeline.settings import Settings, travelling
 from pipeline.stages.window import Computed, Opened, failure_row
 
@@ -56,16 +57,20 @@ def compute_alone(
     dim: int,
     noted: Callable[[], None],
     clock: Clock,
+    spill: Path | None = None,
 ) -> Computed[T]:
     """Run a batch in children of its own; what kills a child alone becomes a `poison` failure.
 
-    noted: told each second that a child still has time.  Raises Stopped when somebody else ends a child in good order.
+    noted: told each second that a child still has time.  spill: this process's folder for files on their way; None: one
+    under the state folder, for this batch.  Raises Stopped when somebody else ends a child in good order.
     """
+    with contextlib.ExitStack() as held:
+        own = spill or held.enter_context(scratch(Path(settings.state) / SPILL, this_process(clock).name))
 
-    def run_child(part: Sequence[ImageRef]) -> Part | None:
-        return _run_child(settings, set_name, part, dim, noted)
+        def run_child(part: Sequence[ImageRef]) -> Part | None:
+            return _run_child(settings, set_name, part, dim, noted, own)
 
-    return halve(run_child, task, refs, dim, clock)
+        return halve(run_child, task, refs, dim, clock)
 
 
 def halve(run_child: RunChild, task: T, refs: Sequence[ImageRef], dim: int, clock: Clock) -> Computed[T]:
@@ -100,10 +105,12 @@ def _joined(task: T, parts: Sequence[Part], dim: int, seconds: float) -> Compute
 
 
 def _run_child(
-    settings: Settings, set_name: str, refs: Sequence[ImageRef], dim: int, noted: Callable[[], None]
+    settings: Settings, set_name: str, refs: Sequence[ImageRef], dim: int, noted: Callable[[], None], spill: Path
 ) -> Part | None:
-    with tempfile.TemporaryDirectory(prefix="hathi-alone-") as scratch:
-        folder = Path(scratch)
+    with tempfile.TemporaryDirectory(prefix="alone-", dir=spill) as made:  # complete URLs: for this user alone
+        folder = Path(made)
+        for name in ("set", "refs.pb", "ordinals"):
+            (folder / name).touch(mode=0o600)
         (folder / "set").write_text(set_name)
         (folder / "refs.pb").write_bytes(image_refs.encode(refs))
         (folder / "ordinals").write_text("\n".join(str(ref.ordinal) for ref in refs))
@@ -158,6 +165,8 @@ def _read(folder: Path, dim: int) -> Part:
 def _child(folder: Path, parent: int) -> None:
     """The child's whole life."""
     die_with(parent)
+    leave_no_core(secret=True)
+    os.umask(0o077)
 
     from pipeline.stages.features import FeatureMaker
 

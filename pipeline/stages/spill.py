@@ -6,6 +6,7 @@ to and belongs to this process alone: blocks of a header, float32 vectors and th
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -86,7 +87,7 @@ class Features:
         rows = b"".join(map(_packed, self._rows))
         self._made = True
         try:
-            with self._path.open("ab") as file:
+            with open(self._path, "ab", opener=_private) as file:
                 file.write(_BLOCK.pack(len(self._vectors), len(self._rows), len(rows)))
                 for vector in self._vectors:
                     file.write(vector.data)
@@ -149,6 +150,10 @@ class Features:
         if self._made and self._path is not None:
             self._path.unlink(missing_ok=True)
             self._made, self.spilled = False, 0
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _feature_row(ref: ImageRef, origin: Origin) -> FeatureRow:

@@ -102,12 +102,15 @@ def test_an_unexpected_error_is_one_line_and_names_the_file_with_the_trace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    command(failing(ZeroDivisionError("division by zero\nsecond line")))
+    command(failing(ZeroDivisionError("division by zero\nsecond line\nhttp://user:secret@host/a?token=secret")))
     assert command_line.main(["status"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("hathi: unexpected ZeroDivisionError: division by zero; the trace is in ")
-    assert "Traceback" in Path(lines[0].split(" is in ")[1]).read_text()
+    trace = Path(lines[0].split(" is in ")[1])
+    assert "Traceback" in trace.read_text()
+    assert "secret" not in trace.read_text()
+    assert trace.stat().st_mode & 0o777 == 0o600, "a temporary folder is for all"
 
 
 def test_an_unknown_command_is_a_usage_error_that_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from pipeline import manifest
 from pipeline.clock import Clock
 from pipeline.daemon import Stop, beating, loop
 from pipeline.errors import TemporaryError
-from pipeline.host import gone, runs, start_of, this_process
+from pipeline.host import Owner, gone, owner_of, start_of, this_process
 from pipeline.lock import EstopEngaged, Held, forget_running, holder, locked, refuse_estop, running_file
 from pipeline.manifest import AttemptEnd
 from pipeline.records import ImageRef
@@ -258,13 +258,15 @@ def test_a_store_that_does_not_answer_the_last_word_is_no_failure() -> None:
     assert said == ["could not take the last beat back: no answer"]
 
 
-def test_what_runs_here_and_now_is_told_from_what_does_not() -> None:
+def test_a_process_is_known_by_its_name() -> None:
     me = this_process()
-    assert runs(me.name)
     host, boot, pid, start, chance = me.name.rsplit(".", 4)
-    assert not runs(f"{host}.{boot}.{pid}.{int(start) - 1}.{chance}")
-    assert not runs(f"{host}.00000001.{pid}.{start}.{chance}"), "before the last boot"
-    assert not runs("tmp1234")
+    assert owner_of(me.name) is Owner.RUNS
+    assert owner_of(f"{host}.{boot}.{pid}.{int(start) - 1}.{chance}") is Owner.GONE
+    assert owner_of(f"{host}.00000001.{pid}.{start}.{chance}") is Owner.GONE, "before the last boot"
+    assert owner_of(f"pod-7.{boot}.{pid}.{start}.{chance}") is Owner.OF_THIS_KERNEL
+    assert owner_of(f"elsewhere.00000001.{pid}.{start}.{chance}") is Owner.ELSEWHERE
+    assert owner_of("tmp1234") is Owner.NOBODY
 
 
 def test_a_child_whose_parent_is_gone_ends_before_it_does_anything(tmp_path: Path) -> None:
