@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.cli.brought import bring, path_of
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.runner import Context
 from pipeline.settings import Settings, Source
 from pipeline.stages import rounds
+from pipeline.stages.found import Left
 from pipeline.stages.sources import Sources
 from pipeline.stores.local import typed
 
@@ -33,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of a list of one's own."""
     own = parser.add_argument_group("a list of your own")
     kinds = "CSV, TSV, JSONL, Parquet, ORC, Avro, text of URLs, protobuf"
-    own.add_argument("--refs", metavar="GLOB", help=f"a file, a folder or a glob: {kinds}")
+    own.add_argument("--refs", metavar="GLOB", help=f"a file, a folder, a glob, a URL or -: {kinds}")
     own.add_argument("--features", type=Path, metavar="DIR", help="where features are delivered; bucket in DIR/.hathi")
     own.add_argument("--net", type=Path, help="a deploy .prototxt or an .onnx model")
     own.add_argument("--weights", type=Path, help="a .caffemodel")
@@ -69,7 +72,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--features: {args.features} is not a folder", "", "name a folder, or one to be made")
     source: dict[str, Any] = {
-        "path": os.path.abspath(args.refs),
+        "path": path_of(args.refs, out),
         "format": args.format or "auto",
         "columns": {
             name: [value] if value else []
@@ -102,6 +105,11 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
         if path is not None and str(path) != "hog" and not path.exists():
             raise ConfigError(f"{what}: no file {path}", "", "look at the path")
     return found
+
+
+def bring_to(settings: Settings, refs: str, say: Callable[[str], None]) -> Left:
+    """Copy a list that is not here; what lies there and is not read.  As `bring`."""
+    return bring(settings, settings.lakes[LAKE].sources[0], refs, Path(settings.sets[SET].root), say)
 
 
 def config_of(folder: Path) -> Path:

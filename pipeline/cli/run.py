@@ -48,6 +48,7 @@ from pipeline.layout import version_of
 from pipeline.lock import EstopEngaged, Held, forget_running, locked, refuse_estop, running_file
 from pipeline.runner import Context, beat, leave, waiting
 from pipeline.settings import Settings, load
+from pipeline.stages.found import NONE_LEFT
 from pipeline.turns import Tally, Turns
 from pipeline.watchdog import Watch, watched
 
@@ -89,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
     stop = Stop(state, Clock(), say)
     with signals(stop, lambda: forget_running(state)):
         try:
-            totals = _guarded(settings, stages, args.once, program, stop, say, args.again, own)
+            refs = args.refs if own else ""
+            totals = _guarded(settings, stages, args.once, program, stop, say, args.again, refs)
         except Held:
             if args.once and not sys.stdin.isatty():
                 return 0  # cron met a run that goes on: quietly
@@ -110,9 +112,9 @@ def _guarded(
     stop: Stop,
     say: Callable[[str], None],
     again: bool,
-    own: bool,
+    refs: str,
 ) -> Totals:
-    """The work, under its locks and under everything that can end it."""
+    """The work, under its locks and under everything that can end it.  refs: of a list of one's own."""
     state = Path(settings.state)
     with contextlib.ExitStack() as held:
         for stage in stages:
@@ -120,8 +122,9 @@ def _guarded(
         logs.open_log(program, settings.logs, echo_level=logging.WARNING)
         held.callback(logs.close_log)
         held.enter_context(_logged(program, settings))
-        options = own_list.options_of(settings) if own else None
-        if "compute" in stages and not own:
+        options = own_list.options_of(settings) if refs else None
+        brought = own_list.bring_to(settings, refs, say) if refs and "ship" in stages else NONE_LEFT
+        if "compute" in stages and not refs:
             demand_free(settings)
         if "compute" in stages:
             held.enter_context(running_file(state, say))
@@ -131,7 +134,9 @@ def _guarded(
         spill = held.enter_context(spilling(settings, me))
         watch = Watch(settings.daemon.watchdog_seconds, me.clock, spill)
         held.enter_context(watched(watch, stacks_of(settings, program), say))
-        return work(settings, stages, once, stop, me, watch, show, program, options, again)
+        totals = work(settings, stages, once, stop, me, watch, show, program, options, again)
+        totals.brought = brought
+        return totals
 
 
 @contextlib.contextmanager

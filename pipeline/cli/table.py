@@ -14,7 +14,7 @@ from pipeline.cli.metering import Meter, Unmetered
 from pipeline.logs import escape
 from pipeline.settings import Settings
 from pipeline.settings.places import folder_of
-from pipeline.stages.found import NAMED, Left, Named
+from pipeline.stages.found import NAMED, NONE_LEFT, Left, Named
 from pipeline.turns import Tally
 
 LOAD = "{python} -c \"import glob, pyarrow.parquet as p; print(p.ParquetDataset(glob.glob('{glob}')).read())\""
@@ -35,6 +35,8 @@ class Totals:
     waiting: int = 0
     next_due: str = ""
     held: int = 0
+    brought: Left = NONE_LEFT
+    """What a list that was copied here lacks, since it is not read."""
     named: dict[str, Named] = field(default_factory=dict)
     """By lake: what its sources named when ship last looked."""
     blocked: bool = False
@@ -66,7 +68,7 @@ class Totals:
     @property
     def left(self) -> Left:
         """What lies at the sources of all lakes and is not read."""
-        return functools.reduce(Left.plus, (one.left for one in self.named.values()), Left())
+        return functools.reduce(Left.plus, (one.left for one in self.named.values()), self.brought)
 
     @property
     def later(self) -> Left:

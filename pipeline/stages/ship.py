@@ -193,6 +193,8 @@ class Stream:
         end = self._sums.end(self._number, files)
         law(f"{name} end", end.rows, refs=end.refs, rejected=end.rejected)
         _, end = commit(context, context.keys.end(name), end)
+        if not end.rows and end.next is None and not self._plan.cursor.file:
+            context.say(f"{self._plan.snapshot.source} holds no rows")
         if end.rejected:
             first = [f"{one.file} row {one.row + 1}: {one.why} {one.sample}".rstrip() for one in end.rejections]
             context.say(f"{end.rejected} of {end.rows} rows rejected in {name}; the first of them:")

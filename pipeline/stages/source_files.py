@@ -64,7 +64,8 @@ class WatchedFiles:
         self._lake = lake
         self._source = source
         self._path = source.path.strip("/")
-        self._ours = ours
+        # A list that was copied beside the features lies in their hidden folder, where nothing is delivered.
+        self._ours = tuple(one for one in ours if not f"{self._path}/".startswith(f"{one}.hathi/"))
         self._above: Mapping[str, str] | None = None
 
     def look(self, now: float, *, wide: bool = False) -> Named:
