@@ -96,7 +96,9 @@ def _parse(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read", str(error)) from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML", str(error), "texts need quotes; see config/local.toml") from error
+        raise ConfigError(
+            f"{path}: not valid TOML", str(error), "texts need quotes; see config/reference.toml"
+        ) from error
 
 
 class _Environment(EnvSettingsSource):

@@ -42,6 +42,7 @@ elif [ -n "${1:-}" ]; then
 else
     folders=("$root/logs")
     for config in "$root"/config/*.toml; do
+        if [ "$config" = "$root/config/reference.toml" ]; then continue; fi # every setting, and no installation
         if [ -x "$hathi" ]; then read_folders "$config" 2>/dev/null || true; fi
     done
 fi

@@ -35,15 +35,18 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`hathi config show|get|check [--config FILE] [--json]`, for `check` also the stages that run on this host."""
+    """`hathi config show|get|check|reference [--config FILE] [--json]`, for `check` also the stages of this host."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
     purposes = {
         "show": "print the effective settings",
         "get": "print the values of some settings, one a line",
         "check": "say what would not work here",
+        "reference": "print every setting with its meaning and default: config/reference.toml",
     }
     for name, purpose in purposes.items():
         below = actions.add_parser(name, help=purpose, description=purpose)
+        if name == "reference":
+            continue
         below.add_argument("--config", type=Path, metavar="FILE", help="default: $HATHI_CONFIG, else none")
         if name == "get":
             below.add_argument("keys", nargs="+", metavar="KEY", help="dotted, e.g. logs.folder")
@@ -55,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0; 2 when `check` found an error."""
+    if args.action == "reference":
+        from pipeline.settings.reference import reference
+
+        print(reference(), end="")
+        return 0
     path = args.config or (Path(os.environ["HATHI_CONFIG"]) if os.environ.get("HATHI_CONFIG") else None)
     effective = configuration.read(Settings, path, os.environ, {})
     settings = configuration.validate(Settings, effective)

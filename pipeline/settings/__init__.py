@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 
-from pydantic import SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -63,13 +63,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     state: FilePath = "../state"
-    """The folder of this host's locks, ESTOP and spilled data; never shared between hosts."""
+    """The folder of this host's locks, of ESTOP and of files on their way. Put it on a local disk with room for
+    compute.spill_bytes; two hosts must never share it."""
     bucket: Bucket
-    """What gateways and compute boxes share."""
-    lakes: dict[Name, Lake] = {}
-    """By name: a to z, 0 to 9, - and _."""
-    sets: dict[Name, FeatureSet] = {}
-    """Feature sets by name: a to z, 0 to 9, - and _."""
+    """The object store that gateways and compute boxes share."""
+    lakes: dict[Name, Lake] = Field(default={}, examples=["main"])
+    """The Hadoop sides, by name: a to z, 0 to 9, - and _. The name stands in every key of the bucket: gateways and
+    boxes must use the same one, and it must not change later."""
+    sets: dict[Name, FeatureSet] = Field(default={}, examples=["features"])
+    """What is computed and where it is delivered: feature sets by name (a to z, 0 to 9, - and _). Gateways and boxes
+    need the same ones."""
     ship: Ship = Ship()
     fetch: Fetch = Fetch()
     compute: Compute = Compute()

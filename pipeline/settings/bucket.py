@@ -11,37 +11,47 @@ from pipeline.settings.section import Section
 
 
 class Bucket(Section):
-    url: FilePath
-    """`s3://bucket/prefix`, or a folder."""
-    endpoint: str | None = None
-    """S3: another server than Amazon's."""
-    region: str | None = None
-    """S3: where the bucket lies."""
-    profile: str | None = None
-    """S3: of the usual credentials file; without profile and keys, the machine's own rules (variables, role)."""
-    access_key: SecretStr | None = None
-    """S3: better as a variable, or by the machine's own role."""
-    secret_key: SecretStr | None = None
-    """S3: better as a variable, or by the machine's own role."""
-    session_token: SecretStr | None = None
-    """S3: of temporary keys."""
+    """The object store that gateways and compute boxes share."""
+
+    url: FilePath = Field(examples=["s3://bucket/prefix"])
+    """Where the bucket is: `s3://bucket/prefix`, or a folder. Gateways and boxes must reach the same one."""
+    endpoint: str | None = Field(default=None, examples=["https://s3.example.org"])
+    """S3: the server's address. Set it for any server but Amazon's: MinIO, Ceph, a proxy."""
+    region: str | None = Field(default=None, examples=["eu-west-1"])
+    """S3: the region of the bucket. Set it where the machine's own AWS settings do not say it."""
+    profile: str | None = Field(default=None, examples=["hathi"])
+    """S3: the profile in the usual credentials file. Without a profile and keys the machine's own rules count
+    (variables, then its role)."""
+    access_key: SecretStr | None = Field(default=None, examples=["..."])
+    """S3: the key's name. Better set as the variable HATHI_BUCKET__ACCESS_KEY, or not at all where the machine has a
+    role."""
+    secret_key: SecretStr | None = Field(default=None, examples=["..."])
+    """S3: the key's secret; it is never printed. Better set as the variable HATHI_BUCKET__SECRET_KEY."""
+    session_token: SecretStr | None = Field(default=None, examples=["..."])
+    """S3: the token that belongs to temporary keys; it is never printed."""
     addressing: Literal["auto", "path", "virtual"] = "auto"
-    """S3: whether the bucket stands in the path or in the host's name; auto: path where an endpoint is given."""
-    ca_bundle: FilePath | None = None
-    """S3: the certificates that are trusted, when not the machine's own."""
-    encryption: Literal["AES256", "aws:kms"] | None = None
-    """S3: server-side encryption that each object is written with; none: as the bucket says."""
-    kms_key: str | None = None
-    """S3: the key of aws:kms; the account's own when absent."""
-    storage_class: str | None = None
-    """S3: of data objects, as in INTELLIGENT_TIERING; manifests stay in STANDARD."""
+    """S3: where the bucket's name stands in an address: path (server/bucket) or virtual (bucket.server). auto: path
+    where an endpoint is given. Change it when the server refuses the other form."""
+    ca_bundle: FilePath | None = Field(default=None, examples=["/etc/ssl/ours.pem"])
+    """S3: a file of trusted certificates. Set it where the server's certificate is from your own authority."""
+    encryption: Literal["AES256", "aws:kms"] | None = Field(default=None, examples=["AES256"])
+    """S3: server-side encryption of every object that is written. none: as the bucket itself says. Set it where the
+    bucket's policy demands a header."""
+    kms_key: str | None = Field(default=None, examples=["alias/hathi"])
+    """S3: the key for aws:kms. none: the account's default key."""
+    storage_class: str | None = Field(default=None, examples=["INTELLIGENT_TIERING"])
+    """S3: the storage class of data objects; manifests stay in STANDARD, since they are read often. Set it to save
+    money on data that lives for weeks."""
     multipart_bytes: Annotated[int, Field(ge=5 * 2**20)] = 32 * 2**20
-    """S3: larger files go up in parts of this size."""
+    """S3: files that are larger are uploaded in parts of this size, bytes. Raise it on a fast, reliable line; lower
+    it where uploads break off."""
     connect_seconds: Annotated[float, Field(gt=0)] = 10.0
-    """S3: until a connection stands."""
+    """S3: how long to wait for a connection, seconds. Raise it for a server that is far away."""
     read_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """S3: longest silence of a server within an answer."""
+    """S3: the longest silence of the server within an answer, seconds. Raise it for a server under heavy load."""
     retry_seconds: Annotated[float, Field(ge=0)] = 60.0
-    """S3: how long a request that failed for a passing reason is tried again, all tries together."""
+    """S3: how long a request that failed for a passing reason is tried again, seconds, all tries together. Raise it
+    to sit out longer outages; lower it to hear of them sooner."""
     fsync: bool = True
-    """Folders: flush each file to the disk before it counts."""
+    """Folders: flush each file to the disk before it counts. Turn it off only where losing the bucket in a power cut
+    does not matter, such as in tests."""

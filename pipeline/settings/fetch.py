@@ -10,73 +10,95 @@ from pipeline.settings.section import Section
 
 
 class Fetch(Section):
-    """How other people's hosts are met."""
+    """How images are fetched from other people's hosts: limits, patience, and what is allowed."""
 
     allow_private: bool = False
-    """Lifts the rules on addresses and on ports, nothing else: for tests and local lakes."""
+    """Also fetch from addresses inside your network and from any port; no other rule is lifted. Turn it on for image
+    hosts of your own, and only where nobody else writes the URLs."""
     allow_ports: list[int] = [80, 443]
-    """Ports that a URL may name."""
+    """The ports that a URL may name. Add those of image hosts that use others."""
     allow_downgrade: bool = False
-    """Allow a redirect from https to http."""
+    """Follow a redirect from https to http. Turn it on for hosts that demand it; their images can then be read and
+    changed on the way."""
     max_redirects: Annotated[int, Field(ge=0, le=20)] = 5
-    """More of them fail the URL: redirect."""
+    """How many redirects of one URL are followed; one more fails the image with `redirect`. Raise it for hosts with
+    long chains."""
     connections_per_host: Annotated[int, Field(ge=1)] = 4
-    """At the same time."""
+    """The most connections that are open to one host at once. Raise it for hosts of your own; lower it for a host
+    that breaks under load."""
     requests_per_second: Annotated[float, Field(gt=0)] = 20.0
-    """For each host; see share."""
+    """The most requests to one host in a second, on average, by all boxes together (see share). Raise it for hosts
+    of your own; lower it when a host answers 429."""
     burst: Annotated[int, Field(ge=1)] = 20
-    """Requests to a host that may come at once before requests_per_second holds."""
+    """How many requests to one host may come at once before requests_per_second holds. Lower it for hosts that
+    punish bursts."""
     connections_per_domain: Annotated[int, Field(ge=1)] = 16
-    """At the same time, over all hosts of a registered domain."""
+    """The most connections to all hosts of one registered domain at once. Raise it for a shop whose many image hosts
+    are independent machines."""
     rates_per_domain: Annotated[float, Field(ge=1)] = 4.0
-    """The hosts of a registered domain together: so many times the rate of one host."""
+    """The hosts of one registered domain together may be asked this many times as often as one host. Raise it as
+    connections_per_domain."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """This box's part of a host's limit: 1 / boxes."""
+    """This box's part of every limit of a host: 1 / boxes. With two boxes set 0.5 on each, so that hosts see the
+    limits above and not twice as much."""
     connections: Annotated[int, Field(ge=1)] = 512
-    """In all."""
+    """The most connections of this process to all hosts. Raise it for lists of very many hosts, and `ulimit -n` with
+    it."""
     connect_seconds: Annotated[float, Field(gt=0)] = 10.0
-    """Until the connection stands, its TLS handshake included."""
+    """How long to wait for a connection with its TLS handshake, seconds; then the image fails with `timeout`."""
     total_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Deadline of one whole transfer, redirects included."""
+    """The deadline of one whole transfer with its redirects, seconds. Raise it for large images from slow hosts."""
     min_bytes_per_second: Annotated[float, Field(ge=0)] = 1024.0
-    """A slower transfer fails: too_slow."""
+    """A transfer that stays slower, bytes a second, fails with `too_slow`. Lower it for hosts on thin lines; 0 lets
+    all pass until total_seconds."""
     min_speed_grace_seconds: Annotated[float, Field(ge=0)] = 5.0
-    """How long a transfer may be slower than that."""
+    """How long a transfer may be slower than min_bytes_per_second, seconds."""
     max_bytes: Annotated[int, Field(ge=1)] = 32 * 2**20
-    """Of a body, also after decompression."""
+    """The longest body of an image, bytes, also after decompression; a longer one fails with `too_large`. Raise it
+    for a catalogue with huge originals; memory grows with it."""
     max_header_bytes: Annotated[int, Field(ge=1024)] = 64 * 2**10
-    """Of an answer's header."""
+    """The longest header of an answer, bytes; a longer one fails with `protocol`. There is hardly a reason to change
+    it."""
     max_url_length: Annotated[int, Field(ge=1)] = 8192
-    """Characters; a longer URL fails: bad_url."""
+    """The longest URL, characters; a longer one fails with `bad_url`. Raise it for signed URLs that are longer."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
-    """Tries of a retriable failure within one attempt at a batch."""
+    """How often a URL is tried within one attempt at its batch, while its failures are retriable. Lower it to leave
+    more to the later retries (ship.retry_delays)."""
     retry_seconds: Annotated[float, Field(ge=0)] = 1.0
-    """Before the second try; doubled for each further one, with jitter."""
+    """The pause before the second try, seconds; it doubles with each further one, and a random part is added."""
     retry_after_seconds: Annotated[float, Field(ge=0)] = 30.0
-    """The longest Retry-After that is waited for within an attempt."""
+    """The longest Retry-After of a host that is waited for, seconds. A host that asks for a longer pause is left
+    alone until the shipment's retry."""
     breaker_failures: Annotated[int, Field(ge=1)] = 20
-    """So many failures of a host in a row open its breaker; a timeout on each of its connections does too."""
+    """After this many failures in a row a host is left alone for a while; a timeout on each of its connections
+    counts as that many. Raise it for hosts where many images are missing in a row."""
     breaker_seconds: Annotated[float, Field(gt=0)] = 30.0
-    """Until an open breaker lets one probe through."""
+    """How long a failing host is left alone before one request tries it again, seconds."""
     buffer_bytes: Annotated[int, Field(ge=2**20)] = 256 * 2**20
-    """Bodies fetched and not yet taken, at the most."""
+    """Memory for images that are fetched and not yet decoded, bytes. Lower it on small machines; fetching waits when
+    it is full."""
     pending_urls: Annotated[int, Field(ge=1)] = 20_000
-    """URLs taken from the batches and not yet ended, at the most."""
+    """The most URLs that are taken from batches and not yet done. Raise it for lists of very many slow hosts."""
     pending_per_host: Annotated[int, Field(ge=1)] = 2048
-    """Of these, for one host; its further batches wait."""
+    """The most of these URLs for one host; its further batches wait, so that one slow host does not fill the queue."""
     dns_servers: list[str] = []
-    """Ask these (address or address:port) instead of the machine's own."""
+    """Name servers to ask (address or address:port) in place of the machine's own. Set them where the machine's
+    resolver cannot bear the load."""
     dns_seconds: Annotated[float, Field(gt=0)] = 8.0
-    """Until a name that nobody answers for fails: dns."""
+    """How long to wait for a name, seconds; then the image fails with `dns`."""
     dns_negative_seconds: Annotated[float, Field(ge=0)] = 60.0
-    """How long it is remembered that a name does not exist."""
+    """How long it is remembered that a name does not exist, seconds."""
     allow_folders: list[str] = []
-    """file:// URLs and absolute paths under these folders are read; others fail: blocked."""
+    """Folders whose files may be read by file:// URLs and absolute paths; elsewhere they fail with `blocked`. Set it
+    only where you trust whoever writes the refs."""
     allow_buckets: list[str] = []
-    """s3:// URLs into these buckets are read, with the credentials of the pipeline's bucket; others fail: blocked."""
+    """Buckets whose objects may be read by s3:// URLs, with the credentials of the pipeline's bucket; others fail
+    with `blocked`. Set it only where you trust whoever writes the refs."""
     batch_seconds: Annotated[float, Field(gt=0)] = 1800.0
-    """Deadline of a batch: refs that still wait for their host then fail, host_busy."""
+    """The deadline of a batch, seconds. Refs whose host has not been asked by then fail with `host_busy` and are
+    retried later. Raise it for hosts with very low limits."""
     user_agent: str = "Hathi/0.1 (image features; contact: {contact})"
-    """What hosts see; {contact} is filled in."""
+    """What hosts see as the User-Agent; {contact} is replaced by the setting below. Change it where a host lets only
+    a name through that you have agreed on."""
     contact: str = "not configured"
-    """An address or page where a host's owner reaches you."""
+    """An address or a page where the owner of a host reaches you. Set it: who can ask does not have to block."""

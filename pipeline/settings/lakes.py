@@ -39,11 +39,11 @@ class Columns(Section):
     url: list[str] = ["url", "image_url", "imageUrl", "image"]
     """The image's URL."""
     partner_id: list[str] = ["partner_id", "partner", "partnerId"]
-    """Integer; without it the partner of the source, else 0."""
+    """The partner: an integer. Without such a column the source's partner_id counts, else 0."""
     item_id: list[str] = ["item_id", "itemId"]
-    """Integer of 64 bits, signed or unsigned."""
+    """The item: an integer of 64 bits, signed or unsigned."""
     external_id: list[str] = ["external_id", "externalId", "sku", "id"]
-    """Text that is hashed to an item id where there is none."""
+    """The shop's own id as text; where there is no item id it is hashed to one."""
     content: list[str] = ["content", "image_bytes"]
     """The image's bytes.  The names of the default are taken where they can be that: a column of bytes in Parquet, ORC
     and Avro, base64 in a text; and only in rows without a url.  Another list is always taken, before the url; an empty
@@ -117,14 +117,16 @@ def _zone(name: str) -> str:
 class Source(Section):
     """Where a lake's image refs are."""
 
-    path: SourcePath
-    """Folder, file or glob, relative to the lake; index: the index file. success: `%Y/%m/%d` stands for a day."""
+    path: SourcePath = Field(examples=["refs"])
+    """Folder, file or glob, relative to the lake; with index, the index file. With success, `%Y/%m/%d` stands for a
+    day."""
     convention: Literal["each_file", "success", "index"] = "each_file"
-    """each_file: every file is a snapshot; success: a folder is one once it holds _SUCCESS; index: a JSON file says
-    what each partner has (as outputByPartner)."""
+    """How it is known that files are complete. each_file: every file is a snapshot as it stands; success: a folder
+    is one once it holds _SUCCESS; index: a JSON file says what each partner has (as outputByPartner)."""
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "orc", "avro", "text", "protobuf"] = "auto"
-    """auto: by the name of the file; index: delimited protobuf where the name says nothing."""
-    partner_id: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    """The form of the files. auto: by the name of each file; with index, delimited protobuf where the name says
+    nothing. Set it where names mislead."""
+    partner_id: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = Field(default=None, examples=[101])
     """The partner of refs whose row, folder (`partner=123`) and index name none."""
     ids: Literal["normalised", "as_written"] = "normalised"
     """How external ids are hashed.  normalised: in lower case and percent-decoded, so that `SKU-1`, `sku-1` and
@@ -137,48 +139,54 @@ class Source(Section):
     columns: Columns = Columns()
     text: Text = Text()
     settle_seconds: Annotated[float, Field(ge=0)] = 0.0
-    """each_file: leave a file alone that changed within this many seconds, by the store's clock."""
+    """each_file: a file is left alone until it has not changed for this long, seconds by the store's clock. Set it
+    where files are written in place."""
     look_back_days: Annotated[int, Field(ge=0, le=400)] = 3
-    """success: a path with `%Y/%m/%d` is looked at for today and so many days before, by the store's clock, UTC."""
+    """success: a path with `%Y/%m/%d` is looked at for today and this many days before, by the store's clock, UTC.
+    Raise it where days come late."""
     sweep_days: Annotated[int, Field(ge=0, le=400)] = 30
-    """success: once a day the folders of so many days are looked at, for those that came late."""
+    """success: once a day the folders of this many days are looked at, for those that came very late."""
     job_time_unit: Literal["milliseconds", "seconds", "text"] = "milliseconds"
     """index: what jobTimeStamp counts since 1970; text: yyyymmddhhmmss, with or without signs between."""
     job_time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
-    """index: the zone in which a jobTimeStamp of kind text was written."""
+    """index: the time zone in which a jobTimeStamp of kind text was written."""
 
 
 class Hdfs(Section):
     """How the NameNode is asked, where the lake is an HDFS."""
 
     authentication: Literal["simple", "kerberos"] = "simple"
-    """simple: the user below is believed; kerberos: by a keytab or a ticket cache."""
-    user: str | None = None
-    """simple: who asks; the name of this process's user when absent."""
-    principal: str | None = None
-    """kerberos: who asks, as in hathi@EXAMPLE.ORG; the ticket cache's own when absent."""
-    keytab: FilePath | None = None
-    """kerberos: tickets are taken with this keytab; without it they come from the ticket cache."""
-    ticket_cache: FilePath | None = None
-    """kerberos: the cache (kinit's) when it is not the usual one."""
-    ca_bundle: FilePath | None = None
-    """swebhdfs: the certificates that are trusted, when not the machine's own."""
+    """simple: no authentication; the server trusts the user name given below. kerberos: by a keytab or a ticket
+    cache (needs scripts/kerberos.sh)."""
+    user: str | None = Field(default=None, examples=["hathi"])
+    """simple: the user name that is sent. none: the name of this process's user."""
+    principal: str | None = Field(default=None, examples=["hathi@EXAMPLE.ORG"])
+    """kerberos: the principal, as in hathi@EXAMPLE.ORG. none: that of the ticket cache."""
+    keytab: FilePath | None = Field(default=None, examples=["/etc/hathi/hathi.keytab"])
+    """kerberos: the keytab from which tickets are taken and renewed. none: tickets come from the ticket cache, and
+    somebody else must renew them."""
+    ticket_cache: FilePath | None = Field(default=None, examples=["/tmp/krb5cc_1000"])
+    """kerberos: the ticket cache (kinit's), where it is not the usual one."""
+    ca_bundle: FilePath | None = Field(default=None, examples=["/etc/ssl/ours.pem"])
+    """swebhdfs: a file of trusted certificates. Set it where the cluster's certificate is from your own authority."""
     connect_seconds: Annotated[float, Field(gt=0)] = 10.0
-    """Until a connection stands."""
+    """How long to wait for a connection, seconds."""
     read_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Longest silence of a server within an answer."""
+    """The longest silence of the server within an answer, seconds. Raise it for a NameNode under heavy load."""
     retry_seconds: Annotated[float, Field(ge=0)] = 60.0
-    """How long a request that failed for a passing reason is tried again, all tries together."""
+    """How long a request that failed for a passing reason is tried again, seconds, all tries together. Raise it to
+    sit out a failover of the NameNode."""
 
 
 class Lake(Section):
     """One Hadoop side: a store, source roots, and a place for targets."""
 
-    url: FilePath
+    url: FilePath = Field(examples=["hdfs://namenode.example.org:9870/data"])
     """A folder; or `hdfs://namenode:port[,namenode:port]/folder` with the ports of WebHDFS (`swebhdfs://`: over TLS;
-    `httpfs://`: a gateway that can only be read from)."""
+    `httpfs://`: a gateway that can only be read from). A compute box never reads it, but needs the lake's name."""
     follow_links: bool = False
-    """A folder: follow links that lead out of it, for reading and for writing; else they are passed over, and named."""
+    """A folder: follow links that lead out of it, for reading and for writing; without this they are passed over and
+    named. Turn it on where you have put the lake together from links that you trust."""
     hdfs: Hdfs = Hdfs()
     sources: list[Source] = []
-    """Where the refs are; a lake without sources only receives."""
+    """Where the refs are. A lake without sources only receives features."""

@@ -11,73 +11,91 @@ from pipeline.settings.section import Section
 
 
 class Daemon(Section):
+    """How daemons and processes work, and how their death is noticed."""
+
     poll_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Between two looks for work."""
+    """The pause between two looks for work, seconds. Lower it to deliver sooner; each look costs a few requests."""
     beat_seconds: Annotated[float, Field(gt=0)] = 120.0
-    """Between two signs of life of a process in the bucket."""
+    """How often a process says in the bucket that it lives, seconds. Keep it under a third of alive_seconds."""
     alive_seconds: Annotated[float, Field(gt=0)] = 360.0
-    """A process without a sign of life for so long counts as dead, by the store's clock."""
+    """A process that has said nothing for this long, seconds by the store's clock, counts as dead, and others take
+    its work. Set it alike on every host."""
     watchdog_seconds: Annotated[float, Field(gt=0)] = 900.0
-    """A process at work that fetches, computes and commits nothing for so long dumps its stacks and kills itself."""
+    """A process that has work and fetches, computes and commits nothing for this long, seconds, writes down its
+    stacks and kills itself; cron or the supervisor starts it again."""
 
 
 class Logs(Section):
+    """Log files."""
+
     folder: FilePath = "../logs"
-    """One file for each program."""
+    """The folder of log files, one for each program."""
     max_bytes: Annotated[int, Field(ge=1024)] = 16 * 2**20
-    """Of one file, before it is rotated."""
+    """The size at which a log file is rotated, bytes."""
     keep: Annotated[int, Field(ge=0)] = 5
-    """Rotated files that are kept."""
+    """How many rotated files of each program are kept."""
     echo: bool = True
-    """Print the lines on stderr, too."""
+    """Also print log lines on stderr. Turn it off where a supervisor would keep them a second time."""
     redact_queries: bool = True
-    """Keep the query and the user of a URL out of logs, failures and reports: it can be a secret."""
+    """Keep the query, user and password of URLs out of logs, failures and reports, since they can be secrets. Turn
+    it off only where no URL is signed and consumers need whole URLs in failures."""
 
 
 class Health(Section):
+    """When `hathi health` and daemons say Warning or Alert."""
+
     every_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """Daemons look at the health so often."""
+    """How often daemons look at the health, seconds. Each look costs a few requests."""
     warning_hours: Annotated[float, Field(gt=0)] = 6.0
-    """Warning: nothing was sent for so long while refs wait."""
+    """Warning when nothing was delivered for this long while images wait, hours. Raise it where lists need longer
+    than that."""
     alert_hours: Annotated[float, Field(gt=0)] = 12.0
-    """Alert: nothing was sent for so long while refs wait."""
+    """Alert when nothing was delivered for this long while images wait, hours."""
     disk_percent: Annotated[float, Field(gt=0, le=100)] = 90.0
-    """Alert: a local disk that is fuller."""
+    """Alert when a local disk is fuller than this, percent."""
     ticket_hours: Annotated[float, Field(ge=0)] = 4.0
-    """Alert: a Kerberos ticket that ends sooner and that nothing renews."""
+    """Alert when a Kerberos ticket or temporary keys end sooner than this, hours, and nothing renews them."""
     clock_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """Alert: this host's clock and a store's differ by more."""
+    """Alert when this host's clock and a store's differ by more, seconds."""
     failed_percent: Annotated[float, Field(ge=0, le=100)] = 50.0
-    """Warning: more than this share of a partner's images of the last day has no feature.  100: never."""
+    """Warning when more than this share of a partner's images of the last day has no feature, percent. Raise it for
+    partners whose lists are always half dead; 100: never."""
     failed_refs: Annotated[int, Field(ge=1)] = 100
-    """Partners with fewer images in a day are not judged by that share."""
+    """Partners with fewer images in a day are not judged by failed_percent. Raise it where small lists raise too
+    many warnings."""
 
 
 class Notify(Section):
-    """Who is told when the health changes."""
+    """Who is told when the health changes: by mail or webhook, nobody when nothing is set."""
 
     mail_to: list[str] = []
-    """Mail addresses."""
+    """Mail addresses that hear of every change of the health. Empty: nobody does by mail."""
     mail_from: str = "hathi@localhost"
-    """The sender of these mails."""
+    """The sender of these mails. Change it where the mail server refuses strangers."""
     smtp_host: str = "localhost"
-    """The mail server,"""
+    """The mail server."""
     smtp_port: Annotated[int, Field(ge=1, le=65535)] = 25
-    """and its port."""
+    """The mail server's port: 25, 587 (STARTTLS) or 465 (TLS from the first byte)."""
     smtp_tls: bool = False
-    """Begin TLS before anything is said: on port 465 from the first byte, else by STARTTLS."""
-    smtp_user: str | None = None
-    """Where the mail server wants to know who sends."""
-    smtp_password: SecretStr | None = None
-    """Better as a variable."""
-    webhook: SecretStr | None = None
-    """A URL that gets the same as JSON, by POST; it may hold a token, so it is not printed."""
+    """Begin TLS before anything is said: on port 465 from the first byte, else by STARTTLS. Turn it on wherever the
+    server can."""
+    smtp_user: str | None = Field(default=None, examples=["hathi"])
+    """The user name for the mail server. none: it takes mail without."""
+    smtp_password: SecretStr | None = Field(default=None, examples=["..."])
+    """The password for the mail server; it is never printed. Better set as the variable HATHI_NOTIFY__SMTP_PASSWORD."""
+    webhook: SecretStr | None = Field(default=None, examples=["https://chat.example.org/hook"])
+    """A URL that gets the same news as JSON by POST: a chat, a pager. It may hold a token, so it is never printed;
+    better set as the variable HATHI_NOTIFY__WEBHOOK."""
 
 
 class Metrics(Section):
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Daemons answer Prometheus on this port (the second daemon of a gateway on the next one)."""
+    """Figures for Prometheus."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(default=None, examples=[9464])
+    """The port on which daemons answer Prometheus; a second daemon of the host takes the next one. none: they do not
+    answer."""
     address: str = "127.0.0.1"
-    """The address that they listen on."""
-    file: FilePath | None = None
-    """Runs from cron write their figures here, for the node exporter's textfile collector (ends in .prom)."""
+    """The address on which they answer. 0.0.0.0 lets other hosts ask: anybody in the network can then."""
+    file: FilePath | None = Field(default=None, examples=["/var/lib/node_exporter/hathi.prom"])
+    """A file for the figures of runs from cron, read by the node exporter's textfile collector; its name ends in
+    .prom. none: no file."""

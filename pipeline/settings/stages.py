@@ -10,75 +10,102 @@ from pipeline.settings.section import Section
 
 
 class Ship(Section):
+    """How refs are read from the lake and cut into batches."""
+
     batch_refs: Annotated[int, Field(ge=1, le=65536)] = 1024
-    """A batch is so many refs,"""
+    """A batch ends after this many refs. Smaller batches lose less when a process dies, and cost more requests. It
+    is frozen in the plans of shipments that are open."""
     batch_bytes: Annotated[int, Field(ge=1)] = 64 * 2**20
-    """or so many bytes, whichever comes first."""
+    """A batch also ends after this many bytes of refs with their inline images. Lower it where boxes have little
+    memory."""
     batches_per_shipment: Annotated[int, Field(ge=1, le=4096)] = 128
-    """A shipment is a part of a snapshot of at most so many batches."""
+    """A shipment is a part of a snapshot with at most this many batches. Fewer: features of a large snapshot arrive
+    earlier and in more folders."""
     refs_per_run: Annotated[int, Field(ge=1)] = 50_000_000
-    """A run stops after so many refs; the next one goes on."""
+    """A run of ship stops after this many refs and goes on in the next one. Lower it to spread a first, huge list
+    over days."""
     bytes_per_run: Annotated[int, Field(ge=1)] = 100 * 2**30
-    """A run stops after so many bytes."""
+    """A run of ship stops after this many bytes."""
     files_per_run: Annotated[int, Field(ge=1)] = 10_000
-    """A run begins no more files than that."""
+    """A run of ship begins no more files than this."""
     open_shipments: Annotated[int, Field(ge=1)] = 256
-    """No new snapshot is begun while this many due shipments are open."""
+    """No new snapshot is begun while this many shipments are due and open. Raise it for many small partners; lower
+    it to keep the bucket small while boxes are behind."""
     streams: Annotated[int, Field(ge=1, le=64)] = 4
-    """Shipments that are read at the same time, at the most."""
+    """How many shipments are read side by side. Raise it where the lake is slow and the gateway has cores to spare."""
     retry_delays: Annotated[
         list[Annotated[float, Field(ge=0, le=10 * 366 * 86400)]], Field(min_length=3, max_length=3)
     ] = [3600.0, 86400.0, 259200.0]
-    """Seconds until the first, second and third retry of a retriable failure."""
+    """Seconds until the first, second and third retry of retriable failures. Shorten them where hosts recover
+    quickly; shipments that exist keep theirs."""
     gone_seconds: float = 86400.0
-    """A shipment whose frozen file has been missing for so long is void."""
+    """A shipment whose source file has been missing for this long, seconds, is void. Raise it where the lake's
+    folders are sometimes away for longer."""
 
 
 class Compute(Section):
+    """What one compute run takes on, and when a batch is given up."""
+
     threads: Annotated[int, Field(ge=0)] = 0
-    """Cores for decoding and the net together; 0: all that this process may use."""
+    """Cores for decoding and the net together; 0: all that this process may use. Set it on a machine that has other
+    work."""
     open_batches: Annotated[int, Field(ge=1)] = 256
-    """Batches that are worked on at the same time, at the most."""
+    """The most batches that are worked on at once. Raise it where very many slow hosts are fetched from."""
     open_bytes: Annotated[int, Field(ge=2**20)] = 1024 * 2**20
-    """Refs and features of open batches in memory, at the most."""
+    """Memory for refs and features of open batches, bytes; beyond it features go to the local disk. Lower it on
+    small machines."""
     strikes: Annotated[int, Field(ge=1)] = 2
-    """A batch with so many strikes runs alone."""
+    """After this many crashes of a worker that held a batch, the batch runs alone, so that it harms no other."""
     lost: Annotated[int, Field(ge=1)] = 3
-    """A batch with so many lost attempts runs alone."""
+    """After this many attempts whose process went away, a batch runs alone. Raise it on machines that are often
+    taken away (spot instances)."""
     strikes_alone: Annotated[int, Field(ge=1)] = 3
-    """A batch with so many strikes while it ran alone is held."""
+    """After this many crashes while it ran alone, a batch is held for a person."""
     lost_alone: Annotated[int, Field(ge=1)] = 20
-    """A batch with so many lost attempts while it ran alone is held."""
+    """After this many lost attempts while it ran alone, a batch is held for a person."""
     alone_bytes: Annotated[int, Field(ge=2**28)] = 8 * 2**30
-    """Memory of the child process in which a batch runs alone, at the most."""
+    """The most memory of the child process in which a batch runs alone, bytes. Raise it for nets that need more."""
     spill_bytes: Annotated[int, Field(ge=2**20)] = 8 * 2**30
-    """Finished features of open batches and files on their way, on the local disk, at the most."""
+    """Room on the local disk (in state) for finished features of open batches and for files on their way, bytes."""
     free_bytes: Annotated[int, Field(ge=0)] = 2 * 2**30
-    """A run begins nothing while the local disk has less than this free."""
+    """A run begins nothing while the local disk has less than this free, bytes."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that compute side by side in one run; 0: one for each GPU, or one where there is none."""
+    """Processes that compute side by side in one run; 0: one for each GPU, or one where there is none. Raise it
+    where one process cannot fill the machine."""
     max_run_seconds: Annotated[float, Field(gt=0)] = 3300.0
-    """A run from cron takes nothing new after so long."""
+    """A run from cron takes nothing new after this long, seconds. Keep it under the distance that you want between
+    two versions of the program, since a run is upgraded by ending."""
 
 
 class Deliver(Section):
+    """What is written on the lake."""
+
     index_days: Annotated[float, Field(gt=0)] = 7.0
-    """How long a delivery stays in the index's list."""
+    """How long a delivery stays in the index's list, days. Raise it for consumers who look more seldom; the index
+    grows with it."""
     compact: bool = False
-    """Once a day, merge what was delivered into one current table for each partner."""
+    """Once a day merge what was delivered into one current table for each partner. Turn it on for consumers who want
+    one table in place of deltas."""
 
 
 class Prune(Section):
+    """How long things are kept. Daemons delete daily what is over; `hathi prune` does it by hand."""
+
     keep_days: Annotated[float, Field(ge=0)] = 14.0
-    """Data of closed shipments stays in the bucket so long."""
+    """How long data of closed shipments stays in the bucket, days. Lower it to save space; releases, back-fills and
+    reports then have less to work with."""
     ledger_days: Annotated[float, Field(ge=0)] = 400.0
-    """The record of what was done stays so long."""
-    lake_days: Annotated[float, Field(ge=0)] | None = None
-    """Delivered folders are deleted after so long; none: never."""
-    compacted_days: Annotated[float, Field(ge=0)] | None = None
-    """Delivered folders that current tables cover are deleted after so long; none: never."""
+    """How long the record of what was done stays, days. It is what `why` and `verify` tell from; what a source still
+    names is kept in any case."""
+    lake_days: Annotated[float, Field(ge=0)] | None = Field(default=None, examples=[400.0])
+    """Delivered folders are deleted after this long, days; the newest version of a partner never is. none: they stay
+    for ever. Set it where consumers read the index and the lake must not grow."""
+    compacted_days: Annotated[float, Field(ge=0)] | None = Field(default=None, examples=[30.0])
+    """Delivered folders whose features stand in a current table are deleted after this long, days. none: they stay.
+    Set it with deliver.compact to keep tables and drop deltas."""
     orphan_days: Annotated[float, Field(ge=0)] = 7.0
-    """What no manifest names, in the bucket or half delivered, is deleted after so long."""
+    """What no manifest names, in the bucket or half delivered, is deleted after this long, days. Keep it well above
+    the longest run."""
 
     @property
     def least_lake_days(self) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -27,9 +28,11 @@ from pipeline.settings import (
     load,
     load_fetch,
 )
+from pipeline.settings.reference import reference
 
 MINIMAL = '[bucket]\nurl = "bucket"\n'
 CONFIG = Path(__file__).parents[2] / "config"
+REFERENCE = CONFIG / "reference.toml"
 FILES = [CONFIG / name for name in ("local.toml", "gateway.toml", "compute.toml")]
 
 
@@ -226,25 +229,22 @@ def test_where_each_value_came_from_is_known(tmp_path: Path) -> None:
     assert read.origin("fetch.share") == "default"
 
 
-# The configuration files name every setting: set, or commented out with its default.
+# The reference names every setting: with an example where it has no default, else commented out with the default.
 
-ENTRY = re.compile(r"^(?P<off># )?(?P<key>[a-z_]+) = (?P<value>.+)$")
-TABLE = re.compile(r"^(?:# )?\[{1,2}(?P<name>[a-z0-9_.-]+)\]{1,2}$")
-DEFAULT = re.compile(r"Default: (?P<value>.+)$")
+ENTRY = re.compile(r"^(?P<off># )?(?P<key>[a-z0-9_.]+) = (?P<value>.+)$")
+TABLE = re.compile(r"^(?:# )?(?P<head>\[{1,2}(?P<name>[a-z0-9_.-]+)\]{1,2})(?P<rest>\s*(#.*)?)$")
 
 
-def fields_of(path: Path) -> Iterator[tuple[str, type[BaseModel], str, Any, bool, str | None]]:
-    """(table, its model, key, value, commented out, documented default) of each entry in a configuration file."""
-    table, documented = "", None
+def fields_of(path: Path) -> Iterator[tuple[str, type[BaseModel], str, Any, bool, str]]:
+    """(table, its model, key, value, commented out, the words above it) of each entry in a configuration file."""
+    table = words = ""
     for line in path.read_text(encoding="utf-8").splitlines():
         if found := TABLE.match(line):
             table = found["name"]
         elif found := ENTRY.match(line):
             value = tomllib.loads(f"value = {found['value']}")["value"]
-            yield table, model_of(table), found["key"], value, bool(found["off"]), documented
-            documented = None
-        elif found := DEFAULT.search(line):
-            documented = found["value"]
+            yield table, model_of(table), found["key"], value, bool(found["off"]), words.strip()
+        words = f"{words} {line[2:]}" if line.startswith("# ") else ""
 
 
 def model_of(table: str) -> type[BaseModel]:
@@ -265,35 +265,78 @@ def is_table(field: FieldInfo) -> bool:
     return any(isinstance(part, type) and issubclass(part, BaseModel) for part in parts)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_every_setting_stands_in_the_configuration_file(path: Path) -> None:
-    seen: dict[type[BaseModel], set[str]] = {}
-    for _, model, key, *_ in fields_of(path):
-        seen.setdefault(model, set()).add(key)
+def models() -> list[type[BaseModel]]:
     tables = [
         name for name, field in Settings.model_fields.items() if is_table(field) and name not in ("lakes", "sets")
     ]
-    models = [model_of(name) for name in tables]
-    models += [Settings, Lake, Hdfs, Source, Columns, Text, FeatureSet, Preprocess]
-    for model in models:
+    return [*(model_of(name) for name in tables), Settings, Lake, Hdfs, Source, Columns, Text, FeatureSet, Preprocess]
+
+
+def test_the_reference_is_what_the_settings_say() -> None:
+    assert REFERENCE.read_text(encoding="utf-8") == reference(), "hathi config reference > config/reference.toml"
+
+
+def test_every_setting_stands_in_the_reference_once() -> None:
+    seen = Counter((model, key) for _, model, key, *_ in fields_of(REFERENCE))
+    assert set(seen.values()) == {1}
+    for model in models():
         leaves = {name for name, field in model.model_fields.items() if not is_table(field)}
-        assert seen.get(model, set()) == leaves, model.__name__
+        assert {key for of, key in seen if of is model} == leaves, model.__name__
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_every_default_in_the_configuration_file_is_the_default(path: Path) -> None:
-    for table, model, key, value, commented, documented in fields_of(path):
-        field, place = model.model_fields[key], f"{path.name}: {table}.{key}"
+def test_every_default_in_the_reference_is_the_default() -> None:
+    for table, model, key, value, commented, words in fields_of(REFERENCE):
+        field, place = model.model_fields[key], f"{table}.{key}"
+        assert commented is not field.is_required(), place
         if field.is_required():
             continue
-        if commented and documented is None:
-            assert value == field.default, place
+        if words.endswith("Default: none."):
+            assert field.default is None, place
         else:
-            assert documented is not None, f"{place} is set: say `Default: ...` above it"
-            expected = None if documented == "none" else tomllib.loads(f"value = {documented}")["value"]
-            assert expected == field.default, place
+            assert value == field.default, place
+
+
+def test_the_examples_of_the_reference_are_values_that_are_allowed(tmp_path: Path) -> None:
+    """Everything that is commented out put in force at once."""
+    lines = REFERENCE.read_text(encoding="utf-8").splitlines()
+    entries = [line.removeprefix("# ") for line in lines if ENTRY.match(line) or TABLE.match(line)]
+    settings = load(write(tmp_path, "\n".join(entries)), {})
+    assert settings.lakes["main"].hdfs.user == "hathi"
+    assert settings.prune.lake_days == 400.0
+    assert load(REFERENCE, {}).fetch == Settings(bucket=Bucket(url="b")).fetch, "as it stands: the defaults"
+
+
+UNITS = {
+    "_seconds": "second", "_bytes": "bytes", "_days": "day", "_hours": "hour", "_percent": "percent",
+    "_per_second": "second", "_delays": "second", "_length": "characters", "_pixels": "pixels",
+}  # fmt: skip
+
+
+def test_the_words_of_each_setting_are_sentences_that_name_the_unit() -> None:
+    for model in models():
+        for name, field in model.model_fields.items():
+            if is_table(field):
+                continue
+            words, place = " ".join((field.description or "").split()), f"{model.__name__}.{name}"
+            assert re.fullmatch(r"\S.{9,}[.]", words), f"{place}: say what it is, why one would change it, the unit"
+            for suffix, unit in UNITS.items():
+                assert not name.endswith(suffix) or unit in words, f"{place} names no unit: {words}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_every_configuration_file_is_valid(path: Path) -> None:
+def test_a_short_configuration_is_valid_short_and_sets_only_what_differs_from_the_defaults(path: Path) -> None:
     assert load(path, {}).bucket.url
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 60
+    for table, model, key, value, commented, _ in fields_of(path):
+        first, _, rest = key.partition(".")
+        owner = model_of(first) if rest else model
+        field = owner.model_fields[rest or first]
+        assert commented or field.is_required() or value != field.default, f"{path.name}: {table}.{key}"
+    assert "reference.toml" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_what_a_short_configuration_shows_commented_out_is_valid_as_well(path: Path, tmp_path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    in_force = [line.removeprefix("# ") if ENTRY.match(line) or TABLE.match(line) else line for line in lines]
+    load(write(tmp_path, "\n".join(in_force)), {})

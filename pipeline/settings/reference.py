@@ -1,0 +1,111 @@
+"""Every setting with its words and its default, as a configuration file: `config/reference.toml`.
+
+The models are the source: a field's docstring says what it is, why one would change it, and the unit; `examples` give a
+value where the default is none.  Nothing here knows a setting by name.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from pipeline.settings import Settings
+
+HEAD = """\
+# Every setting. Made by `hathi config reference > config/reference.toml`; the words stand in pipeline/settings.
+#
+# What is commented out stands there with its default; where that is none, an example stands in its place. What is not
+# commented out has no default. Your own file sets only what differs: local.toml, gateway.toml and compute.toml do so.
+# `hathi config show --config FILE` prints what is valid and where it came from, `hathi config check --config FILE` says
+# what would not work on this host.
+#
+# Paths are relative to the folder of the file. Each setting is also an environment variable that wins over the file:
+# HATHI_ and the path with double underscores, e.g. HATHI_FETCH__SHARE=0.5; lists and tables are JSON there.
+"""
+WIDTH = 118
+_MEBI = 2**20
+
+
+def reference() -> str:
+    """The text of `config/reference.toml`."""
+    return "\n".join([HEAD.rstrip("\n"), *_table(Settings, "")]) + "\n"
+
+
+def _table(model: type[BaseModel], name: str) -> Iterator[str]:
+    """A table's settings, then the tables in it."""
+    for key, field in model.model_fields.items():
+        if _model_in(field) is None:
+            yield ""
+            yield from _entry(key, field)
+    for key, field in model.model_fields.items():
+        below = _model_in(field)
+        if below is None:
+            continue
+        inner = f"{name}.{key}" if name else key
+        if _is(field, dict):
+            inner = f"{inner}.{_example(field)}"
+        title = f"[[{inner}]]" if _is(field, list) else f"[{inner}]"
+        yield ""
+        yield ""
+        yield from _comment(field.description or _told(below))
+        yield title
+        yield from _table(below, inner)
+
+
+def _entry(key: str, field: FieldInfo) -> Iterator[str]:
+    words = " ".join((field.description or "").split())
+    if field.is_required():
+        yield from _comment(words)
+        yield f"{key} = {_value(_example(field))}"
+    elif field.default is None:
+        yield from _comment(f"{words} Default: none.")
+        yield f"# {key} = {_value(_example(field))}"
+    else:
+        size = f" Default: {field.default // _MEBI:,} MiB." if key.endswith("_bytes") and field.default >= _MEBI else ""
+        yield from _comment(f"{words}{size}")
+        yield f"# {key} = {_value(field.default)}"
+
+
+def _comment(text: str) -> Iterator[str]:
+    for line in textwrap.wrap(" ".join(text.split()), WIDTH - 2, break_long_words=False, break_on_hyphens=False):
+        yield f"# {line}"
+
+
+def _told(model: type[BaseModel]) -> str:
+    return (model.__doc__ or "").strip()
+
+
+def _example(field: FieldInfo) -> Any:
+    if not field.examples:
+        raise ValueError(f"a setting without a default needs an example: {field.description}")
+    return field.examples[0]
+
+
+def _value(value: object) -> str:
+    """As TOML writes it; strings and lists as in JSON."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return f"{value:_}" if value >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:_}" if value.is_integer() and value >= 1000 else repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is(field: FieldInfo, kind: type) -> bool:
+    return getattr(field.annotation, "__origin__", None) is kind
+
+
+def _model_in(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a setting that is a table, a list of tables, or tables by name."""
+    for part in (field.annotation, *get_args(field.annotation)):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return part
+    return None
