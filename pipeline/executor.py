@@ -95,6 +95,9 @@ def work(share: Share, device: str, *, again: bool) -> Worked:
             ends = clock.monotonic() + share.seconds
             tasks = _anew(context, share.tasks) if again else list(share.tasks)
             made = maker(share.settings, share.set, device)
+            if any(task.fingerprint != made.fingerprint for task in tasks):
+                maker.cache_clear()  # ours may be the one that is old; what is loaded now is compared again, and counts
+                made = maker(share.settings, share.set, device)
             for one in compute.perform(context, made, tasks, lambda: clock.monotonic() < ends):
                 if one is not None:
                     published.append(one)

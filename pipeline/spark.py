@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 import threading
 import uuid
@@ -180,12 +181,16 @@ def _device() -> str:
 
 
 class _Carrying:
-    """Files that Spark carries to the executors, each under a name that no other file has."""
+    """Files that Spark carries to the executors, each as it is now, under a name that tells its content.
+
+    An executor that starts later gets the same bytes, whatever has become of the file since; and Spark, which never
+    carries two files of one name, carries another content.
+    """
 
     def __init__(self, spark: SparkContext) -> None:
         self._spark = spark
-        self._links = tempfile.TemporaryDirectory(prefix="hathi-spark-")
-        weakref.finalize(spark, self._links.cleanup)  # Spark serves them for as long as it lives
+        self._copies = tempfile.TemporaryDirectory(prefix="hathi-spark-")
+        weakref.finalize(spark, self._copies.cleanup)  # Spark serves them for as long as it lives
 
     def settings(self, settings: Settings) -> Settings:
         """The settings with the names of what is carried in the place of each set's files."""
@@ -201,15 +206,34 @@ class _Carrying:
 
     def _carry(self, path: str) -> str:
         """What is no file (`hog`) stays as it is."""
-        file = Path(path).resolve()
+        file = Path(path)
         if not file.is_file():
             return path
-        prefix = hashlib.sha256(str(file).encode()).hexdigest()[:8]
-        link = Path(self._links.name) / f"{prefix}-{file.name}"
-        if not link.exists():
-            link.symlink_to(file)
-            self._spark.addFile(link.as_uri())  # a plain path would be followed to what it links to
-        return SPARK_FILE + link.name
+        if file.suffix == ".onnx":
+            from pipeline.nets.onnx_source import OnnxSource
+
+            source = OnnxSource(file)
+            names = {location: self._copied(beside) for location, beside in source.beside().items()}
+            if names:  # its other files stand beside it there too, under the names that they are carried by
+                with tempfile.TemporaryDirectory(dir=self._copies.name) as folder:
+                    renamed = Path(folder) / file.name
+                    renamed.write_bytes(source.renamed(names))
+                    return SPARK_FILE + self._copied(renamed)
+        return SPARK_FILE + self._copied(file)
+
+    def _copied(self, file: Path) -> str:
+        """The name by which the file is carried."""
+        folder = Path(self._copies.name)
+        copy = folder / "copy"
+        shutil.copyfile(file, copy)
+        with copy.open("rb") as content:
+            name = f"{hashlib.file_digest(content, 'sha256').hexdigest()[:16]}-{file.name}"
+        if (folder / name).exists():
+            copy.unlink()
+        else:
+            copy.rename(folder / name)
+            self._spark.addFile((folder / name).as_uri())
+        return name
 
 
 def _here(carried: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from pipeline.state import ShipmentState
 
 P = ParamSpec("P")
 DAY = 86400.0
+LOAD_AGAIN_SECONDS = 300.0
+"""After so long a set that could not be loaded is tried again."""
 
 
 @dataclass
@@ -86,7 +89,8 @@ class Turns:
         performer: Performer | None = None,
         readers: Executor | None = None,
     ) -> None:
-        """strict: a set that cannot be loaded is the caller's error; else it is said once and its work waits.
+        """strict: a set that cannot be loaded is the caller's error where there is no other; else it is said once, its
+        work waits, and it is tried again now and then.
 
         performer: who computes and aggregates; this process when absent.
         readers: whose threads ship; the calling thread when absent.
@@ -96,7 +100,8 @@ class Turns:
         self._serve = serve
         self._strict = strict
         self._served: dict[str, Served] = {}
-        self._unserved: set[str] = set()
+        self._unserved: dict[str, float] = {}
+        """Sets that could not be loaded -> when to try again, in monotonic seconds."""
         self._shipping = Shipping(context, readers)
         self._after: dict[str, str] = {}
 
@@ -197,6 +202,8 @@ class Turns:
 
     def _compute(self, tally: Tally, wanted: Callable[[], bool]) -> None:
         tasks = self._batches(tally)
+        if self._strict:
+            tally.problems += len(self._unserved.keys() & self._context.settings.sets.keys())
         for name in sorted({task.set for task in tasks}):
             mine = [task for task in tasks if task.set == name]
             self._try(tally, f"compute {name}", self._compute_set, name, mine, tally, wanted)
@@ -361,18 +368,21 @@ class Turns:
         return {name: served.fingerprint for name, served in self._served.items()}
 
     def _load(self, plan: Plan) -> None:
-        if plan.set in self._served or plan.set in self._unserved:
+        now = self._context.process.clock.monotonic()
+        if plan.set in self._served or self._unserved.get(plan.set, now) > now:
             return
         if plan.set not in self._context.settings.sets:
-            self._unserved.add(plan.set)
+            self._unserved[plan.set] = math.inf
             self._context.once(f"set {plan.set}", f"no set {plan.set} in this configuration: its shipments wait")
             return
         try:
-            self._served[plan.set] = self._serve(plan.set)
+            served = self._serve(plan.set)
+            _ = served.fingerprint  # reads what is left to be read: a file that changes just now is the set's trouble
+            self._served[plan.set] = served
         except (ConfigError, NetError) as error:
-            if self._strict:
+            if self._strict and len(self._context.settings.sets) == 1:
                 raise
-            self._unserved.add(plan.set)
+            self._unserved[plan.set] = now + LOAD_AGAIN_SECONDS  # a file may still be being copied
             self._context.once(f"set {plan.set}", f"set {plan.set} cannot be computed here: {error}")
 
     def _try(self, tally: Tally, what: str, work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 from pipeline import logs
 from pipeline.cli.summary import summary_of
 from pipeline.cli.table import Totals
-from pipeline.errors import PipelineError
+from pipeline.errors import NetError, PipelineError
 from pipeline.runner import Context
 from pipeline.settings import Settings, travelling
+from pipeline.stages.same_net import same_net
 from pipeline.turns import Tally
-from pipeline.workers import Crew, Seat, Told, Worker, devices, portion, seats, strike
+from pipeline.workers import Crew, Seat, Told, Worker, WorkerFailed, devices, portion, seats, strike
 
 STAGES = ("compute", "aggregate")
 """What workers do; the run's own process does the rest."""
@@ -43,6 +44,8 @@ class Shift:
         self._places = places
         self._where = {context.lake_name: context for context in where}
         self._tallies: dict[tuple[str, str], dict[int, Tally]] = {}
+        self._loaded: dict[str, str] = {}
+        """The fingerprint under which this run computes each set: that of the worker that loaded it first."""
         self._say = logs.log("compute").warning
 
     def work(self, totals: Totals, seconds: float, stopping: Callable[[], bool], noted: Callable[[], None]) -> bool:
@@ -53,7 +56,7 @@ class Shift:
         mine = portion(self._settings, len(self._places), seconds)
 
         def begin(seat: Seat, told: queue.SimpleQueue[Told]) -> Worker:
-            return Worker(seat, _command(), letter_to(seat, mine, self.stages, self._program), told)
+            return Worker(seat, _command(), letter_to(seat, mine, self.stages, self._program, self._loaded), told)
 
         self._tallies.clear()
         try:
@@ -65,9 +68,19 @@ class Shift:
     def _hear(self, worker: Worker, tells: Mapping[str, Any]) -> None:
         if "progress" in tells:
             next(iter(self._where.values())).progress(*tells["progress"])
+        elif "loaded" in tells:
+            self._agree(worker, *tells["loaded"])
         else:
             mine = self._tallies.setdefault((tells["lake"], tells["stage"]), {})
             _add(mine.setdefault(worker.pid, Tally()), tally_of(tells["tally"]))
+
+    def _agree(self, worker: Worker, name: str, fingerprint: str) -> None:
+        """Workers that load a set at the same time may load two nets: the later one ends, and the run says so."""
+        try:
+            same_net(name, self._loaded.setdefault(name, fingerprint), fingerprint)
+        except NetError as error:
+            worker.failed = WorkerFailed(error.message, error.detail, error.hint, error.exit_code)
+            worker.end()
 
     def _lost(self, worker: Worker, cause: str) -> None:
         struck = 0
@@ -97,9 +110,14 @@ class Shift:
         return worked
 
 
-def letter_to(seat: Seat, settings: Settings, stages: Sequence[str], program: str) -> str:
-    """What a worker reads first: one line of JSON, by a pipe alone, since the secrets are in it."""
-    place = {"number": seat.number, "cores": seat.cores}
+def letter_to(
+    seat: Seat, settings: Settings, stages: Sequence[str], program: str, loaded: Mapping[str, str] | None = None
+) -> str:
+    """What a worker reads first: one line of JSON, by a pipe alone, since the secrets are in it.
+
+    loaded: the fingerprints of the sets that other workers of the run have loaded.
+    """
+    place = {"number": seat.number, "cores": seat.cores, "loaded": dict(loaded or {})}
     return json.dumps({"settings": travelling(settings), "stages": list(stages), "program": program, **place}) + "\n"
 
 

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.main import unexpected
@@ -23,7 +23,8 @@ from pipeline.host import die_with, leave_no_core, this_process
 if TYPE_CHECKING:
     from pipeline.daemon import Stop
     from pipeline.runner import Context
-    from pipeline.turns import Turns
+    from pipeline.stages.compute import Served
+    from pipeline.turns import Serve, Turns
     from pipeline.watchdog import Watch
 
 Tell = Callable[[dict[str, Any]], None]
@@ -86,7 +87,7 @@ def _work(letter: dict[str, Any], tell: Tell) -> None:
         watch = Watch(settings.daemon.watchdog_seconds, me.clock, spill)
         held.enter_context(watched(watch, stacks_of(settings, f"{program}-{letter['number']}"), say))
         where = contexts(settings, stages, stop, "compute", lambda *more: tell({"progress": more}), me)
-        serve = serving(settings, me.clock, watch.note, spill)
+        serve = _agreed(serving(settings, me.clock, watch.note, spill), letter.get("loaded", {}), tell)
         lakes = [turns(attentive(context, watch), serve, strict=True) for context in where]
         ends = me.clock.monotonic() + settings.compute.max_run_seconds
 
@@ -96,6 +97,22 @@ def _work(letter: dict[str, Any], tell: Tell) -> None:
 
         with beating(lambda: each(beat), lambda: each(leave), settings.daemon.beat_seconds, say):
             _take_turns(lakes, stages, lambda: me.clock.monotonic() < ends, stop, watch, tell)
+
+
+def _agreed(serve: Serve, others: Mapping[str, str], tell: Tell) -> Serve:
+    """Sets as this worker loads them: told to the parent, and refused where others of the run have another net.
+
+    others: fingerprints by set.
+    """
+    from pipeline.stages.same_net import same_net
+
+    def agreed(name: str) -> Served:
+        served = serve(name)
+        same_net(name, others.get(name, served.fingerprint), served.fingerprint)
+        tell({"loaded": [name, served.fingerprint]})
+        return served
+
+    return agreed
 
 
 def _take_turns(

@@ -86,10 +86,20 @@ class OnnxSource:
                 del tensor.external_data[:]
         return Model(proto, apart, str(self.path))
 
-    def beside(self) -> list[Path]:
-        """The other files that hold its weights.  Raises NetError where one may not be read."""
+    def beside(self) -> dict[str, Path]:
+        """The other files that hold its weights, by the names that the model has for them."""
         found = {_entries(tensor)["location"] for tensor in _tensors(self.graph().graph) if _is_outside(tensor)}
-        return [self._place(location) for location in sorted(found)]
+        return {location: self._place(location) for location in sorted(found)}
+
+    def renamed(self, names: Mapping[str, str]) -> bytes:
+        """The model with other names for those files."""
+        model = self.graph()
+        for tensor in _tensors(model.graph):
+            for entry in tensor.external_data if _is_outside(tensor) else ():
+                if entry.key == "location":
+                    entry.value = names[entry.value]
+        content: bytes = model.SerializeToString()
+        return content
 
     def _read(self, tensor: onnx.TensorProto) -> bytes:
         entries = _entries(tensor)

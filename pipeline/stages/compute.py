@@ -28,6 +28,7 @@ from pipeline.runner import (
     scratch,
 )
 from pipeline.settings import Compute
+from pipeline.stages.same_net import same_net
 from pipeline.stages.window import Computed, Opened
 from pipeline.state import Counted, ShipmentState, count
 
@@ -137,7 +138,11 @@ def perform(
     """Work off tasks of one set: what became of each, as it ends; None now and then.
 
     wanted: False once no further batch is to be begun (max_run).  A stop gives up what is open, and raises Stopped.
+    Raises NetError, and claims nothing, for a task that was planned with another net than the one that is served.
     """
+    tasks = list(tasks)
+    for task in tasks:
+        same_net(task.set, task.fingerprint, served.fingerprint)
     groups: dict[str, list[BatchTask]] = {}
     apart = []
     for task in tasks:

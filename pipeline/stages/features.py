@@ -140,7 +140,15 @@ class FeatureMaker:
     def alone(self, task: T, refs: Sequence[ImageRef]) -> Computed[T]:
         """Run one batch in child processes, halved until what kills them is found."""
         return compute_alone(
-            self._settings, self._name, task, refs, self._net.dim, self._noted, self._clock, self._spill
+            self._settings,
+            self._name,
+            task,
+            refs,
+            self._net.dim,
+            self._noted,
+            self._clock,
+            self._spill,
+            self.fingerprint,
         )
 
 

@@ -7,6 +7,7 @@ its parent and under a memory limit.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -24,12 +25,13 @@ import numpy as np
 from pipeline.clock import Clock
 from pipeline.codec import image_refs
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix, Shard, write_failures, write_features
-from pipeline.errors import Stopped
+from pipeline.errors import ConfigError, NetError, Stopped
 from pipeline.forks import leave
 from pipeline.host import die_with, leave_no_core, this_process
 from pipeline.records import Failure, ImageRef
 from pipeline.scratch import SPILL, scratch
 from pipeline.settings import Settings, travelling
+from pipeline.stages.same_net import same_net
 from pipeline.stages.window import Computed, Opened, failure_row
 
 T = TypeVar("T")
@@ -58,17 +60,20 @@ def compute_alone(
     noted: Callable[[], None],
     clock: Clock,
     spill: Path | None = None,
+    fingerprint: str = "",
 ) -> Computed[T]:
     """Run a batch in children of its own; what kills a child alone becomes a `poison` failure.
 
     noted: told each second that a child still has time.  spill: this process's folder for files on their way; None: one
-    under the state folder, for this batch.  Raises Stopped when somebody else ends a child in good order.
+    under the state folder, for this batch.  fingerprint: of the set as the caller has it loaded; any when empty.
+    Raises Stopped when somebody else ends a child in good order, and NetError when a child, which loads the set anew,
+    cannot load it or gets another net: that is no doing of the batch.
     """
     with contextlib.ExitStack() as held:
         own = spill or held.enter_context(scratch(Path(settings.state) / SPILL, this_process(clock).name))
 
         def run_child(part: Sequence[ImageRef]) -> Part | None:
-            return _run_child(settings, set_name, part, dim, noted, own)
+            return _run_child(settings, set_name, part, dim, noted, own, fingerprint)
 
         return halve(run_child, task, refs, dim, clock)
 
@@ -105,13 +110,20 @@ def _joined(task: T, parts: Sequence[Part], dim: int, seconds: float) -> Compute
 
 
 def _run_child(
-    settings: Settings, set_name: str, refs: Sequence[ImageRef], dim: int, noted: Callable[[], None], spill: Path
+    settings: Settings,
+    set_name: str,
+    refs: Sequence[ImageRef],
+    dim: int,
+    noted: Callable[[], None],
+    spill: Path,
+    fingerprint: str,
 ) -> Part | None:
     with tempfile.TemporaryDirectory(prefix="alone-", dir=spill) as made:  # complete URLs: for this user alone
         folder = Path(made)
         for name in ("set", "refs.pb", "ordinals"):
             (folder / name).touch(mode=0o600)
         (folder / "set").write_text(set_name)
+        (folder / "fingerprint").write_text(fingerprint)
         (folder / "refs.pb").write_bytes(image_refs.encode(refs))
         (folder / "ordinals").write_text("\n".join(str(ref.ordinal) for ref in refs))
         limit = START_SECONDS + (settings.fetch.batch_seconds if refs else 0.0)
@@ -130,8 +142,12 @@ def _run_child(
         if code in (-signal.SIGTERM, -signal.SIGINT):
             # A service manager stops children as well as us: that is no item's doing.
             raise Stopped("stopped", "a child process was told to end", "its batch is taken up at the next start")
+        if (folder / "refused").exists():
+            raise NetError(*json.loads((folder / "refused").read_text()))
         if code != 0 or not (folder / "done").exists():
             return None
+        if fingerprint:
+            same_net(set_name, fingerprint, (folder / "done").read_text())
         return _read(folder, dim)
 
 
@@ -175,7 +191,14 @@ def _child(folder: Path, parent: int) -> None:
     ordinals = [int(line) for line in (folder / "ordinals").read_text().split()]
     plain = image_refs.decode((folder / "refs.pb").read_bytes())
     refs = [ref._replace(ordinal=ordinal) for ref, ordinal in zip(plain, ordinals, strict=True)]
-    maker = FeatureMaker(settings, (folder / "set").read_text(), Clock())
+    name, fingerprint = (folder / "set").read_text(), (folder / "fingerprint").read_text()
+    try:
+        maker = FeatureMaker(settings, name, Clock())
+        if fingerprint:
+            same_net(name, fingerprint, maker.fingerprint)
+    except (ConfigError, NetError) as error:
+        (folder / "refused").write_text(json.dumps([error.message, error.detail, error.hint]))
+        sys.exit(1)
     stream = maker.window({"alone": [refs]}, lambda refs: Opened(refs, refs), lambda: True)
     for computed in stream:
         if computed is None:
@@ -186,7 +209,7 @@ def _child(folder: Path, parent: int) -> None:
             write_features(folder / "features", computed.rows, computed.matrix)
         if computed.failures:
             write_failures(folder / "failures", computed.failures)
-    (folder / "done").touch()
+    (folder / "done").write_text(maker.fingerprint)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.clock import Clock
 from pipeline.codec.shards import Matrix
+from pipeline.errors import NetError
 from pipeline.records import Failure
 
 K = TypeVar("K")
@@ -159,6 +160,8 @@ class Stacks(Generic[K]):
     def _take_features(self) -> None:
         named, future = self._running.popleft()
         error = future.exception()
+        if isinstance(error, NetError):  # the net is refused: no batch's doing
+            raise error
         if error is not None:
             for key, _ in named:
                 self._ended(key, Trouble(f"the net raised {type(error).__name__}"))

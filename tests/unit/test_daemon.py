@@ -20,14 +20,14 @@ import schedule
 from pipeline import manifest
 from pipeline.clock import Clock
 from pipeline.daemon import Stop, beating, loop
-from pipeline.errors import TemporaryError
+from pipeline.errors import NetError, TemporaryError
 from pipeline.host import Owner, gone, owner_of, start_of, this_process
 from pipeline.lock import EstopEngaged, Held, forget_running, holder, locked, refuse_estop, running_file
 from pipeline.manifest import AttemptEnd
 from pipeline.records import ImageRef
 from pipeline.stages.compute import Served
 from pipeline.stages.window import Computed
-from pipeline.turns import Turns
+from pipeline.turns import LOAD_AGAIN_SECONDS, Turns
 from tests.simulation.world import StubServed
 from tests.unit.test_stages import tables, world_of
 
@@ -300,3 +300,24 @@ def test_children_that_die_of_the_stop_itself_make_no_item_poison(tmp_path: Path
     asked.clear()
     world.run()
     assert [row["reason"] for row in tables(world, "failures")] == ["poison"], "undisturbed, it is the item's"
+
+
+def test_a_set_that_could_not_be_loaded_is_tried_again_after_a_while(tmp_path: Path) -> None:
+    """Its weights were still being copied: the daemon goes on by itself once they are whole."""
+    world = world_of(tmp_path, "7,a,http://shop.example/1")
+    tries: list[str] = []
+
+    def serve(name: str) -> Served:
+        tries.append(name)
+        if len(tries) == 1:
+            raise NetError("the weights are truncated")
+        return world.serve(name)
+
+    turns = Turns(world.context(), serve, strict=False)
+    turns.take("ship")
+    for _ in range(2):
+        assert turns.take("compute").tasks == 0
+    assert tries == ["demo"]
+    assert "set demo cannot be computed here: the weights are truncated" in world.said
+    world.hand.at += LOAD_AGAIN_SECONDS
+    assert turns.take("compute").tasks == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -179,6 +180,35 @@ def test_weights_that_are_replaced_while_the_net_is_open_are_refused(tmp_path: P
     path = _model(tmp_path, [("c", [values, np.zeros(4, np.float32)])])
     net = nets.load(write(tmp_path, CONV), path)
     path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(NetError, match="changed since they were opened"):
+        net.forward({"data": X})
+
+
+def test_weights_that_are_changed_in_place_with_their_size_and_time_kept_are_refused(tmp_path: Path) -> None:
+    _, values = blob(4, 3, 3, 3)
+    path = _model(tmp_path, [("c", [values, np.zeros(4, np.float32)])])
+    net = nets.load(write(tmp_path, CONV), path)
+    before, stat = net.fingerprint("c", {"data": (2, 3, 8, 8)}), path.stat()
+    content = bytearray(path.read_bytes())
+    content[-200] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(NetError, match="changed since they were opened"):
+        net.forward({"data": X})
+    assert net.fingerprint("c", {"data": (2, 3, 8, 8)}) == before, "of what was read"
+
+
+def test_weights_whose_bytes_are_others_are_refused_whatever_the_file_says_of_itself(tmp_path: Path) -> None:
+    _, values = blob(4, 3, 3, 3)
+    path = _model(tmp_path, [("c", [values, np.zeros(4, np.float32)])])
+    net = nets.load(write(tmp_path, CONV), path)
+    assert isinstance(net, CaffeNet)
+    assert net.parameters.file is not None
+    net.fingerprint("c", {"data": (2, 3, 8, 8)})
+    content = bytearray(path.read_bytes())
+    content[-200] ^= 1
+    path.write_bytes(content)
+    object.__setattr__(net.parameters.file, "identity", ())  # a file system without times, say
     with pytest.raises(NetError, match="changed since they were opened"):
         net.forward({"data": X})
 
