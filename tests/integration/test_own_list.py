@@ -291,3 +291,33 @@ def test_a_disk_that_fills_up_in_any_stage_loses_nothing(own: OwnList, tmp_path:
     assert seen["read_only"][0] in (1, 2)
     assert "not allowed" in seen["read_only"][1] or "cannot be written" in seen["read_only"][1]
     assert seen["features"] == 40
+
+
+def test_whatever_looks_tells_what_was_not_read(own: OwnList) -> None:
+    lists = own.folder / "lists"
+    (lists / "table" / "_delta_log").mkdir(parents=True)
+    (lists / "table" / "part-0.parquet").write_text("x")
+    (lists / "good.jsonl").write_text(row("sku-1", picture(1)))
+    (lists / "part-00000").write_text(row("sku-2", picture(2)))
+    first = own.run(refs=str(lists))
+    assert first.returncode == 1, "a table's folder could not be done"
+    assert "left out: 1 file or folder, not read" in first.stdout
+    assert f"{lists}/part-00000: no known format" in first.stdout
+    assert "is a Delta table, and is not read" in first.stderr
+    assert len(rows(own, "features")) == 1
+    told = own.hathi("why", "7", "sku-2", "--features", str(own.out)).stdout
+    assert "it may stand in what is not read at the sources (2):" in told
+    assert "part-00000: no known format" in told
+    page = own.hathi("report", "--features", str(own.out), "--out", "-").stdout
+    assert "part-00000: no known format" in page
+    assert "is a Delta table" in page
+    assert "part-00000: no known format" in own.hathi("status", "--features", str(own.out)).stdout
+    health = own.hathi("health", "--features", str(own.out)).stdout
+    assert "files or folders at its sources are not read (1)" in health
+    (lists / "table" / "_delta_log").rmdir()
+    (lists / "table" / "part-0.parquet").unlink()
+    second = own.run(refs=str(lists))
+    assert (second.returncode, "nothing to do" in second.stdout) == (3, True), "it is told in each run"
+    (lists / "part-00000").rename(lists / "part-00000.jsonl")
+    assert own.run(refs=str(lists)).returncode == 0
+    assert len(rows(own, "features")) == 2

@@ -347,3 +347,43 @@ def test_troubles_are_told_when_they_come_change_and_end() -> None:
         troubles.see(now)
     assert said == ["1", "2", "3", "over: a", "over: b", "1"]
     assert dict(troubles.now) == {"a": "1"}
+
+
+def test_what_is_left_out_is_said_once_and_counted_in_each_turn(tmp_path: Path) -> None:
+    world = world_of(tmp_path, {"path": "refs"}, {"path": "more"})
+    world.put_refs("a.csv", "external_id,url\na,http://shop.example/ok-1\n")
+    put(world, "refs/b.bak", "x")
+    put(world, "more/c", "x")
+    (tmp_path / "lake" / "refs" / "latest").symlink_to(".")
+    turns = world.turns()
+    for _ in range(3):
+        tally = turns.take("ship")
+        assert (turns.named.left.number, tally.problems) == (2, 0)
+    assert [text.split(": ")[1] for text in world.said if text.startswith("left out")] == ["refs/b.bak", "more/c"]
+    assert [one.refs for one in ends(world)] == [1]
+
+
+def test_a_table_is_the_trouble_of_its_own_folder_and_what_was_shipped_before_stays_known(tmp_path: Path) -> None:
+    world = world_of(tmp_path, {"path": "refs"}, {"path": "more"})
+    world.put_refs("a.csv", "external_id,url\na,http://shop.example/ok-1\n")
+    put(world, "refs/t/b.csv", "external_id,url\nb,http://shop.example/ok-2\n")
+    put(world, "more/c.csv", "external_id,url\nc,http://shop.example/ok-3\n")
+    turns = world.turns()
+    world.run(turns)
+    put(world, "refs/t/_delta_log/0.json", "{}")
+    assert turns.take("ship").problems == 1
+    assert list(turns.source_troubles) == ["refs/t"]
+    named = turns.named
+    assert {one.snapshot.source for one in named.found} == {"refs/a.csv", "more/c.csv"}
+    assert named.may_name("refs/t/b.csv"), "prune keeps what it knows of it"
+    (tmp_path / "lake" / "refs" / "t" / "_delta_log" / "0.json").unlink()
+    (tmp_path / "lake" / "refs" / "t" / "_delta_log").rmdir()
+    assert turns.take("ship").problems == 0
+    assert len(ends(world)) == 3, "and nothing is shipped twice"
+
+
+def test_a_list_without_a_row_is_named(tmp_path: Path) -> None:
+    world = world_of(tmp_path, {"path": "refs"})
+    world.put_refs("a.csv", "external_id,url\n")
+    world.turns().take("ship")
+    assert "refs/a.csv holds no rows" in world.said
