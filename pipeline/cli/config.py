@@ -15,12 +15,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, SecretStr
 
 from pipeline import configuration
+from pipeline.clock import Clock
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.redaction import redact_text, redact_tree
 from pipeline.settings import FeatureSet, Settings
 from pipeline.settings.places import folder_of
 from pipeline.stores.store import Store
 
+LEFT_OUT = 10
+"""Paths of a source that are not read, of those that a check names."""
 MASK = "********"
 STAGES = ("ship", "compute", "aggregate", "deliver")
 
@@ -244,13 +247,29 @@ def _lakes(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
             continue
         if not lake.sources:
             yield Finding("warning", f"lakes.{name}.sources", "none: nothing is shipped from this lake")
-        folder = folder_of(lake.url)
-        for number, source in enumerate(lake.sources):
-            fixed = source.path.split("*")[0].split("?")[0].split("[")[0].rpartition("/")[0] or source.path
-            if folder is not None and not any(mark in fixed for mark in "*?[") and not (folder / fixed).exists():
-                yield Finding(
-                    "warning", f"lakes.{name}.sources.{number}.path", f"{folder / fixed} does not exist (yet)"
-                )
+        if (folder := folder_of(lake.url)) is not None:
+            yield from _sources(settings, name, folder)
+
+
+def _sources(settings: Settings, name: str, folder: Path) -> Iterator[Finding]:
+    """What ship would find in a folder lake, and what it would leave out."""
+    from pipeline.stages.sources import Sources  # the readers of tables take their time to import
+    from pipeline.stores.local import LocalStore
+
+    lake = settings.lakes[name]
+    store = LocalStore(folder, fsync=False, links=lake.follow_links)
+    for number, source in enumerate(lake.sources):
+        key = f"lakes.{name}.sources.{number}.path"
+        if not folder.is_dir():
+            yield Finding("warning", key, f"{folder / source.path} does not exist (yet)")
+            continue
+        named = Sources(store, [source], settings.delivered(name), lake.url).look(Clock().now())
+        for why in named.troubles.values():
+            yield Finding("warning", key, why)
+        for path, why in list(named.left.first.items())[:LEFT_OUT]:
+            yield Finding("warning", key, f"not read: {path}: {why}")
+        if named.left.number > LEFT_OUT:
+            yield Finding("warning", key, f"not read: {named.left.number - LEFT_OUT:,} more files or folders")
 
 
 def _unread_variables(environ: Mapping[str, str]) -> Iterator[Finding]:

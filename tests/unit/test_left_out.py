@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from pipeline.cli.config import check
 from pipeline.errors import ConfigError, NotAFile, NotFound
 from pipeline.stages.found import NAMED, Left, Named
 from pipeline.stages.source_files import A_FOLDER, UNKNOWN
 from pipeline.stages.source_paths import pattern
 from pipeline.stores.local import LocalStore
+from tests.simulation.world import settings_of
 from tests.unit.sources import Shore
 
 
@@ -396,3 +398,21 @@ def test_a_partition_of_no_table_costs_one_look_upwards(tmp_path: Path) -> None:
     first = lake.asked["stat"]
     lake.look()
     assert (first, lake.asked) == (4, {"stat": 1, "walk": 1})
+
+
+def test_a_check_of_the_configuration_names_what_ship_would_not_read(tmp_path: Path) -> None:
+    lake = shore(tmp_path)
+    lake.put("refs/_delta_log/0.json")
+    lake.put("more/part-00000")
+    sources = [{"path": path} for path in ("refs", "more", "gone", "none*.csv", "more/[x")]
+    settings = settings_of(lakes={"shop": {"url": f"file://{tmp_path}/lake", "sources": sources}})
+    found = [f"{one.key} {one.text}" for one in check(settings, ("ship",), probing=False) if ".sources." in one.key]
+    words = [
+        "a Delta table",
+        "not read: more/part-00000",
+        "no refs at gone",
+        "nothing matches none*",
+        "nothing matches more",
+    ]
+    for number, word in enumerate(words):
+        assert [one for one in found if f".{number}.path" in one and word in one], (number, found)
