@@ -15,7 +15,9 @@ from pipeline.errors import ConfigError, NotAFile, NotFound
 from pipeline.stages.found import NAMED, Left, Named
 from pipeline.stages.source_files import A_FOLDER, UNKNOWN
 from pipeline.stages.source_paths import pattern
+from pipeline.stores.keys_as_files import KeysAsFiles
 from pipeline.stores.local import LocalStore
+from pipeline.stores.store import Entry, Listing
 from tests.simulation.world import settings_of
 from tests.unit.sources import Shore
 
@@ -416,3 +418,25 @@ def test_a_check_of_the_configuration_names_what_ship_would_not_read(tmp_path: P
     ]
     for number, word in enumerate(words):
         assert [one for one in found if f".{number}.path" in one and word in one], (number, found)
+
+
+def test_keys_that_are_no_paths_lead_nowhere() -> None:
+    class Bucket:
+        def list(self, prefix: str, **_: Any) -> Listing:
+            keys = [
+                "p/../../etc/x.csv",
+                "p/./a.csv",
+                "p//b.csv",
+                "p/..",
+                "p/_tmp/1.csv",
+                "p/_tmp/2.csv",
+                "p/ok.csv",
+                "p/z/",
+            ]
+            return Listing(0.0, iter([Entry(key, 1, 0.0) for key in keys if key.startswith(prefix)]))
+
+    told: list[tuple[str, str]] = []
+    found = [one.path for one in KeysAsFiles(Bucket()).walk("p", lambda *what: told.append(what))]  # type: ignore[arg-type]
+    assert found == ["p/ok.csv"]
+    assert [path for path, why in told if "is no path" in why] == ["p/../../etc/x.csv", "p/./a.csv", "p//b.csv", "p/.."]
+    assert [path for path, why in told if not why] == ["p/_tmp"]
