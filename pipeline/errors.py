@@ -53,6 +53,10 @@ class FormatError(PermanentError):
     """Bytes that are not what they should be: names the file and the offset or row."""
 
 
+class TooLong(FormatError):
+    """What stands there is longer than anything that is read whole."""
+
+
 class LawBroken(PermanentError):
     """The conservation law does not hold at a hop: nothing is published."""
 

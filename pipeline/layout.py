@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import calendar
 import hashlib
 import json
 import re
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 FIRST_DUE = "00000000T000000Z"
 INDEX = "outputByPartner"
 SUCCESS = "_SUCCESS"
 MANIFEST = "_manifest.json"
 
-_VERSION = re.compile(r"\d{8}T\d{6}Z")
-_NAME = re.compile(r"(\d{8}T\d{6}Z)\.(\d{3})\.(\d{5})\.(\d)-([0-9a-f]{12})")
+# ASCII alone: other digits are digits to Python, and would be two names of one thing.
+_VERSION = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+_NAME = re.compile(r"([0-9]{8}T[0-9]{6}Z)\.([0-9]{3})\.([0-9]{5})\.([0-9])-([0-9a-f]{12})")
 MAX_ROUND = 999
 MAX_PART = 99_999
 LAST_GENERATION = 3
@@ -33,7 +34,14 @@ def seconds_of(version: str) -> float:
     """The time of a version, seconds since 1970.  Raises ValueError when it is none."""
     if not _VERSION.fullmatch(version):
         raise ValueError(f"not a version: {version!r}")
-    return float(calendar.timegm(time.strptime(version, "%Y%m%dT%H%M%SZ")))
+    fields = (version[0:4], version[4:6], version[6:8], version[9:11], version[11:13], version[13:15])
+    year, month, day, hour, minute, second = map(int, fields)
+    return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
+
+
+def number_of(text: str, digits: int = 19) -> int | None:
+    """The number that a name is; None for what is none of ours: a sign, other digits than 0 to 9, too many of them."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= digits else None
 
 
 def digest(*parts: object) -> str:
@@ -67,6 +75,7 @@ class ShipmentName:
         if not match:
             raise ValueError(f"not a shipment: {text!r}")
         version, round_, part, generation, hash_ = match.groups()
+        seconds_of(version)
         return ShipmentName(version, int(round_), int(part), int(generation), hash_)
 
     def __str__(self) -> str:

@@ -19,6 +19,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.recent import Recent
 from pipeline.redaction import redact_text
 from pipeline.settings import Logs
 
@@ -41,10 +42,15 @@ def summary(program: str, text: str) -> None:
 
 
 class Once:
-    """Says each thing once: a source that is broken for hours is one line, not one a minute."""
+    """Says each thing once: a source that is broken for hours is one line, not one a minute.
+
+    It remembers the last MOST things; who has more troubles than that hears of the oldest of them again.
+    """
+
+    MOST = 10_000
 
     def __init__(self) -> None:
-        self._said: set[tuple[str, str]] = set()
+        self._said: Recent[tuple[str, str]] = Recent(self.MOST)
 
     def say(self, program: str, key: str, text: str, level: int = logging.WARNING) -> bool:
         """Log the text unless `key` was said before; whether it was logged."""

@@ -7,26 +7,49 @@ looks for its own nonce.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal, TypeVar
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from pipeline.errors import FormatError
-from pipeline.layout import FIRST_DUE, ShipmentName, digest, seconds_of
+from pipeline.layout import FIRST_DUE, ShipmentName, digest, number_of, seconds_of
 
 FORMAT = 1
 """The form of every body written today; who meets a greater one leaves that shipment alone."""
 
+MOST_BYTES = 64 * 2**20
+"""A longer body is not read, whoever wrote it."""
 
 MAX_BATCHES = 100_000
 """Batches have five digits in their keys."""
 
+MAX_VERSION = 9_999_999_999
+"""Versions of an index, and current tables, have ten."""
 
-def _time(text: str) -> str:
-    """A version's time, the due of a first try, or "" where it is not known yet."""
-    if text not in ("", FIRST_DUE):
-        seconds_of(text)
+MAX_DIM = 2**31 - 1
+"""Values of a feature, as Arrow counts them."""
+
+_LAST_YEAR = "9900"
+"""Delays can be added to any time before it."""
+_MOST_DIGITS = 20
+
+
+def _stamp(text: str) -> str:
+    """A time as names carry it."""
+    seconds_of(text)
+    if text >= _LAST_YEAR:
+        raise ValueError("no time of this age")
     return text
+
+
+def _due(text: str) -> str:
+    return text if text == FIRST_DUE else _stamp(text)
+
+
+def _perhaps(text: str) -> str:
+    return text and _stamp(text)
 
 
 def _shipment(text: str) -> str:
@@ -36,28 +59,53 @@ def _shipment(text: str) -> str:
 def _inside(text: str) -> str:
     if text.startswith("/") or ".." in text.split("/"):
         raise ValueError("no path below the place that it belongs to")
+    if "\0" in text or re.search("[\ud800-\udc7f\udd00-\udfff]", text):
+        raise ValueError("no name that a file can have")
+    return text
+
+
+def _partner(text: str) -> str:
+    number = number_of(text)
+    if number is None or str(number) != text or number >= 2**63:
+        raise ValueError("no partner's number")
     return text
 
 
 # Values that code relies on: a body that breaks them is damaged, and is left alone like any other.
-Time = Annotated[str, AfterValidator(_time)]
+Stamp = Annotated[str, AfterValidator(_stamp)]
+Due = Annotated[str, AfterValidator(_due)]
+"""A time, or the due of a first try."""
+PerhapsStamp = Annotated[str, AfterValidator(_perhaps)]
+"""A time, or "" where it is not known yet."""
 Shipment = Annotated[str, AfterValidator(_shipment)]
-Partner = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,19}$")]
+Partner = Annotated[str, AfterValidator(_partner)]
+PartnerNumber = Annotated[int, Field(ge=0, lt=2**63)]
 Inside = Annotated[str, AfterValidator(_inside)]
 """A path or key: whoever can write a body must not thereby reach what lies elsewhere."""
-Count = Annotated[int, Field(ge=0)]
+Delivered = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")]
+"""A file of a delivered folder, relative to it."""
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12,64}$")]
+Count = Annotated[int, Field(ge=0, le=2**60)]
+Refs = Annotated[int, Field(ge=0, le=2**20)]
+"""Of one batch."""
 Delay = Annotated[float, Field(ge=0, le=10 * 366 * 86400)]
 Batches = Annotated[int, Field(ge=0, le=MAX_BATCHES)]
+Dim = Annotated[int, Field(ge=0, le=MAX_DIM)]
 
 
 class NewerFormat(FormatError):
     """A body written by a newer Hathi: upgrade this host (boxes before gateways)."""
 
 
-class Body(BaseModel):
-    """A document under `c/`, `_manifest.json` or the index; unknown fields are kept out, never an error."""
+class Part(BaseModel):
+    """A piece of a document.  Types are taken at their word: no text, truth value or fraction is a number."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Body(Part):
+    """A document under `c/`, `_manifest.json` or the index; unknown fields are kept out, never an error."""
 
     format: int = FORMAT
     nonce: str = ""
@@ -67,55 +115,96 @@ class Body(BaseModel):
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return text.encode("utf-8", "surrogatepass") + b"\n"
 
+    def flaw(self) -> str:
+        """How the document contradicts itself; "" where it does not."""
+        return ""
+
 
 B = TypeVar("B", bound=Body)
 
 
 def read(kind: type[B], content: bytes, where: str) -> B:
-    """The body that `content` holds.  Raises NewerFormat or FormatError, which names `where`."""
+    """The body that `content` holds, every value of it judged.  Raises NewerFormat or FormatError, naming `where`."""
+    what = f"not a {kind.__name__.lower()}: {where}"
+    if len(content) > MOST_BYTES:
+        raise FormatError(what, f"longer than {MOST_BYTES} bytes", "left alone; see docs/runbook.md")
     try:
-        fields = json.loads(content)
+        fields = json.loads(
+            content, object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant, parse_float=_fraction
+        )
     except (ValueError, RecursionError) as error:
-        raise FormatError(
-            f"not a {kind.__name__.lower()}: {where}", f"not JSON: {error}", "left alone; see docs/runbook.md"
-        ) from error
+        why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise FormatError(what, f"not JSON: {why}", "left alone; see docs/runbook.md") from error
     number = fields.get("format") if isinstance(fields, dict) else None
-    if not isinstance(number, int):
-        raise FormatError(f"not a {kind.__name__.lower()}: {where}", "no format number", "not ours; left alone")
+    if type(number) is not int or number < 1:
+        raise FormatError(what, "no format number", "not ours; left alone")
     if number > FORMAT:
         raise NewerFormat(f"written by a newer Hathi: {where}", f"format {number}, known {FORMAT}", "upgrade this host")
     try:
-        return kind.model_validate(fields)
+        body = kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         detail = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-        raise FormatError(f"not a {kind.__name__.lower()}: {where}", detail, "left alone") from error
+        raise FormatError(what, detail, "left alone; see docs/runbook.md") from error
+    flaw = body.flaw()
+    if flaw:
+        raise FormatError(what, flaw, "left alone; see docs/runbook.md")
+    return body
 
 
-class SourceFile(BaseModel):
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, its arrays as tuples.  Raises ValueError for one that says something twice."""
+    found = {key: _frozen(value) for key, value in pairs}
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    if len(text) > 400:
+        raise ValueError(f"a number of {len(text)} digits")
+    return float(text)
+
+
+def _constant(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _twice(names: Iterable[str]) -> bool:
+    listed = list(names)
+    return len(listed) != len(set(listed))
+
+
+class SourceFile(Part):
     """A file as a snapshot saw it.  modified: milliseconds since 1970; id: the store's own, 0 where it has none."""
 
-    model_config = ConfigDict(frozen=True)
-
     path: Inside
-    length: int
-    modified: int
-    id: int = 0
+    length: Count
+    modified: Annotated[int, Field(ge=-(2**53), le=2**53)]
+    id: Annotated[int, Field(ge=0, lt=2**64)] = 0
     partner: str = ""
     """What the folder that it lies in says of its partner (`partner=123`); no number: the file is rejected."""
 
 
-class Snapshot(BaseModel):
+class Snapshot(Part):
     """A source as it was seen: what it is called, its version and its files."""
-
-    model_config = ConfigDict(frozen=True)
 
     source: str
     version: str
     files: tuple[SourceFile, ...]
     group: str = ""
     """Whose turn it takes where no partner is named: the place that it is one of many snapshots of."""
-    job_time: Time = ""
+    job_time: PerhapsStamp = ""
     """When the job ran that an index tells of; it does not go back."""
 
     def digest(self) -> str:
@@ -123,50 +212,42 @@ class Snapshot(BaseModel):
         return digest(self.source, self.version, [[f.path, f.length, f.modified] for f in self.files])
 
 
-class Place(BaseModel):
+class Place(Part):
     """Where reading goes on: which file, where in it (bytes or rows), and rows read of it so far."""
 
-    model_config = ConfigDict(frozen=True)
-
-    file: int = 0
-    position: int = 0
-    row: int = 0
+    file: Count = 0
+    position: Count = 0
+    row: Count = 0
 
 
-class Rejection(BaseModel):
+class Rejection(Part):
     """A sample of the rows that are no refs."""
 
-    model_config = ConfigDict(frozen=True)
-
     file: str
-    row: int
-    offset: int | None = None
+    row: Count
+    offset: Count | None = None
     why: str
     sample: str = ""
 
 
-class DataFile(BaseModel):
+class DataFile(Part):
     """A file under `d/`."""
 
-    model_config = ConfigDict(frozen=True)
-
     key: Inside
-    size: int
-    sha256: str
-    rows: int
+    size: Count
+    sha256: Digest
+    rows: Count
 
 
-class Reading(BaseModel):
+class Reading(Part):
     """How a source's files are read; frozen with the plan, so that a changed setting cannot split a shipment."""
-
-    model_config = ConfigDict(frozen=True)
 
     format: str = "auto"
     otherwise: str = ""
     """The format of files whose name tells none."""
-    columns: dict[str, list[str]] = {}
-    partner_id: int | None = None
-    text: dict[str, str | bool | list[str]] = {}
+    columns: dict[str, Annotated[tuple[str, ...], BeforeValidator(lambda names: _frozen(names))]] = {}
+    partner_id: PartnerNumber | None = None
+    text: dict[str, Annotated[str | bool | tuple[str, ...], BeforeValidator(lambda value: _frozen(value))]] = {}
     """What was set of a source's `text`."""
     null_words: tuple[str, ...] | None = None
     """None: those of the default."""
@@ -183,27 +264,43 @@ class Plan(Body):
     snapshot_digest: str
     reading: Reading = Reading()
     cursor: Place = Place()
-    batch_refs: Annotated[int, Field(ge=1)]
-    batch_bytes: Annotated[int, Field(ge=1)]
+    batch_refs: Annotated[int, Field(ge=1, le=2**20)]
+    batch_bytes: Annotated[int, Field(ge=1, le=2**60)]
     batches: Annotated[int, Field(ge=1, le=MAX_BATCHES)]
     """Batches of one part, at the most."""
     parent: Shipment | None = None
-    parent_batch: Count | None = None
+    parent_batch: Batches | None = None
     """Of a release: the held batch."""
     salt: str = ""
-    due: Time
+    due: Due
     retry_delays: tuple[Delay, Delay, Delay] = (3600.0, 86400.0, 259200.0)
+
+    def flaw(self) -> str:
+        try:
+            _stamp(self.snapshot.version)
+        except ValueError as error:
+            return str(error)
+        if self.cursor.file > len(self.snapshot.files):
+            return f"its cursor is in file {self.cursor.file} of {len(self.snapshot.files)}"
+        if self.kind in ("retry", "release", "drop", "backfill") and self.parent is None:
+            return f"a {self.kind} without a parent"
+        return f"a {self.kind} of no batch" if self.kind in ("release", "drop") and self.parent_batch is None else ""
 
 
 class Batch(Body):
     """The refs of one batch, and where reading goes on after it."""
 
     data: DataFile
-    refs: Count
+    refs: Refs
     rows: Count
     rejected: Count
     rejections: tuple[Rejection, ...] = ()
     cursor: Place
+
+    def flaw(self) -> str:
+        if self.rows != self.refs + self.rejected:
+            return f"{self.rows} rows are not {self.refs} refs and {self.rejected} rejected"
+        return f"{self.refs} refs, but {self.data.rows} in its data" if self.refs != self.data.rows else ""
 
 
 class End(Body):
@@ -216,6 +313,11 @@ class End(Body):
     rejections: tuple[Rejection, ...] = ()
     next: Place | None = None
     void: str | None = None
+
+    def flaw(self) -> str:
+        if self.void is None and self.rows != self.refs + self.rejected:
+            return f"{self.rows} rows are not {self.refs} refs and {self.rejected} rejected"
+        return ""
 
 
 class Attempt(Body):
@@ -237,159 +339,174 @@ class Result(Body):
     """THE result of a batch: a shard, or held with its reason."""
 
     kind: Literal["shard", "held"]
-    refs: int
-    features: int = 0
-    failures: int = 0
-    damaged: int = 0
+    refs: Refs
+    features: Refs = 0
+    failures: Refs = 0
+    damaged: Refs = 0
     """Features of images that the decoder said were damaged."""
     features_file: DataFile | None = None
     failures_file: DataFile | None = None
-    dim: int = 0
+    dim: Dim = 0
     reason: str = ""
-    fingerprint: str = ""
+    fingerprint: Fingerprint | Literal[""] = ""
     engine: str = ""
     process: str = ""
     attempt: int = 0
     fetched_bytes: int = 0
     seconds: float = 0.0
 
+    def flaw(self) -> str:
+        if self.kind == "held":
+            return ""
+        if self.refs != self.features + self.failures:
+            return f"{self.refs} refs are not {self.features} features and {self.failures} failures"
+        for what, count, file in (
+            ("features", self.features, self.features_file),
+            ("failures", self.failures, self.failures_file),
+        ):
+            rows = file.rows if file is not None else 0
+            if count != rows:
+                return f"{count} {what}, but {rows} in their file"
+        return ""
 
-class OutFile(BaseModel):
+
+class OutFile(Part):
     """A file to deliver.  name: relative to the partner's folder."""
 
-    model_config = ConfigDict(frozen=True)
-
-    name: Inside
+    name: Delivered
     key: Inside
-    size: int
-    sha256: str
-    rows: int
+    size: Count
+    sha256: Digest
+    rows: Count
 
 
-class OutPartner(BaseModel):
+class OutPartner(Part):
     """What one partner gets."""
 
-    model_config = ConfigDict(frozen=True)
-
     files: tuple[OutFile, ...]
-    features: int
-    failures: int
+    features: Count
+    failures: Count
 
 
 class Out(Body):
     """A shipment's aggregated features; decides which fingerprint serves it."""
 
-    fingerprint: str
+    fingerprint: Fingerprint
     engine: str = ""
-    dim: int
-    at: Time
+    dim: Dim
+    at: Stamp
     partners: dict[Partner, OutPartner]
-    refs: int
-    features: int
-    failures: int
-    duplicates: int
-    alike: int = 0
+    refs: Count
+    features: Count
+    failures: Count
+    duplicates: Count
+    alike: Count = 0
     """Of the duplicates: rows whose external id differs from the item's in letter case or percent-coding only."""
-    alike_ids: tuple[tuple[int, str, str], ...] = ()
+    alike_ids: tuple[tuple[PartnerNumber, str, str], ...] = ()
     """The first of them: partner, the id as the row has it, the id as it stands for the item."""
-    held: int = 0
-    damaged: int = 0
+    held: Count = 0
+    damaged: Count = 0
     """Features of images that the decoder said were damaged."""
-    reasons: dict[str, int]
+    reasons: dict[str, Count]
     carried: DataFile | None = None
     """Complete refs of the retriable failures; nobody delivers it."""
+
+    def flaw(self) -> str:
+        if self.refs != self.features + self.failures + self.duplicates:
+            counts = f"{self.features} features, {self.failures} failures and {self.duplicates} duplicates"
+            return f"{self.refs} refs are not {counts}"
+        for what, count, sums in (
+            ("features", self.features, sum(one.features for one in self.partners.values())),
+            ("failures", self.failures, sum(one.failures for one in self.partners.values())),
+        ):
+            if count != sums:
+                return f"{count} {what}, but {sums} of its partners"
+        twice = [partner for partner, one in self.partners.items() if _twice(file.name for file in one.files)]
+        return f"a file of partner {twice[0]} stands twice" if twice else ""
 
 
 class Done(Body):
     """Delivered."""
 
     folders: tuple[Inside, ...]
-    at: Time
+    at: Stamp
 
 
-class IndexFile(BaseModel):
+class IndexFile(Part):
     """A delivered file, relative to its folder."""
 
-    model_config = ConfigDict(frozen=True)
-
-    name: Inside
-    size: int
-    sha256: str
-    rows: int
+    name: Delivered
+    size: Count
+    sha256: Digest
+    rows: Count
 
 
 class PartnerManifest(Body):
     """`_manifest.json` of a delivered partner folder."""
 
-    shipment: str
-    partner_id: int
+    shipment: Shipment
+    partner_id: PartnerNumber
     set: str
-    fingerprint: str
+    fingerprint: Fingerprint
     engine: str = ""
-    dim: int
-    version: str
-    round: int
-    generation: int
+    dim: Dim
+    version: Stamp
+    round: Count
+    generation: Count
     files: tuple[IndexFile, ...]
-    features: int
-    failures: int
+    features: Count
+    failures: Count
     parents: tuple[str, ...] = ()
     """Keys in the bucket that this folder came from: `out` of its shipment."""
 
 
-class Delivery(BaseModel):
+class Delivery(Part):
     """One delivered folder, as the index lists it for some days."""
 
-    model_config = ConfigDict(frozen=True)
-
     folder: Inside
-    partner_id: int
+    partner_id: PartnerNumber
     files: tuple[IndexFile, ...]
-    features: int
-    failures: int
-    fingerprint: str
-    jobTimeStamp: str
-    round: int
-    generation: int
-    delivered: Time
+    features: Count
+    failures: Count
+    fingerprint: Fingerprint
+    jobTimeStamp: Stamp
+    round: Count
+    generation: Count
+    delivered: PerhapsStamp
 
 
-class IndexPartner(BaseModel):
+class IndexPartner(Part):
     """A partner in the original's terms: the files of all parts of its newest version, relative to outputFolder."""
 
-    model_config = ConfigDict(frozen=True)
-
-    jobTimeStamp: str
+    jobTimeStamp: Stamp
     outputFolder: str
-    files: tuple[str, ...]
-    outputSize: int
+    files: tuple[Inside, ...]
+    outputSize: Annotated[int, Field(ge=0)]
 
 
 class CurrentManifest(Body):
     """`_manifest.json` of a compacted table: for each item of a partner the feature of the greatest shipment."""
 
-    partner_id: int
+    partner_id: PartnerNumber
     set: str
-    number: Annotated[int, Field(ge=1)]
+    number: Annotated[int, Field(ge=1, le=MAX_VERSION)]
     """Counts the partner's tables; a greater one covers what a lesser one does."""
-    dim: int
+    dim: Dim
     features: Count
-    fingerprints: dict[str, int]
+    fingerprints: dict[str, Count]
     """Rows by fingerprint."""
     files: tuple[IndexFile, ...]
-    covers: tuple[Shipment, ...]
+    covers: Annotated[tuple[Shipment, ...], Field(min_length=1)]
     """Every shipment whose features were merged, in the order of names."""
 
 
-class IndexCurrent(BaseModel):
+class IndexCurrent(Part):
     """A partner's compacted table, as the index names it.  folder: relative to the root."""
 
-    model_config = ConfigDict(frozen=True)
-
     folder: Inside
-    number: int
+    number: Annotated[int, Field(ge=1, le=MAX_VERSION)]
     files: tuple[IndexFile, ...]
-    features: int
+    features: Count
     newest: Shipment
     """The greatest shipment that it covers."""
 
@@ -397,14 +514,20 @@ class IndexCurrent(BaseModel):
 class Index(Body):
     """`outputByPartner`."""
 
-    version: int = 0
+    version: Annotated[int, Field(ge=0, le=MAX_VERSION)] = 0
     partners: dict[Partner, IndexPartner] = Field(default_factory=dict)
     deliveries: tuple[Delivery, ...] = ()
     current: dict[Partner, IndexCurrent] = Field(default_factory=dict)
     """Compacted tables, where there are any."""
 
+    def flaw(self) -> str:
+        if self.version > MAX_VERSION - 1000:
+            return f"version {self.version} leaves no room for a next one"
+        undated = next((one.folder for one in self.deliveries if not one.delivered), "")
+        return f"it does not say when {undated} was delivered" if undated else ""
+
 
 class Proposal(Body):
     """`_index/<v>`: names the token that becomes index version v."""
 
-    token: Inside
+    token: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]

@@ -10,27 +10,38 @@ import contextlib
 import hashlib
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from pipeline import manifest
 from pipeline.clock import Process
-from pipeline.errors import FormatError, LawBroken, NotFound, PermanentError, Stopped
-from pipeline.layout import FIRST_DUE, Keys, ShipmentName, Task, version_of
-from pipeline.manifest import Attempt, AttemptEnd, Body, DataFile, NewerFormat, Plan
+from pipeline.errors import (
+    FormatError,
+    LawBroken,
+    NotFound,
+    PermanentError,
+    PipelineError,
+    Stopped,
+    TemporaryError,
+)
+from pipeline.layout import FIRST_DUE, Keys, ShipmentName, Task, seconds_of, version_of
+from pipeline.manifest import Attempt, AttemptEnd, Body, DataFile, Plan
+from pipeline.recent import Recent
 from pipeline.settings import Settings
 from pipeline.stages.forms import Forms
-from pipeline.state import ShipmentState, child_of, derive, next_of, wanted
+from pipeline.state import ShipmentState, Unreadable, child_of, derive, next_of, wanted
+from pipeline.stores.bodies import read_body
 from pipeline.stores.commit import put_first
 from pipeline.stores.local import typed
-from pipeline.stores.store import Lake, Listing, Store
+from pipeline.stores.store import Lake, Store
 
 B = TypeVar("B", bound=Body)
 
 SHIPMENTS_OF_A_POLL = 64
 CACHED_BODIES = 20_000
+SEEN_KEYS = 100_000
 
 
 class Damaged(PermanentError):
@@ -68,7 +79,7 @@ class Context:
     forms: Forms = field(default_factory=Forms, repr=False)
     bodies: OrderedDict[str, Body] = field(default_factory=OrderedDict, repr=False)
     """Bodies under `c/` never change: cached by key."""
-    seen: set[str] = field(default_factory=set, repr=False)
+    seen: Recent[str] = field(default_factory=lambda: Recent(SEEN_KEYS), repr=False)
     """Ends of children and plans of next parts that exist."""
 
     @property
@@ -94,46 +105,77 @@ class Seen:
     """The due of each open hint, by shipment."""
 
 
+@dataclass(frozen=True)
+class Hint:
+    """That a shipment is open, or was about to be.  due: as the key says it; put: by the store's clock."""
+
+    due: str
+    put: float
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What `h/open` says, each shipment once."""
+
+    now: float
+    """The store's own time."""
+    due: dict[ShipmentName, Hint]
+    later: dict[ShipmentName, Hint]
+    """Those whose day has not come."""
+
+
+def open_hints(context: Context, *, later: bool = True) -> Hints:
+    """The one reading of the hints, for stages and for whoever tells of them; what is not ours is said once.
+
+    later: those that are not due yet, too; without them they cost nothing, since hints sort by their due.
+    """
+    listing = context.bucket.list(context.keys.open_hints)
+    until = version_of(listing.now)
+    due: dict[ShipmentName, Hint] = {}
+    rest: dict[ShipmentName, Hint] = {}
+    for entry in listing:
+        when, _, text = entry.key.removeprefix(context.keys.open_hints).partition("/")
+        if when > until and not later:
+            break
+        try:
+            name = ShipmentName.parse(text)
+            _ = when == FIRST_DUE or seconds_of(when)
+        except ValueError:
+            context.once(f"hint {entry.key}", f"not a shipment's hint, left alone: {entry.key}")
+            continue
+        (rest if when > until else due).setdefault(name, Hint(when, entry.modified))
+    return Hints(listing.now, due, {name: hint for name, hint in rest.items() if name not in due})
+
+
 def poll(context: Context, *, after: str = "", limit: int = SHIPMENTS_OF_A_POLL) -> Seen:
     """One look at what is open and due (docs/protocol.md 9): its cost is that of open work, not of history.
 
     after: the shipment where the last poll ended; at most `limit` shipments are read, beginning behind it.
     """
-    due: dict[str, str] = {}
-    hints = context.bucket.list(context.keys.open_hints)
-    until = version_of(hints.now)
-    for when, name in _hints(context, hints):
-        if when > until:
-            break  # hints sort by their due: what is not due yet costs nothing
-        due[name] = min(when, due.get(name, when))
-    names = sorted(_parsed(context, due))
+    hints = open_hints(context, later=False)
+    names = sorted(hints.due)
     begin = next((i for i, name in enumerate(names) if str(name) > after), 0)
     chosen = (names[begin:] + names[:begin])[:limit]
-    states = tuple(state_of(context, name, settled=False) for name in chosen)
+    states = tuple(_state_or_trouble(context, name) for name in chosen)
     # Between two turns nothing is in this process's hands: an attempt of its own without an end was lost on the way.
     others = alive(context, hints.now) - {context.process.name}
-    return Seen(hints.now, others, states, due)
+    return Seen(hints.now, others, states, {str(name): hint.due for name, hint in hints.due.items()})
 
 
-def waiting(context: Context) -> list[tuple[str, str]]:
-    """(due, shipment) of every open hint, those that are not due yet too."""
-    return list(_hints(context, context.bucket.list(context.keys.open_hints)))
+def _state_or_trouble(context: Context, name: ShipmentName) -> ShipmentState:
+    """The state; of a shipment whose keys this host is refused, that."""
+    try:
+        return state_of(context, name, settled=False)
+    except PermanentError as error:
+        top = context.keys.shipment(name)
+        context.once(top, str(error))
+        return ShipmentState(name, unreadable=(Unreadable(top, str(error)),))
 
 
-def _hints(context: Context, listing: Listing) -> Iterator[tuple[str, str]]:
-    for entry in listing:
-        when, _, name = entry.key.removeprefix(context.keys.open_hints).partition("/")
-        yield when, name
-
-
-def _parsed(context: Context, names: Iterable[str]) -> list[ShipmentName]:
-    found = []
-    for name in names:
-        try:
-            found.append(ShipmentName.parse(name))
-        except ValueError:
-            context.once(f"hint {name}", f"not a shipment's hint, left alone: {name}")
-    return found
+def planned(context: Context, name: ShipmentName) -> bool:
+    """Whether a hint tells of a shipment: one whose plan was never written is none.  One request, or none."""
+    key = context.keys.plan(name)
+    return key in context.bodies or exists(context, key)
 
 
 def alive(context: Context, now: float) -> frozenset[str]:
@@ -154,12 +196,27 @@ def state_of(context: Context, name: ShipmentName, *, settled: bool = True) -> S
     """
     keys = context.keys
     listed = [(entry.key, entry.modified) for entry in context.bucket.list(keys.shipment(name))]
+    return state_from(context, name, listed, settled=settled)
+
+
+def state_from(
+    context: Context, name: ShipmentName, listed: Sequence[tuple[str, float]], *, settled: bool = True
+) -> ShipmentState:
+    """The state of one shipment whose keys were listed; what cannot be read of it is said once."""
     bodies: dict[str, Body] = {}
-    for key, kind in wanted(keys, name, (key for key, _ in listed), settled=settled).items():
-        body = readable(context, key, kind)
-        if body is not None:
-            bodies[key] = body
-    return derive(keys, name, listed, bodies)
+    troubles: dict[str, Exception] = {}
+    for key, kind in wanted(context.keys, name, (key for key, _ in listed), settled=settled).items():
+        try:
+            bodies[key] = body_at(context, key, kind)
+        except (NotFound, FormatError) as error:
+            troubles[key] = error
+            if isinstance(error, FormatError):
+                context.once(key, str(error))
+    state = derive(context.keys, name, listed, bodies, troubles)
+    for one in state.unreadable:
+        if one.key not in troubles:
+            context.once(one.key, one.why)
+    return state
 
 
 def readable(context: Context, key: str, kind: type[B]) -> B | None:
@@ -167,9 +224,6 @@ def readable(context: Context, key: str, kind: type[B]) -> B | None:
     try:
         return body_at(context, key, kind)
     except NotFound:
-        return None
-    except NewerFormat as error:
-        context.once(key, str(error))
         return None
     except FormatError as error:
         context.once(key, str(error))
@@ -183,7 +237,7 @@ def body_at(context: Context, key: str, kind: type[B]) -> B:
         with contextlib.suppress(KeyError):  # another thread has just let it go
             context.bodies.move_to_end(key)
         return cached
-    body = manifest.read(kind, context.bucket.get(key), key)
+    body = read_body(context.bucket, kind, key)
     context.bodies[key] = body
     while len(context.bodies) > CACHED_BODIES:
         context.bodies.popitem(last=False)
@@ -230,6 +284,14 @@ def give_up(context: Context, name: ShipmentName, task: Task, number: int, end: 
     commit(context, context.keys.attempt_end(name, task, number), end)
 
 
+def ended(context: Context, name: ShipmentName, task: Task, number: int, error: BaseException) -> None:
+    """Say that an attempt ended by an error: what will not work however often it is tried is a strike, and rests."""
+    if isinstance(error, PipelineError) and not isinstance(error, Stopped | TemporaryError):
+        give_up(context, name, task, number, AttemptEnd(kind="strike", cause=error.message[:500]))
+    else:
+        give_up(context, name, task, number, AttemptEnd(kind="abandoned", cause="the run was stopped"))
+
+
 def beat(context: Context) -> None:
     """Say that this process lives."""
     context.bucket.put(context.keys.alive_hint(context.process.name), b"")
@@ -253,6 +315,8 @@ def close_if_done(context: Context, state: ShipmentState, due: str = FIRST_DUE) 
 
 def is_closed(context: Context, state: ShipmentState) -> bool:
     """Looks at child and next part only once `done` exists."""
+    if state.unreadable:
+        return False
     if state.void:
         return True
     if state.plan is None or state.end is None or state.done is None:

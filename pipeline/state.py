@@ -16,11 +16,13 @@ from pipeline.layout import (
     ShipmentName,
     Task,
 )
-from pipeline.manifest import Attempt, AttemptEnd, Body, Done, End, Out, Plan
+from pipeline.manifest import Attempt, AttemptEnd, Body, Done, End, NewerFormat, Out, Plan
 
-_ATTEMPT = re.compile(r"(?P<task>t/(?:out|done)|[0-9a-f]{12}/t/\d{5})/(?P<number>\d{5})(?P<ended>\.x)?")
-_RESULT = re.compile(r"(?P<f>[0-9a-f]{12})/r/(?P<batch>\d{5})")
-_BATCH = re.compile(r"b/(?P<batch>\d{5})")
+_ATTEMPT = re.compile(r"(?P<task>t/(?:out|done)|[0-9a-f]{12}/t/[0-9]{5})/(?P<number>[0-9]{5})(?P<ended>\.x)?")
+_RESULT = re.compile(r"(?P<f>[0-9a-f]{12})/r/(?P<batch>[0-9]{5})")
+_BATCH = re.compile(r"b/(?P<batch>[0-9]{5})")
+_FOLDER = re.compile(r"b|t(/out|/done)?|[0-9a-f]{12}(/[rt](/[0-9]{5})?)?")
+"""Where folders are: a file of such a name takes their place in a store that has folders."""
 
 BODIES: dict[str, type[Body]] = {"plan": Plan, "end": End, "out": Out, "done": Done}
 
@@ -35,6 +37,17 @@ class Try:
     alone: bool = False
     end: AttemptEnd | None = None
     """None: it lives, or its process just stopped."""
+    ended: float = 0.0
+    """When its end was written, by the store's clock; 0 without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Something of a shipment that stands there and cannot be read here: damaged, not ours, or of a newer Hathi."""
+
+    key: str
+    why: str
+    newer: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,14 @@ class ShipmentState:
     """The newest time under `c/S/`, by the store's clock."""
     foreign: tuple[str, ...] = ()
     """Keys under `c/S/` that are not ours."""
+    unreadable: tuple[Unreadable, ...] = ()
+    """Of plan, end, out and done, and what stands in the way of more: the shipment is open, whatever else is there, and
+    left alone until a person or a newer host has seen to it."""
+
+    @property
+    def planned(self) -> bool:
+        """Whether the shipment exists, for all that can be seen from here."""
+        return self.plan is not None or bool(self.unreadable)
 
     @property
     def void(self) -> bool:
@@ -75,7 +96,9 @@ class ShipmentState:
         return frozenset(f for f, have in self.results.items() if wanted <= have)
 
     def closed(self, *, child_has_end: bool, next_has_plan: bool) -> bool:
-        """docs/protocol.md 9: nothing will ever happen to it again."""
+        """docs/protocol.md 9: nothing will ever happen to it again.  What cannot be read may say otherwise: open."""
+        if self.unreadable:
+            return False
         if self.void:
             return True
         if self.done is None or self.end is None:
@@ -87,8 +110,14 @@ READ_FROM_SOURCES = ("source", "again")
 """Kinds of plans whose refs ship reads; those of the others come from the bucket, by the box."""
 
 
+REPAIR = "repair"
+
+
 def waits_for(state: ShipmentState) -> str:
-    """The stage that has to do something for an open shipment next; `close` where nothing is left but its hint."""
+    """The stage that has to do something for an open shipment next; `close` where nothing is left but its hint, and
+    `repair` where a person has to, or a newer host."""
+    if state.unreadable:
+        return REPAIR
     if state.plan is None or state.end is None:
         copied = state.plan is not None and state.plan.kind not in READ_FROM_SOURCES
         return "aggregate" if copied else "ship"
@@ -152,14 +181,20 @@ def _settled(rests: Iterable[str]) -> Iterator[str]:
 
 
 def derive(
-    keys: Keys, name: ShipmentName, listed: Iterable[tuple[str, float]], bodies: Mapping[str, Body]
+    keys: Keys,
+    name: ShipmentName,
+    listed: Iterable[tuple[str, float]],
+    bodies: Mapping[str, Body],
+    troubles: Mapping[str, Exception] | None = None,
 ) -> ShipmentState:
     """The state of one shipment.
 
-    listed: (key, time of the store) of everything under `c/S/`.  bodies: what `wanted` asked for, by key; one that
-    could not be read is absent, and then counts as not there.
+    listed: (key, time of the store) of everything under `c/S/`.  bodies: what `wanted` asked for, by key; one that is
+    absent could not be read.  troubles: by key, why.
     """
     top = keys.shipment(name)
+    troubles = troubles or {}
+    unreadable: dict[str, Unreadable] = {}
     results: dict[str, set[int]] = {}
     batches: set[int] = set()
     tries: dict[Task, dict[int, Try]] = {}
@@ -169,16 +204,26 @@ def derive(
         rest = key.removeprefix(top)
         newest = max(newest, modified)
         if rest in BODIES:
+            if key not in bodies:
+                unreadable[key] = _unreadable(key, troubles.get(key))
             continue
         if match := _BATCH.fullmatch(rest):
             batches.add(int(match["batch"]))
         elif match := _RESULT.fullmatch(rest):
             results.setdefault(match["f"], set()).add(int(match["batch"]))
         elif match := _ATTEMPT.fullmatch(rest):
-            _note(tries.setdefault(Task(match["task"]), {}), key, match, bodies)
+            _note(tries.setdefault(Task(match["task"]), {}), key, match, bodies, modified)
         else:
             foreign.append(key)
+            if _FOLDER.fullmatch(rest):
+                unreadable[key] = Unreadable(key, f"not ours: {key} | it stands where a folder is | move it away")
+            elif (body := rest.partition("/")[0]) in BODIES and top + body not in bodies:
+                unreadable[key] = Unreadable(key, f"not ours: {key} | it stands where {body} is | move it away")
     plan, end, out, done = (bodies.get(top + which) for which in ("plan", "end", "out", "done"))
+    if isinstance(plan, Plan) and _name_of(name, plan) != name:
+        why = f"not the plan of {name}: {top}plan | its name does not follow from it | left alone; see docs/runbook.md"
+        unreadable[f"{top}plan"] = Unreadable(f"{top}plan", why)
+        plan = None
     return ShipmentState(
         name=name,
         plan=plan if isinstance(plan, Plan) else None,
@@ -190,20 +235,53 @@ def derive(
         done=done if isinstance(done, Done) else None,
         newest=newest,
         foreign=tuple(foreign),
+        unreadable=tuple(unreadable[key] for key in sorted(unreadable)),
     )
 
 
-def _note(made: dict[int, Try], key: str, match: re.Match[str], bodies: Mapping[str, Body]) -> None:
+def _unreadable(key: str, error: Exception | None) -> Unreadable:
+    """error: None where it went away between the listing and its reading."""
+    return Unreadable(key, str(error or f"not there any more: {key}"), isinstance(error, NewerFormat))
+
+
+def _name_of(name: ShipmentName, plan: Plan) -> ShipmentName:
+    """What a shipment with this plan is called."""
+    return ShipmentName.of(
+        plan.lake, plan.snapshot_digest, plan.set, name.version, name.round, name.part, name.generation, plan.salt
+    )
+
+
+def _note(
+    made: dict[int, Try], key: str, match: re.Match[str], bodies: Mapping[str, Body], modified: float
+) -> None:  # fmt: skip
     number = int(match["number"])
     known = made.get(number, Try(number, key.removesuffix(".x")))
     body = bodies.get(key)
     if match["ended"]:
         ended = body if isinstance(body, AttemptEnd) else AttemptEnd(kind="abandoned", cause="not readable")
-        made[number] = Try(number, known.key, known.process, known.alone, ended)
+        made[number] = Try(number, known.key, known.process, known.alone, ended, modified)
     elif isinstance(body, Attempt):
-        made[number] = Try(number, key, body.process, body.alone, known.end)
+        made[number] = Try(number, key, body.process, body.alone, known.end, known.ended)
     else:
         made[number] = known
+
+
+FIRST_PAUSE, LONGEST_PAUSE = 60.0, 86400.0
+
+
+def resting(tries: Iterable[Try], now: float) -> bool:
+    """Whether a task whose last attempts ended with strikes is not to be tried again yet.
+
+    What a person has to mend is not done over in each poll: after the n-th strike in a row it rests 4^n minutes / 4, a
+    day at the most.  now: the store's time.
+    """
+    strikes, last = 0, 0.0
+    for made in tries:
+        if made.end is not None and made.end.kind == "strike":
+            strikes, last = strikes + 1, made.ended
+        else:
+            strikes = 0
+    return bool(strikes) and now < last + min(FIRST_PAUSE * 4.0 ** min(strikes - 1, 9), LONGEST_PAUSE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ParamSpec
 
-from pipeline import prune
 from pipeline.errors import ConfigError, NetError, PipelineError, Stopped, TemporaryError
+from pipeline.layout import Root
 from pipeline.manifest import Plan
+from pipeline.prune import Deletion, Kept, Pruned, plan_all, prune_some
 from pipeline.runner import (
     SHIPMENTS_OF_A_POLL,
     Context,
@@ -19,7 +20,7 @@ from pipeline.runner import (
     poll,
     state_of,
 )
-from pipeline.stages import aggregate, compute, copy, deliver
+from pipeline.stages import aggregate, compute, copy, deliver, index
 from pipeline.stages.aggregate import Aggregated, AggregateTask
 from pipeline.stages.compute import Served
 from pipeline.stages.found import Named
@@ -145,33 +146,38 @@ class Turns:
         seen = poll(self._context, after=self._after.get(stage, ""))
         more = len(seen.due) > SHIPMENTS_OF_A_POLL and bool(seen.states)
         self._after[stage] = str(seen.states[-1].name) if more else ""
+        tally.problems += sum(1 for state in seen.states if state.unreadable)
         tally.polls_to_see_all = -(-len(seen.due) // SHIPMENTS_OF_A_POLL)
         return seen
 
-    def deletions(self) -> Iterator[prune.Deletion]:
+    def deletions(self) -> Iterator[Deletion]:
         """What may be forgotten now; the ledger only where the sources can be seen."""
         context = self._context
         now = context.bucket.list(context.keys.alive_hints).now
-        if context.lake is None:
-            return prune.plan_all(context, now, None)
-        seen = self._shipping.look(now, wide=True)
-        if seen.blind:  # a source that cannot be seen just now may still name what it named
-            return prune.plan_all(context, now, None)
-        named = {found.digest for found in seen.found}
-        return prune.plan_all(
-            context, now, lambda plan: plan.snapshot_digest in named or seen.may_name(plan.snapshot.source)
-        )
+        for one in plan_all(context, now, self._kept(now)):
+            if not isinstance(one, str):
+                yield one
 
     def prune(self) -> int:
         """Forget it; how many things."""
-        orphan = self._context.settings.prune.orphan_days * DAY
-        stores = (self._context.bucket, self._context.lake)
-        number = sum(store.sweep(orphan) for store in stores if store is not None)
-        for one in self.deletions():
-            self._context.safe_point()
-            prune.perform(self._context, one)
-            number += 1
-        return number
+        return self.prune_some("", lambda: True).number
+
+    def prune_some(self, after: str, wanted: Callable[[], bool]) -> Pruned:
+        """Forget as long as it is wanted.  after: where the part before has ended, "" for the first one."""
+        context = self._context
+        orphan = context.settings.prune.orphan_days * DAY
+        stores = (context.bucket, context.lake) if not after else ()
+        swept = sum(store.sweep(orphan) for store in stores if store is not None)
+        now = context.bucket.list(context.keys.alive_hints).now
+        pruned = prune_some(context, now, self._kept(now), after, wanted)
+        return replace(pruned, number=pruned.number + swept)
+
+    def _kept(self, now: float) -> Kept | None:
+        """What the sources still name, as far as they can be seen from here."""
+        context = self._context
+        if context.lake is None:
+            return None
+        return Kept(lambda: self._shipping.look(now, wide=True), context.lake_name, context.settings.sets)
 
     def _ship(self, tally: Tally, wanted: Callable[[], bool]) -> None:
         seen = self._poll("ship", tally)
@@ -183,8 +189,12 @@ class Turns:
             else:
                 self._try(tally, f"ship {state.name}", self._shipped, state, outcome, tally)
         for state in states:
-            if state.end is not None and not self._close(seen, state):
-                self._shipping.follow(state)
+            if state.end is not None:
+                self._try(tally, f"ship {state.name}", self._close_or_follow, seen, state)
+
+    def _close_or_follow(self, seen: Seen, state: ShipmentState) -> None:
+        if not self._close(seen, state):
+            self._shipping.follow(state)
 
     def _shipped(self, state: ShipmentState, shipped: Shipped | PipelineError, tally: Tally) -> None:
         if isinstance(shipped, PipelineError):
@@ -270,7 +280,7 @@ class Turns:
             context.safe_point()
             self._try(tally, f"{state.plan.kind if state.plan else ''} {state.name}", self._copy_one, state, tally)
         for state in seen.states:
-            self._close(seen, state)
+            self._try(tally, f"close {state.name}", self._close, seen, state)
 
     def _copy_one(self, state: ShipmentState, tally: Tally) -> None:
         if copy.perform(self._context, state):
@@ -307,22 +317,39 @@ class Turns:
         seen = self._poll("deliver", tally)
         sets = context.settings.sets
         for state in seen.states:
-            if state.plan is not None and state.plan.set not in sets and state.out is not None and state.done is None:
+            if state.unreadable or state.plan is None or state.out is None or state.done is not None:
+                continue
+            if state.plan.set not in sets:
                 text = f"Alert: no set {state.plan.set} in this configuration: {state.name} waits"
                 context.once(f"set {state.plan.set}", text)
         placed: list[deliver.Placed] = []
+        blocked: dict[str, bool] = {}
         try:
             for task in deliver.plan(seen, sets):
                 if not wanted():
                     break
                 context.safe_point()
+                if self._is_blocked(tally, blocked, task):
+                    continue
                 self._try(tally, f"deliver {task.state.name}", self._place_one, task, placed)
         finally:
             for root in sorted({one.root.root for one in placed}):
                 mine = [one for one in placed if one.root.root == root]
-                self._try(tally, f"index of {root}", self._finish, mine, tally)
+                self._try(tally, f"index of {root}", self._enter, mine, tally)
         for state in seen.states:
-            self._close(seen, state)
+            self._try(tally, f"close {state.name}", self._close, seen, state)
+
+    def _is_blocked(self, tally: Tally, blocked: dict[str, bool], task: deliver.DeliverTask) -> bool:
+        """Whether nothing can enter the index of the task's root: then nothing is claimed or copied for it, either."""
+        context = self._context
+        assert task.state.plan is not None
+        assert context.lake is not None
+        root = Root(context.settings.sets[task.state.plan.set].root.strip("/"))
+        if root.root not in blocked:
+            before = tally.problems
+            self._try(tally, f"index of {root.root}", index.check, context.lake, root)
+            blocked[root.root] = tally.problems > before
+        return blocked[root.root]
 
     def _place_one(self, task: deliver.DeliverTask, placed: list[deliver.Placed]) -> None:
         assert task.state.plan is not None
@@ -330,29 +357,39 @@ class Turns:
         if one is not None:
             placed.append(one)
 
-    def _finish(self, placed: list[deliver.Placed], tally: Tally) -> None:
-        """One version of the index for all that stands now, however many shipments there are."""
+    def _enter(self, placed: list[deliver.Placed], tally: Tally) -> None:
+        """One version of the index for all that stands now, however many shipments there are; then their `done`s."""
+        left = list(placed)
         try:
-            deliver.finish(self._context, placed[0].root, placed)
-        except BaseException:
-            for one in placed:
-                deliver.abandon(self._context, one.task)
+            now = deliver.enter(self._context, placed[0].root, placed)
+            while left:
+                self._try(tally, f"deliver {left[0].name}", self._finish, left[0], now, tally)
+                del left[0]
+        except BaseException as error:
+            for one in left:
+                deliver.abandon(self._context, one.task, error)
             raise
-        for one in placed:
-            state = one.task.state
-            assert state.plan is not None
-            assert state.out is not None
-            tally.tasks += 1
-            tally.shipments.add(str(one.name))
-            tally.bytes += one.bytes
-            tally.refs += state.out.refs
-            tally.features += state.out.features
-            tally.failures += state.out.failures
-            tally.duplicates += state.out.duplicates
-            tally.damaged += state.out.damaged
-            tally.alike += state.out.alike
-            tally.add_reasons(state.out.reasons)
-            close_if_done(self._context, state_of(self._context, one.name, settled=False), state.plan.due)
+
+    def _finish(self, one: deliver.Placed, now: str, tally: Tally) -> None:
+        try:
+            deliver.finish(self._context, one, now)
+        except PipelineError as error:
+            deliver.abandon(self._context, one.task, error)
+            raise
+        state = one.task.state
+        assert state.plan is not None
+        assert state.out is not None
+        tally.tasks += 1
+        tally.shipments.add(str(one.name))
+        tally.bytes += one.bytes
+        tally.refs += state.out.refs
+        tally.features += state.out.features
+        tally.failures += state.out.failures
+        tally.duplicates += state.out.duplicates
+        tally.damaged += state.out.damaged
+        tally.alike += state.out.alike
+        tally.add_reasons(state.out.reasons)
+        close_if_done(self._context, state_of(self._context, one.name, settled=False), state.plan.due)
 
     def _close(self, seen: Seen, state: ShipmentState) -> bool:
         """Look at what is done or void: its hint may go."""
@@ -363,7 +400,7 @@ class Turns:
     def _fingerprints(self, seen: Seen) -> dict[str, str]:
         """Fingerprints of the sets that open work asks for; a set that cannot be loaded is said once."""
         for state in seen.states:
-            if state.plan is not None and state.out is None and not state.void:
+            if state.plan is not None and not state.unreadable and state.out is None and not state.void:
                 self._load(state.plan)
         return {name: served.fingerprint for name, served in self._served.items()}
 

@@ -44,9 +44,8 @@ from pipeline.clock import Clock, Process
 from pipeline.daemon import Stop, beating, drained, signals
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.host import this_process
-from pipeline.layout import version_of
 from pipeline.lock import EstopEngaged, Held, forget_running, locked, refuse_estop, running_file
-from pipeline.runner import Context, beat, leave, waiting
+from pipeline.runner import Context, beat, leave, open_hints, planned
 from pipeline.settings import Settings, load
 from pipeline.stages.found import NONE_LEFT
 from pipeline.turns import Tally, Turns
@@ -274,14 +273,12 @@ def _say(context: Context, stage: str, tally: Tally) -> None:
 
 
 def look_at_the_rest(context: Context, totals: Totals) -> None:
-    """What waits for its day, and what is held."""
-    now = version_of(context.process.clock.now())
-    for due, _ in waiting(context):
-        if due > now:
-            totals.waiting += 1
-            totals.next_due = min(totals.next_due or due, due)
-        else:
-            totals.open += 1
+    """What waits for its day, what is open, and what is held; as `status` counts them."""
+    hints = open_hints(context)
+    for hint in hints.later.values():
+        totals.waiting += 1
+        totals.next_due = min(totals.next_due or hint.due, hint.due)
+    totals.open += sum(planned(context, name) for name in hints.due)
     totals.held += sum(1 for _ in context.bucket.list(context.keys.held_hints))
 
 

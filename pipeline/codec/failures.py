@@ -82,11 +82,23 @@ class FailuresWriter:
         return redact_query(text) if self._redact and text == url else text
 
 
-def held_items(path: Path) -> frozenset[tuple[int, int]]:
-    """(partner, item as unsigned) of the rows of a delivered file whose reason is `held`."""
-    table = pq.read_table(path, columns=["partner_id", "item_id", "reason"])
-    cells = zip(*(table.column(name).to_pylist() for name in table.schema.names), strict=True)
-    return frozenset((partner, unsigned(item)) for partner, item, reason in cells if reason == "held")
+def held_detail(batch: int) -> str:
+    """What the row of a held ref says of itself: the batch that it is of."""
+    return f"batch {batch}"
+
+
+def held_items(path: Path, batch: int) -> frozenset[tuple[int, int]]:
+    """(partner, item as unsigned) of the rows of a delivered file that are `held`, and of this batch.
+
+    Raises FormatError for what is no such file.
+    """
+    try:
+        table = pq.read_table(path, columns=["partner_id", "item_id", "reason", "detail"])
+        cells = list(zip(*(table.column(name).to_pylist() for name in table.schema.names), strict=True))
+    except ARROW_ERRORS as error:
+        raise FormatError("a file of failures cannot be read", damage_of(error), "hathi verify --deep") from error
+    mine = held_detail(batch)
+    return frozenset((partner, unsigned(item)) for partner, item, *why in cells if why == ["held", mine])
 
 
 def hosts_and_reasons(table: pa.Table) -> Counter[Behind]:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.compact.standing import Current, by_partner, delta, inputs_of, newest, table, tables
+from pipeline.compact.merging import CANNOT, Unmergeable
+from pipeline.compact.standing import Current, by_partner, delta, inputs_of, newest, table, tables, tables_of
 from pipeline.compact.writing import Table, write
-from pipeline.errors import NotFound, TemporaryError
+from pipeline.errors import FormatError, NotFound, PermanentError, PipelineError, TemporaryError
 from pipeline.layout import MANIFEST, SUCCESS, Root, ShipmentName
-from pipeline.manifest import CurrentManifest, IndexCurrent, IndexFile
+from pipeline.manifest import CurrentManifest, IndexCurrent, IndexFile, PartnerManifest
 from pipeline.runner import Context, law, scratch
 from pipeline.settings import FeatureSet
 from pipeline.stages import index
@@ -32,6 +33,14 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Trouble:
+    """What could not be compacted: a root, a partner, or some of a partner's shipments; the rest goes on."""
+
+    what: str
+    error: PipelineError
+
+
+@dataclass(frozen=True)
 class Compacted:
     """A table that this process wrote, or one that another wrote first."""
 
@@ -40,7 +49,7 @@ class Compacted:
     rows_read: int
 
 
-def plan(context: Context, only_partner: int | None = None) -> Iterator[Task]:
+def plan(context: Context, only_partner: int | None = None) -> Iterator[Task | Trouble]:
     """Partners of each set of a lake, in the order of their ids.  Costs a listing for each delivered shipment."""
     lake = context.lake
     assert lake is not None
@@ -48,10 +57,18 @@ def plan(context: Context, only_partner: int | None = None) -> Iterator[Task]:
         if not takes(one, context.lake_name):
             continue
         root = Root(one.root.strip("/"))
-        named = index.read_index(lake, root).current
+        try:
+            named = index.read_index(lake, root).current
+        except FormatError as error:  # which number a table may have is not known
+            yield Trouble(f"index of {name}", error)
+            continue
         for partner, names in sorted(by_partner(lake, root, only_partner, context.safe_point).items()):
             context.safe_point()
-            current = newest(lake, root, partner)
+            try:
+                current = newest(lake, root, partner)
+            except PermanentError as error:
+                yield Trouble(f"partner {partner} of {name}", error)
+                continue
             covered = set(current.body.covers) if current else set()
             fresh = tuple(shipment for shipment in names if str(shipment) not in covered)
             if fresh:
@@ -61,30 +78,93 @@ def plan(context: Context, only_partner: int | None = None) -> Iterator[Task]:
                 yield Task(name, root, partner, current, fresh, max(last, default=0) + 1)
 
 
-def perform(context: Context, task: Task) -> Compacted | None:
-    """Merge one partner's table and put it on the lake; None where nothing new holds a feature.
+def perform(context: Context, task: Task, troubles: list[Trouble] | None = None) -> Compacted | None:
+    """Merge one partner's table and put it on the lake; None where nothing new holds a feature that can be merged.
 
-    Raises PermanentError or FormatError where it cannot be merged, TemporaryError where it is to be tried again.
+    A shipment that cannot be merged is left out, and is fresh again in the next run; the others are merged.  troubles:
+    gets one for all that are left out for the same reason.  Raises PermanentError where the table itself cannot be
+    read, TemporaryError where it is to be tried again.
     """
     lake = context.lake
     assert lake is not None
-    try:
-        bodies = {name: delta(lake, task.root, name, task.partner) for name in task.fresh}
-        bodies = {name: body for name, body in bodies.items() if body.features}
-        if not bodies:
-            return None
+    bodies, left_out = _usable(context, task)
+    done: Compacted | None = None
+    while bodies:
+        names = sorted({*(task.current.body.covers if task.current else ()), *map(str, bodies)})
         inputs = list(inputs_of(lake, task.root, task.partner, task.current, bodies))
-        before = set(task.current.body.covers) if task.current else set()
-        names = sorted(before | {str(name) for name in bodies})
-        dim = bodies[max(bodies)].dim
+        dim = _dim(task, bodies)
         with scratch(context) as folder:
-            feature_set = context.settings.sets[task.set]
-            merged = write(folder / "table", inputs, names, task.partner, dim, feature_set.formats, _noted(context))
-            return _put(context, task, folder / "table", merged, names, dim, sum(one.rows for one in inputs))
-    except NotFound as error:
-        raise TemporaryError(
-            f"a folder of partner {task.partner} went away while it was merged", str(error), "looked at in the next run"
-        ) from error
+            formats = context.settings.sets[task.set].formats
+            try:
+                merged = write(folder / "table", inputs, names, task.partner, dim, formats, _noted(context))
+            except Unmergeable as error:
+                if error.shipment is None:
+                    raise
+                name = ShipmentName.parse(error.shipment)
+                left_out[name] = error
+                del bodies[name]
+                continue
+            done = _put(context, task, folder / "table", merged, names, dim, sum(one.rows for one in inputs))
+        break
+    if troubles is not None:
+        troubles.extend(_told(task, left_out))
+    return done
+
+
+def _usable(
+    context: Context, task: Task
+) -> tuple[dict[ShipmentName, PartnerManifest], dict[ShipmentName, PipelineError]]:
+    """What the fresh folders that hold features say of themselves; and those that cannot be merged, with the reason."""
+    lake = context.lake
+    assert lake is not None
+    bodies: dict[ShipmentName, PartnerManifest] = {}
+    left_out: dict[ShipmentName, PipelineError] = {}
+    for name in task.fresh:
+        context.safe_point()
+        folder = task.root.partner(name, task.partner)
+        try:
+            body = delta(lake, task.root, name, task.partner)
+            if (body.shipment, body.partner_id) != (str(name), task.partner):
+                raise FormatError(f"{folder} is of {body.shipment}/{body.partner_id}", "", "hathi verify")
+            files = tables_of(body.files)
+            if body.features and not files:
+                what, hint = f"{folder} has no Parquet", "it stays as it is; deltas of Parquet are merged"
+                raise PermanentError(what, "it was delivered as text alone", hint)
+            law(folder, body.features, rows=sum(file.rows for file in files))
+        except NotFound as error:
+            if lake.stat(folder) is not None:
+                left_out[name] = error  # else it was pruned meanwhile
+        except PermanentError as error:
+            left_out[name] = error
+        else:
+            if body.features:
+                bodies[name] = body
+    dim = _dim(task, bodies)
+    for name, body in list(bodies.items()):
+        if body.dim != dim:
+            what = f"{task.root.partner(name, task.partner)}: its vectors have {body.dim} values, the table's {dim}"
+            hint = "two nets of different lengths: give the new one a root of its own, or move the old table away"
+            left_out[name] = FormatError(CANNOT, what, hint)
+            del bodies[name]
+    return bodies, left_out
+
+
+def _dim(task: Task, bodies: Mapping[ShipmentName, PartnerManifest]) -> int:
+    """The table's, once there is one: nothing that it holds is lost; else that of the newest shipment."""
+    if task.current is not None:
+        return task.current.body.dim
+    return bodies[max(bodies)].dim if bodies else 0
+
+
+def _told(task: Task, left_out: Mapping[ShipmentName, PipelineError]) -> Iterator[Trouble]:
+    """The newest shipment of each kind of trouble tells of all of them."""
+    kinds: dict[tuple[type[PipelineError], str, str], list[ShipmentName]] = {}
+    for name in sorted(left_out):
+        error = left_out[name]
+        kinds.setdefault((type(error), error.message if error.message == CANNOT else "", error.hint), []).append(name)
+    for names in kinds.values():
+        count = f"{len(names)} shipments" if len(names) > 1 else "1 shipment"
+        yield Trouble(f"partner {task.partner} of {task.set}: {count} left out of its table", left_out[names[-1]])
 
 
 def point(context: Context, root: Root) -> None:
@@ -93,12 +173,19 @@ def point(context: Context, root: Root) -> None:
     assert lake is not None
     named = index.read_index(lake, root).current
     entries: dict[str, IndexCurrent] = {}
+    troubles: list[PipelineError] = []
     for partner, known in tables(lake, root).items():
         if known and (str(partner) not in named or named[str(partner)].number < known[-1]):
-            current = table(lake, root, partner, known[-1])
+            try:
+                current = table(lake, root, partner, known[-1])
+            except PermanentError as error:
+                troubles.append(error)
+                continue
             entries |= {} if current is None else {str(partner): current.entry()}
     if entries:
         index.point(context, root, entries)
+    if troubles:  # the others are named by now
+        raise troubles[0]
 
 
 def roots_of(context: Context) -> Mapping[str, Root]:

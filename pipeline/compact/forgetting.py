@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from pipeline.compact.standing import newest, partners, tables
+from pipeline.compact.standing import Current, newest, partners, tables
+from pipeline.errors import PermanentError
 from pipeline.layout import Root, ShipmentName
 from pipeline.manifest import Index
 from pipeline.stores.store import Lake
@@ -19,7 +20,7 @@ def passed_tables(lake: Lake, root: Root, index: Index, now: float) -> Iterator[
     """
     for partner, known in tables(lake, root).items():
         named = index.current.get(str(partner))
-        if named is None:
+        if named is None or not any(number < named.number for number in known):
             continue
         stands = lake.stat(root.current(partner, named.number))
         if stands is None or stands.modified / 1000 > now - DAY:
@@ -29,6 +30,14 @@ def passed_tables(lake: Lake, root: Root, index: Index, now: float) -> Iterator[
                 yield root.current(partner, number)
 
 
+def _newest(lake: Lake, root: Root, partner: int) -> Current | None:
+    """None as well where it cannot be read: then it covers nothing."""
+    try:
+        return newest(lake, root, partner)
+    except PermanentError:
+        return None
+
+
 def covering(lake: Lake, root: Root, index: Index) -> Callable[[ShipmentName], bool]:
     """Whether all partners of a shipment have it in a table that the index names."""
     covers: dict[int, frozenset[str]] = {}
@@ -36,7 +45,7 @@ def covering(lake: Lake, root: Root, index: Index) -> Callable[[ShipmentName], b
     def is_covered(name: ShipmentName) -> bool:
         for partner in partners(lake, root, name):
             if partner not in covers:
-                current = newest(lake, root, partner) if str(partner) in index.current else None
+                current = _newest(lake, root, partner) if str(partner) in index.current else None
                 named = current is not None and index.current[str(partner)].number == current.body.number
                 covers[partner] = frozenset(current.body.covers) if current is not None and named else frozenset()
             if str(name) not in covers[partner]:

@@ -14,7 +14,7 @@ from pyarrow import parquet as pq
 from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
 from pipeline.codec.parquet_features import features_schema
 from pipeline.codec.shards import vectors
-from pipeline.errors import FormatError
+from pipeline.errors import FormatError, NotFound
 
 BLOCK_ROWS = 1024
 MEMORY = 256 * 2**20
@@ -23,6 +23,7 @@ _MOST_INPUTS = 64
 _HELD = 8
 """A file holds its block so many times over (measured): as pages, decoded, as rows, and as those that are chosen."""
 SHIPMENT = "shipment"
+CANNOT = "a delivered table cannot be merged"
 
 Ids = npt.NDArray[np.uint64]
 Ranks = npt.NDArray[np.int64]
@@ -36,6 +37,14 @@ class Input:
     open: Callable[[], BinaryIO]
     shipment: str | None
     rows: int
+
+
+class Unmergeable(FormatError):
+    """An input that is not what it is said to be.  shipment: the one that it is of; None where it is a table's."""
+
+    def __init__(self, one: Input, what: str, hint: str) -> None:
+        super().__init__(CANNOT, f"{one.name}: {what}", hint)
+        self.shipment = one.shipment
 
 
 @dataclass(frozen=True)
@@ -59,11 +68,15 @@ def most_inputs(dim: int) -> int:
 def merged(inputs: Sequence[Input], names: Sequence[str], partner_id: int, dim: int) -> Iterator[Rows]:
     """The rows that win, in blocks.  names: every shipment, ascending; at most `most_inputs` inputs.
 
-    Raises FormatError for a file that is damaged, unsorted, of another partner or of another length than it says.
+    Raises Unmergeable for a file that is lost, damaged, unsorted, of another partner or of another length than it says.
     """
     known = np.array(names)
-    cursors = [cursor for one in inputs if (cursor := _Cursor(one, known, partner_id, dim)).more()]
+    cursors: list[_Cursor] = []
     try:
+        for one in inputs:
+            cursor = _Cursor(one, known, partner_id, dim)
+            if cursor.more():
+                cursors.append(cursor)
         while cursors:
             # Up to the least of the last ids that are here, every row of every file is here.
             bound = min(cursor.ids[-1] for cursor in cursors)
@@ -90,7 +103,10 @@ class _Cursor:
         self._input, self._names, self._partner = one, names, partner_id
         self._schema = features_schema(dim)
         self._dim = dim
-        self._stream = one.open()
+        try:
+            self._stream = one.open()
+        except (NotFound, FormatError) as error:
+            raise self._wrong(f"it is not there: {error.message}") from error
         self._rows = 0
         self._before = -1
         self.ids: Ids = np.zeros(0, np.uint64)
@@ -166,5 +182,5 @@ class _Cursor:
             raise self._wrong("it holds rows of a shipment that its manifest does not name")
         return np.asarray(places[column.indices.to_numpy()], np.int64)
 
-    def _wrong(self, what: str, hint: str = "hathi verify --deep") -> FormatError:
-        return FormatError("a delivered table cannot be merged", f"{self._input.name}: {what}", hint)
+    def _wrong(self, what: str, hint: str = "hathi verify --deep") -> Unmergeable:
+        return Unmergeable(self._input, what, hint)

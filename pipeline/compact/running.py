@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from pipeline.compact.compacting import Compacted, Task, perform, plan, point, roots_of
+from pipeline.compact.compacting import Compacted, Task, Trouble, perform, plan, point, roots_of
 from pipeline.errors import PipelineError, Stopped
 from pipeline.runner import Context
 
+__all__ = ["Compacted", "Trouble", "run"]
+
 _TRIES = 3
 """Where another gateway was first, what its table does not cover is merged into a further one; so often in one run."""
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """A partner that could not be compacted, or a root whose index could not be moved; the rest goes on."""
-
-    what: str
-    error: PipelineError
 
 
 def run(context: Context, partner: int | None = None) -> Iterator[Compacted | Trouble]:
     """Compact one lake.  partner: only this one.  Raises Stopped, and what stops the look itself (the lake is away)."""
     for task in list(plan(context, partner)):
         context.safe_point()
-        yield from _one(context, task)
+        if isinstance(task, Trouble):
+            yield task
+        else:
+            yield from _one(context, task)
     for name, root in roots_of(context).items():
         context.safe_point()
         try:
@@ -41,17 +38,18 @@ def _one(context: Context, task: Task) -> Iterator[Compacted | Trouble]:
     for _ in range(_TRIES):
         if wanted is None:
             return
+        troubles: list[Trouble] = []
         try:
-            done = perform(context, wanted)
+            done = perform(context, wanted, troubles)
         except Stopped:
             raise
         except PipelineError as error:
             yield Trouble(f"partner {task.partner} of {task.set}", error)
             return
-        if done is None:
-            return
-        yield done
-        if done.won:
+        if done is not None:
+            yield done
+        if done is None or done.won:
+            yield from troubles
             return
         left = tuple(name for name in task.fresh if str(name) not in done.current.body.covers)
         wanted = replace(task, current=done.current, fresh=left, number=done.current.body.number + 1) if left else None

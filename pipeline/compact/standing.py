@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from pipeline import manifest
 from pipeline.compact.merging import Input
 from pipeline.errors import NotFound, PermanentError
-from pipeline.layout import MANIFEST, Root, ShipmentName
+from pipeline.layout import MANIFEST, Root, ShipmentName, number_of
 from pipeline.manifest import CurrentManifest, IndexCurrent, IndexFile, PartnerManifest
 from pipeline.runner import law
+from pipeline.stores.bodies import read_body
 from pipeline.stores.store import Lake
 
 
@@ -46,7 +46,7 @@ def shipments(lake: Lake, root: Root) -> Iterator[ShipmentName]:
 
 def partners(lake: Lake, root: Root, name: ShipmentName) -> list[int]:
     """The partners that a shipment has a folder for."""
-    return _numbers(lake, f"{root.shipment(name)}/")
+    return _numbers(lake, f"{root.shipment(name)}/", str)
 
 
 def by_partner(
@@ -70,12 +70,12 @@ def inputs_of(
     Raises PermanentError for what was delivered as text alone, LawBroken for a manifest that does not add up.
     """
     if current is not None:
-        for file in _tables_of(current.body.files):
+        for file in tables_of(current.body.files):
             path = f"{current.folder}/{file.name}"
             yield Input(path, partial(lake.open, path), None, file.rows)
     for name, body in bodies.items():
         folder = root.partner(name, partner)
-        files = _tables_of(body.files)
+        files = tables_of(body.files)
         if not files:
             raise PermanentError(
                 f"{folder} has no Parquet", "it was delivered as text alone", "add it to the set's formats"
@@ -86,24 +86,25 @@ def inputs_of(
             yield Input(path, partial(lake.open, path), str(name), file.rows)
 
 
-def _tables_of(files: tuple[IndexFile, ...]) -> list[IndexFile]:
+def tables_of(files: tuple[IndexFile, ...]) -> list[IndexFile]:
+    """Those that are Parquet of features."""
     return [file for file in files if file.name.startswith("features/")]
 
 
 def delta(lake: Lake, root: Root, name: ShipmentName, partner: int) -> PartnerManifest:
     """What a delivered folder says of itself.  Raises NotFound or FormatError."""
     where = f"{root.partner(name, partner)}/{MANIFEST}"
-    return manifest.read(PartnerManifest, lake.get(where), where)
+    return read_body(lake, PartnerManifest, where)
 
 
 def tables(lake: Lake, root: Root) -> dict[int, list[int]]:
     """The numbers of each partner's tables, ascending."""
-    return {partner: numbers(lake, root, partner) for partner in _numbers(lake, f"{root.currents}/")}
+    return {partner: numbers(lake, root, partner) for partner in _numbers(lake, f"{root.currents}/", str)}
 
 
 def numbers(lake: Lake, root: Root, partner: int) -> list[int]:
     """The numbers of one partner's tables, ascending."""
-    return _numbers(lake, f"{root.currents_of(partner)}/")
+    return _numbers(lake, f"{root.currents_of(partner)}/", "{:010d}".format)
 
 
 def newest(lake: Lake, root: Root, partner: int) -> Current | None:
@@ -117,7 +118,7 @@ def table(lake: Lake, root: Root, partner: int, number: int) -> Current | None:
     folder = root.current(partner, number)
     where = f"{folder}/{MANIFEST}"
     try:
-        body = manifest.read(CurrentManifest, lake.get(where), where)
+        body = read_body(lake, CurrentManifest, where)
     except NotFound:
         if lake.stat(folder) is None:
             return None
@@ -127,6 +128,8 @@ def table(lake: Lake, root: Root, partner: int, number: int) -> Current | None:
     return Current(folder, body)
 
 
-def _numbers(lake: Lake, prefix: str) -> list[int]:
+def _numbers(lake: Lake, prefix: str, spelt: Callable[[int], str]) -> list[int]:
+    """The folders below a prefix that are numbers, spelt as we spell them; others are not ours."""
     names = (entry.key.removeprefix(prefix) for entry in lake.list(prefix, folders=True))
-    return sorted(int(name[:-1]) for name in names if name.endswith("/") and name[:-1].isdecimal())
+    found = ((number_of(name[:-1]), name) for name in names if name.endswith("/"))
+    return sorted(number for number, name in found if number is not None and f"{spelt(number)}/" == name)

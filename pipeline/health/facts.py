@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.stages.found import NONE_LEFT, Left
+from pipeline.state import Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ class LakeFacts:
     next_due: float | None = None
     held: tuple[str, ...] = ()
     """Held batches that nobody has answered, as `hathi quarantine list` names them."""
+    unreadable: tuple[Unreadable, ...] = ()
+    """What stands of open shipments and cannot be read from here."""
     unknown_sets: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     """Files that the index names and that are not there, or not whole."""

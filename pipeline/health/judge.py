@@ -121,6 +121,14 @@ def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
     if lake.held:
         text = f"lake {name}: batches are held ({len(lake.held)}): {_some(lake.held)}"
         yield Finding(Level.ALERT, f"held {name}", text, "hathi quarantine show, then release or drop")
+    for newer, level, what, hint in (
+        (False, Level.ALERT, "cannot be read and waits for somebody", "docs/runbook.md: cannot be read here"),
+        (True, Level.WARNING, "was written by a newer Hathi and waits", "upgrade this host, boxes before gateways"),
+    ):
+        keys = tuple(one.key for one in lake.unreadable if one.newer is newer)
+        if keys:
+            text = f"lake {name}: what stands of open shipments {what} ({len(keys)}): {_some(keys)}"
+            yield Finding(level, f"{'newer' if newer else 'unreadable'} {name}", text, hint)
     for one in lake.unknown_sets:
         text = f"lake {name}: shipments of set {one} wait, and this configuration has no such set"
         yield Finding(Level.ALERT, f"set {name} {one}", text, "put the set back into the configuration")

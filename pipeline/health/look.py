@@ -16,13 +16,13 @@ from pipeline.health.failing import Failing
 from pipeline.health.folders import Folders
 from pipeline.health.sources import AtSources, Onlooker
 from pipeline.host import host_name
-from pipeline.layout import Root, ShipmentName, seconds_of, version_of
-from pipeline.runner import Context, alive, state_of
+from pipeline.layout import Root, seconds_of
+from pipeline.runner import Context, alive, open_hints, state_of
 from pipeline.settings import Settings
 from pipeline.stages.index import read_index
 from pipeline.stages.rounds import held
 from pipeline.stages.snapshots import takes
-from pipeline.state import waits_for
+from pipeline.state import REPAIR, waits_for
 from pipeline.stores.store import Lake, Store
 
 SHIPMENTS = 512
@@ -31,17 +31,6 @@ HELD = 100
 """Held batches that one look reads."""
 FOLDERS = 200
 """Delivered folders that one look of a daemon lists, round and round."""
-
-
-@dataclass(frozen=True)
-class _Hints:
-    """What `h/open` says."""
-
-    now: float
-    due: Mapping[ShipmentName, tuple[str, float]]
-    """Due, and when the hint was put."""
-    later: tuple[str, ...]
-    """The dues of those whose day has not come."""
 
 
 @dataclass
@@ -162,11 +151,14 @@ class Look:
         return theirs - (before + self._clock.now()) / 2
 
     def _lake(self, context: Context, lake: Lake | None, first_seen: Callable[[str], float]) -> LakeFacts:
-        hints = _hints(context)
+        hints = open_hints(context)
         names = sorted(hints.due)
-        states = [state_of(context, name, settled=False) for name in names[:SHIPMENTS]]
+        looked = [state_of(context, name, settled=False) for name in names[:SHIPMENTS]]
+        states = [state for state in looked if state.planned]  # a hint whose plan was never written tells of nothing
         open_ = [
-            Waiting(state, waiting_since(*hints.due[state.name])) for state in states if waits_for(state) != "close"
+            Waiting(state, waiting_since(hints.due[state.name].due, hints.due[state.name].put))
+            for state in states
+            if waits_for(state) not in ("close", REPAIR)
         ]
         sets = self._settings.sets
         unknown = {one.state.plan.set for one in open_ if one.state.plan and one.state.plan.set not in sets}
@@ -187,13 +179,14 @@ class Look:
             now=hints.now,
             sees_lake=lake is not None,
             backlog=backlog(open_, unplanned),
-            not_looked_at=len(names) - len(states),
+            not_looked_at=len(names) - len(looked),
             waiting_since=first[0] if first else None,
             waiting_for=first[1] if first else "",
             sent=sent,
             moved=max((state.newest for state in states), default=None),
             retries=len(hints.later),
-            next_due=seconds_of(min(hints.later)) if hints.later else None,
+            next_due=min((seconds_of(hint.due) for hint in hints.later.values()), default=None),
+            unreadable=tuple(one for state in states for one in state.unreadable),
             held=_held(context),
             unknown_sets=tuple(sorted(unknown)),
             missing=tuple(path for root in sorted(seen.folders) for path in seen.folders[root].all_missing),
@@ -239,24 +232,6 @@ def _roots(context: Context) -> Iterator[tuple[str, Root]]:
     for name, one in sorted(context.settings.sets.items()):
         if takes(one, context.lake_name):
             yield name, Root(one.root.strip("/"))
-
-
-def _hints(context: Context) -> _Hints:
-    listing = context.bucket.list(context.keys.open_hints)
-    until = version_of(listing.now)
-    due: dict[ShipmentName, tuple[str, float]] = {}
-    later: list[str] = []
-    for entry in listing:
-        when, _, text = entry.key.removeprefix(context.keys.open_hints).partition("/")
-        try:
-            name = ShipmentName.parse(text)
-        except ValueError:
-            continue  # not ours; the stages say so
-        if when > until:
-            later.append(when)
-        elif name not in due or due[name][0] > when:
-            due[name] = (when, entry.modified)
-    return _Hints(listing.now, due, tuple(later))
 
 
 def _held(context: Context) -> tuple[str, ...]:

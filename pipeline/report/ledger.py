@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pipeline.layout import Keys, ShipmentName, version_of
-from pipeline.manifest import Body, Plan
-from pipeline.runner import Context, readable, waiting
-from pipeline.state import ShipmentState, derive, wanted
+from pipeline.manifest import Plan
+from pipeline.runner import Context, open_hints, state_from
+from pipeline.state import ShipmentState
 
 HOUR = 3600.0
 DAY = 86400.0
@@ -46,12 +46,7 @@ def entered(
     listed = [(entry.key, entry.modified) for entry in context.bucket.list(keys.shipment(name))]
     if not any(begin <= modified < end for _, modified in listed):
         return None
-    bodies: dict[str, Body] = {}
-    for key, kind in wanted(keys, name, (key for key, _ in listed), settled=settled).items():
-        body = readable(context, key, kind)
-        if body is not None:
-            bodies[key] = body
-    return Entered(derive(keys, name, listed, bodies), dict(listed))
+    return Entered(state_from(context, name, listed, settled=settled), dict(listed))
 
 
 def steps(keys: Keys, one: Entered) -> Iterator[Step]:
@@ -89,11 +84,8 @@ def names_under(context: Context, prefix: str, after: str = "") -> Iterator[Ship
 
 def hinted(context: Context) -> Iterator[ShipmentName]:
     """The open shipments, those that are not due yet too."""
-    for _, text in waiting(context):
-        try:
-            yield ShipmentName.parse(text)
-        except ValueError:
-            continue  # not ours; the stages say so
+    hints = open_hints(context)
+    yield from (*hints.due, *hints.later)
 
 
 def lately(context: Context, now: float, known: Iterable[ShipmentName]) -> Iterator[Entered]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pipeline.health.facts import Backlog, LakeFacts
 from pipeline.health.look import SHIPMENTS
 from pipeline.host import host_of
-from pipeline.layout import ShipmentName, version_of
+from pipeline.layout import ShipmentName
 from pipeline.report.ledger import HOUR, Entered, Step, entered, lately, steps
-from pipeline.runner import Context, waiting
+from pipeline.runner import Context, open_hints
 from pipeline.state import Try, waits_for
 
 DUES = 100
@@ -88,8 +88,9 @@ class Standing:
 
 def standing(context: Context, facts: LakeFacts) -> Standing:
     """What the ledger adds to a lake's facts: a listing for each open shipment, and for some of the last day."""
-    due, later = _hints(context, version_of(facts.now))
-    found = [one for name in due[:SHIPMENTS] if (one := entered(context, name)) is not None]
+    due, later = _hints(context)
+    looked = [one for name in due[:SHIPMENTS] if (one := entered(context, name)) is not None]
+    found = [one for one in looked if one.state.planned]  # a hint whose plan was never written tells of nothing
     done = [step for one in [*found, *lately(context, facts.now, due)] for step in steps(context.keys, one)]
     return Standing(
         facts,
@@ -100,20 +101,10 @@ def standing(context: Context, facts: LakeFacts) -> Standing:
     )
 
 
-def _hints(context: Context, now: str) -> tuple[list[ShipmentName], Counter[str]]:
+def _hints(context: Context) -> tuple[list[ShipmentName], Counter[str]]:
     """The shipments that are due, and how many are due at each later time."""
-    due: set[ShipmentName] = set()
-    later: Counter[str] = Counter()
-    for at, text in waiting(context):
-        try:
-            name = ShipmentName.parse(text)
-        except ValueError:
-            continue  # not ours; the stages say so
-        if at > now:
-            later[at] += 1
-        else:
-            due.add(name)
-    return sorted(due), later
+    hints = open_hints(context)
+    return sorted(hints.due), Counter(hint.due for hint in hints.later.values())
 
 
 def _open(lake: str, one: Entered) -> Open:

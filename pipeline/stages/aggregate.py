@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.codec.ref_rows import sample_of
 from pipeline.layout import AGGREGATE, ShipmentName, seconds_of, version_of
-from pipeline.manifest import AttemptEnd, Batch, DataFile, End, Out, OutFile, OutPartner, Place, Plan, Result
+from pipeline.manifest import Batch, DataFile, End, Out, OutFile, OutPartner, Place, Plan, Result
 from pipeline.records import ImageRef
 from pipeline.runner import (
     Context,
@@ -19,18 +19,19 @@ from pipeline.runner import (
     claim,
     commit,
     download,
+    ended,
     exists,
-    give_up,
     known_to_exist,
     law,
     load_data,
+    readable,
     scratch,
     store_data,
 )
 from pipeline.settings import FeatureSet
 from pipeline.stages.compute import ORDINALS_PER_BATCH
 from pipeline.stages.merge import Merged, MergeInput
-from pipeline.state import ShipmentState, child_of, count, last_try
+from pipeline.state import ShipmentState, child_of, count, last_try, resting
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,14 @@ def plan(seen: Seen, fingerprints: Mapping[str, str]) -> list[AggregateTask]:
     """Shipments to aggregate under our fingerprints, oldest name first."""
     tasks = []
     for state in sorted(seen.states, key=lambda s: s.name):
-        if state.plan is None or state.out is not None or state.void or state.end is None:
+        if state.unreadable or state.plan is None or state.out is not None or state.void or state.end is None:
             continue
         ours = fingerprints.get(state.plan.set, "")[:12]
         if not ours or not ({ours, ""} & state.complete):
             continue
-        counted = count(state.tries.get(AGGREGATE, ()), seen.alive)
-        if not counted.live:
+        tries = state.tries.get(AGGREGATE, ())
+        counted = count(tries, seen.alive)
+        if not counted.live and not resting(tries, seen.now):
             tasks.append(AggregateTask(state, ours, counted.next_number))
     return tasks
 
@@ -73,6 +75,7 @@ def plan_children(states: Iterable[ShipmentState], context: Context) -> list[Shi
         state
         for state in states
         if state.carries
+        and not state.unreadable
         and state.plan is not None
         and not known_to_exist(context, context.keys.end(child_of(state.name, state.plan)))
     ]
@@ -86,14 +89,27 @@ def perform(
     fingerprint: all 64 hex digits.
     """
     name = task.state.name
-    if not claim(context, name, AGGREGATE, task.number):
+    if not _readable(context, task) or not claim(context, name, AGGREGATE, task.number):
         return None
     try:
         return _merge(context, feature_set, fingerprint, task, engine)
-    except BaseException:
-        end = AttemptEnd(kind="abandoned", cause="the run was stopped")
-        give_up(context, name, AGGREGATE, task.number, end)
+    except BaseException as error:
+        ended(context, name, AGGREGATE, task.number, error)
         raise
+
+
+def _readable(context: Context, task: AggregateTask) -> bool:
+    """Whether each result can be read here; what cannot is said once, and nothing is merged until it can."""
+    state, keys = task.state, context.keys
+    assert state.end is not None
+    for number in range(state.end.batches):
+        context.safe_point()
+        result = readable(context, keys.result(state.name, task.fingerprint, number), Result)
+        if result is None:
+            return False
+        if result.kind == "held" and readable(context, keys.batch(state.name, number), Batch) is None:
+            return False
+    return True
 
 
 def _merge(context: Context, feature_set: FeatureSet, fingerprint: str, task: AggregateTask, engine: str) -> Aggregated:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
-from pipeline.errors import NotFound, PipelineError
+from pipeline.errors import FormatError, LawBroken, NotFound, PipelineError
 from pipeline.layout import ShipmentName, Task
 from pipeline.manifest import AttemptEnd, Batch, DataFile, Result
 from pipeline.records import ImageRef
@@ -96,7 +96,9 @@ def plan(seen: Seen, fingerprints: Mapping[str, str], limits: Compute) -> list[B
     """
     tasks: list[BatchTask] = []
     for state in sorted(seen.states, key=lambda s: s.name):
-        if state.plan is None or state.plan.set not in fingerprints or state.out is not None or state.void:
+        if state.unreadable or state.plan is None or state.out is not None or state.void:
+            continue
+        if state.plan.set not in fingerprints:
             continue
         fingerprint = fingerprints[state.plan.set]
         have = state.results.get(fingerprint[:12], frozenset())
@@ -156,12 +158,31 @@ def perform(
             return
         context.safe_point()
         if _known(context, task):
-            yield _hold(context, task) if task.mode == "hold" else _perform_alone(context, served, task)
+            try:
+                yield _hold(context, task) if task.mode == "hold" else _perform_alone(context, served, task)
+            except (FormatError, LawBroken) as error:
+                yield _spoilt(context, task, error)
 
 
 def _known(context: Context, task: BatchTask) -> bool:
     """Whether the batch's body can be read; a broken one is named, and waits."""
     return readable(context, context.keys.batch(task.name, task.batch), Batch) is not None
+
+
+def _claimed(context: Context, task: BatchTask) -> bool:
+    """Whether the attempt is ours; what stands in its place and is none is named, and the batch waits."""
+    try:
+        return _known(context, task) and claim(context, task.name, task.task, task.number, alone=task.mode == "alone")
+    except FormatError as error:
+        context.once(f"{task.name} {task.batch} claim", str(error))
+        return False
+
+
+def _spoilt(context: Context, task: BatchTask, error: PipelineError) -> Published:
+    """What stands there of one batch contradicts what was computed: a strike against that batch, and the rest go on."""
+    context.once(f"{task.name} {task.batch}", f"Alert: {error}")
+    _give_up(context, task, AttemptEnd(kind="strike", cause=error.message[:500]))
+    return Published(task, "damaged")
 
 
 def _perform_open(
@@ -171,7 +192,7 @@ def _perform_open(
 
     def open_batch(task: BatchTask) -> Opened[BatchTask] | None:
         context.safe_point()
-        if not _known(context, task) or not claim(context, task.name, task.task, task.number):
+        if not _claimed(context, task):
             return None
         begun[task] = 0
         refs = _refs(context, task)
@@ -190,7 +211,10 @@ def _perform_open(
             if computed is None:
                 yield None
                 continue
-            published = _publish(context, served, computed, begun[computed.task])
+            try:
+                published = _publish(context, served, computed, begun[computed.task])
+            except (FormatError, LawBroken) as error:
+                published = _spoilt(context, computed.task, error)
             del begun[computed.task]
             yield published
     except BaseException:
@@ -201,9 +225,13 @@ def _perform_open(
 
 
 def _abandon(context: Context, task: BatchTask) -> None:
+    _give_up(context, task, AttemptEnd(kind="abandoned", cause="the run was stopped"))
+
+
+def _give_up(context: Context, task: BatchTask, end: AttemptEnd) -> None:
     """Best effort: an attempt whose end cannot be written just counts as lost."""
     try:
-        give_up(context, task.name, task.task, task.number, AttemptEnd(kind="abandoned", cause="the run was stopped"))
+        give_up(context, task.name, task.task, task.number, end)
     except PipelineError as error:
         context.say(f"could not give up {task.name} batch {task.batch}: {error}")
 
@@ -216,9 +244,9 @@ def _refs(context: Context, task: BatchTask) -> list[ImageRef] | None:
         refs = context.forms.decode(content, task.batch * ORDINALS_PER_BATCH)
         law(f"{task.name} batch {task.batch}", body.refs, read=len(refs))
         return refs
-    except (Damaged, NotFound) as error:
+    except (Damaged, NotFound, FormatError, LawBroken) as error:
         context.once(f"{task.name} {task.batch}", f"Alert: {error}")
-        give_up(context, task.name, task.task, task.number, AttemptEnd(kind="strike", cause="its refs are damaged"))
+        _give_up(context, task, AttemptEnd(kind="strike", cause="its refs are damaged"))
         return None
 
 
@@ -288,7 +316,7 @@ def _put(context: Context, task: BatchTask, nonce: str, what: str, write: Callab
 
 
 def _perform_alone(context: Context, served: Served, task: BatchTask) -> Published:
-    if not claim(context, task.name, task.task, task.number, alone=True):
+    if not _claimed(context, task):
         return Published(task, "lost")
     try:
         refs = _refs(context, task)

@@ -31,7 +31,7 @@ KINDS = ("release", "drop", "backfill")
 
 def plan(states: Iterable[ShipmentState]) -> list[ShipmentState]:
     """Shipments that the box has to fill, or whose next part it has perhaps still to plan, oldest name first."""
-    mine = [s for s in states if s.plan is not None and s.plan.kind in KINDS]
+    mine = [s for s in states if not s.unreadable and s.plan is not None and s.plan.kind in KINDS]
     open_ = [s for s in mine if s.end is None or (s.plan and s.plan.kind == "backfill" and s.end.next and not s.void)]
     return sorted(open_, key=lambda state: state.name)
 
@@ -70,7 +70,7 @@ def _release(
         void = End(batches=0, refs=0, rows=0, rejected=0, void="its shipment is void")
         commit(context, context.keys.end(name), void)
         return True
-    wanted = _held_items(context, out)
+    wanted = _held_items(context, out, batch)
     refs = [ref for ref in _refs(context, parent, batch) if (ref.partner_id, ref.item_id) in wanted]
     size = plan.batch_refs
     context.bucket.delete(held_hint)
@@ -78,7 +78,9 @@ def _release(
     return True
 
 
-def _held_items(context: Context, out: Out) -> frozenset[tuple[int, int]]:
+def _held_items(context: Context, out: Out, batch: int) -> frozenset[tuple[int, int]]:
+    """The items whose row in `out` is this batch's: where an item stands in several held batches, `out` has the row of
+    the greatest ordinal, and one release alone carries it.  So it does not matter which of two siblings sorts last."""
     found: set[tuple[int, int]] = set()
     for partner in out.partners.values():
         for file in partner.files:
@@ -87,7 +89,7 @@ def _held_items(context: Context, out: Out) -> frozenset[tuple[int, int]]:
                     path = folder / "failures"
                     data = DataFile(key=file.key, size=file.size, sha256=file.sha256, rows=file.rows)
                     download(context, data, path)
-                    found |= context.forms.held_items(path)
+                    found |= context.forms.held_items(path, batch)
     return frozenset(found)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline import manifest
 from pipeline.errors import FormatError, NotFound, PermanentError, TemporaryError
 from pipeline.layout import DELIVER, MANIFEST, SUCCESS, Root, ShipmentName, version_of
-from pipeline.manifest import AttemptEnd, DataFile, Delivery, Done, IndexFile, Out, OutFile, OutPartner, PartnerManifest
-from pipeline.runner import Context, Seen, claim, commit, download, give_up, law, load_data, scratch
+from pipeline.manifest import DataFile, Delivery, Done, IndexFile, Out, OutFile, OutPartner, PartnerManifest
+from pipeline.runner import Context, Seen, claim, commit, download, ended, law, load_data, scratch
 from pipeline.settings import FeatureSet
 from pipeline.stages import index
-from pipeline.state import ShipmentState, count
+from pipeline.state import ShipmentState, count, resting
+from pipeline.stores.bodies import read_body
 from pipeline.stores.commit import rename_first
 from pipeline.stores.store import Lake
 
@@ -46,10 +46,11 @@ def plan(seen: Seen, sets: Mapping[str, FeatureSet]) -> list[DeliverTask]:
     """Shipments to deliver, oldest name first."""
     tasks = []
     for state in sorted(seen.states, key=lambda s: s.name):
-        if state.plan is None or state.out is None or state.done is not None or state.plan.set not in sets:
+        if state.unreadable or state.plan is None or state.out is None or state.done is not None or state.void:
             continue
-        counted = count(state.tries.get(DELIVER, ()), seen.alive)
-        if not counted.live:
+        tries = state.tries.get(DELIVER, ())
+        counted = count(tries, seen.alive)
+        if state.plan.set in sets and not counted.live and not resting(tries, seen.now):
             tasks.append(DeliverTask(state, counted.next_number))
     return tasks
 
@@ -60,26 +61,29 @@ def place(context: Context, feature_set: FeatureSet, task: DeliverTask) -> Place
         return None
     try:
         return _place(context, Root(feature_set.root.strip("/")), task)
-    except BaseException:
-        abandon(context, task)
+    except BaseException as error:
+        abandon(context, task, error)
         raise
 
 
-def abandon(context: Context, task: DeliverTask) -> None:
-    """Say that an attempt ended without a result."""
-    end = AttemptEnd(kind="abandoned", cause="the run was stopped")
-    give_up(context, task.state.name, DELIVER, task.number, end)
+def abandon(context: Context, task: DeliverTask, error: BaseException) -> None:
+    """Say that an attempt ended without a result, and by what."""
+    ended(context, task.state.name, DELIVER, task.number, error)
 
 
-def finish(context: Context, root: Root, placed: Sequence[Placed]) -> None:
-    """The index of a root for all that was placed there, at once, then each shipment's `done`."""
+def enter(context: Context, root: Root, placed: Sequence[Placed]) -> str:
+    """The index of a root for all that was placed there, at once; the time of entry."""
     now = version_of(context.bucket.list(context.keys.alive_hints).now)
     entries = {context.keys.done(one.name): one.deliveries for one in placed if one.deliveries}
     if entries:
         index.enter(context, root, entries, now)
-    for one in placed:
-        folders = tuple(root.partner(one.name, delivery.partner_id) for delivery in one.deliveries)
-        commit(context, context.keys.done(one.name), Done(folders=folders, at=now))
+    return now
+
+
+def finish(context: Context, one: Placed, now: str) -> None:
+    """One shipment's `done`, once the index has it.  now: the time of entry."""
+    folders = tuple(one.root.partner(one.name, delivery.partner_id) for delivery in one.deliveries)
+    commit(context, context.keys.done(one.name), Done(folders=folders, at=now))
 
 
 def _place(context: Context, root: Root, task: DeliverTask) -> Placed:
@@ -154,7 +158,7 @@ def _copy(context: Context, lake: Lake, file: OutFile, target: str) -> None:
 def _stands(lake: Lake, target: str, shipment: str) -> bool:
     """Whether a partner's folder is delivered.  Raises PermanentError when something else stands there."""
     try:
-        body = manifest.read(PartnerManifest, lake.get(f"{target}/{MANIFEST}"), f"{target}/{MANIFEST}")
+        body = read_body(lake, PartnerManifest, f"{target}/{MANIFEST}")
     except NotFound:
         if lake.stat(target) is None:
             return False

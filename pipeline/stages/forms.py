@@ -31,5 +31,5 @@ class Forms:
     merge: Callable[..., Merged] = merge
     pieces: Callable[[Path, int, int], Iterator[list[ImageRef]]] = image_refs.pieces
     """The refs of a local file in the form of `encode`, so many, or so many bytes, at a time."""
-    held_items: Callable[[Path], frozenset[tuple[int, int]]] = held_items
-    """(partner, item) of the `held` rows of a delivered failures file."""
+    held_items: Callable[[Path, int], frozenset[tuple[int, int]]] = held_items
+    """(partner, item) of the `held` rows of one batch in a delivered failures file."""

@@ -27,9 +27,13 @@ class FrozenFiles:
         self._open_refs = forms.open_refs
         self._plan = plan
         reading = plan.reading
-        self._columns = Columns.model_validate(reading.columns) if reading.columns else Columns()
         nulls = NULL_WORDS if reading.null_words is None else reading.null_words
-        self._how = How(Text.model_validate(reading.text), nulls, as_written=reading.ids == "as_written")
+        try:
+            self._columns = Columns.model_validate(reading.columns) if reading.columns else Columns()
+            text = Text.model_validate(reading.text)
+        except ValueError as error:
+            raise FormatError("how its files are read is not known here", str(error), "upgrade this host") from error
+        self._how = How(text, nulls, as_written=reading.ids == "as_written")
         self._nulls = null_forms(nulls)
         self._reader: RefReader | None = None
         self.go_to(place)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pipeline import manifest
 from pipeline.errors import NotFound, PipelineError, Unknown
 from pipeline.layout import Root, seconds_of
 from pipeline.manifest import Delivery, Index, IndexCurrent, IndexPartner, Proposal
 from pipeline.runner import Context
+from pipeline.stores.bodies import read_body
 from pipeline.stores.commit import rename_first
 from pipeline.stores.store import Lake
 
@@ -24,9 +24,14 @@ class IndexStuck(PipelineError):
 def read_index(lake: Lake, root: Root) -> Index:
     """The index as it stands; version 0 where there is none.  Raises FormatError when it is not ours."""
     try:
-        return manifest.read(Index, lake.get(root.index), root.index)
+        return read_body(lake, Index, root.index)
     except NotFound:
         return Index()
+
+
+def check(lake: Lake, root: Root) -> None:
+    """Raises FormatError where the index of a root, or the proposal behind it, cannot be read: nothing enters it."""
+    _proposal(lake, root, read_index(lake, root).version + 1)
 
 
 def missing(index: Index, deliveries: Iterable[Delivery]) -> list[Delivery]:
@@ -153,7 +158,7 @@ def _is_done(context: Context, done_key: str) -> bool:
 def _proposal(lake: Lake, root: Root, version: int) -> Proposal | None:
     path = root.proposal(version)
     try:
-        return manifest.read(Proposal, lake.get(path), path)
+        return read_body(lake, Proposal, path)
     except NotFound:
         return None
 

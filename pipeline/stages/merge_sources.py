@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.codec.failures import held_detail
 from pipeline.codec.shards import FailureRow, FeatureRow, Keys, Matrix, Shard
 from pipeline.records import ImageRef, normalise_external_id
 from pipeline.stages.merge_plan import FEATURE, FINAL, RETRIABLE, Indices, Name, Rows
@@ -132,7 +133,7 @@ class _HeldRefs:
     def __init__(self, batch: int, refs: Sequence[ImageRef]) -> None:
         self.starts = [0, len(refs)]
         self._rows = [
-            FailureRow(partner_id, item_id, ordinal, external_id, url, "held", False, f"batch {batch}")
+            FailureRow(partner_id, item_id, ordinal, external_id, url, "held", False, held_detail(batch))
             for partner_id, item_id, external_id, url, _, ordinal in refs
         ]
 

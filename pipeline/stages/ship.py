@@ -12,7 +12,7 @@ from pipeline.manifest import Batch, End, Place, Plan, Rejection
 from pipeline.runner import Context, announce, body_at, close_if_done, commit, exists, law, store_data
 from pipeline.settings import Ship
 from pipeline.stages.frozen_files import SAMPLES, FrozenFiles
-from pipeline.state import ShipmentState, next_of
+from pipeline.state import READ_FROM_SOURCES, ShipmentState, next_of
 from pipeline.stores.store import Lake
 
 
@@ -96,13 +96,13 @@ class Shipped:
 
 def unfinished(states: Iterable[ShipmentState]) -> list[ShipmentState]:
     """Shipments that ship has still to read from the source, oldest name first."""
-    ours = [s for s in states if s.plan is not None and s.plan.kind in ("source", "again")]
+    ours = [s for s in states if not s.unreadable and s.plan is not None and s.plan.kind in READ_FROM_SOURCES]
     return sorted((s for s in ours if s.end is None), key=lambda s: s.name)
 
 
 def follow(context: Context, state: ShipmentState) -> ShipmentName | None:
     """Plan the part after an ended one; its name when that was still to do."""
-    if state.plan is None or state.end is None or state.end.next is None or state.end.void is not None:
+    if state.unreadable or state.plan is None or state.end is None or state.end.next is None or state.void:
         return None
     name = next_of(state.name, state.plan)
     if state.plan.kind == "backfill" or exists(context, context.keys.plan(name)):

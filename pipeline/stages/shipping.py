@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 
-from pipeline.errors import TemporaryError
+from pipeline.errors import FormatError, TemporaryError
 from pipeline.layout import ShipmentName
 from pipeline.runner import Context, Seen, known_to_exist, state_of
 from pipeline.stages import ship, snapshots
@@ -81,12 +81,19 @@ class Shipping:
         new, refused = self._shipper.fresh(self.look(seen.now).found, seen.now, len(seen.due), open_groups)
         for one in refused:
             context.once(f"refused {one.source} {one.why}", f"not shipped: {one.source}: {one.why}")
+        states = list(seen.states)
+        spoilt = 0
         for begun in new:
             context.safe_point()
-            snapshots.begin(context, begun)
-        states = list(seen.states) + [state_of(context, begun.name) for begun in new]
+            try:
+                snapshots.begin(context, begun)
+            except FormatError as error:  # something else stands where its plan belongs
+                spoilt += 1
+                context.once(f"begin {begun.name}", f"not shipped: {begun.plan.snapshot.source}: {error}")
+            else:
+                states.append(state_of(context, begun.name))
         self._note(states)
-        return states, len(refused)
+        return states, len(refused) + spoilt
 
     def read(self, states: list[ShipmentState], wanted: Callable[[], bool]) -> Iterator[Streamed]:
         """Read on what is not read to its end yet, as far as the caps allow: what became of each turn of each."""
@@ -112,7 +119,7 @@ class Shipping:
     def follow(self, state: ShipmentState) -> ShipmentName | None:
         """A next part that a killed process left unplanned."""
         context = self._context
-        if state.plan is None or state.end is None or state.end.next is None:
+        if state.unreadable or state.plan is None or state.end is None or state.end.next is None:
             return None
         if known_to_exist(context, context.keys.plan(next_of(state.name, state.plan))):
             return None

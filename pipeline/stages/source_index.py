@@ -8,7 +8,7 @@ from itertools import islice
 
 from pipeline.errors import FormatError, NotFound, PermanentError
 from pipeline.layout import version_of
-from pipeline.manifest import Reading, Snapshot
+from pipeline.manifest import MOST_BYTES, Reading, Snapshot
 from pipeline.settings import Source
 from pipeline.stages.found import Found, Named
 from pipeline.stages.index_entries import FEATURES_TEXT, Home, IndexEntry, judge, read_entries
@@ -76,7 +76,7 @@ class WatchedIndex:
         """All of it."""
         self._found, self._troubles, self._refused, self._broken = {}, {}, {}, ""
         try:
-            entries = read_entries(self._lake.get(self._path))
+            entries = read_entries(self._lake.get(self._path, MOST_BYTES))
         except FormatError as error:
             self._broken = f"the index {self._source.path} cannot be read: {error}"
             return

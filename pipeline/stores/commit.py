@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.errors import Exists, NotFound, TemporaryError, Unknown
+from pipeline.stores.bodies import content_of
 from pipeline.stores.store import Lake, Store
 
 TRIES = 8
@@ -23,7 +24,7 @@ def put_first(store: Store, key: str, body: bytes, sleep: Callable[[float], None
             return body
         except (Exists, Unknown):
             try:
-                return store.get(key)
+                return content_of(store, key)
             except NotFound:
                 sleep(min(0.05 * 2**attempt, 2.0))
     raise TemporaryError(f"no answer whether {key} was written", f"{TRIES} tries", "it is tried again in the next run")

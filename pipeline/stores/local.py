@@ -20,7 +20,7 @@ from typing import BinaryIO
 from pipeline.clock import random_nonce
 from pipeline.errors import Denied, Exists, NotAFile, NotFound, PermanentError, PipelineError, TemporaryError
 from pipeline.stores.regular import is_text, kind, open_file, within
-from pipeline.stores.store import Entry, Examined, Listing, Passed, Stat
+from pipeline.stores.store import Entry, Examined, Listing, Passed, Stat, too_long
 from pipeline.stores.walking import LINK_OUT, NOT_UTF_8, Walk
 
 TEMPORARY = ".hathi-tmp"
@@ -81,10 +81,13 @@ class LocalStore:
     def list(self, prefix: str, *, after: str = "", until: str = "", folders: bool = False) -> Listing:
         return Listing(self._now(), self._entries(prefix, after, until, folders))
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, at_most: int | None = None) -> bytes:
         path = self._path(key)
         with _typed(path), open_file(*self._real(path)) as file:
-            return file.read()
+            content = file.read() if at_most is None else file.read(at_most + 1)
+        if at_most is not None and len(content) > at_most:
+            raise too_long(key, at_most)
+        return content
 
     def open(self, key: str) -> BinaryIO:
         path = self._path(key)

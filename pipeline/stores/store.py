@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from pipeline.errors import TooLong
+
 Passed = Callable[[str, str], None]
 """Told of a path that is passed over, and why in words; empty where that is a convention."""
 
@@ -55,6 +57,11 @@ class Examined:
     hint: str = ""
 
 
+def too_long(key: str, at_most: int) -> TooLong:
+    """The error of an object that is longer than its reader takes."""
+    return TooLong(f"too long to be read: {key}", f"more than {at_most} bytes", "left alone; see docs/runbook.md")
+
+
 class Store(Protocol):
     """A bucket, or a lake as far as both can do the same.
 
@@ -64,8 +71,11 @@ class Store(Protocol):
     def list(self, prefix: str, *, after: str = "", until: str = "", folders: bool = False) -> Listing:
         """Keys that begin with prefix, greater than `after`, not greater than `until`, in byte order, streamed."""
 
-    def get(self, key: str) -> bytes:
-        """The whole content of a small object."""
+    def get(self, key: str, at_most: int | None = None) -> bytes:
+        """The whole content of a small object.  at_most: bytes; TooLong, and no more of it is read, beyond them.
+
+        FormatError where a folder stands.
+        """
 
     def open(self, key: str) -> BinaryIO:
         """The content as a seekable stream."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.layout import INDEX, MANIFEST, SUCCESS, Root, ShipmentName
+from pipeline.layout import INDEX, MANIFEST, SUCCESS, Root, ShipmentName, number_of
 from pipeline.manifest import Done, Out, OutPartner, PartnerManifest
 from pipeline.runner import Context, readable
 from pipeline.stores.store import Lake
@@ -46,10 +46,11 @@ def _shipment(
     prefix = f"{root.shipment(name)}/"
     for entry in lake.list(prefix, folders=True):
         text = entry.key.removeprefix(prefix)
-        if not (text.endswith("/") and text[:-1].isdecimal()):
+        partner = number_of(text[:-1])
+        if partner is None or text != f"{partner}/":
             yield say("not_ours", entry.key, "no partner's folder")
             continue
-        body = yield from _folder(say, lake, root, name, int(text[:-1]), deep)
+        body = yield from _folder(say, lake, root, name, partner, deep)
         if body is None:
             continue
         if out is not None:

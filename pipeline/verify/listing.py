@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline import manifest
 from pipeline.errors import FormatError, NotFound
-from pipeline.layout import MANIFEST, Root, seconds_of
+from pipeline.layout import MANIFEST, Root, number_of, seconds_of
 from pipeline.manifest import Delivery, Done, Index, PartnerManifest, Proposal
 from pipeline.runner import Context
+from pipeline.stores.bodies import read_body
 from pipeline.stores.store import Lake
 from pipeline.verify.finding import Finding, Looking, Say, body_at
 
@@ -22,13 +22,14 @@ def chain_of(lake: Lake, root: Root) -> int:
     """The greatest version that was ever proposed, of those that prune left; 0 where there is none."""
     prefix = f"{root.proposals}/"
     names = (entry.key.removeprefix(prefix) for entry in lake.list(prefix, folders=True))
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    numbers = ((number_of(name, 10), name) for name in names)
+    return max((n for n, name in numbers if n is not None and root.proposal(n) == f"{prefix}{name}"), default=0)
 
 
 def read_if_good(lake: Lake, root: Root) -> Index | None:
     """The index; version 0 where there is none, None where it cannot be read."""
     try:
-        return manifest.read(Index, lake.get(root.index), root.index)
+        return read_body(lake, Index, root.index)
     except NotFound:
         return Index()
     except FormatError:
@@ -161,7 +162,7 @@ def _chain(say: Say, lake: Lake, root: Root, version: int, greatest: int) -> Ite
 def _delivery(say: Say, lake: Lake, root: Root, one: Delivery) -> Iterator[Finding]:
     path = f"{root.root}/{one.folder}"
     try:
-        body = manifest.read(PartnerManifest, lake.get(f"{path}/{MANIFEST}"), path)
+        body = read_body(lake, PartnerManifest, f"{path}/{MANIFEST}")
     except NotFound:
         yield say("index_names_nothing", root.index, f"its deliveries list {one.folder}, and nothing stands at {path}")
         return

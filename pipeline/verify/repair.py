@@ -13,6 +13,7 @@ from pipeline.manifest import Delivery, Done, Index, IndexCurrent, PartnerManife
 from pipeline.runner import Context, exists, is_closed, readable, state_of
 from pipeline.stages.deliver import delivery_of
 from pipeline.stages.index import next_index
+from pipeline.stores.bodies import read_body
 from pipeline.stores.commit import rename_first
 from pipeline.stores.sight import seen
 from pipeline.stores.store import Lake
@@ -64,7 +65,7 @@ def _index(context: Context, lake: Lake, root: Root) -> Repaired | None:
 def _is_newer(lake: Lake, root: Root) -> bool:
     """Written by a newer Hathi: not this host's to rebuild."""
     try:
-        manifest.read(Index, lake.get(root.index), root.index)
+        read_body(lake, Index, root.index)
     except manifest.NewerFormat:
         return True
     except FormatError:
@@ -126,7 +127,7 @@ def _folders(lake: Lake, root: Root, name: ShipmentName) -> Iterator[PartnerMani
     for entry in lake.list(f"{root.shipment(name)}/", folders=True):
         path = f"{entry.key}{MANIFEST}"
         try:
-            body = manifest.read(PartnerManifest, lake.get(path), path)
+            body = read_body(lake, PartnerManifest, path)
         except (FormatError, NotFound):
             continue  # not a delivered folder of ours: `verify` names it
         if root.partner(name, body.partner_id) == entry.key.rstrip("/") and body.shipment == str(name):
@@ -149,7 +150,7 @@ def _put(context: Context, lake: Lake, root: Root, index: Index) -> None:
     lake.put(small, Proposal(token=token, nonce=token).encode())
     path = root.proposal(index.version)
     rename_first(lake, small, path)
-    stands = manifest.read(Proposal, lake.get(path), path)
+    stands = read_body(lake, Proposal, path)
     if stands.token != token:
         lake.delete(root.token(token))
         raise SomebodyWrites(f"{root.index} is being written by somebody else", path, "stop the daemons on every host")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from pipeline.errors import FormatError, NotFound
-from pipeline.layout import Root, ShipmentName
+from pipeline.layout import Root, ShipmentName, number_of
 from pipeline.manifest import End, Plan
 from pipeline.records import item_id_of_url, redact_query
 from pipeline.runner import Context, readable, state_of
@@ -119,12 +119,12 @@ def _delivered_pairs(place: Place, root: Root, urls: set[str]) -> Iterator[tuple
     assert lake is not None
     prefix = f"{root.shipment(place.name)}/"
     for entry in lake.list(prefix, folders=True):
-        text = entry.key.removeprefix(prefix).rstrip("/")
-        if not text.isdecimal():
+        partner = number_of(entry.key.removeprefix(prefix).rstrip("/"))
+        if partner is None:
             continue
         names = [one.key.removeprefix(entry.key) for one in lake.list(entry.key)]
         try:
             for item in urls_of(names, lambda name, folder=entry.key: lake.open(folder + name), sorted(urls)):  # type: ignore[misc]
-                yield int(text), item
+                yield partner, item
         except (FormatError, NotFound):
             continue

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from pipeline import manifest
 from pipeline.errors import FormatError, NotFound
 from pipeline.layout import MANIFEST, Root, ShipmentName, version_of
 from pipeline.manifest import Out, OutPartner, PartnerManifest, Plan
 from pipeline.runner import Context, alive, readable, state_of
 from pipeline.state import ShipmentState
+from pipeline.stores.bodies import read_body
 from pipeline.stores.store import Lake
 from pipeline.why.ahead import ahead
 from pipeline.why.delivered import rows_of
@@ -49,7 +49,8 @@ def chapter(place: Place, question: Question) -> Chapter | None:
     if delivered == ():
         return None  # out was read, and each item of a shipment has a row there
     state = state_of(context, place.name)
-    assert state.plan is not None
+    if state.plan is None:  # it cannot be read as what it is
+        return _without_ledger(place, question)
     listing = context.bucket.list(keys.alive_hints)
     reader = Refs(context, state, alive(context, listing.now))
     refs = reader.of(question)
@@ -126,7 +127,7 @@ def _without_ledger(place: Place, question: Question) -> Chapter | None:
     folder = root.partner(place.name, question.partner)
     path = f"{folder}/{MANIFEST}"
     try:
-        body = manifest.read(PartnerManifest, lake.get(path), path)
+        body = read_body(lake, PartnerManifest, path)
         rows = rows_of([f.name for f in body.files], lambda name: lake.open(f"{folder}/{name}"), question.items)
     except NotFound:
         return None

@@ -119,9 +119,9 @@ class Recording:
         listing: Listing = self.store.list(prefix, **more)
         return listing
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, at_most: int | None = None) -> bytes:
         self.note("GetObject", key)
-        content: bytes = self.store.get(key)
+        content: bytes = self.store.get(key, at_most)
         return content
 
     def open(self, key: str) -> Any:

@@ -243,6 +243,7 @@ class Laws:
             self._folders_are_whole(root)
             if self.learns:
                 self._greatest_name_is_right(root, set_name)
+                self._one_feature_each(root)
 
     def _law_of(self, name: ShipmentName) -> None:
         plan, end = self.body(Plan, KEYS.plan(name)), self.body(End, KEYS.end(name))
@@ -281,6 +282,21 @@ class Laws:
             content = self.lake.files.get(f"{folder}/{file.name}", (b"", 0.0, 0))[0]
             if hashlib.sha256(content).hexdigest() != file.sha256:
                 raise Violation(f"{folder}/{file.name} is not what its manifest says")
+
+    def _one_feature_each(self, root: str) -> None:
+        """Of a part, its retries and its releases one alone has an item's feature, whichever sorts last."""
+        seen: dict[tuple[object, ...], str] = {}
+        for key, (content, _, _) in self.lake.files.items():
+            parts = key.split("/")
+            if parts[0] != root or len(parts) != 5 or parts[3] != "features":
+                continue
+            name = ShipmentName.parse(parts[1])
+            plan = self.body(Plan, KEYS.plan(name))
+            for line in content.splitlines():
+                row = json.loads(line)
+                item = (name.version, name.round, name.part, plan.snapshot_digest, row[0], row[1])
+                if seen.setdefault(item, parts[1]) != parts[1]:
+                    raise Violation(f"{row[:5]} has a feature in {seen[item]} and in {parts[1]}")
 
     def _greatest_name_is_right(self, root: str, set_name: str) -> None:
         """For each item the feature in the greatest name is of the newest snapshot that could give one."""

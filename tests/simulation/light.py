@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipeline.codec.failures import held_detail
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.ref_tables import Cursor, Rejected, Taken
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
@@ -110,7 +111,18 @@ def merge(
         features += read_lines(one.features.read_bytes()) if one.features else []
         failures += read_lines(one.failures.read_bytes()) if one.failures else []
         for ref in one.held:
-            failures.append([ref.partner_id, ref.item_id, ref.ordinal, ref.external_id, ref.url, "held", False, ""])
+            failures.append(
+                [
+                    ref.partner_id,
+                    ref.item_id,
+                    ref.ordinal,
+                    ref.external_id,
+                    ref.url,
+                    "held",
+                    False,
+                    held_detail(one.batch),
+                ]
+            )
     refs = len(features) + len(failures)
     items: dict[tuple[int, int], list[list[Any]]] = {}
     for row in features + failures:
@@ -170,8 +182,9 @@ def pieces(path: Path, refs: int, size: int) -> Iterator[list[ImageRef]]:
         yield [ref._replace(ordinal=n) for n, ref in enumerate(found[start : start + refs])]
 
 
-def held_items(path: Path) -> frozenset[tuple[int, int]]:
-    return frozenset((row[0], row[1]) for row in read_lines(path.read_bytes()) if row[5] == "held")
+def held_items(path: Path, batch: int) -> frozenset[tuple[int, int]]:
+    lines = read_lines(path.read_bytes())
+    return frozenset((row[0], row[1]) for row in lines if (row[5], row[7]) == ("held", held_detail(batch)))
 
 
 LIGHT = Forms(encode, decode, open_refs, write_features, write_failures, merge, pieces, held_items)

@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from sortedcontainers import SortedDict
 
-from pipeline.errors import Exists, NotFound, PermanentError
-from pipeline.stores.store import Entry, Listing, Passed, Stat
+from pipeline.errors import Exists, FormatError, NotFound, PermanentError
+from pipeline.stores.store import Entry, Listing, Passed, Stat, too_long
 from tests.faults.gate import Gate, open_gate
 
 
@@ -91,9 +91,11 @@ class MemoryStore:
         assert isinstance(found, Listing)
         return found
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, at_most: int | None = None) -> bytes:
         found = self.gate("get", key, lambda: self._content(key))
         assert isinstance(found, bytes)
+        if at_most is not None and len(found) > at_most:
+            raise too_long(key, at_most)
         return found
 
     def open(self, key: str) -> BinaryIO:
@@ -103,6 +105,8 @@ class MemoryStore:
 
     def _content(self, key: str) -> bytes:
         if key not in self.disk.files:
+            if self.disk.is_folder(key):
+                raise FormatError(f"no file: {key}", "a folder stands there", "left alone; move it away")
             raise NotFound(f"nothing at {key}")
         return self.disk.files[key][0]
 

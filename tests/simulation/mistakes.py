@@ -11,6 +11,7 @@ from pipeline import prune, runner
 from pipeline.errors import Exists, NotFound, Unknown
 from pipeline.layout import Keys
 from pipeline.manifest import Batch, Body, Proposal, read
+from pipeline.prune import shipments
 from pipeline.stages import aggregate, compute, index, ship
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -43,7 +44,7 @@ def a_second_result_key_for_held_batches(patch: pytest.MonkeyPatch) -> None:
 
 
 def closing_without_looking_at_child_or_next_part(patch: pytest.MonkeyPatch) -> None:
-    for module in (runner, prune):
+    for module in (runner, shipments):
         patch.setattr(module, "is_closed", lambda context, state: state.void or state.done is not None)
 
 
@@ -69,7 +70,7 @@ def deleting_an_index_token_on_an_unknown_answer(patch: pytest.MonkeyPatch) -> N
 
 
 def pruning_an_open_shipment(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(prune, "is_closed", lambda context, state: True)
+    patch.setattr(shipments, "is_closed", lambda context, state: True)
 
 
 def mixing_two_fingerprints(patch: pytest.MonkeyPatch) -> None:
@@ -137,14 +138,9 @@ def retrying_with_a_fresh_nonce(patch: pytest.MonkeyPatch) -> None:
 
 
 def pruning_children_before_parents(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(prune, "_before", lambda name, plan: [])
-    real = prune.plan_ledger
-
-    def backwards(context: runner.Context, now: float, is_named: Callable[[object], bool]) -> object:
-        plans = [one for one in list(real(context, now, is_named)) if one.key.endswith("/plan")]
-        yield from reversed(plans)
-
-    patch.setattr(prune, "plan_ledger", backwards)
+    patch.setattr(shipments, "_before", lambda name, plan: [])
+    real = prune.walk
+    patch.setattr(prune, "walk", lambda context, after: reversed(list(real(context, after))))
 
 
 def counting_next_parts_against_the_cap(patch: pytest.MonkeyPatch) -> None:

@@ -295,7 +295,7 @@ def test_an_answer_that_was_lost_is_looked_up(tmp_path: Path) -> None:
     assert table_of(context, 7) == wanted[7]
 
 
-def test_a_damaged_delta_stops_its_partner_and_no_other(tmp_path: Path) -> None:
+def test_a_damaged_delta_is_left_out_and_told_and_the_others_are_merged(tmp_path: Path) -> None:
     world, wanted = filled(tmp_path)
     torn = world.on_lake(f"features/{name_of(3)}/7/features/part-00000.parquet")
     torn.write_bytes(torn.read_bytes()[:-50])
@@ -304,7 +304,54 @@ def test_a_damaged_delta_stops_its_partner_and_no_other(tmp_path: Path) -> None:
     assert isinstance(trouble.error, FormatError)
     assert "part-00000.parquet" in str(trouble.error)
     assert table_of(world.context(), 8) == wanted[8]
-    assert not (world.top / "lake/features/_current/7").exists()
+    left = table_of(world.context(), 7)
+    assert left
+    assert str(name_of(3)) not in {shipment for _, shipment in left.values()}
+    current = newest(world.context().lake, ROOT, 7)  # type: ignore[arg-type]
+    assert current is not None
+    assert str(name_of(3)) not in current.body.covers, "it is fresh again once it is whole"
+    again = list(running.run(world.context()))
+    assert [type(one) for one in again] == [Trouble], "told in each run, and nothing is written for it"
+
+
+def test_after_a_change_of_formats_what_has_parquet_is_merged_and_the_rest_is_counted(tmp_path: Path) -> None:
+    world, wanted = filled(tmp_path)
+    for day in (9, 10, 11):
+        folders.deliver(world.top / "lake", name_of(day), {1: np.full(3, 5.0)}, 7, text=True)
+    deliver(world.top / "lake", name_of(12), 7, {1: 6.0})
+    found = list(running.run(world.context()))
+    (trouble,) = [one for one in found if isinstance(one, Trouble)]
+    assert "3 shipments left out" in trouble.what
+    assert f"features/{name_of(11)}/7 has no Parquet" in trouble.error.message
+    assert table_of(world.context(), 7) == {**wanted[7], 1: (6.0, str(name_of(12)))}
+    assert [type(one) for one in running.run(world.context())] == [Trouble], "counted in each run, nothing is written"
+
+
+def test_a_folder_whose_manifest_or_file_is_lost_or_of_another_is_left_out(tmp_path: Path) -> None:
+    world, wanted = filled(tmp_path)
+    compacted(world.context())
+    for day in (9, 10, 11, 12):
+        deliver(world.top / "lake", name_of(day), 7, {1: float(day)})
+    lake = world.top / "lake/features"
+    (lake / str(name_of(9)) / "7/_manifest.json").unlink()
+    (lake / str(name_of(10)) / "7/features/part-00000.parquet").unlink()
+    manifest_of = lake / str(name_of(11)) / "7/_manifest.json"
+    manifest_of.write_bytes((lake / str(name_of(12)) / "7/_manifest.json").read_bytes())
+    found = list(running.run(world.context()))
+    assert len([one for one in found if isinstance(one, Trouble)]) == 3
+    assert table_of(world.context(), 7) == {**wanted[7], 1: (12.0, str(name_of(12)))}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"format": 99}', b"[1]"])
+def test_a_table_that_cannot_be_read_stops_its_partner_and_no_other(tmp_path: Path, content: bytes) -> None:
+    world, _ = filled(tmp_path)
+    compacted(world.context())
+    (world.top / "lake/features/_current/7/0000000001/_manifest.json").write_bytes(content)
+    for partner in (7, 8):
+        deliver(world.top / "lake", name_of(9), partner, {1: 5.0})
+    found = list(running.run(world.context()))
+    assert {one.what for one in found if isinstance(one, Trouble)} == {"partner 7 of demo"}
+    assert table_of(world.context(), 8)[1] == (5.0, str(name_of(9)))
 
 
 def test_a_net_of_another_length_is_refused_and_the_old_table_stays(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ NOW = "20261120T185900Z"
 def delivery(folder: str, partner: int, version: str, name: str = "a.parquet", size: int = 7) -> Delivery:
     file = IndexFile(name=name, size=size, sha256="0" * 64, rows=1)
     return Delivery(
-        folder=f"{folder}/{partner}", partner_id=partner, files=(file,), features=1, failures=0, fingerprint="f",
+        folder=f"{folder}/{partner}", partner_id=partner, files=(file,), features=1, failures=0, fingerprint="ab" * 32,
         jobTimeStamp=version, round=0, generation=0, delivered="",
     )  # fmt: skip
 

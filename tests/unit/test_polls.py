@@ -15,7 +15,20 @@ import pytest
 
 from pipeline.clock import Process
 from pipeline.layout import FIRST_DUE, Keys, ShipmentName, version_of
-from pipeline.manifest import Attempt, Batch, DataFile, Done, End, Out, Place, Plan, Result, Snapshot, SourceFile
+from pipeline.manifest import (
+    Attempt,
+    Batch,
+    DataFile,
+    Done,
+    End,
+    Out,
+    OutPartner,
+    Place,
+    Plan,
+    Result,
+    Snapshot,
+    SourceFile,
+)
 from pipeline.runner import SHIPMENTS_OF_A_POLL, Context, beat
 from pipeline.stores.store import Entry, Listing
 from pipeline.turns import Turns
@@ -84,9 +97,9 @@ class Host:
         return dict(self.counting.asked)
 
 
-def name_of(number: int, part: int = 0, generation: int = 0) -> ShipmentName:
+def name_of(number: int, part: int = 0, generation: int = 0, set: str = "demo") -> ShipmentName:
     version = version_of(1_600_000_000 + number)
-    return ShipmentName.of("shop", "snapshot", "demo", version, 0, part, generation)
+    return ShipmentName.of("shop", "snapshot", set, version, 0, part, generation)
 
 
 def plan_of(number: int, **more: Any) -> Plan:
@@ -103,9 +116,10 @@ def plan_of(number: int, **more: Any) -> Plan:
 DATA = DataFile(key="shop/d/x", size=1, sha256="0" * 64, rows=1)
 BATCH = Batch(data=DATA, refs=1, rows=1, rejected=0, cursor=Place(file=1))
 END = End(batches=1, refs=1, rows=1, rejected=0)
+SERVED = OutPartner(files=(), features=1, failures=0)
 OUT = Out(
-    fingerprint="ab" * 32, dim=4, at="20250101T000000Z", partners={}, refs=1, features=1, failures=0, duplicates=0,
-    reasons={},
+    fingerprint="ab" * 32, dim=4, at="20250101T000000Z", partners={"7": SERVED}, refs=1, features=1, failures=0,
+    duplicates=0, reasons={},
 )  # fmt: skip
 
 
@@ -287,9 +301,10 @@ def test_only_what_is_done_looks_at_its_child_and_its_next_part(tmp_path: Path, 
     world = world_with(tmp_path)
     done = Done(folders=(), at="20250101T000000Z")
     for number in range(10):
-        _out(world, name_of(number), plan_of(number, set="unknown"), done=done)
-        world.bucket.write(KEYS.end(name_of(number)), replace_end(next=Place(row=1)).encode())
-        following = ShipmentName.of("shop", "snapshot", "unknown", name_of(number).version, 0, 1, 0)
+        name = name_of(number, set="unknown")
+        _out(world, name, plan_of(number, set="unknown"), done=done)
+        world.bucket.write(KEYS.end(name), replace_end(next=Place(row=1)).encode())
+        following = ShipmentName.of("shop", "snapshot", "unknown", name.version, 0, 1, 0)
         world.bucket.write(KEYS.plan(following), plan_of(number, set="unknown").encode())
     host = Host(world)
     asked = host.asks(stage)

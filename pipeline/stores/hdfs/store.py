@@ -59,9 +59,9 @@ class HdfsStore:
             return Listing(self._retry(self._hdfs.now), iter(()))
         return Listing(first.now, self._below(folder, start, after, until, folders, first))
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, at_most: int | None = None) -> bytes:
         path = self._path(key)
-        return self._retry(lambda: self._hdfs.read(path))
+        return self._retry(lambda: self._hdfs.read(path, at_most))
 
     def open(self, key: str) -> BinaryIO:
         path = self._path(key)

@@ -21,6 +21,7 @@ from requests.adapters import HTTPAdapter
 from pipeline.errors import Exists, NotFound, PermanentError, PipelineError, TemporaryError, Unknown
 from pipeline.settings import Hdfs
 from pipeline.stores.hdfs.errors import Elsewhere, refused, unanswered
+from pipeline.stores.store import too_long
 
 R = TypeVar("R")
 _CONNECTIONS = 32
@@ -150,16 +151,18 @@ class WebHdfs:
         answer: requests.Response = self._ask(lambda one: one._open(path, offset=offset or None, length=length))
         return answer
 
-    def read(self, path: str) -> bytes:
-        """The whole content."""
+    def read(self, path: str, at_most: int | None = None) -> bytes:
+        """The whole content.  Raises TooLong for one of more than `at_most` bytes, by what is announced."""
         with self.open(path) as answer:
+            announced = answer.headers.get("content-length", "?")
+            if at_most is not None and announced.isdecimal() and int(announced) > at_most:
+                raise too_long(path, at_most)
             try:
                 content: bytes = answer.content
             except requests.RequestException as error:
                 raise TemporaryError(
                     f"reading {path} broke", str(error), "is its DataNode up? it is tried again"
                 ) from error
-        announced = answer.headers.get("content-length", "?")
         if announced != str(len(content)):
             raise TemporaryError(f"{path} ended at byte {len(content)} of {announced}", "", "it is tried again")
         return content

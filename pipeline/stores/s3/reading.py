@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.errors import Exists, PermanentError, PipelineError, TemporaryError
 from pipeline.stores.s3.connection import Connection
 from pipeline.stores.s3.errors import CAUGHT, typed
+from pipeline.stores.store import too_long
 
 READ_AHEAD = 1 << 18
 """Bytes that are read at once where a caller asks for few."""
@@ -25,13 +26,19 @@ def open_object(connection: Connection, bucket: str, key: str) -> io.BufferedRea
     return io.BufferedReader(_Object(connection, bucket, key), READ_AHEAD)
 
 
-def whole_object(connection: Connection, bucket: str, key: str) -> bytes:
-    """The content of a small object, its checksum verified where the server keeps one."""
+def whole_object(connection: Connection, bucket: str, key: str, at_most: int | None = None) -> bytes:
+    """The content of a small object, its checksum verified where the server keeps one.
+
+    Raises TooLong for one of more than `at_most` bytes, by what the server says of it before it sends it.
+    """
 
     def once() -> bytes:
-        body = connection.once("get_object", Bucket=bucket, Key=key)["Body"]
+        answer = connection.once("get_object", Bucket=bucket, Key=key)
+        body = answer["Body"]
         try:
             with contextlib.closing(body):
+                if at_most is not None and answer["ContentLength"] > at_most:
+                    raise too_long(key, at_most)
                 content: bytes = body.read()
                 return content
         except CAUGHT as error:

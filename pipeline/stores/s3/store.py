@@ -46,8 +46,8 @@ class S3Store:
     def list(self, prefix: str, *, after: str = "", until: str = "", folders: bool = False) -> Listing:
         return Request(self.connection, self.bucket, self.base, prefix, after, until, folders).listing()
 
-    def get(self, key: str) -> bytes:
-        return whole_object(self.connection, self.bucket, self._full(key))
+    def get(self, key: str, at_most: int | None = None) -> bytes:
+        return whole_object(self.connection, self.bucket, self._full(key), at_most)
 
     def open(self, key: str) -> BinaryIO:
         return cast(BinaryIO, open_object(self.connection, self.bucket, self._full(key)))
