@@ -36,7 +36,10 @@ def seconds_of(version: str) -> float:
         raise ValueError(f"not a version: {version!r}")
     fields = (version[0:4], version[4:6], version[6:8], version[9:11], version[11:13], version[13:15])
     year, month, day, hour, minute, second = map(int, fields)
-    return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
+    try:
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
+    except ValueError as error:
+        raise ValueError(f"not a version: {version!r}: {error}") from error
 
 
 def number_of(text: str, digits: int = 19) -> int | None:

@@ -468,7 +468,7 @@ class Delivery(Part):
     files: tuple[IndexFile, ...]
     features: Count
     failures: Count
-    fingerprint: Fingerprint
+    fingerprint: str
     jobTimeStamp: Stamp
     round: Count
     generation: Count

@@ -200,6 +200,8 @@ def derive(
     tries: dict[Task, dict[int, Try]] = {}
     foreign: list[str] = []
     newest = 0.0
+    listed = list(listed)
+    present = {key.removeprefix(top) for key, _ in listed}
     for key, modified in listed:
         rest = key.removeprefix(top)
         newest = max(newest, modified)
@@ -215,10 +217,8 @@ def derive(
             _note(tries.setdefault(Task(match["task"]), {}), key, match, bodies, modified)
         else:
             foreign.append(key)
-            if _FOLDER.fullmatch(rest):
-                unreadable[key] = Unreadable(key, f"not ours: {key} | it stands where a folder is | move it away")
-            elif (body := rest.partition("/")[0]) in BODIES and top + body not in bodies:
-                unreadable[key] = Unreadable(key, f"not ours: {key} | it stands where {body} is | move it away")
+            if _FOLDER.fullmatch(rest) or _hides(rest, present):
+                unreadable[key] = Unreadable(key, f"not ours: {key} | it stands in the way of ours | move it away")
     plan, end, out, done = (bodies.get(top + which) for which in ("plan", "end", "out", "done"))
     if isinstance(plan, Plan) and _name_of(name, plan) != name:
         why = f"not the plan of {name}: {top}plan | its name does not follow from it | left alone; see docs/runbook.md"
@@ -237,6 +237,14 @@ def derive(
         foreign=tuple(foreign),
         unreadable=tuple(unreadable[key] for key in sorted(unreadable)),
     )
+
+
+def _hides(rest: str, present: set[str]) -> bool:
+    """Whether a foreign key makes a folder of what is a file of ours, in a store where one name is not both."""
+    parts = rest.split("/")
+    above = ("/".join(parts[:count]) for count in range(1, len(parts)))
+    ours = (one for one in above if one in BODIES or any(p.fullmatch(one) for p in (_BATCH, _RESULT, _ATTEMPT)))
+    return any(one not in present for one in ours)
 
 
 def _unreadable(key: str, error: Exception | None) -> Unreadable:

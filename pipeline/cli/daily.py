@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline import logs
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, Stopped
+from pipeline.prune import Pruned
 from pipeline.stores.local import typed
 from pipeline.turns import Turns
 
@@ -19,21 +23,56 @@ STAGES = ("ship", "compute")
 def prune_daily(
     lakes: Sequence[Turns], stages: Sequence[str], state: Path, clock: Clock, stopping: Callable[[], bool]
 ) -> None:
-    """Prune each lake unless this host did so within a day; the mark is a file's time in the state folder."""
+    """Some of today's prune of each lake: at most prune.turn_seconds of it, and the next turn goes on.
+
+    A day's pass begins a day after the one before did.  Its mark is a file in the state folder: its time says when the
+    pass began, and while it is under way it holds how far each lake has come.
+    """
     if not set(stages) & set(STAGES) or stopping():
         return
-    if not _due(state / f"pruned.{'-'.join(stages)}", clock, "prune", "nothing is forgotten until then"):
-        return
+    mark = state / f"pruned.{'-'.join(stages)}"
+    left = _under_way(mark)
+    if not left:
+        if not _due(mark, clock, "prune", "nothing is forgotten until then"):
+            return
+        left = {lake.context.lake_name: "" for lake in lakes}
     for lake in lakes:
+        name = lake.context.lake_name
+        if name not in left:
+            continue
+        ends = clock.monotonic() + lake.context.settings.prune.turn_seconds
         try:
-            number = lake.prune()
+            pruned = lake.prune_some(left[name], lambda ends=ends: clock.monotonic() < ends)  # type: ignore[misc]
         except Stopped:
             return
         except PipelineError as error:
             logs.log("prune").warning("%s; the next try is in a day", error)
-            continue
-        if number:
-            logs.log("prune").info("Summary: forgot or put back %d things of %s", number, lake.context.lake_name)
+            pruned = Pruned(0, None)
+        left[name] = pruned.after or ""
+        if pruned.after is None:
+            del left[name]
+        _note(mark, left)
+        if pruned.number:
+            logs.log("prune").info("Summary: forgot or put back %d things of %s", pruned.number, name)
+
+
+def _under_way(mark: Path) -> dict[str, str]:
+    """By lake: how far the pass has come that this host has begun; empty where none is under way."""
+    try:
+        found = json.loads(mark.read_text("utf-8"))
+        return {str(lake): str(after) for lake, after in found.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _note(mark: Path, left: dict[str, str]) -> None:
+    """Write how far it has come, the mark's time unchanged; where that cannot be, the pass is at its end for today."""
+    with contextlib.suppress(OSError):
+        began = mark.stat().st_mtime_ns
+        temporary = mark.with_name(f".{mark.name}")
+        temporary.write_text(json.dumps(left, sort_keys=True) if left else "", "utf-8")
+        os.utime(temporary, ns=(began, began))
+        os.replace(temporary, mark)
 
 
 def compact_daily(

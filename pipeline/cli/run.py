@@ -116,8 +116,9 @@ def _guarded(
     """The work, under its locks and under everything that can end it.  refs: of a list of one's own."""
     state = Path(settings.state)
     with contextlib.ExitStack() as held:
+        locks = held.enter_context(contextlib.ExitStack())
         for stage in stages:
-            held.enter_context(locked(state, stage))
+            locks.enter_context(locked(state, stage))
         logs.open_log(program, settings.logs, echo_level=logging.WARNING)
         held.callback(logs.close_log)
         held.enter_context(_logged(program, settings))
@@ -126,15 +127,18 @@ def _guarded(
         if "compute" in stages and not refs:
             demand_free(settings)
         if "compute" in stages:
-            held.enter_context(running_file(state, say))
+            locks.enter_context(running_file(state, say))
         held.enter_context(drained(stop, say, lambda: forget_running(state)))
         show = held.enter_context(shown())
         me = this_process()
         spill = held.enter_context(spilling(settings, me))
         watch = Watch(settings.daemon.watchdog_seconds, me.clock, spill)
         held.enter_context(watched(watch, stacks_of(settings, program), say))
-        totals = work(settings, stages, once, stop, me, watch, show, program, options, again)
+        totals, lakes = work(settings, stages, once, stop, me, watch, show, program, options, again)
         totals.brought = brought
+        locks.close()  # the next run need not wait until this one has forgotten what is old
+        with contextlib.suppress(Held), locked(state, f"pruned.{'-'.join(stages)}"):
+            prune_daily(lakes, stages, state, me.clock, stop)
         return totals
 
 
@@ -165,8 +169,8 @@ def work(
     program: str = "run",
     own: own_list.Options | None = None,
     again: bool = False,
-) -> Totals:
-    """Take turns until nothing is due, or once round all that is open, and say what was done.
+) -> tuple[Totals, list[Turns]]:
+    """Take turns until nothing is due, or once round all that is open, and say what was done; and the lakes.
 
     own: over a list of one's own.  again: ship it once more.
     """
@@ -212,11 +216,10 @@ def work(
             if (rounds if once else idle) >= polls:
                 break
         compact_daily(lakes, stages, Path(settings.state), clock, stop)
-        prune_daily(lakes, stages, Path(settings.state), clock, stop)
     if not stop():
         for context in where:
             look_at_the_rest(context, totals)
-    return totals
+    return totals, lakes
 
 
 def _each(where: list[Context], do: Callable[[Context], None]) -> None:

@@ -106,6 +106,9 @@ class Prune(Section):
     orphan_days: Annotated[float, Field(ge=0)] = 7.0
     """What no manifest names, in the bucket or half delivered, is deleted after this long, days. Keep it well above
     the longest run."""
+    turn_seconds: Annotated[float, Field(gt=0)] = 20.0
+    """How long a day's prune takes of one turn of a daemon, or of one run from cron, at the most, seconds; the next one
+    goes on with it. Raise it where prune does not get round within a day."""
 
     @property
     def least_lake_days(self) -> float | None:

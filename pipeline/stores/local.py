@@ -1,6 +1,7 @@
 """A folder as a bucket or as a lake.
 
-put_new: a temporary file, fsync, `link`, which refuses an existing name.  Folders move by `renameat2(NOREPLACE)`.
+put_new: a temporary file, fsync, `link`, which refuses an existing name.  What moves, moves by `renameat2(NOREPLACE)`,
+or where there is none by what refuses as well.
 Temporary files lie in `.hathi-tmp/` at the top of the store, which no listing shows.
 """
 
@@ -109,7 +110,7 @@ class LocalStore:
         with _typed(path):
             temporary = self._write(body)
             try:
-                self._into(temporary, path, os.link)
+                self._into(temporary, path, _link)
             except FileExistsError as error:
                 raise Exists(f"{key} exists") from error
             finally:
@@ -144,13 +145,26 @@ class LocalStore:
             except Exists:
                 yield Examined("put-if-absent", True, "a second writer is refused")
             self.rename_new(key, f"{key}-moved")
-            yield Examined("rename", True, "files can be moved")
+            self.put(f"{key}-folder/one", b"first")
+            self.put(f"{key}-another/one", b"second")
+            yield self._examine_folders(f"{key}-folder", f"{key}-another")
         except PipelineError as error:
             yield Examined("write", False, f"{error.message} {error.detail}".rstrip(), error.hint)
         finally:
             for left in (key, f"{key}-moved"):
                 with contextlib.suppress(PipelineError):
                     self.delete(left)
+            for left in (f"{key}-folder", f"{key}-another"):
+                with contextlib.suppress(PipelineError):
+                    self.delete_folder(left)
+
+    def _examine_folders(self, one: str, other: str) -> Examined:
+        try:
+            self.rename_new(one, other)
+        except Exists:
+            return Examined("rename", True, "files and folders can be moved, and none over another")
+        hint = "use another file system for this lake: two gateways would overwrite each other's folders"
+        return Examined("rename", False, "a folder was moved over another one", hint)
 
     def credentials_end(self) -> float | None:
         return None
@@ -345,18 +359,47 @@ class LocalStore:
 
 
 def _rename_no_replace(old: Path, new: Path) -> None:
-    """rename(2) that refuses any existing target, an empty folder too."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    renameat2 = getattr(libc, "renameat2", None)
-    if renameat2 is not None:
-        if renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), _RENAME_NOREPLACE) == 0:
-            return
-        number = ctypes.get_errno()
-        if number not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-            raise OSError(number, os.strerror(number), str(new))
-    if old.is_dir():
-        new.mkdir()  # refuses what exists; rename then replaces the empty folder in one instant
-        os.rename(old, new)
-    else:
-        os.link(old, new)
+    """rename(2) that refuses any existing target, an empty folder too.
+
+    NFS, SMB, 9p and some FUSE have no NOREPLACE.  There a file is linked, which refuses what exists; and a folder is
+    renamed, which rename(2) itself refuses where another one stands that is not empty, in one instant: ours never are.
+    """
+    number = _renameat2(old, new)
+    if not number:
+        return
+    if number not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM):
+        raise OSError(number, os.strerror(number), str(new))
+    if not old.is_dir():
+        _link(old, new)
         old.unlink()
+        return
+    if os.path.lexists(new):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new))
+    try:
+        os.rename(old, new)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and os.path.lexists(new):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new)) from error
+        raise
+
+
+def _renameat2(old: Path, new: Path) -> int:
+    """The system's own, without replacing; 0, or the number of its error."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    call = getattr(libc, "renameat2", None)
+    if call is None:
+        return errno.ENOSYS
+    done: int = call(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), _RENAME_NOREPLACE)
+    return ctypes.get_errno() if done else 0
+
+
+def _link(old: Path, new: Path) -> None:
+    """link(2).  Raises PermanentError where the file system has none."""
+    try:
+        os.link(old, new)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            name = errno.errorcode.get(error.errno, "error")
+            hint = "use a file system with hard links (ext4, xfs, NFS), a bucket of S3, or HDFS"
+            raise PermanentError(f"the file system of {new} makes no hard links", name, hint) from error
+        raise

@@ -7,6 +7,8 @@ A later store joins by a line in `LAKES` or `BUCKETS`.
 
 from __future__ import annotations
 
+import errno
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.clock import random_nonce
-from pipeline.errors import Exists, NotFound, PermanentError, Unknown
+from pipeline.errors import Exists, FormatError, NotFound, PermanentError, TooLong, Unknown
+from pipeline.stores import local
 from pipeline.stores.commit import put_first
 from pipeline.stores.hdfs.store import TEMPORARY, HdfsStore
 from pipeline.stores.local import LocalStore
@@ -35,8 +38,23 @@ def s3(request: pytest.FixtureRequest, _: Path) -> Store:
 
 
 BUCKETS: dict[str, Callable[[pytest.FixtureRequest, Path], Store]] = {"s3": s3}
+
+
+def without_noreplace(number: int) -> Callable[[pytest.FixtureRequest, Path], Lake]:
+    """A folder on a file system as NFS, SMB, 9p and some FUSE are."""
+
+    def made(request: pytest.FixtureRequest, folder: Path) -> Lake:
+        patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+        patch.setattr(local, "_renameat2", lambda old, new: number)
+        return LocalStore(folder / "store", fsync=False)
+
+    return made
+
+
 LAKES: dict[str, Callable[[pytest.FixtureRequest, Path], Lake]] = {
     "local": lambda _, folder: LocalStore(folder / "store", fsync=False),
+    "local-einval": without_noreplace(errno.EINVAL),
+    "local-enosys": without_noreplace(errno.ENOSYS),
     "memory": lambda _, __: MemoryStore(Disk(time.time)),
     "faulty": lambda _, folder: harmless(LocalStore(folder / "store", fsync=False)),
     "hdfs": lambda request, _: request.getfixturevalue("hdfs_server").store(),
@@ -271,3 +289,48 @@ def test_what_a_killed_writer_left_is_swept_once_it_is_old(store: Store) -> None
         assert store.sweep(-60.0) == 1
     store.sweep(-60.0)
     assert keys_of(store, "") == ["kept"]
+
+
+def test_a_get_under_a_cap_takes_no_more_and_says_so(store: Store) -> None:
+    store.put("k", b"x" * 100_000)
+    assert store.get("k", 100_000) == b"x" * 100_000
+    with pytest.raises(TooLong):
+        store.get("k", 99_999)
+    store.put("k", b"")
+    assert store.get("k", 0) == b""
+
+
+def test_where_a_folder_stands_there_is_no_file_to_read(lake: Lake) -> None:
+    lake.put("folder/inside", b"1")
+    with pytest.raises((FormatError, NotFound)):
+        lake.get("folder")
+
+
+def test_without_hard_links_a_folder_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(old: Path, new: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(local.os, "link", link)
+    store = LocalStore(tmp_path / "store", fsync=False)
+    with pytest.raises(PermanentError, match="makes no hard links"):
+        store.put_new("k", b"1")
+    (failed,) = [one for one in store.examine("_hathi/") if not one.ok]
+    assert "hard links" in failed.said
+
+
+def test_a_folder_that_lets_one_be_moved_over_another_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path / "store", fsync=False)
+    assert [one.ok for one in store.examine("_hathi/")] == [True, True, True]
+    assert keys_of(store, "") == []
+
+    def careless(old: Path, new: Path) -> int:
+        if new.is_dir():
+            shutil.rmtree(new)
+        old.rename(new)
+        return 0
+
+    monkeypatch.setattr(local, "_renameat2", careless)
+    (failed,) = [one for one in store.examine("_hathi/") if not one.ok]
+    assert failed.said == "a folder was moved over another one"

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import prune, runner
-from pipeline.errors import Exists, NotFound, Unknown
+from pipeline import prune, runner, state
+from pipeline.errors import Exists, FormatError, NotFound, Unknown
 from pipeline.layout import Keys
-from pipeline.manifest import Batch, Body, Proposal, read
+from pipeline.manifest import Batch, Body, Plan, Proposal, read
 from pipeline.prune import shipments
-from pipeline.stages import aggregate, compute, index, ship
+from pipeline.stages import aggregate, compute, copy, index, ship
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -20,8 +20,6 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 def a_second_result_key_for_held_batches(patch: pytest.MonkeyPatch) -> None:
     """Held batches get a key of their own, and either key counts as the result."""
     import re
-
-    from pipeline import state
 
     def hold(context: runner.Context, task: compute.BatchTask) -> compute.Published:
         real = Keys.result
@@ -98,6 +96,7 @@ def mixing_two_fingerprints(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(aggregate, "plan", plan)
     patch.setattr(aggregate, "body_at", body_at)
+    patch.setattr(aggregate, "_readable", lambda context, task: True)
 
 
 def not_reading_back_after_unknown(patch: pytest.MonkeyPatch) -> None:
@@ -159,6 +158,52 @@ def judging_beats_by_the_local_clock(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(runner, "alive", lambda context, now: real(context, now - 30 * 86400.0))
 
 
+def releasing_whatever_of_the_batch_is_held(patch: pytest.MonkeyPatch) -> None:
+    """A release takes an item that is held, whichever held batch its row is of: two siblings, and the hash decides."""
+    real = copy._held_items
+    patch.setattr(
+        copy,
+        "_held_items",
+        lambda context, out, batch: frozenset().union(*(real(context, out, one) for one in range(8))),
+    )
+
+
+def an_error_of_one_done_stops_the_others(patch: pytest.MonkeyPatch) -> None:
+    """What cannot be read of one shipment ends the turn before the others have their `done`."""
+    real = state.derive
+
+    def derive(keys: Keys, name: object, listed: object, bodies: object, troubles: dict[str, Exception]) -> object:
+        if troubles:
+            raise next(iter(troubles.values()))
+        return real(keys, name, listed, bodies, troubles)  # type: ignore[arg-type]
+
+    patch.setattr(runner, "derive", derive)
+
+
+def deleting_the_data_of_what_cannot_be_read(patch: pytest.MonkeyPatch) -> None:
+    """A plan that this host cannot read is taken for one that is not there."""
+    real = shipments.plan_shipment
+
+    def plan_shipment(context: object, one: shipments.Standing, *rest: object) -> object:
+        plan = next((entry.key for entry in one.records if entry.key.endswith("/plan")), "")
+        try:
+            read(Plan, context.bucket.get(plan), plan) if plan else None  # type: ignore[attr-defined]
+        except FormatError:
+            one = replace(one, records=())
+        yield from real(context, one, *rest)  # type: ignore[arg-type]
+
+    patch.setattr(prune, "plan_shipment", plan_shipment)
+
+
+def merging_again_what_has_an_out_that_cannot_be_read(patch: pytest.MonkeyPatch) -> None:
+    real = state.derive
+
+    def derive(*args: object) -> object:
+        return replace(real(*args), unreadable=())  # type: ignore[arg-type]
+
+    patch.setattr(runner, "derive", derive)
+
+
 MISTAKES: list[Plant] = [
     a_second_result_key_for_held_batches,
     closing_without_looking_at_child_or_next_part,
@@ -171,4 +216,5 @@ MISTAKES: list[Plant] = [
     pruning_children_before_parents,
     counting_next_parts_against_the_cap,
     judging_beats_by_the_local_clock,
+    releasing_whatever_of_the_batch_is_held,
 ]
