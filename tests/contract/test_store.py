@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.clock import random_nonce
-from pipeline.errors import Exists, FormatError, NotFound, PermanentError, TooLong, Unknown
+from pipeline.errors import Exists, NotFound, PermanentError, TooLong, Unknown
 from pipeline.stores import local
 from pipeline.stores.commit import put_first
 from pipeline.stores.hdfs.store import TEMPORARY, HdfsStore
@@ -302,7 +302,7 @@ def test_a_get_under_a_cap_takes_no_more_and_says_so(store: Store) -> None:
 
 def test_where_a_folder_stands_there_is_no_file_to_read(lake: Lake) -> None:
     lake.put("folder/inside", b"1")
-    with pytest.raises((FormatError, NotFound)):
+    with pytest.raises(PermanentError):
         lake.get("folder")
 
 

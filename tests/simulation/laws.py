@@ -36,6 +36,10 @@ class Laws:
         self.learns = False
         """Whether batches are in the light form, so that their items can be read here."""
         self.first: Violation | None = None
+        self.spoilt: dict[str, set[str]] = {}
+        """Keys whose content cannot be read just now, and the processes that have tried."""
+        self.attempts: dict[str, int] = {}
+        """Attempts at `out` that there were when a key became unreadable."""
         self._appeared: set[str] = set()
         bucket.watch = self._watching(self._bucket_changes)
         lake.watch = self._watching(self._lake_changes)
@@ -93,6 +97,8 @@ class Laws:
         rest = key.split("/", 3)[3]
         if rest == "out":
             self._one_result_each(key, name)
+        if rest.startswith("t/out/"):
+            self._is_not_done_over(name)
         for data in self._data_of(key, rest):
             if data not in self.bucket.files:
                 raise Violation(f"{key} names {data}, which is not there")
@@ -147,15 +153,35 @@ class Laws:
     def _data_removed(self, key: str) -> None:
         proc = self._running()
         name = ShipmentName.parse(key.split("/")[2])
+        self._was_readable(key, name)
         if proc is None or proc.kind != "prune":
             if key in self.named:
                 raise Violation(f"{proc.name if proc else '?'} deletes {key}, which {self.named[key]} names")
         elif KEYS.plan(name) in self.bucket.files and not self.closed(name):
             raise Violation(f"data of an open shipment was pruned: {key}")
 
+    def _was_readable(self, key: str, name: ShipmentName) -> None:
+        """Who could not read what stands of a shipment deletes nothing that its manifests name."""
+        proc = self._running()
+        for spoilt, tried in self.spoilt.items():
+            if str(name) in spoilt and proc is not None and proc.name in tried and (key in self.named or "/c/" in key):
+                raise Violation(f"{proc.name} could not read {spoilt}, and deletes {key}")
+
+    def _is_not_done_over(self, name: ShipmentName) -> None:
+        """Of what cannot be read nothing is merged or delivered again in each poll."""
+        for spoilt, tried in self.spoilt.items():
+            made = self.attempts_at_out(name)
+            if str(name) in spoilt and tried and made > self.attempts[spoilt] + 4:
+                raise Violation(f"{spoilt} cannot be read, and is made again and again: {made} attempts")
+
+    def attempts_at_out(self, name: ShipmentName) -> int:
+        """How many there were so far."""
+        return sum(key.startswith(f"{KEYS.shipment(name)}t/out/") and not key.endswith(".x") for key in self.history)
+
     def _pruned(self, key: str) -> None:
         proc = self._running()
         name = ShipmentName.parse(key.split("/")[2])
+        self._was_readable(key, name)
         if proc is None or proc.kind != "prune":
             raise Violation(f"only prune deletes under c/: {key}")
         if not self.closed(name):

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import prune, runner, state
+from pipeline import prune, runner
+from pipeline import state as states
 from pipeline.errors import Exists, FormatError, NotFound, Unknown
 from pipeline.layout import Keys
 from pipeline.manifest import Batch, Body, Plan, Proposal, read
@@ -38,7 +39,7 @@ def a_second_result_key_for_held_batches(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(compute, "_hold", hold)
     patch.setattr(aggregate, "body_at", body_at)
-    patch.setattr(state, "_RESULT", re.compile(r"(?P<f>[0-9a-f]{12})/[rq]/(?P<batch>\d{5})"))
+    patch.setattr(states, "_RESULT", re.compile(r"(?P<f>[0-9a-f]{12})/[rq]/(?P<batch>\d{5})"))
 
 
 def closing_without_looking_at_child_or_next_part(patch: pytest.MonkeyPatch) -> None:
@@ -170,7 +171,7 @@ def releasing_whatever_of_the_batch_is_held(patch: pytest.MonkeyPatch) -> None:
 
 def an_error_of_one_done_stops_the_others(patch: pytest.MonkeyPatch) -> None:
     """What cannot be read of one shipment ends the turn before the others have their `done`."""
-    real = state.derive
+    real = states.derive
 
     def derive(keys: Keys, name: object, listed: object, bodies: object, troubles: dict[str, Exception]) -> object:
         if troubles:
@@ -196,7 +197,7 @@ def deleting_the_data_of_what_cannot_be_read(patch: pytest.MonkeyPatch) -> None:
 
 
 def merging_again_what_has_an_out_that_cannot_be_read(patch: pytest.MonkeyPatch) -> None:
-    real = state.derive
+    real = states.derive
 
     def derive(*args: object) -> object:
         return replace(real(*args), unreadable=())  # type: ignore[arg-type]
@@ -217,4 +218,7 @@ MISTAKES: list[Plant] = [
     counting_next_parts_against_the_cap,
     judging_beats_by_the_local_clock,
     releasing_whatever_of_the_batch_is_held,
+    an_error_of_one_done_stops_the_others,
+    deleting_the_data_of_what_cannot_be_read,
+    merging_again_what_has_an_out_that_cannot_be_read,
 ]

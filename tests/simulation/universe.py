@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.clock import Clock, Process
 from pipeline.errors import PipelineError
 from pipeline.layout import Keys, ShipmentName, seconds_of
+from pipeline.manifest import Plan
 from pipeline.records import ImageRef
 from pipeline.runner import Context
 from pipeline.settings import FeatureSet, Settings
@@ -35,6 +36,7 @@ LINES = ("ok",) * 8 + ("gone", "down", "down", "later", "later", "nan", "junk", 
 FINGERPRINTS = {"demo": "ab" * 32, "other": "cd" * 32}
 UPGRADED = "ef" * 32
 DAY = 86400.0
+BODIES = ("plan", "end", "out", "done")
 
 
 def simulated_settings() -> Settings:
@@ -85,6 +87,8 @@ class Universe:
         self.asked: dict[str, int] = {}
         self.said: list[str] = []
         self._nonces = self._urls = 0
+        self._contexts: list[Context] = []
+        self._whole: dict[str, tuple[bytes, float, int]] = {}
         self._spill = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").exists() else None)
         for kind, stages in (("ship", ("ship",)), ("box", ("compute", "aggregate")), ("deliver", ("deliver",))):
             for _ in range(2):
@@ -159,11 +163,17 @@ class Universe:
         return Turns(context, serve, strict=False)
 
     def _context(self, proc: Proc, stopping: Callable[[], bool]) -> Context:
-        gate = self.scheduler.gate(proc, proc.lives)
+        passing = self.scheduler.gate(proc, proc.lives)
+
+        def gate(verb: str, key: str, effect: Callable[[], object]) -> object:
+            if verb == "get" and key in self.laws.spoilt:
+                self.laws.spoilt[key].add(proc.name)
+            return passing(verb, key, effect)
+
         clock = Clock(
             now=lambda: self.hand.at, monotonic=lambda: self.hand.at, sleep=lambda s: self.scheduler.sleep(proc, s)
         )
-        return Context(
+        context = Context(
             lake_name="shop",
             bucket=MemoryStore(self.bucket, gate),
             lake=MemoryStore(self.lake, gate) if proc.kind != "box" else None,
@@ -175,6 +185,8 @@ class Universe:
             once=lambda key, text: self.said.append(text),
             forms=self.forms,
         )
+        self._contexts.append(context)
+        return context
 
     def _nonce(self) -> str:
         self._nonces += 1
@@ -200,13 +212,38 @@ class Universe:
             lines += ["!!", "7,lost,http://shop/ok-0"]
         self.lake.write(name, ("\n".join(lines) + "\n" if lines else "").encode())
 
+    # --- damage ---
+
+    def spoil(self) -> None:
+        """A body of one shipment cannot be read from now on, until a person puts it back."""
+        bodies = [key for key in self.bucket.files if key.startswith(KEYS.commits) and key.split("/")[-1] in BODIES]
+        if not bodies or self._whole:
+            return
+        key = self.random.choice(bodies)
+        _, modified, serial = self._whole[key] = self.bucket.files[key]
+        self.bucket.files[key] = (self.random.choice((b"{torn", b'{"format": 99}')), modified, serial)
+        self.laws.spoilt[key] = set()
+        self.laws.attempts[key] = self.laws.attempts_at_out(ShipmentName.parse(key.split("/")[2]))
+        for context in self._contexts:
+            context.bodies.pop(key, None)
+
+    def mend(self) -> None:
+        """It stands there again as it was."""
+        for key, whole in self._whole.items():
+            self.bucket.files[key] = whole
+        self._whole.clear()
+        self.laws.spoilt.clear()
+
     # --- a run ---
 
     def run(self, steps: int) -> None:
         """Faults for so many steps, then none until nothing is due any more.  Raises Violation."""
         changes = {self.random.randint(0, steps * 2 // 3) for _ in range(6)} | {0}
         upgrade = self.random.randint(0, steps)
+        spoils = self.random.randint(steps // 3, steps) if self.random.random() < 0.5 else -1
         for number in range(steps):
+            if number == spoils:
+                self.spoil()
             if number in changes:
                 self.change_source()
             self.upgraded = self.upgraded or number == upgrade
@@ -214,6 +251,13 @@ class Universe:
         self.scheduler.faults = False
         for proc in self.scheduler.procs:
             proc.frozen = 0.0
+        if self._whole:
+            self._come_to_rest(steps)  # what cannot be read is in nobody's way
+            self.mend()
+            for name in self.laws.names():  # as the daily pass does
+                if not self.laws.closed(name):
+                    due = self.laws.body(Plan, KEYS.plan(name)).due
+                    self.bucket.write(KEYS.open_hint(due, name), b"")
         self._come_to_rest(steps)
         self.laws.check_at_rest()
 
@@ -235,6 +279,7 @@ class Universe:
     def _open_hints(self) -> list[str]:
         """Hints of shipments that exist; one whose plan was never written is prune's."""
         hints = list(self.bucket.under(KEYS.open_hints))
+        hints = [key for key in hints if not any(key.rpartition("/")[2] in spoilt for spoilt in self._whole)]
         return [key for key in hints if KEYS.plan(ShipmentName.parse(key.rpartition("/")[2])) in self.bucket.files]
 
     def _skip_to_next_due(self, hints: list[str], held: bool) -> None:
