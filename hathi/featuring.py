@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hathi.images import _overrides
+from hathi.images import _overrides, is_missing
 from pipeline.clock import Clock
 from pipeline.fetch.inline import read_file
 from pipeline.frames import PIECE_ROWS, computed
@@ -108,8 +108,8 @@ def features(
 ) -> Features:
     """Compute a feature of each image, by the pipeline's own fetcher, decoders and net: the same bits.
 
-    images: URLs (str), bytes (bytes) or files (pathlib.Path), one or many, mixed as you like.  An iterable is read a
-        few thousand images ahead; memory does not grow with their number.
+    images: URLs (str), bytes (bytes) or files (pathlib.Path), one or many, mixed as you like; None and NaN, as in a
+        column of pandas, are failures.  An iterable is read a few thousand images ahead; memory does not grow with it.
     net, weights, blob: a deploy .prototxt, its .caffemodel and the blob that is the feature; or an .onnx model and its
         output; or "hog".
     preprocess: settings of `[sets.NAME.preprocess]`, e.g. {"resize": "crop", "mean": [104.0, 117.0, 123.0]}.  The
@@ -196,6 +196,8 @@ def _pieces(images: Iterable[Image], max_bytes: int) -> Iterator[_Piece]:
 
 def _read(index: int, image: Image, max_bytes: int) -> ImageRef | Result:
     """A ref to be computed; a file that cannot be read is a failure at once."""
+    if is_missing(image):
+        return Result(index, "", None, Failure.of("bad_ref", "neither a URL nor bytes"))
     if isinstance(image, str):
         return ImageRef(0, 0, "", image, b"", index)
     if isinstance(image, bytes | bytearray | memoryview):

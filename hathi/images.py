@@ -19,7 +19,8 @@ def fetch(
 ) -> Iterator[Fetched | Failure]:
     """Fetch images politely: limits for each host, retries, a cap on size, no addresses inside your network.
 
-    urls: one, or as many as you like; an iterable is read only as fast as results are taken.
+    urls: one, or as many as you like; an iterable is read only as fast as results are taken.  None and NaN, as in a
+        column of pandas, are failures.
     allow_private: also fetch from private networks and from any port.
     settings: settings of the table `[fetch]`, e.g. {"requests_per_second": 5.0, "contact": "me@example.com"}; variables
         HATHI_FETCH__... count as well.  config/reference.toml has them all.
@@ -38,7 +39,7 @@ def fetch(
     no image: http_4xx 404
     """
     limits = load_fetch(None, os.environ, _overrides(allow_private, settings))
-    return fetch_all([urls] if isinstance(urls, str) else urls, limits)
+    return fetch_all(map(_url, [urls] if isinstance(urls, str) else urls), limits)
 
 
 def decode(content: bytes, *, max_pixels: int = 100_000_000) -> NDArray[np.uint8] | Failure:
@@ -57,6 +58,19 @@ def decode(content: bytes, *, max_pixels: int = 100_000_000) -> NDArray[np.uint8
     'not_image'
     """
     return _decode(content, max_pixels=max_pixels)
+
+
+def is_missing(one: object) -> bool:
+    """Whether a cell holds nothing: None, or NaN."""
+    return one is None or (isinstance(one, float) and one != one)
+
+
+def _url(one: object) -> str:
+    if is_missing(one):
+        return ""
+    if not isinstance(one, str):
+        raise TypeError(f"a {type(one).__name__} is no URL: give texts (str)")
+    return one
 
 
 def _overrides(allow_private: bool, settings: Mapping[str, object] | None) -> dict[str, object]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 import hathi
@@ -175,6 +176,26 @@ def test_each_image_that_has_no_feature_is_a_value_beside_the_others(here: str) 
     assert [one is None for one in table["features"].to_pylist()] == [True] * 7 + [False]
     assert table["features"].type.list_size == 128
     assert table["index"].to_pylist() == list(range(8))
+
+
+def test_a_column_of_pandas_is_taken_as_it_is_with_its_holes(here: str) -> None:
+    urls = pd.Series([f"{here}/shoe.png", None, float("nan"), np.str_(f"{here}/none.png")])
+    table = hathi.features(urls, net="deploy.prototxt", weights="x.caffemodel", blob="pool").to_arrow()
+    reasons = [one and one["reason"] for one in table["failure"].to_pylist()]
+    assert reasons == [None, "bad_ref", "bad_ref", "http_4xx"]
+    fetched = [one.reason if isinstance(one, hathi.Failure) else one.status for one in hathi.fetch(urls)]
+    assert sorted(map(str, fetched)) == ["200", "bad_url", "bad_url", "http_4xx"]
+    with pytest.raises(TypeError, match="a int is no URL"):
+        list(hathi.fetch([7]))  # type: ignore[list-item]
+
+
+def test_an_error_of_the_callers_own_iterable_is_raised_as_it_is(here: str) -> None:
+    def broken() -> Iterator[bytes]:
+        yield Path("shoe.png").read_bytes()
+        raise KeyError("the caller's own")
+
+    with pytest.raises(KeyError, match="the caller's own"):
+        list(hathi.features(broken(), net="deploy.prototxt", weights="x.caffemodel", blob="pool"))
 
 
 def test_no_images_are_an_empty_table() -> None:
