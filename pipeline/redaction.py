@@ -29,6 +29,10 @@ _CODED = re.compile(
 )
 _SOMEHOW_CODED = re.compile(rf"[%&]|\\[ux\\]|[{''.join(map(chr, _WIDE))}]")
 
+# What most URLs are: a host and a path with nothing in them that could hide a user, a parameter or another URL.
+# Proven equal to the slow way by a property test.
+_PLAIN = re.compile(r"https?://[A-Za-z0-9.\-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~+\-/]*)?")
+_SUSPECT = re.compile(rf"[/\\:@?#=%&{''.join(map(chr, _WIDE))}]")
 _CUT = re.compile(r"[?#]")
 _PIECE = re.compile(r"[^/\\]+")
 _PLAIN_SCHEME = re.compile(r"\s*(?:https?|ftps?|wss?):", re.IGNORECASE)
@@ -58,6 +62,13 @@ class _Range(NamedTuple):
 
 def redact_query(url: str) -> str:
     """The URL as it may be shown: without its user, its query or fragment, and the parameters of its path."""
+    plain = _PLAIN.match(url)
+    if plain is not None and (plain.end() == len(url) or url[plain.end()] in "?#"):
+        return url[: plain.end() + 1] + HIDDEN if len(url) > plain.end() + 1 else url
+    return _redacted_slowly(url)
+
+
+def _redacted_slowly(url: str) -> str:
     return _hidden(url, bare=True, cut=False)[0]
 
 
@@ -98,7 +109,7 @@ def redact_text(text: str) -> str:
     while (word := _WORD.search(text, at)) is not None:
         out.append(text[at : word.start()])
         at = word.end()
-        if not _telling(_plain(word[0])[0]):
+        if _SUSPECT.search(word[0]) is None or _PLAIN.fullmatch(word[0]) or not _telling(_plain(word[0])[0]):
             out.append(word[0])
             continue
         shown, bad = _hidden(word[0], bare=False, cut=False)

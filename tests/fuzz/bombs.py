@@ -97,6 +97,45 @@ def png_profile() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + middle + more + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+def _layers(content: bytes, *pack: Callable[[bytes], bytes]) -> bytes:
+    for one in pack:
+        content = one(content)
+    return content
+
+
+def bodies() -> dict[str, tuple[str, Callable[[], bytes]]]:
+    """Answers of a host: Content-Encoding, body.  Each wants to become 256 MiB, or is very many members."""
+    import brotli
+    import zstandard
+
+    zeros, times = bytes(2**20), 256
+    zstd = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters.from_level(3, window_log=23))
+
+    def zstded() -> bytes:
+        packer = zstd.compressobj()
+        return b"".join(packer.compress(zeros) for _ in range(times)) + packer.flush()
+
+    big = lambda: _gzip_of(b"", zeros, times, b"")  # noqa: E731
+    return {
+        "gzip_thrice": ("gzip, gzip, gzip", lambda: _layers(big(), gzip.compress, gzip.compress)),
+        "gzip_in_brotli": ("gzip, br", lambda: _layers(big(), brotli.compress)),
+        "zstd": ("zstd", zstded),
+        "gzip_members": ("gzip", lambda: gzip.compress(b"", mtime=0) * 90_000),
+        "zstd_frames": ("zstd", lambda: zstd.compress(b"") * 150_000),
+    }
+
+
+def _read_body(data: bytes, encoding: str) -> dict[str, object]:
+    from pipeline.fetch.encoding import decompress
+    from pipeline.records import Failure
+
+    found = decompress(data, encoding, 32 * 2**20)
+    return {
+        "reason": found.reason if isinstance(found, Failure) else "",
+        "made": len(found) if isinstance(found, bytes) else 0,
+    }
+
+
 REFS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "gzip_csv": ("refs.csv", gzip_csv),
     "gzip_jsonl": ("refs.jsonl", gzip_jsonl),
@@ -131,16 +170,23 @@ def main(name: str) -> None:
     """Facts as JSON; grown: bytes of memory beyond what reading a good file of the kind takes."""
     from pipeline.images import decode
 
-    if name == "png_profile":
-        data = png_profile()
+    read: Callable[[bytes], dict[str, object]]
+    if name.startswith("body_"):
+        encoding, make = bodies()[name.removeprefix("body_")]
+        data = make()
+        read = lambda data: _read_body(data, encoding)  # noqa: E731
+        read(data[:64])
+    elif name == "png_profile":
+        data, read = png_profile(), _read_image
         decode(data[:64])
     else:
         file, make = REFS[name]
         data = make()
-        _read_refs(_good(file), file)
+        read = lambda data: _read_refs(data, file)  # noqa: E731
+        read(_good(file))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.process_time()
-    facts = _read_image(data) if name == "png_profile" else _read_refs(data, REFS[name][0])
+    facts = read(data)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     print(json.dumps({**facts, "size": len(data), "grown": grown, "seconds": time.process_time() - began}))
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tempfile
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -219,3 +220,28 @@ def shards() -> Iterator[bytes]:
             rows = [FeatureRow(item_id=at, ordinal=at, **fields) for at in range(number)]  # type: ignore[arg-type]
             write_features(path, rows, np.ones((number, 4), np.float32))
             yield path.read_bytes()
+
+
+def bodies() -> list[bytes]:
+    """Compressed bodies behind a byte that chooses a coding: gzip, x-gzip, deflate, br, zstd; with 64 added, twice."""
+    import brotli
+    import zstandard
+
+    jpeg = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 4
+    empty = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bare = zlib.compressobj(wbits=-15)
+    zstd = zstandard.ZstdCompressor()
+    return [
+        b"\0" + gzip.compress(jpeg, mtime=0),
+        b"\0" + empty.compress(b"") + empty.flush(),
+        b"\x40" + gzip.compress(gzip.compress(jpeg, mtime=0), mtime=0),
+        b"\2" + zlib.compress(jpeg),
+        b"\2" + bare.compress(jpeg) + bare.flush(),
+        b"\3" + brotli.compress(jpeg),
+        b"\3" + brotli.compress(bytes(2**20)),
+        b"\4" + zstd.compress(jpeg),
+        b"\4" + zstd.compress(b""),
+        b"\4" + zstd.compress(bytes(2**20)),
+        b"\4" + b"\x50\x2a\x4d\x18\4\0\0\0abcd" + zstd.compress(b"x"),
+        b"\0" + b"A: b\r\nContent-Length: 7\r\n",
+    ]

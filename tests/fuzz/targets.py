@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -185,6 +186,49 @@ def _http(data: bytes) -> object:
     return said
 
 
+CPU_SECONDS, CPU_PER_BYTE = 0.1, 3e-6
+"""Of processor time: what any body and any head may cost, and each byte that goes in or comes out.  The worst that is
+known, empty frames of zstd, is a tenth of it."""
+_WEIGHED = 2**18
+
+
+def _body(data: bytes) -> object:
+    """A head and a body, each again and again until it weighs something: what costs more than its bytes shows."""
+    from pipeline.fetch.answer import read_head
+    from pipeline.fetch.encoding import KNOWN
+
+    if not data:
+        return None
+    coding, piece = KNOWN[data[0] % len(KNOWN)], data[1:]
+    encoding = f"{coding}, {coding}" if data[0] & 64 else coding
+    times = max(1, _WEIGHED // max(1, len(piece)))
+    lines = [b"HTTP/1.1 200 OK\r\n", *(piece.splitlines(keepends=True) or [b"x\n"]) * min(times, 20_000)]
+    began = time.thread_time()
+    head = read_head(lines)
+    _check_cost(began, sum(map(len, lines)))
+    return encoding, type(head).__name__, _unpacked(piece, encoding), _unpacked(piece * times, encoding)
+
+
+def _unpacked(body: bytes, encoding: str) -> object:
+    from pipeline.fetch.encoding import unpack
+    from pipeline.fetch.sniff import image_format
+
+    work, made, began = unpack(body, encoding, 2**22, image_format), 0, time.thread_time()
+    while True:
+        try:
+            made += max(0, next(work))
+        except StopIteration as end:
+            _check_cost(began, len(body) + made)
+            found = end.value
+            return found.detail if isinstance(found, Failure) else image_format(found[:64])
+
+
+def _check_cost(began: float, weighs: int) -> None:
+    spent = time.thread_time() - began
+    if spent > CPU_SECONDS + CPU_PER_BYTE * weighs:
+        raise AssertionError(f"{spent:.2f} s of processor time for {weighs} bytes")
+
+
 def _url(data: bytes) -> object:
     from pipeline.fetch.inline import is_data, is_file, read_data, read_file
     from pipeline.fetch.target import parse
@@ -220,6 +264,8 @@ _NET_WORDS = (b"layer {", b"}", b"type: \"Convolution\"", b"num_output: ", b"ker
 _HTTP_WORDS = (b"Content-Length: ", b"Transfer-Encoding: chunked", b"Location: ", b"Content-Encoding: gzip",
                b"Content-Encoding: deflate", b"Retry-After: ", b"HTTP/1.1 ", b"\r\n", b"\r\n\r\n", b"http://[::1]",
                b"//", b"@", b"xn--", b"%00", b"\x85", b"Fri, 31 Dec 9999 23:59:60 -9999")  # fmt: skip
+_BODY_WORDS = (b"\x1f\x8b\x08\0", b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18", b"\x78\x9c", b"\x03\0", b"\r\n",
+               b"Content-Encoding: ", b"Set-Cookie: ", b"\xff\xd8\xff")  # fmt: skip
 _JSON_WORDS = (b'"format":1', b"null", b"true", b"[]", b"{}", b"1e999", b"NaN", b"-0", b"[" * 2000, b'{"a":' * 2000,
                b"\\ud800", b"\\u0000", b'"../x"', b'"files"', b'"partners"', b"99999999T999999Z")  # fmt: skip
 _IMAGE_WORDS = (b"\xff\xd8\xff", b"\xff\xda", b"\xff\xc2", b"\xff\xc4", b"\xff\xd9", b"IHDR", b"IDAT", b"tRNS", b"acTL",
@@ -243,6 +289,7 @@ _ALL = (
     Target("manifest", _manifest, seeds.manifests, _JSON_WORDS),
     Target("image", _image, seeds.images, _IMAGE_WORDS),
     Target("http", _http, seeds.answers, _HTTP_WORDS),
+    Target("body", _body, seeds.bodies, _BODY_WORDS),
     Target("url", _url, seeds.urls, (*_HTTP_WORDS, b"data:image/png;base64,", b"file:///", b"0x7f.1", b"\\", b"&#0;")),
     Target("shard", _shard, seeds.shards, (b"PAR1", b"features", b"item_id")),
 )

@@ -51,3 +51,25 @@ def test_pages_that_inflate_are_read_a_part_at_a_time() -> None:
 
 def test_an_image_with_a_bomb_beside_its_pixels_is_a_failure() -> None:
     assert told("png_profile")["reason"] == "decode"
+
+
+BODY_GROWTH = 128 * 2**20
+"""Bytes of memory: the cap of 32 MiB twice over, and what the libraries want."""
+BODY_CPU_SECONDS = 10.0
+"""Of processor time; the slowest takes a second."""
+
+
+@pytest.mark.parametrize("bomb", ["gzip_thrice", "gzip_in_brotli", "zstd"])
+def test_a_body_that_inflates_costs_no_more_than_the_cap(bomb: str) -> None:
+    facts = told(f"body_{bomb}")
+    assert facts["reason"] == "too_large"
+    assert facts["grown"] < BODY_GROWTH
+    assert facts["seconds"] < BODY_CPU_SECONDS
+
+
+@pytest.mark.parametrize("bomb", ["gzip_members", "zstd_frames"])
+def test_a_body_of_very_many_members_costs_what_it_weighs(bomb: str) -> None:
+    facts = told(f"body_{bomb}")
+    assert (facts["reason"], facts["made"]) == ("", 0)
+    assert facts["grown"] < BODY_GROWTH
+    assert facts["seconds"] < BODY_CPU_SECONDS
