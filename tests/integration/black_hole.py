@@ -40,7 +40,7 @@ class BlackHole:
         user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
         return ["nsenter", f"--target={self.pid}", "--net", "--mount", *user, f"--wd={os.getcwd()}", *words]
 
-    def run(self, *words: str, env: Mapping[str, str], timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, env: Mapping[str, str], timeout: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.inside(*words), env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
         )

@@ -17,6 +17,7 @@ import pytest
 
 from pipeline.cli.assembly import STAGES
 from pipeline.cli.main import COMMANDS
+from pipeline.host import start_of
 from pipeline.lock import holder
 from sample import random_features
 from tests.integration.black_hole import THERE, BlackHole, black_hole
@@ -189,7 +190,8 @@ def test_a_run_speaks_to_nobody_forks_nothing_and_leaves_nothing_at_home(
     (site.witness.folder / "openvino_telemetry" / "backend.py").write_text("backend_ga4 = None\n")
     (site.home / "intel" / "openvino_telemetry").write_text("1")
     before = len(hole.sent())
-    forked: dict[int, int] = {}
+    first: dict[int, float] = {}
+    last: dict[int, float] = {}
     with shop(hole, tmp_path / "shop"):
         variables, engine = SURROUNDINGS[around]
         words = hole.inside(*HATHI, "run", "--config", str(site.config), "--set", f"sets.demo.engine={engine}")
@@ -199,7 +201,8 @@ def test_a_run_speaks_to_nobody_forks_nothing_and_leaves_nothing_at_home(
         ) as run:
             while run.poll() is None:
                 for one in strangers(run.pid):  # between a vfork and its exec each child looks so: for an instant
-                    forked[one] = forked.get(one, 0) + 1
+                    last[one] = time.monotonic()
+                    first.setdefault(one, last[one])
                 time.sleep(0.25)
             assert run.stdout is not None
             said = run.stdout.read()
@@ -207,7 +210,7 @@ def test_a_run_speaks_to_nobody_forks_nothing_and_leaves_nothing_at_home(
     assert site.results() == PICTURES // 2
     assert hole.sent()[before:] == []
     assert list(site.witness.seen("os.fork", "os.forkpty", "pty.spawn", "os.system")) == []
-    assert [one for one, times in forked.items() if times > 3] == []
+    assert [one for one, since in first.items() if last[one] - since > 2] == []
     started = [one["about"] for one in site.witness.seen("subprocess.Popen", "os.posix_spawn")]
     assert [words for words in started if "pipeline." not in " ".join(words) and "nvidia-smi" not in words[0]] == []
     assert site.left_at_home() == ["intel/openvino_telemetry"]
@@ -257,10 +260,10 @@ def test_no_fork_of_a_library_stops_a_run_holds_its_locks_or_keeps_it_from_endin
     words = [*HATHI, "run", "--once", "--config", str(site.config), "--set", f"compute.workers={workers}"]
     try:
         with (tmp_path / "said").open("w") as said:  # not a pipe, whose end a fork has open for ever
-            done = subprocess.run(words, env=site.environ(), stdout=said, stderr=said, timeout=100)
+            done = subprocess.run(words, env=site.environ(), stdout=said, stderr=said, timeout=300)
         assert done.returncode == 0, (tmp_path / "said").read_text()
         assert site.results() == PICTURES // 2, (tmp_path / "said").read_text()
-        alive = [pid for pid in noted.read_text().split() if Path(f"/proc/{pid}").exists()]
+        alive = [pid for pid in noted.read_text().split() if start_of(int(pid))]
         assert len(alive) == 2 * workers, "all but the one that was ended, as its maker meant it"
         assert [holder(site.state, stage) for stage in STAGES] == [None] * len(STAGES)
         assert list((site.state / "spill").iterdir()) == []
@@ -344,3 +347,22 @@ def allowed(name: str) -> tuple[int, ...]:
     if name in ("health", "doctor"):
         return (0, 1, 2) if name == "health" else (0, 1)
     return (0, 2) if name == "spark" and importlib.util.find_spec("pyspark") is None else (0,)
+
+
+@pytest.mark.parametrize("keys", [True, False])
+def test_a_bucket_asks_its_own_endpoint_and_a_machines_role_only_without_keys(
+    hole: BlackHole, tmp_path: Path, keys: bool
+) -> None:
+    site = Site.made(tmp_path)
+    bucket = {
+        "HATHI_BUCKET__URL": "s3://somewhere/below",
+        "HATHI_BUCKET__ENDPOINT": "http://127.0.0.1:9",  # nobody answers there
+        "HATHI_BUCKET__RETRY_SECONDS": "0",
+    }
+    if keys:
+        bucket |= {"HATHI_BUCKET__ACCESS_KEY": "key", "HATHI_BUCKET__SECRET_KEY": "secret"}
+    before = len(hole.sent())
+    done = hole.run(*HATHI, "status", "--config", str(site.config), env=site.environ(**bucket, NO_PROXY="*"))
+    assert done.returncode == 1
+    asked = {line.rpartition(":")[0] for line in hole.sent()[before:]}
+    assert asked == (set() if keys else {"tcp to 169.254.169.254"}), done.stderr
