@@ -89,19 +89,24 @@ class WatchedFiles:
                 left[file.path] = UNKNOWN
             else:
                 found.append(_found(file, self._source))
-        if not (found or left or later or troubles):
-            if is_pattern(self._path) and not there.files:
-                troubles = {self._source.path: f"nothing matches {self._source.path} | look at the source's path"}
-            else:
-                nothing = "nothing stands there but what Hathi delivers" if there.files else "an empty folder"
-                later[self._path] = f"{nothing}: there is nothing to read yet"
-        elif is_pattern(self._path) and not found and all(why == A_FOLDER for why in left.values()) and left:
-            first = next(iter(left))
-            troubles = {self._source.path: f"{self._source.path} matches only folders | as {first} | end it in /**"}
+        if is_pattern(self._path) and not there.files and not troubles:
+            troubles = {self._source.path: self._nothing(left)}
+        elif not (found or left or later or troubles):
+            nothing = "nothing stands there but what Hathi delivers" if there.files else "an empty folder"
+            later[self._path] = f"{nothing}: there is nothing to read yet"
         return Named(tuple(found), troubles, left=Left.of(left), later=Left.of(later))
 
     def forget(self, source: str) -> None:
         """Nothing is remembered."""
+
+    def _nothing(self, left: Mapping[str, str]) -> str:
+        """The trouble of a pattern that gives no file."""
+        path = self._source.path
+        folder = next((path for path, why in left.items() if why == A_FOLDER), "")
+        if folder:
+            return f"{path} matches only folders | as {folder} | end it in /**"
+        what = "nothing that can be read matches" if left else "nothing matches"
+        return f"{what} {path} | look at the source's path"
 
     def _seen(self) -> Seen:
         """A file, the files of a folder, or those that a pattern matches."""

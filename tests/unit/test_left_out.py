@@ -92,11 +92,22 @@ def test_a_path_that_exists_is_a_path_whatever_signs_it_holds(tmp_path: Path, na
 
 
 @pytest.mark.parametrize(
-    "path", ["none*.csv", "none/*/x.csv", "refs/[z-a].csv", "refs/[.csv", "**/none", "refs/{a,b}.csv", "re*s/x*"]
+    "path",
+    [
+        "refs/d*.csv",
+        "none*.csv",
+        "none/*/x.csv",
+        "refs/[z-a].csv",
+        "refs/[.csv",
+        "**/none",
+        "refs/{a,b}.csv",
+        "re*s/x*",
+    ],
 )
 def test_a_pattern_that_matches_nothing_is_a_trouble(tmp_path: Path, path: str) -> None:
     lake = shore(tmp_path, path)
     lake.put("refs/a.csv")
+    os.mkfifo(lake.folder / "refs/d.csv")
     try:
         named = lake.sources.look(lake.now)
     except ConfigError:  # pragma: no cover
