@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.settings import Text
 
 AUTO = "auto"
+_NEVER = "\n"
+"""What no line holds."""
 _SEPARATORS = (",", "\t", ";", "|")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _STANDS_FOR = {"t": "\t", "n": "\n", "r": "\r"}
@@ -22,11 +23,10 @@ class Dialect:
     separator: str
     quote: str
     escape: str = ""
+    patterns: Patterns = field(init=False, compare=False, repr=False)
 
-    @property
-    def plain(self) -> bool:
-        """A line's cells are what stands between its separators."""
-        return not self.quote and not self.escape
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patterns", _patterns(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,7 @@ class Patterns:
     escaped: re.Pattern[str]
 
 
-@lru_cache
-def patterns(dialect: Dialect) -> Patterns:
-    """The dialect's, compiled once."""
+def _patterns(dialect: Dialect) -> Patterns:
     quote, escape, separator = map(re.escape, (dialect.quote, dialect.escape, dialect.separator))
     if not escape:
         quoted = rf"([^{quote}]*+(?:{quote}{quote}[^{quote}]*+)*+){quote}" if quote else r"(?!)"
@@ -72,6 +70,13 @@ class Form:
     @property
     def separator(self) -> str:
         return self.dialects[0].separator
+
+    @property
+    def signs(self) -> tuple[str, str, str]:
+        """What makes a line more than the parts between its separators: a quote, an escape, an escape at its end."""
+        first, *others = self.dialects
+        tail = others[0].escape if others and not first.quote else ""
+        return first.quote or _NEVER, first.escape or _NEVER, tail or _NEVER
 
 
 def form(kind: Literal["csv", "tsv"], text: Text, separator: str = "", quoted_header: bool = False) -> Form:

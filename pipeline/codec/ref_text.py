@@ -63,11 +63,12 @@ def json_blocks(data: RefBytes, keys: Keys, rules: Rules, at: Cursor) -> Iterato
                     rows.append(row)
                     texts.append(text)
                 row += 1
-        for place in reversed(keys.ambiguous(objects, texts)):
+        present = keys.present(objects)
+        for place in reversed(_ambiguous(objects, texts, present)):
             broken.append(Rejected(rows[place], positions[place], TWICE, sample_of(texts[place])))
             del objects[place], positions[place], rows[place]
         broken.sort(key=lambda one: one.row)
-        yield judge(keys.rows(objects, positions, rows, rules), rules, broken, Cursor(lines.offsets[-1], row))
+        yield judge(keys.rows(objects, positions, rows, present, rules), rules, broken, Cursor(lines.offsets[-1], row))
 
 
 class Keys:
@@ -112,28 +113,21 @@ class Keys:
         """The first objects have no ids: an object without one takes its URL."""
 
     def rows(
-        self, objects: Sequence[dict[str, Any]], positions: Sequence[int], rows: Sequence[int], rules: Rules
+        self,
+        objects: Sequence[dict[str, Any]],
+        positions: Sequence[int],
+        rows: Sequence[int],
+        present: dict[str, list[str]],
+        rules: Rules,
     ) -> RawRows:
-        present = self._present(objects)
+        """Objects in columns, by the keys that are present."""
         cells = {column: _cells(objects, names) for column, names in present.items()}
         partners = cells["partner_id"]
         if partners is not None and not self._partner_is_settled and not rules.null_partner:
             cells["partner_id"] = [(rules.partner_id or 0) if cell is None else cell for cell in partners]
         return RawRows(positions, rows, **cells, url_first=self._url_first)
 
-    def ambiguous(self, objects: Sequence[dict[str, Any]], texts: Sequence[str]) -> list[int]:
-        """The places of objects in which a key that is wanted stands twice."""
-        joined = "".join(texts)
-        if joined.count('":') == sum(map(len, objects)):
-            return []  # as many keys as the objects have: none stands twice
-        wanted = {name for names in self._present(objects).values() for name in names}
-        if "\\u" not in joined and all(
-            joined.count(f'"{name}"') == sum(name in read for read in objects) for name in wanted
-        ):
-            return []
-        return [at for at, text in enumerate(texts) if _has_twice(text, wanted)]
-
-    def _present(self, objects: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    def present(self, objects: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
         """For each column the keys of these objects that may hold it, in the order in which they are asked."""
         keys = sorted(set().union(*objects))
         folded = [key.casefold() for key in keys]
@@ -144,6 +138,19 @@ class Keys:
             has = set(keys)
             found[column] = [key for key in dict.fromkeys(key for some in asked for key in some) if key in has]
         return found
+
+
+def _ambiguous(objects: Sequence[dict[str, Any]], texts: Sequence[str], present: dict[str, list[str]]) -> list[int]:
+    """The places of objects in which a key that is wanted stands twice."""
+    joined = "".join(texts)
+    if joined.count('":') == sum(map(len, objects)):
+        return []  # as many keys as the objects have: none stands twice
+    wanted = {name for names in present.values() for name in names}
+    if "\\u" not in joined and all(
+        joined.count(f'"{name}"') == sum(name in read for read in objects) for name in wanted
+    ):
+        return []
+    return [at for at, text in enumerate(texts) if _has_twice(text, wanted)]
 
 
 def _cells(objects: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[Cell] | None:
