@@ -97,7 +97,7 @@ def _in_utf8(file: RefBytes, encoding: str) -> Iterator[bytes]:
         data = file.read(PIECE)
         try:
             text = decoder.decode(data, final=not data)
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             raise Damaged(f"the {encoding} text is damaged") from error
         if text:
             yield text.encode("utf-8", errors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import get_args
 
+from pipeline.codec.ref_guess import guess
 from pipeline.codec.ref_rules import null_forms
 from pipeline.codec.ref_tables import Cursor, Format, How, RefReader, Rejected, Taken, detect
 from pipeline.errors import ConfigError, FormatError
@@ -16,6 +17,7 @@ from pipeline.stages.source_paths import NO_VALUE, partner_number
 from pipeline.stores.store import Lake
 
 SAMPLES = 10
+_GUESSED_FROM = 2**20
 FORMATS: dict[str, Format] = {name: name for name in get_args(Format)}
 
 
@@ -118,11 +120,19 @@ class FrozenFiles:
             try:
                 return detect(path)
             except ConfigError:
-                if not reading.otherwise:
+                if reading.otherwise:
+                    return FORMATS[reading.otherwise]
+                guessed = self._guess(path)
+                if guessed is None:
                     raise
-                return FORMATS[reading.otherwise]
+                return guessed
         except (ConfigError, KeyError) as error:
             raise FormatError(f"no known format: {path}", str(error), "set the source's format") from error
+
+    def _guess(self, path: str) -> Format | None:
+        """The format that the file's first bytes tell."""
+        with self._lake.open(path) as file:
+            return guess(file.read(_GUESSED_FROM), path, self._columns, self._how.text)
 
     def _rejections(self, taken: Taken) -> tuple[Rejection, ...]:
         return tuple(

@@ -37,6 +37,54 @@ def tables(*endings: str) -> Iterator[bytes]:
             yield written(_rows(number), f"refs.{ending}", _COLUMNS)
 
 
+def dialects() -> Iterator[bytes]:
+    """Text tables behind a byte that chooses how they are read (targets.py): each dialect, line end and packing."""
+    import bz2
+    import lzma
+
+    from pipeline.codec.ref_packed import zstd
+
+    rows = [
+        ("id", "title", "url"),
+        ("1", "5 inch", "http://a/1"),
+        ("2", "a; b", "http://a/2"),
+        ("3", "x", "http://a/3"),
+    ]
+    tables = [
+        "".join(separator.join(row) + end for row in rows) for separator in ",\t;|" for end in ("\n", "\r", "\r\n")
+    ]
+    tables += ['id,title,url\n1,"5\\" pipe",http://a/\n2,"a ""b""\nc",http://a/\n3,"x,http://a/\n4,y,http://a/\n',
+               "id\ttitle\turl\na\\\\b\tc\\\td\thttp://a/\n\\N\tx\\\ny\thttp://a/\n",
+               'sep=;\nid;url\n"a;b";http://a/\n']  # fmt: skip
+    for number, table in enumerate(tables):
+        data = table.encode()
+        yield bytes([8 * (number % 2)]) + data  # as CSV, as TSV
+        yield bytes([5]) + table.encode("utf-16")
+        yield bytes([32]) + gzip.compress(data, mtime=0)
+        yield bytes([40]) + bz2.compress(data)
+        yield bytes([48]) + zstd.compress(data)
+        yield bytes([56]) + lzma.compress(data)
+    yield bytes([16]) + (json.dumps({"url": "http://a/"}) + "\n" + json.dumps({"URL": "http://b/"}) + "\n").encode()
+    yield bytes([24]) + b"http://a/\rhttp://b/\r\nhttp://c/"
+    yield bytes([7]) + b"1,http://a/\n2,http://b/\n"
+
+
+def avros() -> Iterator[bytes]:
+    import fastavro
+
+    kinds = ["null", "long", "string", "bytes", {"type": "array", "items": "int"}]
+    fields = [{"name": "url", "type": ["null", "string"]}, {"name": "id", "type": ["null", "long", "string"]},
+              {"name": "content", "type": ["null", "bytes"]}, {"name": "more", "type": kinds}]  # fmt: skip
+    schema = {"type": "record", "name": "Ref", "fields": fields}
+    rows = [
+        {"url": f"http://a/{at}", "id": at if at % 2 else f"s{at}", "content": None, "more": [at]} for at in range(40)
+    ]
+    for codec in ("null", "deflate", "bzip2", "xz"):
+        buffer = io.BytesIO()
+        fastavro.writer(buffer, schema, rows, codec=codec, sync_interval=200, sync_marker=b"0123456789abcdef")
+        yield buffer.getvalue()
+
+
 def parquets() -> Iterator[bytes]:
     import pyarrow as pa
     from pyarrow import parquet

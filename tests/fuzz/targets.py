@@ -65,6 +65,72 @@ def _refs(name: str) -> Callable[[bytes], object]:
     return read
 
 
+def _take(data: bytes, name: str, how: object, at: object, most: int) -> tuple[list[object], list[str], object]:
+    """Refs, reasons and the places between takes of a few refs."""
+    from pipeline.codec.ref_tables import Cursor, How, detect, open_refs
+    from pipeline.settings import Columns
+
+    assert isinstance(how, How)
+    assert isinstance(at, Cursor)
+    reader = open_refs(io.BytesIO(data), name, detect(name), Columns(), 7, at, how)
+    refs: list[object] = []
+    whys: set[str] = set()
+    places: list[object] = []
+    rows = 0
+    while rows < _TAKEN_ROWS:
+        taken = reader.take(most, 2**20)
+        if taken.rows != len(taken.refs) + taken.rejected:
+            raise AssertionError("the law does not hold")
+        refs += [ref[:5] for ref in taken.refs]
+        whys.update(rejected.why for rejected in taken.samples)
+        rows += taken.rows
+        if taken.ended:
+            break
+        places.append((len(refs), taken.cursor))
+    reader.close()
+    return refs, sorted(whys), places
+
+
+def _any_dialect(data: bytes) -> object:
+    """A text table by settings that its first byte chooses; read on from a row in its midst, it says the same."""
+    from pipeline.codec.ref_tables import How
+    from pipeline.settings import Text
+
+    texts = (Text(), Text(escape="\\"), Text(quote=""), Text(quote="'"), Text(separator=";", quote=""),
+             Text(encoding="utf-16"), Text(encoding="cp1252"), Text(header=False, names=["id", "url"]))  # fmt: skip
+    names = (
+        "refs.csv",
+        "refs.tsv",
+        "refs.jsonl",
+        "refs.txt",
+        "refs.csv.gz",
+        "refs.csv.bz2",
+        "refs.csv.zst",
+        "refs.csv.xz",
+    )
+    choice = data[0] if data else 0
+    how = How(texts[choice % 8], as_written=choice > 127)
+    return _same_from_any_row(data[1:], names[choice // 8 % 8], how)
+
+
+def _same_from_any_row(data: bytes, name: str, how: object) -> object:
+    from pipeline.codec.ref_tables import Cursor
+
+    refs, whys, places = _take(data, name, how, Cursor(0, 0), 3)
+    assert isinstance(places, list)
+    for count, cursor in places[len(places) // 2 :][:1]:
+        rest, _, _ = _take(data, name, how, cursor, 1024)
+        if rest != refs[count:]:
+            raise AssertionError("read on from a row, the rest is another")
+    return name, whys
+
+
+def _avro(data: bytes) -> object:
+    from pipeline.codec.ref_tables import How
+
+    return _same_from_any_row(data, "refs.avro", How())
+
+
 def _prototxt(data: bytes) -> object:
     from pipeline.nets import load
 
@@ -257,6 +323,8 @@ def _shard(data: bytes) -> object:
 _TABLE_WORDS = (b"partner_id", b"item_id", b"external_id", b"url", b"content", b'"', b'""', b",", b"\t", b"\r\n",
                 b"http://", b"\xef\xbb\xbf", b"null", b"\x1f\x8b\x08\x00", b"\\u0000", b"\\ud800", b"{", b"[" * 500,
                 b"1e999", b"NaN")  # fmt: skip
+_DIALECT_WORDS = (*_TABLE_WORDS, b"\\", b'\\"', b"\\\n", b"\\\t", b"\r", b";", b"|", b"'", b"sep=;\n", b"\0",
+                  b"\xff\xfe", b"NULL", b"\\N", b"BZh91AY&SY", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0")  # fmt: skip
 _NET_WORDS = (b"layer {", b"}", b"type: \"Convolution\"", b"num_output: ", b"kernel_size: 0", b"stride: 0", b"dim: ",
               b"group: 0", b"bottom: \"data\"", b"axis: -9", b"slice_point: 4", b"pad: 4294967295", b"nan", b"inf",
               b"layers {", b"input_dim: 1", b"{" * 300, b"type: \"Reshape\"", b"type: \"Pooling\"", b"dilation: 0",
@@ -285,6 +353,8 @@ _ALL = (
     Target("protobuf", _refs("refs.pb"), lambda: seeds.tables("pb", "pb.gz")),
     Target("parquet", _refs("refs.parquet"), seeds.parquets, (b"PAR1", b"parquet", b"ARROW:schema", b"url")),
     Target("orc", _refs("refs.orc"), seeds.orcs, (b"ORC",)),
+    Target("avro", _avro, seeds.avros, (b"Obj\x01", b"avro.codec", b"avro.schema", b'"type"', b'"null"')),
+    Target("dialect", _any_dialect, seeds.dialects, _DIALECT_WORDS),
     Target("index", _index, seeds.indexes, _JSON_WORDS),
     Target("manifest", _manifest, seeds.manifests, _JSON_WORDS),
     Target("image", _image, seeds.images, _IMAGE_WORDS),
