@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             for one in compact(context, args.partner):
                 if isinstance(one, Trouble):
                     troubles += 1
-                    print(logs.escape(f"{context.lake_name}: {one.what}: {one.error}"), file=sys.stderr)
+                    print(logs.escape(logs.redact(f"{context.lake_name}: {one.what}: {one.error}")), file=sys.stderr)
                     continue
                 written += 1
                 body = one.current.body

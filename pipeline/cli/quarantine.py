@@ -97,7 +97,7 @@ def _show(context: Context, one: HeldBatch) -> None:
             for made in tries:
                 ended = f"{made.end.kind}: {made.end.cause}" if made.end else "stopped without a word"
                 alone = " alone" if made.alone else ""
-                print(logs.escape(f"  attempt {made.number} by {made.process}{alone}: {ended}"))
+                print(logs.escape(logs.redact(f"  attempt {made.number} by {made.process}{alone}: {ended}")))
     batch = body_at(context, context.keys.batch(one.name, one.batch), Batch)
     for ref in context.forms.decode(load_data(context, batch.data), 0)[:10]:
         url, known_as = ref.url, ref.external_id

@@ -20,6 +20,7 @@ from pipeline.cli.assembly import STAGES, add_place, place_of
 from pipeline.cli.progress import shown
 from pipeline.cli.sighted import sighted
 from pipeline.lock import locked, refuse_estop
+from pipeline.redaction import redact_tree
 from pipeline.runner import Context
 from pipeline.settings import load
 from pipeline.verify import Finding, roots, verify
@@ -96,12 +97,13 @@ def _findings(where: list[Context], deep: bool) -> Iterator[Finding]:
 
 
 def _as_json(finding: Finding) -> str:
-    return json.dumps({**asdict(finding), "level": finding.level, "do": finding.do}, sort_keys=True)
+    return json.dumps(redact_tree({**asdict(finding), "level": finding.level, "do": finding.do}), sort_keys=True)
 
 
 def _as_text(finding: Finding) -> str:
     head = f"{WORDS[finding.level]}: {finding.kind}: {finding.lake}: {finding.where}"
-    return f"{logs.escape(head)}\n    {logs.escape(finding.what)}\n    do: {logs.escape(finding.do)}"
+    head, what, do = (logs.escape(logs.redact(text)) for text in (head, finding.what, finding.do))
+    return f"{head}\n    {what}\n    do: {do}"
 
 
 def _summary(counts: dict[str, int]) -> str:
