@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from pipeline.cli.brought import bring, path_of, scheme_of
 from pipeline.clock import random_nonce
-from pipeline.errors import ConfigError, PermanentError, PipelineError, TemporaryError
+from pipeline.errors import ConfigError, Denied, PermanentError, PipelineError, TemporaryError
 from pipeline.settings import Bucket, Hdfs, Settings, Source
 from pipeline.stages.found import NONE_LEFT, Left
 from pipeline.stages.source_files import WatchedFiles
@@ -216,3 +217,19 @@ def test_a_file_url_is_a_path(own: OwnList) -> None:
     told = json.loads(done.stdout)
     assert (told["features"], told["left_out"], done.returncode) == (1, 1, 3)
     assert list(told["left"]) == [str(folder / "b.bak").lstrip("/")]
+
+
+def test_a_folder_of_hdfs_that_may_not_be_read_is_passed_over_and_named(hdfs_server: HdfsServer) -> None:
+    folder = f"tests/{random_nonce()}"
+    store = hdfs_server.store(folder)
+    for name in ("refs/a/x.csv", "refs/secret/y.csv", "refs/z.csv"):
+        store.put(name, LIST)
+    url = f"http://{hdfs_server.address}/webhdfs/v1/{folder}/refs/secret?op=SETPERMISSION&permission=700&user.name=root"
+    requests.put(url, timeout=30).raise_for_status()
+    stranger = hdfs_server.store(folder, user="nobody")
+    told: dict[str, str] = {}
+    found = [one.path for one in stranger.walk("refs", told.__setitem__)]
+    assert found == ["refs/a/x.csv", "refs/z.csv"]
+    assert "it may not be read: user nobody is not allowed" in told["refs/secret"]
+    with pytest.raises(Denied):  # nobody is there to be told
+        list(stranger.walk("refs"))
