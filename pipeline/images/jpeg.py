@@ -21,6 +21,8 @@ from pipeline.images.orientation import orientation
 
 Pixels = NDArray[np.uint8]
 
+MAX_SCANS = 500
+"""An encoder writes about ten."""
 MOST_VISITS = 2_000_000_000
 """Pixels times scans: a decoder pays for the whole image at each scan, however few bytes that has; about 2 s of it."""
 _SIZES = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
@@ -73,6 +75,8 @@ def read_header(content: bytes, max_pixels: int) -> Header:
     check_pixels(width, height, max_pixels)
     many = walk.many or walk.marker not in _SEQUENTIAL or walk.in_scan != components
     scans = content.count(b"\xff\xda", scans_at) + 1 if many else 1
+    if scans > MAX_SCANS:
+        raise Broken("decode", f"the JPEG has more than {MAX_SCANS} scans")
     if scans * width * height > MOST_VISITS:
         raise Broken("too_many_pixels", f"{width} x {height} pixels in {scans} scans: too much work")
     turn = orientation(walk.exif, walk.xmp) if walk.exif or walk.xmp else 1

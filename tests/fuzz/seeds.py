@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -240,6 +241,31 @@ def answers() -> Iterator[bytes]:
     yield b"HTTP/1.0 429\r\nRetry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n\r\n"
     for encoding, body in ((b"gzip", gzip.compress(b"<html>" * 99, mtime=0)), (b"deflate", b"x\x9c\x03\0\0\0\0\x01")):
         yield b"HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\nLast-Modified: x\r\n\r\n%s" % (encoding, body)
+
+
+def exif_blocks() -> Iterator[bytes]:
+    """Orientations of several types, in both orders, alone and among other tags."""
+    from PIL import Image
+
+    for order, head in (("<", b"II*\0"), (">", b"MM\0*")):
+        for kind, cell in ((3, "HH"), (4, "I"), (9, "i"), (1, "BBBB"), (11, "f")):
+            values = (6, 0, 0, 0)[: len(cell)]
+            entry = struct.pack(order + "HHI" + cell, 0x0112, kind, 1, *values)
+            yield head + struct.pack(order + "IH", 8, 1) + entry + bytes(4)
+    full = Image.Exif()
+    full.update({0x0112: 6, 0x010F: "a maker", 0x8298: "\u00a9 somebody", 0x011A: 300.0})
+    yield full.tobytes()[6:]
+
+
+def on_its_side(exif: bytes) -> bytes:
+    """A JPEG of 96 x 64 with such a block."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new("RGB", (96, 64), (200, 30, 30)).save(out, "JPEG")
+    plain = out.getvalue()
+    body = b"Exif\0\0" + exif
+    return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + plain[2:]
 
 
 def urls() -> list[bytes]:

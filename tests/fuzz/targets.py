@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import resource
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -214,7 +216,39 @@ def _manifest(data: bytes) -> object:
     return said
 
 
+def _said() -> int:
+    """Bytes that were written to stderr, where that is a file: decoders in C write there past Python."""
+    return os.fstat(2).st_size if stat.S_ISREG(os.fstat(2).st_mode) else 0
+
+
 def _image(data: bytes) -> object:
+    before = _said()
+    found = _images(data)
+    if _said() != before:
+        raise AssertionError("a decoder wrote to stderr")
+    return found
+
+
+_COST = 2.0, 4e-6
+"""Processor seconds of one picture of at most a million pixels, and more for each of its bytes."""
+
+
+def _cost(data: bytes) -> object:
+    """What decoding costs follows the bytes and the pixels that are allowed, whatever a file says of itself."""
+    from pipeline.images import decode
+
+    began, held = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = decode(data, max_pixels=1_000_000)
+    spent = time.process_time() - began
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held) * 1024
+    if spent > _COST[0] + _COST[1] * len(data):
+        raise AssertionError(f"{spent:.1f} s for {len(data)} bytes")
+    if grown > 128 * 2**20 + 16 * len(data):
+        raise AssertionError(f"{grown >> 20} MiB for {len(data)} bytes")
+    return found.reason if isinstance(found, Failure) else found.shape[2]
+
+
+def _images(data: bytes) -> object:
     from pipeline.images import decode, sniff
     from pipeline.images.preparing import Preparation
     from pipeline.settings import Preprocess
@@ -224,6 +258,31 @@ def _image(data: bytes) -> object:
     if isinstance(whole, Failure) and isinstance(small, Failure):
         return sniff(data), whole.reason, whole.detail[:40]
     return sniff(data), isinstance(whole, Failure)
+
+
+def _exif(data: bytes) -> object:
+    """A picture with these bytes as its EXIF: turned as Pillow turns it, whole, reduced and cropped."""
+    from PIL import Image, ImageOps
+
+    from pipeline.images.decoding import decode, decode_reduced
+    from pipeline.images.preparing import Preparation
+    from pipeline.settings import Preprocess
+
+    content = seeds.on_its_side(data[:60_000])
+    with Image.open(io.BytesIO(content)) as opened:
+        try:
+            wanted = ImageOps.exif_transpose(opened).size
+        except Exception:  # a block that is no TIFF: Pillow raises, and we take the picture as it is stored
+            wanted = opened.size
+    whole = decode(content)
+    reduced = decode_reduced(content, 10**6, (16, 16))
+    if isinstance(whole, Failure) or isinstance(reduced, Failure):
+        raise AssertionError(f"the picture is lost: {whole if isinstance(whole, Failure) else reduced}")
+    if whole.shape[1::-1] != wanted or (reduced[1][0] > reduced[1][1]) != (wanted[1] > wanted[0]):
+        raise AssertionError(f"{whole.shape}, reduced {reduced[1]}; Pillow has {wanted}")
+    if Preparation(Preprocess(resize="crop", resize_to=16), (16, 16)).noted(content)[0].shape != (3, 16, 16):
+        raise AssertionError("another shape")
+    return wanted
 
 
 def _http(data: bytes) -> object:
@@ -358,6 +417,10 @@ _ALL = (
     Target("index", _index, seeds.indexes, _JSON_WORDS),
     Target("manifest", _manifest, seeds.manifests, _JSON_WORDS),
     Target("image", _image, seeds.images, _IMAGE_WORDS),
+    Target(
+        "imagecost", _cost, seeds.images, (*_IMAGE_WORDS, b"\xff\xda\0\x08\1\1\0\1\x3f\0", b"ispe", b"ftypmif1", b"SOT")
+    ),
+    Target("exif", _exif, seeds.exif_blocks, (b"II*\0", b"MM\0*", b"II+\0", b"Exif\0\0", b"\x12\x01", b"\x01\x12")),
     Target("http", _http, seeds.answers, _HTTP_WORDS),
     Target("body", _body, seeds.bodies, _BODY_WORDS),
     Target("url", _url, seeds.urls, (*_HTTP_WORDS, b"data:image/png;base64,", b"file:///", b"0x7f.1", b"\\", b"&#0;")),
