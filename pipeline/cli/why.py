@@ -184,7 +184,8 @@ def _ref(ref: Ref, duplicates: bool, several: bool, rival: Ref | None) -> Iterat
 def _outcome(outcome: Outcome) -> str:
     if outcome.kind == "feature":
         fetched = f", fetched {outcome.fetched_at} UTC" if outcome.fetched_at else ""
-        return f"feature{fetched}"
+        damaged = f"; a part of its picture is missing ({outcome.detail})" if outcome.detail else ""
+        return f"feature{fetched}{damaged}"
     kind = "retriable" if outcome.retriable else "final"
     detail = f" ({outcome.detail})" if outcome.detail else ""
     return f"no feature: {outcome.reason}{detail}: {outcome.meaning}; {kind}"

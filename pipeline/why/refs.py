@@ -113,6 +113,7 @@ class Refs:
                     row.url,
                     row.external_id,
                     row.item_id,
+                    detail=row.damage or "",
                     fetched_at=row.fetched_at.strftime("%Y-%m-%d %H:%M:%S"),
                     content_sha256=row.content_sha256.hex(),
                 )

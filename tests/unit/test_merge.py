@@ -343,3 +343,12 @@ def test_a_damaged_shard_stops_the_merge_and_its_threads(tmp_path: Path) -> None
     path.write_bytes(data)
     with pytest.raises(FormatError, match="damaged"):
         merged(inputs, tmp_path / "out", threads=3)
+
+
+@pytest.mark.parametrize("formats", [["text"], ["parquet"], ["text", "parquet"]])
+def test_features_of_damaged_images_are_counted_where_they_win(formats: list[str], tmp_path: Path) -> None:
+    batches = [
+        Batch((feature(1, 5, 0, damage="torn"), feature(1, 6, 1), feature(2, 5, 2, damage="torn"))),
+        Batch((feature(1, 5, 3, damage="torn"), feature(2, 9, 4, damage="torn"))),
+    ]
+    assert merged(shards(batches, tmp_path / "in"), tmp_path / "out", formats=formats).damaged == 3

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,6 +22,7 @@ from pipeline.codec.shards import Matrix
 from pipeline.records import Failure, ImageRef
 from pipeline.settings import Settings
 from pipeline.stages.features import FeatureMaker
+from pipeline.stages.spill import Features, Origin
 from pipeline.stages.stacks import PARTIAL_SECONDS, STACKS_AHEAD, Marked
 from pipeline.stages.window import Opened
 from sample import random_features
@@ -228,3 +230,14 @@ def test_no_thread_and_no_file_is_left_when_a_window_at_work_is_closed(tmp_path:
         stream.close()
     assert set(threading.enumerate()) == before
     assert list(spill.iterdir()) == []
+
+
+def test_what_was_said_of_damage_survives_the_disk(tmp_path: Path) -> None:
+    features = Features(3, tmp_path / "batch")
+    when = datetime(2026, 1, 1, tzinfo=UTC)
+    for place, damage in enumerate((None, "Corrupt JPEG data", "")):
+        slot = features.add(np.full(3, place, np.float32))
+        features.name(place, slot, Origin(bytes(32), when, None, "yesterday", damage))
+        features.spill()
+    rows, _ = features.take([ImageRef(7, place, "", "", b"", place) for place in range(3)])
+    assert [row.damage for row in rows] == [None, "Corrupt JPEG data", ""]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +154,15 @@ def test_a_shard_of_another_width_is_refused(tmp_path: Path) -> None:
     write_features(tmp_path / "shard", rows, matrix)
     with pytest.raises(FormatError, match="width"):
         Shard(tmp_path / "shard").features(0, 6)
+
+
+def test_damage_has_a_column_where_a_row_has_some_and_shards_without_it_are_read_as_before(tmp_path: Path) -> None:
+    good, matrix = many(3)
+    marked = [replace(good[0], damage="Corrupt JPEG data: premature end of data segment"), *good[1:]]
+    write_features(tmp_path / "good", good, matrix)
+    write_features(tmp_path / "marked", marked, matrix)
+    assert "damage" not in pq.read_schema(tmp_path / "good").names
+    assert {row.damage for row in Shard(tmp_path / "good").features(0, 5)[0]} == {None}
+    read, vectors = Shard(tmp_path / "marked").features(0, 5)
+    assert sorted(read, key=lambda row: row.ordinal) == sorted(marked, key=lambda row: row.ordinal)
+    np.testing.assert_array_equal(vectors, Shard(tmp_path / "good").features(0, 5)[1])
