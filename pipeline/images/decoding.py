@@ -57,8 +57,10 @@ def decode_reduced(
     return found if isinstance(found, Failure) else (found.pixels, found.extent)
 
 
-def read(content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None) -> Decoded | Failure:
-    """As `decode`, and what was said of damage."""
+def read(
+    content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None, room: jpeg.Room | None = None
+) -> Decoded | Failure:
+    """As `decode`, and what was said of damage.  room: where the pixels may lie until this thread reads again."""
     if not content:
         return Failure.of("empty", "no bytes")
     kind = sniff(content)
@@ -67,7 +69,7 @@ def read(content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None) -> 
             return Failure.of("truncated", "the image ends within its first bytes")
         return Failure.of("not_image", _looks_like(content))
     try:
-        found = _read(content, kind, max_pixels, reduce_to)
+        found = _read(content, kind, max_pixels, reduce_to, room)
     except Broken as broken:
         return broken.as_failure()
     except MemoryError:
@@ -79,11 +81,13 @@ def read(content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None) -> 
     return found
 
 
-def _read(content: bytes, kind: str, max_pixels: int, reduce_to: tuple[int, int] | None) -> Decoded:
+def _read(
+    content: bytes, kind: str, max_pixels: int, reduce_to: tuple[int, int] | None, room: jpeg.Room | None
+) -> Decoded:
     if kind == "ico":
         kind, content = icon.largest(content, max_pixels)
     if kind == "jpeg":
-        return _jpeg(content, max_pixels, reduce_to)
+        return _jpeg(content, max_pixels, reduce_to, room)
     if kind == "png":
         header = png.read_header(content, max_pixels)
         pixels, turn = png.decode(content, header), header.orientation
@@ -95,11 +99,11 @@ def _read(content: bytes, kind: str, max_pixels: int, reduce_to: tuple[int, int]
     return Decoded(image, image.shape[:2])
 
 
-def _jpeg(content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None) -> Decoded:
+def _jpeg(content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None, room: jpeg.Room | None) -> Decoded:
     header = jpeg.read_header(content, max_pixels)
     size = (header.width, header.height) if header.turned else (header.height, header.width)
     factor = _reduction(size, reduce_to, whole=header.orientation != 1) if header.colours else 1
-    pixels, damage = jpeg.decode(content, header, factor)
+    pixels, damage = jpeg.decode(content, header, factor, room)
     return Decoded(upright(pixels, header.orientation), (size[0] / factor, size[1] / factor), damage)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,16 +156,38 @@ class _Walk:
         return b"".join(parts)
 
 
-def decode(content: bytes, header: Header, factor: int) -> tuple[Pixels, str]:
+class Room:
+    """Memory for pixels that are used up before the same thread decodes its next picture.
+
+    Fresh memory costs a page fault for each 4 KiB of it, which is a good part of what a small picture takes.
+    """
+
+    LARGEST = 16 * 2**20
+
+    def __init__(self) -> None:
+        self._mine = threading.local()
+
+    def take(self, size: int) -> Pixels | None:
+        """So many bytes; None for more than are kept."""
+        if size > self.LARGEST:
+            return None
+        held: Pixels | None = getattr(self._mine, "held", None)
+        if held is None or len(held) < size:
+            held = self._mine.held = np.empty(size, np.uint8)
+        return held[:size]
+
+
+def decode(content: bytes, header: Header, factor: int, room: Room | None = None) -> tuple[Pixels, str]:
     """(height, width, 3) BGR at 1/factor of its size, as stored, and what the decoder says of damage ("": nothing).
 
+    room: where the pixels may lie.
     A JPEG that lacks nothing but its end marker is whole; one that has it may be torn within, and is decoded as far as
     it goes.  Raises Broken.
     """
     said = ""
     if header.colours:
         try:
-            return _pixels(content, header, factor, strict=True), ""
+            return _pixels(content, header, factor, strict=True, room=room), ""
         except ValueError as error:
             said = str(error)  # looked into below, and decoded again: few are
     ended = content.find(_END, header.scans_at) >= 0
@@ -198,11 +221,17 @@ def _of_header(content: bytes, said: str) -> bool:
     return said.startswith("Invalid SOS parameters")
 
 
-def _pixels(content: bytes, header: Header, factor: int, *, strict: bool) -> Pixels:
+def _pixels(content: bytes, header: Header, factor: int, *, strict: bool, room: Room | None = None) -> Pixels:
     high, wide = -(-header.height // factor), -(-header.width // factor)
     inks = header.colours in ("CMYK", "YCCK")
     found = simplejpeg.decode_jpeg(
-        content, "CMYK" if inks else "BGR", min_height=high, min_width=wide, min_factor=1, strict=strict
+        content,
+        "CMYK" if inks else "BGR",
+        min_height=high,
+        min_width=wide,
+        min_factor=1,
+        buffer=None if inks or room is None else room.take(high * wide * 3),
+        strict=strict,
     )
     if found.shape[:2] != (high, wide):
         raise Broken("decode", "the JPEG has another size than its header says")

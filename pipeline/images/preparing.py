@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pipeline.codec.means import read_mean
 from pipeline.errors import ConfigError
 from pipeline.images.decoding import Extent, Pixels, read
+from pipeline.images.jpeg import Room
 from pipeline.images.resizing import resize
 from pipeline.records import Failure
 from pipeline.settings import Preprocess
@@ -26,6 +27,7 @@ class Preparation:
     def __init__(self, preprocess: Preprocess, size: tuple[int, int], mean: Prepared | None = None) -> None:
         self.size, self._how = size, preprocess
         self._mean = _mean(preprocess, size, mean)
+        self._room = Room()
         if len(preprocess.std) not in (1, 3) or 0.0 in preprocess.std:
             raise ConfigError("preprocess.std does not fit", f"{preprocess.std}", "1 or 3 numbers, none of them 0")
         std = np.asarray(preprocess.std, np.float32).reshape(-1, 1, 1)
@@ -49,7 +51,7 @@ class Preparation:
 
     def noted(self, content: bytes) -> tuple[Prepared, str] | Failure:
         """As a call, and what the decoder said of damage: "" for a good image."""
-        found = read(content, self._how.max_pixels, self.reduce_to)
+        found = read(content, self._how.max_pixels, self.reduce_to, self._room)
         if isinstance(found, Failure):
             return found
         if found.damage and self._how.damaged == "fail":

@@ -139,3 +139,17 @@ def test_a_stripe_pattern_becomes_grey_not_stripes() -> None:
     stripes = np.tile(np.array([0, 255], np.uint8), 908)[None, :, None].repeat(908, 0).repeat(3, 2)
     got = resize(np.ascontiguousarray(stripes), (227, 227))
     assert np.abs(got.astype(int) - 127).max() <= 2
+
+
+def test_what_was_prepared_stays_though_the_same_thread_prepares_others() -> None:
+    preparation = Preparation(Preprocess(mean=[0.0]), (64, 64))
+    pictures = [encoded(photo(64, 64, seed), "JPEG") for seed in range(4)]
+    many = [preparation(content) for content in pictures]
+    for content, held in zip(pictures, many, strict=True):
+        image = decode(content)
+        assert isinstance(image, np.ndarray)
+        np.testing.assert_array_equal(held, image.transpose(2, 0, 1))
+    one, other = decode(pictures[0]), decode(pictures[1])
+    assert isinstance(one, np.ndarray)
+    assert isinstance(other, np.ndarray)
+    assert not np.shares_memory(one, other)
