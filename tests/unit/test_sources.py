@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import os
 from pathlib import Path
@@ -94,6 +95,23 @@ def test_folders_in_all_formats_reach_the_bucket_with_the_partner_of_their_path(
     assert (tally.refs, tally.rows, tally.rejected, tally.problems) == (10, 11, 1, 0)
     (end,) = ends(world)
     assert "partner 'seven' of its folder is no number" in end.rejections[0].why
+
+
+def test_files_whose_names_tell_no_format_are_read_as_what_they_are_or_rejected_by_name(tmp_path: Path) -> None:
+    world = world_of(tmp_path, SUCCESS)
+    table = pa.table({"external_id": ["c"], "url": ["http://shop.example/ok-1"]})
+    put(world, f"{TODAY}/part-00000", "external_id,url\na,http://shop.example/ok-1\n")
+    put(world, f"{TODAY}/part-00001", gzip.compress(b'{"url": "http://shop.example/ok-1", "sku": "b"}\n'))
+    pq.write_table(table, world.top / "lake" / TODAY / "part-00002")
+    stamp(world, world.top / "lake" / TODAY / "part-00002")
+    put(world, f"{TODAY}/part-00003", "a page of words\n")
+    put(world, f"{TODAY}/_SUCCESS")
+    tally = world.turns().take("ship")
+    assert sorted(ref.external_id for ref in refs(world)) == ["a", "b", "c"]
+    assert (tally.refs, tally.rows, tally.rejected) == (3, 4, 1)
+    (end,) = ends(world)
+    assert "no known format" in end.rejections[0].why
+    assert end.rejections[0].file.endswith("part-00003")
 
 
 JPEG = [b"\xff\xd8\xff" + bytes([number]) * 70_000 for number in range(6)]

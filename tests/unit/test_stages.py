@@ -220,6 +220,21 @@ def test_ids_as_they_are_written_are_items_of_their_own(tmp_path: Path) -> None:
     assert sorted(str(row["external_id"]) for row in tables(world, "features")) == sorted(names)
 
 
+@pytest.mark.parametrize("value", ["__HIVE_DEFAULT_PARTITION__", "__hive_default_partition__", "null", "NULL", ""])
+@pytest.mark.parametrize("partner", [5, None])
+def test_a_folder_whose_partner_is_hives_null_is_as_an_empty_cell(
+    tmp_path: Path, value: str, partner: int | None
+) -> None:
+    source = {"path": "refs", "partner_id": partner}
+    world = World(tmp_path, settings_of(lakes={"shop": {"url": "/nowhere/lake", "sources": [source]}}))
+    world.put_refs(f"Partner_ID={value}/a.csv", f"external_id,url\na,{url('ok', 1)}\nb,{url('ok', 2)}\n")
+    world.hand.at += 10
+    world.run()
+    assert [row["partner_id"] for row in tables(world, "features")] == ([5, 5] if partner else [])
+    (end,) = [manifest.read(End, body, key) for key, (body, _, _) in world.bucket.files.items() if key.endswith("/end")]
+    assert [one.why for one in end.rejections] == ([] if partner else ["the partner id is empty"] * 2)
+
+
 def test_the_law_holds_from_rows_to_delivered_rows(tmp_path: Path) -> None:
     lines = [f"7,item{n},{url('ok', n)}" for n in range(9)]
     lines += ["x,bad-partner,http://u/", f"7,,{url('ok', 99)}", f"7,gone,{url('gone')}", f"8,item1,{url('junk')}"]
