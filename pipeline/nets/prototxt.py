@@ -20,6 +20,7 @@ _MAX_BYTES = 64 * 2**20  # a .prototxt of a thousand layers is well under 1 MB
 _LAYERS = ("layer", "layers")
 _TELLS = ("name", "type", "bottom", "top", "include", "exclude")  # without these nobody knows who needs the layer
 _MAX_FAULTS = 100  # of one layer
+_MAX_AGAIN = 2**22  # characters that are parsed once more for faults, of one text
 
 
 def read(path: Path) -> caffe_pb2.NetParameter:
@@ -90,17 +91,25 @@ def _whole_or_faulty(text: str, source: str) -> caffe_pb2.NetParameter:
             raise
     lines = [0, *(match.end() for match in re.finditer("\n", text))]
     net = parse(without(text, layers), source)
+    left = _MAX_AGAIN
     for layer in layers:
         line = bisect.bisect_right(lines, layer.begin) - 1
-        net.MergeFrom(_layer(text, layer, source, (line, layer.begin - lines[line])))
+        one, again = _layer(text, layer, source, (line, layer.begin - lines[line]), left)
+        net.MergeFrom(one)
+        left -= again
     return net
 
 
-def _layer(text: str, layer: Field, source: str, place: tuple[int, int]) -> caffe_pb2.NetParameter:
-    """A net of one layer, with its first fault.  place: where it begins, from 0.  Raises NetError as `parse`."""
+def _layer(
+    text: str, layer: Field, source: str, place: tuple[int, int], left: int
+) -> tuple[caffe_pb2.NetParameter, int]:
+    """A net of one layer, with its first fault; and how many characters were parsed once more for it.
+
+    place: where it begins, from 0.  left: how many may be.  Raises NetError as `parse`.
+    """
     own = text[layer.begin : layer.end]
     first: NetError | None = None
-    for _ in range(_MAX_FAULTS):
+    for tries in range(min(_MAX_FAULTS, left // max(1, len(own)) + 1)):
         try:
             net = _merged(own)
             break
@@ -122,7 +131,7 @@ def _layer(text: str, layer: Field, source: str, place: tuple[int, int]) -> caff
         first = first or _lacking(missing, f"{source}:{place[0] + 1}")
     if first is not None:
         only.fault = str(first)
-    return net
+    return net, tries * len(own)
 
 
 def _innermost(text: str, error: text_format.ParseError) -> Field | None:

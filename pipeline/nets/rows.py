@@ -140,7 +140,7 @@ class _Walk:
             return [Unknown(f"{self._label(node)} holds graphs of its own")]
         seen = Node(
             node.op_type, tuple(inputs), tuple(self._shape(name) for name in node.input),
-            tuple(self._shape(name) for name in node.output),
+            tuple(self._shape(name) for name in node.output if name),  # the optional ones come last
             {one.name: helper.get_attribute_value(one) for one in node.attribute}, self._version, self._batch,
         )  # fmt: skip
         made = rule(seen)

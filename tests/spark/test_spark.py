@@ -319,3 +319,35 @@ def test_delivered_folders_are_read_by_glob_and_by_the_index_with_plain_spark(
     again = session.read.parquet(*tables)
     assert {(one["partner_id"], one["item_id"]) for one in again.collect()} == expected
     assert {field.name for field in again.schema} >= {"partner_id", "item_id", "features", "content_sha256"}
+
+
+def test_executors_get_files_as_they_were_and_an_onnx_models_second_file_too(tmp_path: Path) -> None:
+    """Under names that tell their content: Spark never carries two files of one name."""
+    demand_spark()
+    from pipeline.nets import load
+    from pipeline.spark import SPARK_FILE, _Carrying
+
+    class Carried:
+        def __init__(self) -> None:
+            self.files: dict[str, bytes] = {}
+
+        def addFile(self, uri: str) -> None:
+            path = Path(uri.removeprefix("file://"))
+            self.files[path.name] = path.read_bytes()
+
+    spark = Carried()
+    carrying = _Carrying(spark)  # type: ignore[arg-type]
+    mean = tmp_path / "mean.npy"
+    mean.write_bytes(b"one")
+    first = carrying._carry(str(mean))
+    mean.write_bytes(b"two")
+    second = carrying._carry(str(mean))
+    assert [spark.files[name.removeprefix(SPARK_FILE)] for name in (first, second)] == [b"one", b"two"]
+    model = ROOT / "tests" / "golden" / "onnx" / "vit_opset18_outside.onnx"
+    carried = carrying._carry(str(model)).removeprefix(SPARK_FILE)
+    for name, content in spark.files.items():
+        (tmp_path / name).write_bytes(content)
+    here, there = (load(path, engine="openvino") for path in (model, tmp_path / carried))
+    (blob,), (name,) = here.outputs[:1], here.inputs
+    shapes = {name: (2, *here.inputs[name][1:])}
+    assert here.fingerprint(blob, shapes) == there.fingerprint(blob, shapes)
