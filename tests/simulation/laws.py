@@ -171,7 +171,7 @@ class Laws:
         """Of what cannot be read nothing is merged or delivered again in each poll."""
         for spoilt, tried in self.spoilt.items():
             made = self.attempts_at_out(name)
-            if str(name) in spoilt and tried and made > self.attempts[spoilt] + 4:
+            if str(name) in spoilt and tried and made > self.attempts[spoilt] + 2:
                 raise Violation(f"{spoilt} cannot be read, and is made again and again: {made} attempts")
 
     def attempts_at_out(self, name: ShipmentName) -> int:

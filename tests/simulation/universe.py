@@ -219,7 +219,8 @@ class Universe:
         bodies = [key for key in self.bucket.files if key.startswith(KEYS.commits) and key.split("/")[-1] in BODIES]
         if not bodies or self._whole:
             return
-        key = self.random.choice(bodies)
+        hinted = {key.rpartition("/")[2] for key in self.bucket.under(KEYS.open_hints)}
+        key = self.random.choice([key for key in bodies if key.split("/")[2] in hinted] or bodies)
         _, modified, serial = self._whole[key] = self.bucket.files[key]
         self.bucket.files[key] = (self.random.choice((b"{torn", b'{"format": 99}')), modified, serial)
         self.laws.spoilt[key] = set()
@@ -240,7 +241,7 @@ class Universe:
         """Faults for so many steps, then none until nothing is due any more.  Raises Violation."""
         changes = {self.random.randint(0, steps * 2 // 3) for _ in range(6)} | {0}
         upgrade = self.random.randint(0, steps)
-        spoils = self.random.randint(steps // 3, steps) if self.random.random() < 0.5 else -1
+        spoils = self.random.randint(steps // 3, steps) if self.random.random() < 0.7 else -1
         for number in range(steps):
             if number == spoils:
                 self.spoil()
