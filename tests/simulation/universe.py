@@ -268,7 +268,7 @@ class Universe:
         while quiet < 80:
             self.scheduler.step()
             hints = self._open_hints()
-            held = next(self.bucket.under(KEYS.held_hints), None) is not None
+            held = any(not self._is_spoilt(key.rpartition(".")[0]) for key in self.bucket.under(KEYS.held_hints))
             if not hints and not self.scheduler.late and not held and (quiet or self.laws.covered()):
                 quiet += 1
                 continue
@@ -280,8 +280,11 @@ class Universe:
     def _open_hints(self) -> list[str]:
         """Hints of shipments that exist; one whose plan was never written is prune's."""
         hints = list(self.bucket.under(KEYS.open_hints))
-        hints = [key for key in hints if not any(key.rpartition("/")[2] in spoilt for spoilt in self._whole)]
+        hints = [key for key in hints if not self._is_spoilt(key)]
         return [key for key in hints if KEYS.plan(ShipmentName.parse(key.rpartition("/")[2])) in self.bucket.files]
+
+    def _is_spoilt(self, hint: str) -> bool:
+        return any(hint.rpartition("/")[2] in spoilt for spoilt in self._whole)
 
     def _skip_to_next_due(self, hints: list[str], held: bool) -> None:
         """Nobody waits for days in real time."""
