@@ -13,7 +13,7 @@ from pipeline.errors import Exists, FormatError, NotFound, Unknown
 from pipeline.layout import Keys
 from pipeline.manifest import Batch, Body, Plan, Proposal, read
 from pipeline.prune import shipments
-from pipeline.stages import aggregate, compute, copy, index, ship
+from pipeline.stages import aggregate, compute, index, ship
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -159,16 +159,6 @@ def judging_beats_by_the_local_clock(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(runner, "alive", lambda context, now: real(context, now - 30 * 86400.0))
 
 
-def releasing_whatever_of_the_batch_is_held(patch: pytest.MonkeyPatch) -> None:
-    """A release takes an item that is held, whichever held batch its row is of: two siblings, and the hash decides."""
-    real = copy._held_items
-    patch.setattr(
-        copy,
-        "_held_items",
-        lambda context, out, batch: frozenset().union(*(real(context, out, one) for one in range(8))),
-    )
-
-
 def an_error_of_one_done_stops_the_others(patch: pytest.MonkeyPatch) -> None:
     """What cannot be read of one shipment ends the turn before the others have their `done`."""
     real = states.derive
@@ -196,15 +186,6 @@ def deleting_the_data_of_what_cannot_be_read(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(prune, "plan_shipment", plan_shipment)
 
 
-def merging_again_what_has_an_out_that_cannot_be_read(patch: pytest.MonkeyPatch) -> None:
-    real = states.derive
-
-    def derive(*args: object) -> object:
-        return replace(real(*args), unreadable=())  # type: ignore[arg-type]
-
-    patch.setattr(runner, "derive", derive)
-
-
 MISTAKES: list[Plant] = [
     a_second_result_key_for_held_batches,
     closing_without_looking_at_child_or_next_part,
@@ -217,8 +198,6 @@ MISTAKES: list[Plant] = [
     pruning_children_before_parents,
     counting_next_parts_against_the_cap,
     judging_beats_by_the_local_clock,
-    releasing_whatever_of_the_batch_is_held,
     an_error_of_one_done_stops_the_others,
     deleting_the_data_of_what_cannot_be_read,
-    merging_again_what_has_an_out_that_cannot_be_read,
 ]

@@ -8,8 +8,9 @@ import pytest
 
 from pipeline import manifest
 from pipeline.errors import PermanentError
-from pipeline.layout import Keys, ShipmentName
+from pipeline.layout import Keys, ShipmentName, Task
 from pipeline.manifest import End, Out
+from pipeline.runner import claim
 from pipeline.stages import rounds
 from tests.simulation.world import World
 from tests.unit.test_stages import outs, shipments, tables, url, world_of
@@ -156,3 +157,26 @@ def test_a_release_of_a_batch_whose_shipment_became_void_is_void_too(tmp_path: P
     world.run()
     assert manifest.read(End, world.bucket.files[KEYS.end(child)][0], "").void == "its shipment is void"
     assert [key for key in world.bucket.files if "/h/" in key] == []
+
+
+@pytest.mark.parametrize("trial", range(3))
+def test_of_two_releases_that_hold_one_item_the_newer_row_wins_whatever_their_names(tmp_path: Path, trial: int) -> None:
+    rows = [f"7,item{n},{url('ok', n)}" for n in range(6)]
+    rows[0] = f"7,other{trial},{url('ok', 0)}"  # another snapshot, and so other names
+    rows[4] = f"7,item1,{url('ok', 100)}"
+    limits = {"strikes": 1, "lost": 1, "strikes_alone": 1, "lost_alone": 1}
+    world = world_of(tmp_path, *rows, compute=limits)
+    turns = world.turns()
+    turns.take("ship")
+    (name, *_) = sorted(shipments(world).values())
+    for batch in (0, 1):
+        for number in (1, 2):
+            task = Task.batch(world.fingerprints["demo"], batch)
+            assert claim(world.context(f"dead.{batch}.{number}"), name, task, number, alone=number == 2)
+    world.run(turns)
+    held = list(rounds.held(world.context()))
+    assert [one.batch for one in held] == [0, 1]
+    for one in held:
+        rounds.answer(world.context(), one.name, one.batch, "release")
+    world.run()
+    assert [row["url"] for row in tables(world, "features") if row["external_id"] == "item1"] == [url("ok", 100)]
