@@ -109,7 +109,8 @@ def _layer(
     """
     own = text[layer.begin : layer.end]
     first: NetError | None = None
-    for tries in range(min(_MAX_FAULTS, left // max(1, len(own)) + 1)):
+    faults = 0
+    for _ in range(min(_MAX_FAULTS, left // max(1, len(own)) + 1)):
         try:
             net = _merged(own)
             break
@@ -120,6 +121,7 @@ def _layer(
             if inner is None:
                 raise said from error
             own = without(own, [inner])
+            faults += 1
         except RecursionError as error:
             raise NetError(f"{source} is nested too deeply", "", "a net's text needs a handful of levels") from error
     else:
@@ -131,7 +133,7 @@ def _layer(
         first = first or _lacking(missing, f"{source}:{place[0] + 1}")
     if first is not None:
         only.fault = str(first)
-    return net, tries * len(own)
+    return net, faults * len(own)
 
 
 def _innermost(text: str, error: text_format.ParseError) -> Field | None:
