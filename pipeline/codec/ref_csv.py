@@ -182,13 +182,19 @@ def _record(page: _Page, place: int, header: Header) -> tuple[list[str] | str, i
     its first line; lines that an escape joins cost each other, so that none is looked at again and again.
     """
     line = page.texts[place]
-    first, *others = header.form.dialects
+    cells: list[str] | str
+    first = header.form.dialects[0]
+    if first.quote and first.quote in line:
+        cells, following, looked = _parse(page, place, first, header.width, header.found)
+        if len(cells) == header.width and isinstance(cells, list):
+            return cells, following
+    others = list(header.form.dialects[1:])
     if others and not first.quote and _goes_on(line, len(line), others[0].escape):
         first, others = others[0], [first, *others[1:]]
     if (not first.quote or first.quote not in line) and (not first.escape or first.escape not in line):
-        cells: list[str] | str = line.split(first.separator)
+        cells = line.split(first.separator)
         following = looked = place + 1
-    else:
+    elif not first.quote or first.quote not in line:
         cells, following, looked = _parse(page, place, first, header.width, header.found)
     if isinstance(cells, list) and len(cells) == header.width:
         return cells, following

@@ -105,7 +105,8 @@ def _by_one(whole: bytes, end: bytes, at: int) -> Lines:
     """Lines that all end the same way; the file's last one may have no end."""
     ending = end.decode()
     texts = _decoded(whole).split(ending)
-    offsets = list(accumulate((len(line) + len(end) for line in whole.split(end)), initial=at))
+    step = len(end)
+    offsets = list(accumulate((len(line) + step for line in whole.split(end)), initial=at))
     ends = [ending] * len(texts)
     if texts[-1] == "":
         texts.pop()
