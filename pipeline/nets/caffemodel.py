@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import NetError
 from pipeline.nets.blobs import RAW_TYPES
-from pipeline.nets.encodings import text_of
+from pipeline.nets.encodings import name_of
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_AXES = 32  # Caffe's kMaxBlobAxes
@@ -188,7 +188,7 @@ class _Walker:
 
     def text(self, begin: int, end: int) -> str:
         self.file.seek(begin)
-        return text_of(self.file.read(min(end - begin, 65536)))
+        return name_of(self.file.read(min(end - begin, 65536)))
 
     def layers(self) -> Iterator[StoredLayer]:
         for count, (number, wire, begin, end) in enumerate(self.fields(0, self.size)):

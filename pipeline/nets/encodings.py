@@ -16,8 +16,16 @@ def text_of(content: bytes) -> str:
     with \\n, \\r\\n, or \\r where a text has no other end.  Raises UnicodeDecodeError for torn UTF-16 and UTF-32.
     """
     encoding, content = _encoding(content)
-    text = content.decode(encoding, "strict" if encoding != "utf-8" else _KEEP)
+    text = name_of(content) if encoding == "utf-8" else content.decode(encoding)
     return text if "\n" in text else text.replace("\r", "\n")
+
+
+def name_of(content: bytes) -> str:
+    """A name in a file of weights, as it stands in a text: UTF-8, and a byte that is no UTF-8 for itself.  Never fails.
+
+    Where a name begins like a text in UTF-16, that is chance or damage: protobuf has no marks.
+    """
+    return content.decode("utf-8", _KEEP)
 
 
 def _encoding(content: bytes) -> tuple[str, bytes]:

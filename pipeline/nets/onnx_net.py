@@ -100,6 +100,8 @@ class OnnxNet(Net):
         if len(names) != 1:
             return Verdict("unknown", f"it has {len(names)} inputs")
         shape = shapes[names[0]]
+        if not shape:
+            return Verdict("mixed", f"its input '{names[0]}' is one number, and no batch")
         batch = self.batch_of(names[0]) or max(2, shape[0])
         return look(self.source.model([blob]).proto, names[0], (batch, *shape[1:]))
 

@@ -32,6 +32,8 @@ def each_value(node: Node) -> State:
     out = node.outs[0]
     if out is None:
         return NO_SHAPE
+    if node.version < 7 and node.attribute("broadcast", 0):
+        return Unknown("puts numbers beside images as before opset 7")
     pairs = list(zip(node.inputs, node.shapes, strict=True))
     return spread(node, pairs[:1] if node.kind in ("Expand", "Clip", "CastLike") else pairs, out)
 
@@ -51,7 +53,26 @@ def each_item(node: Node) -> list[State]:
         return [NO_SHAPE]
     if before[0] != after[0]:
         return [ACROSS]
+    if node.kind in ("Resize", "Upsample") and _moves_batch(node, len(before)):
+        return [Unknown("may move values along the batch")]
     return [state, Unknown("counts places through the whole batch")]  # the second output of MaxPool
+
+
+def _moves_batch(node: Node, rank: int) -> bool:
+    """A batch may keep its length and yet be scaled, by less than one item; or be cut out of a part of itself."""
+    axes = [axis % rank for axis in node.attribute("axes", range(rank))]
+    if 0 not in axes:
+        return False
+    if node.attribute("coordinate_transformation_mode") == b"tf_crop_and_resize":
+        return True
+    if node.attribute("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+        return True
+    if len(node.shapes) > 3 and node.shapes[3]:
+        return False  # by sizes, and the batch has kept its own
+    scales = node.attribute("scales")
+    if scales is None:
+        scales = node.array(1 if node.kind == "Upsample" or node.version < 11 else 2)
+    return scales is None or len(scales) != len(axes) or float(scales[axes.index(0)]) != 1.0
 
 
 @rule("BatchNormalization")
@@ -138,6 +159,8 @@ def quantized(node: Node) -> State:
     state, shape, scales = alone(node), node.shapes[0], node.shapes[1]
     if not isinstance(state, Rows) or shape is None or scales is None:
         return NO_SHAPE if isinstance(state, Rows) else state
+    if len(scales) > 1:
+        return Unknown("has scales for blocks of values")
     many = math.prod(scales) > 1
     return PLACES if many and state.axis == node.attribute("axis", 1) % len(shape) else state
 
@@ -147,9 +170,17 @@ def dynamic(node: Node) -> State:
     return Mixed("takes its scale from the whole batch")
 
 
-@rule("NonMaxSuppression NonZero Unique Compress")
+@rule("NonMaxSuppression NonZero Unique")
 def chosen(node: Node) -> State:
     return Mixed("gives as many rows as the whole batch has places that it picks")
+
+
+@rule("Compress")
+def compressed(node: Node) -> State:
+    state, shape, axis = alone(node), node.shapes[0], node.attribute("axis")
+    if not isinstance(state, Rows) or shape is None or axis is None or axis % len(shape) == state.axis:
+        return Mixed("gives as many rows as the whole batch has places that it picks")
+    return state
 
 
 @rule("LSTM GRU RNN")

@@ -55,7 +55,10 @@ def concat(node: Node) -> State:
     axis = node.attribute("axis", 1) % len(out)
     rows = next(one for one in node.inputs if isinstance(one, Rows))
     if rows.axis == axis:
-        return Mixed("puts items of several batches, or items and others, into one batch")
+        parts = [one for one in node.inputs if isinstance(one, Rows) and (one.axis, one.inner) == (axis, rows.inner)]
+        if len(parts) < len(node.inputs):
+            return Mixed("puts items of the batch and others into one batch")
+        return Rows(axis, sum(one.outer for one in parts), rows.inner)  # batch behind batch, as for mirrored images
     return spread(node, zip(node.inputs, node.shapes, strict=True), out)
 
 
@@ -68,6 +71,8 @@ def parted(node: Node) -> State:
     if shape is None or out is None:
         return NO_SHAPE
     if out[state.axis] != shape[state.axis]:
+        if node.kind == "Tile":
+            return Rows(state.axis, state.outer * (out[state.axis] // shape[state.axis]), state.inner)
         if (state.outer, state.inner) != (1, 1):
             return Unknown("takes a part of what holds the batch")
         return Mixed("takes some items of the batch, or adds some")
@@ -134,6 +139,9 @@ def matmul(node: Node) -> State:
         return NO_SHAPE
     if len(left) < 2 or len(right) < 2 or not all(isinstance(one, Free) for one in node.inputs[2:]):
         return Unknown("multiplies by a vector, or by what images say")
+    zeros = zip((a, b), node.shapes[2:], strict=False)
+    if any(isinstance(one, Rows) and math.prod(shape or ()) > 1 for one, shape in zeros):
+        return Unknown("has zero points for rows")
     if (isinstance(a, Rows) and a.axis == len(left) - 1) or (isinstance(b, Rows) and b.axis == len(right) - 2):
         return Mixed("sums up over the batch")
     own = (isinstance(a, Rows) and a.axis == len(left) - 2) or (isinstance(b, Rows) and b.axis == len(right) - 1)
@@ -171,9 +179,10 @@ def gemm(node: Node) -> State:
 @rule("Einsum")
 def einsum(node: Node) -> State:
     text = node.attribute("equation", b"")
-    takes, arrow, gives = (text.decode() if isinstance(text, bytes) else text).replace(" ", "").partition("->")
+    equation = text.decode(errors="replace").replace(" ", "")
+    takes, arrow, gives = equation.partition("->")
     letters = takes.split(",")
-    if not arrow or "." in text.decode() or len(letters) != len(node.inputs):
+    if not arrow or "." in equation or len(letters) != len(node.inputs):
         return Unknown("has an equation that is not followed here")
     found: tuple[str, int, int] | None = None
     for names, state in zip(letters, node.inputs, strict=True):

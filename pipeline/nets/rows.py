@@ -6,6 +6,7 @@ the graph is in one of four states; a rule of each operation (row_layers.py, row
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -55,18 +56,22 @@ def look(model: onnx.ModelProto, name: str, shape: Shape, label: Label = label_o
     return OWN
 
 
-def _chances(graph: onnx.GraphProto, label: Label, version: int) -> Iterator[str]:
-    """What draws numbers, in the graphs within nodes too."""
-    constants = {one.name: one for one in graph.initializer}
+def _chances(
+    graph: onnx.GraphProto, label: Label, version: int, outer: Mapping[str, onnx.TensorProto] | None = None
+) -> Iterator[str]:
+    """What draws numbers, in the graphs within nodes too.  outer: constants of the graph around it."""
+    known = {**(outer or {}), **{one.name: one for one in graph.initializer}}
     for node in graph.node:
         if node.op_type == "Constant":
-            constants.update((node.output[0], one.t) for one in node.attribute if one.HasField("t"))
+            known.update((node.output[0], one.t) for one in node.attribute if one.HasField("t"))
+        elif node.op_type == "Identity" and node.input[0] in known:  # exporters write equal constants once
+            known[node.output[0]] = known[node.input[0]]
     for node in graph.node:
-        if node.op_type in _RANDOM or (node.op_type == "Dropout" and _drops(node, constants, version)):
+        if node.op_type in _RANDOM or (node.op_type == "Dropout" and _drops(node, known, version)):
             yield f"{label(node)} draws random numbers"
         for attribute in node.attribute:
             for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-                yield from _chances(inner, label, version)
+                yield from _chances(inner, label, version, known)
 
 
 def _drops(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], version: int) -> bool:
@@ -125,12 +130,10 @@ class _Walk:
             self._states[name] = made[min(place, len(made) - 1)]
 
     def _made(self, node: onnx.NodeProto, states: Sequence[State]) -> Sequence[State]:
-        if node.op_type in ("Shape", "Size"):
-            return [Free()]
         bad = [one for one in states if isinstance(one, Mixed)] + [one for one in states if isinstance(one, Unknown)]
         if bad:
             return bad[:1]
-        if all(isinstance(one, Free) for one in states):
+        if all(isinstance(one, Free) for one in states) or _asks_shape(node):
             return [Free()]
         rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if rule is None:
@@ -143,7 +146,10 @@ class _Walk:
             tuple(self._shape(name) for name in node.output if name),  # the optional ones come last
             {one.name: helper.get_attribute_value(one) for one in node.attribute}, self._version, self._batch,
         )  # fmt: skip
-        made = rule(seen)
+        try:
+            made = rule(seen)
+        except Exception:  # a damaged node holds anything: what it does then only an engine can say
+            return [Unknown(f"{self._label(node)} is not as its operation asks for")]
         found = made if isinstance(made, list) else [made]
         return [
             type(one)(f"{self._label(node)} {one.why}") if isinstance(one, Mixed | Unknown) else one for one in found
@@ -151,10 +157,12 @@ class _Walk:
 
     def _computed(self, node: onnx.NodeProto, states: Sequence[State]) -> list[NDArray[Any]] | None:
         """What a node of known values gives: of shapes, indices and what is spread over a batch."""
-        if node.op_type == "Shape" and node.domain in ("", "ai.onnx"):
+        if _asks_shape(node):
             shape = self._shape(node.input[0])
             if shape is None:
-                return None
+                return None  # what picks values by what they are gives as many as there are: that is no shape
+            if node.op_type == "Size":
+                return [np.array(math.prod(shape), np.int64)]
             ends = {one.name: one.i for one in node.attribute}
             return [np.array(shape[ends.get("start", 0) : ends.get("end", len(shape))], np.int64)]
         arrays = [one.array if isinstance(one, Free) else None for one in states]
@@ -195,6 +203,10 @@ class _Walk:
             return dict(shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=self._opsets))
         except Exception:  # C++ errors of many kinds: then its shape is not known here
             return {}
+
+
+def _asks_shape(node: onnx.NodeProto) -> bool:
+    return node.op_type in ("Shape", "Size") and node.domain in ("", "ai.onnx")
 
 
 _GROWS = frozenset(("ConstantOfShape", "Expand", "Tile", "Range", "Pad", "OneHot", "Resize", "Upsample"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import resource
 import stat
@@ -160,6 +161,9 @@ def _onnx(data: bytes) -> object:
     net = load(path, engine="onnxruntime")
     assert isinstance(net, OnnxNet)
     prints = [net.fingerprint(blob, {})[:0] for blob in net.default[:1]]
+    shapes = {name: tuple(max(size, 2) for size in shape) for name, shape in net.inputs.items()}
+    if max(map(math.prod, shapes.values()), default=0) < 2**24:
+        prints += [net.rows(blob, shapes).kind for blob in net.default[:1]]
     return [prints, [row.kind for row in onnx_inspection.layers(net, net.default)]]
 
 

@@ -11,7 +11,7 @@ from pipeline import nets
 from pipeline.cli.main import main
 from pipeline.codec.means import read_mean
 from pipeline.errors import NetError
-from pipeline.nets import prototxt
+from pipeline.nets import caffemodel, prototxt
 from tests.golden.bignets import field, varint
 
 NET = """name: "caf\xe9"  # h\xf6he
@@ -103,6 +103,18 @@ def test_a_text_is_read_in_any_encoding_and_with_any_line_ends(encoding: str, en
         assert (net.name, net.warnings) == ("caf\xe9", [])
         ones = np.ones((1, 3, 8, 8), np.float32)
         assert net.forward({"data": ones})["c"][0, :, 0, 0].tolist() == [values[:27].sum(), values[27:].sum()]
+
+
+@pytest.mark.parametrize(
+    "name", [b"\xff\xfe\0", b"\xfe\xff\0", b"\0a\0b\0", b"a\0b\0c", b"\xef\xbb\xbfc", b"\xff\xfe\0\0\xd8"]
+)
+def test_a_name_in_a_file_of_weights_is_never_taken_for_a_text_of_two_bytes_a_letter(
+    name: bytes, tmp_path: Path
+) -> None:
+    stored = tmp_path / "w.caffemodel"
+    stored.write_bytes(field(100, field(1, name)))
+    (layer,) = caffemodel.read_index(stored).layers
+    assert layer.name == name.decode("utf-8" if name.startswith(b"\xef") else "latin-1")
 
 
 def test_a_text_with_a_nul_is_refused_with_its_place(tmp_path: Path) -> None:

@@ -75,6 +75,12 @@ OWN: dict[str, Sequence[Node]] = {
     "an attention by letters": [("Reshape", "x three", "a", {}),
                                 ("Einsum", "a a", "b", {"equation": "bnd,bmd->bnm"}), ("Flatten", "b", "y", {})],
     "dropout as in use": [("Dropout", "x ratio", "a", {}), ("Flatten", "a", "y", {})],
+    "dropout by a constant of others": [("Identity", "no", "t", {}), ("Dropout", "x ratio t", "a", {}),
+                                        ("Flatten", "a", "y", {})],
+    "as many as all values": [("Size", "x", "s", {}), ("Cast", "s", "c", {"to": 1}), ("Div", "x c", "a", {}),
+                              ("Flatten", "a", "y", {})],
+    "a larger picture": [("Resize", "x  larger", "a", {"mode": "linear"}), ("GlobalAveragePool", "a", "b", {}),
+                         ("Flatten", "b", "y", {})],
     "a slice of all of the batch": [("Slice", "x begin end batch step", "a", {}), ("Flatten", "a", "y", {})],
 }  # fmt: skip
 MIXED: dict[str, Sequence[Node]] = {
@@ -107,6 +113,12 @@ MIXED: dict[str, Sequence[Node]] = {
                                ("Flatten", "x", "a", {}), ("Add", "a g", "y", {})],
     "sorting the batch": [("Flatten", "x", "a", {}), ("Shape", "a", "s", {}), ("Slice", "s begin axis1 batch", "n", {}),
                           ("TopK", "a n", "y i", {"axis": 0})],
+    "how many values are large": [("Greater", "x scale", "g", {}), ("NonZero", "g", "n", {}), ("Shape", "n", "s", {}),
+                                  ("Cast", "s", "c", {"to": 1}), ("ReduceSum", "c", "r", {"keepdims": 0}),
+                                  ("Mul", "x r", "a", {}), ("Flatten", "a", "y", {})],
+    "how many values there are of each kind": [("Greater", "x scale", "g", {}), ("NonZero", "g", "n", {}),
+                                               ("Size", "n", "s", {}), ("Cast", "s", "c", {"to": 1}),
+                                               ("Mul", "x c", "a", {}), ("Flatten", "a", "y", {})],
     "one item in another's place": [("Split", "x", "a b", {"axis": 0, "num_outputs": 2}),
                                     ("Concat", "b a", "c", {"axis": 0}),
                                     ("Flatten", "c", "y", {})],
@@ -123,16 +135,45 @@ CHANCE: dict[str, Sequence[Node]] = {
 UNTOLD_OWN: dict[str, Sequence[Node]] = {
     "the same numbers by another way": [("Flatten", "x", "a", {}), ("ScatterND", "a si su", "y", {})],
 }  # fmt: skip
+PROBED_OWN: dict[str, Sequence[Node]] = {
+    "some of the channels": [("Compress", "x odd", "a", {"axis": 1}), ("GlobalMaxPool", "a", "b", {}),
+                             ("Flatten", "b", "y", {})],
+    "each picture and its mirror image": [("Slice", "x minus low side minus", "f", {}),
+                                          ("Concat", "x f", "c", {"axis": 0}), ("Flatten", "c", "d", {}),
+                                          ("MatMul", "d m", "e", {}),
+                                          ("Split", "e", "p q", {"axis": 0, "num_outputs": 2}),
+                                          ("Add", "p q", "y", {})],
+    "each picture twice, and one of them": [("Tile", "x twice", "a", {}),
+                                            ("Split", "a", "b c", {"axis": 0, "num_outputs": 2}),
+                                            ("Flatten", "b", "y", {})],
+}  # fmt: skip
+PROBED_MIXED: dict[str, tuple[str, int, Sequence[Node]]] = {  # engine, opset
+    "a batch that is scaled by less than one item": ("onnxruntime", 18, [
+        ("Resize", "x  nearly", "a", {"mode": "nearest", "coordinate_transformation_mode": "asymmetric",
+                                      "nearest_mode": "floor"}), ("Flatten", "a", "y", {})]),
+    "scales of blocks within each row": ("onnxruntime", 21, [
+        ("Flatten", "x", "a", {}), ("QuantizeLinear", "a blocks", "q", {"axis": 1, "block_size": 96}),
+        ("DequantizeLinear", "q blocks", "y", {"axis": 1, "block_size": 96})]),
+    "a zero point for each row": ("openvino", 18, [
+        ("Cast", "x", "u", {"to": 2}), ("Flatten", "u", "a", {}), ("MatMulInteger", "a bytes zeros", "b", {}),
+        ("Cast", "b", "y", {"to": 1})]),
+    "numbers beside the batch, as before opset 7": ("openvino", 6, [
+        ("Flatten", "x", "a", {}), ("Add", "a six", "y", {"broadcast": 1, "axis": 0})]),
+}  # fmt: skip
 MORE: dict[str, np.ndarray[Any, Any]] = {
     "wide": np.array([-1, 64], np.int64), "wk": RANDOM.normal(size=(64, 64)).astype(np.float32),
     "low": np.array([-(2**62)], np.int64), "lw": RANDOM.normal(size=(1, 16, 64)).astype(np.float32),
     "lr": RANDOM.normal(size=(1, 16, 4)).astype(np.float32), "onei": np.array(1, np.int64),
+    "no": np.array(False), "odd": np.array([True, False, True]), "larger": np.array([1, 1, 2, 2], np.float32),
+    "nearly": np.array([1.1, 1, 2, 2], np.float32), "side": np.array([3], np.int64),
+    "twice": np.array([2, 1, 1, 1], np.int64), "blocks": RANDOM.uniform(0.1, 1, (6, 2)).astype(np.float32),
+    "bytes": np.ones((192, 4), np.uint8), "zeros": np.arange(6, dtype=np.uint8), "six": np.arange(6, dtype=np.float32),
     "si": np.array([[0]], np.int64), "su": np.zeros((1, 192), np.float32),
 }  # fmt: skip
 
 
 def write(path: Path, nodes: Sequence[Node], batch: int | str = "n", opset: int = 18) -> Path:
-    made = [helper.make_node(kind, reads.split(), gives.split(), name=f"{kind}_{at}", **how)
+    made = [helper.make_node(kind, reads.split(" ") if reads else [], gives.split(), name=f"{kind}_{at}", **how)
             for at, (kind, reads, gives, how) in enumerate(nodes)]  # fmt: skip
     read = {name for node in made for name in node.input}
     weights = [numpy_helper.from_array(value, name) for name, value in {**WEIGHTS, **MORE}.items() if name in read]
@@ -141,7 +182,7 @@ def write(path: Path, nodes: Sequence[Node], batch: int | str = "n", opset: int 
         [onnx.ValueInfoProto(name="y")], weights,
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    model.ir_version = 8
+    model.ir_version = 8 if opset < 21 else 10
     path.write_bytes(model.SerializeToString())
     return path
 
@@ -226,6 +267,24 @@ def test_what_the_graph_does_not_tell_a_probe_does(batch: int, tmp_path: Path) -
                                          ("Flatten", "a", "y", {})])  # fmt: skip
     assert verdict(path).kind == "unknown"
     assert FeatureNet(feature_set(path, batch_size=batch)).dim == 192
+
+
+@pytest.mark.parametrize("name", PROBED_OWN)
+def test_batches_that_are_put_together_and_parted_again_are_probed_and_taken(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", PROBED_OWN[name])
+    assert verdict(path).kind == "unknown"
+    net = FeatureNet(feature_set(path))
+    images = np.random.default_rng(0).normal(size=(6, 3, 8, 8)).astype(np.float32)
+    np.testing.assert_allclose(net.forward(images[3:4])[0], net.forward(images)[3], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PROBED_MIXED)
+def test_what_lies_along_the_batch_by_rarer_ways_is_probed_and_refused(name: str, tmp_path: Path) -> None:
+    engine, opset, nodes = PROBED_MIXED[name]
+    path = write(tmp_path / "m.onnx", nodes, opset=opset)
+    assert verdict(path).kind == "unknown"
+    with pytest.raises(NetError, match="another feature at place"):
+        FeatureNet(feature_set(path, engine))
 
 
 def test_a_model_of_one_image_has_no_neighbours(tmp_path: Path) -> None:
