@@ -72,6 +72,8 @@ class Universe:
     settings: Settings = field(default_factory=simulated_settings)
     only: frozenset[int] | None = None
     """Of a shorter trace: the steps at which faults may strike."""
+    spoils: float = 0.7
+    """How likely it is that a body cannot be read for some time."""
 
     def __post_init__(self) -> None:
         self.hand = HandClock()
@@ -241,7 +243,7 @@ class Universe:
         """Faults for so many steps, then none until nothing is due any more.  Raises Violation."""
         changes = {self.random.randint(0, steps * 2 // 3) for _ in range(6)} | {0}
         upgrade = self.random.randint(0, steps)
-        spoils = self.random.randint(steps // 3, steps) if self.random.random() < 0.7 else -1
+        spoils = self.random.randint(steps // 3, steps) if self.random.random() < self.spoils else -1
         for number in range(steps):
             if number == spoils:
                 self.spoil()

@@ -22,6 +22,9 @@ from tests.simulation.memory import MemoryStore
 from tests.simulation.universe import Universe
 
 DAY = 86400.0
+UNREADABLE = ("unreadable", "newer")
+TOLD = ("no_hint", "newer")
+"""Warnings that no sound life shows."""
 
 
 def kinds(findings: list[Finding]) -> list[str]:
@@ -280,11 +283,13 @@ def test_data_lost_before_its_time_of_a_closed_shipment_is_a_warning(tmp_path: P
     assert (found.kind, found.level) == ("data_gone_early", "warning")
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_at_no_moment_of_a_life_with_kills_and_lost_answers_does_it_find_damage(seed: int) -> None:
-    universe = Universe(seed)
+@pytest.mark.parametrize(("seed", "spoils"), [(1, 1.0), (2, 0.0)])
+def test_at_no_moment_of_a_life_with_kills_and_lost_answers_does_it_find_damage_but_what_was_planted(
+    seed: int, spoils: float
+) -> None:
+    universe = Universe(seed, spoils=spoils)
     checks, steps = universe.scheduler.after_step, 0
-    found: list[Finding] = []
+    planted: set[str] = set()
 
     def look() -> None:
         nonlocal steps
@@ -300,12 +305,15 @@ def test_at_no_moment_of_a_life_with_kills_and_lost_answers_does_it_find_damage(
                 spill=Path("/nowhere"),
                 forms=universe.forms,
             )
-            found.extend(one for one in verify(context, deep=True) if one.level == "damage" or one.kind == "no_hint")
+            found = [one for one in verify(context, deep=True) if one.level == "damage" or one.kind in TOLD]
+            named = [(one.kind if one.kind not in UNREADABLE else "", one.where) for one in found]
+            assert named == [("", key) for key in universe.laws.spoilt], found
+            planted.update(universe.laws.spoilt)
 
     universe.scheduler.after_step = look
     try:
         universe.run(1500)
     finally:
         universe.close()
-    assert found == []
+    assert bool(planted) == bool(spoils)
     assert steps > 2000
