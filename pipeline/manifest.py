@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipeline.errors import FormatError
 from pipeline.layout import FIRST_DUE, ShipmentName, digest, number_of, seconds_of
@@ -31,6 +31,8 @@ MAX_VERSION = 9_999_999_999
 MAX_DIM = 2**31 - 1
 """Values of a feature, as Arrow counts them."""
 
+_CAPITAL = re.compile("(?<!^)(?=[A-Z])")
+_DELIVERED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _LAST_YEAR = "9900"
 """Delays can be added to any time before it."""
 _MOST_DIGITS = 20
@@ -64,6 +66,27 @@ def _inside(text: str) -> str:
     return text
 
 
+def _delivered(text: str) -> str:
+    if not _DELIVERED.fullmatch(text):
+        _inside(text)
+        raise ValueError(
+            "no file of a delivered folder: letters, digits, `.`, `_` and `-`, in one folder at the most, are expected"
+        )
+    return text
+
+
+def _spelt(pattern: str, otherwise: str) -> AfterValidator:
+    """A text of this spelling.  otherwise: what is said of another, in words; a pattern tells a reader little."""
+    spelling = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not spelling.fullmatch(text):
+            raise ValueError(otherwise)
+        return text
+
+    return AfterValidator(check)
+
+
 def _partner(text: str) -> str:
     number = number_of(text)
     if number is None or str(number) != text or number >= 2**63:
@@ -82,10 +105,13 @@ Partner = Annotated[str, AfterValidator(_partner)]
 PartnerNumber = Annotated[int, Field(ge=0, lt=2**63)]
 Inside = Annotated[str, AfterValidator(_inside)]
 """A path or key: whoever can write a body must not thereby reach what lies elsewhere."""
-Delivered = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")]
+Delivered = Annotated[str, AfterValidator(_delivered)]
 """A file of a delivered folder, relative to it."""
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12,64}$")]
+Digest = Annotated[str, _spelt("[0-9a-f]{64}", "no SHA-256: 64 digits, each 0 to 9 or a to f, are expected")]
+Fingerprint = Annotated[
+    str, _spelt("[0-9a-f]{12,64}", "no fingerprint: 12 to 64 digits, each 0 to 9 or a to f, are expected")
+]
+PerhapsFingerprint = Annotated[str, _spelt("([0-9a-f]{12,64})?", "neither a fingerprint nor empty")]
 Count = Annotated[int, Field(ge=0, le=2**60)]
 Refs = Annotated[int, Field(ge=0, le=2**20)]
 """Of one batch."""
@@ -125,7 +151,8 @@ B = TypeVar("B", bound=Body)
 
 def read(kind: type[B], content: bytes, where: str) -> B:
     """The body that `content` holds, every value of it judged.  Raises NewerFormat or FormatError, naming `where`."""
-    what = f"not a {kind.__name__.lower()}: {where}"
+    name = _CAPITAL.sub(" ", kind.__name__).lower()
+    what = f"not {'an' if name[0] in 'aeio' else 'a'} {name}: {where}"
     if len(content) > MOST_BYTES:
         raise FormatError(what, f"longer than {MOST_BYTES} bytes", "left alone; see docs/runbook.md")
     try:
@@ -144,7 +171,7 @@ def read(kind: type[B], content: bytes, where: str) -> B:
         body = kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        detail = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        detail = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].removeprefix('Value error, ')}"
         raise FormatError(what, detail, "left alone; see docs/runbook.md") from error
     flaw = body.flaw()
     if flaw:
@@ -348,7 +375,7 @@ class Result(Body):
     failures_file: DataFile | None = None
     dim: Dim = 0
     reason: str = ""
-    fingerprint: Fingerprint | Literal[""] = ""
+    fingerprint: PerhapsFingerprint = ""
     engine: str = ""
     process: str = ""
     attempt: int = 0
@@ -530,4 +557,7 @@ class Index(Body):
 class Proposal(Body):
     """`_index/<v>`: names the token that becomes index version v."""
 
-    token: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    token: Annotated[
+        str,
+        _spelt("[A-Za-z0-9_-]{1,64}", "no name of a token: letters, digits, `_` and `-`, 64 at the most, are expected"),
+    ]

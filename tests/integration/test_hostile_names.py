@@ -95,11 +95,12 @@ def test_no_body_names_what_lies_elsewhere(path: str) -> None:
 def test_a_manifest_that_names_a_key_of_another_lake_is_refused_and_said(site: Path) -> None:
     config = ("--config", str(site / "hathi.toml"))
     assert "rror" not in hathi(site, "run", "--once", "ship", *config)
-    (batch,) = (site / "bucket" / "shop" / "c").glob("*/b/00000")
+    batch, *others = (site / "bucket" / "shop" / "c").glob("*/b/00000")
     body = json.loads(batch.read_text())
     body["data"]["key"] = "other/d/stolen"
     batch.write_text(json.dumps(body))
     assert "other/d/stolen is no data of the lake shop" in hathi(site, "run", "--once", "compute", *config)
+    assert len(list((site / "bucket" / "shop" / "c").glob("*/*/r/00000"))) == len(others), "the others have theirs"
 
 
 def test_a_file_that_kills_its_reader_stops_no_other(site: Path) -> None:

@@ -12,7 +12,7 @@ from pipeline.cli import main as command_line
 from pipeline.errors import FormatError
 from pipeline.health.judge import Level, judge
 from pipeline.layout import FIRST_DUE, ShipmentName
-from pipeline.manifest import MAX_VERSION, Index, Out, Plan, read
+from pipeline.manifest import MAX_VERSION, Index, Out, Plan, Proposal, Result, read
 from pipeline.runner import is_closed, open_hints, planned, state_of
 from pipeline.state import REPAIR, waits_for
 from tests.simulation.folders import Folders, url
@@ -225,3 +225,35 @@ def test_a_number_is_a_number_and_sums_are_sums(tmp_path: Path, kind: type, fiel
     assert read(kind, content, "x").encode() == content
     with pytest.raises(FormatError, match=r"^not a"):
         read(kind, json.dumps({**json.loads(content), field: value}).encode(), "x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "words"),
+    [
+        (Out, ("fingerprint",), "../x", "no fingerprint"),
+        (Out, ("partners", "7", "files", 0, "sha256"), "0" * 64 + "\n", "no SHA-256"),
+        (Out, ("partners", "7", "files", 0, "name"), "a/b/c", "no file of a delivered folder"),
+        (Out, ("partners", "7", "files", 0, "name"), "features/../x", "no path below"),
+        (Out, ("partners", "7", "files", 0, "key"), "/etc/x", "no path below"),
+        (Result, ("fingerprint",), "0", "neither a fingerprint nor empty"),
+        (Proposal, ("token",), "../../x", "no name of a token"),
+    ],
+)
+def test_what_is_wrong_with_a_value_is_said_in_words_and_not_as_a_pattern(
+    tmp_path: Path, kind: type, path: tuple[str | int, ...], value: str, words: str
+) -> None:
+    world = world_of(tmp_path)
+    world.run()
+    name = shipment_of(world, "refs/a.csv")
+    result = KEYS.result(name, world.fingerprints["demo"][:12], 0)
+    key = {Out: KEYS.out(name), Result: result, Proposal: "features/_index/0000000001"}[kind]
+    body = json.loads({**world.lake.files, **world.bucket.files}[key][0])
+    inner = body
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = value
+    with pytest.raises(FormatError) as caught:
+        read(kind, json.dumps(body).encode(), "x")
+    where = ".".join(map(str, path))
+    assert caught.value.detail.startswith(f"{where}: {words}")
+    assert caught.value.message == f"not {'an' if kind is Out else 'a'} {kind.__name__.lower()}: x"
