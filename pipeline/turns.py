@@ -323,33 +323,37 @@ class Turns:
                 text = f"Alert: no set {state.plan.set} in this configuration: {state.name} waits"
                 context.once(f"set {state.plan.set}", text)
         placed: list[deliver.Placed] = []
-        blocked: dict[str, bool] = {}
+        indexes: dict[str, index.Read | None] = {}
         try:
             for task in deliver.plan(seen, sets):
                 if not wanted():
                     break
                 context.safe_point()
-                if self._is_blocked(tally, blocked, task):
+                if self._index_of(tally, indexes, task) is None:
                     continue
                 self._try(tally, f"deliver {task.state.name}", self._place_one, task, placed)
         finally:
             for root in sorted({one.root.root for one in placed}):
                 mine = [one for one in placed if one.root.root == root]
-                self._try(tally, f"index of {root}", self._enter, mine, tally)
+                self._try(tally, f"index of {root}", self._enter, mine, indexes[root], tally)
         for state in seen.states:
             self._try(tally, f"close {state.name}", self._close, seen, state)
 
-    def _is_blocked(self, tally: Tally, blocked: dict[str, bool], task: deliver.DeliverTask) -> bool:
-        """Whether nothing can enter the index of the task's root: then nothing is claimed or copied for it, either."""
+    def _index_of(
+        self, tally: Tally, indexes: dict[str, index.Read | None], task: deliver.DeliverTask
+    ) -> index.Read | None:
+        """The index of the task's root, read once a turn; None where nothing can enter it: then nothing is claimed or
+        copied for it, either."""
         context = self._context
         assert task.state.plan is not None
-        assert context.lake is not None
         root = Root(context.settings.sets[task.state.plan.set].root.strip("/"))
-        if root.root not in blocked:
-            before = tally.problems
-            self._try(tally, f"index of {root.root}", index.check, context.lake, root)
-            blocked[root.root] = tally.problems > before
-        return blocked[root.root]
+        if root.root not in indexes:
+            indexes[root.root] = None
+            self._try(tally, f"index of {root.root}", self._look, root, indexes)
+        return indexes[root.root]
+
+    def _look(self, root: Root, indexes: dict[str, index.Read | None]) -> None:
+        indexes[root.root] = index.look(self._context, root)
 
     def _place_one(self, task: deliver.DeliverTask, placed: list[deliver.Placed]) -> None:
         assert task.state.plan is not None
@@ -357,11 +361,11 @@ class Turns:
         if one is not None:
             placed.append(one)
 
-    def _enter(self, placed: list[deliver.Placed], tally: Tally) -> None:
+    def _enter(self, placed: list[deliver.Placed], seen: index.Read | None, tally: Tally) -> None:
         """One version of the index for all that stands now, however many shipments there are; then their `done`s."""
         left = list(placed)
         try:
-            now = deliver.enter(self._context, placed[0].root, placed)
+            now = deliver.enter(self._context, placed[0].root, placed, seen)
             while left:
                 self._try(tally, f"deliver {left[0].name}", self._finish, left[0], now, tally)
                 del left[0]

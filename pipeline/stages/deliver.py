@@ -71,12 +71,12 @@ def abandon(context: Context, task: DeliverTask, error: BaseException) -> None:
     ended(context, task.state.name, DELIVER, task.number, error)
 
 
-def enter(context: Context, root: Root, placed: Sequence[Placed]) -> str:
-    """The index of a root for all that was placed there, at once; the time of entry."""
+def enter(context: Context, root: Root, placed: Sequence[Placed], seen: index.Read | None = None) -> str:
+    """The index of a root for all that was placed there, at once; the time of entry.  seen: the index, just read."""
     now = version_of(context.bucket.list(context.keys.alive_hints).now)
     entries = {context.keys.done(one.name): one.deliveries for one in placed if one.deliveries}
     if entries:
-        index.enter(context, root, entries, now)
+        index.enter(context, root, entries, now, seen)
     return now
 
 

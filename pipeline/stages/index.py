@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from pipeline.errors import NotFound, PipelineError, Unknown
 from pipeline.layout import Root, seconds_of
@@ -15,6 +16,8 @@ from pipeline.stores.store import Lake
 DAY = 86400.0
 HOUR = 3600.0
 STUCK_ROUNDS = 3
+FRESH = 60.0
+"""What was read so many seconds ago is proposed from: an older index has likely got another version."""
 
 
 class IndexStuck(PipelineError):
@@ -29,9 +32,22 @@ def read_index(lake: Lake, root: Root) -> Index:
         return Index()
 
 
-def check(lake: Lake, root: Root) -> None:
-    """Raises FormatError where the index of a root, or the proposal behind it, cannot be read: nothing enters it."""
-    _proposal(lake, root, read_index(lake, root).version + 1)
+@dataclass(frozen=True)
+class Read:
+    """The index of a root and the proposal behind it, as they were read."""
+
+    index: Index
+    proposal: Proposal | None
+    began: float
+    """When reading began, in monotonic seconds of this process."""
+
+
+def look(context: Context, root: Root) -> Read:
+    """Read both.  Raises FormatError where one of them cannot be read: nothing enters the index then."""
+    assert context.lake is not None
+    began = context.process.clock.monotonic()
+    index = read_index(context.lake, root)
+    return Read(index, _proposal(context.lake, root, index.version + 1), began)
 
 
 def missing(index: Index, deliveries: Iterable[Delivery]) -> list[Delivery]:
@@ -72,11 +88,13 @@ def _partner(known: IndexPartner | None, one: Delivery, root: str) -> IndexPartn
     return IndexPartner(jobTimeStamp=one.jobTimeStamp, outputFolder=root, files=tuple(sorted(files)), outputSize=size)
 
 
-def enter(context: Context, root: Root, deliveries: Mapping[str, Sequence[Delivery]], now: str) -> Index:
+def enter(
+    context: Context, root: Root, deliveries: Mapping[str, Sequence[Delivery]], now: str, seen: Read | None = None
+) -> Index:
     """Enter deliveries into the index of a root; the index that lists them.
 
     deliveries: of each shipment, by the key of its `done`: one that is done was in the index once, and its days are
-    over where it is not any more.  now: the store's time.
+    over where it is not any more.  now: the store's time.  seen: what was read just before, so as not to read it twice.
     Raises IndexStuck when three rounds find the same version behind a proposal.
     """
 
@@ -85,7 +103,7 @@ def enter(context: Context, root: Root, deliveries: Mapping[str, Sequence[Delive
         days = context.settings.deliver.index_days
         return next_index(index, wanted, root.root, now, days) if wanted else None
 
-    return change(context, root, grown)
+    return change(context, root, grown, seen)
 
 
 def point(context: Context, root: Root, tables: Mapping[str, IndexCurrent]) -> Index:
@@ -105,10 +123,11 @@ def point(context: Context, root: Root, tables: Mapping[str, IndexCurrent]) -> I
     return change(context, root, pointed)
 
 
-def change(context: Context, root: Root, changed: Callable[[Index], Index | None]) -> Index:
+def change(context: Context, root: Root, changed: Callable[[Index], Index | None], seen: Read | None = None) -> Index:
     """Bring the index of a root from version to version until there is nothing to change; the index that stands then.
 
-    changed: the next version of an index, or None where it is as wanted.  Raises IndexStuck.
+    changed: the next version of an index, or None where it is as wanted.  seen: what was read just before; where
+    others have written meanwhile, its proposal does not win, as with any writer who comes late.  Raises IndexStuck.
     """
     lake = context.lake
     assert lake is not None
@@ -116,11 +135,11 @@ def change(context: Context, root: Root, changed: Callable[[Index], Index | None
     last, rounds = -1, 0
     while True:
         context.safe_point()
-        began = clock.monotonic()
-        index = read_index(lake, root)
+        read = look(context, root) if seen is None or clock.monotonic() - seen.began > FRESH else seen
+        seen = None
+        index, proposal = read.index, read.proposal
         rounds = rounds + 1 if index.version == last else 1
         last = index.version
-        proposal = _proposal(lake, root, index.version + 1)
         if proposal is not None:
             if rounds > STUCK_ROUNDS:
                 raise IndexStuck(
@@ -133,7 +152,7 @@ def change(context: Context, root: Root, changed: Callable[[Index], Index | None
         wanted = changed(index)
         if wanted is None:
             return index
-        if clock.monotonic() - began > HOUR:
+        if clock.monotonic() - read.began > HOUR:
             continue  # this process was frozen: what it has read is too old to propose from
         _propose(context, lake, root, wanted)
 

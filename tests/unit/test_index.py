@@ -77,3 +77,28 @@ def test_a_proposal_whose_token_is_lost_is_an_alert_and_left_alone(tmp_path: Pat
     with pytest.raises(index.IndexStuck, match="does not move from version 0"):
         index.enter(world.context(), ROOT, {"no/done": [delivery("s1", 5, "20250101T000000Z")]}, NOW)
     assert list(world.lake.files) == [ROOT.proposal(1)]
+
+
+@pytest.mark.parametrize("seconds", [1.0, 100.0, 4000.0])
+def test_what_was_read_before_another_entered_loses_nothing_of_the_others(tmp_path: Path, seconds: float) -> None:
+    world = World(tmp_path)
+    context = world.context()
+    seen = index.look(context, ROOT)
+    index.enter(world.context("box.two"), ROOT, {"no/done": [delivery("s1", 5, "20250101T000000Z")]}, NOW)
+    world.hand.at += seconds
+    done = index.enter(context, ROOT, {"no/done": [delivery("s2", 6, "20250101T000000Z")]}, NOW, seen)
+    assert (done.version, [one.folder for one in done.deliveries]) == (2, ["s1/5", "s2/6"])
+    assert not [key for key in world.lake.files if "/tokens/" in key], "nothing is left of the proposal that lost"
+
+
+def test_what_was_read_an_hour_ago_proposes_nothing_even_where_the_old_proposals_are_pruned(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    context = world.context()
+    seen = index.look(context, ROOT)
+    for number in (1, 2):
+        one = delivery(f"s{number}", 5, "20250101T000000Z")
+        index.enter(world.context("box.two"), ROOT, {f"no/{number}": [one]}, NOW)
+        world.lake.remove(ROOT.proposal(number))
+    world.hand.at += index.HOUR
+    done = index.enter(context, ROOT, {"no/done": [delivery("s3", 6, "20250101T000000Z")]}, NOW, seen)
+    assert (done.version, [one.folder for one in done.deliveries]) == (3, ["s1/5", "s2/5", "s3/6"])
