@@ -30,7 +30,9 @@ def check_stages(stages: list[str]) -> list[str]:
     """The stages in the pipeline's order.  Raises ConfigError for a name that is none."""
     for stage in stages:
         if stage not in STAGES:
-            raise ConfigError(f"no stage {stage!r}", "", f"stages are: {', '.join(STAGES)}")
+            path = "; a path or a pattern stands behind --refs, in quotes: the shell makes several words of it else"
+            more = path if "/" in stage or "." in stage else ""
+            raise ConfigError(f"no stage {stage!r}", "", f"stages are: {', '.join(STAGES)}{more}")
     return [stage for stage in STAGES if stage in stages] if stages else list(STAGES)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.cli.brought import bring, path_of
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
+from pipeline.logs import redact
 from pipeline.runner import Context
 from pipeline.settings import Settings, Source
 from pipeline.stages import rounds
@@ -32,11 +33,31 @@ _LATER = {"text": {}, "ids": "normalised"}
 """What options.json did not say at first."""
 
 
+class _Once(argparse.Action):
+    """An option that stands once: of two values the first would be dropped without a word."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        if before is not None and before != values:
+            parser.error(
+                f"{option_string} stands twice: {redact(str(before))} and {redact(str(values))}; only one list is read."
+                " Name a folder or a pattern (in quotes) that holds both, or run once for each, with a --features "
+                "folder of its own"
+            )
+        setattr(namespace, self.dest, values)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of a list of one's own."""
     own = parser.add_argument_group("a list of your own")
     kinds = "CSV, TSV, JSONL, Parquet, ORC, Avro, text of URLs, protobuf"
-    own.add_argument("--refs", metavar="GLOB", help=f"a file, a folder, a glob, a URL or -: {kinds}")
+    own.add_argument("--refs", metavar="GLOB", action=_Once, help=f"a file, a folder, a glob, a URL or -: {kinds}")
     own.add_argument("--features", type=Path, metavar="DIR", help="where features are delivered; bucket in DIR/.hathi")
     own.add_argument("--net", type=Path, help="a deploy .prototxt or an .onnx model")
     own.add_argument("--weights", type=Path, help="a .caffemodel")

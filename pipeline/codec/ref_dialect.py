@@ -11,7 +11,7 @@ from pipeline.settings import Text
 AUTO = "auto"
 _NEVER = "\n"
 """What no line holds."""
-_SEPARATORS = (",", "\t", ";", "|")
+_SEPARATORS = (",", "\t", ";", "|", "\x01")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _STANDS_FOR = {"t": "\t", "n": "\n", "r": "\r"}
 
@@ -85,7 +85,9 @@ def form(kind: Literal["csv", "tsv"], text: Text, separator: str = "", quoted_he
     kind: by the file's name.  separator: another than the usual one.  quoted_header: all names stand in quotes.
     """
     separator = separator or ("\t" if kind == "tsv" else ",")
-    has_quotes = kind == "csv" or separator != "\t" or quoted_header
+    # No CSV writer parts cells by a control character: that is Hive's text, in which quotes mean nothing, as in a TSV.
+    of_hive = separator < " " and separator != "\t"
+    has_quotes = quoted_header or (not of_hive and (kind == "csv" or separator != "\t"))
     quote = ('"' if has_quotes else "") if text.quote == AUTO else text.quote
     if text.escape == AUTO:
         if quote:

@@ -85,11 +85,11 @@ def check_is_text(data: RefBytes, name: str) -> None:
         raise FormatError(f"{name} is no text file", what, "set the source's format, or save it as UTF-8")
 
 
-def guess(head: bytes, name: str, columns: Columns, text: Text) -> Format | None:
+def guess(head: bytes, name: str, columns: Columns, text: Text, least: int = 1) -> Format | None:
     """The format of a file whose name tells none, from its first bytes (1 MiB will do); None where they do not tell.
 
     Packed or not: Parquet, ORC and Avro by their magic; JSON objects, URLs, or a header with a url column by the first
-    lines.  Delimited protobuf cannot be told.
+    lines.  Delimited protobuf cannot be told.  least: columns that a header has.
     """
     for magic, format in _TABLES:
         if head.startswith(magic):
@@ -114,7 +114,7 @@ def guess(head: bytes, name: str, columns: Columns, text: Text) -> Format | None
             header = read_header(open_bytes(io.BytesIO(head), "", 0, encoding), kind, text, columns, name)
         except FormatError:
             continue
-        if header.found is not None:
+        if header.found is not None and header.width >= least:
             return "tsv" if header.form.separator == "\t" else "csv"
     return None
 

@@ -118,7 +118,7 @@ class FrozenFiles:
             if reading.format != "auto":
                 return FORMATS[reading.format]
             try:
-                return detect(path)
+                named = detect(path)
             except ConfigError:
                 if reading.otherwise:
                     return FORMATS[reading.otherwise]
@@ -126,13 +126,18 @@ class FrozenFiles:
                 if guessed is None:
                     raise
                 return guessed
+            if named != "text":
+                return named
+            # MySQL, Excel and shops call a table `.txt` as well; a header of one column may be the first of the URLs.
+            guessed = self._guess(path, least=2)
+            return guessed if guessed in ("csv", "tsv", "jsonl") else named
         except (ConfigError, KeyError) as error:
             raise FormatError(f"no known format: {path}", str(error), "set the source's format") from error
 
-    def _guess(self, path: str) -> Format | None:
-        """The format that the file's first bytes tell."""
+    def _guess(self, path: str, least: int = 1) -> Format | None:
+        """The format that the file's first bytes tell.  least: columns that a header has."""
         with self._lake.open(path) as file:
-            return guess(file.read(_GUESSED_FROM), path, self._columns, self._how.text)
+            return guess(file.read(_GUESSED_FROM), path, self._columns, self._how.text, least)
 
     def _rejections(self, taken: Taken) -> tuple[Rejection, ...]:
         return tuple(

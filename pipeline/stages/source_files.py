@@ -106,7 +106,7 @@ class WatchedFiles:
         if folder:
             return f"{path} matches only folders | as {folder} | end it in /**"
         what = "nothing that can be read matches" if left else "nothing matches"
-        return f"{what} {path} | look at the source's path"
+        return f"{what} {path} | {look_at(path)}"
 
     def _seen(self) -> Seen:
         """A file, the files of a folder, or those that a pattern matches."""
@@ -133,7 +133,7 @@ class WatchedFiles:
         found = self._lake.stat(path)
         if found is None:
             what = "neither a file nor a folder"
-            raise ConfigError(f"no refs at {self._source.path}", what, "look at the source's path")
+            raise ConfigError(f"no refs at {self._source.path}", what, look_at(self._source.path))
         if not found.is_folder:
             seen.files.append(found)
             return
@@ -149,7 +149,7 @@ class WatchedFiles:
             if is_pattern(top):
                 return
             raise ConfigError(
-                f"no refs at {self._source.path}", f"no folder {top}", "look at the source's path"
+                f"no refs at {self._source.path}", f"no folder {top}", look_at(self._source.path)
             ) from error
 
     def _matched(self, folders: Folders, top: str, last: str, seen: Seen) -> None:
@@ -174,6 +174,13 @@ class WatchedFiles:
                 continue
             if found is not None and not found.is_folder:
                 seen.files.append(found)
+
+
+def look_at(path: str) -> str:
+    """The hint for a path where nothing stands."""
+    if "{" in path:
+        return "{a,b} means nothing in a path: write * where names differ, or a source for each"
+    return "look at the source's path"
 
 
 def reading_of(source: Source, partner_id: int | None = None) -> Reading:

@@ -321,3 +321,28 @@ def test_whatever_looks_tells_what_was_not_read(own: OwnList) -> None:
     (lists / "part-00000").rename(lists / "part-00000.jsonl")
     assert own.run(refs=str(lists)).returncode == 0
     assert len(rows(own, "features")) == 2
+
+
+def test_a_txt_is_what_its_first_line_says(own: OwnList) -> None:
+    folder = own.folder / "texts"
+    folder.mkdir()
+    image = "data:image/png;base64," + base64.b64encode(picture(2)).decode()
+    (folder / "mysql.txt").write_text(f'item_id\ttitle\turl\n1\t5" pipe\t{image}\n')
+    (folder / "excel.txt").write_bytes(f'item_id\ttitle\turl\r\n2\t"a, b"\t{image}\r\n'.encode("utf-16"))
+    (folder / "lines.txt").write_text(json.dumps({"item_id": 3, "url": image}) + "\n")
+    (folder / "urls.txt").write_text(image + "\n")
+    (folder / "column.txt").write_text("url\n" + image + "?other\n")
+    done = own.run("--json", refs=str(folder))
+    assert done.returncode == 0, done.stderr
+    ids = {found["item_id"] for found in rows(own, "features")}
+    assert {1, 2, 3} < ids
+    assert json.loads(done.stdout)["refs"] == 6  # a header of one column is the first of the URLs
+
+
+def test_two_lists_are_refused_and_a_pattern_that_the_shell_has_read_is_explained(own: OwnList) -> None:
+    twice = own.run("--refs", "other.csv")
+    assert (twice.returncode, "--refs stands twice" in twice.stderr) == (2, True)
+    several = own.run("other.csv")
+    assert (several.returncode, "in quotes" in several.stderr) == (2, True)
+    braces = own.run(refs=str(own.folder / "{a,b}.csv"))
+    assert (braces.returncode, "{a,b} means nothing" in braces.stderr) == (1, True)

@@ -276,3 +276,11 @@ def test_a_sign_that_cannot_be_is_refused(key: str, tmp_path: object) -> None:
     with pytest.raises(ConfigError) as caught:
         load(path, {})
     assert key.split(" ")[0] in str(caught.value)
+
+
+@pytest.mark.parametrize("how", [{}, {"separator": "\\x01"}])
+def test_quotes_of_a_text_of_hive_are_text(how: dict[str, object]) -> None:
+    rows = ["id\x01title\x01url", '1\x01"Big" shoe\x01http://a/1', '2\x01"Wide\x01http://a/2', '3\x015"\x01http://a/3']
+    taken = text("\n".join([*rows, '4\x01"x"\x01http://a/4', "5\x01a\\\x01b\x01http://a/5"]), "refs.csv", **how)
+    assert (ids(taken), urls(taken)) == (["1", "2", "3", "4", "5"], [f"http://a/{n}" for n in range(1, 6)])
+    assert taken.rejected == 0

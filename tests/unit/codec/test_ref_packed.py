@@ -123,3 +123,8 @@ def test_tables_are_told_by_their_magic() -> None:
     for magic, format in ((b"PAR1", "parquet"), (b"ORC", "orc"), (b"Obj\x01", "avro")):
         assert guess(magic + bytes(100), "part-00000", Columns(), Text()) == format
     assert guess("id,url\n1,http://a/\n".encode("utf-16"), "part-00000", Columns(), Text()) == "csv"
+
+
+def test_a_header_of_one_column_may_be_told_from_a_table() -> None:
+    assert guess(b"url\na/1.jpg\n", "refs.txt", Columns(), Text()) == "csv"
+    assert guess(b"url\na/1.jpg\n", "refs.txt", Columns(), Text(), least=2) is None
