@@ -120,7 +120,10 @@ def unequal(state: Free, shape: Shape, axis: int, rows: Rows, batch: int) -> Mix
     if len(along) != rows.outer * batch * rows.inner:
         return ACROSS
     parts = along.reshape(rows.outer, batch, rows.inner, -1)
-    return None if (parts == parts[:, :1]).all() else PLACES
+    if (parts == parts[:, :1]).all():
+        return None
+    # Whole numbers may be those by which each item is fetched from its own place.
+    return Unknown(PLACES.why) if along.dtype.kind in "iu" else PLACES
 
 
 def alone(node: Node, first: int = 1) -> Rows | Unknown:

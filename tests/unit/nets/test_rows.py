@@ -136,6 +136,11 @@ UNTOLD_OWN: dict[str, Sequence[Node]] = {
     "the same numbers by another way": [("Flatten", "x", "a", {}), ("ScatterND", "a si su", "y", {})],
 }  # fmt: skip
 PROBED_OWN: dict[str, Sequence[Node]] = {
+    "of each picture the line that it chooses": [
+        ("Reshape", "x three", "a", {}), ("ReduceMax", "a minus", "h", {"keepdims": 0}),
+        ("ArgMax", "h", "i", {"axis": 1, "keepdims": 0}), ("Shape", "a", "s", {}), ("Gather", "s zero", "n", {}),
+        ("Range", "zero n onei", "r", {}), ("Unsqueeze", "r minus", "u", {}), ("Unsqueeze", "i minus", "v", {}),
+        ("Concat", "u v", "c", {"axis": 1}), ("GatherND", "a c", "y", {})],
     "some of the channels": [("Compress", "x odd", "a", {"axis": 1}), ("GlobalMaxPool", "a", "b", {}),
                              ("Flatten", "b", "y", {})],
     "each picture and its mirror image": [("Slice", "x minus low side minus", "f", {}),
@@ -148,6 +153,8 @@ PROBED_OWN: dict[str, Sequence[Node]] = {
                                             ("Flatten", "b", "y", {})],
 }  # fmt: skip
 PROBED_MIXED: dict[str, tuple[str, int, Sequence[Node]]] = {  # engine, opset
+    "columns that differ from place to place": ("onnxruntime", 18, [
+        ("Flatten", "x", "a", {}), ("GatherElements", "a columns", "y", {"axis": 1})]),
     "a batch that is scaled by less than one item": ("onnxruntime", 18, [
         ("Resize", "x  nearly", "a", {"mode": "nearest", "coordinate_transformation_mode": "asymmetric",
                                       "nearest_mode": "floor"}), ("Flatten", "a", "y", {})]),
@@ -166,6 +173,7 @@ MORE: dict[str, np.ndarray[Any, Any]] = {
     "lr": RANDOM.normal(size=(1, 16, 4)).astype(np.float32), "onei": np.array(1, np.int64),
     "no": np.array(False), "odd": np.array([True, False, True]), "larger": np.array([1, 1, 2, 2], np.float32),
     "nearly": np.array([1.1, 1, 2, 2], np.float32), "side": np.array([3], np.int64),
+    "columns": np.arange(24).reshape(6, 4),
     "twice": np.array([2, 1, 1, 1], np.int64), "blocks": RANDOM.uniform(0.1, 1, (6, 2)).astype(np.float32),
     "bytes": np.ones((192, 4), np.uint8), "zeros": np.arange(6, dtype=np.uint8), "six": np.arange(6, dtype=np.float32),
     "si": np.array([[0]], np.int64), "su": np.zeros((1, 192), np.float32),
