@@ -20,7 +20,7 @@ _MAX_BYTES = 64 * 2**20  # a .prototxt of a thousand layers is well under 1 MB
 _LAYERS = ("layer", "layers")
 _TELLS = ("name", "type", "bottom", "top", "include", "exclude")  # without these nobody knows who needs the layer
 _MAX_FAULTS = 100  # of one layer
-_MAX_AGAIN = 2**22  # characters that are parsed once more for faults, of one text
+_MAX_AGAIN = 2**20  # characters that are parsed once more for faults, of one text
 
 
 def read(path: Path) -> caffe_pb2.NetParameter:
@@ -117,10 +117,10 @@ def _layer(
         except text_format.ParseError as error:
             said = _syntax_error(error, source, place)
             first = first or said
-            inner = _innermost(own, error)
+            inner = _innermost(layer, own, error)
             if inner is None:
                 raise said from error
-            own = without(own, [inner])
+            own = without(own, [Field(inner.name, inner.begin - layer.begin, inner.end - layer.begin)])
             faults += 1
         except RecursionError as error:
             raise NetError(f"{source} is nested too deeply", "", "a net's text needs a handful of levels") from error
@@ -136,18 +136,18 @@ def _layer(
     return net, faults * len(own)
 
 
-def _innermost(text: str, error: text_format.ParseError) -> Field | None:
-    """The field that an error is about, to be left out; None where the layer cannot do without it."""
+def _innermost(layer: Field, text: str, error: text_format.ParseError) -> Field | None:
+    """The field that an error is about, to be left out; None where the layer cannot do without it.
+
+    text: the layer's own, in which fields that were left out are blanks, so that all others stand where they stood.
+    """
     line, column = error.GetLine() or 1, error.GetColumn() or 1
     starts = [0, *(match.end() for match in re.finditer("\n", text))]
     if line > len(starts):
         return None
-    for one in fields_of(text) or ():
-        holding = one.at(starts[line - 1] + column - 1)
-        within = holding[2:] if len(holding) > 1 and holding[1].name == "layer" else holding[1:]  # V0: one within
-        if within and (within[0].name not in _TELLS or within[0].name == "type"):
-            return within[-1]
-    return None
+    holding = layer.at(layer.begin + starts[line - 1] + column - 1)
+    within = holding[2:] if len(holding) > 1 and holding[1].name == "layer" else holding[1:]  # V0: one within
+    return within[-1] if within and (within[0].name not in _TELLS or within[0].name == "type") else None
 
 
 def _syntax_error(error: text_format.ParseError, source: str, place: tuple[int, int] = (0, 0)) -> NetError:

@@ -276,8 +276,9 @@ def _exif(data: bytes) -> object:
     with Image.open(io.BytesIO(content)) as opened:
         try:
             wanted = ImageOps.exif_transpose(opened).size
-        except Exception:  # a block that is no TIFF: Pillow raises, and we take the picture as it is stored
-            wanted = opened.size
+        except Exception:  # Pillow fails where it cannot write the other tags back, too; what it read is what counts
+            on_its_side = opened.getexif().get(274) in (5, 6, 7, 8)  # none of a block that is no TIFF
+            wanted = opened.size[::-1] if on_its_side else opened.size
     whole = decode(content)
     reduced = decode_reduced(content, 10**6, (16, 16))
     if isinstance(whole, Failure) or isinstance(reduced, Failure):

@@ -65,6 +65,24 @@ def test_an_unknown_field_that_is_needed_is_refused_with_its_line_and_column(tmp
         load(tmp_path, NET.encode() + more.encode(), "n")
 
 
+def test_many_faults_late_in_a_long_layer_cost_no_more_than_a_few_readings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All fields are found once; and of the whole text, little more than what is allowed is parsed once more."""
+    parsed: list[int] = []
+    found: list[int] = []
+    merged, fields_of = prototxt._merged, prototxt.fields_of
+    monkeypatch.setattr(prototxt, "_merged", lambda text: (parsed.append(len(text)), merged(text))[1])
+    monkeypatch.setattr(prototxt, "fields_of", lambda text: (found.append(len(text)), fields_of(text))[1])
+    path = tmp_path / "net.prototxt"
+    path.write_text(NET + 'layer { name: "z" type: "Power" ' + "loss_weight: 1\n" * 4000 + "foo: 1\n" * 200 + "}")
+    with pytest.raises(NetError, match=r"prototxt:\d+:1: syntax error .*no field named \"foo\""):
+        prototxt.read(path)
+    size = len(path.read_text())
+    assert found == [size]
+    assert sum(parsed) <= 4 * size + prototxt._MAX_AGAIN
+
+
 def test_faults_of_old_layers_are_theirs_alone(tmp_path: Path) -> None:
     inputs = 'input: "data" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8\n'
     conv = 'convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: "xavier" } }'
