@@ -27,10 +27,10 @@ def summary_of(stage: str, tally: Tally, settings: Settings, lake: str) -> str:
             f"at {rate:.1f} images/s, {tally.bytes / MB:.1f} MB fetched{dropped}"
         )
     if stage == "aggregate":
-        alike = f" ({tally.alike} by ids that differ in letter case or percent-coding only)" if tally.alike else ""
+        alike = f", {tally.alike} ids alike (in letter case or percent-coding they differ)" if tally.alike else ""
         return (
             f"Summary: aggregated {len(tally.shipments)} shipments: {tally.features} features{_damaged(tally)}, "
-            f"{tally.failures} failures, {tally.duplicates} duplicates{alike}"
+            f"{tally.failures} failures, {tally.duplicates - tally.alike} duplicates{alike}"
         )
     url = settings.lakes[lake].url
     scheme = url.partition("://")[0] if "://" in url else ""

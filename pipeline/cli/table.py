@@ -106,7 +106,7 @@ def facts(totals: Totals) -> dict[str, Any]:
         "counted_at": totals.counted,
         "features": counted.features,
         "failures": dict(sorted(counted.reasons.items())),
-        "duplicates": counted.duplicates,
+        "duplicates": counted.duplicates - counted.alike,
         "damaged": counted.damaged,
         "ids_alike": counted.alike,
         "dropped": compute.dropped + aggregate.dropped,
@@ -217,7 +217,8 @@ def _rows(totals: Totals, shown: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"  {reason}", f"  {number:,}"
     yield "duplicates", f"{shown['duplicates']:,}"
     if shown["ids_alike"]:
-        yield "  ids alike", f"  {shown['ids_alike']:,}  (they differ in letter case or percent-coding only: one item)"
+        kept = 'one item has the feature; ids = "as_written" keeps them apart'
+        yield "ids alike", f"{shown['ids_alike']:,}  (they differ in letter case or percent-coding only: {kept})"
     if shown["dropped"]:
         yield "dropped", f"{shown['dropped']:,}  (another host's result was there first)"
     for stage, unit in (("ship", "refs"), ("compute", "images"), ("aggregate", "rows"), ("deliver", "rows")):

@@ -156,9 +156,9 @@ def _alike(name: ShipmentName, out: Out) -> str:
         f"{sample_of(one)} and {sample_of(other)} of partner {partner}" for partner, one, other in out.alike_ids
     )
     return (
-        f"{out.alike} of {out.duplicates} duplicates of {name} have an id that differs from their item's in letter "
-        f'case or percent-coding only, so that both are one item: {ids}; to keep them apart set ids = "as_written" in '
-        "the source, with --refs: --ids as_written"
+        f"{out.alike} refs of {name} get no feature of their own: their ids differ from another's in letter case or "
+        f'percent-coding only, so that both are one item: {ids}; to keep them apart set ids = "as_written" in the '
+        "source, with --refs: --ids as_written"
     )
 
 

@@ -346,3 +346,15 @@ def test_two_lists_are_refused_and_a_pattern_that_the_shell_has_read_is_explaine
     assert (several.returncode, "in quotes" in several.stderr) == (2, True)
     braces = own.run(refs=str(own.folder / "{a,b}.csv"))
     assert (braces.returncode, "{a,b} means nothing" in braces.stderr) == (1, True)
+
+
+def test_ids_that_differ_in_letter_case_are_counted_apart_from_duplicates(own: OwnList) -> None:
+    ids = ["dQw4w9", "DQW4W9", "a b", "a%20b", "c", "c"]
+    own.refs.write_text("\n".join(row(one, picture(n)) for n, one in enumerate(ids)))
+    said = own.run()
+    counted = dict(line.split()[:2] for line in said.stdout.replace("ids alike", "alike").splitlines() if " " in line)
+    figures = {name: counted[name] for name in ("features", "failures", "duplicates", "alike")}
+    assert figures == {"features": "3", "failures": "0", "duplicates": "1", "alike": "2"}
+    assert "as_written" in said.stderr
+    done = json.loads(own.run("--json", "--ids", "as_written").stdout)
+    assert (done["refs"], done["features"], done["duplicates"], done["ids_alike"]) == (6, 5, 1, 0)
