@@ -228,7 +228,7 @@ class _Carrying:
         shutil.copyfile(file, copy)
         with copy.open("rb") as content:
             name = f"{hashlib.file_digest(content, 'sha256').hexdigest()[:16]}-{file.name}"
-        if (folder / name).exists():
+        if name in {carried.rpartition("/")[2] for carried in self._spark.listFiles}:  # by us, or by one before us
             copy.unlink()
         else:
             copy.rename(folder / name)

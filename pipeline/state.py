@@ -274,14 +274,14 @@ def _note(
         made[number] = known
 
 
-FIRST_PAUSE, LONGEST_PAUSE = 60.0, 86400.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 900.0
 
 
 def resting(tries: Iterable[Try], now: float) -> bool:
     """Whether a task whose last attempts ended with strikes is not to be tried again yet.
 
-    What a person has to mend is not done over in each poll: after the n-th strike in a row it rests 4^n minutes / 4, a
-    day at the most.  now: the store's time.
+    What a person has to mend is not done over in each poll: after strikes in a row it rests 1, 2, 4 ... seconds, 15
+    minutes at the most.  So a short trouble costs nothing, and what was mended goes on soon.  now: the store's time.
     """
     strikes, last = 0, 0.0
     for made in tries:
@@ -289,7 +289,8 @@ def resting(tries: Iterable[Try], now: float) -> bool:
             strikes, last = strikes + 1, made.ended
         else:
             strikes = 0
-    return bool(strikes) and now < last + min(FIRST_PAUSE * 4.0 ** min(strikes - 1, 9), LONGEST_PAUSE)
+    pause = min(FIRST_PAUSE * 2.0 ** min(strikes - 1, 10), LONGEST_PAUSE)
+    return bool(strikes) and last <= now < last + pause  # a clock that went back makes nobody wait
 
 
 @dataclass(frozen=True, slots=True)

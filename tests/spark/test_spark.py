@@ -330,10 +330,13 @@ def test_executors_get_files_as_they_were_and_an_onnx_models_second_file_too(tmp
     class Carried:
         def __init__(self) -> None:
             self.files: dict[str, bytes] = {}
+            self.listFiles: list[str] = []
 
         def addFile(self, uri: str) -> None:
             path = Path(uri.removeprefix("file://"))
+            assert path.name not in self.files, "as Spark refuses it"
             self.files[path.name] = path.read_bytes()
+            self.listFiles.append(uri)
 
     spark = Carried()
     carrying = _Carrying(spark)  # type: ignore[arg-type]
@@ -343,6 +346,7 @@ def test_executors_get_files_as_they_were_and_an_onnx_models_second_file_too(tmp
     mean.write_bytes(b"two")
     second = carrying._carry(str(mean))
     assert [spark.files[name.removeprefix(SPARK_FILE)] for name in (first, second)] == [b"one", b"two"]
+    assert _Carrying(spark)._carry(str(mean)) == second, "another one of the same session"  # type: ignore[arg-type]
     model = ROOT / "tests" / "golden" / "onnx" / "vit_opset18_outside.onnx"
     carried = carrying._carry(str(model)).removeprefix(SPARK_FILE)
     for name, content in spark.files.items():
