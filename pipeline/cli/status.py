@@ -105,6 +105,11 @@ def as_json(where: Sequence[Context], facts: Facts, lakes: Sequence[Standing], s
         "partners": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.freshness],
         "failing": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.failing],
         "unseen": dict(facts.unseen),
+        "refused": {
+            lake.facts.lake: {**lake.facts.refused, **lake.facts.troubles}
+            for lake in lakes
+            if lake.facts.refused or lake.facts.troubles
+        },
         "left_out": {lake.facts.lake: asdict(lake.facts.left) for lake in lakes if lake.facts.left.number},
         "later": {lake.facts.lake: asdict(lake.facts.later) for lake in lakes if lake.facts.later.number},
     }
@@ -147,6 +152,10 @@ def _lake(one: Standing, rows: int | None) -> Iterator[str]:
     if facts.held:
         yield f"held batches: {len(facts.held)}; hathi quarantine show, then release or drop"
     yield from _failing(one, rows)
+    refused = sorted({**facts.refused, **facts.troubles}.items())
+    for source, why in refused[:rows]:
+        yield f"cannot be read: {logs.escape(source)}: {logs.escape(logs.redact(why))}"
+    yield from _more(len(refused), len(refused[:rows]), "of them")
     yield from _left(facts.left, "left out, not read", rows)
     yield from _left(facts.later, "not read yet", rows)
     yield from _partners(one, rows)

@@ -311,7 +311,11 @@ def test_whatever_looks_tells_what_was_not_read(own: OwnList) -> None:
     page = own.hathi("report", "--features", str(own.out), "--out", "-").stdout
     assert "part-00000: no known format" in page
     assert "is a Delta table" in page
-    assert "part-00000: no known format" in own.hathi("status", "--features", str(own.out)).stdout
+    status = own.hathi("status", "--features", str(own.out)).stdout
+    assert "part-00000: no known format" in status
+    assert f"cannot be read: {str(lists)[1:]}/table: " in status
+    refused = json.loads(own.hathi("status", "--json", "--features", str(own.out)).stdout)["refused"]
+    assert "is a Delta table" in refused["list"][f"{str(lists)[1:]}/table"]
     health = own.hathi("health", "--features", str(own.out)).stdout
     assert "files or folders at its sources are not read (1)" in health
     (lists / "table" / "_delta_log").rmdir()
