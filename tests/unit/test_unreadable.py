@@ -92,7 +92,7 @@ def test_a_done_that_cannot_be_read_keeps_no_other_shipment_open(tmp_path: Path)
 
 
 def test_what_fails_for_good_rests_ever_longer_and_is_tried_again(tmp_path: Path) -> None:
-    """A folder of somebody else's where a delivery belongs: attempts after 1, 2, 4 ... seconds, then each 15 minutes."""
+    """A folder of somebody else's where a delivery belongs: tries after 1, 2, 4 ... seconds, then each 15 minutes."""
     world = world_of(tmp_path)
     turns = world.turns()
     for stage in STAGES[:3]:
