@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -118,6 +119,15 @@ def item_id_of(external_id: str) -> int:
     """The item id of an external id: MurmurHash3 x64 128, seed 42, halves XORed; unsigned 64 bits."""
     low, high = mmh3.hash64(normalise_external_id(external_id).encode("utf-8", "surrogatepass"), seed=42, signed=False)
     return low ^ high
+
+
+def item_ids_of(external_ids: Sequence[str]) -> list[int]:
+    """The item id of each, in less time than one by one."""
+    lowered = list(map(str.lower, external_ids))
+    if "%" in "".join(lowered):
+        return list(map(item_id_of, external_ids))
+    hashes = [mmh3.hash64(text.encode("utf-8", "surrogatepass"), seed=42, signed=False) for text in lowered]
+    return [low ^ high for low, high in hashes]
 
 
 def item_id_as_written(external_id: str) -> int:

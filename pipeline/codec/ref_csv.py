@@ -6,13 +6,14 @@ A quote that is never closed costs the line that opens it and nothing else: read
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.codec.ref_bytes import RefBytes
 from pipeline.codec.ref_columns import Found, find_columns
 from pipeline.codec.ref_dialect import Dialect, Form, form, separators, unescaped
+from pipeline.codec.ref_grid import columns_of
 from pipeline.codec.ref_lines import Lines, read_lines
 from pipeline.codec.ref_rows import Block, Cursor, Rejected, sample_of
 from pipeline.codec.ref_rules import Cell, RawRows, Rules, judge
@@ -115,56 +116,71 @@ def csv_blocks(data: RefBytes, header: Header, rules: Rules, at: Cursor) -> Iter
     """The rows from a cursor on, at or behind the header's end; blank lines are no rows."""
     pieces = read_lines(data, at.position)
     row = at.row
-    width, separator = header.width, header.form.separator
-    quote, escape, tail = header.form.signs
     piece = next(pieces, None)
     while piece is not None:
         broken = unread(piece, row)
         row += len(broken)
         page = _Page(Lines([], piece.offsets, []) if broken else piece, pieces)
-        records: list[list[str]] = []
-        positions: list[int] = []
-        rows: list[int] = []
-        place = 0
-        while place < len(page.texts):
-            text = page.texts[place]
-            offset = page.offsets[place]
-            if quote not in text and escape not in text and not text.endswith(tail):  # as nearly all
-                cells: list[str] | str = text.split(separator)
-                if len(cells) == width > 1:
-                    records.append(cells)  # type: ignore[arg-type]  # a list it is
-                    positions.append(offset)
-                    rows.append(row)
-                    place += 1
-                    row += 1
-                    continue
-            if not text.strip(" "):
-                place += 1
-                continue
-            cells, following = _record(page, place, header)
-            if isinstance(cells, str):
-                broken.append(Rejected(row, offset, cells, sample_of(text)))
-            else:
-                records.append(cells)
-                positions.append(offset)
-                rows.append(row)
-            place = following
-            row += 1
-        yield judge(_columns(records, positions, rows, header), rules, broken, Cursor(page.offsets[-1], row))
+        columns = columns_of(page.texts, header.width, header.form)
+        if columns is not None:
+            count = len(page.texts)
+            raw = _raw(columns.__getitem__, page.offsets[:-1], range(row, row + count), header)
+            row += count
+        else:
+            raw, row = _by_line(page, row, header, broken)
+        yield judge(raw, rules, broken, Cursor(page.offsets[-1], row))
         piece = page.unread or next(pieces, None)
 
 
-def _columns(records: list[list[str]], positions: list[int], rows: list[int], header: Header) -> RawRows:
+def _by_line(page: _Page, row: int, header: Header, broken: list[Rejected]) -> tuple[RawRows, int]:
+    """The records that begin on a page, and the row after them; what is none is added to the broken ones."""
+    width, separator = header.width, header.form.separator
+    quote, escape, tail = header.form.signs
+    records: list[list[str]] = []
+    positions: list[int] = []
+    rows: list[int] = []
+    place = 0
+    while place < len(page.texts):
+        text = page.texts[place]
+        offset = page.offsets[place]
+        if quote not in text and escape not in text and not text.endswith(tail):
+            cells: list[str] | str = text.split(separator)
+            if len(cells) == width > 1:
+                records.append(cells)  # type: ignore[arg-type]  # a list it is
+                positions.append(offset)
+                rows.append(row)
+                place += 1
+                row += 1
+                continue
+        if not text.strip(" "):
+            place += 1
+            continue
+        cells, following = _record(page, place, header)
+        if isinstance(cells, str):
+            broken.append(Rejected(row, offset, cells, sample_of(text)))
+        else:
+            records.append(cells)
+            positions.append(offset)
+            rows.append(row)
+        place = following
+        row += 1
+    return _raw(lambda place: [record[place] for record in records], positions, rows, header), row
+
+
+def _raw(
+    cells_of: Callable[[int], list[str]], positions: Sequence[int], rows: Sequence[int], header: Header
+) -> RawRows:
+    """Rows whose columns stand there as text."""
     if header.found is None:
         return RawRows(positions, rows)
 
     found, form = header.found, header.form
 
     def column(place: int) -> list[Cell]:
-        cells = [record[place] for record in records]
+        cells = cells_of(place)
         if form.unescapes and "\\" in "".join(cells):
             cells = [unescaped(cell, form.separator) for cell in cells]
-        if form.quoted_urls and place == found.url:
+        if form.quoted_urls and place == found.url and '"' in "".join(cells):
             cells = [_bare_url(cell) if cell[:1] == '"' else cell for cell in cells]
         return cells  # type: ignore[return-value]  # a list of texts is one of cells
 

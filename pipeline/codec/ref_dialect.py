@@ -74,9 +74,14 @@ class Form:
     @property
     def signs(self) -> tuple[str, str, str]:
         """What makes a line more than the parts between its separators: a quote, an escape, an escape at its end."""
+        first = self.dialects[0]
+        return first.quote or _NEVER, first.escape or _NEVER, self.tail or _NEVER
+
+    @property
+    def tail(self) -> str:
+        """An escape that joins a line to the next one where it ends it; "" for none."""
         first, *others = self.dialects
-        tail = others[0].escape if others and not first.quote else ""
-        return first.quote or _NEVER, first.escape or _NEVER, tail or _NEVER
+        return others[0].escape if others and not first.quote else ""
 
 
 def form(kind: Literal["csv", "tsv"], text: Text, separator: str = "", quoted_header: bool = False) -> Form:

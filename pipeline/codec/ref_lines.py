@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -104,9 +104,11 @@ def _split(whole: bytes, at: int) -> Lines:
 def _by_one(whole: bytes, end: bytes, at: int) -> Lines:
     """Lines that all end the same way; the file's last one may have no end."""
     ending = end.decode()
-    texts = _decoded(whole).split(ending)
+    text = _decoded(whole)
+    texts = text.split(ending)
     step = len(end)
-    offsets = list(accumulate((len(line) + step for line in whole.split(end)), initial=at))
+    lines: Sequence[str | bytes] = texts if text.isascii() else whole.split(end)
+    offsets = list(accumulate([len(line) + step for line in lines], initial=at))
     ends = [ending] * len(texts)
     if texts[-1] == "":
         texts.pop()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
+from operator import add
 from typing import Protocol
 
 from pipeline.records import ImageRef
@@ -13,6 +15,9 @@ from pipeline.redaction import redact_row
 
 MAX_SAMPLES = 10
 MAX_SAMPLE_CHARACTERS = 200
+
+_REF = partial(tuple.__new__, ImageRef)
+"""An image ref from a tuple of its fields: half of what a call with the fields takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +141,10 @@ class BlockReader:
 
     def _enter(self, block: Block) -> None:
         self._block, self._ref, self._rejected = block, 0, 0
-        lengths = (byte_lengths(block.urls), byte_lengths(block.external_ids), map(len, block.contents))
-        self._ends = list(accumulate(map(sum, zip(*lengths, strict=True))))
+        lengths: Iterable[int] = map(add, byte_lengths(block.urls), byte_lengths(block.external_ids))
+        if any(block.contents):
+            lengths = map(add, lengths, map(len, block.contents))
+        self._ends = list(accumulate(lengths))
 
 
 class Closing(Protocol):
@@ -173,12 +180,13 @@ def _escaped(character: str) -> str:
 
 
 def _refs(block: Block, first: int, last: int, ordinal: int) -> Iterator[ImageRef]:
-    return map(
-        ImageRef,
+    rows = zip(
         block.partner_ids[first:last],
         block.item_ids[first:last],
         block.external_ids[first:last],
         block.urls[first:last],
         block.contents[first:last],
         range(ordinal, ordinal + last - first),
+        strict=True,
     )
+    return map(_REF, rows)

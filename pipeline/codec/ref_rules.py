@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pipeline.codec.ref_rows import Block, Cursor, Rejected, sample_of
-from pipeline.records import MAX_ITEM_ID, MAX_PARTNER_ID, item_id_as_written, item_id_of, item_id_of_url
+from pipeline.records import MAX_ITEM_ID, MAX_PARTNER_ID, item_id_as_written, item_id_of, item_id_of_url, item_ids_of
 from pipeline.redaction import redact_value
 from pipeline.settings import NULL_WORDS
 
@@ -108,6 +108,8 @@ def _ids(raw: RawRows, urls: Sequence[str], rules: Rules, bad: Bad) -> tuple[Seq
     """External ids and item ids: from item_id, else from external_id, else (where there are no ids at all) the URL."""
     count = len(urls)
     if raw.item_id is None and raw.external_id is None:
+        if not bad and all(urls):
+            return urls, list(map(item_id_of_url, urls))
         return urls, [0 if at in bad else _id_of_url(at, url, bad) for at, url in enumerate(urls)]
     hashed = item_id_as_written if rules.as_written else item_id_of
     externals = _texts(raw.external_id, count, "external id", rules.nulls, bad)
@@ -115,7 +117,7 @@ def _ids(raw: RawRows, urls: Sequence[str], rules: Rules, bad: Bad) -> tuple[Seq
     if not missing:
         return externals, items
     if len(missing) == count and not bad and all(externals):
-        return externals, list(map(hashed, externals))
+        return externals, list(map(hashed, externals)) if rules.as_written else item_ids_of(externals)
     externals = list(externals)
     for at in missing:
         if at in bad:

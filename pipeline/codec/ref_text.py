@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 from pipeline.codec.ref_bytes import RefBytes
@@ -18,6 +19,8 @@ from pipeline.settings import Columns
 
 TWICE = "a key stands twice"
 _PROBED = 1000
+_NESTED = frozenset({dict, list})
+_DECODER = json.JSONDecoder()
 _ONE_EACH = "write one JSON object on each line, or set the source's format"
 
 
@@ -30,8 +33,10 @@ def url_blocks(data: RefBytes, rules: Rules, at: Cursor) -> Iterator[Block]:
             yield judge(RawRows((), ()), rules, broken, Cursor(lines.offsets[-1], row))
             continue
         stripped = [line.strip() for line in lines.texts]
-        urls = [line for line in stripped if line]
-        positions = [offset for offset, line in zip(lines.offsets, stripped, strict=False) if line]
+        urls, positions = stripped, lines.offsets[:-1]
+        if not all(stripped):
+            urls = [line for line in stripped if line]
+            positions = [offset for offset, line in zip(positions, stripped, strict=True) if line]
         rows = range(row, row + len(urls))
         row += len(urls)
         yield judge(RawRows(positions, rows, url=urls), rules, (), Cursor(lines.offsets[-1], row))
@@ -143,11 +148,14 @@ class Keys:
 def _ambiguous(objects: Sequence[dict[str, Any]], texts: Sequence[str], present: dict[str, list[str]]) -> list[int]:
     """The places of objects in which a key that is wanted stands twice."""
     joined = "".join(texts)
-    if joined.count('":') == sum(map(len, objects)):
-        return []  # as many keys as the objects have: none stands twice
+    keys = joined.count('":')
+    # No blank stands before a colon, so that no key is missed: where as many stand there as the objects have, none
+    # stands twice.
+    if (keys == sum(map(len, objects)) or keys == _keys_within(objects)) and "\t" not in joined and " :" not in joined:
+        return []
     wanted = {name for names in present.values() for name in names}
     if "\\u" not in joined and all(
-        joined.count(f'"{name}"') == sum(name in read for read in objects) for name in wanted
+        joined.count(f'"{name}"') == sum(map(dict.__contains__, objects, repeat(name))) for name in wanted
     ):
         return []
     return [at for at, text in enumerate(texts) if _has_twice(text, wanted)]
@@ -164,6 +172,20 @@ def _cells(objects: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[Cell]
                 values = (objects[at].get(key) for key in keys[1:])
                 cells[at] = next((value for value in values if value is not None), None)
     return cells
+
+
+def _keys_within(objects: Sequence[dict[str, Any]]) -> int:
+    """The number of keys that objects have, and the objects within them."""
+    keys = 0
+    dicts: list[dict[str, Any]] = list(objects)
+    lists: list[list[Any]] = []
+    while dicts or lists:
+        keys += sum(map(len, dicts))
+        inner = [value for one in dicts for value in one.values() if type(value) in _NESTED]
+        inner += [value for one in lists for value in one if type(value) in _NESTED]
+        dicts = [value for value in inner if type(value) is dict]
+        lists = [value for value in inner if type(value) is list]
+    return keys
 
 
 def _has_twice(text: str, wanted: set[str]) -> bool:
@@ -190,9 +212,18 @@ def unread(lines: Lines, row: int) -> list[Rejected]:
 def _json_object(text: str) -> dict[str, Any] | str:
     """The object, or why there is none."""
     try:
-        read = json.loads(text)
+        read = _json_value(text)
     except (ValueError, RecursionError) as error:
         if not is_unicode(text):
             return "not UTF-8"
         return "more than one JSON value on a line" if getattr(error, "msg", "") == "Extra data" else "no JSON"
     return read if isinstance(read, dict) else "no JSON object"
+
+
+def _json_value(text: str) -> Any:
+    """What json.loads makes of it, in less time where nothing stands around an object."""
+    if text.startswith("{"):
+        read, end = _DECODER.raw_decode(text)
+        if end == len(text):
+            return read
+    return json.loads(text)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import orc
 from pyarrow import parquet as pq
 
@@ -15,7 +17,7 @@ from pipeline.codec.ref_rows import Taken
 from pipeline.codec.ref_tables import Cursor, How
 from pipeline.codec.ref_text import TWICE
 from pipeline.errors import FormatError
-from pipeline.records import item_id_as_written, item_id_of, item_id_of_url
+from pipeline.records import item_id_as_written, item_id_of, item_id_of_url, item_ids_of
 from tests.unit.codec.ref_files import Row, reader, take_all, written
 
 TABLES = ["refs.csv", "refs.tsv", "refs.jsonl", "refs.parquet", "refs.orc", "refs.csv.gz"]
@@ -160,6 +162,8 @@ def test_json_with_late_keys_is_read_on_from_any_row(at: int) -> None:
     [
         ('{"url": "http://b/", "url": "http://c/"}', TWICE),
         ('{"url": "http://b/", "\\u0075rl": "http://c/"}', TWICE),
+        ('{"url" :"http://b/","url":"http://c/"}', TWICE),
+        ('{"url":"http://b/","url":"http://c/","in":{"url":"x"}}', TWICE),
         ('{"url": "http://b/"}{"url": "http://c/"}', "more than one JSON value on a line"),
         ('{"url": "http://b/"},', "more than one JSON value on a line"),
         ('{"url": "http://b/",}', "no JSON"),
@@ -175,6 +179,11 @@ def test_keys_of_inner_objects_are_not_the_rows() -> None:
     data = jsonl({"url": "http://a/", "seen": {"url": "x", "id": 1}, "note": '"url": twice "url":'})
     (ref,) = take_all(data, "refs.jsonl").refs
     assert (ref.url, ref.external_id) == ("http://a/", "http://a/")
+
+
+@given(st.lists(st.text(st.sampled_from("aZ%25\u00e4\u0130 -"), min_size=1, max_size=6), max_size=5))
+def test_ids_hashed_together_are_those_hashed_one_by_one(names: list[str]) -> None:
+    assert item_ids_of(names) == [item_id_of(name) for name in names]
 
 
 def test_an_array_of_objects_is_refused_with_what_to_do() -> None:
