@@ -23,6 +23,7 @@ class Sleeper:
     dim, batch_size, input_size = 8, 16, (8, 8)
     fingerprint, engine = "5e" * 32, "sleeping"
     warnings: tuple[str, ...] = ()
+    lacking, mean = "", None
 
     def __init__(self, feature_set: FeatureSet, threads: int = 0) -> None:
         pass

@@ -135,8 +135,8 @@ def test_a_corrected_option_is_remembered_only_when_its_round_stands(own: OwnLis
     assert json.loads(wrong.stdout)["features"] == 0
     options = own.out / ".hathi" / "options.json"
     before = options.read_text()
-    with (own.out / ".hathi" / "state" / "ship.lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (own.out / ".hathi" / "state" / "ship.lock").open("r+") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
         held = own.run("--url-column", "large", refs=str(table))
     assert (held.returncode, "ship runs already" in held.stderr) == (1, True)
     assert options.read_text() == before
