@@ -130,7 +130,8 @@ def test_hostile_data_stays_text_and_the_page_fits_in_both_schemes_and_sizes(sho
     assert shown.get_by_text("document.title='owned'").count() > 0, "it is there to be read"
     body = shown.locator("body").inner_text()
     assert "<U+202E>" in body
-    assert "<U+0000>" in body
+    assert "holds a zero byte" in body
+    assert "0nul\\x00 esc\\x1b[31m" in body, "a row that was rejected for it is shown, and says so"
     assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing to scroll sideways"
     least, text = shown.evaluate(CONTRAST)
     assert least >= 4.5, f"hard to read: {text} ({least:.2f})"
