@@ -140,14 +140,28 @@ def _rows_of(
         if row + done > start:
             records.append(record)
         if len(records) == rows:
-            yield from parts(_batch(records, names, table.columns), first, first)
+            yield from _told(records, names, table.columns, first)
             first += len(records)
             records = []
     if records:
-        yield from parts(_batch(records, names, table.columns), first, first)
+        yield from _told(records, names, table.columns, first)
     if done < count:
         at = max(start, row + done)
         yield Batch(at, row + count - at, None, _lost(at), error)
+
+
+def _told(records: list[dict[str, Any]], names: list[str], columns: pa.Schema, first: int) -> Iterator[Batch]:
+    """The records as rows; one that fits no column costs itself, wherever reading began.  first: its row's number."""
+    try:
+        batch = _batch(records, names, columns)
+    except Exception as failure:  # a number, a time or a text beyond what the column's type can hold
+        if len(records) == 1:
+            yield Batch(first, 1, None, f"row {first} does not fit its columns", _words(failure))
+            return
+        for number, record in enumerate(records):
+            yield from _told([record], names, columns, first + number)
+        return
+    yield from parts(batch, first, first)
 
 
 def _lost(row: int) -> str:
