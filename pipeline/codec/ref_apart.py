@@ -16,14 +16,17 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from pipeline.codec.ref_batches import BATCH_ROWS, Batch, lost_group
-from pipeline.codec.ref_child import Channel
+from pipeline.codec.ref_batches import BATCH_ROWS, TOO_MUCH, Batch, lost_group
+from pipeline.codec.ref_child import WORN, Channel
 
 KILLED = "it kills the process that reads it"
 ENDED = "the process that reads it was killed again and again, as for want of memory"
 PAUSES = (1.0, 5.0, 25.0, 60.0)
 """Seconds before each further try at a file whose reader somebody has killed: whoever is short of memory may have some
 again.  Then the file is to blame: its reader is what the system ends first when it takes too much."""
+
+MOST_WORN = 16
+"""So many readers a file may wear out; then the rest of it takes too much."""
 
 _FAULTS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGPROF})
 """How a process ends by what it reads; other signals somebody sent."""
@@ -35,6 +38,10 @@ class Died(Exception):
 
 class Killed(Exception):
     """Somebody ended a reader: no file is to blame, unless it happens again and again.  Never leaves this package."""
+
+
+class Worn(Exception):
+    """A reader wants memory after it has read something else: another one is to judge.  Never leaves this package."""
 
 
 class Damaged(Exception):
@@ -53,7 +60,7 @@ class Reader:
         self._channel = Channel(self._process.stdout, self._process.stdin)  # type: ignore[arg-type]
 
     def ask(self, file: BinaryIO, **fields: Any) -> tuple[dict[str, Any], bytes]:
-        """Its answer, once it has what it needs of the file.  Raises Died, Killed, and what the file raises."""
+        """Its answer, once it has what it needs of the file.  Raises Died, Killed, Worn, and what the file raises."""
         try:
             self._channel.send(**fields)
             while True:
@@ -64,6 +71,8 @@ class Reader:
                 self._channel.send(_read(file, said["size"]))
         except (EOFError, BrokenPipeError) as error:
             code = self._process.wait()  # its pipes are closed: it has ended
+            if code == WORN:
+                raise Worn from error
             raise (Died if code > 0 or -code in _FAULTS else Killed)(f"exit code {code}") from error
 
     def tell(self, **fields: Any) -> None:
@@ -108,7 +117,7 @@ class ApartFile:
         """Raises Damaged where it cannot be opened."""
         self._file = file
         self._sleep = sleep
-        self._kills = 0
+        self._kills = self._worn = 0
         self._format = format
         self._size = file.seek(0, io.SEEK_END)
         self._reader, said, content = self._open()
@@ -131,6 +140,13 @@ class ApartFile:
                     self._reader, _, _ = self._open()
                     continue
                 why = ENDED
+            except _WornAt as worn:
+                row = max(worn.row, row)
+                self._worn += 1
+                if self._worn <= MOST_WORN:
+                    self._reader, _, _ = self._open()
+                    continue
+                why = TOO_MUCH
             except _DiedAt as died:
                 row = max(died.row, row)
                 why = KILLED
@@ -165,6 +181,8 @@ class ApartFile:
             raise _DiedAt(row) from died
         except Killed as killed:
             raise _KilledAt(row) from killed
+        except Worn as worn:
+            raise _WornAt(row) from worn
         finally:
             if whole:
                 self._reader.tell(kind="leave")
@@ -181,13 +199,18 @@ class ApartFile:
 
     def _open(self) -> tuple[Reader, dict[str, Any], bytes]:
         idle = True  # perhaps it was killed while it waited for a file
+        fresh = bool(self._worn)
         while True:
-            reader = _READERS.take()
+            reader = Reader() if fresh else _READERS.take()
             try:
                 said, content = reader.ask(self._file, kind="open", format=self._format, size=self._size)
             except Died:
                 reader.end()
                 raise Damaged(KILLED) from None
+            except Worn:
+                reader.end()
+                fresh = True
+                continue
             except Killed:
                 reader.end()
                 if not idle and not self._waited():
@@ -217,6 +240,10 @@ class _DiedAt(Exception):
 
 
 class _KilledAt(_DiedAt):
+    pass
+
+
+class _WornAt(_DiedAt):
     pass
 
 

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import fastavro
 import pyarrow as pa
 
-from pipeline.codec.ref_batches import Batch, Table, parts
+from pipeline.codec.ref_batches import TOO_MUCH, Batch, Table, is_short, parts
 from pipeline.codec.ref_packed import open_zstd
 
 MAGIC = b"Obj\x01"
@@ -120,21 +120,21 @@ def _rows_of(
 ) -> Iterator[Batch]:
     """A block's rows from `start` on; row: the number of its first one."""
     records: list[dict[str, Any]] = []
-    done, error = 0, ""
+    done, error, short = 0, "", False
     try:
         unpacked = _UNPACK[table.codec](packed)
         if count > len(unpacked):
             raise AvroDamaged("it says that it has more rows than bytes")
         stream = io.BytesIO(unpacked)
     except Exception as failure:  # whatever a codec raises for what is no data of its own
-        yield Batch(start, row + count - start, None, _lost(start), _words(failure))
+        yield Batch(start, row + count - start, None, _lost(start), _words(failure), is_short(failure))
         return
     first = start
     while done < count:
         try:
             record = fastavro.schemaless_reader(stream, table.schema, None, handle_unicode_errors="surrogateescape")
         except Exception as failure:  # hostile bytes make it raise whatever they like
-            error = _words(failure)
+            error, short = _words(failure), is_short(failure)
             break
         done += 1
         if row + done > start:
@@ -147,7 +147,7 @@ def _rows_of(
         yield from _told(records, names, table.columns, first)
     if done < count:
         at = max(start, row + done)
-        yield Batch(at, row + count - at, None, _lost(at), error)
+        yield Batch(at, row + count - at, None, _lost(at), error, short)
 
 
 def _told(records: list[dict[str, Any]], names: list[str], columns: pa.Schema, first: int) -> Iterator[Batch]:
@@ -156,7 +156,8 @@ def _told(records: list[dict[str, Any]], names: list[str], columns: pa.Schema, f
         batch = _batch(records, names, columns)
     except Exception as failure:  # a number, a time or a text beyond what the column's type can hold
         if len(records) == 1:
-            yield Batch(first, 1, None, f"row {first} does not fit its columns", _words(failure))
+            why = f"row {first} does not fit its columns"
+            yield Batch(first, 1, None, why, _words(failure), is_short(failure))
             return
         for number, record in enumerate(records):
             yield from _told([record], names, columns, first + number)
@@ -169,6 +170,8 @@ def _lost(row: int) -> str:
 
 
 def _words(failure: Exception) -> str:
+    if is_short(failure):
+        return TOO_MUCH
     return f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -15,7 +16,7 @@ from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
 _BATCH_BYTES = 8 * 2**20
 BATCH_ROWS = 4096
 _PART_BYTES = 128 * 2**20
-_TOO_MUCH = "it takes more memory than a file may"
+TOO_MUCH = "it takes more memory than a file may"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Batch:
     cells: pa.RecordBatch | None
     lost: str = ""
     error: str = ""
+    short: bool = False
+    """Lost for want of memory: a process that has read nothing else may have enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def parquet_batches(table: pq.ParquetFile, names: list[str], start: int, rows: i
         row, end = end, end + table.metadata.row_group(group).num_rows
         if end <= start:
             continue
-        error = "its pages end early"
+        error, short = "its pages end early", False
         try:
             # Batches begin at the same rows wherever one starts, so damage shows at the same row.
             for batch in table.iter_batches(
@@ -74,10 +77,10 @@ def parquet_batches(table: pq.ParquetFile, names: list[str], start: int, rows: i
                 yield from parts(batch, row, start)
                 row += batch.num_rows
         except (*ARROW_ERRORS, MemoryError) as failure:
-            error = _damage(failure)
+            error, short = _damage(failure), is_short(failure)
         if row < end:
             row = max(row, start)
-            yield Batch(row, end - row, None, lost_group(group, row), error)
+            yield Batch(row, end - row, None, lost_group(group, row), error, short)
 
 
 def orc_batches(table: orc.ORCFile, names: list[str], start: int, rows: int) -> Iterator[Batch]:
@@ -94,7 +97,7 @@ def orc_batches(table: orc.ORCFile, names: list[str], start: int, rows: int) -> 
         except (*ARROW_ERRORS, MemoryError) as failure:
             row = max(row, start)
             lost = f"stripe {stripe} cannot be read: nor can the rows from {row} on"
-            yield Batch(row, table.nrows - row, None, lost, _damage(failure))
+            yield Batch(row, table.nrows - row, None, lost, _damage(failure), is_short(failure))
             return
         for at in range(0, batch.num_rows, rows):
             yield from parts(batch.slice(at, rows), row + at, start)
@@ -122,8 +125,13 @@ def parts(batch: pa.RecordBatch, first: int, start: int) -> Iterator[Batch]:
         yield Batch(first, 1, None, f"row {first} is larger than {_PART_BYTES} bytes", "")
 
 
+def is_short(failure: Exception) -> bool:
+    """Whether memory was wanting; zlib says so in words of its own."""
+    return isinstance(failure, MemoryError) or (isinstance(failure, zlib.error) and str(failure).startswith("Error -4"))
+
+
 def _damage(failure: Exception) -> str:
-    return _TOO_MUCH if isinstance(failure, MemoryError) else damage_of(failure)
+    return TOO_MUCH if isinstance(failure, MemoryError) else damage_of(failure)
 
 
 def _batch_rows(group: pq.RowGroupMetaData, most: int) -> int:

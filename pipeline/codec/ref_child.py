@@ -24,6 +24,8 @@ from pipeline.host import leave_no_core
 
 MEMORY = 2 * 2**30
 """Bytes that a file may make the process take, beyond what it is."""
+WORN = 71
+"""The exit code of a process that wants memory after it has read something else: another one is to judge."""
 STEP_SECONDS = 120
 """Processor time of one step; then the system ends the process."""
 
@@ -86,19 +88,27 @@ class AskedFile(io.RawIOBase):
 
 def serve(channel: Channel) -> None:
     """One file after the other, until the parent is gone."""
+    fresh = True
     while True:
         asked, _ = channel.receive()
         if asked["kind"] == "open":
-            _read(channel, asked["format"], cast(BinaryIO, AskedFile(channel, asked["size"])))
+            _read(channel, asked["format"], cast(BinaryIO, AskedFile(channel, asked["size"])), fresh)
+            fresh = False
 
 
-def _read(channel: Channel, format: str, file: BinaryIO) -> None:
-    """One file: its schema and groups, then a batch for each `next`, until `leave`."""
+def _read(channel: Channel, format: str, file: BinaryIO, fresh: bool) -> None:
+    """One file: its schema and groups, then a batch for each `next`, until `leave`.
+
+    What wants too much memory is lost only if a process says so that held nothing before: so the same rows are lost
+    wherever reading begins, and whatever was read before.
+    """
     _limit_step()
     open_table, read = _reader_of(format)
     try:
         table = open_table(file)
     except (*ARROW_ERRORS, MemoryError) as error:
+        if isinstance(error, MemoryError) and not fresh:
+            os._exit(WORN)
         channel.send(kind="damaged", error=str(error))
         return
     channel.send(table.schema.serialize(), kind="opened", groups=table.groups)
@@ -109,6 +119,10 @@ def _read(channel: Channel, format: str, file: BinaryIO) -> None:
     while asked["kind"] != "leave":
         _limit_step()
         batch = next(batches, None)
+        if batch is not None and batch.short:
+            if not fresh:
+                os._exit(WORN)
+            fresh = False
         if batch is None:
             channel.send(kind="end")
         else:
