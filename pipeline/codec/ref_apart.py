@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from pipeline.codec.ref_batches import BATCH_ROWS, TOO_MUCH, Batch, lost_group
-from pipeline.codec.ref_child import WORN, Channel
+from pipeline.codec.ref_child import SHORT, WORN, Channel
 
 KILLED = "it kills the process that reads it"
 ENDED = "the process that reads it was killed again and again, as for want of memory"
@@ -33,7 +33,7 @@ _FAULTS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGIL
 
 
 class Died(Exception):
-    """What a reader was reading ended it.  Never leaves this package."""
+    """What a reader was reading ended it: how, in words.  Never leaves this package."""
 
 
 class Killed(Exception):
@@ -73,7 +73,9 @@ class Reader:
             code = self._process.wait()  # its pipes are closed: it has ended
             if code == WORN:
                 raise Worn from error
-            raise (Died if code > 0 or -code in _FAULTS else Killed)(f"exit code {code}") from error
+            if code > 0 or -code in _FAULTS:
+                raise Died(TOO_MUCH if code == SHORT else KILLED) from error
+            raise Killed(f"exit code {code}") from error
 
     def tell(self, **fields: Any) -> None:
         with contextlib.suppress(BrokenPipeError):  # it is gone: the next one who asks sees it
@@ -149,7 +151,7 @@ class ApartFile:
                 why = TOO_MUCH
             except _DiedAt as died:
                 row = max(died.row, row)
-                why = KILLED
+                why = str(died.__cause__)
             if not self._groups:  # Avro does not say how many there are
                 yield Batch(row, 1, None, f"the rows from {row} on cannot be read and count as one", why)
                 return
@@ -204,9 +206,9 @@ class ApartFile:
             reader = Reader() if fresh else _READERS.take()
             try:
                 said, content = reader.ask(self._file, kind="open", format=self._format, size=self._size)
-            except Died:
+            except Died as died:
                 reader.end()
-                raise Damaged(KILLED) from None
+                raise Damaged(str(died)) from None
             except Worn:
                 reader.end()
                 fresh = True

@@ -26,6 +26,8 @@ MEMORY = 2 * 2**30
 """Bytes that a file may make the process take, beyond what it is."""
 WORN = 71
 """The exit code of a process that wants memory after it has read something else: another one is to judge."""
+SHORT = 72
+"""That of one that had read nothing else."""
 STEP_SECONDS = 120
 """Processor time of one step; then the system ends the process."""
 
@@ -92,7 +94,10 @@ def serve(channel: Channel) -> None:
     while True:
         asked, _ = channel.receive()
         if asked["kind"] == "open":
-            _read(channel, asked["format"], cast(BinaryIO, AskedFile(channel, asked["size"])), fresh)
+            try:
+                _read(channel, asked["format"], cast(BinaryIO, AskedFile(channel, asked["size"])), fresh)
+            except MemoryError:  # beside what the formats' readers tell of
+                os._exit(SHORT if fresh else WORN)
             fresh = False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,6 +148,57 @@ def test_a_file_that_crashes_its_reader_is_refused_and_the_next_one_is_read() ->
     with pytest.raises(FormatError, match="it kills the process that reads it"):
         take_all(CRASHING.read_bytes(), "refs.orc")
     assert len(take_all(table(), "refs.parquet").refs) == len(URLS)
+
+
+@contextlib.contextmanager
+def wanting(monkeypatch: pytest.MonkeyPatch, spare: int, *, kept_only: bool) -> Iterator[list[int]]:
+    """Readers that have so many bytes left when they are asked for rows: all, or those that have read a file before."""
+    asked = ref_apart.Reader.ask
+    begun: list[int] = []
+
+    def ask(self: ref_apart.Reader, file: BinaryIO, **fields: Any) -> tuple[dict[str, Any], bytes]:
+        pid = self._process.pid
+        if fields["kind"] == "read" and not (kept_only and pid not in idle):
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            held = int(next(line for line in lines if line.startswith("VmData:")).split()[1]) * 1024
+            resource.prlimit(pid, resource.RLIMIT_DATA, (held + spare,) * 2)
+        if fields["kind"] == "read":
+            begun.append(pid)
+        return asked(self, file, **fields)
+
+    take_all(table(), "refs.parquet")
+    idle = children()
+    with monkeypatch.context() as patch:
+        patch.setattr(ref_apart.Reader, "ask", ask)
+        yield begun
+
+
+def wide() -> bytes:
+    """Ten rows of 4 MiB each in one row group, and ten small ones in another."""
+    schema = pa.schema([("url", pa.string()), ("content", pa.binary())])
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, schema) as writer:
+        for size, first in ((4 * 2**20, 0), (1, 10)):
+            urls = [f"http://a/{first + at}" for at in range(10)]
+            images = [os.urandom(64) * (size // 64 or 1) for _ in urls]
+            writer.write_table(pa.table({"url": urls, "content": images}, schema))
+    return buffer.getvalue()
+
+
+def test_a_kept_reader_that_wants_memory_rejects_nothing_of_a_good_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    with wanting(monkeypatch, 2**20, kept_only=True) as begun:
+        taken = take_all(wide(), "refs.parquet")
+    assert (len(taken.refs), taken.rejected) == (20, 0)
+    assert len(begun) == 2, "the kept one was asked first, and another one then"
+
+
+def test_what_wants_too_much_of_every_reader_is_lost_alone_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with wanting(monkeypatch, 2**20, kept_only=False) as begun:
+        taken = take_all(wide(), "refs.parquet")
+    assert [ref.url for ref in taken.refs] == [f"http://a/{at}" for at in range(10, 20)]
+    assert taken.rejected == 10
+    assert taken.samples[0].sample == "it takes more memory than a file may"
+    assert len(begun) == 3, "the kept one, one to judge, and one for the other row group"
 
 
 def test_readers_are_kept_and_do_not_grow_in_number() -> None:
