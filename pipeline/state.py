@@ -171,6 +171,11 @@ def wanted(keys: Keys, name: ShipmentName, listed: Iterable[str], *, settled: bo
     return found
 
 
+def is_work(rest: str) -> bool:
+    """Whether what stands at `c/S/<rest>` is a result of a batch or an attempt at something."""
+    return bool(_RESULT.fullmatch(rest) or _ATTEMPT.fullmatch(rest))
+
+
 def _settled(rests: Iterable[str]) -> Iterator[str]:
     """The tasks whose result is among these keys."""
     for rest in rests:

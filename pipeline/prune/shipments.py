@@ -15,7 +15,7 @@ from pipeline.prune.named import Kept
 from pipeline.recent import Recent
 from pipeline.runner import Context, exists, is_closed, readable, state_from
 from pipeline.stages.rounds import release_of
-from pipeline.state import ShipmentState
+from pipeline.state import ShipmentState, is_work
 from pipeline.stores.store import Entry
 
 DAY = 86400.0
@@ -112,7 +112,7 @@ def _bodies_of(
         return
     rests = one.rests(context)
     if not _has_plan(rests):
-        if one.data:  # its plan was deleted by somebody: what it names may be wanted again
+        if one.data and not _came_late(rests):  # its plan was deleted by somebody: what it names may be wanted again
             where = context.keys.plan(name)
             context.once(
                 where, f"no plan, though more of it stands: {where} | nothing of it is forgotten | hathi verify"
@@ -140,13 +140,21 @@ def _has_plan(rests: Iterable[str]) -> bool:
     return any(rest.partition("/")[0] == "plan" for rest in rests)
 
 
+def _came_late(rests: Iterable[str]) -> bool:
+    """Whether nothing stands but what boxes write: results of one that slept until its shipment was forgotten."""
+    return all(is_work(rest) for rest in rests)
+
+
 def _record_of(
     context: Context, name: ShipmentName, one: Standing, now: float, kept: Kept, forgotten: Recent[ShipmentName]
 ) -> Iterator[Deletion]:
     """What is left of a shipment of so long ago: its record, unless something still needs it."""
-    if not _has_plan(one.rests(context)):
-        if one.records and not one.data:  # the plan went first: the rest is finished off
+    rests = one.rests(context)
+    if not _has_plan(rests):
+        if one.records and (not one.data or _came_late(rests)):  # the plan went first: the rest is finished off
             yield from _ledger(context, name, one.records)
+            orphaned = now - context.settings.prune.orphan_days * DAY
+            yield from _old(one.data, orphaned, frozenset(), "of a shipment that was forgotten")
         return
     if seconds_of(name.version) > now - context.settings.prune.ledger_days * DAY or kept.blind or kept.surely(name):
         return
