@@ -23,11 +23,12 @@ from pathlib import Path
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pipeline.images import others, sniff
 from pipeline.images.decoding import Decoded, read
 from pipeline.records import Failure
+from tests.unit.images.pictures import upright
 
 CACHE = Path("~/.cache/hathi-tests").expanduser()
 WITHIN = 2
@@ -74,7 +75,7 @@ def by_pillow(content: bytes) -> NDArray[np.uint8] | None:
             if opened.width * opened.height > PIXELS:
                 return None
             opened.load()
-            image = ImageOps.exif_transpose(opened)
+            image = upright(opened)
             return np.asarray(others._over_white(image))[:, :, ::-1]
     except Exception:
         return None

@@ -266,19 +266,16 @@ def _images(data: bytes) -> object:
 
 def _exif(data: bytes) -> object:
     """A picture with these bytes as its EXIF: turned as Pillow turns it, whole, reduced and cropped."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     from pipeline.images.decoding import decode, decode_reduced
     from pipeline.images.preparing import Preparation
     from pipeline.settings import Preprocess
+    from tests.unit.images.pictures import upright
 
     content = seeds.on_its_side(data[:60_000])
     with Image.open(io.BytesIO(content)) as opened:
-        try:
-            wanted = ImageOps.exif_transpose(opened).size
-        except Exception:  # Pillow fails where it cannot write the other tags back, too; what it read is what counts
-            on_its_side = opened.getexif().get(274) in (5, 6, 7, 8)  # none of a block that is no TIFF
-            wanted = opened.size[::-1] if on_its_side else opened.size
+        wanted = upright(opened).size
     whole = decode(content)
     reduced = decode_reduced(content, 10**6, (16, 16))
     if isinstance(whole, Failure) or isinstance(reduced, Failure):

@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+Turn = Image.Transpose
+ORIENTATION = 0x0112
+
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
     """Colour noise whose amplitude falls as 1/f^1.3, with a bright disc and a dark bar: soft detail and hard edges."""
@@ -32,6 +35,22 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
+
+
+_TURNS = dict(enumerate((Turn.FLIP_LEFT_RIGHT, Turn.ROTATE_180, Turn.FLIP_TOP_BOTTOM, Turn.TRANSPOSE,
+                         Turn.ROTATE_270, Turn.TRANSVERSE, Turn.ROTATE_90), start=2))  # fmt: skip
+
+
+def upright(opened: Image.Image) -> Image.Image:
+    """Turned by the orientation that Pillow reads.  ImageOps.exif_transpose writes the other tags anew as well, and
+    fails where one of them cannot be written, though the picture and its orientation can be read."""
+    opened.load()
+    try:
+        number = opened.getexif().get(ORIENTATION)
+    except SyntaxError:  # the block is no TIFF: it says nothing
+        number = None
+    turn = _TURNS.get(number)
+    return opened if turn is None else opened.transpose(turn)
 
 
 def psnr(first: NDArray[Any], second: NDArray[Any]) -> float:
