@@ -16,11 +16,11 @@ import numpy as np
 from pipeline.clock import Clock, Process
 from pipeline.errors import PipelineError
 from pipeline.layout import Keys, ShipmentName, seconds_of
-from pipeline.manifest import Plan
+from pipeline.manifest import End, Plan
 from pipeline.records import ImageRef
 from pipeline.runner import Context
 from pipeline.settings import FeatureSet, Settings
-from pipeline.stages import rounds
+from pipeline.stages import copy, rounds
 from pipeline.stages.forms import Forms
 from pipeline.stages.window import Computed
 from pipeline.turns import Turns
@@ -286,7 +286,12 @@ class Universe:
         return [key for key in hints if KEYS.plan(ShipmentName.parse(key.rpartition("/")[2])) in self.bucket.files]
 
     def _is_spoilt(self, hint: str) -> bool:
-        return any(hint.rpartition("/")[2] in spoilt for spoilt in self._whole)
+        """Whether a person has to mend a body first: of this shipment, or of the one whose refs it has yet to copy."""
+        name = ShipmentName.parse(hint.rpartition("/")[2])
+        plan, end = self.laws.body(Plan, KEYS.plan(name)), self.laws.body(End, KEYS.end(name))
+        copies = plan is not None and plan.kind in copy.KINDS and (end is None or end.next is not None)
+        waits_for = {str(name), plan.parent} if copies else {str(name)}
+        return any(spoilt.split("/")[2] in waits_for for spoilt in self._whole)
 
     def _skip_to_next_due(self, hints: list[str], held: bool) -> None:
         """Nobody waits for days in real time."""
