@@ -11,18 +11,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2, caffemodel, fingerprint, parameters, plan, prototxt, rules
+from pipeline.nets import caffe_pb2, fingerprint
+from pipeline.nets.caffe import caffemodel, prototxt
+from pipeline.nets.caffe.upgrade import upgrade
 from pipeline.nets.engines import Engine
 from pipeline.nets.engines.engine import Run
-from pipeline.nets.folding import folded
+from pipeline.nets.graph import parameters, plan, rules
+from pipeline.nets.graph.folding import folded
+from pipeline.nets.graph.lowered import Lowered, Shape, Value
+from pipeline.nets.graph.plan import Place, Plan, Read
 from pipeline.nets.layers import Layer, State, make
 from pipeline.nets.layers.inputs import Source
 from pipeline.nets.layers.registry import Refused
 from pipeline.nets.layers.selecting import Filter
-from pipeline.nets.lowered import Lowered, Shape, Value
 from pipeline.nets.net import Blobs, Net
-from pipeline.nets.plan import Place, Plan, Read
-from pipeline.nets.upgrade import upgrade
 from pipeline.nets.verdict import OWN, Verdict
 
 _KEPT = 4  # compiled shapes; each holds its own copy of the weights in the engine's layout

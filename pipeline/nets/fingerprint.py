@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from pipeline.codec.means import read_mean
 from pipeline.nets.digests import digest, hashed
+from pipeline.nets.graph.lowered import Shape
+from pipeline.nets.graph.parameters import Parameters
+from pipeline.nets.graph.plan import Place, Plan, Read
 from pipeline.nets.layers.inputs import Source
 from pipeline.nets.layers.registry import Layer
-from pipeline.nets.lowered import Shape
-from pipeline.nets.parameters import Parameters
-from pipeline.nets.plan import Place, Plan, Read
 from pipeline.settings import DECODE_POLICY, FeatureSet, Preprocess
 
 _NAMES_ONLY = frozenset(

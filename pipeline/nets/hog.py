@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.errors import NetError
 from pipeline.nets.digests import hashed
 from pipeline.nets.engines.engine import EngineInfo, Run
-from pipeline.nets.lowered import Lowered, Shape
+from pipeline.nets.graph.lowered import Lowered, Shape
 from pipeline.nets.net import Blobs, Net
 from pipeline.nets.verdict import OWN, Verdict
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.nets.caffe_net import CaffeNet
-from pipeline.nets.lowered import Shape
+from pipeline.nets.graph.lowered import Shape
+from pipeline.nets.graph.plan import Place
 from pipeline.nets.net import Net
-from pipeline.nets.plan import Place
 from pipeline.nets.probing import probe
 from pipeline.nets.verdict import Verdict
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2, rules
+from pipeline.nets import caffe_pb2
 from pipeline.nets.engines import Engine, choose
+from pipeline.nets.graph import rules
 from pipeline.nets.net import Net
 
 

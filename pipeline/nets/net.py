@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.nets.engines import Engine, EngineInfo
-from pipeline.nets.lowered import Shape
+from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.verdict import Verdict
 
 log = logging.getLogger(__name__)

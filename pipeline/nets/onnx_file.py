@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.nets.lowered import OPSET, Lowered
+from pipeline.nets.graph.lowered import OPSET, Lowered
 
 LARGE = 1024  # bytes; a float constant of more is a weight that an engine may take from memory
 

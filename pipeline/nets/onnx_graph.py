@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from pipeline.nets.lowered import Shape
+from pipeline.nets.graph.lowered import Shape
 
 
 def reads(node: onnx.NodeProto) -> list[str]:

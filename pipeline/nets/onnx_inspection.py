@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import shape_inference
 
+from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.inspection import LayerRow
-from pipeline.nets.lowered import Shape
 from pipeline.nets.onnx_graph import shape_of
 from pipeline.nets.onnx_net import OnnxNet
 

@@ -16,11 +16,11 @@ from pipeline.errors import NetError
 from pipeline.nets import onnx_fingerprint
 from pipeline.nets.engines import Engine
 from pipeline.nets.engines.engine import Run
-from pipeline.nets.lowered import Shape
+from pipeline.nets.graph.lowered import Shape
+from pipeline.nets.graph.plan import unknown_blob
 from pipeline.nets.net import Blobs, Net
 from pipeline.nets.onnx_graph import reads, shape_of
 from pipeline.nets.onnx_source import OnnxSource
-from pipeline.nets.plan import unknown_blob
 from pipeline.nets.rows import look
 from pipeline.nets.verdict import Verdict
 

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from pipeline.errors import NetError
-from pipeline.nets.caffemodel import changed
+from pipeline.nets.caffe.caffemodel import changed
 from pipeline.nets.onnx_file import LARGE
 from pipeline.nets.onnx_graph import reads, trouble_of
 

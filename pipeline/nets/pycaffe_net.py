@@ -12,10 +12,10 @@ import numpy as np
 from pipeline.nets import caffe_pb2
 from pipeline.nets.caffe_net import CaffeNet
 from pipeline.nets.engines.pycaffe_engine import PyCaffe
+from pipeline.nets.graph.lowered import Shape
+from pipeline.nets.graph.plan import Read
 from pipeline.nets.layers.pointwise import Dropout
-from pipeline.nets.lowered import Shape
 from pipeline.nets.net import Blobs
-from pipeline.nets.plan import Read
 from pipeline.nets.verdict import Verdict
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.nets.lowered import Shape
+from pipeline.nets.graph.lowered import Shape
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.nets.lowered import Lowered
+from pipeline.nets.graph.lowered import Lowered
 from tests.benchmarks.nets_by_hand import NETS
 from tests.golden import bignets
 

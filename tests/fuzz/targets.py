@@ -144,7 +144,7 @@ def _prototxt(data: bytes) -> object:
 
 
 def _caffemodel(data: bytes) -> object:
-    from pipeline.nets import caffemodel
+    from pipeline.nets.caffe import caffemodel
 
     path = _file(".caffemodel")
     path.write_bytes(data)

@@ -22,7 +22,7 @@ from pipeline.cli import crew, worker
 from pipeline.clock import Clock
 from pipeline.errors import NetError
 from pipeline.layout import ShipmentName
-from pipeline.nets.caffemodel import read_index
+from pipeline.nets.caffe.caffemodel import read_index
 from pipeline.records import ImageRef
 from pipeline.settings import Settings, load, travelling
 from pipeline.stages.compute import BatchTask

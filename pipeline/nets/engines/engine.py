@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.nets.lowered import Lowered, Shape
+from pipeline.nets.graph.lowered import Lowered, Shape
 
 if TYPE_CHECKING:
     from pipeline.nets.onnx_source import Model

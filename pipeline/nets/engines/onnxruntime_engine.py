@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from pipeline.errors import NetError
-from pipeline.nets.banded import banded
 from pipeline.nets.engines.engine import EngineInfo, Run, environment
-from pipeline.nets.lowered import Lowered, Shape
+from pipeline.nets.graph.banded import banded
+from pipeline.nets.graph.lowered import Lowered, Shape
 from pipeline.nets.onnx_file import model_of, weights_of
 from pipeline.nets.onnx_source import Model
 

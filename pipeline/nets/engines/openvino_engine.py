@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import NetError
 from pipeline.nets.engines.engine import EngineInfo, Run, environment
-from pipeline.nets.lowered import Lowered, Shape
+from pipeline.nets.graph.lowered import Lowered, Shape
 from pipeline.nets.onnx_file import model_of, weights_of
 from pipeline.nets.onnx_source import Model
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import NetError
 from pipeline.nets import caffe_pb2
 from pipeline.nets.engines.engine import EngineInfo, Run, environment
-from pipeline.nets.lowered import Lowered, Shape
+from pipeline.nets.graph.lowered import Lowered, Shape
 
 if TYPE_CHECKING:
     from pipeline.nets.onnx_source import Model

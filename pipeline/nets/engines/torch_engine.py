@@ -18,7 +18,7 @@ from pipeline.errors import NetError
 from pipeline.nets.engines.engine import EngineInfo, Run, environment
 from pipeline.nets.engines.torch_operations import OPERATIONS
 from pipeline.nets.engines.torch_program import Program
-from pipeline.nets.lowered import Lowered, Shape
+from pipeline.nets.graph.lowered import Lowered, Shape
 
 if TYPE_CHECKING:
     from pipeline.nets.onnx_source import Model

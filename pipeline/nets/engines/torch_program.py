@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.nets.engines.torch_operations import OPERATIONS
-from pipeline.nets.lowered import Lowered, Operation
+from pipeline.nets.graph.lowered import Lowered, Operation
 
 
 class Program:

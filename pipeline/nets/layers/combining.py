@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.nets import caffe_pb2
+from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.registry import Array, Layer, Parameter, filler, register, text
-from pipeline.nets.lowered import Lowered, Shape, Value
 
 
 class _Broadcast(Layer):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.nets import caffe_pb2
+from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.registry import Array, Layer, Parameter, register, text
-from pipeline.nets.lowered import Lowered, Shape, Value
 
 
 @dataclass(frozen=True, slots=True)

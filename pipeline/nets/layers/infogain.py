@@ -9,10 +9,10 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from pipeline.nets import caffe_pb2
-from pipeline.nets.blobs import values_of
+from pipeline.nets.caffe.blobs import values_of
+from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.losses import SoftmaxWithLoss, summed
 from pipeline.nets.layers.registry import Array, State, register
-from pipeline.nets.lowered import Lowered, Shape, Value
 
 _LOG_THRESHOLD = 1e-20  # what Caffe takes logarithms of instead of less
 _MAX_BYTES = 256 * 2**20

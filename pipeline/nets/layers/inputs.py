@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.nets import caffe_pb2
-from pipeline.nets.fillers import fill, is_random
+from pipeline.nets.graph.fillers import fill, is_random
+from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.registry import Array, Layer, Parameter, filler, register
-from pipeline.nets.lowered import Lowered, Shape, Value
 
 
 class Source(Layer):

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.nets import caffe_pb2
+from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.registry import Array, Layer, register, text
-from pipeline.nets.lowered import Lowered, Shape, Value
 
 TINY = float(np.finfo(np.float32).tiny)  # FLT_MIN, what Caffe takes logarithms of instead of 0
 _LOG_THRESHOLD = 1e-20

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.nets import caffe_pb2
+from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.pointwise import raised
 from pipeline.nets.layers.pooling import AVE, Pool
 from pipeline.nets.layers.registry import Array, Layer, Parameter, filler, register
-from pipeline.nets.lowered import Lowered, Shape, Value
 
 
 class _SameShape(Layer):

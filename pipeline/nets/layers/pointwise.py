@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.registry import Array, Layer, Parameter, filler, register, text
-from pipeline.nets.lowered import Lowered, Shape, Value
 
 
 class Pointwise(Layer):

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.nets import caffe_pb2
+from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.convolution import padded_with
 from pipeline.nets.layers.registry import Array, Layer, register
-from pipeline.nets.lowered import Lowered, Shape, Value
 
 LOWEST = float(np.finfo(np.float32).min)  # -FLT_MAX: the MAX of a window that holds nothing
 MAX, AVE, STOCHASTIC = 0, 1, 2

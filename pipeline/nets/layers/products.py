@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.registry import Array, Layer, Parameter, register
-from pipeline.nets.lowered import Lowered, Shape, Value
 
 
 @register("InnerProduct")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import NetError
 from pipeline.nets import caffe_pb2
+from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.branches import BRANCHES, FROM_BRANCHES, MEANINGLESS
-from pipeline.nets.lowered import Lowered, Shape, Value
 
 Array = NDArray[np.float32]
 INT_MAX = 2**31 - 1  # values that a blob of Caffe's may hold

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.registry import Array, Layer, register, text
-from pipeline.nets.lowered import Lowered, Shape, Value
 
 
 @register("Concat")

@@ -11,7 +11,7 @@ from pipeline import nets
 from pipeline.cli.main import main
 from pipeline.codec.means import read_mean
 from pipeline.errors import NetError
-from pipeline.nets import caffemodel, prototxt
+from pipeline.nets.caffe import caffemodel, prototxt
 from tests.golden.bignets import field, varint
 
 NET = """name: "caf\xe9"  # h\xf6he

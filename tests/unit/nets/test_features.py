@@ -143,7 +143,7 @@ def test_names_comments_and_layers_that_do_not_matter_leave_it_as_it_is(tmp_path
 def test_an_old_form_and_the_same_net_in_todays_have_one_fingerprint(name: str, blob: str, tmp_path: Path) -> None:
     from google.protobuf import text_format
 
-    from pipeline.nets import prototxt, upgrade
+    from pipeline.nets.caffe import prototxt, upgrade
 
     old, weights = TINY / f"{name}.prototxt", TINY / f"{name}.caffemodel"
     new = tmp_path / "new.prototxt"

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline import nets
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2, caffemodel, prototxt
+from pipeline.nets import caffe_pb2
+from pipeline.nets.caffe import caffemodel, prototxt
 from pipeline.nets.caffe_net import CaffeNet
 from tests.golden.bignets import field, message, varint
 
@@ -236,7 +237,7 @@ def test_random_fillers_are_the_same_in_each_run_and_are_announced(tmp_path: Pat
      ("xavier", -0.34, 0.34), ("msra", -2.5, 2.5), ("bilinear", 0, 1)],
 )  # fmt: skip
 def test_every_filler_of_caffe_is_known(kind: str, low: float, high: float) -> None:
-    from pipeline.nets.fillers import fill
+    from pipeline.nets.graph.fillers import fill
 
     how = caffe_pb2.FillerParameter(type=kind, value=0.5, min=-2, max=3, std=10)
     values = fill(how, (8, 3, 3, 3), "seed")

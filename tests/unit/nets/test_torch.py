@@ -24,7 +24,7 @@ from pipeline.nets.caffe_net import CaffeNet
 from pipeline.nets.engines.torch_engine import Torch, exact
 from pipeline.nets.engines.torch_operations import OPERATIONS
 from pipeline.nets.engines.torch_program import Program, read_as_numbers
-from pipeline.nets.lowered import Lowered
+from pipeline.nets.graph.lowered import Lowered
 from tests.unit.nets.test_golden import CASES, TOLERANCE, case, distance
 
 
@@ -99,7 +99,7 @@ def test_tf32_is_off_whatever_the_process_has_set_and_comes_back() -> None:
 
 def test_every_operation_that_a_layer_lowers_to_is_known() -> None:
     room = Path(nets.__file__).parent
-    texts = [path.read_text() for path in [*(room / "layers").glob("*.py"), room / "folding.py", room / "lowered.py"]]
+    texts = [path.read_text() for path in [*(room / "layers").glob("*.py"), *(room / "graph").glob("*.py")]]
     kinds = {
         kind for text in texts for kind in re.findall(r'(?:graph|self|many|_binary|pointwise)\(\s*"([A-Z]\w+)"', text)
     }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.nets.lowered import Lowered, Operation, pruned
+from pipeline.nets.graph.lowered import Lowered, Operation, pruned
 
 Channels = NDArray[np.float64]
 

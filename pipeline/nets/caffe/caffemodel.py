@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import NetError
-from pipeline.nets.blobs import RAW_TYPES
-from pipeline.nets.encodings import name_of
+from pipeline.nets.caffe.blobs import RAW_TYPES
+from pipeline.nets.caffe.encodings import name_of
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_AXES = 32  # Caffe's kMaxBlobAxes

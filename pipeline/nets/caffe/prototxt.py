@@ -11,8 +11,8 @@ from google.protobuf import text_format
 
 from pipeline.errors import NetError
 from pipeline.nets import caffe_pb2
-from pipeline.nets.encodings import text_of
-from pipeline.nets.fields import Field, fields_of, without
+from pipeline.nets.caffe.encodings import text_of
+from pipeline.nets.caffe.fields import Field, fields_of, without
 
 _PLACE = re.compile(r"^(\d+):(\d+) : (?:'[^\n]*': )?(.*)$", re.DOTALL)
 _NO_FIELD = re.compile(r'Message type "caffe\.(\w+)" has no field named "(\w+)"')

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.nets.lowered import Lowered, Operation, Value
+from pipeline.nets.graph.lowered import Lowered, Operation, Value
 
 
 def banded(graph: Lowered) -> Lowered:

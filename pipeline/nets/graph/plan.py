@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from pipeline.errors import NetError
 from pipeline.nets import caffe_pb2
+from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.layers.inputs import Source
 from pipeline.nets.layers.registry import INT_MAX, Layer, Refused, text
-from pipeline.nets.lowered import Shape
 
 _LISTED = 40  # names in an error
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from pipeline.errors import NetError
 from pipeline.nets import caffe_pb2
-from pipeline.nets.blobs import values_of
-from pipeline.nets.caffemodel import Caffemodel, StoredBlob, StoredLayer, changed
+from pipeline.nets.caffe.blobs import values_of
+from pipeline.nets.caffe.caffemodel import Caffemodel, StoredBlob, StoredLayer, changed
 from pipeline.nets.digests import digest
-from pipeline.nets.fillers import fill, is_random
+from pipeline.nets.graph.fillers import fill, is_random
+from pipeline.nets.graph.lowered import Shape
+from pipeline.nets.graph.plan import Place, Plan, check_size
 from pipeline.nets.layers.registry import Array, Parameter, text
-from pipeline.nets.lowered import Shape
-from pipeline.nets.plan import Place, Plan, check_size
 
 _NAMED = 20  # layers in a warning
 

@@ -1,0 +1,1 @@
+"""Files of Caffe's: texts of nets, and weights."""
