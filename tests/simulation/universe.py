@@ -23,6 +23,7 @@ from pipeline.settings import FeatureSet, Settings
 from pipeline.stages import copy, rounds
 from pipeline.stages.forms import Forms
 from pipeline.stages.window import Computed
+from pipeline.state import child_of
 from pipeline.turns import Turns
 from tests.simulation.laws import Laws, Violation
 from tests.simulation.light import LIGHT
@@ -286,11 +287,15 @@ class Universe:
         return [key for key in hints if KEYS.plan(ShipmentName.parse(key.rpartition("/")[2])) in self.bucket.files]
 
     def _is_spoilt(self, hint: str) -> bool:
-        """Whether a person has to mend a body first: of this shipment, or of the one whose refs it has yet to copy."""
+        """Whether a person has to mend a body first: of this shipment, of the one whose refs it has yet to copy, or of
+        the child that it has yet to fill."""
         name = ShipmentName.parse(hint.rpartition("/")[2])
         plan, end = self.laws.body(Plan, KEYS.plan(name)), self.laws.body(End, KEYS.end(name))
-        copies = plan is not None and plan.kind in copy.KINDS and (end is None or end.next is not None)
-        waits_for = {str(name), plan.parent} if copies else {str(name)}
+        waits_for = {str(name)}
+        if plan is not None and plan.kind in copy.KINDS and (end is None or end.next is not None):
+            waits_for.add(plan.parent)
+        if plan is not None and self.laws.body(End, KEYS.end(child_of(name, plan))) is None:
+            waits_for.add(str(child_of(name, plan)))
         return any(spoilt.split("/")[2] in waits_for for spoilt in self._whole)
 
     def _skip_to_next_due(self, hints: list[str], held: bool) -> None:
