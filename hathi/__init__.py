@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pipeline.errors import PipelineError as Error
     from pipeline.fetch import Fetched
     from pipeline.nets import Net
+    from pipeline.operations.why import Story
     from pipeline.records import Failure
-    from pipeline.why import Story
 
 __all__ = [
     "Error",
@@ -57,7 +57,7 @@ _HOMES = {
     "Fetched": ("pipeline.fetch", "Fetched"),
     "Net": ("pipeline.nets", "Net"),
     "Result": ("hathi.featuring", "Result"),
-    "Story": ("pipeline.why", "Story"),
+    "Story": ("pipeline.operations.why", "Story"),
     "__version__": ("pipeline", "__version__"),
     "decode": ("hathi.images", "decode"),
     "features": ("hathi.featuring", "features"),

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from hathi.images import _overrides, is_missing
 from pipeline.clock import Clock
+from pipeline.cluster.dataframe import PIECE_ROWS, computed
+from pipeline.extraction.feature_maker import FeatureMaker
 from pipeline.fetch.inline import read_file
-from pipeline.frames import PIECE_ROWS, computed
 from pipeline.records import Failure, ImageRef
 from pipeline.settings import Settings, load
-from pipeline.stages.features import FeatureMaker
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
-from pipeline.layout import Root
+from pipeline.ledger.layout import Root
 from pipeline.settings import Hdfs
 from pipeline.stores.opening import open_place
 from pipeline.stores.store import Lake
@@ -67,8 +67,8 @@ def scan_features(
     """
     import pyarrow as pa
 
-    from pipeline.compact.merging import table_schema
-    from pipeline.compact.reading import delivered_by_partner, newest_rows
+    from pipeline.stages.compact.merging import table_schema
+    from pipeline.stages.compact.reading import delivered_by_partner, newest_rows
 
     lake, root = _place(os.fspath(folder), Hdfs.model_validate(dict(hdfs or {})))
     found = delivered_by_partner(lake, root, partner)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipeline.cli.assembly import default_config
-from pipeline.cli.own_list import config_of
-from pipeline.cli.sighted import sighted
+from pipeline.cli.wiring.assembly import default_config
+from pipeline.cli.wiring.both_sides import sighted
+from pipeline.cli.wiring.own_list import config_of
+from pipeline.operations.why import Story, question_of, story
 from pipeline.settings import load
-from pipeline.why import Story, question_of, story
 
 
 def why(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.cli.assembly import add_place, place_of
 from pipeline.cli.ship import announce
+from pipeline.cli.wiring.assembly import add_place, place_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

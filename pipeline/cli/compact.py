@@ -13,12 +13,12 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from pipeline import logs
-from pipeline.cli.assembly import add_place, contexts, place_of
-from pipeline.cli.progress import shown
+from pipeline.cli.output.progress import shown
+from pipeline.cli.wiring.assembly import add_place, contexts, place_of
 from pipeline.errors import ConfigError
-from pipeline.lock import refuse_estop
-from pipeline.runner import silent_progress
+from pipeline.ledger.protocol import silent_progress
+from pipeline.process import logs
+from pipeline.process.lock import refuse_estop
 from pipeline.settings import load
 
 
@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0; 1 when a partner could not be compacted."""
-    from pipeline.compact.running import Trouble
-    from pipeline.compact.running import run as compact
-    from pipeline.lock import ESTOP
+    from pipeline.process.lock import ESTOP
+    from pipeline.stages.compact.running import Trouble
+    from pipeline.stages.compact.running import run as compact
 
     settings = load(place_of(args), os.environ)
     if args.lake is not None and args.lake not in settings.lakes:

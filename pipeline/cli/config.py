@@ -14,11 +14,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, SecretStr
 
-from pipeline import configuration
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.redaction import redact_text, redact_tree
-from pipeline.settings import FeatureSet, Settings
+from pipeline.process.redaction import redact_text, redact_tree
+from pipeline.settings import FeatureSet, Settings, reading
 from pipeline.settings.places import folder_of
 from pipeline.stores.store import Store
 
@@ -67,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
         print(reference(), end="")
         return 0
     path = args.config or (Path(os.environ["HATHI_CONFIG"]) if os.environ.get("HATHI_CONFIG") else None)
-    effective = configuration.read(Settings, path, os.environ, {})
-    settings = configuration.validate(Settings, effective)
+    effective = reading.read(Settings, path, os.environ, {})
+    settings = reading.validate(Settings, effective)
     if args.action == "show":
         _show(settings, effective, args.json)
         return 0
@@ -128,7 +127,7 @@ def probe_stores(settings: Settings, stages: tuple[str, ...], broken: set[str]) 
             yield Finding("ok", key, "put-if-absent lets one writer win")
 
 
-def _show(settings: Settings, effective: configuration.Effective, as_json: bool) -> None:
+def _show(settings: Settings, effective: reading.Effective, as_json: bool) -> None:
     rows = [(key, redact_tree(value), effective.origin(key)) for key, value in flatten(settings)]
     if as_json:
         print(json.dumps({key: {"value": value, "from": origin} for key, value, origin in rows}, indent=1))
@@ -253,7 +252,7 @@ def _lakes(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
 
 def _sources(settings: Settings, name: str, folder: Path) -> Iterator[Finding]:
     """What ship would find in a folder lake, and what it would leave out."""
-    from pipeline.stages.sources import Sources  # the readers of tables take their time to import
+    from pipeline.sources.conventions import Sources  # the readers of tables take their time to import
     from pipeline.stores.local import LocalStore
 
     lake = settings.lakes[name]
@@ -274,7 +273,7 @@ def _sources(settings: Settings, name: str, folder: Path) -> Iterator[Finding]:
 
 def _unread_variables(environ: Mapping[str, str]) -> Iterator[Finding]:
     """HATHI_ variables that name no setting; those with sections were refused when the settings were read."""
-    known = {configuration.PREFIX + name.upper() for name in Settings.model_fields} | {"HATHI_CONFIG"}
+    known = {reading.PREFIX + name.upper() for name in Settings.model_fields} | {"HATHI_CONFIG"}
     for name in sorted(environ):
-        if name.startswith(configuration.PREFIX) and configuration.DELIMITER not in name and name not in known:
+        if name.startswith(reading.PREFIX) and reading.DELIMITER not in name and name not in known:
             yield Finding("warning", name, "this variable names no setting")

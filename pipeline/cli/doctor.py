@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from pipeline.cli.assembly import ON_THE_LAKE, STAGES, add_place, check_stages, place_of
-from pipeline.doctor import machine, nets, packages, programs, stores
-from pipeline.doctor.probe import Probe, run_all
+from pipeline.cli.wiring.assembly import ON_THE_LAKE, STAGES, add_place, check_stages, place_of
 from pipeline.errors import ConfigError
-from pipeline.logs import escape, redact
-from pipeline.redaction import redact_tree
+from pipeline.operations.doctor import machine, nets, packages, programs, stores
+from pipeline.operations.doctor.probe import Probe, run_all
+from pipeline.process.logs import escape, redact
+from pipeline.process.redaction import redact_tree
 from pipeline.settings import Settings, load
 from pipeline.stages.snapshots import takes
 from pipeline.stores.opening import open_bucket, open_lake

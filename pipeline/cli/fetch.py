@@ -15,8 +15,8 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TextIO
 
 from pipeline.errors import ConfigError
-from pipeline.logs import escape
-from pipeline.redaction import redact_query, redact_text, redact_tree
+from pipeline.process.logs import escape
+from pipeline.process.redaction import redact_query, redact_text, redact_tree
 
 if TYPE_CHECKING:
     from pipeline.fetch import Fetched

@@ -14,18 +14,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.assembly import add_place, contexts, place_of
+from pipeline.cli.wiring.assembly import add_place, contexts, place_of
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError
-from pipeline.health.facts import Facts, LakeFacts
-from pipeline.health.judge import PROGRAM, Finding, Level, judge, level_of, readable
-from pipeline.health.look import Look
-from pipeline.health.memory import read_memory
-from pipeline.health.notify import as_json
-from pipeline.health.this_host import has_seen_lakes
-from pipeline.logs import escape, redact
-from pipeline.redaction import redact_tree
-from pipeline.runner import Context
+from pipeline.ledger.protocol import Context
+from pipeline.operations.health.facts import Facts, LakeFacts
+from pipeline.operations.health.judge import PROGRAM, Finding, Level, judge, level_of, readable
+from pipeline.operations.health.look import Look
+from pipeline.operations.health.memory import read_memory
+from pipeline.operations.health.notify import as_json
+from pipeline.operations.health.this_host import has_seen_lakes
+from pipeline.process.logs import escape, redact
+from pipeline.process.redaction import redact_tree
 from pipeline.settings import Settings, load
 from pipeline.stores.opening import open_lake
 

@@ -17,7 +17,7 @@ from typing import NamedTuple, NoReturn, Protocol, TextIO, cast
 
 from pipeline import __version__
 from pipeline.errors import PipelineError
-from pipeline.forks import leave
+from pipeline.process.forks import leave
 
 
 class Entry(NamedTuple):
@@ -133,7 +133,7 @@ def _print_trace(error: Exception, stream: TextIO) -> None:
 
 def _shown(text: str) -> str:
     """Its lines, without secrets and what a terminal obeys: a message may quote what somebody else wrote."""
-    from pipeline.logs import escape, redact  # not needed by a command that works, and slow to import
+    from pipeline.process.logs import escape, redact  # not needed by a command that works, and slow to import
 
     return "\n".join(escape(redact(line)) for line in text.split("\n"))
 
@@ -142,7 +142,7 @@ def unexpected(error: Exception, stream: TextIO, debug: bool = False) -> None:
     """One line, and the trace in a file of its own: somebody will need it."""
     if debug:
         _print_trace(error, stream)
-    from pipeline.logs import escape, redact  # not needed by a command that works, and slow to import
+    from pipeline.process.logs import escape, redact  # not needed by a command that works, and slow to import
 
     text = escape(redact(next(iter(str(error).splitlines()), "")))
     try:

@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from pipeline import logs
-from pipeline.cli.assembly import STAGES, add_place, contexts, place_of, serving, turns
 from pipeline.cli.consent import add_yes, agreed, need_terminal
-from pipeline.prune import Deletion, perform
-from pipeline.runner import Context
+from pipeline.cli.wiring.assembly import STAGES, add_place, contexts, place_of, serving, turns
+from pipeline.ledger.protocol import Context
+from pipeline.operations.prune import Deletion, Pruner, perform
+from pipeline.process import logs
 from pipeline.settings import load
 
 SHOWN = 10
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     def planned() -> Iterator[tuple[Context, Deletion]]:
         for context in contexts(settings, stages, lambda: False, "prune"):
-            for one in turns(context, serving(settings), strict=False).deletions():
+            for one in Pruner(context, turns(context, serving(settings), strict=False).look).deletions():
                 yield context, one
 
     try:

@@ -6,16 +6,16 @@ import argparse
 import json
 import os
 
-from pipeline import logs
-from pipeline.cli.assembly import add_place, contexts, place_of
 from pipeline.cli.consent import add_yes, agreed, need_terminal
+from pipeline.cli.wiring.assembly import add_place, contexts, place_of
 from pipeline.errors import ConfigError
-from pipeline.manifest import Batch
-from pipeline.redaction import redact_query
-from pipeline.runner import Context, body_at, load_data, state_of
+from pipeline.ledger.manifest import Batch
+from pipeline.ledger.protocol import Context, body_at, load_data, state_of
+from pipeline.process import logs
+from pipeline.process.redaction import redact_query
 from pipeline.settings import load
-from pipeline.stages import rounds
-from pipeline.stages.rounds import HeldBatch
+from pipeline.stages import operator_requests
+from pipeline.stages.operator_requests import HeldBatch
 
 SHOWN = 10
 """Batches that are named before a question."""
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         need_terminal("hathi quarantine drop --all", args.yes, "hathi quarantine list")
     settings = load(place_of(args), os.environ)
     where = contexts(settings, ["compute"], lambda: False, "quarantine")
-    found = [(context, one) for context in where for one in rounds.held(context)]
+    found = [(context, one) for context in where for one in operator_requests.held(context)]
     if args.action == "list":
         _list(found, args.json)
         return 0
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         if args.action == "show":
             _show(context, one)
             continue
-        child = rounds.answer(context, one.name, one.batch, args.action)
+        child = operator_requests.answer(context, one.name, one.batch, args.action)
         print(f"{_name(one)}: {args.action} announced as {child}; the next compute run takes it up")
         logs.log("quarantine").info("%s of %s announced as %s", args.action, _name(one), child)
     return 0

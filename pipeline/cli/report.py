@@ -12,15 +12,15 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from pipeline.cli.assembly import add_place, place_of
-from pipeline.cli.progress import shown
-from pipeline.cli.sighted import sighted
+from pipeline.cli.output.progress import shown
+from pipeline.cli.wiring.assembly import add_place, place_of
+from pipeline.cli.wiring.both_sides import sighted
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, PermanentError
-from pipeline.report.gather import gather
-from pipeline.report.page import page
-from pipeline.report.scope import scope_of
-from pipeline.runner import silent_progress
+from pipeline.ledger.protocol import silent_progress
+from pipeline.operations.report.gather import gather
+from pipeline.operations.report.page import page
+from pipeline.operations.report.scope import scope_of
 from pipeline.settings import load
 
 

@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline import logs
-from pipeline.cli import own_list
-from pipeline.cli.assembly import (
+from pipeline.cli.output.progress import Show, shown
+from pipeline.cli.output.summary import summary_of
+from pipeline.cli.output.table import Totals, as_json, print_table
+from pipeline.cli.wiring import own_list
+from pipeline.cli.wiring.assembly import (
     STAGES,
     attentive,
     check_stages,
@@ -31,25 +33,23 @@ from pipeline.cli.assembly import (
     stacks_of,
     turns,
 )
-from pipeline.cli.crew import Shift, seats_of
-from pipeline.cli.daily import compact_daily, prune_daily
-from pipeline.cli.disk import demand_free
-from pipeline.cli.looking import looked_at
-from pipeline.cli.memory import give_back
-from pipeline.cli.metering import metered_run
-from pipeline.cli.progress import Show, shown
-from pipeline.cli.summary import summary_of
-from pipeline.cli.table import Totals, as_json, print_table
+from pipeline.cli.wiring.daily import compact_daily, prune_daily
+from pipeline.cli.wiring.disk import demand_free
+from pipeline.cli.wiring.health_step import looked_at
+from pipeline.cli.wiring.memory import give_back
+from pipeline.cli.wiring.metering import metered_run
+from pipeline.cli.wiring.pool import Shift, seats_of
 from pipeline.clock import Clock, Process
-from pipeline.daemon import Stop, beating, drained, signals
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.host import this_process
-from pipeline.lock import EstopEngaged, Held, forget_running, locked, refuse_estop, running_file
-from pipeline.runner import Context, beat, leave, open_hints, planned
+from pipeline.ledger.protocol import Context, beat, leave, open_hints, planned
+from pipeline.process import logs
+from pipeline.process.host import this_process
+from pipeline.process.lock import EstopEngaged, Held, forget_running, locked, refuse_estop, running_file
+from pipeline.process.stop import Stop, beating, drained, signals
+from pipeline.process.watchdog import Watch, watched
 from pipeline.settings import Settings, load
-from pipeline.stages.found import NONE_LEFT
-from pipeline.turns import Tally, Turns
-from pipeline.watchdog import Watch, watched
+from pipeline.sources.found import NONE_LEFT
+from pipeline.stages.loop import Tally, Turns
 
 HELD_EXIT = 3
 

@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import logs
-from pipeline.cli.assembly import (
+from pipeline.cli.output.summary import summary_of
+from pipeline.cli.wiring.assembly import (
     STAGES,
     attentive,
     check_stages,
@@ -21,20 +21,20 @@ from pipeline.cli.assembly import (
     stacks_of,
     turns,
 )
-from pipeline.cli.daily import compact_daily, prune_daily
-from pipeline.cli.looking import looking
-from pipeline.cli.memory import give_back
-from pipeline.cli.metering import Meter, metered_daemon
-from pipeline.cli.summary import summary_of
+from pipeline.cli.wiring.daily import compact_daily, prune_daily
+from pipeline.cli.wiring.health_step import looking
+from pipeline.cli.wiring.memory import give_back
+from pipeline.cli.wiring.metering import Meter, metered_daemon
 from pipeline.clock import Clock, Process
-from pipeline.daemon import Stop, beating, drained, loop, signals
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.host import this_process
-from pipeline.lock import forget_running, locked, refuse_estop, running_file
-from pipeline.runner import Context, beat, leave
+from pipeline.ledger.protocol import Context, beat, leave
+from pipeline.process import logs
+from pipeline.process.host import this_process
+from pipeline.process.lock import forget_running, locked, refuse_estop, running_file
+from pipeline.process.stop import Stop, beating, drained, loop, signals
+from pipeline.process.watchdog import Watch, watched
 from pipeline.settings import Settings, load
-from pipeline.turns import Turns
-from pipeline.watchdog import Watch, watched
+from pipeline.stages.loop import Turns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

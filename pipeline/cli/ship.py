@@ -6,11 +6,11 @@ import argparse
 import os
 from pathlib import Path
 
-from pipeline import logs
-from pipeline.cli.assembly import add_place, contexts, place_of
+from pipeline.cli.wiring.assembly import add_place, contexts, place_of
 from pipeline.errors import ConfigError
+from pipeline.process import logs
 from pipeline.settings import load
-from pipeline.stages import rounds
+from pipeline.stages import operator_requests
 from pipeline.stages.snapshots import takes
 
 
@@ -36,8 +36,8 @@ def announce(config: Path, wanted: str, chosen: list[str] | None, *, backfill: b
     for context in contexts(settings, ["compute"], lambda: False, "ship"):
         mine = [one for one in settings.sets if takes(settings.sets[one], context.lake_name)]
         sets = [one for one in mine if one in (chosen or settings.sets)]
-        for name, plan in rounds.newest(context, wanted, sets):
-            child = rounds.again(context, name, plan, backfill=backfill)
+        for name, plan in operator_requests.newest(context, wanted, sets):
+            child = operator_requests.again(context, name, plan, backfill=backfill)
             print(logs.escape(f"{plan.snapshot.source} for {plan.set}: announced as {child}"))
             number += 1
     if not number:

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import logs
-from pipeline.cli.assembly import add_place, place_of
+from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.errors import ConfigError, PermanentError
+from pipeline.process import logs
 from pipeline.records import redact_query
 from pipeline.settings import Settings, load
 
 if TYPE_CHECKING:
-    from pipeline.layout import Root
-    from pipeline.similar.catalogue import About, Catalogue
-    from pipeline.similar.nearest import Found, Query
+    from pipeline.analysis.similar.catalogue import About, Catalogue
+    from pipeline.analysis.similar.nearest import Found, Query
+    from pipeline.ledger.layout import Root
     from pipeline.stores.store import Lake
 
 
@@ -56,9 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0."""
-    from pipeline.similar.catalogue import Catalogue, sources_of
-    from pipeline.similar.indexed import approximate
-    from pipeline.similar.nearest import exact
+    from pipeline.analysis.similar.catalogue import Catalogue, sources_of
+    from pipeline.analysis.similar.indexed import approximate
+    from pipeline.analysis.similar.nearest import exact
 
     if sum(one is not None for one in (args.item, args.image, args.url)) != 1:
         raise ConfigError("similar to what?", "", "give one of ITEM, --image FILE, --url URL")
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _place(settings: Settings, args: argparse.Namespace) -> tuple[str, Lake, Root]:
-    from pipeline.layout import Root
+    from pipeline.ledger.layout import Root
     from pipeline.stages.snapshots import takes
     from pipeline.stores.opening import open_lake
 
@@ -109,7 +109,7 @@ def _one_of(what: str, given: str | None, known: Sequence[str]) -> str:
 
 
 def _asked(settings: Settings, set_name: str, catalogue: Catalogue, args: argparse.Namespace) -> _Asked:
-    from pipeline.similar.nearest import Query
+    from pipeline.analysis.similar.nearest import Query
 
     if args.item is not None:
         item, row = _row_of(catalogue, args.partner, args.item)
@@ -117,7 +117,7 @@ def _asked(settings: Settings, set_name: str, catalogue: Catalogue, args: argpar
         (about,) = catalogue.about([row])
         label = f"{about.external_id} (item {item})" if about.external_id else f"item {item}"
         return _Asked(Query(matrix[0], prints[0], args.metric, args.count, item), label, about.url, None)
-    from pipeline.similar.images import feature_of, fetched
+    from pipeline.analysis.similar.images import feature_of, fetched
 
     if args.image is not None:
         try:
@@ -137,7 +137,7 @@ def _asked(settings: Settings, set_name: str, catalogue: Catalogue, args: argpar
 
 
 def _row_of(catalogue: Catalogue, partner: int, text: str) -> tuple[int, int]:
-    from pipeline.why.story import question_of
+    from pipeline.operations.why.story import question_of
 
     for item in question_of(partner, text, as_written=True).items:
         row = catalogue.row_of(item)
@@ -147,8 +147,8 @@ def _row_of(catalogue: Catalogue, partner: int, text: str) -> tuple[int, int]:
 
 
 def _sheet(settings: Settings, args: argparse.Namespace, asked: _Asked, found: Found, about: Sequence[About]) -> None:
-    from pipeline.similar.images import fetched, pixels_of
-    from pipeline.similar.sheet import Picture, draw
+    from pipeline.analysis.similar.images import fetched, pixels_of
+    from pipeline.analysis.similar.sheet import Picture, draw
 
     redacted = settings.logs.redact_queries
     label = _shown(asked.label, redacted)

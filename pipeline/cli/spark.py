@@ -11,22 +11,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import logs
-from pipeline.cli.assembly import add_place, contexts, place_of, spilling
-from pipeline.cli.progress import Show, shown
+from pipeline.cli.output.progress import Show, shown
+from pipeline.cli.output.table import Totals, as_json, print_table
 from pipeline.cli.run import look_at_the_rest, take_round
-from pipeline.cli.table import Totals, as_json, print_table
+from pipeline.cli.wiring.assembly import add_place, contexts, place_of, spilling
 from pipeline.clock import Clock
-from pipeline.daemon import Stop, beating, drained, signals
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.host import this_process
-from pipeline.lock import locked, refuse_estop
-from pipeline.runner import Context, beat, leave
+from pipeline.ledger.protocol import Context, beat, leave
+from pipeline.process import logs
+from pipeline.process.host import this_process
+from pipeline.process.lock import locked, refuse_estop
+from pipeline.process.stop import Stop, beating, drained, signals
 from pipeline.settings import Settings, load
-from pipeline.turns import Turns
+from pipeline.stages.loop import Turns
 
 if TYPE_CHECKING:
-    from pipeline.spark import Cluster
+    from pipeline.cluster.spark import Cluster
 
 STAGES = ("compute", "aggregate")
 PROGRAM = "spark"
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _cluster(settings: Settings, args: argparse.Namespace) -> Iterator[Cluster]:
-    from pipeline.spark import open_cluster
+    from pipeline.cluster.spark import open_cluster
 
     with open_cluster(settings, args.master, args.workers, args.spread) as cluster:
         yield cluster

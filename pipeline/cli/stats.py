@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.assembly import add_place, place_of
+from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.errors import ConfigError
-from pipeline.logs import escape
+from pipeline.process.logs import escape
 
 if TYPE_CHECKING:
-    from pipeline.stats.collecting import Stats
-    from pipeline.stats.drift import Drift
+    from pipeline.analysis.stats.collecting import Stats
+    from pipeline.analysis.stats.drift import Drift
     from pipeline.stores.store import Lake
 
 DRIFTED_EXIT = 1
@@ -44,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0; 1 when --max-drift is exceeded."""
-    from pipeline.stats.collecting import collect
-    from pipeline.stats.drift import drift
-    from pipeline.stats.finding import files_of
+    from pipeline.analysis.stats.collecting import collect
+    from pipeline.analysis.stats.drift import drift
+    from pipeline.analysis.stats.finding import files_of
 
     if args.max_drift is not None and args.other is None:
         raise ConfigError("--max-drift compares two runs", "one is given", "hathi stats FEATURES OTHER --max-drift X")
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     apart = drift(*runs) if len(runs) == 2 else None
     pictures = []
     if args.plot is not None:
-        from pipeline.stats.plots import plot
+        from pipeline.analysis.stats.plots import plot
 
         labels = ["before", "after"] if apart else [names[0]]
         pictures = [str(path) for path in plot(args.plot, list(zip(labels, runs, strict=True)))]

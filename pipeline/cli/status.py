@@ -14,24 +14,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline import logs
-from pipeline.cli.assembly import STAGES, add_place, place_of
-from pipeline.cli.columns import ago, columns, when
 from pipeline.cli.health import opened
+from pipeline.cli.output.columns import ago, columns, when
+from pipeline.cli.wiring.assembly import STAGES, add_place, place_of
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
-from pipeline.health.facts import Facts
-from pipeline.health.failing import told
-from pipeline.health.look import Look
-from pipeline.health.memory import read_memory
-from pipeline.health.this_host import has_seen_lakes
-from pipeline.layout import version_of
-from pipeline.lock import holder
-from pipeline.redaction import redact_tree
-from pipeline.report.standing import Running, Standing, standing
-from pipeline.runner import Context
+from pipeline.ledger.layout import version_of
+from pipeline.ledger.protocol import Context
+from pipeline.operations.health.facts import Facts
+from pipeline.operations.health.failing import told
+from pipeline.operations.health.look import Look
+from pipeline.operations.health.memory import read_memory
+from pipeline.operations.health.this_host import has_seen_lakes
+from pipeline.operations.report.standing import Running, Standing, standing
+from pipeline.process import logs
+from pipeline.process.lock import holder
+from pipeline.process.redaction import redact_tree
 from pipeline.settings import Settings, load
-from pipeline.stages.found import Left
+from pipeline.sources.found import Left
 
 SHOWN = 20
 """Rows of a table, unless all are asked for."""

@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline import logs
-from pipeline.cli.assembly import STAGES, add_place, place_of
-from pipeline.cli.progress import shown
-from pipeline.cli.sighted import sighted
-from pipeline.lock import locked, refuse_estop
-from pipeline.redaction import redact_tree
-from pipeline.runner import Context
+from pipeline.cli.output.progress import shown
+from pipeline.cli.wiring.assembly import STAGES, add_place, place_of
+from pipeline.cli.wiring.both_sides import sighted
+from pipeline.ledger.protocol import Context
+from pipeline.operations.verify import Finding, roots, verify
+from pipeline.operations.verify.repair import repair
+from pipeline.process import logs
+from pipeline.process.lock import locked, refuse_estop
+from pipeline.process.redaction import redact_tree
 from pipeline.settings import load
-from pipeline.verify import Finding, roots, verify
-from pipeline.verify.repair import repair
 
 DAMAGE_EXIT = 1
 WORDS = {"damage": "damage", "warning": "warning", "information": "note"}

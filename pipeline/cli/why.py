@@ -14,16 +14,16 @@ from contextlib import nullcontext
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any
 
-from pipeline import logs
-from pipeline.cli.assembly import add_place, place_of
-from pipeline.cli.progress import shown
-from pipeline.cli.sighted import sighted
+from pipeline.cli.output.progress import shown
+from pipeline.cli.wiring.assembly import add_place, place_of
+from pipeline.cli.wiring.both_sides import sighted
 from pipeline.errors import ConfigError
-from pipeline.redaction import redact_query
-from pipeline.runner import Context, silent_progress
+from pipeline.ledger.protocol import Context, silent_progress
+from pipeline.operations.why import Question, Story, items_of_url, question_of, story
+from pipeline.operations.why.story import Chapter, Outcome, Ref, shown_time
+from pipeline.process import logs
+from pipeline.process.redaction import redact_query
 from pipeline.settings import load
-from pipeline.why import Question, Story, items_of_url, question_of, story
-from pipeline.why.story import Chapter, Outcome, Ref, shown_time
 
 USAGE = "`hathi why PARTNER ITEM` (a list without partners has partner 0), or `hathi why [PARTNER] --url URL`"
 NOT_READ = 20

@@ -1,4 +1,4 @@
-"""One worker of a run (`pipeline.workers`): takes turns as its parent says, and tells it what was done.
+"""One worker of a run (`pipeline.cluster.worker_pool`): takes turns as its parent says, and tells it what was done.
 
 Nobody types this: the parent writes one line of JSON to its standard input, and hears JSON lines from its standard
 output.  It looks for no ESTOP and holds no lock: the parent does, and ends it by SIGTERM.
@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.main import unexpected
 from pipeline.errors import PipelineError
-from pipeline.forks import leave
-from pipeline.host import die_with, leave_no_core, this_process
+from pipeline.process.forks import leave
+from pipeline.process.host import die_with, leave_no_core, this_process
 
 if TYPE_CHECKING:
-    from pipeline.daemon import Stop
-    from pipeline.runner import Context
+    from pipeline.ledger.protocol import Context
+    from pipeline.process.stop import Stop
+    from pipeline.process.watchdog import Watch
     from pipeline.stages.compute import Served
-    from pipeline.turns import Serve, Turns
-    from pipeline.watchdog import Watch
+    from pipeline.stages.loop import Serve, Turns
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -65,13 +65,13 @@ def _telling() -> Tell:
 
 def _work(letter: dict[str, Any], tell: Tell) -> None:
     """The turns, under everything that can end them.  Imports late: the cores were to be settled first."""
-    from pipeline import logs
-    from pipeline.cli.assembly import attentive, contexts, serving, spilling, stacks_of, turns
+    from pipeline.cli.wiring.assembly import attentive, contexts, serving, spilling, stacks_of, turns
     from pipeline.clock import Clock
-    from pipeline.daemon import Stop, beating, drained, signals
-    from pipeline.runner import beat, leave
+    from pipeline.ledger.protocol import beat, leave
+    from pipeline.process import logs
+    from pipeline.process.stop import Stop, beating, drained, signals
+    from pipeline.process.watchdog import Watch, watched
     from pipeline.settings import Settings
-    from pipeline.watchdog import Watch, watched
 
     settings, stages, program = Settings.model_validate_json(letter["settings"]), letter["stages"], letter["program"]
     say = logs.log("compute").warning
@@ -104,7 +104,7 @@ def _agreed(serve: Serve, others: Mapping[str, str], tell: Tell) -> Serve:
 
     others: fingerprints by set.
     """
-    from pipeline.stages.same_net import same_net
+    from pipeline.extraction.same_net import same_net
 
     def agreed(name: str) -> Served:
         served = serve(name)
@@ -119,7 +119,7 @@ def _take_turns(
     lakes: list[Turns], stages: list[str], wanted: Callable[[], bool], stop: Stop, watch: Watch, tell: Tell
 ) -> None:
     """Once round all that is open."""
-    from pipeline.cli.crew import as_told
+    from pipeline.cli.wiring.pool import as_told
 
     rounds, polls = 0, 1
     while rounds < polls and not stop():

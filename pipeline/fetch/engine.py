@@ -11,14 +11,14 @@ from typing import Any
 from pipeline import settings
 from pipeline.clock import Clock
 from pipeline.fetch.answer import seconds_to_wait
+from pipeline.fetch.bodies import is_light, joined, results
+from pipeline.fetch.buffer_budget import BufferRoom
 from pipeline.fetch.dns import Directory, Places
-from pipeline.fetch.finish import is_light, joined, results
 from pipeline.fetch.host import Host
 from pipeline.fetch.hosts import Hosts
 from pipeline.fetch.job import Body, Ended, Job, Trace, Waiter
 from pipeline.fetch.reactor import Reactor
 from pipeline.fetch.redirect import follow
-from pipeline.fetch.room import BufferRoom
 from pipeline.fetch.target import Target
 from pipeline.fetch.transfer import Transfer
 from pipeline.fetch.wire import Wire

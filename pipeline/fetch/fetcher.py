@@ -14,16 +14,16 @@ from typing import Any, TypeVar
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError
 from pipeline.fetch.address import Address, blocked_range
+from pipeline.fetch.bodies import Finisher, Inline
+from pipeline.fetch.buffer_budget import BufferRoom
 from pipeline.fetch.counts import Counts
 from pipeline.fetch.dns import CaresResolver, Directory, Resolver
 from pipeline.fetch.engine import Engine
-from pipeline.fetch.finish import Finisher, Inline
 from pipeline.fetch.inline import is_data, is_file
 from pipeline.fetch.job import Body, Ended, Fetched, Trace, Waiter
 from pipeline.fetch.objects import ObjectReaders, Read, ReadObject, is_object
 from pipeline.fetch.reactor import Reactor
 from pipeline.fetch.redirect import port_allowed
-from pipeline.fetch.room import BufferRoom
 from pipeline.fetch.sniff import image_format
 from pipeline.fetch.target import Target, parse
 from pipeline.fetch.transfer import Transfer

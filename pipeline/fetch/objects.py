@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.clock import Clock
 from pipeline.errors import NotFound, PipelineError
+from pipeline.fetch.buffer_budget import BufferRoom
 from pipeline.fetch.job import Waiter
-from pipeline.fetch.room import BufferRoom
 from pipeline.records import Failure
 from pipeline.settings import Bucket, Fetch
 

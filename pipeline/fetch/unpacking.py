@@ -9,9 +9,9 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from pipeline.clock import Clock
+from pipeline.fetch.buffer_budget import BufferRoom
 from pipeline.fetch.encoding import Unpacking
 from pipeline.fetch.job import Ended
-from pipeline.fetch.room import BufferRoom
 from pipeline.records import Failure
 
 SLICE_SECONDS = 0.01

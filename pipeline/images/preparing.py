@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codec.means import read_mean
+from pipeline.codec.mean_image import read_mean
 from pipeline.errors import ConfigError
 from pipeline.images.decoding import Extent, Pixels, read
 from pipeline.images.jpeg import Room

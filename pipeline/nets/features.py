@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codec.means import read_mean
+from pipeline.codec.mean_image import read_mean
 from pipeline.errors import ConfigError, NetError
 from pipeline.nets import fingerprint
 from pipeline.nets.engines import EngineInfo

@@ -10,7 +10,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
-from pipeline.codec.means import read_mean
+from pipeline.codec.mean_image import read_mean
 from pipeline.nets.digests import digest, hashed
 from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.graph.parameters import Parameters

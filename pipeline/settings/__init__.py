@@ -15,14 +15,14 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from pipeline import configuration
-from pipeline.configuration import FilePath
 from pipeline.errors import ConfigError
+from pipeline.settings import reading
 from pipeline.settings.bucket import Bucket
 from pipeline.settings.fetch import Fetch
 from pipeline.settings.lakes import NULL_WORDS, Columns, Hdfs, Lake, Source, Text
 from pipeline.settings.operation import Daemon, Health, Logs, Metrics, Notify
 from pipeline.settings.places import place_of, within
+from pipeline.settings.reading import FilePath
 from pipeline.settings.section import Name
 from pipeline.settings.sets import DECODE_POLICY, FeatureSet, Preprocess
 from pipeline.settings.stages import Compute, Deliver, Prune, Ship
@@ -171,19 +171,19 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
 
     Paths are absolute in them.  Raises ConfigError naming the file or variable, the key and what is allowed.
     """
-    return configuration.validate(Settings, configuration.read(Settings, path, environ, overrides or {}))
+    return reading.validate(Settings, reading.read(Settings, path, environ, overrides or {}))
 
 
 def load_fetch(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object] | None = None) -> Fetch:
     """Section `fetch` alone, for commands that need no bucket; as `load`."""
-    return configuration.validate(Fetch, configuration.read(Settings, path, environ, overrides or {}), "fetch")
+    return reading.validate(Fetch, reading.read(Settings, path, environ, overrides or {}), "fetch")
 
 
 def load_logs(path: Path | None, environ: Mapping[str, str]) -> Logs:
     """Section `logs` alone; as `load`."""
-    return configuration.validate(Logs, configuration.read(Settings, path, environ, {}), "logs")
+    return reading.validate(Logs, reading.read(Settings, path, environ, {}), "logs")
 
 
 def load_bucket(path: Path | None, environ: Mapping[str, str]) -> Bucket:
     """Section `bucket` alone; as `load`."""
-    return configuration.validate(Bucket, configuration.read(Settings, path, environ, {}), "bucket")
+    return reading.validate(Bucket, reading.read(Settings, path, environ, {}), "bucket")

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field
 
-from pipeline.configuration import FilePath
 from pipeline.settings.places import SourcePath
+from pipeline.settings.reading import FilePath
 from pipeline.settings.section import Section
 
 NULL_WORDS = (

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from pipeline.configuration import FilePath
+from pipeline.settings.reading import FilePath
 from pipeline.settings.section import Section
 
 

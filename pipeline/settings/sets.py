@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.configuration import FilePath
 from pipeline.settings.places import RootPath
+from pipeline.settings.reading import FilePath
 from pipeline.settings.section import Section
 
 DECODE_POLICY = "3"

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.codec.ref_rows import sample_of
-from pipeline.layout import AGGREGATE, ShipmentName, seconds_of, version_of
-from pipeline.manifest import Batch, DataFile, End, Out, OutFile, OutPartner, Place, Plan, Result
-from pipeline.records import ImageRef
-from pipeline.runner import (
+from pipeline.codec.delivered.merge import Merged, MergeInput
+from pipeline.codec.refs.rows import sample_of
+from pipeline.ledger.layout import AGGREGATE, ShipmentName, seconds_of, version_of
+from pipeline.ledger.manifest import Batch, DataFile, End, Out, OutFile, OutPartner, Place, Plan, Result
+from pipeline.ledger.protocol import (
     Context,
     Seen,
     announce,
@@ -28,10 +28,10 @@ from pipeline.runner import (
     scratch,
     store_data,
 )
+from pipeline.ledger.state import ShipmentState, child_of, count, last_try, resting
+from pipeline.records import ImageRef
 from pipeline.settings import FeatureSet
 from pipeline.stages.compute import ORDINALS_PER_BATCH
-from pipeline.stages.merge import Merged, MergeInput
-from pipeline.state import ShipmentState, child_of, count, last_try, resting
 
 
 @dataclass(frozen=True)

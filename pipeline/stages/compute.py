@@ -11,10 +11,11 @@ from typing import Protocol
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
 from pipeline.errors import FormatError, LawBroken, NotFound, PipelineError
-from pipeline.layout import ShipmentName, Task
-from pipeline.manifest import AttemptEnd, Batch, DataFile, Result
-from pipeline.records import ImageRef
-from pipeline.runner import (
+from pipeline.extraction.same_net import same_net
+from pipeline.extraction.window import Computed, Opened
+from pipeline.ledger.layout import ShipmentName, Task
+from pipeline.ledger.manifest import AttemptEnd, Batch, DataFile, Result
+from pipeline.ledger.protocol import (
     Context,
     Damaged,
     Seen,
@@ -27,10 +28,9 @@ from pipeline.runner import (
     readable,
     scratch,
 )
+from pipeline.ledger.state import Counted, ShipmentState, count
+from pipeline.records import ImageRef
 from pipeline.settings import Compute
-from pipeline.stages.same_net import same_net
-from pipeline.stages.window import Computed, Opened
-from pipeline.state import Counted, ShipmentState, count
 
 ORDINALS_PER_BATCH = 1 << 20
 """A ref's ordinal in its shipment is its batch times this plus its place: it sorts, and needs no earlier batch."""

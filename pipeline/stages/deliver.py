@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import FormatError, NotFound, PermanentError, TemporaryError
-from pipeline.layout import DELIVER, MANIFEST, SUCCESS, Root, ShipmentName, version_of
-from pipeline.manifest import DataFile, Delivery, Done, IndexFile, Out, OutFile, OutPartner, PartnerManifest
-from pipeline.runner import Context, Seen, claim, commit, download, ended, law, load_data, scratch
+from pipeline.ledger.bodies import read_body
+from pipeline.ledger.commit import rename_first
+from pipeline.ledger.layout import DELIVER, MANIFEST, SUCCESS, Root, ShipmentName, version_of
+from pipeline.ledger.manifest import DataFile, Delivery, Done, IndexFile, Out, OutFile, OutPartner, PartnerManifest
+from pipeline.ledger.protocol import Context, Seen, claim, commit, download, ended, law, load_data, scratch
+from pipeline.ledger.state import ShipmentState, count, resting
 from pipeline.settings import FeatureSet
 from pipeline.stages import index
-from pipeline.state import ShipmentState, count, resting
-from pipeline.stores.bodies import read_body
-from pipeline.stores.commit import rename_first
 from pipeline.stores.store import Lake
 
 IN_MEMORY = 50 * 2**20

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import NotFound, PipelineError, Unknown
-from pipeline.layout import Root, seconds_of
-from pipeline.manifest import Delivery, Index, IndexCurrent, IndexPartner, Proposal
-from pipeline.runner import Context
-from pipeline.stores.bodies import read_body
-from pipeline.stores.commit import rename_first
+from pipeline.ledger.bodies import read_body
+from pipeline.ledger.commit import rename_first
+from pipeline.ledger.layout import Root, seconds_of
+from pipeline.ledger.manifest import Delivery, Index, IndexCurrent, IndexPartner, Proposal
+from pipeline.ledger.protocol import Context
 from pipeline.stores.store import Lake
 
 DAY = 86400.0

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from pipeline.layout import FIRST_DUE, ShipmentName
-from pipeline.manifest import Batch, End, Place, Plan, Rejection
-from pipeline.runner import Context, announce, body_at, close_if_done, commit, exists, law, store_data
+from pipeline.ledger.layout import FIRST_DUE, ShipmentName
+from pipeline.ledger.manifest import Batch, End, Place, Plan, Rejection
+from pipeline.ledger.protocol import Context, announce, body_at, close_if_done, commit, exists, law, store_data
+from pipeline.ledger.state import READ_FROM_SOURCES, ShipmentState, next_of
 from pipeline.settings import Ship
-from pipeline.stages.frozen_files import SAMPLES, FrozenFiles
-from pipeline.state import READ_FROM_SOURCES, ShipmentState, next_of
+from pipeline.sources.frozen_files import SAMPLES, FrozenFiles
 from pipeline.stores.store import Lake
 
 

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 
 from pipeline.errors import FormatError, TemporaryError
-from pipeline.layout import ShipmentName
-from pipeline.runner import Context, Seen, known_to_exist, state_of
+from pipeline.ledger.layout import ShipmentName
+from pipeline.ledger.protocol import Context, Seen, known_to_exist, state_of
+from pipeline.ledger.state import ShipmentState, next_of
+from pipeline.sources.conventions import Sources
+from pipeline.sources.found import Left, Named
+from pipeline.sources.troubles import Troubles
 from pipeline.stages import ship, snapshots
-from pipeline.stages.found import Left, Named
-from pipeline.stages.rota import Rota, group_of_state
-from pipeline.stages.sources import Sources
+from pipeline.stages.fair_queue import Rota, group_of_state
 from pipeline.stages.streams import InTurn, Readers, Streamed, stream
-from pipeline.stages.troubles import Troubles
-from pipeline.state import ShipmentState, next_of
 
 
 class Shipping:

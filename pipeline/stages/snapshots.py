@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.layout import FIRST_DUE, MAX_ROUND, ShipmentName, seconds_of
-from pipeline.manifest import End, Plan
-from pipeline.runner import Context, announce, readable
+from pipeline.ledger.layout import FIRST_DUE, MAX_ROUND, ShipmentName, seconds_of
+from pipeline.ledger.manifest import End, Plan
+from pipeline.ledger.protocol import Context, announce, readable
 from pipeline.settings import FeatureSet, Ship
-from pipeline.stages.found import Found
+from pipeline.sources.found import Found
 
 DAY = 86400.0
 

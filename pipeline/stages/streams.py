@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pipeline.errors import PipelineError, Stopped
-from pipeline.runner import Context
-from pipeline.stages.rota import Rota, group_of_state
+from pipeline.ledger.protocol import Context
+from pipeline.ledger.state import ShipmentState
+from pipeline.stages.fair_queue import Rota, group_of_state
 from pipeline.stages.ship import Caps, Memory, Shipped, Stream
-from pipeline.state import ShipmentState
 
 T = TypeVar("T")
 

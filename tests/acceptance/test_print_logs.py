@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import logs
-from pipeline.cli.summary import summary_of
+from pipeline.cli.output.summary import summary_of
 from pipeline.errors import TemporaryError
-from pipeline.lock import locked
+from pipeline.process import logs
+from pipeline.process.lock import locked
 from pipeline.settings import Settings, load
-from pipeline.turns import Tally
+from pipeline.stages.loop import Tally
 from tests.acceptance.conftest import ROOT
 
 AT = 1457852392.0  # 2016-03-13 06:59:52 UTC

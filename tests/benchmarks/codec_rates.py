@@ -22,11 +22,11 @@ from pyarrow import orc
 from pyarrow import parquet as pq
 
 from pipeline.codec import image_refs
-from pipeline.codec.ref_tables import Cursor, detect, open_refs
+from pipeline.codec.delivered.merge import MergeInput, merge
+from pipeline.codec.refs.tables import Cursor, detect, open_refs
 from pipeline.codec.shards import FeatureRow, write_features
 from pipeline.records import ImageRef, item_id_of
 from pipeline.settings import Columns
-from pipeline.stages.merge import MergeInput, merge
 
 REFS = 200_000
 DIM = 4096

@@ -26,14 +26,14 @@ from statistics import median
 
 import numpy as np
 
-from pipeline.cli.assembly import contexts
+from pipeline.cli.wiring.assembly import contexts
 from pipeline.clock import Clock
+from pipeline.extraction.feature_maker import FeatureMaker
 from pipeline.fetch import Fetcher
 from pipeline.nets.features import FeatureNet
 from pipeline.records import Failure
 from pipeline.settings import Settings
-from pipeline.stages.features import FeatureMaker
-from pipeline.turns import Turns
+from pipeline.stages.loop import Turns
 from tests.benchmarks.end_to_end_by_hand import by_hand
 from tests.benchmarks.end_to_end_server import pictures
 from tests.golden import bignets

@@ -82,13 +82,13 @@ def our_run(port: int, first: int, images: int) -> tuple[float, float, int]:
     import numpy as np
 
     from pipeline.clock import Clock
+    from pipeline.extraction.feature_maker import stream_of
+    from pipeline.extraction.memory_budget import Bounds
+    from pipeline.extraction.window import Opened, Window
     from pipeline.fetch import Fetcher
     from pipeline.images import Preparation
     from pipeline.records import ImageRef
     from pipeline.settings import Fetch, Preprocess
-    from pipeline.stages.features import stream_of
-    from pipeline.stages.load import Bounds
-    from pipeline.stages.window import Opened, Window
 
     class Back:
         dim = 1

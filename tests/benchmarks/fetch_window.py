@@ -25,12 +25,12 @@ import numpy as np
 
 from pipeline.clock import Clock
 from pipeline.codec.shards import Matrix
+from pipeline.extraction.feature_maker import stream_of
+from pipeline.extraction.memory_budget import Bounds
+from pipeline.extraction.window import Opened, Window
 from pipeline.fetch import Fetcher
 from pipeline.records import ImageRef
 from pipeline.settings import Compute, Fetch
-from pipeline.stages.features import stream_of
-from pipeline.stages.load import Bounds
-from pipeline.stages.window import Opened, Window
 from tests.benchmarks.fetch_cpu import server
 
 DELAY = 0.15

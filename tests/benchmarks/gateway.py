@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.assembly import contexts
-from pipeline.layout import FIRST_DUE, Keys, ShipmentName, version_of
-from pipeline.manifest import End, Out, OutFile, OutPartner, Plan, Snapshot, SourceFile
-from pipeline.runner import Context, announce, commit
+from pipeline.cli.wiring.assembly import contexts
+from pipeline.ledger.layout import FIRST_DUE, Keys, ShipmentName, version_of
+from pipeline.ledger.manifest import End, Out, OutFile, OutPartner, Plan, Snapshot, SourceFile
+from pipeline.ledger.protocol import Context, announce, commit
 from pipeline.settings import Settings
-from pipeline.turns import Turns
+from pipeline.stages.loop import Turns
 from tests.servers import hdfs, s3
 
 MB = 1_000_000

@@ -17,9 +17,9 @@ from pathlib import Path
 from statistics import median
 
 from pipeline.clock import Clock
+from pipeline.extraction.feature_maker import FeatureMaker
+from pipeline.extraction.window import Opened
 from pipeline.records import ImageRef
-from pipeline.stages.features import FeatureMaker
-from pipeline.stages.window import Opened
 from tests.benchmarks.end_to_end import decode, forward, settings_of
 from tests.benchmarks.nets_by_hand import NETS
 from tests.unit.images.pictures import photo

@@ -22,10 +22,10 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet as pq
 
-from pipeline.cli.assembly import contexts
+from pipeline.cli.wiring.assembly import contexts
 from pipeline.settings import Settings
 from pipeline.stages.compute import Served
-from pipeline.turns import Turns
+from pipeline.stages.loop import Turns
 
 WANTED = {"parquet": 200_000, "csv": 100_000, "quoted.csv": 100_000}
 

@@ -120,7 +120,9 @@ def one_box(folder: Path, port: int, batches: int) -> float:
 
 def on_spark(folder: Path, port: int, batches: int) -> float:
     config = lake(folder, port, batches)
-    return cost_of(spark_submit(str(ROOT / "pipeline/spark.py"), "--config", str(config)), spark_environ(), folder)
+    return cost_of(
+        spark_submit(str(ROOT / "scripts/spark_submit.py"), "--config", str(config)), spark_environ(), folder
+    )
 
 
 def by_hand(folder: Path, port: int, batches: int) -> float:

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from pipeline.clock import random_nonce
 from pipeline.errors import Exists, NotFound, PermanentError, TooLong, Unknown
+from pipeline.ledger.commit import put_first
 from pipeline.stores import local
-from pipeline.stores.commit import put_first
 from pipeline.stores.hdfs.store import TEMPORARY, HdfsStore
 from pipeline.stores.local import LocalStore
 from pipeline.stores.s3.store import S3Store

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.layout import Keys, ShipmentName, Task, seconds_of
-from pipeline.manifest import Attempt
+from pipeline.ledger.layout import Keys, ShipmentName, Task, seconds_of
+from pipeline.ledger.manifest import Attempt
 from pipeline.nets.features import FeatureNet
 from pipeline.settings import load
 from tests.crash.site import DAY, NOW, SHIPPED, Site, down, inline, picture

@@ -39,7 +39,7 @@ IMPORTED = (
     "pyarrow.parquet",
     "pipeline.codec.shards",
     "pipeline.nets.features",
-    "pipeline.stages.features",
+    "pipeline.extraction.feature_maker",
     "pipeline.cli.main",
     *(f"pipeline.cli.{name}" for name in ("backfill", "prune", "quarantine", "run", "serve", "ship", "verify", "why")),
 )
@@ -121,9 +121,9 @@ def live(request: dict[str, Any]) -> None:
         os.close(handle)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if number_of_bodies := os.environ.get(CACHED):
-        from pipeline import runner
+        from pipeline.ledger import protocol
 
-        runner.CACHED_BODIES = int(number_of_bodies)
+        protocol.CACHED_BODIES = int(number_of_bodies)
     code = 0
     try:
         for words in request["commands"]:

@@ -20,13 +20,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import manifest
-from pipeline.compact.running import run as compact
+from pipeline.codec.codecs import Forms
 from pipeline.errors import FormatError, PipelineError
-from pipeline.health.judge import judge
-from pipeline.health.look import Look
-from pipeline.layout import ShipmentName
-from pipeline.manifest import (
+from pipeline.ledger import manifest
+from pipeline.ledger.layout import ShipmentName
+from pipeline.ledger.manifest import (
     Attempt,
     AttemptEnd,
     Batch,
@@ -41,14 +39,17 @@ from pipeline.manifest import (
     Proposal,
     Result,
 )
-from pipeline.report.gather import gather
-from pipeline.report.scope import scope_of
-from pipeline.report.standing import standing
-from pipeline.runner import Context
-from pipeline.stages.forms import Forms
-from pipeline.turns import Turns
-from pipeline.verify import verify
-from pipeline.why import question_of, story
+from pipeline.ledger.protocol import Context
+from pipeline.operations.health.judge import judge
+from pipeline.operations.health.look import Look
+from pipeline.operations.prune import Pruner
+from pipeline.operations.report.gather import gather
+from pipeline.operations.report.scope import scope_of
+from pipeline.operations.report.standing import standing
+from pipeline.operations.verify import verify
+from pipeline.operations.why import question_of, story
+from pipeline.stages.compact.running import run as compact
+from pipeline.stages.loop import Turns
 from tests.simulation.light import LIGHT
 from tests.simulation.memory import Disk, MemoryStore
 from tests.simulation.world import STAGES, World, settings_of
@@ -376,7 +377,7 @@ def _tried(world: Spoken, change: Change, key: str, content: bytes) -> str:
         list(compact(turns.context))
     for _ in range(2):
         world.hand.at += 30 * DAY
-        turns.prune()
+        Pruner(turns.context, turns.look).prune()
     _look(world, turns)
     lost = [key for key in kept if key not in world.bucket.files]
     if lost:

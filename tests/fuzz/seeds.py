@@ -43,7 +43,7 @@ def dialects() -> Iterator[bytes]:
     import bz2
     import lzma
 
-    from pipeline.codec.ref_packed import zstd
+    from pipeline.codec.refs.packed import zstd
 
     rows = [
         ("id", "title", "url"),

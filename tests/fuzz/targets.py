@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pipeline import manifest
+from pipeline.ledger import manifest
 from pipeline.records import Failure
 from tests.fuzz import seeds
 
@@ -48,7 +48,7 @@ def _refs(name: str) -> Callable[[bytes], object]:
     """A ref file, taken in small pieces, as ship takes it."""
 
     def read(data: bytes) -> object:
-        from pipeline.codec.ref_tables import Cursor, detect, open_refs
+        from pipeline.codec.refs.tables import Cursor, detect, open_refs
         from pipeline.settings import Columns
 
         reader = open_refs(io.BytesIO(data), name, detect(name), Columns(), 7, Cursor(0, 0))
@@ -70,7 +70,7 @@ def _refs(name: str) -> Callable[[bytes], object]:
 
 def _take(data: bytes, name: str, how: object, at: object, most: int) -> tuple[list[object], list[str], object]:
     """Refs, reasons and the places between takes of a few refs."""
-    from pipeline.codec.ref_tables import Cursor, How, detect, open_refs
+    from pipeline.codec.refs.tables import Cursor, How, detect, open_refs
     from pipeline.settings import Columns
 
     assert isinstance(how, How)
@@ -96,7 +96,7 @@ def _take(data: bytes, name: str, how: object, at: object, most: int) -> tuple[l
 
 def _any_dialect(data: bytes) -> object:
     """A text table by settings that its first byte chooses; read on from a row in its midst, it says the same."""
-    from pipeline.codec.ref_tables import How
+    from pipeline.codec.refs.tables import How
     from pipeline.settings import Text
 
     texts = (Text(), Text(escape="\\"), Text(quote=""), Text(quote="'"), Text(separator=";", quote=""),
@@ -117,7 +117,7 @@ def _any_dialect(data: bytes) -> object:
 
 
 def _same_from_any_row(data: bytes, name: str, how: object) -> object:
-    from pipeline.codec.ref_tables import Cursor
+    from pipeline.codec.refs.tables import Cursor
 
     refs, whys, places = _take(data, name, how, Cursor(0, 0), 3)
     assert isinstance(places, list)
@@ -129,7 +129,7 @@ def _same_from_any_row(data: bytes, name: str, how: object) -> object:
 
 
 def _avro(data: bytes) -> object:
-    from pipeline.codec.ref_tables import How
+    from pipeline.codec.refs.tables import How
 
     return _same_from_any_row(data, "refs.avro", How())
 
@@ -168,7 +168,7 @@ def _onnx(data: bytes) -> object:
 
 
 def _mean(data: bytes) -> object:
-    from pipeline.codec.means import read_mean
+    from pipeline.codec.mean_image import read_mean
 
     path = _file(".mean")
     path.write_bytes(data)
@@ -187,7 +187,7 @@ def _batch(data: bytes) -> object:
 
 def _index(data: bytes) -> object:
     from pipeline.settings import Source
-    from pipeline.stages.index_entries import Home, judge, read_entries
+    from pipeline.sources.index_entries import Home, judge, read_entries
 
     home, source = Home.of("hdfs://nn:50070/data"), Source(path="outputByPartner", convention="index")
     whys = []

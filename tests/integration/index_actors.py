@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.host import this_process
-from pipeline.layout import Root, ShipmentName, version_of
-from pipeline.manifest import Delivery, Done, IndexFile
-from pipeline.runner import Context, commit
+from pipeline.ledger.layout import Root, ShipmentName, version_of
+from pipeline.ledger.manifest import Delivery, Done, IndexFile
+from pipeline.ledger.protocol import Context, commit
+from pipeline.process.host import this_process
 from pipeline.settings import Settings
 from pipeline.stages import index
 from pipeline.stores.local import LocalStore

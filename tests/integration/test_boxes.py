@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.manifest import Attempt, Result
+from pipeline.ledger.manifest import Attempt, Result
 from pipeline.settings import load
 from pipeline.stores.opening import open_bucket
 from tests.integration.conftest import ROOT, environ, picture, row

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 import hathi
-from pipeline.compact import running
-from pipeline.compact.compacting import Compacted
-from pipeline.compact.standing import tables
-from pipeline.similar.catalogue import Catalogue, sources_of
-from pipeline.similar.nearest import Query, exact
+from pipeline.analysis.similar.catalogue import Catalogue, sources_of
+from pipeline.analysis.similar.nearest import Query, exact
+from pipeline.analysis.stats.collecting import collect
+from pipeline.analysis.stats.finding import files_of
+from pipeline.stages.compact import running
+from pipeline.stages.compact.compacting import Compacted
+from pipeline.stages.compact.standing import tables
 from pipeline.stages.index import read_index
-from pipeline.stats.collecting import collect
-from pipeline.stats.finding import files_of
 from tests.servers.hdfs import HdfsServer
 from tests.simulation.folders import world_of
 from tests.unit.deltas import ROOT, F, deliver, name_of

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.lock import locked
+from pipeline.process.lock import locked
 from sample import random_features
 from tests.integration.conftest import ROOT, environ, picture, row
 
@@ -236,7 +236,7 @@ while :; do sleep 0.1; done
 
 WRITER = """
 import sys
-from pipeline import logs
+from pipeline.process import logs
 from pipeline.settings import Logs
 logs.open_log("compute", Logs(folder=sys.argv[1], max_bytes=4096, keep=1000), echo=False)
 for number in range(600):

@@ -24,7 +24,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.lock import holder
+from pipeline.process.lock import holder
 from sample import random_features
 from tests.integration.conftest import ROOT, environ, picture, row
 

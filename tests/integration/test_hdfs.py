@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from pipeline.clock import Clock, random_nonce
 from pipeline.errors import Exists, PermanentError, TemporaryError, Unknown
+from pipeline.ledger.commit import put_first
 from pipeline.settings import Settings
-from pipeline.stores.commit import put_first
 from pipeline.stores.hdfs.listing import before, in_key_order, pages
 from pipeline.stores.hdfs.store import TEMPORARY, HdfsStore
 from pipeline.stores.hdfs.webhdfs import Page, Status

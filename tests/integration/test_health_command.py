@@ -18,7 +18,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.lock import ESTOP
+from pipeline.process.lock import ESTOP
 from sample import random_features
 from tests.integration.conftest import ROOT, environ, picture, row
 from tests.unit.listeners import hook_server

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.clock import random_nonce
-from pipeline.layout import Root
+from pipeline.ledger.layout import Root
 from pipeline.stages.index import read_index
 from sample import random_features
 from tests.integration.conftest import ROOT, environ, picture, row

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import manifest
 from pipeline.errors import FormatError
-from pipeline.logs import escape
-from pipeline.manifest import DataFile, Done, IndexFile, OutFile, SourceFile
+from pipeline.ledger import manifest
+from pipeline.ledger.manifest import DataFile, Done, IndexFile, OutFile, SourceFile
+from pipeline.process.logs import escape
 from tests.fuzz.targets import CORPUS
 from tests.integration.conftest import picture, row
 from tests.integration.test_secrets import hathi, site

@@ -20,10 +20,10 @@ import pytest
 
 from pipeline.clock import Clock
 from pipeline.errors import Stopped
+from pipeline.extraction.feature_maker import FeatureMaker
+from pipeline.extraction.window import Computed, Opened
 from pipeline.records import ImageRef
 from pipeline.settings import Settings
-from pipeline.stages.features import FeatureMaker
-from pipeline.stages.window import Computed, Opened
 from sample import random_features
 from tests.integration.conftest import ROOT, environ, picture
 
@@ -76,7 +76,11 @@ def children(content: bytes) -> list[int]:
         try:
             words = (entry / "cmdline").read_text().split("\0")
             ours = f"\nPPid:\t{os.getpid()}\n" in (entry / "status").read_text()
-            if ours and "pipeline.stages.isolate" in words and content in (Path(words[3]) / "refs.pb").read_bytes():
+            if (
+                ours
+                and "pipeline.extraction.isolation" in words
+                and content in (Path(words[3]) / "refs.pb").read_bytes()
+            ):
                 found.append(int(entry.name))
         except OSError:
             continue  # no process, or one that has just ended
@@ -148,7 +152,7 @@ from pathlib import Path
 from pipeline.clock import Clock
 from pipeline.records import ImageRef
 from pipeline.settings import Settings
-from pipeline.stages.isolate import compute_alone
+from pipeline.extraction.isolation import compute_alone
 settings = Settings.model_validate_json(Path(sys.argv[1]).read_text())
 compute_alone(settings, "demo", "b", [ImageRef(7, 1, "", sys.argv[2], b"", 0)], 128, lambda: None, Clock())
 """

@@ -22,7 +22,7 @@ from pathlib import Path
 from pipeline.clock import Clock
 from pipeline.records import ImageRef
 from pipeline.settings import Settings
-from pipeline.stages.isolate import compute_alone
+from pipeline.extraction.isolation import compute_alone
 
 settings = Settings.model_validate_json(sys.stdin.read())
 refs = [ImageRef(7, n, "a", f"http://user:{word}@127.0.0.1:9/{n}?token={word}", b"", n) for n in range(50)]
@@ -69,8 +69,8 @@ def test_urls_of_a_killed_run_lie_where_others_may_not_look_and_are_gone_at_the_
 
 CHILDREN = {
     "a worker": ["pipeline.cli.worker", "PARENT"],
-    "a batch alone": ["pipeline.stages.isolate", "FOLDER", "PARENT"],
-    "a reader": ["pipeline.codec.ref_child"],
+    "a batch alone": ["pipeline.extraction.isolation", "FOLDER", "PARENT"],
+    "a reader": ["pipeline.codec.refs.sandbox_child"],
     "hathi": ["pipeline.cli.main", "status", "--watch", "0.2"],
 }
 

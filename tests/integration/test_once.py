@@ -6,8 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from pipeline.lock import locked
-from pipeline.runner import SHIPMENTS_OF_A_POLL
+from pipeline.ledger.protocol import SHIPMENTS_OF_A_POLL
+from pipeline.process.lock import locked
 from tests.integration.conftest import ROOT, OwnList, environ, picture, row
 
 

@@ -17,19 +17,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import executor
-from pipeline.cli import crew, worker
+from pipeline.cli import worker
+from pipeline.cli.wiring import pool
 from pipeline.clock import Clock
+from pipeline.cluster import task as executor
+from pipeline.cluster.worker_pool import Seat
 from pipeline.errors import NetError
-from pipeline.layout import ShipmentName
+from pipeline.extraction.feature_maker import FeatureMaker
+from pipeline.extraction.window import Opened
+from pipeline.ledger.layout import ShipmentName
+from pipeline.ledger.state import Counted
 from pipeline.nets.caffe.caffemodel import read_index
 from pipeline.records import ImageRef
 from pipeline.settings import Settings, load, travelling
 from pipeline.stages.compute import BatchTask
-from pipeline.stages.features import FeatureMaker
-from pipeline.stages.window import Opened
-from pipeline.state import Counted
-from pipeline.workers import Seat
 from sample import random_features
 from tests.integration.conftest import ROOT, environ, picture, row
 
@@ -200,14 +201,14 @@ def test_of_two_workers_that_load_two_nets_at_the_same_time_one_ends(tmp_path: P
         def end(self) -> None:
             self.ended = True
 
-    shift = crew.Shift(box.settings, ["compute"], "compute", [Seat(0, (0,)), Seat(1, (0,))], [])
+    shift = pool.Shift(box.settings, ["compute"], "compute", [Seat(0, (0,)), Seat(1, (0,))], [])
     first, second = Heard(), Heard()
     shift._hear(first, {"loaded": ["demo", "a" * 64]})  # type: ignore[arg-type]
     shift._hear(second, {"loaded": ["demo", "b" * 64]})  # type: ignore[arg-type]
     assert (first.ended, first.failed) == (False, None)
     assert second.ended
     assert "the net's files changed" in str(second.failed)
-    letter = json.loads(crew.letter_to(Seat(1, (0,)), box.settings, ["compute"], "compute", shift._loaded))
+    letter = json.loads(pool.letter_to(Seat(1, (0,)), box.settings, ["compute"], "compute", shift._loaded))
     assert letter["loaded"] == {"demo": "a" * 64}, "who is started next is told"
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.layout import Keys, ShipmentName, Task
-from pipeline.manifest import Attempt
+from pipeline.ledger.layout import Keys, ShipmentName, Task
+from pipeline.ledger.manifest import Attempt
 from sample import random_features
 from tests.integration.conftest import ROOT, environ, picture, row
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.layout import Task
-from pipeline.manifest import AttemptEnd
-from pipeline.runner import Context, beat, claim, give_up, leave
-from pipeline.stages import rounds
+from pipeline.ledger.layout import Task
+from pipeline.ledger.manifest import AttemptEnd
+from pipeline.ledger.protocol import Context, beat, claim, give_up, leave
+from pipeline.operations.prune import Pruner
+from pipeline.stages import operator_requests
+from pipeline.stages.loop import Turns
 from pipeline.stores.opening import probe
 from pipeline.stores.store import Listing
-from pipeline.turns import Turns
 from tests.integration.conftest import ROOT
 from tests.simulation.world import World
 from tests.unit.test_prune import remove_source
@@ -187,7 +188,7 @@ class Site:
         """first: who prunes first, and leaves little to the other."""
         self.world.hand.at += days * DAY
         for _, turns in sorted(zip(self.where, self.turns(), strict=True), key=lambda one: one[0] != first):
-            turns.prune()
+            Pruner(turns.context, turns.look).prune()
         self.work()
 
 
@@ -213,14 +214,14 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Request]]:
         assert claim(site.box, name, task, number, alone=number == 2)
         give_up(site.box, name, task, number, AttemptEnd(kind="strike", cause="killed"))
     site.work()
-    rounds.answer(site.gateway, held_name(world), 0, "release")
+    operator_requests.answer(site.gateway, held_name(world), 0, "release")
     site.work()
     for _ in range(3):  # the retries
         world.hand.at += 4 * DAY
         site.work()
     world.fingerprints["demo"] = "ef" * 32
-    for newest, plan in rounds.newest(site.gateway, "refs/a.csv", ["demo"]):
-        rounds.again(site.gateway, newest, plan, backfill=True)
+    for newest, plan in operator_requests.newest(site.gateway, "refs/a.csv", ["demo"]):
+        operator_requests.again(site.gateway, newest, plan, backfill=True)
     site.work()
     for side, (_, recording) in site.where.items():
         recording.store.put(f"shop/d/{name}/dead/00000.pb", b"of a process that was killed")

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from pipeline.clock import Clock
+from pipeline.extraction import isolation
+from pipeline.extraction.feature_maker import FeatureMaker
+from pipeline.ledger.state import Counted
 from pipeline.records import ImageRef
 from pipeline.settings import Settings
-from pipeline.stages import isolate
-from pipeline.stages.features import FeatureMaker
-from pipeline.state import Counted
 from sample import random_features
 from tests.integration.conftest import ROOT, picture
 
@@ -89,7 +89,7 @@ def test_an_image_that_wants_all_the_memory_fails_alone(maker: FeatureMaker) -> 
 
 
 def test_an_image_whose_decoder_never_ends_is_poison(maker: FeatureMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolate, "START_SECONDS", 40.0)
+    monkeypatch.setattr(isolation, "START_SECONDS", 40.0)
     done = maker.alone("b", [ref(0, b"no end")])
     assert done.trouble == ""
     assert [(row.external_id, row.reason) for row in done.failures] == [("sku-0", "poison")]

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import requests
 
-from pipeline.cli.brought import bring, path_of, scheme_of
+from pipeline.cli.wiring.brought import bring, path_of, scheme_of
 from pipeline.clock import random_nonce
 from pipeline.errors import ConfigError, Denied, PermanentError, PipelineError, TemporaryError
 from pipeline.settings import Bucket, Hdfs, Settings, Source
-from pipeline.stages.found import NONE_LEFT, Left
-from pipeline.stages.source_files import WatchedFiles
+from pipeline.sources.each_file import WatchedFiles
+from pipeline.sources.found import NONE_LEFT, Left
 from pipeline.stores.local import LocalStore
 from pipeline.stores.s3.store import S3Store
 from tests.integration.conftest import OwnList, picture, row

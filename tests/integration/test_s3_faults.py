@@ -14,8 +14,8 @@ import pytest
 
 from pipeline.clock import Clock, random_nonce
 from pipeline.errors import ConfigError, Exists, NotFound, PermanentError, PipelineError, TemporaryError, Unknown
+from pipeline.ledger.commit import put_first
 from pipeline.settings import Bucket
-from pipeline.stores.commit import put_first
 from pipeline.stores.retrying import Retry
 from pipeline.stores.s3.store import S3Store
 from tests.servers.demand import free_port, until

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.clock import random_nonce
-from pipeline.layout import version_of
-from pipeline.runner import SHIPMENTS_OF_A_POLL
+from pipeline.ledger.layout import version_of
+from pipeline.ledger.protocol import SHIPMENTS_OF_A_POLL
+from pipeline.stages.loop import Turns
 from pipeline.stores.s3.store import S3Store
-from pipeline.turns import Turns
 from sample import random_features
 from tests.integration.conftest import ROOT, environ, picture, row
 from tests.servers.s3 import S3Server, asked

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.lock import locked
+from pipeline.process.lock import locked
 from sample import random_features
 from tests.integration.conftest import ROOT, environ, picture, row
 

@@ -20,12 +20,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.cli.crew import letter_to
-from pipeline.layout import AGGREGATE, ShipmentName, Task
-from pipeline.manifest import AttemptEnd
-from pipeline.runner import SHIPMENTS_OF_A_POLL, beat, claim, give_up, state_of
+from pipeline.cli.wiring.pool import letter_to
+from pipeline.cluster.worker_pool import Crew, Seat, Told, Worker, WorkerFailed, devices, portion, seats, strike
+from pipeline.ledger.layout import AGGREGATE, ShipmentName, Task
+from pipeline.ledger.manifest import AttemptEnd
+from pipeline.ledger.protocol import SHIPMENTS_OF_A_POLL, beat, claim, give_up, state_of
 from pipeline.settings import Settings, load
-from pipeline.workers import Crew, Seat, Told, Worker, WorkerFailed, devices, portion, seats, strike
 from sample import random_features
 from tests.integration.conftest import ROOT, environ, picture
 from tests.unit.test_stages import shipments, url, world_of

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.layout import ShipmentName
+from pipeline.ledger.layout import ShipmentName
 from tests.simulation.folders import HEADER, Folders, url
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runner import Context
+from pipeline.ledger.protocol import Context
+from pipeline.operations.verify import Finding, roots, verify
+from pipeline.operations.verify.repair import repair
 from pipeline.stages import compute
 from pipeline.stores.local import LocalStore
-from pipeline.verify import Finding, roots, verify
-from pipeline.verify.repair import repair
 from tests.simulation.world import HandClock, World, settings_of
 
 HEADER = "partner_id,external_id,url\n"

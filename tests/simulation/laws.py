@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from pipeline import manifest
-from pipeline.layout import INDEX, MANIFEST, SUCCESS, Keys, ShipmentName
-from pipeline.manifest import Attempt, Batch, Done, End, Index, Out, PartnerManifest, Plan, Result
+from pipeline.ledger import manifest
+from pipeline.ledger.layout import INDEX, MANIFEST, SUCCESS, Keys, ShipmentName
+from pipeline.ledger.manifest import Attempt, Batch, Done, End, Index, Out, PartnerManifest, Plan, Result
+from pipeline.ledger.state import child_of, next_of
 from pipeline.settings import Settings
-from pipeline.state import child_of, next_of
 from tests.simulation.memory import Disk
 from tests.simulation.scheduler import Proc
 
@@ -364,7 +364,7 @@ class Laws:
 
 
 def _days_before(index: Index, settings: Settings) -> str:
-    from pipeline.layout import seconds_of, version_of
+    from pipeline.ledger.layout import seconds_of, version_of
 
     newest = max((one.delivered for one in index.deliveries), default="20200101T000000Z")
     return version_of(seconds_of(newest) - settings.deliver.index_days * 86400.0 + 1.0)

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.codec.failures import held_detail
+from pipeline.codec.codecs import Forms
+from pipeline.codec.delivered.failures import held_detail
+from pipeline.codec.delivered.merge import Merged, MergeInput, PartnerResult, WrittenFile
 from pipeline.codec.hashed_file import Written
-from pipeline.codec.ref_tables import Cursor, Rejected, Taken
+from pipeline.codec.refs.tables import Cursor, Rejected, Taken
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
 from pipeline.records import ImageRef, item_id_of, normalise_external_id
 from pipeline.settings import Columns
-from pipeline.stages.forms import Forms
-from pipeline.stages.merge import Merged, MergeInput, PartnerResult, WrittenFile
 
 COLLIDED = "another external id has this item id"
 GAVE_UP = "gave up after 4 tries"

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import prune, runner
-from pipeline import state as states
 from pipeline.errors import Exists, FormatError, NotFound, Unknown
-from pipeline.layout import Keys
-from pipeline.manifest import Batch, Body, Plan, Proposal, read
-from pipeline.prune import shipments
+from pipeline.ledger import protocol
+from pipeline.ledger import state as states
+from pipeline.ledger.layout import Keys
+from pipeline.ledger.manifest import Batch, Body, Plan, Proposal, read
+from pipeline.operations import prune
+from pipeline.operations.prune import shipments
 from pipeline.stages import aggregate, compute, index, ship
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -22,7 +23,7 @@ def a_second_result_key_for_held_batches(patch: pytest.MonkeyPatch) -> None:
     """Held batches get a key of their own, and either key counts as the result."""
     import re
 
-    def hold(context: runner.Context, task: compute.BatchTask) -> compute.Published:
+    def hold(context: protocol.Context, task: compute.BatchTask) -> compute.Published:
         real = Keys.result
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(Keys, "result", lambda *a: real(*a).replace("/r/", "/q/"))
@@ -31,7 +32,7 @@ def a_second_result_key_for_held_batches(patch: pytest.MonkeyPatch) -> None:
     real_hold = compute._hold
     real_body = aggregate.body_at
 
-    def body_at(context: runner.Context, key: str, kind: type) -> object:
+    def body_at(context: protocol.Context, key: str, kind: type) -> object:
         try:
             return real_body(context, key, kind)
         except NotFound:
@@ -43,19 +44,19 @@ def a_second_result_key_for_held_batches(patch: pytest.MonkeyPatch) -> None:
 
 
 def closing_without_looking_at_child_or_next_part(patch: pytest.MonkeyPatch) -> None:
-    for module in (runner, shipments):
+    for module in (protocol, shipments):
         patch.setattr(module, "is_closed", lambda context, state: state.void or state.done is not None)
 
 
 def overwriting_the_index(patch: pytest.MonkeyPatch) -> None:
-    def propose(context: runner.Context, lake: object, root: object, body: object) -> None:
+    def propose(context: protocol.Context, lake: object, root: object, body: object) -> None:
         lake.put(root.index, body.encode())  # type: ignore[attr-defined]
 
     patch.setattr(index, "_propose", propose)
 
 
 def deleting_an_index_token_on_an_unknown_answer(patch: pytest.MonkeyPatch) -> None:
-    def propose(context: runner.Context, lake: object, root: object, body: object) -> None:
+    def propose(context: protocol.Context, lake: object, root: object, body: object) -> None:
         token = context.process.nonce()
         lake.put(root.token(token), body.model_copy(update={"nonce": token}).encode())  # type: ignore[attr-defined]
         small = f"{root.token(token)}.proposal"  # type: ignore[attr-defined]
@@ -76,7 +77,7 @@ def mixing_two_fingerprints(patch: pytest.MonkeyPatch) -> None:
     """A batch counts as computed whatever the fingerprint of its result."""
     real_plan = aggregate.plan
 
-    def plan(seen: runner.Seen, fingerprints: dict[str, str]) -> list[aggregate.AggregateTask]:
+    def plan(seen: protocol.Seen, fingerprints: dict[str, str]) -> list[aggregate.AggregateTask]:
         merged = []
         for state in seen.states:
             union = frozenset().union(*state.results.values()) if state.results else frozenset()
@@ -85,7 +86,7 @@ def mixing_two_fingerprints(patch: pytest.MonkeyPatch) -> None:
 
     real_body = aggregate.body_at
 
-    def body_at(context: runner.Context, key: str, kind: type) -> object:
+    def body_at(context: protocol.Context, key: str, kind: type) -> object:
         try:
             return real_body(context, key, kind)
         except NotFound:
@@ -112,14 +113,14 @@ def not_reading_back_after_unknown(patch: pytest.MonkeyPatch) -> None:
             return store.get(key)  # type: ignore[attr-defined, no-any-return]
         return body
 
-    patch.setattr(runner, "put_first", put_first)
+    patch.setattr(protocol, "put_first", put_first)
 
 
 def retrying_with_a_fresh_nonce(patch: pytest.MonkeyPatch) -> None:
     """The second try carries another nonce, and by its nonce alone a writer knows its own work."""
-    real = runner.commit
+    real = protocol.commit
 
-    def commit(context: runner.Context, key: str, body: Body) -> tuple[bool, Body]:
+    def commit(context: protocol.Context, key: str, body: Body) -> tuple[bool, Body]:
         tried = body.model_copy(update={"nonce": context.process.nonce()})
         try:
             context.bucket.put_new(key, tried.encode())
@@ -133,7 +134,7 @@ def retrying_with_a_fresh_nonce(patch: pytest.MonkeyPatch) -> None:
                 stands = stands.model_copy(update={"data": stands.data.model_copy(update={"key": "another's"})})
             return won, stands
 
-    for module in (runner, ship, aggregate):
+    for module in (protocol, ship, aggregate):
         patch.setattr(module, "commit", commit)
 
 
@@ -146,7 +147,7 @@ def pruning_children_before_parents(patch: pytest.MonkeyPatch) -> None:
 def counting_next_parts_against_the_cap(patch: pytest.MonkeyPatch) -> None:
     real = ship.follow
 
-    def follow(context: runner.Context, state: object) -> object:
+    def follow(context: protocol.Context, state: object) -> object:
         due = sum(1 for entry in context.bucket.list(context.keys.open_hints) if "/00000000T" in entry.key)
         return None if due >= context.settings.ship.open_shipments else real(context, state)  # type: ignore[arg-type]
 
@@ -155,8 +156,8 @@ def counting_next_parts_against_the_cap(patch: pytest.MonkeyPatch) -> None:
 
 def judging_beats_by_the_local_clock(patch: pytest.MonkeyPatch) -> None:
     """This host's clock is a month behind, so every beat looks young for ever."""
-    real = runner.alive
-    patch.setattr(runner, "alive", lambda context, now: real(context, now - 30 * 86400.0))
+    real = protocol.alive
+    patch.setattr(protocol, "alive", lambda context, now: real(context, now - 30 * 86400.0))
 
 
 def an_error_of_one_done_stops_the_others(patch: pytest.MonkeyPatch) -> None:
@@ -168,7 +169,7 @@ def an_error_of_one_done_stops_the_others(patch: pytest.MonkeyPatch) -> None:
             raise next(iter(troubles.values()))
         return real(keys, name, listed, bodies, troubles)  # type: ignore[arg-type]
 
-    patch.setattr(runner, "derive", derive)
+    patch.setattr(protocol, "derive", derive)
 
 
 def deleting_the_data_of_what_cannot_be_read(patch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from pipeline.stages.forms import Forms
+from pipeline.codec.codecs import Forms
 from tests.simulation.laws import Violation
 from tests.simulation.light import LIGHT
 from tests.simulation.mistakes import MISTAKES, Plant

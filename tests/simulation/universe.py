@@ -14,17 +14,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pipeline.clock import Clock, Process
+from pipeline.codec.codecs import Forms
 from pipeline.errors import PipelineError
-from pipeline.layout import Keys, ShipmentName, seconds_of
-from pipeline.manifest import End, Plan
+from pipeline.extraction.window import Computed
+from pipeline.ledger.layout import Keys, ShipmentName, seconds_of
+from pipeline.ledger.manifest import End, Plan
+from pipeline.ledger.protocol import Context
+from pipeline.operations.prune import Pruner
 from pipeline.records import ImageRef
-from pipeline.runner import Context
 from pipeline.settings import FeatureSet, Settings
-from pipeline.stages import copy, rounds
-from pipeline.stages.forms import Forms
-from pipeline.stages.window import Computed
-from pipeline.state import child_of
-from pipeline.turns import Turns
+from pipeline.ledger.state import child_of
+from pipeline.stages import derived_shipments, operator_requests
+from pipeline.stages.loop import Turns
 from tests.simulation.laws import Laws, Violation
 from tests.simulation.light import LIGHT
 from tests.simulation.memory import Disk, MemoryStore
@@ -128,7 +129,7 @@ class Universe:
         while True:
             self.scheduler.sleep(proc, 300.0 + 3000.0 * self.random.random())
             try:
-                turns.prune()
+                Pruner(turns.context, turns.look).prune()
             except PipelineError as error:
                 self.said.append(f"{proc.name}: {error}")
 
@@ -138,14 +139,16 @@ class Universe:
         while True:
             self.scheduler.sleep(proc, 100.0 + 1500.0 * self.random.random())
             try:
-                for one in list(rounds.held(context)):
+                for one in list(operator_requests.held(context)):
                     if not one.answered:
-                        rounds.answer(context, one.name, one.batch, self.random.choice(["release", "release", "drop"]))
+                        operator_requests.answer(
+                            context, one.name, one.batch, self.random.choice(["release", "release", "drop"])
+                        )
                 if self.scheduler.faults and self.random.random() < 0.3:
-                    found = rounds.newest(context, "", list(self.settings.sets))
+                    found = operator_requests.newest(context, "", list(self.settings.sets))
                     if found:
                         name, plan = self.random.choice(found)
-                        rounds.again(context, name, plan, backfill=self.random.random() < 0.5)
+                        operator_requests.again(context, name, plan, backfill=self.random.random() < 0.5)
             except PipelineError as error:
                 self.said.append(f"{proc.name}: {error}")
 
@@ -292,7 +295,7 @@ class Universe:
         name = ShipmentName.parse(hint.rpartition("/")[2])
         plan, end = self.laws.body(Plan, KEYS.plan(name)), self.laws.body(End, KEYS.end(name))
         waits_for = {str(name)}
-        if plan is not None and plan.kind in copy.KINDS and (end is None or end.next is not None):
+        if plan is not None and plan.kind in derived_shipments.KINDS and (end is None or end.next is not None):
             waits_for.add(plan.parent)
         if plan is not None and self.laws.body(End, KEYS.end(child_of(name, plan))) is None:
             waits_for.add(str(child_of(name, plan)))

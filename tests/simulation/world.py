@@ -13,15 +13,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pipeline.clock import Clock, Process
+from pipeline.codec.codecs import Forms
 from pipeline.codec.shards import Matrix
+from pipeline.extraction.isolation import Part, halve
+from pipeline.extraction.memory_budget import Bounds
+from pipeline.extraction.window import Computed, Opened, Tag, Wanted, Window
+from pipeline.ledger.protocol import Context
+from pipeline.operations.prune import Pruner
 from pipeline.records import Failure, ImageRef
-from pipeline.runner import Context
 from pipeline.settings import Settings
-from pipeline.stages.forms import Forms
-from pipeline.stages.isolate import Part, halve
-from pipeline.stages.load import Bounds
-from pipeline.stages.window import Computed, Opened, Tag, Wanted, Window
-from pipeline.turns import Turns
+from pipeline.stages.loop import Turns
 from tests.simulation.memory import Disk, MemoryStore
 
 T = TypeVar("T")
@@ -221,6 +222,10 @@ class World:
 
     def turns(self, name: str = "box.one") -> Turns:
         return Turns(self.context(name), self.serve, strict=True)
+
+    def pruner(self, name: str = "box.one") -> Pruner:
+        turns = self.turns(name)
+        return Pruner(turns.context, turns.look)
 
     def run(self, turns: Turns | None = None, stages: Sequence[str] = STAGES) -> int:
         """Until nothing is due; how many tasks that took."""

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.cli import spark as command
-from pipeline.cli.table import Totals
+from pipeline.cli.output.table import Totals
 from pipeline.clock import Clock
-from pipeline.daemon import Stop
+from pipeline.process.stop import Stop
 from tests.integration.conftest import ROOT, environ, row
 from tests.servers.demand import Server
 from tests.spark.conftest import CONF, MASTER, Lake, demand_spark, lines, make_lake, spark_environ
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def on_cluster(lake: Lake, session: SparkSession, spread: int = 0) -> Totals:
     """`hathi spark` in this process, with the session of the tests."""
-    from pipeline.spark import Cluster, Shape
+    from pipeline.cluster.spark import Cluster, Shape
 
     settings = lake.settings
     cluster = Cluster(session, settings, Shape.of(session.sparkContext, 2, spread))
@@ -206,7 +206,8 @@ def submit(lake: Lake) -> list[str]:
 
     tool = Path(pyspark.__file__).parent / "bin" / "spark-submit"
     conf = [word for name, value in CONF.items() for word in ("--conf", f"{name}={value}")]
-    return [str(tool), "--master", MASTER, *conf, str(ROOT / "pipeline" / "spark.py"), "--config", str(lake.config)]
+    script = ROOT / "scripts" / "spark_submit.py"
+    return [str(tool), "--master", MASTER, *conf, str(script), "--config", str(lake.config)]
 
 
 def test_an_image_that_kills_its_worker_costs_itself_alone(tmp_path: Path, session: SparkSession) -> None:
@@ -260,14 +261,14 @@ def holds(entry: Path, content: bytes) -> bool:
     """Whether a process is the child of a batch alone, with these bytes among its refs."""
     try:
         words = (entry / "cmdline").read_text().split("\0")
-        return "pipeline.stages.isolate" in words and content in (Path(words[3]) / "refs.pb").read_bytes()
+        return "pipeline.extraction.isolation" in words and content in (Path(words[3]) / "refs.pb").read_bytes()
     except (OSError, IndexError):
         return False  # no process, or one that has just ended
 
 
 def test_a_column_of_urls_gets_features_and_failures(session: SparkSession, tmp_path: Path) -> None:
+    from pipeline.cluster.spark import features
     from pipeline.settings import Fetch
-    from pipeline.spark import features
     from sample import random_features
 
     random_features.write(tmp_path / "random.caffemodel")
@@ -295,8 +296,8 @@ def test_a_column_of_urls_gets_features_and_failures(session: SparkSession, tmp_
 
 
 def test_columns_that_are_missing_or_taken_are_refused(session: SparkSession) -> None:
+    from pipeline.cluster.spark import features
     from pipeline.errors import ConfigError
-    from pipeline.spark import features
 
     frame = session.createDataFrame([(1, "x")], "id int, failure string")
     with pytest.raises(ConfigError, match="no column 'url'"):
@@ -324,8 +325,8 @@ def test_delivered_folders_are_read_by_glob_and_by_the_index_with_plain_spark(
 def test_executors_get_files_as_they_were_and_an_onnx_models_second_file_too(tmp_path: Path) -> None:
     """Under names that tell their content: Spark never carries two files of one name."""
     demand_spark()
+    from pipeline.cluster.spark import SPARK_FILE, _Carrying
     from pipeline.nets import load
-    from pipeline.spark import SPARK_FILE, _Carrying
 
     class Carried:
         def __init__(self) -> None:

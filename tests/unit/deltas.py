@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.codec.delivered.parquet import FeaturesWriter
+from pipeline.codec.delivered.text import TextWriter
 from pipeline.codec.hashed_file import Written
-from pipeline.codec.parquet_features import FeaturesWriter
-from pipeline.codec.text_features import TextWriter
-from pipeline.layout import MANIFEST, SUCCESS, Root, ShipmentName
-from pipeline.manifest import IndexFile, PartnerManifest
+from pipeline.ledger.layout import MANIFEST, SUCCESS, Root, ShipmentName
+from pipeline.ledger.manifest import IndexFile, PartnerManifest
 from tests.unit.codec.rows import feature
 
 ROOT = Root("features")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.settings import Source
-from pipeline.stages.found import Named
-from pipeline.stages.sources import Sources
+from pipeline.sources.conventions import Sources
+from pipeline.sources.found import Named
 from pipeline.stores.local import LocalStore
 
 NOW = 1_700_000_000.0

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import manifest
-from pipeline.layout import Keys, ShipmentName
-from pipeline.manifest import Out, Plan
-from pipeline.runner import Context
+from pipeline.ledger import manifest
+from pipeline.ledger.layout import Keys, ShipmentName
+from pipeline.ledger.manifest import Out, Plan
+from pipeline.ledger.protocol import Context
 from pipeline.settings import FeatureSet, Settings
-from pipeline.turns import Turns
+from pipeline.stages.loop import Turns
 from tests.simulation.world import STAGES, World, settings_of
 
 HEADER = "partner_id,external_id,url\n"

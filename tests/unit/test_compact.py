@@ -21,17 +21,17 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pipeline import prune
 from pipeline.cli import main as command_line
-from pipeline.cli.daily import compact_daily
-from pipeline.compact import merging, running
-from pipeline.compact.compacting import Compacted, perform, plan, point
-from pipeline.compact.running import Trouble
-from pipeline.compact.standing import newest, numbers
+from pipeline.cli.wiring.daily import compact_daily
 from pipeline.errors import FormatError, Unknown
-from pipeline.layout import SUCCESS, ShipmentName
-from pipeline.runner import Context
+from pipeline.ledger.layout import SUCCESS, ShipmentName
+from pipeline.ledger.protocol import Context
+from pipeline.operations import prune
 from pipeline.stages import index
+from pipeline.stages.compact import merging, running
+from pipeline.stages.compact.compacting import Compacted, perform, plan, point
+from pipeline.stages.compact.running import Trouble
+from pipeline.stages.compact.standing import newest, numbers
 from pipeline.stages.index import read_index
 from tests.simulation.folders import Folders, url, world_of
 from tests.unit import deltas as folders

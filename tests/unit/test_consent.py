@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import manifest
 from pipeline.cli.main import main
-from pipeline.layout import Keys, ShipmentName
-from pipeline.manifest import Batch, DataFile, End, Place, Plan, Result, Snapshot
+from pipeline.ledger import manifest
+from pipeline.ledger.layout import Keys, ShipmentName
+from pipeline.ledger.manifest import Batch, DataFile, End, Place, Plan, Result, Snapshot
 
 STRAY = "shop/d/20200101T000000Z.000.00000.0-0123456789ab/x/y"
 HELD = ShipmentName.of("shop", "s", "demo", "20260101T000000Z", 0, 0, 0)

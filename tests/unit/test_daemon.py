@@ -17,17 +17,17 @@ from typing import TypeVar
 import pytest
 import schedule
 
-from pipeline import manifest
 from pipeline.clock import Clock
-from pipeline.daemon import Stop, beating, loop
 from pipeline.errors import NetError, TemporaryError
-from pipeline.host import Owner, gone, owner_of, start_of, this_process
-from pipeline.lock import EstopEngaged, Held, forget_running, holder, locked, refuse_estop, running_file
-from pipeline.manifest import AttemptEnd
+from pipeline.extraction.window import Computed
+from pipeline.ledger import manifest
+from pipeline.ledger.manifest import AttemptEnd
+from pipeline.process.host import Owner, gone, owner_of, start_of, this_process
+from pipeline.process.lock import EstopEngaged, Held, forget_running, holder, locked, refuse_estop, running_file
+from pipeline.process.stop import Stop, beating, loop
 from pipeline.records import ImageRef
 from pipeline.stages.compute import Served
-from pipeline.stages.window import Computed
-from pipeline.turns import LOAD_AGAIN_SECONDS, Turns
+from pipeline.stages.loop import LOAD_AGAIN_SECONDS, Turns
 from tests.simulation.world import StubServed
 from tests.unit.test_stages import tables, world_of
 
@@ -151,10 +151,10 @@ def test_a_process_of_this_host_is_gone_when_its_pid_is_somebody_elses() -> None
 PROGRAM = """
 import hashlib, sys, threading
 from pathlib import Path
-from pipeline import daemon
+from pipeline.process import stop as daemon
 from pipeline.clock import Clock
-from pipeline.daemon import Stop, drained, signals
-from pipeline.lock import forget_running, running_file
+from pipeline.process.stop import Stop, drained, signals
+from pipeline.process.lock import forget_running, running_file
 
 def in_a_library():  # seconds of C that lets other threads run, and no signal handler of Python's
     print("in", flush=True)
@@ -270,7 +270,7 @@ def test_a_process_is_known_by_its_name() -> None:
 
 
 def test_a_child_whose_parent_is_gone_ends_before_it_does_anything(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "pipeline.stages.isolate", str(tmp_path), "1"]
+    words = [sys.executable, "-m", "pipeline.extraction.isolation", str(tmp_path), "1"]
     done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert list(tmp_path.iterdir()) == [], "a child that worked says so with a file"

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.doctor import machine, nets, packages, programs, stores
-from pipeline.doctor.probe import Probe, run, run_all
 from pipeline.errors import PermanentError
-from pipeline.lock import ESTOP, RUNNING, locked
+from pipeline.operations.doctor import machine, nets, packages, programs, stores
+from pipeline.operations.doctor.probe import Probe, run, run_all
+from pipeline.process.lock import ESTOP, RUNNING, locked
 from pipeline.settings import Bucket, FeatureSet, Settings
 from pipeline.stores.local import LocalStore
 from pipeline.stores.store import Examined

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import status
-from pipeline.health.facts import Facts, FailingPartner, LakeFacts
-from pipeline.health.failing import LOOKED_INTO, Failing, days, told, too_many
-from pipeline.health.judge import NAMED, judge
-from pipeline.health.remedies import REMEDIES
-from pipeline.layout import Root, version_of
-from pipeline.manifest import Delivery, Index
+from pipeline.ledger.layout import Root, version_of
+from pipeline.ledger.manifest import Delivery, Index
+from pipeline.operations.health.facts import Facts, FailingPartner, LakeFacts
+from pipeline.operations.health.failing import LOOKED_INTO, Failing, days, told, too_many
+from pipeline.operations.health.judge import NAMED, judge
+from pipeline.operations.health.remedies import REMEDIES
+from pipeline.operations.report.standing import standing
 from pipeline.records import REASONS
-from pipeline.report.standing import standing
 from pipeline.settings import Health, Settings
 from tests.simulation.folders import Folders, world_of
 from tests.unit.test_health import look_of, settled

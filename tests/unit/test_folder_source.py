@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import PermanentError
-from pipeline.layout import version_of
-from pipeline.stages.source_paths import moments, partner_number, partner_text
+from pipeline.ledger.layout import version_of
+from pipeline.sources.paths import moments, partner_number, partner_text
 from pipeline.stores.local import LocalStore
 from tests.unit.sources import DAY, NOW, Shore, partners
 

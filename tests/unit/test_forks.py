@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.forks import at_the_end, undone_in_forks
-from pipeline.lock import Held, holder, locked
+from pipeline.process.forks import at_the_end, undone_in_forks
+from pipeline.process.lock import Held, holder, locked
 
 PROGRAM = """
 import contextlib, ctypes, os, signal, sys, time
 from pathlib import Path
 from pipeline.clock import Clock
-from pipeline.daemon import Stop, drained, signals
-from pipeline.lock import forget_running, locked, running_file
+from pipeline.process.stop import Stop, drained, signals
+from pipeline.process.lock import forget_running, locked, running_file
 
 state, how = Path(sys.argv[1]), sys.argv[2]
 c = ctypes.PyDLL(None)  # as a library in C does it: the interpreter is not told
@@ -153,7 +153,8 @@ CHILD = "import subprocess; pid = subprocess.Popen([sys.executable, '-c', 'impor
 
 def test_the_lock_of_this_process_is_not_lost_by_asking_for_it(tmp_path: Path) -> None:
     """A record lock goes with the first descriptor of the file that its process closes."""
-    ask = f"from pathlib import Path; from pipeline.lock import holder; print(holder(Path({str(tmp_path)!r}), 'ship'))"
+    asking = "from pathlib import Path; from pipeline.process.lock import holder"
+    ask = f"{asking}; print(holder(Path({str(tmp_path)!r}), 'ship'))"
     with locked(tmp_path, "ship"):
         for _ in range(3):
             assert holder(tmp_path, "ship") is not None

@@ -13,17 +13,17 @@ import pytest
 
 from pipeline.clock import Clock
 from pipeline.errors import PermanentError, TemporaryError
-from pipeline.health.backlog import PARTNERS, freshness, most_lagging
-from pipeline.health.facts import Disk, Facts, Freshness, LakeFacts, StoreFacts
-from pipeline.health.folders import Folders as DeliveredFolders
-from pipeline.health.judge import Finding, Level, judge, level_of
-from pipeline.health.look import Look
-from pipeline.health.memory import Memory, read_memory, write_memory
-from pipeline.health.notify import Mail, News, Webhook, channels
-from pipeline.health.step import Step
-from pipeline.layout import FIRST_DUE, Root, seconds_of, version_of
-from pipeline.lock import ESTOP, locked
-from pipeline.manifest import Index, IndexPartner
+from pipeline.ledger.layout import FIRST_DUE, Root, seconds_of, version_of
+from pipeline.ledger.manifest import Index, IndexPartner
+from pipeline.operations.health.backlog import PARTNERS, freshness, most_lagging
+from pipeline.operations.health.facts import Disk, Facts, Freshness, LakeFacts, StoreFacts
+from pipeline.operations.health.folders import Folders as DeliveredFolders
+from pipeline.operations.health.judge import Finding, Level, judge, level_of
+from pipeline.operations.health.look import Look
+from pipeline.operations.health.memory import Memory, read_memory, write_memory
+from pipeline.operations.health.notify import Mail, News, Webhook, channels
+from pipeline.operations.health.step import Step
+from pipeline.process.lock import ESTOP, locked
 from pipeline.settings import Bucket, Health, Notify, Settings
 from pipeline.stages.index import read_index
 from pipeline.stores.local import LocalStore
@@ -284,15 +284,15 @@ def test_a_daemon_looks_at_some_folders_at_a_time_and_forgets_no_missing_one(tmp
 
 
 def test_a_held_batch_is_an_alert_until_somebody_answers(tmp_path: Path) -> None:
-    from pipeline.stages import rounds
+    from pipeline.stages import operator_requests
 
     limits = {"strikes": 1, "lost": 1, "strikes_alone": 1, "lost_alone": 1}
     world = world_of(tmp_path, f"7,a,{url('ok', 1)}", compute=limits)
     hold(world)
     assert findings(world, tmp_path) == ["Alert held shop"]
     context = world.context()
-    (one,) = rounds.held(context)
-    rounds.answer(context, one.name, one.batch, "drop")
+    (one,) = operator_requests.held(context)
+    operator_requests.answer(context, one.name, one.batch, "drop")
     assert findings(world, tmp_path) == []
 
 
@@ -631,7 +631,7 @@ def test_nobody_is_told_where_nobody_is_configured() -> None:
 
 
 def test_a_time_in_a_hint_is_what_a_shipment_waits_since() -> None:
-    from pipeline.health.backlog import waiting_since
+    from pipeline.operations.health.backlog import waiting_since
 
     assert waiting_since(FIRST_DUE, 5.0) == 5.0
     assert waiting_since(version_of(NOW), NOW + 99) == NOW

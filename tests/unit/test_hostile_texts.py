@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.codec.ref_rows import sample_of
-from pipeline.logs import redact
+from pipeline.codec.refs.rows import sample_of
+from pipeline.process.logs import redact
 from pipeline.records import normalise_external_id, redact_query
 
 LONGEST = 65_536

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.layout import Root
-from pipeline.manifest import Delivery, Index, IndexFile, Proposal
+from pipeline.ledger.layout import Root
+from pipeline.ledger.manifest import Delivery, Index, IndexFile, Proposal
 from pipeline.stages import index
 from tests.simulation.memory import MemoryStore
 from tests.simulation.world import World

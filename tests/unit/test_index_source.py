@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.layout import seconds_of, version_of
-from pipeline.manifest import Index, IndexPartner
+from pipeline.ledger.layout import seconds_of, version_of
+from pipeline.ledger.manifest import Index, IndexPartner
 from pipeline.settings import Source
-from pipeline.stages.index_entries import Home, judge
-from pipeline.stages.index_times import job_seconds
+from pipeline.sources.index_entries import Home, judge
+from pipeline.sources.index_times import job_seconds
 from tests.unit.sources import NOW, Shore, partners
 
 

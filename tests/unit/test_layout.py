@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.layout import Keys, Root, ShipmentName, Task, seconds_of, version_of
+from pipeline.ledger.layout import Keys, Root, ShipmentName, Task, seconds_of, version_of
 
 NAME = ShipmentName.of("shop", "snap", "demo", "20261120T185900Z", 2, 17, 1)
 

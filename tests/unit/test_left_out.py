@@ -12,9 +12,9 @@ import pytest
 
 from pipeline.cli.config import check
 from pipeline.errors import ConfigError, NotAFile, NotFound
-from pipeline.stages.found import NAMED, Left, Named
-from pipeline.stages.source_files import A_FOLDER, UNKNOWN
-from pipeline.stages.source_paths import pattern
+from pipeline.sources.each_file import A_FOLDER, UNKNOWN
+from pipeline.sources.found import NAMED, Left, Named
+from pipeline.sources.paths import pattern
 from pipeline.stores.keys_as_files import KeysAsFiles
 from pipeline.stores.local import LocalStore
 from pipeline.stores.store import Entry, Listing

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import logs
 from pipeline.errors import ConfigError
+from pipeline.process import logs
 from pipeline.settings import Logs
 
 AT = 1457852392.0  # 2016-03-13 06:59:52 UTC

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from pyarrow import parquet as pq
 
 from pipeline.codec import image_refs
+from pipeline.codec.delivered import merge as merge_module
+from pipeline.codec.delivered.merge import Merged, MergeInput, merge
+from pipeline.codec.delivered.merge_plan import Winners
 from pipeline.codec.shards import FailureRow, FeatureRow, write_failures, write_features
 from pipeline.errors import FormatError, LawBroken
 from pipeline.records import MAX_ITEM_ID, ImageRef, normalise_external_id, redact_query, signed
-from pipeline.stages import merge as merge_module
-from pipeline.stages.merge import Merged, MergeInput, merge
-from pipeline.stages.merge_plan import Winners
 from tests.unit.codec.rows import failure, feature
 
 DIM = 3

@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline import __version__
 from pipeline.clock import Clock
 from pipeline.errors import TemporaryError
-from pipeline.health.facts import Backlog, Disk, Facts, Freshness, LakeFacts, StoreFacts
-from pipeline.health.judge import Finding, Level
-from pipeline.metrics import COUNTERS, Metrics, answering, port_of, writing
+from pipeline.operations.health.facts import Backlog, Disk, Facts, Freshness, LakeFacts, StoreFacts
+from pipeline.operations.health.judge import Finding, Level
+from pipeline.operations.metrics import COUNTERS, Metrics, answering, port_of, writing
 from tests.simulation.folders import url, world_of
 
 NOW = 1_700_000_000.0

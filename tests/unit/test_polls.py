@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from pipeline.clock import Process
-from pipeline.layout import FIRST_DUE, Keys, ShipmentName, version_of
-from pipeline.manifest import (
+from pipeline.ledger.layout import FIRST_DUE, Keys, ShipmentName, version_of
+from pipeline.ledger.manifest import (
     Attempt,
     Batch,
     DataFile,
@@ -29,9 +29,9 @@ from pipeline.manifest import (
     Snapshot,
     SourceFile,
 )
-from pipeline.runner import SHIPMENTS_OF_A_POLL, Context, beat
+from pipeline.ledger.protocol import SHIPMENTS_OF_A_POLL, Context, beat
+from pipeline.stages.loop import Turns
 from pipeline.stores.store import Entry, Listing
-from pipeline.turns import Turns
 from tests.simulation.memory import MemoryStore
 from tests.simulation.world import STAGES, World, settings_of
 

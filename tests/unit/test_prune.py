@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.daily import prune_daily
+from pipeline.cli.wiring.daily import prune_daily
 from pipeline.clock import Clock
-from pipeline.layout import Keys, ShipmentName
-from pipeline.logs import Once
+from pipeline.ledger.layout import Keys, ShipmentName
+from pipeline.operations.prune import Pruner
+from pipeline.process.logs import Once
 from pipeline.recent import Recent
-from pipeline.stages import rounds
-from pipeline.turns import Turns
+from pipeline.stages import operator_requests
+from pipeline.stages.loop import Turns
 from tests.simulation.light import LIGHT
 from tests.simulation.memory import MemoryStore
 from tests.simulation.world import World, settings_of
@@ -27,7 +28,7 @@ KEYS = Keys("shop")
 
 def after_days(world: World, days: float) -> int:
     world.hand.at += days * DAY
-    return world.turns().prune()
+    return world.pruner().prune()
 
 
 def remove_source(world: World) -> None:
@@ -101,7 +102,7 @@ def test_held_data_stays_until_the_release_has_its_end(tmp_path: Path) -> None:
     name = held_name(world)
     after_days(world, 100)
     assert len(data_keys(world)) == 2, "the batch's refs, and the failures that say which rows are held"
-    rounds.answer(world.context(), name, 0, "release")
+    operator_requests.answer(world.context(), name, 0, "release")
     world.run()
     assert len([row for row in tables(world, "features") if "4-" in str(row["shipment"])]) == 3
     after_days(world, 20)
@@ -112,7 +113,7 @@ def test_the_hint_of_a_held_batch_that_was_answered_goes(tmp_path: Path) -> None
     """It may come back late: a put whose answer was lost."""
     world = held_world(tmp_path)
     name = held_name(world)
-    rounds.answer(world.context(), name, 0, "drop")
+    operator_requests.answer(world.context(), name, 0, "drop")
     world.run()
     world.bucket.write(KEYS.held_hint(name, 0), b"")
     after_days(world, 0)
@@ -163,7 +164,7 @@ def test_old_folders_go_only_where_lake_days_is_set_and_no_index_names_them(tmp_
     world = world_of(tmp_path, f"7,a,{url('ok', 1)}", prune={"lake_days": 30})
     world.run()
     world.hand.at += 40 * DAY
-    assert world.turns().prune() > 0
+    assert world.pruner().prune() > 0
     assert len(tables(world, "features")) == 1, "the newest version of a partner stays in the index"
     world.put_refs("a.csv", f"{HEADER}7,a,{url('ok', 2)}\n")
     world.hand.at += 60
@@ -213,7 +214,7 @@ def asked_by_prune(world: World) -> tuple[int, int, int]:
     host = Host(world)
     lake = Counting(MemoryStore(world.lake))
     turns = Turns(replace(host.context, lake=lake), world.serve, strict=True)  # type: ignore[arg-type]
-    assert turns.prune() == 0
+    assert Pruner(turns.context, turns.look).prune() == 0
     pages = sum(count for what, count in host.counting.asked.items() if what.startswith("list"))
     return sum(host.counting.asked.values()) - pages, sum(lake.asked.values()), pages
 
@@ -260,7 +261,7 @@ def test_a_pass_that_is_left_goes_on_behind_and_forgets_the_same(tmp_path: Path)
                 left = iter(range(steps))
                 turns = world.turns()
                 turns.context.bucket.list("")
-                pruned = turns.prune_some(after, lambda left=left: next(left, None) is not None)  # type: ignore[misc]
+                pruned = Pruner(turns.context, turns.look).some(after, lambda left=left: next(left, None) is not None)  # type: ignore[misc]
                 assert pruned.after is None or pruned.after >= after
                 if pruned.after == after and not pruned.number:
                     raise AssertionError("it stands still")
@@ -314,7 +315,7 @@ def sizes(thing: object, seen: set[int] | None = None) -> int:
 def test_what_a_daemon_remembers_does_not_grow_with_what_goes_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.runner.CACHED_BODIES", 60)
+    monkeypatch.setattr("pipeline.ledger.protocol.CACHED_BODIES", 60)
     world = World(tmp_path, settings_of(ship={"batch_refs": 3, "batches_per_shipment": 2, "open_shipments": 1000}))
     world.forms = LIGHT
     turns = world.turns()

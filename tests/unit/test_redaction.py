@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.codec.ref_rows import sample_of
-from pipeline.redaction import _redacted_slowly, redact_query, redact_text, redact_tree, redact_value
+from pipeline.codec.refs.rows import sample_of
+from pipeline.process.redaction import _redacted_slowly, redact_query, redact_text, redact_tree, redact_value
 
 SECRET = "Planted"
 PLACES = [

@@ -21,11 +21,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
-from pipeline.codec.failures import failures_schema
+from pipeline.codec.delivered.failures import failures_schema
 from pipeline.errors import ConfigError, FormatError
-from pipeline.layout import version_of
-from pipeline.report.chart import bars
-from pipeline.report.facts import (
+from pipeline.ledger.layout import version_of
+from pipeline.operations.report.chart import bars
+from pipeline.operations.report.facts import (  # fmt: skip
     Example,
     Funnel,
     HostCount,
@@ -37,14 +37,14 @@ from pipeline.report.facts import (
     SetStatistics,
     ShipmentRow,
     Thumbnail,
-)  # fmt: skip
-from pipeline.report.failing import EXAMPLES, Failing
-from pipeline.report.gather import HOSTS, gather
-from pipeline.report.html import attribute, figure, share, text, visible
-from pipeline.report.page import page
-from pipeline.report.scope import Scope, scope_of
-from pipeline.report.statistics import Sample
-from pipeline.report.thumbnails import thumbnail
+)
+from pipeline.operations.report.failing import EXAMPLES, Failing
+from pipeline.operations.report.gather import HOSTS, gather
+from pipeline.operations.report.html import attribute, figure, share, text, visible
+from pipeline.operations.report.page import page
+from pipeline.operations.report.scope import Scope, scope_of
+from pipeline.operations.report.statistics import Sample
+from pipeline.operations.report.thumbnails import thumbnail
 from tests.integration.conftest import ROOT, environ
 from tests.simulation.folders import Folders, hold, url, world_of
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import manifest
 from pipeline.errors import PermanentError
-from pipeline.layout import Keys, ShipmentName, Task
-from pipeline.manifest import End, Out
-from pipeline.runner import claim
-from pipeline.stages import rounds
+from pipeline.ledger import manifest
+from pipeline.ledger.layout import Keys, ShipmentName, Task
+from pipeline.ledger.manifest import End, Out
+from pipeline.ledger.protocol import claim
+from pipeline.stages import operator_requests
 from tests.simulation.world import World
 from tests.unit.test_stages import outs, shipments, tables, url, world_of
 
@@ -30,8 +30,8 @@ def held_world(tmp_path: Path) -> World:
     turns.take("ship")
     (name, *_) = sorted(shipments(world).values())
     fingerprint = world.fingerprints["demo"]
-    from pipeline.layout import Task
-    from pipeline.runner import claim
+    from pipeline.ledger.layout import Task
+    from pipeline.ledger.protocol import claim
 
     for number in (1, 2):
         dead = world.context(f"dead.{number}")
@@ -53,7 +53,7 @@ def test_a_batch_that_is_given_up_is_delivered_as_held_and_the_rest_goes_on(tmp_
     world = held_world(tmp_path)
     assert sorted(reasons(world)) == [("item0", "held"), ("item1", "held"), ("item2", "held")]
     assert {row["external_id"] for row in tables(world, "features")} == {"item1", "item3", "item4", "item5"}
-    (one,) = rounds.held(world.context())
+    (one,) = operator_requests.held(world.context())
     assert (one.batch, one.refs, one.answered) == (0, 3, "")
     assert [key for key in world.bucket.files if "/h/open/" in key] == []
 
@@ -61,10 +61,10 @@ def test_a_batch_that_is_given_up_is_delivered_as_held_and_the_rest_goes_on(tmp_
 def test_a_release_computes_just_the_held_rows_and_two_people_agree(tmp_path: Path) -> None:
     world = held_world(tmp_path)
     name = held_name(world)
-    child = rounds.answer(world.context("a"), name, 0, "release")
-    assert rounds.answer(world.context("b"), name, 0, "release") == child
+    child = operator_requests.answer(world.context("a"), name, 0, "release")
+    assert operator_requests.answer(world.context("b"), name, 0, "release") == child
     with pytest.raises(PermanentError, match="has its release already"):
-        rounds.answer(world.context("c"), name, 0, "drop")
+        operator_requests.answer(world.context("c"), name, 0, "drop")
     assert child.generation == 4
     world.run()
     end = manifest.read(End, world.bucket.files[KEYS.end(child)][0], "")
@@ -80,11 +80,11 @@ def test_a_release_computes_just_the_held_rows_and_two_people_agree(tmp_path: Pa
 
 def test_a_drop_is_a_release_whose_end_is_void(tmp_path: Path) -> None:
     world = held_world(tmp_path)
-    child = rounds.answer(world.context(), held_name(world), 0, "drop")
+    child = operator_requests.answer(world.context(), held_name(world), 0, "drop")
     world.run()
     assert manifest.read(End, world.bucket.files[KEYS.end(child)][0], "").void == "dropped by an operator"
     assert [key for key in world.bucket.files if "/h/" in key] == []
-    assert list(rounds.held(world.context())) == []
+    assert list(operator_requests.held(world.context())) == []
 
 
 def test_only_what_is_held_can_be_answered(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_only_what_is_held_can_be_answered(tmp_path: Path) -> None:
     world.run()
     (name,) = shipments(world).values()
     with pytest.raises(PermanentError, match="is not held"):
-        rounds.answer(world.context(), name, 0, "release")
+        operator_requests.answer(world.context(), name, 0, "release")
 
 
 @pytest.mark.parametrize("wanted", ["7", "refs/a.csv", "the shipment"])
@@ -102,8 +102,8 @@ def test_a_snapshot_is_shipped_again_in_a_new_round(tmp_path: Path, wanted: str)
     before = dict(world.asked)
     if wanted == "the shipment":
         wanted = str(min(shipments(world).values()))
-    ((name, plan),) = rounds.newest(world.context(), wanted, ["demo"])
-    child = rounds.again(world.context(), name, plan)
+    ((name, plan),) = operator_requests.newest(world.context(), wanted, ["demo"])
+    child = operator_requests.again(world.context(), name, plan)
     assert (child.version, child.round) == (name.version, 1)
     world.run()
     assert world.asked == {u: n + 1 for u, n in before.items()}
@@ -114,7 +114,7 @@ def test_a_snapshot_is_shipped_again_in_a_new_round(tmp_path: Path, wanted: str)
 def test_nothing_is_shipped_again_by_a_name_that_nobody_knows(tmp_path: Path) -> None:
     world = world_of(tmp_path, f"7,a,{url('ok')}")
     world.run()
-    assert rounds.newest(world.context(), "8", ["demo"]) == []
+    assert operator_requests.newest(world.context(), "8", ["demo"]) == []
 
 
 def test_a_back_fill_copies_from_the_bucket_and_serves_the_new_net(tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ def test_a_back_fill_copies_from_the_bucket_and_serves_the_new_net(tmp_path: Pat
     world.run()
     world.fingerprints["demo"] = "ef" * 32
     del world.lake.files["refs/a.csv"]  # the source is not read again
-    for name, plan in rounds.newest(world.context(), "", ["demo"]):
-        rounds.again(world.context(), name, plan, backfill=True)
+    for name, plan in operator_requests.newest(world.context(), "", ["demo"]):
+        operator_requests.again(world.context(), name, plan, backfill=True)
     world.run()
     assert sorted({(name.round, name.part) for name in shipments(world).values()}) == [(0, 0), (0, 1), (1, 0), (1, 1)]
     by_round = {out.fingerprint for out in outs(world)}
@@ -135,9 +135,9 @@ def test_a_back_fill_reads_the_source_once_the_bucket_has_forgotten(tmp_path: Pa
     world = world_of(tmp_path, *(f"7,item{n},{url('ok', n)}" for n in range(8)))
     world.run()
     world.hand.at += 20 * 86400
-    world.turns().prune()
-    ((name, plan),) = rounds.newest(world.context(), "", ["demo"])
-    child = rounds.again(world.context(), name, plan, backfill=True)
+    world.pruner().prune()
+    ((name, plan),) = operator_requests.newest(world.context(), "", ["demo"])
+    child = operator_requests.again(world.context(), name, plan, backfill=True)
     assert manifest.read(manifest.Plan, world.bucket.files[KEYS.plan(child)][0], "").kind == "again"
     world.run()
     assert len(tables(world, "features")) == 16
@@ -146,14 +146,14 @@ def test_a_back_fill_reads_the_source_once_the_bucket_has_forgotten(tmp_path: Pa
 
 def test_a_release_of_a_batch_whose_shipment_became_void_is_void_too(tmp_path: Path) -> None:
     """The simulation found it: the parent never gets its `out`, and the release would wait for ever."""
-    from pipeline.runner import commit
+    from pipeline.ledger.protocol import commit
 
     world = held_world(tmp_path)
     name = held_name(world)
     for key in (KEYS.out(name), KEYS.done(name), KEYS.end(name)):
         del world.bucket.files[key]
     commit(world.context(), KEYS.end(name), End(batches=0, refs=0, rows=0, rejected=0, void="a file is gone"))
-    child = rounds.answer(world.context(), name, 0, "release")
+    child = operator_requests.answer(world.context(), name, 0, "release")
     world.run()
     assert manifest.read(End, world.bucket.files[KEYS.end(child)][0], "").void == "its shipment is void"
     assert [key for key in world.bucket.files if "/h/" in key] == []
@@ -174,9 +174,9 @@ def test_of_two_releases_that_hold_one_item_the_newer_row_wins_whatever_their_na
             task = Task.batch(world.fingerprints["demo"], batch)
             assert claim(world.context(f"dead.{batch}.{number}"), name, task, number, alone=number == 2)
     world.run(turns)
-    held = list(rounds.held(world.context()))
+    held = list(operator_requests.held(world.context()))
     assert [one.batch for one in held] == [0, 1]
     for one in held:
-        rounds.answer(world.context(), one.name, one.batch, "release")
+        operator_requests.answer(world.context(), one.name, one.batch, "release")
     world.run()
     assert [row["url"] for row in tables(world, "features") if row["external_id"] == "item1"] == [url("ok", 100)]

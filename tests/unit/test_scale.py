@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.turns import Turns
+from pipeline.stages.loop import Turns
 from tests.simulation.memory import MemoryStore
 from tests.simulation.world import STAGES, World, settings_of
 from tests.unit.test_polls import Counting

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PermanentError
-from pipeline.host import boot_id, host_name, this_process
-from pipeline.scratch import folder_of, is_left, private_folder, scratch
+from pipeline.process.host import boot_id, host_name, this_process
+from pipeline.process.scratch import folder_of, is_left, private_folder, scratch
 
 HERE, BOOT = host_name(), boot_id()
 GONE = "999999999.1.abcdef"
 HOLDER = """
 import sys, time
 from pathlib import Path
-from pipeline.host import this_process
-from pipeline.scratch import scratch
+from pipeline.process.host import this_process
+from pipeline.process.scratch import scratch
 
 with scratch(Path(sys.argv[1]), sys.argv[2] or this_process().name) as folder:
     (folder / "window-1").mkdir()

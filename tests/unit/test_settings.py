@@ -13,7 +13,6 @@ import pytest
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from pipeline import configuration
 from pipeline.errors import ConfigError
 from pipeline.settings import (
     Bucket,
@@ -27,6 +26,7 @@ from pipeline.settings import (
     Text,
     load,
     load_fetch,
+    reading,
 )
 from pipeline.settings.reference import reference
 
@@ -222,7 +222,7 @@ def test_section_fetch_is_read_without_a_bucket() -> None:
 
 def test_where_each_value_came_from_is_known(tmp_path: Path) -> None:
     path = write(tmp_path, MINIMAL)
-    read = configuration.read(Settings, path, {"HATHI_FETCH__BURST": "3"}, {"fetch.attempts": 1})
+    read = reading.read(Settings, path, {"HATHI_FETCH__BURST": "3"}, {"fetch.attempts": 1})
     assert read.origin("bucket.url") == str(path)
     assert read.origin("fetch.burst") == "HATHI_FETCH__BURST"
     assert read.origin("fetch.attempts") == "option"

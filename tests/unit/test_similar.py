@@ -17,16 +17,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.analysis.similar.catalogue import Catalogue, sources_of
+from pipeline.analysis.similar.images import feature_of
+from pipeline.analysis.similar.indexed import approximate
+from pipeline.analysis.similar.measures import METRICS, Metric, distances
+from pipeline.analysis.similar.nearest import Query, exact
 from pipeline.cli import main as command_line
-from pipeline.compact import running
 from pipeline.errors import FormatError
 from pipeline.records import item_id_of
 from pipeline.settings import load
-from pipeline.similar.catalogue import Catalogue, sources_of
-from pipeline.similar.images import feature_of
-from pipeline.similar.indexed import approximate
-from pipeline.similar.measures import METRICS, Metric, distances
-from pipeline.similar.nearest import Query, exact
+from pipeline.stages.compact import running
 from pipeline.stores.local import LocalStore
 from tests.simulation.folders import world_of
 from tests.unit.deltas import ROOT, F, deliver, name_of

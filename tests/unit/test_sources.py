@@ -14,14 +14,15 @@ import pytest
 from pyarrow import csv, orc
 from pyarrow import parquet as pq
 
-from pipeline import manifest
+from pipeline.codec.codecs import Forms
 from pipeline.codec.image_refs import decode
 from pipeline.errors import TemporaryError
-from pipeline.layout import Keys
-from pipeline.manifest import Batch, End, Plan, Reading, Snapshot, SourceFile
+from pipeline.ledger import manifest
+from pipeline.ledger.layout import Keys
+from pipeline.ledger.manifest import Batch, End, Plan, Reading, Snapshot, SourceFile
+from pipeline.operations.prune import Pruner
 from pipeline.records import ImageRef
-from pipeline.stages.forms import Forms
-from pipeline.stages.troubles import Troubles
+from pipeline.sources.troubles import Troubles
 from pipeline.stores.local import LocalStore
 from tests.simulation.folders import Folders
 from tests.simulation.world import feature, settings_of
@@ -330,7 +331,7 @@ def test_the_ledger_of_a_source_that_cannot_be_seen_is_kept(tmp_path: Path) -> N
     for plan in (world.top / "bucket").glob("shop/c/**/*"):
         stamp(world, plan, NOW)
     (world.top / "lake/x/partner=7/loop").symlink_to("loop")
-    turns.prune()
+    Pruner(turns.context, turns.look).prune()
     left = [manifest.read(Plan, path.read_bytes(), "") for path in (world.top / "bucket").glob("shop/c/*/plan")]
     assert [plan.snapshot.source for plan in left] == ["x/partner=7"], "the day of the other one is long swept"
 

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import manifest
-from pipeline.layout import Keys, ShipmentName
-from pipeline.manifest import End, Out, Plan, Result
+from pipeline.ledger import manifest
+from pipeline.ledger.layout import Keys, ShipmentName
+from pipeline.ledger.manifest import End, Out, Plan, Result
 from pipeline.records import item_id_of, signed
 from pipeline.settings import FeatureSet
 from tests.simulation.world import World, feature, settings_of
@@ -415,9 +415,9 @@ def test_caps_stop_a_run_and_the_next_goes_on_where_it_stopped(tmp_path: Path) -
 
 
 def test_partners_take_turns_and_the_most_lagging_comes_first(tmp_path: Path) -> None:
-    from pipeline.manifest import Reading, Snapshot, SourceFile
+    from pipeline.ledger.manifest import Reading, Snapshot, SourceFile
+    from pipeline.sources.conventions import Found
     from pipeline.stages import snapshots
-    from pipeline.stages.sources import Found
 
     def found(path: str, version: str, partner: int) -> Found:
         file = SourceFile(path=path, length=1, modified=1)

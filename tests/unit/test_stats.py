@@ -13,16 +13,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.analysis.stats.buckets import Buckets
+from pipeline.analysis.stats.chart import ticks
+from pipeline.analysis.stats.collecting import Stats, collect
+from pipeline.analysis.stats.drift import drift
+from pipeline.analysis.stats.finding import files_of
+from pipeline.analysis.stats.sampling import Repeats, Sample, item_hashes
 from pipeline.cli import main as command_line
-from pipeline.codec.parquet_features import FeaturesWriter
-from pipeline.codec.text_features import TextWriter
+from pipeline.codec.delivered.parquet import FeaturesWriter
+from pipeline.codec.delivered.text import TextWriter
 from pipeline.errors import ConfigError, FormatError
-from pipeline.stats.buckets import Buckets
-from pipeline.stats.chart import ticks
-from pipeline.stats.collecting import Stats, collect
-from pipeline.stats.drift import drift
-from pipeline.stats.finding import files_of
-from pipeline.stats.sampling import Repeats, Sample, item_hashes
 from pipeline.stores.local import LocalStore
 from tests.unit.codec.rows import feature
 

@@ -15,13 +15,13 @@ import pytest
 
 from pipeline.cli import main as command_line
 from pipeline.cli import status
-from pipeline.cli.columns import ago, columns, when
-from pipeline.health.look import Look
-from pipeline.layout import FIRST_DUE, Task, version_of
-from pipeline.lock import ESTOP, locked
-from pipeline.manifest import Attempt
-from pipeline.report.standing import Standing, standing
-from pipeline.runner import Context, beat
+from pipeline.cli.output.columns import ago, columns, when
+from pipeline.ledger.layout import FIRST_DUE, Task, version_of
+from pipeline.ledger.manifest import Attempt
+from pipeline.ledger.protocol import Context, beat
+from pipeline.operations.health.look import Look
+from pipeline.operations.report.standing import Standing, standing
+from pipeline.process.lock import ESTOP, locked
 from tests.simulation.folders import Folders, hold, url, world_of
 from tests.unit.test_health import look_of, settled
 from tests.unit.test_polls import END, Host, name_of, opened, plan_of, world_with
@@ -86,7 +86,7 @@ def test_running_attempts_are_told_with_their_hosts_and_lost_ones_are_not(tmp_pa
 
 
 def _fields(name: str) -> dict[str, Any]:
-    from pipeline.layout import ShipmentName
+    from pipeline.ledger.layout import ShipmentName
 
     found = ShipmentName.parse(name)
     return {one: getattr(found, one) for one in ("version", "round", "part", "generation", "hash")}

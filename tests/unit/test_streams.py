@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import manifest
 from pipeline.codec.image_refs import decode
-from pipeline.layout import Keys, ShipmentName
-from pipeline.manifest import Batch, Plan
-from pipeline.runner import Context
+from pipeline.ledger import manifest
+from pipeline.ledger.layout import Keys, ShipmentName
+from pipeline.ledger.manifest import Batch, Plan
+from pipeline.ledger.protocol import Context
+from pipeline.stages.loop import Tally, Turns
 from pipeline.stages.ship import Memory
 from pipeline.stages.streams import SLICE
-from pipeline.turns import Tally, Turns
 from tests.simulation.folders import Folders
 from tests.simulation.world import World, settings_of
 from tests.unit.sources import HEADER

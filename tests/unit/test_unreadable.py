@@ -10,11 +10,11 @@ import pytest
 
 from pipeline.cli import main as command_line
 from pipeline.errors import FormatError
-from pipeline.health.judge import Level, judge
-from pipeline.layout import FIRST_DUE, ShipmentName
-from pipeline.manifest import MAX_VERSION, Index, Out, Plan, Proposal, Result, read
-from pipeline.runner import is_closed, open_hints, planned, state_of
-from pipeline.state import REPAIR, waits_for
+from pipeline.ledger.layout import FIRST_DUE, ShipmentName
+from pipeline.ledger.manifest import MAX_VERSION, Index, Out, Plan, Proposal, Result, read
+from pipeline.ledger.protocol import is_closed, open_hints, planned, state_of
+from pipeline.ledger.state import REPAIR, waits_for
+from pipeline.operations.health.judge import Level, judge
 from tests.simulation.folders import Folders, url
 from tests.simulation.folders import world_of as folders_of
 from tests.simulation.world import STAGES
@@ -39,7 +39,7 @@ def test_prune_deletes_nothing_of_a_shipment_that_cannot_be_read(tmp_path: Path,
     before = {key for key in world.bucket.files if str(name) in key}
     for _ in range(3):
         world.hand.at += 30 * DAY
-        world.turns("box.two").prune()
+        world.pruner("box.two").prune()
     assert before <= set(world.bucket.files)
     assert not [key for key in world.bucket.files if "/d/" in key and str(name) not in key], "the others' data goes"
     assert [text for text in world.said if key in text] == [world.once[key]]
@@ -52,7 +52,7 @@ def test_a_plan_that_somebody_deleted_takes_no_data_with_it(tmp_path: Path) -> N
     del world.bucket.files[KEYS.plan(name)]
     before = {key for key in world.bucket.files if "/d/" in key}
     world.hand.at += 500 * DAY
-    world.turns("box.two").prune()
+    world.pruner("box.two").prune()
     assert before <= set(world.bucket.files)
     assert any("no plan, though more of it stands" in text for text in world.said)
 
@@ -142,7 +142,7 @@ def test_the_junk_of_one_kind_stops_no_other_part_of_a_prune(tmp_path: Path) -> 
         world.bucket.write(junk, b"junk")
     world.bucket.write("shop/h/alive/somebody", b"")
     world.hand.at += 20 * DAY
-    world.turns().prune()
+    world.pruner().prune()
     assert "shop/h/alive/somebody" not in world.bucket.files
     assert not [key for key in world.bucket.files if key.startswith("shop/d/2")]
     assert "features/_index/0000000001" not in world.lake.files

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import manifest
 from pipeline.clock import Process
-from pipeline.layout import Root, ShipmentName, version_of
-from pipeline.manifest import Index
-from pipeline.runner import Context
+from pipeline.ledger import manifest
+from pipeline.ledger.layout import Root, ShipmentName, version_of
+from pipeline.ledger.manifest import Index
+from pipeline.ledger.protocol import Context
+from pipeline.operations.verify import KINDS, Finding, verify
 from pipeline.settings import FeatureSet
-from pipeline.stages import index, rounds
-from pipeline.verify import KINDS, Finding, verify
+from pipeline.stages import index, operator_requests
 from tests.simulation import damages as plant
 from tests.simulation.damages import Damage
 from tests.simulation.folders import HEADER, Folders, hold, url, world_of
@@ -79,8 +79,8 @@ def test_a_held_batch_its_release_and_its_drop_are_clean(tmp_path: Path) -> None
     hold(world)
     found = world.look(deep=True)
     assert kinds(found) == ["held"]
-    (name, batch) = next((one.name, one.batch) for one in rounds.held(world.context()))
-    rounds.answer(world.context(), name, batch, "release")
+    (name, batch) = next((one.name, one.batch) for one in operator_requests.held(world.context()))
+    operator_requests.answer(world.context(), name, batch, "release")
     world.run()
     assert worse(world.look(deep=True)) == []
 
@@ -98,14 +98,14 @@ def test_what_prune_left_is_clean(tmp_path: Path) -> None:
     world = world_of(tmp_path, f"7,a,{url('ok', 1)}")
     world.run()
     world.hand.at += 20 * DAY
-    world.turns().prune()
+    world.pruner().prune()
     assert not list(world.top.glob("bucket/shop/d/*"))
     assert world.look(deep=True) == []
     shutil.rmtree(world.top / "lake/refs")
     world.put_refs("b.csv", f"{HEADER}7,b,{url('ok', 2)}\n")
     world.run()
     world.hand.at += 420 * DAY
-    world.turns().prune()
+    world.pruner().prune()
     assert len(list(world.top.glob("bucket/shop/c/*"))) == 1
     assert world.look(deep=True) == []
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.clock import Clock
+from pipeline.process.watchdog import LOOKS, Watch, noting, watched
 from pipeline.stores.local import LocalStore
-from pipeline.watchdog import LOOKS, Watch, noting, watched
 
 LIMIT = 900.0
 PAUSE = LIMIT / LOOKS
@@ -130,7 +130,7 @@ HANG = """
 import sys, threading, time
 from pathlib import Path
 from pipeline.clock import Clock
-from pipeline.watchdog import Watch, watched
+from pipeline.process.watchdog import Watch, watched
 
 def say(text):
     print(text, flush=True)

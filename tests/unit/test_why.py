@@ -12,11 +12,11 @@ import pytest
 
 from pipeline.cli import main as command_line
 from pipeline.cli import why as command
+from pipeline.operations.why import Story, items_of_url, question_of, story
+from pipeline.operations.why.story import Chapter
 from pipeline.records import item_id_of, item_id_of_url
 from pipeline.settings import FeatureSet
-from pipeline.stages import rounds
-from pipeline.why import Story, items_of_url, question_of, story
-from pipeline.why.story import Chapter
+from pipeline.stages import operator_requests
 from tests.simulation.folders import HEADER, Folders, hold, url, world_of
 
 DAY = 86400.0
@@ -143,8 +143,8 @@ def test_a_held_item_says_how_to_release_it(tmp_path: Path) -> None:
     assert chapter.next == f"held: release it with `hathi quarantine release {chapter.shipment}.0`, or drop it"
     assert [made.ended for made in chapter.refs[0].tries] == ["stopped without a word"] * 2
     assert [row.reason for row in chapter.delivered] == ["held"]
-    (one,) = rounds.held(world.context())
-    rounds.answer(world.context(), one.name, one.batch, "release")
+    (one,) = operator_requests.held(world.context())
+    operator_requests.answer(world.context(), one.name, one.batch, "release")
     world.run()
     parent, child = told(world, "a").chapters
     assert parent.next == f"was released: see {child.shipment}"
@@ -213,7 +213,7 @@ def test_what_prune_took_is_said_to_be_unknown_and_the_rest_is_told_from_the_lak
     world = world_of(tmp_path, f"7,a,{url('ok')}", f"7,b,{url('gone')}")
     world.run()
     world.hand.at += 20 * DAY
-    world.turns().prune()
+    world.pruner().prune()
     chapter = only(world, "a")
     assert chapter.refs == ()
     assert [row.url for row in chapter.delivered] == [url("ok")]

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from pipeline.clock import Clock
 from pipeline.codec.shards import Matrix
+from pipeline.extraction.feature_maker import FeatureMaker
+from pipeline.extraction.net_batches import PARTIAL_SECONDS, STACKS_AHEAD, Marked
+from pipeline.extraction.spill import Features, Origin
+from pipeline.extraction.window import Opened
 from pipeline.records import Failure, ImageRef
 from pipeline.settings import Settings
-from pipeline.stages.features import FeatureMaker
-from pipeline.stages.spill import Features, Origin
-from pipeline.stages.stacks import PARTIAL_SECONDS, STACKS_AHEAD, Marked
-from pipeline.stages.window import Opened
 from sample import random_features
 from tests.simulation.world import DIM, AtOnce, StubNet, feature, prepare
 from tests.unit.window_stand import SAME, Stand

@@ -14,9 +14,9 @@ import pytest
 
 from pipeline.codec.shards import Matrix
 from pipeline.errors import TemporaryError
+from pipeline.extraction.memory_budget import Bounds
+from pipeline.extraction.window import Computed, Opened, Tag, Wanted, Window
 from pipeline.records import Failure, ImageRef
-from pipeline.stages.load import Bounds
-from pipeline.stages.window import Computed, Opened, Tag, Wanted, Window
 from tests.simulation.world import AtOnce, Fetched, HandClock, feature
 from tests.unit.window_stand import SAME, Stand
 

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.codec.shards import Matrix
+from pipeline.extraction.memory_budget import Bounds
+from pipeline.extraction.net_batches import Prepare
+from pipeline.extraction.window import Computed, Opened, Tag, Wanted, Window
 from pipeline.records import Failure, ImageRef
-from pipeline.stages.load import Bounds
-from pipeline.stages.stacks import Prepare
-from pipeline.stages.window import Computed, Opened, Tag, Wanted, Window
 from tests.simulation.world import AtOnce, Fetched, HandClock, StubNet, answer, prepare
 
 SAME = b"the same picture"

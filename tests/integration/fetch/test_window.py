@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from pipeline.codec.shards import Shard, write_features
+from pipeline.extraction.feature_maker import stream_of
+from pipeline.extraction.memory_budget import Bounds
+from pipeline.extraction.window import Computed, Opened, Window
 from pipeline.fetch import Fetcher
 from pipeline.records import ImageRef
-from pipeline.stages.features import stream_of
-from pipeline.stages.load import Bounds
-from pipeline.stages.window import Computed, Opened, Window
 from tests.integration.fetch.asking import Hand, limits
 from tests.integration.fetch.hostile import JPEG, Hostile, Visit, answer
 from tests.simulation.world import AtOnce, StubNet, feature, prepare

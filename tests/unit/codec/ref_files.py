@@ -15,7 +15,7 @@ from pyarrow import orc
 from pyarrow import parquet as pq
 
 from pipeline.codec import image_refs_pb2 as messages
-from pipeline.codec.ref_tables import Cursor, Format, How, RefReader, Taken, detect, open_refs
+from pipeline.codec.refs.tables import Cursor, Format, How, RefReader, Taken, detect, open_refs
 from pipeline.settings import Columns
 
 Row = dict[str, Any]

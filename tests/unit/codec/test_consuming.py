@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.codec.delivered.merge import MergeInput, merge
 from pipeline.codec.shards import write_failures, write_features
-from pipeline.layout import ShipmentName
-from pipeline.manifest import Delivery, Index, IndexFile, PartnerManifest
+from pipeline.ledger.layout import ShipmentName
+from pipeline.ledger.manifest import Delivery, Index, IndexFile, PartnerManifest
 from pipeline.records import MAX_ITEM_ID
 from pipeline.stages.index import next_index
-from pipeline.stages.merge import MergeInput, merge
 from tests.unit.codec.rows import failure, feature
 
 PAGE = Path(__file__).parents[3] / "docs" / "consuming.md"

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from pyarrow import parquet as pq
 
-from pipeline.codec.failures import FailuresWriter
-from pipeline.codec.parquet_features import FeaturesWriter
+from pipeline.codec.delivered.failures import FailuresWriter
+from pipeline.codec.delivered.parquet import FeaturesWriter
 from pipeline.records import MAX_ITEM_ID
 from tests.unit.codec.rows import failure, feature
 

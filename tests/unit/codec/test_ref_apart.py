@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
-from pipeline.codec import ref_apart, ref_child
-from pipeline.codec.ref_rows import RefReader
-from pipeline.codec.ref_tables import Cursor
+from pipeline.codec.refs import sandbox, sandbox_child
+from pipeline.codec.refs.rows import RefReader
+from pipeline.codec.refs.tables import Cursor
 from pipeline.errors import FormatError
 from tests.unit.codec.ref_files import START, reader, take_all
 
@@ -42,7 +42,7 @@ def children() -> set[int]:
     return {
         int(one)
         for one in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        if "pipeline.codec.ref_child" in Path(f"/proc/{one}/cmdline").read_text()
+        if "pipeline.codec.refs.sandbox_child" in Path(f"/proc/{one}/cmdline").read_text()
     }
 
 
@@ -64,7 +64,7 @@ def test_a_reader_that_crashes_loses_the_rest_of_its_row_group_and_no_more() -> 
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made, in no time."""
     made: list[float] = []
-    monkeypatch.setattr(ref_apart.ApartFile.__init__, "__defaults__", (made.append,))
+    monkeypatch.setattr(sandbox.ApartFile.__init__, "__defaults__", (made.append,))
     return made
 
 
@@ -72,9 +72,9 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def killing(monkeypatch: pytest.MonkeyPatch, times: int, kind: str) -> Iterator[None]:
     """The next readers are killed at the first question of a kind, so many times, as the kernel does it."""
     left = [times]
-    asked = ref_apart.Reader.ask
+    asked = sandbox.Reader.ask
 
-    def ask(self: ref_apart.Reader, file: BinaryIO, **fields: Any) -> tuple[dict[str, Any], bytes]:
+    def ask(self: sandbox.Reader, file: BinaryIO, **fields: Any) -> tuple[dict[str, Any], bytes]:
         if fields["kind"] == kind and left[0]:
             left[0] -= 1
             self._process.kill()
@@ -82,7 +82,7 @@ def killing(monkeypatch: pytest.MonkeyPatch, times: int, kind: str) -> Iterator[
         return asked(self, file, **fields)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ref_apart.Reader, "ask", ask)
+        patch.setattr(sandbox.Reader, "ask", ask)
         yield
     assert left == [0]
 
@@ -103,10 +103,10 @@ def test_a_reader_that_is_killed_again_and_again_is_tried_after_growing_pauses_a
 ) -> None:
     """As by the kernel, for want of memory."""
     idle = 1 if kind == "open" else 0
-    with killing(monkeypatch, idle + len(ref_apart.PAUSES), kind):
+    with killing(monkeypatch, idle + len(sandbox.PAUSES), kind):
         assert len(take_all(table(), "refs.parquet").refs) == len(URLS), "as long as one of them gets through"
-    assert pauses == list(ref_apart.PAUSES)
-    with killing(monkeypatch, idle + len(ref_apart.PAUSES) + 1, kind):
+    assert pauses == list(sandbox.PAUSES)
+    with killing(monkeypatch, idle + len(sandbox.PAUSES) + 1, kind):
         if kind == "open":
             with pytest.raises(FormatError, match="killed again and again"):
                 take_all(table(), "refs.parquet")
@@ -114,7 +114,7 @@ def test_a_reader_that_is_killed_again_and_again_is_tried_after_growing_pauses_a
             taken = take_all(table(), "refs.parquet")
             (rejected,) = taken.samples
             assert [ref.url for ref in taken.refs] == [*URLS[: rejected.row], *URLS[6000:]], "the rest of it is read"
-            assert rejected.sample == ref_apart.ENDED
+            assert rejected.sample == sandbox.ENDED
             assert taken.rejected + len(taken.refs) == len(URLS)
     assert len(take_all(table(), "refs.parquet").refs) == len(URLS), "and the next file"
 
@@ -124,9 +124,9 @@ def test_a_file_of_many_groups_that_are_too_large_waits_no_longer_than_one(
 ) -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.table({"url": URLS}), buffer, row_group_size=1000)
-    with killing(monkeypatch, len(ref_apart.PAUSES) + 9, "read"):
+    with killing(monkeypatch, len(sandbox.PAUSES) + 9, "read"):
         taken = take_all(buffer.getvalue(), "refs.parquet")
-    assert (taken.rejected, pauses) == (len(URLS), list(ref_apart.PAUSES))
+    assert (taken.rejected, pauses) == (len(URLS), list(sandbox.PAUSES))
 
 
 def test_a_reader_does_not_stop_before_its_parent_does() -> None:
@@ -153,10 +153,10 @@ def test_a_file_that_crashes_its_reader_is_refused_and_the_next_one_is_read() ->
 @contextlib.contextmanager
 def wanting(monkeypatch: pytest.MonkeyPatch, spare: int, *, kept_only: bool) -> Iterator[list[int]]:
     """Readers that have so many bytes left when they are asked for rows: all, or those that have read a file before."""
-    asked = ref_apart.Reader.ask
+    asked = sandbox.Reader.ask
     begun: list[int] = []
 
-    def ask(self: ref_apart.Reader, file: BinaryIO, **fields: Any) -> tuple[dict[str, Any], bytes]:
+    def ask(self: sandbox.Reader, file: BinaryIO, **fields: Any) -> tuple[dict[str, Any], bytes]:
         pid = self._process.pid
         if fields["kind"] == "read" and not (kept_only and pid not in idle):
             lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -169,7 +169,7 @@ def wanting(monkeypatch: pytest.MonkeyPatch, spare: int, *, kept_only: bool) -> 
     take_all(table(), "refs.parquet")
     idle = children()
     with monkeypatch.context() as patch:
-        patch.setattr(ref_apart.Reader, "ask", ask)
+        patch.setattr(sandbox.Reader, "ask", ask)
         yield begun
 
 
@@ -211,4 +211,4 @@ def test_readers_are_kept_and_do_not_grow_in_number() -> None:
 def test_a_channel_that_breaks_off_is_an_end() -> None:
     for content in (b"", b'{"kind": "x"', b'{"kind": "x", "bytes": 5}\nabc'):
         with pytest.raises(EOFError):
-            ref_child.Channel(io.BytesIO(content), io.BytesIO()).receive()
+            sandbox_child.Channel(io.BytesIO(content), io.BytesIO()).receive()

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import orc
 from pyarrow import parquet as pq
 
-from pipeline.codec.ref_tables import Cursor
+from pipeline.codec.refs.tables import Cursor
 from pipeline.errors import FormatError, TemporaryError
 from pipeline.records import MAX_ITEM_ID
 from tests.unit.codec.ref_files import reader, take_all
@@ -128,7 +128,7 @@ def test_a_store_that_fails_is_not_taken_for_a_damaged_file(error: Exception) ->
                 raise error
             return super().read(size)
 
-    from pipeline.codec.ref_tables import open_refs
+    from pipeline.codec.refs.tables import open_refs
     from pipeline.settings import Columns
 
     file = Failing(table("refs.parquet", {"url": [f"http://a/{at}" for at in range(5000)]}, row_group_size=1000))

@@ -6,8 +6,8 @@ from typing import Any
 import fastavro
 import pytest
 
-from pipeline.codec.ref_rows import Taken
-from pipeline.codec.ref_tables import Cursor
+from pipeline.codec.refs.rows import Taken
+from pipeline.codec.refs.tables import Cursor
 from pipeline.errors import FormatError
 from pipeline.records import MAX_ITEM_ID
 from tests.unit.codec.ref_files import reader, take_all

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pyarrow import orc
 from pyarrow import parquet as pq
 
-from pipeline.codec.ref_rows import Taken
-from pipeline.codec.ref_tables import Cursor, How
-from pipeline.codec.ref_text import TWICE
+from pipeline.codec.refs.rows import Taken
+from pipeline.codec.refs.tables import Cursor, How
+from pipeline.codec.refs.text import TWICE
 from pipeline.errors import FormatError
 from pipeline.records import item_id_as_written, item_id_of, item_id_of_url, item_ids_of
 from tests.unit.codec.ref_files import Row, reader, take_all, written

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.codec import ref_csv, ref_lines
-from pipeline.codec.ref_tables import How
+from pipeline.codec.refs import lines as ref_lines
+from pipeline.codec.refs import separated
+from pipeline.codec.refs.tables import How
 from pipeline.errors import FormatError
 from pipeline.settings import Text
 from tests.unit.codec.ref_files import reader, take_all
@@ -58,7 +59,7 @@ def test_a_quote_that_is_never_closed_costs_its_own_line(bad: bytes) -> None:
     lines = [b"item_id,url", b"1,http://a/", bad, b"3,http://c/", b"4,http://d/"]
     taken = take_all(b"\n".join(lines), "refs.csv")
     assert [ref.item_id for ref in taken.refs] == [1, 3, 4]
-    assert [(rejected.row, rejected.why) for rejected in taken.samples] == [(1, ref_csv.OPEN)]
+    assert [(rejected.row, rejected.why) for rejected in taken.samples] == [(1, separated.OPEN)]
     assert taken.rows == 4
 
 
@@ -66,11 +67,11 @@ def test_a_quote_that_only_a_later_rows_quote_would_close_costs_its_own_line() -
     lines = [b"item_id,url", b'1,"http://a/"', b'2,"http://b/', b'3,"http://c/"', b'4,"http://d/"']
     taken = take_all(b"\n".join(lines), "refs.csv")
     assert [ref.item_id for ref in taken.refs] == [1, 3, 4]
-    assert [rejected.why for rejected in taken.samples] == [ref_csv.STRAY]
+    assert [rejected.why for rejected in taken.samples] == [separated.STRAY]
 
 
 def test_a_cell_over_many_lines_is_read_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ref_csv, "MAX_BEYOND", 100)
+    monkeypatch.setattr(separated, "MAX_BEYOND", 100)
     for lines, refs, rejected in ((10, 1, 0), (40, 0, 41)):
         data = b"item_id,url,title\n" + b'1,http://a/,"' + b"line\n" * lines + b'"\n'
         taken = take_all(data, "refs.csv")
@@ -83,13 +84,13 @@ def test_a_file_full_of_open_quotes_takes_work_that_grows_with_its_length_only(
 ) -> None:
     looked_ahead = 0
 
-    class Counting(ref_csv._Page):
+    class Counting(separated._Page):
         def has(self, place: int) -> bool:
             nonlocal looked_ahead
             looked_ahead += 1
             return super().has(place)
 
-    monkeypatch.setattr(ref_csv, "_Page", Counting)
+    monkeypatch.setattr(separated, "_Page", Counting)
     taken = take_all(("item_id,url\n" + f"{line}\n" * 3000).encode(), "refs.csv")
     assert taken.rows >= 1000
     assert looked_ahead < 4 * 6000
@@ -100,7 +101,7 @@ def test_a_file_full_of_open_quotes_takes_work_that_grows_with_its_length_only(
     [
         (b"1,http://a/,b.jpg", "3 cells where the header has 2"),
         (b"1", "1 cells where the header has 2"),
-        (b'1,"http://a/"x', ref_csv.STRAY),
+        (b'1,"http://a/"x', separated.STRAY),
     ],
 )
 def test_a_line_of_another_shape_is_rejected(line: bytes, why: str) -> None:

@@ -7,9 +7,9 @@ import io
 
 import pytest
 
-from pipeline.codec import ref_csv
-from pipeline.codec.ref_rows import Taken
-from pipeline.codec.ref_tables import Cursor, How
+from pipeline.codec.refs import separated
+from pipeline.codec.refs.rows import Taken
+from pipeline.codec.refs.tables import Cursor, How
 from pipeline.errors import ConfigError, FormatError
 from pipeline.settings import Text, load
 from tests.unit.codec.ref_files import reader, take_all
@@ -85,13 +85,13 @@ def test_lines_that_an_escape_joins_cost_work_that_grows_with_their_number_only(
 ) -> None:
     looked_at = 0
 
-    class Counting(ref_csv._Page):
+    class Counting(separated._Page):
         def has(self, place: int) -> bool:
             nonlocal looked_at
             looked_at += 1
             return super().has(place)
 
-    monkeypatch.setattr(ref_csv, "_Page", Counting)
+    monkeypatch.setattr(separated, "_Page", Counting)
     for name, line in (
         ("refs.tsv", "x\\\n"),
         ("refs.csv", "x\\\n"),
@@ -130,7 +130,7 @@ def test_a_stray_quote_of_a_csv_costs_its_line_and_swallows_no_rows() -> None:
     ]
     taken = text("\n".join(["item_id,url,title", *rows]), "refs.csv")
     assert [ref.item_id for ref in taken.refs] == [3, 4, 5]
-    assert whys(taken) == [ref_csv.STRAY, ref_csv.OPEN]
+    assert whys(taken) == [separated.STRAY, separated.OPEN]
 
 
 def test_a_quoted_cell_over_lines_that_are_no_rows_is_one_cell() -> None:

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.codec import ref_csv
-from pipeline.codec.ref_columns import Found
-from pipeline.codec.ref_dialect import form
-from pipeline.codec.ref_grid import columns_of
-from pipeline.codec.ref_lines import Lines
-from pipeline.codec.ref_rows import Rejected
+from pipeline.codec.refs import separated
+from pipeline.codec.refs.columns import Found
+from pipeline.codec.refs.dialect import form
+from pipeline.codec.refs.grid import columns_of
+from pipeline.codec.refs.lines import Lines
+from pipeline.codec.refs.rows import Rejected
 from pipeline.settings import Text
 
 FORMS = {
@@ -26,16 +26,16 @@ def by_line(lines: list[str], how: str, width: int) -> tuple[list[list[str]], li
     """The columns as they are read line by line, what is rejected, and the number of rows."""
     broken: list[Rejected] = []
     found = Found(None, None, None, 0, None)
-    header = ref_csv.Header(FORMS[how], width, found, 0)
-    page = ref_csv._Page(Lines(list(lines), list(range(len(lines) + 1)), ["\n"] * len(lines)), iter(()))
+    header = separated.Header(FORMS[how], width, found, 0)
+    page = separated._Page(Lines(list(lines), list(range(len(lines) + 1)), ["\n"] * len(lines)), iter(()))
     seen: list[list[str]] = []
 
     def keep(cells_of, positions, rows, header):  # type: ignore[no-untyped-def]
         seen.extend(cells_of(place) for place in range(width))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ref_csv, "_raw", keep)
-        _, rows = ref_csv._by_line(page, 0, header, broken)
+        patch.setattr(separated, "_raw", keep)
+        _, rows = separated._by_line(page, 0, header, broken)
     return seen, broken, rows
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.codec.ref_guess import guess
-from pipeline.codec.ref_tables import Cursor, detect
+from pipeline.codec.refs.guess import guess
+from pipeline.codec.refs.tables import Cursor, detect
 from pipeline.errors import ConfigError, FormatError
 from pipeline.settings import Columns, Text
 from tests.unit.codec.ref_files import reader, take_all

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from pipeline.codec.image_refs import MAX_RECORD, encode
-from pipeline.codec.ref_tables import Cursor
+from pipeline.codec.refs.tables import Cursor
 from pipeline.records import MAX_ITEM_ID, ImageRef, item_id_of_url
 from tests.unit.codec.ref_files import framed, record, take_all
 
@@ -62,7 +62,7 @@ def test_fields_that_are_not_known_are_passed_over() -> None:
 
 
 def test_a_file_that_gives_few_bytes_at_a_time_is_read_whole() -> None:
-    from pipeline.codec.ref_tables import open_refs
+    from pipeline.codec.refs.tables import open_refs
     from pipeline.settings import Columns
 
     class Slow(io.BytesIO):

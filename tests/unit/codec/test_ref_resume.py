@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.codec import ref_apart, ref_bytes, ref_lines, ref_packed, ref_protobuf
-from pipeline.codec.ref_tables import Cursor, Rejected
+from pipeline.codec.refs import byte_stream, protobuf, sandbox
+from pipeline.codec.refs import lines as ref_lines
+from pipeline.codec.refs import packed as ref_packed
+from pipeline.codec.refs.tables import Cursor, Rejected
 from pipeline.errors import FormatError
 from pipeline.records import ImageRef
 from tests.unit.codec.ref_files import EVERYTHING, Row, framed, reader, record, take_all, written
@@ -36,11 +38,11 @@ rows = st.lists(
 def small_pieces() -> Iterator[None]:
     """Files of a few hundred bytes are read in many pieces, as large ones are."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (ref_bytes, ref_lines, ref_protobuf):
+        for module in (byte_stream, ref_lines, protobuf):
             patch.setattr(module, "PIECE", 64)
         patch.setattr(ref_packed, "PIECE", 32)
-        patch.setattr(ref_apart, "BATCH_ROWS", 3)
-        patch.setattr(ref_protobuf, "_ROWS", 4)
+        patch.setattr(sandbox, "BATCH_ROWS", 3)
+        patch.setattr(protobuf, "_ROWS", 4)
         yield
 
 

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from pipeline.codec.ref_tables import Cursor, detect
+from pipeline.codec.refs.tables import Cursor, detect
 from pipeline.errors import ConfigError, FormatError
 from pipeline.records import MAX_ITEM_ID, MAX_PARTNER_ID, ImageRef, item_id_of, item_id_of_url
 from tests.unit.codec.ref_files import Row, reader, take_all, written

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.codec.delivered.text import TextWriter, text_lines
 from pipeline.codec.shards import Matrix
-from pipeline.codec.text_features import TextWriter, text_lines
 from pipeline.errors import FormatError
 from pipeline.records import MAX_ITEM_ID, MAX_PARTNER_ID
 

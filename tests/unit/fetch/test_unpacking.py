@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from pipeline.clock import Clock
+from pipeline.fetch.buffer_budget import BufferRoom
 from pipeline.fetch.encoding import Unpacking
 from pipeline.fetch.job import Ended, Waiter
-from pipeline.fetch.room import BufferRoom
 from pipeline.fetch.unpacking import Packed, Unpacker
 from pipeline.records import Failure
 

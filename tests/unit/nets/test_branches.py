@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import nets
 from pipeline.cli.main import main
-from pipeline.codec.means import read_mean
+from pipeline.codec.mean_image import read_mean
 from pipeline.errors import NetError
 from pipeline.nets.caffe import caffemodel, prototxt
 from tests.golden.bignets import field, varint

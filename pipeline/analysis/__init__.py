@@ -1,0 +1,1 @@
+"""What features look like, and what is near to an item."""

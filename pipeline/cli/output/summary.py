@@ -1,0 +1,47 @@
+"""The Summary line of a run, in the original's words."""
+
+from __future__ import annotations
+
+from pipeline.settings import Settings
+from pipeline.stages.loop import Tally
+
+MB = 1_000_000
+HDFS = ("hdfs", "swebhdfs", "webhdfs", "httpfs")
+
+
+def summary_of(stage: str, tally: Tally, settings: Settings, lake: str) -> str:
+    """One line for a run of a stage that did work.  lake: the name of the one that it worked for."""
+    bucket = "S3" if settings.bucket.url.startswith("s3://") else "the bucket"
+    if stage == "ship":
+        rejected = f", {tally.rejected} rows rejected" if tally.rejected else ""
+        return (
+            f"Summary: transferred {tally.files} files ({len(tally.partners)} partners) to {bucket}: "
+            f"{tally.refs} refs{rejected}"
+        )
+    if stage == "compute":
+        rate = tally.refs / tally.seconds if tally.seconds else 0.0
+        dropped = f", {tally.dropped} refs dropped that another host had first" if tally.dropped else ""
+        failed = f"{tally.failures} failures{_reasons(tally)}"
+        return (
+            f"Summary: computed {tally.features} features{_damaged(tally)} of {tally.refs} images ({failed}) "
+            f"at {rate:.1f} images/s, {tally.bytes / MB:.1f} MB fetched{dropped}"
+        )
+    if stage == "aggregate":
+        alike = f", {tally.alike} ids alike (in letter case or percent-coding they differ)" if tally.alike else ""
+        return (
+            f"Summary: aggregated {len(tally.shipments)} shipments: {tally.features} features{_damaged(tally)}, "
+            f"{tally.failures} failures, {tally.duplicates - tally.alike} duplicates{alike}"
+        )
+    url = settings.lakes[lake].url
+    scheme = url.partition("://")[0] if "://" in url else ""
+    return f"Summary : Sent {tally.bytes / MB:.0f} MB to {'HDFS' if scheme in HDFS else url.removeprefix('file://')}"
+
+
+def _damaged(tally: Tally) -> str:
+    return f" ({tally.damaged} of torn JPEGs)" if tally.damaged else ""
+
+
+def _reasons(tally: Tally) -> str:
+    if not tally.reasons:
+        return ""
+    return ": " + ", ".join(f"{number} {reason}" for reason, number in sorted(tally.reasons.items()))

@@ -1,0 +1,230 @@
+"""What a run did, as a table and as JSON."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.cli.wiring.metering import Meter, Unmetered
+from pipeline.process.logs import escape
+from pipeline.settings import Settings
+from pipeline.settings.places import folder_of
+from pipeline.sources.found import NAMED, NONE_LEFT, Left, Named
+from pipeline.stages.loop import Tally
+
+LOAD = "{python} -c \"import glob, pyarrow.parquet as p; print(p.ParquetDataset(glob.glob('{glob}')).read())\""
+SHOWN = 10
+"""Paths of what is left out that a summary names."""
+ADDED = ("tasks", "files", "rows", "refs", "rejected", "features", "failures", "duplicates", "alike", "damaged",
+         "dropped", "bytes")  # fmt: skip
+"""Figures of a tally that are summed up as they are."""
+
+
+@dataclass
+class Totals:
+    """The sums of a run, by stage."""
+
+    stages: dict[str, Tally] = field(default_factory=dict)
+    open: int = 0
+    """Shipments that other stages have still to work on."""
+    waiting: int = 0
+    next_due: str = ""
+    held: int = 0
+    brought: Left = NONE_LEFT
+    """What a list that was copied here lacks, since it is not read."""
+    named: dict[str, Named] = field(default_factory=dict)
+    """By lake: what its sources named when ship last looked."""
+    blocked: bool = False
+    """The last round met problems: there is work that could not be done."""
+    meter: Meter = field(default_factory=Unmetered, repr=False)
+    """Told of each turn, too."""
+
+    @property
+    def problems(self) -> int:
+        return sum(tally.problems for tally in self.stages.values())
+
+    def add(self, stage: str, tally: Tally) -> None:
+        sums = self.stages.setdefault(stage, Tally())
+        for name in ADDED:
+            setattr(sums, name, getattr(sums, name) + getattr(tally, name))
+        sums.seconds += tally.seconds if tally.worked else 0.0
+        sums.problems += tally.problems
+        sums.partners |= tally.partners
+        sums.shipments |= tally.shipments
+        sums.add_reasons(tally.reasons)
+
+    def of(self, stage: str) -> Tally:
+        return self.stages.get(stage, Tally())
+
+    @property
+    def worked(self) -> bool:
+        return any(tally.worked for tally in self.stages.values())
+
+    @property
+    def left(self) -> Left:
+        """What lies at the sources of all lakes and is not read."""
+        return functools.reduce(Left.plus, (one.left for one in self.named.values()), self.brought)
+
+    @property
+    def later(self) -> Left:
+        """What is read once it is complete."""
+        return functools.reduce(Left.plus, (one.later for one in self.named.values()), Left())
+
+    @property
+    def nothing_named(self) -> bool:
+        """Ship looked at the sources, and there is nothing in them that can be read."""
+        return bool(self.named) and not any(one.found for one in self.named.values())
+
+    @property
+    def counted(self) -> str:
+        """The last stage that did something: features, failures and duplicates are those of its refs.
+
+        An image that failed is no failure in what is delivered when another row of its item has a feature.
+        """
+        return next((stage for stage in ("deliver", "aggregate") if self.of(stage).tasks), "compute")
+
+
+def _rate(tally: Tally, number: int) -> float:
+    return round(number / tally.seconds, 1) if tally.seconds else 0.0
+
+
+def facts(totals: Totals) -> dict[str, Any]:
+    """The figures that table and JSON show."""
+    ship, compute, aggregate, deliver = (totals.of(s) for s in ("ship", "compute", "aggregate", "deliver"))
+    counted = totals.of(totals.counted)
+    return {
+        "shipments": len(ship.shipments | aggregate.shipments | deliver.shipments),
+        "refs": ship.refs,
+        "rejected": ship.rejected,
+        "images": compute.refs,
+        "counted_refs": counted.refs,
+        "counted_at": totals.counted,
+        "features": counted.features,
+        "failures": dict(sorted(counted.reasons.items())),
+        "duplicates": counted.duplicates - counted.alike,
+        "damaged": counted.damaged,
+        "ids_alike": counted.alike,
+        "dropped": compute.dropped + aggregate.dropped,
+        "delivered_bytes": deliver.bytes,
+        "per_second": {
+            "ship": _rate(ship, ship.refs),
+            "compute": _rate(compute, compute.refs),
+            "aggregate": _rate(aggregate, aggregate.refs),
+            "deliver": _rate(deliver, deliver.features + deliver.failures),
+        },
+        "seconds": {stage: round(tally.seconds, 3) for stage, tally in totals.stages.items()},
+        "problems": totals.problems,
+        "open": totals.open,
+        "waiting": totals.waiting,
+        "next_due": totals.next_due,
+        "held": totals.held,
+        "left_out": totals.left.number,
+        "left": dict(totals.left.first),
+        "later": totals.later.number,
+    }
+
+
+def as_json(totals: Totals) -> str:
+    """One line for programs."""
+    return json.dumps(facts(totals), sort_keys=True)
+
+
+def readable_due(due: str) -> str:
+    """`20261120T185900Z` as people write it."""
+    return f"{due[:4]}-{due[4:6]}-{due[6:8]} {due[9:11]}:{due[11:13]} UTC"
+
+
+def roots(settings: Settings) -> list[str]:
+    """The folders (or lake paths) where features are delivered."""
+    found = []
+    for lake_name, lake in sorted(settings.lakes.items()):
+        for _, one in sorted(settings.sets.items()):
+            if one.lakes is None or lake_name in one.lakes:
+                folder = folder_of(lake.url)
+                base = str(lake.url if folder is None else folder).rstrip("/")
+                found.append(f"{base}/{one.root.strip('/')}")
+    return sorted(set(found))
+
+
+def _near(path: str) -> str:
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+def print_table(totals: Totals, settings: Settings, own: bool = False) -> None:
+    """The end of a run, for people; on stdout.  own: over a list of one's own."""
+    shown = facts(totals)
+    if totals.worked:
+        print("hathi run")
+        for name, value in _rows(totals, shown):
+            print(f"{name:<18}{value}")
+    elif totals.blocked:
+        print("nothing could be done; see the lines above")
+    else:
+        print("nothing to do" if not (own and totals.nothing_named) else "nothing can be read there")
+    _print_left(totals, "/" if own else "")
+    if own and "blocked" in shown["failures"] and not settings.fetch.allow_private:
+        print("blocked: addresses in your network and ports other than 80 and 443; --allow-private lifts these rules")
+    if shown["open"]:
+        print(f"open: {_count(shown['open'], 'shipment')}; see `hathi status`")
+    if shown["waiting"]:
+        when = readable_due(shown["next_due"])
+        print(f"waiting: {_count(shown['waiting'], 'shipment')} of retries, the first due {when}")
+    if shown["held"]:
+        print(f"held: {_count(shown['held'], 'batch', 'batches')}; see `hathi quarantine list`")
+    where = roots(settings)
+    for root in where:
+        print(f"features: {_near(root)}")
+    glob = f"{_near(where[0])}/*/*/features/*.parquet" if where else ""
+    if glob and any(Path("/").glob(glob[1:]) if glob.startswith("/") else Path().glob(glob)):
+        print("load:     " + LOAD.format(python=_near(sys.executable), glob=glob))
+
+
+def _print_left(totals: Totals, top: str) -> None:
+    """What was not read: a person must not believe that it was.  top: before each path."""
+    for left, text in ((totals.left, "left out: {}, not read"), (totals.later, "not read yet: {}")):
+        if not left.number:
+            continue
+        print(text.format(_count(left.number, "file or folder", "files or folders")))
+        for path, why in list(left.first.items())[:SHOWN]:
+            print(f"  {escape(top + path)}: {why}")
+        if left.number > SHOWN:
+            print(f"  and {left.number - SHOWN:,} more; the log names the first {NAMED}")
+
+
+def _rows(totals: Totals, shown: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "shipments", f"{shown['shipments']:,}"
+    rejected = f", {_count(shown['rejected'], 'row')} rejected" if shown["rejected"] else ""
+    yield "refs shipped", f"{shown['refs']:,}{rejected}"
+    yield "images", f"{shown['images']:,}"
+    if shown["counted_at"] != "compute" and shown["counted_refs"] != shown["refs"]:
+        yield (
+            "refs " + ("delivered" if shown["counted_at"] == "deliver" else "aggregated"),
+            f"{shown['counted_refs']:,}",
+        )
+    yield "features", f"{shown['features']:,}"
+    if shown["damaged"]:
+        yield "  of torn JPEGs", f"  {shown['damaged']:,}  (a part of the picture is missing)"
+    yield "failures", f"{sum(shown['failures'].values()):,}"
+    for reason, number in shown["failures"].items():
+        yield f"  {reason}", f"  {number:,}"
+    yield "duplicates", f"{shown['duplicates']:,}"
+    if shown["ids_alike"]:
+        kept = 'one item has the feature; ids = "as_written" keeps them apart'
+        yield "ids alike", f"{shown['ids_alike']:,}  (they differ in letter case or percent-coding only: {kept})"
+    if shown["dropped"]:
+        yield "dropped", f"{shown['dropped']:,}  (another host's result was there first)"
+    for stage, unit in (("ship", "refs"), ("compute", "images"), ("aggregate", "rows"), ("deliver", "rows")):
+        if stage in totals.stages:
+            yield f"{stage} {unit}/s", f"{shown['per_second'][stage]:,.1f}"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,1 @@
+"""What commands share: from settings to stages at work, their beginning and their end."""

@@ -1,0 +1,43 @@
+"""Health as a step of daemons and of runs from cron."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from pipeline.cli.wiring.assembly import ON_THE_LAKE
+from pipeline.cli.wiring.metering import Meter
+from pipeline.clock import Clock
+from pipeline.ledger.protocol import Context
+from pipeline.operations.health.look import Look
+from pipeline.operations.health.notify import channels
+from pipeline.operations.health.step import Step
+from pipeline.settings import Settings
+
+
+@contextlib.contextmanager
+def looking(
+    settings: Settings, contexts: Sequence[Context], stages: Sequence[str], clock: Clock, meter: Meter
+) -> Iterator[Step]:
+    """The step of a process, which keeps the host's lock `health` until it ends."""
+    expects = any(stage in ON_THE_LAKE for stage in stages)
+    look = Look(settings, contexts, clock, expects_lakes=expects)
+    step = Step(settings, look, channels(settings.notify), clock, meter.show)
+    try:
+        yield step
+    finally:
+        step.close()
+
+
+@contextlib.contextmanager
+def looked_at(
+    settings: Settings, contexts: Sequence[Context], stages: Sequence[str], clock: Clock, meter: Meter, *, once: bool
+) -> Iterator[None]:
+    """A run from cron looks when it begins and when it has ended; a person's own run leaves health alone."""
+    if not once:
+        yield
+        return
+    with looking(settings, contexts, stages, clock, meter) as step:
+        step.look()
+        yield
+        step.look()

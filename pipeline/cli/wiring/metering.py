@@ -1,0 +1,70 @@
+"""Where the figures of a daemon or of a run go: to Prometheus where `[metrics]` says so, else nowhere."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.clock import Clock
+from pipeline.operations.health.facts import Facts
+from pipeline.operations.health.judge import Finding
+from pipeline.settings import Settings
+from pipeline.stages.loop import Tally
+
+
+class Meter(Protocol):
+    """Takes the figures of one process."""
+
+    def turn(self, lake: str, stage: str) -> contextlib.AbstractContextManager[Tally]:
+        """Around a turn: the tally that it is to fill."""
+
+    def add(self, lake: str, stage: str, tally: Tally) -> None:
+        """What others did."""
+
+    def show(self, facts: Facts, findings: Sequence[Finding]) -> None:
+        """What health has looked at."""
+
+
+class Unmetered:
+    """Nobody asked for figures."""
+
+    @contextlib.contextmanager
+    def turn(self, lake: str, stage: str) -> Iterator[Tally]:
+        yield Tally()
+
+    def add(self, lake: str, stage: str, tally: Tally) -> None:
+        return
+
+    def show(self, facts: Facts, findings: Sequence[Finding]) -> None:
+        return
+
+
+@contextlib.contextmanager
+def metered_daemon(
+    settings: Settings, stages: Sequence[str], clock: Clock, say: Callable[[str], None]
+) -> Iterator[Meter]:
+    """A daemon answers on its port while it runs."""
+    port = settings.metrics.port
+    if port is None:
+        yield Unmetered()
+        return
+    from pipeline.operations.metrics import Metrics, answering, port_of  # few need it, and it takes its time to import
+
+    metrics = Metrics(clock)
+    with answering(metrics, settings.metrics.address, port_of(port, stages), say):
+        yield metrics
+
+
+@contextlib.contextmanager
+def metered_run(settings: Settings, clock: Clock, say: Callable[[str], None]) -> Iterator[Meter]:
+    """A run writes its file each minute and at its end."""
+    if settings.metrics.file is None:
+        yield Unmetered()
+        return
+    from pipeline.operations.metrics import Metrics, writing
+
+    metrics = Metrics(clock)
+    with writing(metrics, Path(settings.metrics.file), say):
+        yield metrics

@@ -1,0 +1,277 @@
+"""A person's own list: options become settings, and what `--features DIR` was made with is remembered beside it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.cli.wiring.brought import bring, path_of
+from pipeline.clock import Clock
+from pipeline.errors import ConfigError
+from pipeline.ledger.protocol import Context
+from pipeline.process.logs import redact
+from pipeline.settings import Settings, Source
+from pipeline.sources.conventions import Sources
+from pipeline.sources.found import Left
+from pipeline.stages import operator_requests
+from pipeline.stores.local import typed
+
+COLUMNS = ("url", "partner_id", "item_id", "external_id", "content")
+TEXT = {
+    "separator": "CSV, TSV: what stands between cells, where it is not found: tab, ';', '|' ...",
+    "quote": "CSV, TSV: what stands around cells; '': quotes are text",
+    "escape": "CSV, TSV: what stands before a quote that is text, as in Spark's '\\'; '': nothing does",
+    "encoding": "of a text: utf-16, latin-1, cp1252 ...",
+}
+SET, LAKE = "features", "list"
+_LATER = {"text": {}, "ids": "normalised"}
+"""What options.json did not say at first."""
+
+
+class _Once(argparse.Action):
+    """An option that stands once: of two values the first would be dropped without a word."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        if before is not None and before != values:
+            parser.error(
+                f"{option_string} stands twice: {redact(str(before))} and {redact(str(values))}; only one list is read."
+                " Name a folder or a pattern (in quotes) that holds both, or run once for each, with a --features "
+                "folder of its own"
+            )
+        setattr(namespace, self.dest, values)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of a list of one's own."""
+    own = parser.add_argument_group("a list of your own")
+    kinds = "CSV, TSV, JSONL, Parquet, ORC, Avro, text of URLs, protobuf"
+    own.add_argument("--refs", metavar="GLOB", action=_Once, help=f"a file, a folder, a glob, a URL or -: {kinds}")
+    own.add_argument("--features", type=Path, metavar="DIR", help="where features are delivered; bucket in DIR/.hathi")
+    own.add_argument("--net", type=Path, help="a deploy .prototxt or an .onnx model")
+    own.add_argument("--weights", type=Path, help="a .caffemodel")
+    own.add_argument("--blob", help="the blob that is the feature")
+    own.add_argument("--format", help="of the refs, where the file's name does not tell")
+    own.add_argument("--partner", type=int, help="the partner of refs that name none")
+    for column in COLUMNS:
+        name = column.replace("_", "-")
+        none = "; '': none does, whatever it is called" if column == "content" else ""
+        own.add_argument(f"--{name}-column", metavar="NAME", help=f"the column that holds the {name}{none}")
+    for option, what in TEXT.items():
+        own.add_argument(f"--{option}", metavar="SIGN" if option != "encoding" else "NAME", help=what)
+    own.add_argument("--no-header", action="store_true", help="CSV, TSV: the first line is a row; see --names")
+    own.add_argument("--names", metavar="A,B,...", help="CSV, TSV with --no-header: what the columns are called")
+    own.add_argument("--ids", choices=("normalised", "as_written"), help="how external ids are hashed (normalised)")
+    own.add_argument("--again", action="store_true", help="ship the whole list once more")
+
+
+def given(args: argparse.Namespace) -> bool:
+    """Whether the options name a list.  Raises ConfigError when they do so in part."""
+    options = {"--refs": args.refs, "--features": args.features, "--net": args.net, "--blob": args.blob}
+    if not any(options.values()):
+        return False
+    for option, value in options.items():
+        if not value:
+            raise ConfigError(f"{option} is missing", "", "a list of your own needs --refs --features --net --blob")
+    return True
+
+
+def overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the options stand for.  Raises ConfigError for a net or weights that are not there."""
+    out = args.features.resolve()
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--features: {args.features} is not a folder", "", "name a folder, or one to be made")
+    source: dict[str, Any] = {
+        "path": path_of(args.refs, out),
+        "format": args.format or "auto",
+        "columns": {
+            name: [value] if value else []
+            for name in COLUMNS
+            if (value := getattr(args, f"{name}_column")) or (value is not None and name == "content")
+        },
+        "text": {name: value for name in TEXT if (value := getattr(args, name)) is not None},
+    }
+    if args.no_header:
+        source["text"]["header"] = False
+    if args.names:
+        source["text"]["names"] = [name.strip() for name in args.names.split(",")]
+    if args.ids:
+        source["ids"] = args.ids
+    if args.partner is not None:
+        source["partner_id"] = args.partner
+    found: dict[str, Any] = {
+        "state": str(out / ".hathi" / "state"),
+        "bucket.url": str(out / ".hathi" / "bucket"),
+        "logs.folder": str(out / ".hathi" / "logs"),
+        f"lakes.{LAKE}.url": "/",
+        f"lakes.{LAKE}.sources": [source],
+        f"sets.{SET}.net": str(args.net) if str(args.net) == "hog" else str(args.net.resolve()),
+        f"sets.{SET}.blob": args.blob,
+        f"sets.{SET}.root": str(out),
+    }
+    if args.weights:
+        found[f"sets.{SET}.weights"] = str(args.weights.resolve())
+    for path, what in ((args.net, "--net"), (args.weights, "--weights")):
+        if path is not None and str(path) != "hog" and not path.exists():
+            raise ConfigError(f"{what}: no file {path}", "", "look at the path")
+    return found
+
+
+def bring_to(settings: Settings, refs: str, say: Callable[[str], None]) -> Left:
+    """Copy a list that is not here; what lies there and is not read.  As `bring`."""
+    return bring(settings, settings.lakes[LAKE].sources[0], refs, Path(settings.sets[SET].root), say)
+
+
+def config_of(folder: Path) -> Path:
+    """The configuration that stands beside the features of a list: what `hathi why --features DIR` reads."""
+    path = folder / ".hathi" / "config.toml"
+    if not path.exists():
+        raise ConfigError(f"no list was run into {folder}", f"{path} is not there", "name the folder of --features")
+    return path
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a folder of features is made with, and what it was made with the last time."""
+
+    path: Path
+    now: dict[str, Any]
+    before: dict[str, Any] | None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the list is read in another way than the last time: what was shipped is to be shipped again."""
+        if self.before is None:
+            return False
+        grown = {"text": {}, "ids": Source.model_fields["ids"].default}  # unknown to who wrote it down long ago
+        return bool({**grown, **self.before["reading"]} != self.now["reading"])
+
+    @property
+    def refetched(self) -> bool:
+        """Whether the difference lies in what may be fetched, which no plan tells of."""
+        key = "allow_private"
+        return self.changed and self.before is not None and self.before["reading"][key] != self.now["reading"][key]
+
+    def keep(self) -> None:
+        """Write them down: only once the round that a changed option asks for is announced."""
+        _write(self.path, json.dumps(self.now, indent=1) + "\n")
+
+
+def options_of(settings: Settings) -> Options:
+    """What the folder is made with, beside what it was made with; the caller holds the locks of the stages.
+
+    The first time the set is loaded first: nothing is remembered, and nothing shipped, for a net that cannot be used.
+    Raises ConfigError when net, weights, blob or preprocessing are others than those it was made with, and as
+    FeatureMaker does.
+    """
+    one = settings.sets[SET]
+    private = Path(one.root) / ".hathi"
+    features = {**one.model_dump(mode="json"), "files": [_stamp(path) for path in (one.net, one.weights) if path]}
+    reading = {
+        "allow_private": settings.fetch.allow_private,
+        "columns": settings.lakes[LAKE].sources[0].columns.model_dump(mode="json"),
+        "format": settings.lakes[LAKE].sources[0].format,
+        "partner_id": settings.lakes[LAKE].sources[0].partner_id,
+        "text": settings.lakes[LAKE].sources[0].text.model_dump(mode="json", exclude_defaults=True),
+        "ids": settings.lakes[LAKE].sources[0].ids,
+    }
+    path = private / "options.json"
+    before = _read(path)
+    if before is not None and before["features"] != features:
+        changed = sorted(key for key in features if before["features"].get(key) != features[key])
+        raise ConfigError(
+            f"{one.root} holds features made otherwise",
+            f"changed: {', '.join('net or weights (the file)' if key == 'files' else key for key in changed)}",
+            "choose another --features folder: two kinds of features in one would mix",
+        )
+    if before is None:
+        from pipeline.extraction.feature_maker import FeatureMaker  # the net's engine takes its time to import
+
+        FeatureMaker(settings, SET, Clock())
+    _write(private / "config.toml", _toml(settings))
+    return Options(path, {"features": features, "reading": reading}, before)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What was written down; None where nothing was."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found["features"], dict) or "allow_private" not in found["reading"]:
+            raise ValueError("features and reading are missing in it")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise typed(error, path) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read",
+            f"it says what this folder's features are made with: {error}",
+            "choose another --features folder, or put the file back",
+        ) from error
+    return {**found, "reading": {**_LATER, **found["reading"]}}
+
+
+def _write(path: Path, text: str) -> None:
+    """The old text or the new one stands there, whenever the process is killed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise typed(error, path) from error
+
+
+def ship_again(context: Context, *, everything: bool) -> None:
+    """Announce what the list names, as far as it was shipped before, in a new round and as it is read now.
+
+    everything: also what was read in the same way the last time.
+    """
+    assert context.lake is not None
+    lake = context.settings.lakes[context.lake_name]
+    sources = Sources(context.lake, lake.sources, context.settings.delivered(context.lake_name), lake.url)
+    named = {one.digest: one.reading for one in sources.look(context.process.clock.now()).found}
+    for name, plan in operator_requests.newest(context, "", [SET]):
+        reading = named.get(plan.snapshot_digest)
+        if reading is not None and (everything or reading != plan.reading):
+            operator_requests.again(context, name, plan.model_copy(update={"reading": reading}))
+
+
+def _stamp(path: str) -> list[object]:
+    found = Path(path)
+    return [found.stat().st_size, found.stat().st_mtime_ns] if found.exists() else [path]
+
+
+def _toml(settings: Settings) -> str:
+    """Enough for the commands that look at the folder; strings of JSON are strings of TOML."""
+    one, source = settings.sets[SET], settings.lakes[LAKE].sources[0]
+    lines = [
+        "# What this folder was made with, for `hathi why`, `status`, `verify` ... --features DIR.",
+        f"state = {json.dumps(settings.state)}",
+        f"bucket.url = {json.dumps(settings.bucket.url)}",
+        f"logs.folder = {json.dumps(settings.logs.folder)}",
+        f"[lakes.{LAKE}]",
+        'url = "/"',
+        f"[[lakes.{LAKE}.sources]]",
+        f"path = {json.dumps(source.path)}",
+        f"format = {json.dumps(source.format)}",
+        *([f"partner_id = {source.partner_id}"] if source.partner_id is not None else []),
+        f"ids = {json.dumps(source.ids)}",
+        f"[sets.{SET}]",
+        f"net = {json.dumps(one.net)}",
+        *([f"weights = {json.dumps(one.weights)}"] if one.weights else []),
+        f"blob = {json.dumps(one.blob)}",
+        f"root = {json.dumps(one.root)}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,142 @@
+"""compute and aggregate of a run by several workers: what they are told, and what their words come to."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.cli.output.summary import summary_of
+from pipeline.cli.output.table import Totals
+from pipeline.cluster.worker_pool import Crew, Seat, Told, Worker, WorkerFailed, devices, portion, seats, strike
+from pipeline.errors import NetError, PipelineError
+from pipeline.extraction.same_net import same_net
+from pipeline.ledger.protocol import Context
+from pipeline.process import logs
+from pipeline.settings import Settings, travelling
+from pipeline.stages.loop import Tally
+
+STAGES = ("compute", "aggregate")
+"""What workers do; the run's own process does the rest."""
+
+
+def seats_of(settings: Settings) -> list[Seat]:
+    """Where the workers of a run sit; one seat: the run's own process computes."""
+    wanted = settings.compute.workers
+    gpus = devices(os.environ) if wanted != 1 else ()
+    return seats(wanted, gpus, sorted(os.sched_getaffinity(0)))
+
+
+class Shift:
+    """The workers' turn within a round of a run."""
+
+    def __init__(
+        self, settings: Settings, stages: Sequence[str], program: str, places: Sequence[Seat], where: Sequence[Context]
+    ) -> None:
+        """stages: of the run.  places: two or more."""
+        self.stages = [stage for stage in stages if stage in STAGES]
+        self._settings = settings
+        self._program = program
+        self._places = places
+        self._where = {context.lake_name: context for context in where}
+        self._tallies: dict[tuple[str, str], dict[int, Tally]] = {}
+        self._loaded: dict[str, str] = {}
+        """The fingerprint under which this run computes each set: that of the worker that loaded it first."""
+        self._say = logs.log("compute").warning
+
+    def work(self, totals: Totals, seconds: float, stopping: Callable[[], bool], noted: Callable[[], None]) -> bool:
+        """Have them work off what is open; whether anything was done.  seconds: what is left of the run.
+
+        Raises WorkerFailed.
+        """
+        mine = portion(self._settings, len(self._places), seconds)
+
+        def begin(seat: Seat, told: queue.SimpleQueue[Told]) -> Worker:
+            return Worker(seat, _command(), letter_to(seat, mine, self.stages, self._program, self._loaded), told)
+
+        self._tallies.clear()
+        try:
+            Crew(self._places, begin, self._hear, self._lost, self._say).work(stopping, noted)
+        finally:
+            worked = self._sum_up(totals)
+        return worked
+
+    def _hear(self, worker: Worker, tells: Mapping[str, Any]) -> None:
+        if "progress" in tells:
+            next(iter(self._where.values())).progress(*tells["progress"])
+        elif "loaded" in tells:
+            self._agree(worker, *tells["loaded"])
+        else:
+            mine = self._tallies.setdefault((tells["lake"], tells["stage"]), {})
+            _add(mine.setdefault(worker.pid, Tally()), tally_of(tells["tally"]))
+
+    def _agree(self, worker: Worker, name: str, fingerprint: str) -> None:
+        """Workers that load a set at the same time may load two nets: the later one ends, and the run says so."""
+        try:
+            same_net(name, self._loaded.setdefault(name, fingerprint), fingerprint)
+        except NetError as error:
+            worker.failed = WorkerFailed(error.message, error.detail, error.hint, error.exit_code)
+            worker.end()
+
+    def _lost(self, worker: Worker, cause: str) -> None:
+        struck = 0
+        if worker.name:
+            for context in self._where.values():
+                try:
+                    struck += strike(context, worker.name, cause)
+                except PipelineError as error:
+                    self._say("could not write the strikes of worker %s: %s", worker.name, error)
+        self._say(
+            "worker %d (process %d): %s; a strike against %d batches", worker.seat.number, worker.pid, cause, struck
+        )
+
+    def _sum_up(self, totals: Totals) -> bool:
+        """What all of them did in the time of the longest: one Summary line for each lake and stage."""
+        worked = False
+        for (lake, stage), parts in sorted(self._tallies.items(), key=lambda item: self.stages.index(item[0][1])):
+            whole = Tally()
+            for part in parts.values():
+                _add(whole, part)
+            whole.seconds = max(part.seconds for part in parts.values())
+            totals.add(stage, whole)
+            totals.meter.add(lake, stage, whole)
+            worked = worked or whole.worked
+            if whole.worked:
+                logs.log(stage).info("%s", summary_of(stage, whole, self._where[lake].settings, lake))
+        return worked
+
+
+def letter_to(
+    seat: Seat, settings: Settings, stages: Sequence[str], program: str, loaded: Mapping[str, str] | None = None
+) -> str:
+    """What a worker reads first: one line of JSON, by a pipe alone, since the secrets are in it.
+
+    loaded: the fingerprints of the sets that other workers of the run have loaded.
+    """
+    place = {"number": seat.number, "cores": seat.cores, "loaded": dict(loaded or {})}
+    return json.dumps({"settings": travelling(settings), "stages": list(stages), "program": program, **place}) + "\n"
+
+
+def as_told(tally: Tally) -> dict[str, Any]:
+    """A tally as JSON carries it."""
+    values = asdict(tally)
+    return {**values, "partners": sorted(tally.partners), "shipments": sorted(tally.shipments)}
+
+
+def tally_of(told: Mapping[str, Any]) -> Tally:
+    """The tally that a worker told."""
+    return Tally(**{**told, "partners": set(told["partners"]), "shipments": set(told["shipments"])})
+
+
+def _add(sums: Tally, more: Tally) -> None:
+    one = Totals(stages={"": sums})
+    one.add("", more)
+
+
+def _command() -> list[str]:
+    safe = ["-P"] if sys.flags.safe_path else []
+    return [sys.executable, *safe, "-m", "pipeline.cli.worker"]

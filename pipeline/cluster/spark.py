@@ -1,0 +1,290 @@
+"""compute and aggregate on Apache Spark: the driver plans with the same planner, a task runs the same runner.
+
+A task publishes with the same put_new as a compute box, so speculative tasks, lost executors, stages that run again
+and a driver that is killed and restarted give the same output once; boxes from cron work beside it on the same bucket.
+Nothing is shuffled and nothing broadcast: a task's share of the plan is a few kilobytes, and nets are files that each
+executor gets once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyspark import SparkContext, SparkFiles, TaskContext
+from pyspark.sql import DataFrame, SparkSession, functions
+from pyspark.sql.types import ArrayType, BooleanType, FloatType, StringType, StructField, StructType
+
+from pipeline.cluster import task as executor
+from pipeline.cluster.assignment import deal
+from pipeline.cluster.dataframe import FAILURE, FEATURES, check_columns, domain_of, featurise
+from pipeline.cluster.task import Loaded, Share, Worked
+from pipeline.errors import PermanentError, PipelineError, Stopped, TemporaryError
+from pipeline.ledger.protocol import Context
+from pipeline.settings import Bucket, FeatureSet, Fetch, Settings, travelling
+from pipeline.stages.compute import BatchTask, Published, Served
+from pipeline.stages.performer import Merge, Merging
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+SPARK_FILE = "spark-file:"
+"""Before the name of a file that Spark has carried to the executors."""
+LOOK_SECONDS = 1.0
+GPU = "gpu"
+"""The name of the resource that spark.task.resource.gpu.amount asks for."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """workers: tasks at the same time.  spread: of these, at the most so many work on one shipment (one host)."""
+
+    workers: int
+    spread: int
+
+    @staticmethod
+    def of(context: SparkContext, workers: int = 0, spread: int = 0) -> Shape:
+        """0: as many workers as the cluster has slots; and a spread of 4, or of all where there are fewer."""
+        workers = workers or context.defaultParallelism
+        return Shape(workers, min(spread or 4, workers))
+
+
+class Cluster:
+    """A Performer, and the Served of its sets, over a Spark session."""
+
+    def __init__(self, session: SparkSession, settings: Settings, shape: Shape) -> None:
+        self._spark = session.sparkContext
+        self._shape = shape
+        fetch = settings.fetch.model_copy(update={"share": settings.fetch.share / shape.spread})
+        self._carrying = _Carrying(self._spark)
+        self._carried = travelling(self._carrying.settings(settings.model_copy(update={"fetch": fetch})))
+
+    def serve(self, name: str) -> Served:
+        """A set as an executor has loaded it.  Raises ConfigError or NetError."""
+        carried = self._carried
+        (found,) = self._run([name], lambda name: executor.look(_here(carried), name, _device()))
+        if isinstance(found, PipelineError):
+            raise found
+        return _Elsewhere(found)
+
+    def compute(
+        self, context: Context, served: Served, tasks: Sequence[BatchTask], wanted: Callable[[], bool]
+    ) -> Iterator[Published | None]:
+        if not tasks or not wanted():
+            return
+        seconds = context.settings.compute.max_run_seconds
+        hands = deal(tasks, self._shape.workers, self._shape.spread)
+        carried = self._carried
+        shares = [Share("", context.lake_name, tasks[0].set, hand, seconds) for hand in hands]
+        error: PipelineError | None = None
+        for worked in self._run(shares, lambda share: _work(carried, share), context.stopping):
+            for text in worked.said:
+                context.say(text)
+            yield from worked.published
+            error = error or worked.error
+        if error is not None:
+            raise error
+
+    def aggregate(self, context: Context, merges: Sequence[Merging], wanted: Callable[[], bool]) -> Iterator[Merge]:
+        if not merges or not wanted():
+            return
+        carried, lake = self._carried, context.lake_name
+        for done, said in self._run(merges, lambda one: executor.merge(_here(carried), lake, one), context.stopping):
+            for text in said:
+                context.say(text)
+            yield done
+
+    def _run(
+        self, values: Sequence[Any], do: Callable[[Any], T], stopping: Callable[[], bool] = lambda: False
+    ) -> list[T]:
+        """One Spark task a value.  Raises Stopped when asked to end; TemporaryError when Spark gave the job up."""
+        group = uuid.uuid4().hex
+        answers: list[list[T]] = []
+        problems: list[Exception] = []
+
+        def job() -> None:
+            try:
+                self._spark.setJobGroup(group, "hathi", interruptOnCancel=True)
+                shares = self._spark.parallelize(values, len(values))
+                answers.append(shares.map(do).collect())
+            except Exception as error:  # py4j's own kinds: handed to the thread that asked
+                problems.append(error)
+
+        thread = threading.Thread(target=job, name="spark job", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(LOOK_SECONDS)
+            if thread.is_alive() and stopping():
+                self._spark.cancelJobGroup(group)
+                raise Stopped("stopped", "ESTOP or a signal", "what is unfinished is taken up at the next start")
+        if problems:
+            raise _given_up(problems[0]) from problems[0]
+        return answers[0]
+
+
+@contextlib.contextmanager
+def open_cluster(settings: Settings, master: str | None, workers: int, spread: int) -> Iterator[Cluster]:
+    """A session as spark-submit or the master says, ended afterwards."""
+    builder = SparkSession.builder.appName("hathi")
+    session = (builder.master(master) if master else builder).getOrCreate()
+    try:
+        yield Cluster(session, settings, Shape.of(session.sparkContext, workers, spread))
+    finally:
+        session.stop()
+
+
+class _Elsewhere:
+    """A set that executors serve: the driver knows what it is, and computes nothing."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.fingerprint = loaded.fingerprint
+        self.engine = loaded.engine
+
+    def window(self, groups: Any, open_batch: Any, wanted: Any) -> Any:
+        raise PermanentError("the driver computes nothing", "", "report this")
+
+    def alone(self, task: Any, refs: Any) -> Any:
+        raise PermanentError("the driver computes nothing", "", "report this")
+
+
+def _work(carried: str, share: Share) -> Worked:
+    context = TaskContext.get()
+    again = context is not None and context.attemptNumber() > 0
+    here = Share(_here(carried), share.lake, share.set, share.tasks, share.seconds)
+    return executor.work(here, _device(), again=again)
+
+
+def _given_up(error: Exception) -> PipelineError:
+    """A job that Spark gave up: which error its last task met, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = next((line for line in lines if "Lost task" in line or "ExecutorLost" in line), lines[0] if lines else "")
+    hint = "what has its result stays; the rest is planned anew"
+    return TemporaryError("Spark gave up a job", cause[:400], hint, 5.0)
+
+
+def _device() -> str:
+    """The GPU that Spark gave this task, as CUDA_VISIBLE_DEVICES wants it; empty without one."""
+    context = TaskContext.get()
+    found = context.resources().get(GPU) if context is not None else None
+    return ",".join(found.addresses) if found is not None else ""
+
+
+class _Carrying:
+    """Files that Spark carries to the executors, each as it is now, under a name that tells its content.
+
+    An executor that starts later gets the same bytes, whatever has become of the file since; and Spark, which never
+    carries two files of one name, carries another content.
+    """
+
+    def __init__(self, spark: SparkContext) -> None:
+        self._spark = spark
+        self._copies = tempfile.TemporaryDirectory(prefix="hathi-spark-")
+        weakref.finalize(spark, self._copies.cleanup)  # Spark serves them for as long as it lives
+
+    def settings(self, settings: Settings) -> Settings:
+        """The settings with the names of what is carried in the place of each set's files."""
+        sets = {}
+        for name, one in settings.sets.items():
+            changes: dict[str, object] = {"net": self._carry(one.net)}
+            if one.weights is not None:
+                changes["weights"] = self._carry(one.weights)
+            if isinstance(one.preprocess.mean, str):
+                changes["preprocess"] = one.preprocess.model_copy(update={"mean": self._carry(one.preprocess.mean)})
+            sets[name] = one.model_copy(update=changes)
+        return settings.model_copy(update={"sets": sets})
+
+    def _carry(self, path: str) -> str:
+        """What is no file (`hog`) stays as it is."""
+        file = Path(path)
+        if not file.is_file():
+            return path
+        if file.suffix == ".onnx":
+            from pipeline.nets.onnx_source import OnnxSource
+
+            source = OnnxSource(file)
+            names = {location: self._copied(beside) for location, beside in source.beside().items()}
+            if names:  # its other files stand beside it there too, under the names that they are carried by
+                with tempfile.TemporaryDirectory(dir=self._copies.name) as folder:
+                    renamed = Path(folder) / file.name
+                    renamed.write_bytes(source.renamed(names))
+                    return SPARK_FILE + self._copied(renamed)
+        return SPARK_FILE + self._copied(file)
+
+    def _copied(self, file: Path) -> str:
+        """The name by which the file is carried."""
+        folder = Path(self._copies.name)
+        copy = folder / "copy"
+        shutil.copyfile(file, copy)
+        with copy.open("rb") as content:
+            name = f"{hashlib.file_digest(content, 'sha256').hexdigest()[:16]}-{file.name}"
+        if name in {carried.rpartition("/")[2] for carried in self._spark.listFiles}:  # by us, or by one before us
+            copy.unlink()
+        else:
+            copy.rename(folder / name)
+            self._spark.addFile((folder / name).as_uri())
+        return name
+
+
+def _here(carried: str) -> str:
+    """Settings as they travelled, with the paths of this worker."""
+    root = os.path.abspath(SparkFiles.getRootDirectory())  # relative on executors
+    return carried.replace(f'"{SPARK_FILE}', f'"{root}/')
+
+
+def features(
+    frame: DataFrame,
+    url_col: str,
+    feature_set: FeatureSet | Mapping[str, Any],
+    *,
+    fetch: Fetch | None = None,
+    partitions: int = 0,
+) -> DataFrame:
+    """The rows of a DataFrame of URLs with `features` (array<float>) and `failure` (struct: reason, retriable, detail).
+
+    Exactly one of the two is null.  feature_set: as a [sets.NAME] table, e.g. {"net": "deploy.prototxt",
+    "weights": "x.caffemodel", "blob": "fc7"}, its files on the driver.  Rows are hashed to `partitions` (the cluster's
+    slots when 0) by the registered domain of their URL, so that one partition alone meets a host and its limits hold.
+    Raises ConfigError for a column that is missing or taken; a net that is refused fails the job when it is used.
+    """
+    check_columns(frame.columns, url_col)
+    session = frame.sparkSession
+    if not isinstance(feature_set, FeatureSet):
+        feature_set = FeatureSet.model_validate({"root": "unused", **feature_set})
+    fetch = fetch or Fetch()
+    settings = Settings(bucket=Bucket(url="unused"), sets={"set": feature_set}, fetch=fetch)
+    carrying = _Carrying(session.sparkContext)
+    carried, longest = travelling(carrying.settings(settings)), fetch.max_url_length
+
+    def made(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        return featurise(executor.maker(_here(carried), "set", _device()), batches, url_col)
+
+    domain = functions.udf(lambda url: domain_of(url, longest), StringType())
+    by_host = frame.repartition(partitions or session.sparkContext.defaultParallelism, domain(frame[url_col]))
+    schema = StructType(
+        [
+            *frame.schema.fields,
+            StructField(FEATURES, ArrayType(FloatType())),
+            StructField(
+                FAILURE,
+                StructType(
+                    [
+                        StructField("reason", StringType()),
+                        StructField("retriable", BooleanType()),
+                        StructField("detail", StringType()),
+                    ]
+                ),
+            ),
+        ]
+    )
+    return by_host.mapInArrow(made, schema)

@@ -1,0 +1,1 @@
+"""What a delivery consists of: how it is merged, named, written and read."""

@@ -1,0 +1,329 @@
+"""The shards of one shipment -> the files that are delivered for it (docs/protocol.md 6), in a local folder."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.codec import image_refs
+from pipeline.codec.delivered.failures import GROUP_ROWS as FAILURES_AT_ONCE
+from pipeline.codec.delivered.failures import FailuresWriter
+from pipeline.codec.delivered.merge_plan import Indices, Winners, choose
+from pipeline.codec.delivered.merge_sources import MergeInput, Sources
+from pipeline.codec.delivered.parquet import GROUP_ROWS as FEATURES_AT_ONCE
+from pipeline.codec.delivered.parquet import FeaturesWriter
+from pipeline.codec.delivered.text import TextWriter
+from pipeline.codec.hashed_file import HashedFile, Written
+from pipeline.codec.shards import GROUP_ROWS as SHARD_GROUP_ROWS
+from pipeline.codec.shards import FailureRow, FeatureRow
+from pipeline.errors import LawBroken
+from pipeline.records import ImageRef
+
+__all__ = ["MergeInput", "Merged", "PartnerResult", "WrittenFile", "merge"]
+
+GAVE_UP = "gave up after 4 tries"
+TEXT_NAME = "cnn_features.txt.gz"
+_JOBS_PER_THREAD = 4
+_MEMORY = 2 * 2**30
+"""Bytes that the threads of a merge may hold together, about; one thread always runs."""
+_MEMORY_OF_ROWS = 6
+"""A chunk of rows takes so many times its vectors while it is written: the matrix, text cells, Parquet pages."""
+
+Vector = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A file to be delivered."""
+
+    name: str
+    """Relative to the partner's folder, with slashes."""
+    path: Path
+    size: int
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class PartnerResult:
+    """What is delivered for one partner."""
+
+    partner_id: int
+    files: tuple[WrittenFile, ...]
+    features: int
+    failures: int
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What became of a shipment's refs: refs = features + failures + duplicates."""
+
+    partners: tuple[PartnerResult, ...]
+    """By partner id."""
+    refs: int
+    features: int
+    failures: int
+    duplicates: int
+    reasons: dict[str, int]
+    """Failures by reason."""
+    carried: Path | None
+    """The complete refs of the retriable failures, in the order of their rows; None where there are none."""
+    carried_refs: int
+    damaged: int = 0
+    """Features of images that the decoder said were damaged."""
+    alike: int = 0
+    """Of the duplicates: rows whose external id is written otherwise than the one that stands for the item."""
+    alike_ids: tuple[tuple[int, str, str], ...] = ()
+    """The first of them: partner, the id as it is written, and as it stands for the item."""
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What the files of all partners have in common."""
+
+    folder: Path
+    dim: int
+    version: str
+    fingerprint: str
+    formats: tuple[str, ...]
+    redact_queries: bool
+
+    def file(self, partner_id: int, path: Path, written: Written) -> WrittenFile:
+        name = path.relative_to(self.folder / str(partner_id)).as_posix()
+        return WrittenFile(name, path, written.size, written.sha256, written.rows)
+
+
+def merge(
+    inputs: Sequence[MergeInput],
+    folder: Path,
+    *,
+    dim: int,
+    version: str,
+    fingerprint: str,
+    formats: Sequence[str],
+    redact_queries: bool,
+    last_try: bool,
+    threads: int = 0,
+) -> Merged:
+    """Writes each partner's files to folder/<partner>/; the same inputs give the same bytes.
+
+    dim: values of a feature.  formats: "text", "parquet" or both.  last_try: failures that are retriable are final.
+    threads: 0 for all cores that this process may use.  Raises FormatError for a damaged shard, LawBroken if rows
+    are missing at the end, OSError for a full disk.
+    """
+    sources = Sources(inputs, dim)
+    winners = choose(sources.rows, sources.name_digests)
+    output = _Output(folder, dim, version, fingerprint, tuple(formats), redact_queries)
+    folder.mkdir(parents=True, exist_ok=True)
+    features, damaged = _write_features(sources, winners, output, threads or len(os.sched_getaffinity(0)))
+    failures = _Failures(output, last_try)
+    failures.write(sources, winners)
+    merged = Merged(
+        partners=_partners(features, failures.files, winners, sources),
+        refs=len(sources.rows.kind),
+        features=len(winners.features),
+        failures=len(winners.failures),
+        duplicates=winners.duplicates,
+        reasons=dict(sorted(failures.reasons.items())),
+        carried=failures.carried,
+        carried_refs=failures.carried_refs,
+        damaged=damaged,
+        alike=winners.alike,
+        alike_ids=_alike_ids(sources, winners),
+    )
+    _check(merged, output)
+    return merged
+
+
+def _alike_ids(sources: Sources, winners: Winners) -> tuple[tuple[int, str, str], ...]:
+    rows = np.array([row for pair in winners.pairs for row in pair], np.int64)
+    names = list(sources.external_ids(rows))
+    partners = sources.rows.partner_id[rows[::2]].tolist()
+    return tuple(zip(partners, names[::2], names[1::2], strict=True))
+
+
+def _write_features(
+    sources: Sources, winners: Winners, output: _Output, threads: int
+) -> tuple[dict[int, list[WrittenFile]], int]:
+    """Files by partner, and how many features are of damaged images.
+
+    Partners are written in parallel, neighbours by one job: they lie in the same row groups.
+    """
+    held = (sources.shards * SHARD_GROUP_ROWS + _MEMORY_OF_ROWS * FEATURES_AT_ONCE) * output.dim * 4
+    threads = min(threads, max(1, _MEMORY // max(1, held)))
+    rows_of_job = max(FEATURES_AT_ONCE, len(winners.features) // (threads * _JOBS_PER_THREAD))
+    jobs: list[list[Indices]] = []
+    room = 0
+    for some in _by_partner(sources, winners.features):
+        if room <= 0:
+            jobs.append([])
+            room = rows_of_job
+        jobs[-1].append(some)
+        room -= len(some)
+    if threads == 1 or len(jobs) < 2:
+        results = [_write_partners(sources, job, output) for job in jobs]
+    else:
+        with ThreadPoolExecutor(min(threads, len(jobs)), thread_name_prefix="merge") as pool:
+            try:
+                results = list(pool.map(lambda job: _write_partners(sources, job, output), jobs))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    files = {partner_id: files for result, _ in results for partner_id, files in result.items()}
+    return files, sum(damaged for _, damaged in results)
+
+
+def _write_partners(sources: Sources, job: list[Indices], output: _Output) -> tuple[dict[int, list[WrittenFile]], int]:
+    damaged = 0
+
+    def counted() -> Iterator[tuple[FeatureRow, Vector]]:
+        nonlocal damaged
+        for row, vector in sources.features(np.concatenate(job)):
+            damaged += bool(row.damage)
+            yield row, vector
+
+    rows, files = counted(), {}
+    for some in job:
+        partner_id = int(sources.rows.partner_id[some[0]])
+        files[partner_id] = _write_partner(partner_id, islice(rows, len(some)), len(some), output)
+    return files, damaged
+
+
+def _write_partner(
+    partner_id: int, rows: Iterator[tuple[FeatureRow, Vector]], count: int, output: _Output
+) -> list[WrittenFile]:
+    """One partner's features in each format, a row group of them at a time."""
+    folder = output.folder / str(partner_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    files: list[tuple[Path, Written]] = []
+    with ExitStack() as abandoned:
+        text = parquet = None
+        if "text" in output.formats:
+            text = TextWriter(folder / TEXT_NAME)
+            abandoned.callback(text.abandon)
+        if "parquet" in output.formats:
+            parquet = FeaturesWriter(folder / "features", output.dim, output.version, output.fingerprint)
+            abandoned.callback(parquet.abandon)
+        matrix = np.empty((min(count, FEATURES_AT_ONCE), output.dim), np.float32)
+        while chunk := _filled(matrix, rows):
+            if text:
+                text.write(partner_id, [row.item_id for row in chunk], matrix[: len(chunk)])
+            if parquet:
+                parquet.write(chunk, matrix[: len(chunk)])
+        if text:
+            files.append((folder / TEXT_NAME, text.close()))
+        if parquet:
+            files += parquet.close()
+    return [output.file(partner_id, path, written) for path, written in files]
+
+
+def _filled(matrix: npt.NDArray[np.float32], rows: Iterator[tuple[FeatureRow, Vector]]) -> list[FeatureRow]:
+    """The next rows, as many as the matrix has room for, with their vectors in it."""
+    chunk: list[FeatureRow] = []
+    for row, vector in islice(rows, len(matrix)):
+        matrix[len(chunk)] = vector
+        chunk.append(row)
+    return chunk
+
+
+class _Failures:
+    """Writes the failures of all partners, and the refs that are carried over."""
+
+    def __init__(self, output: _Output, last_try: bool) -> None:
+        self.files: dict[int, list[WrittenFile]] = {}
+        self.reasons: Counter[str] = Counter()
+        self.carried: Path | None = None
+        self.carried_refs = 0
+        self._output = output
+        self._last_try = last_try
+
+    def write(self, sources: Sources, winners: Winners) -> None:
+        rows = sources.failures(winners.failures, winners.collided)
+        path = self._output.folder / "carried.pb"
+        carried = HashedFile(path)
+        try:
+            for some in _by_partner(sources, winners.failures):
+                partner_id = int(sources.rows.partner_id[some[0]])
+                self._write_partner(partner_id, islice(rows, len(some)), carried)
+        finally:
+            carried.close()
+        if self.carried_refs:
+            self.carried = path
+        else:
+            path.unlink()
+
+    def _write_partner(self, partner_id: int, rows: Iterator[FailureRow], carried: HashedFile) -> None:
+        output = self._output
+        writer = FailuresWriter(
+            output.folder / str(partner_id) / "failures", output.version, output.fingerprint, output.redact_queries
+        )
+        with ExitStack() as abandoned:
+            abandoned.callback(writer.abandon)
+            delivered = (self._delivered(row, carried) for row in rows)
+            while chunk := list(islice(delivered, FAILURES_AT_ONCE)):
+                writer.write(chunk)
+            files = [output.file(partner_id, path, written) for path, written in writer.close()]
+        self.files[partner_id] = files
+
+    def _delivered(self, row: FailureRow, carried: HashedFile) -> FailureRow:
+        """The row as it is delivered, without its image; carried over if it is to be tried again."""
+        self.reasons[row.reason] += 1
+        if not row.retriable:
+            return row
+        if self._last_try:
+            detail = f"{row.detail}; {GAVE_UP}" if row.detail else GAVE_UP
+            return replace(row, retriable=False, detail=detail, content=None)
+        ref = ImageRef(row.partner_id, row.item_id, row.external_id, row.url, row.content or b"", 0)
+        carried.write(image_refs.encode([ref]))
+        self.carried_refs += 1
+        return replace(row, content=None)
+
+
+def _by_partner(sources: Sources, some: Indices) -> Iterator[Indices]:
+    """Sorted rows, cut where the partner changes."""
+    partner_ids = sources.rows.partner_id[some]
+    yield from (part for part in np.split(some, np.flatnonzero(np.diff(partner_ids)) + 1) if len(part))
+
+
+def _partners(
+    features: dict[int, list[WrittenFile]],
+    failures: dict[int, list[WrittenFile]],
+    winners: Winners,
+    sources: Sources,
+) -> tuple[PartnerResult, ...]:
+    features_of = Counter(sources.rows.partner_id[winners.features].tolist())
+    failures_of = Counter(sources.rows.partner_id[winners.failures].tolist())
+    return tuple(
+        PartnerResult(
+            partner_id,
+            (*features.get(partner_id, ()), *failures.get(partner_id, ())),
+            features_of[partner_id],
+            failures_of[partner_id],
+        )
+        for partner_id in sorted({*features, *failures})
+    )
+
+
+def _check(merged: Merged, output: _Output) -> None:
+    """The law, and that each format holds what was counted."""
+    found = merged.features + merged.failures + merged.duplicates
+    if merged.refs != found:
+        raise LawBroken("a merge lost rows", f"{merged.refs} refs, but {found} features, failures and duplicates")
+    for partner in merged.partners:
+        rows = Counter[str]()
+        for file in partner.files:
+            rows[file.name.split("/")[0]] += file.rows
+        expected = {"failures": partner.failures}
+        expected |= {TEXT_NAME: partner.features} if "text" in output.formats else {}
+        expected |= {"features": partner.features} if "parquet" in output.formats else {}
+        if any(rows[name] != count for name, count in expected.items()):
+            raise LawBroken("a merge lost rows", f"partner {partner.partner_id}: {dict(rows)} instead of {expected}")

@@ -1,0 +1,1 @@
+"""Readers of image refs: tables, lists and dialects; foreign Parquet, ORC and Avro in a sandbox."""

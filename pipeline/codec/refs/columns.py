@@ -1,0 +1,86 @@
+"""Which columns of a source hold an image ref."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.codec.refs.rows import sample_of
+from pipeline.codec.refs.rules import Cell, RawRows
+from pipeline.errors import FormatError
+from pipeline.settings import Columns
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Places of the columns; None for one that the file lacks."""
+
+    partner_id: int | None
+    item_id: int | None
+    external_id: int | None
+    url: int | None
+    content: int | None
+    url_first: bool = False
+    """Nobody has named the content column: it is taken for rows without a url only."""
+
+    def raw_rows(
+        self, positions: Sequence[int], rows: Sequence[int], column: Callable[[int], Sequence[Cell]]
+    ) -> RawRows:
+        """Rows from their columns, each of which is asked for by its place."""
+
+        def cells(place: int | None) -> Sequence[Cell] | None:
+            return None if place is None else column(place)
+
+        return RawRows(
+            positions,
+            rows,
+            partner_id=cells(self.partner_id),
+            item_id=cells(self.item_id),
+            external_id=cells(self.external_id),
+            url=cells(self.url),
+            content=cells(self.content),
+            url_first=self.url_first,
+        )
+
+
+def find_columns(
+    names: Sequence[str], columns: Columns, file: str, holds_bytes: Callable[[int], bool] | None = None
+) -> Found:
+    """For each column the first configured name that the file has, in its own letter case or else in any.
+
+    holds_bytes: whether a column has bytes, in a format that knows it.  Beside a url column, a content column that
+    nobody has named must hold them, or be base64 in a text, and is for rows without a url.
+    Raises FormatError where there is neither a url nor a content column.
+    """
+    exact = {name: at for at, name in reversed(list(enumerate(names)))}
+    folded = {name.casefold(): at for at, name in reversed(list(enumerate(names)))}
+
+    def places(wanted: Sequence[str]) -> Iterator[int]:
+        for name in wanted:
+            at = exact.get(name, folded.get(name.casefold()))
+            if at is not None:
+                yield at
+
+    url = next(places(columns.url), None)
+    content = next(places(columns.content), None)
+    url_first = False
+    if not columns.content_is_configured and url is not None:
+        content = next(filter(holds_bytes or (lambda place: True), places(columns.content)), None)
+        url_first = content is not None
+    if url is None and content is None:
+        has = ", ".join(map(sample_of, names[:50])) or "none"
+        hint = (
+            f"name the column one of {', '.join(columns.url)}, or set the source's columns.url; "
+            "with --refs: --url-column NAME"
+        )
+        if any("://" in name for name in names):
+            hint = "its first line looks like a row: set the source's text.header = false and text.names; " + hint
+        raise FormatError(f"{file} has no url column and no content column", f"its columns are: {has}", hint)
+    return Found(
+        partner_id=next(places(columns.partner_id), None),
+        item_id=next(places(columns.item_id), None),
+        external_id=next(places(columns.external_id), None),
+        url=url,
+        content=content,
+        url_first=url_first,
+    )

@@ -1,0 +1,1 @@
+"""The compute window: from batches of refs to features, within bounds of memory and disk."""

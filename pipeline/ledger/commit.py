@@ -1,0 +1,41 @@
+"""put_new judged by what stands there afterwards (docs/protocol.md 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.errors import Exists, NotFound, TemporaryError, Unknown
+from pipeline.ledger.bodies import content_of
+from pipeline.stores.store import Lake, Store
+
+TRIES = 8
+
+
+def put_first(store: Store, key: str, body: bytes, sleep: Callable[[float], None]) -> bytes:
+    """Put `body` at `key` unless something stands there, and give back what stands there now.
+
+    The caller has won exactly when that equals its own body, which carries a nonce.  Refused, conflict, timeout and
+    reset all mean "unknown": the key is read back.  Absent: the same body again, since the first may still arrive.
+    Raises TemporaryError when the store gave no answer to TRIES tries.
+    """
+    for attempt in range(TRIES):
+        try:
+            store.put_new(key, body)
+            return body
+        except (Exists, Unknown):
+            try:
+                return content_of(store, key)
+            except NotFound:
+                sleep(min(0.05 * 2**attempt, 2.0))
+    raise TemporaryError(f"no answer whether {key} was written", f"{TRIES} tries", "it is tried again in the next run")
+
+
+def rename_first(lake: Lake, source: str, target: str) -> None:
+    """rename_new of something small or a folder; what stands at the target is for the caller to read.
+
+    Returns whether or not it won; raises only what says nothing about the target (TemporaryError, no permission).
+    """
+    try:
+        lake.rename_new(source, target)
+    except (Exists, NotFound, Unknown):
+        return

@@ -1,0 +1,376 @@
+"""What every stage needs of the protocol: reading states, claiming, committing, beating, checking the law.
+
+Each call of a store is made here or in the stage itself, in one thread, so that a test can stop the world between
+any two of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.clock import Process
+from pipeline.codec.codecs import Forms
+from pipeline.errors import (
+    FormatError,
+    LawBroken,
+    NotFound,
+    PermanentError,
+    PipelineError,
+    Stopped,
+    TemporaryError,
+)
+from pipeline.ledger import manifest
+from pipeline.ledger.bodies import read_body
+from pipeline.ledger.commit import put_first
+from pipeline.ledger.layout import FIRST_DUE, Keys, ShipmentName, Task, seconds_of, version_of
+from pipeline.ledger.manifest import Attempt, AttemptEnd, Body, DataFile, Plan
+from pipeline.ledger.state import ShipmentState, Unreadable, child_of, derive, next_of, wanted
+from pipeline.recent import Recent
+from pipeline.settings import Settings
+from pipeline.stores.local import typed
+from pipeline.stores.store import Lake, Store
+
+B = TypeVar("B", bound=Body)
+
+SHIPMENTS_OF_A_POLL = 64
+CACHED_BODIES = 20_000
+SEEN_KEYS = 100_000
+
+
+class Damaged(PermanentError):
+    """Bytes whose SHA-256 is not what their manifest says: never used."""
+
+
+def silent(text: str) -> None:
+    """Says nothing."""
+
+
+def silent_once(key: str, text: str) -> None:
+    """Says nothing."""
+
+
+def silent_progress(stage: str, done: int, to_do: int) -> None:
+    """Shows nothing."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One lake as one process sees it: its stores, its settings, its clock, and how it speaks."""
+
+    lake_name: str
+    bucket: Store
+    lake: Lake | None
+    settings: Settings
+    process: Process
+    spill: Path
+    """A local folder for files on their way."""
+    stopping: Callable[[], bool] = lambda: False
+    say: Callable[[str], None] = silent
+    once: Callable[[str, str], None] = silent_once
+    progress: Callable[[str, int, int], None] = silent_progress
+    """(stage, so many more done, so many more to do): the second stays 0 where the end is not known."""
+    forms: Forms = field(default_factory=Forms, repr=False)
+    bodies: OrderedDict[str, Body] = field(default_factory=OrderedDict, repr=False)
+    """Bodies under `c/` never change: cached by key."""
+    seen: Recent[str] = field(default_factory=lambda: Recent(SEEN_KEYS), repr=False)
+    """Ends of children and plans of next parts that exist."""
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.lake_name)
+
+    def safe_point(self) -> None:
+        """Raises Stopped when ESTOP or a signal asks for it."""
+        if self.stopping():
+            raise Stopped("stopped", "ESTOP or a signal", "what is unfinished is taken up at the next start")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one poll found."""
+
+    now: float
+    """The store's own time."""
+    alive: frozenset[str]
+    """Other processes that beat lately and are not known to be gone."""
+    states: tuple[ShipmentState, ...]
+    due: dict[str, str]
+    """The due of each open hint, by shipment."""
+
+
+@dataclass(frozen=True)
+class Hint:
+    """That a shipment is open, or was about to be.  due: as the key says it; put: by the store's clock."""
+
+    due: str
+    put: float
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What `h/open` says, each shipment once."""
+
+    now: float
+    """The store's own time."""
+    due: dict[ShipmentName, Hint]
+    later: dict[ShipmentName, Hint]
+    """Those whose day has not come."""
+
+
+def open_hints(context: Context, *, later: bool = True) -> Hints:
+    """The one reading of the hints, for stages and for whoever tells of them; what is not ours is said once.
+
+    later: those that are not due yet, too; without them they cost nothing, since hints sort by their due.
+    """
+    listing = context.bucket.list(context.keys.open_hints)
+    until = version_of(listing.now)
+    due: dict[ShipmentName, Hint] = {}
+    rest: dict[ShipmentName, Hint] = {}
+    for entry in listing:
+        when, _, text = entry.key.removeprefix(context.keys.open_hints).partition("/")
+        if when > until and not later:
+            break
+        try:
+            name = ShipmentName.parse(text)
+            _ = when == FIRST_DUE or seconds_of(when)
+        except ValueError:
+            context.once(f"hint {entry.key}", f"not a shipment's hint, left alone: {entry.key}")
+            continue
+        (rest if when > until else due).setdefault(name, Hint(when, entry.modified))
+    return Hints(listing.now, due, {name: hint for name, hint in rest.items() if name not in due})
+
+
+def poll(context: Context, *, after: str = "", limit: int = SHIPMENTS_OF_A_POLL) -> Seen:
+    """One look at what is open and due (docs/protocol.md 9): its cost is that of open work, not of history.
+
+    after: the shipment where the last poll ended; at most `limit` shipments are read, beginning behind it.
+    """
+    hints = open_hints(context, later=False)
+    names = sorted(hints.due)
+    begin = next((i for i, name in enumerate(names) if str(name) > after), 0)
+    chosen = (names[begin:] + names[:begin])[:limit]
+    states = tuple(_state_or_trouble(context, name) for name in chosen)
+    # Between two turns nothing is in this process's hands: an attempt of its own without an end was lost on the way.
+    others = alive(context, hints.now) - {context.process.name}
+    return Seen(hints.now, others, states, {str(name): hint.due for name, hint in hints.due.items()})
+
+
+def _state_or_trouble(context: Context, name: ShipmentName) -> ShipmentState:
+    """The state; of a shipment whose keys this host is refused, that."""
+    try:
+        return state_of(context, name, settled=False)
+    except PermanentError as error:
+        top = context.keys.shipment(name)
+        context.once(top, str(error))
+        return ShipmentState(name, unreadable=(Unreadable(top, str(error)),))
+
+
+def planned(context: Context, name: ShipmentName) -> bool:
+    """Whether a hint tells of a shipment: one whose plan was never written is none.  One request, or none."""
+    key = context.keys.plan(name)
+    return key in context.bodies or exists(context, key)
+
+
+def alive(context: Context, now: float) -> frozenset[str]:
+    """Processes whose beat is young by the store's own time, less those of this host that are gone."""
+    prefix = context.keys.alive_hints
+    young = now - context.settings.daemon.alive_seconds
+    return frozenset(
+        name
+        for entry in context.bucket.list(prefix)
+        if entry.modified > young and not context.process.gone(name := entry.key.removeprefix(prefix))
+    )
+
+
+def state_of(context: Context, name: ShipmentName, *, settled: bool = True) -> ShipmentState:
+    """The state of one shipment: one listing, and the bodies that are not cached yet.
+
+    settled: with the attempts at tasks that have their result.
+    """
+    keys = context.keys
+    listed = [(entry.key, entry.modified) for entry in context.bucket.list(keys.shipment(name))]
+    return state_from(context, name, listed, settled=settled)
+
+
+def state_from(
+    context: Context, name: ShipmentName, listed: Sequence[tuple[str, float]], *, settled: bool = True
+) -> ShipmentState:
+    """The state of one shipment whose keys were listed; what cannot be read of it is said once."""
+    bodies: dict[str, Body] = {}
+    troubles: dict[str, Exception] = {}
+    for key, kind in wanted(context.keys, name, (key for key, _ in listed), settled=settled).items():
+        try:
+            bodies[key] = body_at(context, key, kind)
+        except (NotFound, FormatError) as error:
+            troubles[key] = error
+            if isinstance(error, FormatError):
+                context.once(key, str(error))
+    state = derive(context.keys, name, listed, bodies, troubles)
+    for one in state.unreadable:
+        if one.key not in troubles:
+            context.once(one.key, one.why)
+    return state
+
+
+def readable(context: Context, key: str, kind: type[B]) -> B | None:
+    """The body at a key; None where it is absent, not ours, or newer than this host, which is said once."""
+    try:
+        return body_at(context, key, kind)
+    except NotFound:
+        return None
+    except FormatError as error:
+        context.once(key, str(error))
+        return None
+
+
+def body_at(context: Context, key: str, kind: type[B]) -> B:
+    """The body at a key, from the cache when it was read before.  Raises NotFound, FormatError, NewerFormat."""
+    cached = context.bodies.get(key)
+    if isinstance(cached, kind):
+        with contextlib.suppress(KeyError):  # another thread has just let it go
+            context.bodies.move_to_end(key)
+        return cached
+    body = read_body(context.bucket, kind, key)
+    context.bodies[key] = body
+    while len(context.bodies) > CACHED_BODIES:
+        context.bodies.popitem(last=False)
+    return body
+
+
+def exists(context: Context, key: str) -> bool:
+    """One request."""
+    return any(entry.key == key for entry in context.bucket.list(key, until=key))
+
+
+def known_to_exist(context: Context, key: str) -> bool:
+    """Whether a key of `c/` exists; once seen it is there for good, and not asked for again."""
+    if key not in context.seen and exists(context, key):
+        context.seen.add(key)
+    return key in context.seen
+
+
+def commit(context: Context, key: str, body: B) -> tuple[bool, B]:
+    """put_new with read-back: whether we won, and the body that stands there now (docs/protocol.md 2)."""
+    mine = body.model_copy(update={"nonce": context.process.nonce()})
+    encoded = mine.encode()
+    stands = put_first(context.bucket, key, encoded, context.process.clock.sleep)
+    if stands == encoded:
+        return True, mine
+    return False, manifest.read(type(body), stands, key)
+
+
+def announce(context: Context, name: ShipmentName, plan: Plan) -> tuple[bool, Plan]:
+    """The hint, then the plan that it announces."""
+    context.bucket.put(context.keys.open_hint(plan.due, name), b"")
+    return commit(context, context.keys.plan(name), plan)
+
+
+def claim(context: Context, name: ShipmentName, task: Task, number: int, *, alone: bool = False) -> bool:
+    """Begin attempt `number`; False when somebody else did."""
+    body = Attempt(process=context.process.name, at=version_of(context.process.clock.now()), alone=alone)
+    won, _ = commit(context, context.keys.attempt(name, task, number), body)
+    return won
+
+
+def give_up(context: Context, name: ShipmentName, task: Task, number: int, end: AttemptEnd) -> None:
+    """Say that an attempt ended without a result."""
+    commit(context, context.keys.attempt_end(name, task, number), end)
+
+
+def ended(context: Context, name: ShipmentName, task: Task, number: int, error: BaseException) -> None:
+    """Say that an attempt ended by an error: what will not work however often it is tried is a strike, and rests."""
+    if isinstance(error, PipelineError) and not isinstance(error, Stopped | TemporaryError):
+        give_up(context, name, task, number, AttemptEnd(kind="strike", cause=error.message[:500]))
+    else:
+        give_up(context, name, task, number, AttemptEnd(kind="abandoned", cause="the run was stopped"))
+
+
+def beat(context: Context) -> None:
+    """Say that this process lives."""
+    context.bucket.put(context.keys.alive_hint(context.process.name), b"")
+
+
+def leave(context: Context) -> None:
+    """Say that this process ends, with nothing claimed."""
+    context.bucket.delete(context.keys.alive_hint(context.process.name))
+
+
+def close_if_done(context: Context, state: ShipmentState, due: str = FIRST_DUE) -> bool:
+    """Delete the hint of a shipment to which nothing will happen any more; closed is stable (docs/protocol.md 9)."""
+    if state.plan is None or not is_closed(context, state):
+        return False
+    gone = context.keys.gone_hint(state.name)
+    if state.void and state.plan.kind in ("source", "again") and not exists(context, gone):
+        context.bucket.put(gone, b"")  # should its files come back as they were, they are shipped in a new round
+    context.bucket.delete(context.keys.open_hint(due, state.name))
+    return True
+
+
+def is_closed(context: Context, state: ShipmentState) -> bool:
+    """Looks at child and next part only once `done` exists."""
+    if state.unreadable:
+        return False
+    if state.void:
+        return True
+    if state.plan is None or state.end is None or state.done is None:
+        return False
+    keys = context.keys
+    child = not state.carries or known_to_exist(context, keys.end(child_of(state.name, state.plan)))
+    follows = state.end.next is None or known_to_exist(context, keys.plan(next_of(state.name, state.plan)))
+    return state.closed(child_has_end=child, next_has_plan=follows)
+
+
+def law(where: str, left: int, **right: int) -> None:
+    """The conservation law at one hop (docs/protocol.md 11).  Raises LawBroken: nothing is published."""
+    if left != sum(right.values()):
+        terms = " + ".join(f"{count} {word}" for word, count in right.items())
+        raise LawBroken(f"the law does not hold at {where}", f"{left} != {terms}", "nothing was published; report this")
+
+
+@contextlib.contextmanager
+def scratch(context: Context) -> Iterator[Path]:
+    """A folder of our own on the local disk, gone afterwards; what the disk refuses becomes a typed error."""
+    try:
+        with tempfile.TemporaryDirectory(dir=context.spill) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise typed(error, context.spill) from error
+
+
+def store_data(context: Context, key: str, content: bytes, rows: int) -> DataFile:
+    """Put small data under a key that nobody else uses."""
+    context.bucket.put(key, content)
+    return DataFile(key=key, size=len(content), sha256=hashlib.sha256(content).hexdigest(), rows=rows)
+
+
+def load_data(context: Context, file: DataFile) -> bytes:
+    """The content of a data file.  Raises Damaged when its hash does not fit, NotFound when it is gone."""
+    content = context.bucket.get(_data_key(context, file))
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise Damaged(f"the bytes of {file.key} are not what was written", "SHA-256 differs", "hathi verify --deep")
+    return content
+
+
+def download(context: Context, file: DataFile, path: Path) -> None:
+    """Stream a data file to a local path, verified as `load_data`."""
+    hasher = hashlib.sha256()
+    with context.bucket.open(_data_key(context, file)) as source, path.open("wb") as target:
+        while block := source.read(1 << 20):
+            hasher.update(block)
+            target.write(block)
+    if hasher.hexdigest() != file.sha256:
+        raise Damaged(f"the bytes of {file.key} are not what was written", "SHA-256 differs", "hathi verify --deep")
+
+
+def _data_key(context: Context, file: DataFile) -> str:
+    """The file's key.  Raises Damaged where a body names what is no data of this lake."""
+    if not file.key.startswith(context.keys.data):
+        raise Damaged(f"{file.key} is no data of the lake {context.lake_name}", "", "hathi verify --deep")
+    return file.key

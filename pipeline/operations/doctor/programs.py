@@ -1,0 +1,91 @@
+"""What runs here, or should: cron, locks, ESTOP, `_PIPE_RUNNING`."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from pipeline.operations.health.judge import readable
+from pipeline.operations.health.this_host import estop_since, programs
+from pipeline.process.lock import ESTOP, RUNNING, holder
+from pipeline.stores.store import Examined
+
+HOUR = 3600.0
+OVERDUE_HOURS = 3.0
+"""Cron starts a run each hour, and a run lasts up to one."""
+CRON_FOLDERS = (Path("/etc/crontab"), Path("/etc/cron.d"))
+NAMES = ("compute-cron.sh", "hathi")
+
+
+def crontab_lines(own: Callable[[], str], places: Sequence[Path] = CRON_FOLDERS) -> list[str]:
+    """Lines of this user's crontab and of the system's that start something of ours."""
+    texts = [own()]
+    for place in places:
+        files = sorted(place.iterdir()) if place.is_dir() else [place]
+        for file in files:
+            try:
+                texts.append(file.read_text(errors="replace"))
+            except OSError:
+                continue  # absent, or another user's business
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    return [line for line in lines if not line.startswith("#") and any(name in line for name in NAMES)]
+
+
+def own_crontab() -> str:
+    """What `crontab -l` prints; "" without a crontab, or without cron."""
+    program = shutil.which("crontab")
+    if program is None:
+        return ""
+    done = subprocess.run([program, "-l"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10)
+    return done.stdout if done.returncode == 0 else ""
+
+
+def cron(
+    state: Path, here: Path, now: float, *, needed: bool, lines: Callable[[], list[str]] | None = None
+) -> Iterator[Examined]:
+    """Whether cron starts runs, those of this folder, and when the last one was.  needed: this is a compute box."""
+    ours = lines() if lines is not None else crontab_lines(own_crontab)
+    if not ours:
+        said = "no crontab line starts compute-cron.sh or hathi"
+        yield Examined("crontab", not needed, said, "add the README's line with `crontab -e`" if needed else "")
+    for line in ours:
+        good = str(here) in line
+        hint = "" if good else f"is that another installation? This one is {here}"
+        yield Examined("crontab", True, line if good else f"{line}; {hint}")
+    if ours and not any(str(here) in line for line in ours) and needed:
+        yield Examined("crontab", False, "no line starts this installation", "name its folder in the crontab")
+    lock = state / "compute.lock"
+    if not lock.exists():
+        yield Examined(
+            "last run", not needed, "compute has not run here yet", "start it once by hand" if needed else ""
+        )
+        return
+    hours = max(0.0, now - lock.stat().st_mtime) / HOUR
+    late = bool(ours) and hours > OVERDUE_HOURS and holder(state, "compute") is None
+    hint = "is cron running? Its own log (journalctl -u cron) says what it starts" if late else ""
+    yield Examined("last run", not late, f"compute was last at work {hours:.1f} h ago", hint)
+
+
+def locks(state: Path) -> Iterator[Examined]:
+    """ESTOP, who runs, who died, and whether `_PIPE_RUNNING` tells the truth."""
+    since = estop_since(state)
+    if since is not None:
+        said = f"ESTOP is engaged since {readable(since)}: nothing starts here"
+        yield Examined("ESTOP", False, said, f"remove {state / ESTOP}, then start again")
+    else:
+        yield Examined("ESTOP", True, "not engaged")
+    running, died = programs(state)
+    for program, who in running.items():
+        yield Examined("lock", True, f"{program} runs: {who}")
+    for program, who in died.items():
+        said = f"{program} ended without being stopped ({who}) and was not started since"
+        yield Examined("lock", False, said, "its last lines: scripts/print_logs.sh; start it again")
+    if not running and not died:
+        yield Examined("lock", True, "nothing runs here now")
+    if (state / RUNNING).exists():
+        stale = "compute" not in running
+        said = f"{RUNNING} is there and compute does not run" if stale else f"{RUNNING} is there, and compute runs"
+        hint = "the last run was killed; the next one goes on with what it left" if stale else ""
+        yield Examined(RUNNING, not stale, said, hint)

@@ -1,0 +1,187 @@
+"""Facts -> findings.  Pure: what is OK, what is a Warning, what is an Alert (thresholds: `[health]`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from pipeline.ledger.layout import version_of
+from pipeline.operations.health.facts import Facts, LakeFacts, StoreFacts
+from pipeline.operations.health.failing import by_reason, told, too_many
+from pipeline.operations.health.remedies import REMEDIES, UNKNOWN
+from pipeline.settings import Health
+
+HOUR = 3600.0
+PROGRAM = "program "
+"""How the key of a finding about a program begins."""
+NAMED = 5
+"""So many of a kind are named; the rest are counted."""
+
+
+class Level(IntEnum):
+    """How bad it is; also the exit code of `hathi health`."""
+
+    OK = 0
+    WARNING = 1
+    ALERT = 2
+
+    @property
+    def word(self) -> str:
+        return "OK" if self is Level.OK else self.name.capitalize()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it should be."""
+
+    level: Level
+    key: str
+    """What it is about; stays the same while the figures in the text change."""
+    text: str
+    hint: str = ""
+    since: float | None = None
+    """Seconds since 1970, where that is known."""
+
+    @property
+    def sign(self) -> str:
+        """What makes a change worth telling."""
+        return f"{self.level.word} {self.key}"
+
+
+def level_of(findings: Iterable[Finding]) -> Level:
+    """The worst of them."""
+    return max((one.level for one in findings), default=Level.OK)
+
+
+def judge(facts: Facts, limits: Health) -> tuple[Finding, ...]:
+    """Everything that is not as it should be, the worst first."""
+    found = [*_host(facts, limits)]
+    for store in facts.stores:
+        found += _store(store, facts.at, limits)
+    for lake in facts.lakes:
+        found += _lake(lake, facts, limits)
+    return tuple(sorted(found, key=lambda one: (-one.level, one.key)))
+
+
+def _host(facts: Facts, limits: Health) -> Iterator[Finding]:
+    if facts.estop is not None:
+        yield Finding(
+            Level.WARNING,
+            "estop",
+            "ESTOP is engaged: nothing runs here",
+            "remove the file ESTOP in the state folder, then start again",
+            facts.estop,
+        )
+    else:
+        for who, programs in _by_process(facts.died).items():
+            names = ", ".join(programs)
+            text = f"{names} {'does' if len(programs) == 1 else 'do'} not run: it ended without being stopped ({who})"
+            hint = "its last lines: scripts/print_logs.sh; start it"
+            yield Finding(Level.WARNING, f"{PROGRAM}{names}", text, hint)
+    for disk in facts.disks:
+        if disk.percent > limits.disk_percent:
+            text = f"the disk of {disk.folder} is {disk.percent:.0f} % full ({disk.free_bytes / 1e9:.1f} GB free)"
+            yield Finding(Level.ALERT, f"disk {disk.folder}", text, "free space there: old logs, files of others")
+
+
+def _by_process(died: Mapping[str, str]) -> dict[str, list[str]]:
+    """Programs by who had their locks: one process may have had several, from one second to the next."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for program, who in died.items():
+        found.setdefault(who.partition(" since ")[0], (who, []))[1].append(program)
+    return dict(found.values())
+
+
+def _store(store: StoreFacts, at: float, limits: Health) -> Iterator[Finding]:
+    if store.trouble:
+        hint = store.hint or "hathi doctor looks closer"
+        yield Finding(Level.ALERT, f"store {store.name}", f"the {store.name} cannot be used: {store.trouble}", hint)
+        return
+    if abs(store.skew) > limits.clock_seconds:
+        way = "ahead of" if store.skew < 0 else "behind"
+        text = f"this host's clock is {abs(store.skew):.0f} s {way} that of the {store.name}"
+        yield Finding(Level.ALERT, f"clock {store.name}", text, "set the clock (chrony or ntpd): requests get refused")
+    if store.credentials_end is not None and store.credentials_end - at < limits.ticket_hours * HOUR:
+        left = store.credentials_end - at
+        when = f"ends in {left / HOUR:.1f} h" if left > 0 else f"has ended {-left / HOUR:.1f} h ago"
+        hint = "renew it (kinit, or new keys), or set a keytab or a role, which renew themselves"
+        yield Finding(Level.ALERT, f"ticket {store.name}", f"the ticket for the {store.name} {when}", hint)
+    for lake, rule in sorted(store.forgets.items()):
+        text = f"the {store.name} deletes keys of lake {lake} by itself: {rule}"
+        yield Finding(Level.ALERT, f"rule {lake}", text, "take that rule off our prefix: only `hathi prune` deletes")
+
+
+def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
+    name = lake.lake
+    yield from _stalled(lake, limits)
+    if lake.missing:
+        text = f"lake {name}: the index names files that are missing ({len(lake.missing)}): {_some(lake.missing)}"
+        yield Finding(Level.ALERT, f"missing {name}", text, "restore them, or ship those snapshots again; hathi verify")
+    if lake.held:
+        text = f"lake {name}: batches are held ({len(lake.held)}): {_some(lake.held)}"
+        yield Finding(Level.ALERT, f"held {name}", text, "hathi quarantine show, then release or drop")
+    for newer, level, what, hint in (
+        (False, Level.ALERT, "cannot be read and waits for somebody", "docs/runbook.md: cannot be read here"),
+        (True, Level.WARNING, "was written by a newer Hathi and waits", "upgrade this host, boxes before gateways"),
+    ):
+        keys = tuple(one.key for one in lake.unreadable if one.newer is newer)
+        if keys:
+            text = f"lake {name}: what stands of open shipments {what} ({len(keys)}): {_some(keys)}"
+            yield Finding(level, f"{'newer' if newer else 'unreadable'} {name}", text, hint)
+    for one in lake.unknown_sets:
+        text = f"lake {name}: shipments of set {one} wait, and this configuration has no such set"
+        yield Finding(Level.ALERT, f"set {name} {one}", text, "put the set back into the configuration")
+    for source, why in sorted(lake.troubles.items()):
+        text = f"lake {name}: {source}: {why}"
+        yield Finding(Level.ALERT, f"source {name} {source}", text, "look at what writes there, and at the setting")
+    yield from _failing(lake, limits)
+    for source, why in sorted(lake.refused.items()):
+        text = f"lake {name}: not shipped: {source}: {why}"
+        yield Finding(Level.WARNING, f"refused {name} {source}", text)
+    if lake.left.number:
+        named = [f"{path} ({why})" for path, why in lake.left.first.items()]
+        text = f"lake {name}: files or folders at its sources are not read ({lake.left.number}): {_some(named)}"
+        yield Finding(Level.WARNING, f"left out {name}", text, "rename or move them, or set the source's format")
+
+
+def _stalled(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
+    """Nothing was sent for so long while refs wait; where the lake cannot be seen, nothing got on."""
+    if lake.waiting_since is None:
+        return
+    last = lake.sent if lake.sees_lake else lake.moved
+    since = max(lake.waiting_since, last or 0.0)
+    hours = (lake.now - since) / HOUR
+    if hours < limits.warning_hours:
+        return
+    level = Level.ALERT if hours >= limits.alert_hours else Level.WARNING
+    what = "nothing was sent" if lake.sees_lake else "nothing got on"
+    backlog = ", ".join(f"{one.shipments} for {one.stage}" for one in lake.backlog if one.shipments)
+    text = f"lake {lake.lake}: {what} for {hours:.1f} h while shipments wait: {backlog}"
+    hint = f"the first waits for {lake.waiting_for}: hathi doctor on the host that runs it, and its log there"
+    yield Finding(level, f"sent {lake.lake}", text, hint, since)
+
+
+def _failing(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
+    """One finding for each reason: one cause often hits many partners."""
+    for reason, some in sorted(by_reason(lake.failing).items()):
+        bad = [one for one in some if too_many(one.refs, one.failed, limits)]
+        if not bad:
+            continue
+        more = f"; and {len(bad) - NAMED} more partners" if len(bad) > NAMED else ""
+        named = "; ".join(map(told, bad[:NAMED]))
+        remedy = REMEDIES.get(reason, UNKNOWN)
+        text = f"lake {lake.lake}: too many images of the last day have no feature: {named}{more}"
+        hint = f"{reason or 'unknown reason'} usually means: {remedy.means}.  {remedy.do}"
+        yield Finding(Level.WARNING, f"failures {lake.lake} {reason or 'unknown'}", text, hint)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def readable(seconds: float) -> str:
+    """A time as people write it, UTC."""
+    text = version_of(seconds)
+    return f"{text[:4]}-{text[4:6]}-{text[6:8]} {text[9:11]}:{text[11:13]} UTC"

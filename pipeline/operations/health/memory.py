@@ -1,0 +1,71 @@
+"""What the last looks saw and told: a small file in the state folder, so that a restart tells nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from pipeline.errors import PermanentError
+from pipeline.operations.health.judge import Finding
+
+FILE = "health.json"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Times are seconds since 1970, by this host's clock."""
+
+    looked: float = 0.0
+    since: Mapping[str, float] = field(default_factory=dict)
+    """By a finding's sign: when it was first seen."""
+    unplanned: Mapping[str, float] = field(default_factory=dict)
+    """By a snapshot that no shipment covers: when it was first seen."""
+    told: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By channel: the signs of the findings that it was last told of."""
+
+    def after(self, findings: Iterable[Finding], unplanned: Iterable[str], now: float) -> Memory:
+        """What is remembered after a look at `now`."""
+        return replace(
+            self,
+            looked=now,
+            since={one.sign: self.since.get(one.sign, now) for one in findings},
+            unplanned={key: self.unplanned.get(key, now) for key in unplanned},
+        )
+
+    def dated(self, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+        """The findings, each with the time since which it is known to hold."""
+        return tuple(one if one.since is not None else replace(one, since=self.since.get(one.sign)) for one in findings)
+
+
+def read_memory(state: Path) -> Memory:
+    """What the file in the state folder says; nothing where there is none, or none that can be read."""
+    try:
+        fields = json.loads((state / FILE).read_text())
+        return Memory(
+            float(fields["looked"]),
+            {str(key): float(when) for key, when in fields["since"].items()},
+            {str(key): float(when) for key, when in fields["unplanned"].items()},
+            {str(key): tuple(str(sign) for sign in signs) for key, signs in fields["told"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Memory()
+
+
+def write_memory(state: Path, memory: Memory) -> None:
+    """In one instant; the lock `health` keeps others away.
+
+    Raises PermanentError when the state folder cannot be written.
+    """
+    path, temporary = state / FILE, state / f".{FILE}"
+    try:
+        temporary.write_text(json.dumps(asdict(memory), sort_keys=True) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise PermanentError(
+            f"what was told of the health cannot be noted: {path}",
+            str(error),
+            "free space, or give this user rights",
+        ) from error

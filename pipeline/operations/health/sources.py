@@ -1,0 +1,99 @@
+"""What the sources of a lake have, as health asks it: nothing is begun, and trouble is a fact, never an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+from pipeline.ledger.layout import ShipmentName, version_of
+from pipeline.ledger.manifest import End, Plan
+from pipeline.ledger.protocol import Context, readable
+from pipeline.sources.conventions import Sources
+from pipeline.sources.found import NONE_LEFT, Left
+from pipeline.stages.snapshots import Shipper
+from pipeline.stores.store import Lake
+
+DAY = 86400.0
+ENDS = 500
+"""Of the shipments of the last day, so many ends are read at the most."""
+
+
+@dataclass(frozen=True)
+class AtSources:
+    """One look at all sources of a lake."""
+
+    newest: Mapping[str, str] = field(default_factory=dict)
+    """The newest version by partner, where the source says whose it is."""
+    unplanned: Mapping[str, str] = field(default_factory=dict)
+    """Snapshots that no shipment covers yet: a key of their own -> version."""
+    troubles: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    left: Left = NONE_LEFT
+    """What lies there and is not read."""
+    later: Left = NONE_LEFT
+    """What is read once it is complete."""
+
+
+class Onlooker:
+    """Looks at the sources as ship does, and remembers what it may; begins nothing."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._shipper = Shipper(context)
+        self._sources: Sources | None = None
+
+    def look(self, lake: Lake, now: float, *, forms: bool = True) -> AtSources:
+        """now: the store's time.  forms: also whether a source's form has changed.
+
+        Raises TemporaryError or PermanentError where the bucket does not answer.
+        """
+        context = self._context
+        if self._sources is None:
+            mine = context.settings.lakes[context.lake_name]
+            ours = context.settings.delivered(context.lake_name)
+            self._sources = Sources(lake, mine.sources, ours, mine.url)
+        named = self._sources.look(now)
+        new, refused = self._shipper.fresh(named.found, now, 0)
+        newest: dict[str, str] = {}
+        for one in named.found:
+            if one.reading.partner_id is not None:
+                partner = str(one.reading.partner_id)
+                newest[partner] = max(newest.get(partner, ""), one.snapshot.version)
+        return AtSources(
+            newest,
+            {str(one.name): one.name.version for one in new},
+            {**(rejected_whole(context, now) if forms else {}), **named.troubles},
+            {one.source: one.why for one in refused},
+            named.left,
+            named.later,
+        )
+
+
+def rejected_whole(context: Context, now: float) -> dict[str, str]:
+    """Sources whose newest snapshot of the last day gave no ref at all though it has rows: their form has changed."""
+    prefix = context.keys.commits
+    listed = context.bucket.list(prefix, after=prefix + version_of(now - DAY), folders=True)
+    names = []
+    for entry in islice(listed, ENDS):
+        try:
+            names.append(ShipmentName.parse(entry.key.removeprefix(prefix).rstrip("/")))
+        except ValueError:
+            continue  # not ours; ship says so
+    verdicts: dict[str, str] = {}
+    for name in sorted(names):
+        if name.part or name.generation:
+            continue
+        end = readable(context, context.keys.end(name), End)
+        plan = readable(context, context.keys.plan(name), Plan) if end is not None else None
+        if end is None or plan is None or end.void is not None:
+            continue
+        verdicts[plan.snapshot.source] = _verdict(end)
+    return {source: why for source, why in verdicts.items() if why}
+
+
+def _verdict(end: End) -> str:
+    if end.refs or not end.rows or end.next is not None:
+        return ""
+    first = f"; the first: {end.rejections[0].why}" if end.rejections else ""
+    return f"its form has changed? None of {end.rows} rows is a ref{first}"

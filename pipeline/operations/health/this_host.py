@@ -1,0 +1,73 @@
+"""This host's own part of the facts: its disks, its programs, ESTOP."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pipeline.operations.health.facts import Disk
+from pipeline.process.lock import ESTOP, holder, left_behind
+from pipeline.settings import Settings
+from pipeline.settings.places import folder_of
+
+STAGES = ("ship", "compute", "aggregate", "deliver")
+
+
+def folders(settings: Settings) -> list[Path]:
+    """The local folders that a full disk would hurt: state, spill, logs, and stores that are folders."""
+    state = Path(settings.state)
+    urls = [settings.bucket.url, *(lake.url for lake in settings.lakes.values())]
+    stores = [folder for url in urls if (folder := folder_of(url)) is not None]
+    return [state, state / "spill", Path(settings.logs.folder), *stores]
+
+
+def disks(settings: Settings) -> tuple[tuple[Disk, ...], dict[str, str]]:
+    """Each file system once, by the first of our folders on it; of a folder that is still to be made, its parent's.
+
+    The second: folders that this user may not look at, and why.
+    """
+    found: dict[int, Disk] = {}
+    unseen: dict[str, str] = {}
+    for folder in folders(settings):
+        try:
+            there = existing(folder)
+            device, usage = there.stat().st_dev, shutil.disk_usage(there)
+        except OSError as error:
+            unseen[f"the disk of {folder}"] = str(error.strerror or error)
+            continue
+        found.setdefault(device, Disk(str(folder), 100.0 * usage.used / max(1, usage.used + usage.free), usage.free))
+    return tuple(found.values()), unseen
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def estop_since(state: Path) -> float | None:
+    """Since when ESTOP is engaged (seconds since 1970); None when it is not."""
+    try:
+        return (state / ESTOP).stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def programs(state: Path, stages: Iterable[str] = STAGES) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Those that run, and those that ended without being stopped: who has, or had, the lock."""
+    running: dict[str, str] = {}
+    died: dict[str, str] = {}
+    for stage in stages:
+        who = holder(state, stage)
+        if who is not None:
+            running[stage] = who
+        elif last := left_behind(state, stage):
+            died[stage] = last
+    return running, died
+
+
+def has_seen_lakes(state: Path) -> bool:
+    """Whether a program that needs the lakes has ever run on this host."""
+    return any((state / f"{stage}.lock").exists() for stage in ("ship", "deliver"))

@@ -1,0 +1,98 @@
+"""Shipments as the ledger tells of them, with when each thing was done, by the store's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from pipeline.ledger.layout import Keys, ShipmentName, version_of
+from pipeline.ledger.manifest import Plan
+from pipeline.ledger.protocol import Context, open_hints, state_from
+from pipeline.ledger.state import ShipmentState
+
+HOUR = 3600.0
+DAY = 86400.0
+LATELY = 64
+"""Shipments of the last day that are looked at for what was done in the last hour."""
+
+
+@dataclass(frozen=True)
+class Entered:
+    """One shipment: its state, and when each key under `c/S/` was written."""
+
+    state: ShipmentState
+    times: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that a stage has finished."""
+
+    stage: str
+    at: float
+    """Seconds since 1970, by the store's clock."""
+    refs: int
+    """Of a batch about so many: those of its shipment, evenly."""
+
+
+def entered(
+    context: Context, name: ShipmentName, *, begin: float = 0.0, end: float = float("inf"), settled: bool = False
+) -> Entered | None:
+    """One listing, and the bodies that are not cached yet; those only where something was written in the time between.
+
+    None where nothing was.  settled: with the attempts at tasks that have their result.
+    """
+    keys = context.keys
+    listed = [(entry.key, entry.modified) for entry in context.bucket.list(keys.shipment(name))]
+    if not any(begin <= modified < end for _, modified in listed):
+        return None
+    return Entered(state_from(context, name, listed, settled=settled), dict(listed))
+
+
+def steps(keys: Keys, one: Entered) -> Iterator[Step]:
+    """What was done of a shipment, in no order."""
+    state, times, name = one.state, one.times, one.state.name
+    if state.plan is None:
+        return
+    for number in state.batches:
+        yield Step("ship", times[keys.batch(name, number)], _refs(state, state.plan, number))
+    for fingerprint, numbers in state.results.items():
+        for number in numbers:
+            yield Step("compute", times[keys.result(name, fingerprint, number)], _refs(state, state.plan, number))
+    if state.out is not None:
+        yield Step("aggregate", times[keys.out(name)], state.out.refs)
+        if state.done is not None:
+            yield Step("deliver", times[keys.done(name)], state.out.features + state.out.failures)
+
+
+def _refs(state: ShipmentState, plan: Plan, number: int) -> int:
+    """Of one batch, without reading its body; the sum over all batches is that of the shipment."""
+    if state.end is None or number >= state.end.batches:
+        return plan.batch_refs
+    refs, batches = state.end.refs, state.end.batches
+    return refs * (number + 1) // batches - refs * number // batches
+
+
+def names_under(context: Context, prefix: str, after: str = "") -> Iterator[ShipmentName]:
+    """The shipments that have keys under `c/` or `d/`, in order; what is not ours is left to `verify`."""
+    for entry in context.bucket.list(prefix, after=after and prefix + after, folders=True):
+        try:
+            yield ShipmentName.parse(entry.key.removeprefix(prefix).rstrip("/"))
+        except ValueError:
+            continue
+
+
+def hinted(context: Context) -> Iterator[ShipmentName]:
+    """The open shipments, those that are not due yet too."""
+    hints = open_hints(context)
+    yield from (*hints.due, *hints.later)
+
+
+def lately(context: Context, now: float, known: Iterable[ShipmentName]) -> Iterator[Entered]:
+    """The newest shipments with a version of the last day, less the known ones, where the last hour did something."""
+    left_out = set(known)
+    names = [one for one in names_under(context, context.keys.commits, version_of(now - DAY)) if one not in left_out]
+    for name in names[-LATELY:]:
+        found = entered(context, name, begin=now - HOUR)
+        if found is not None:
+            yield found

@@ -1,0 +1,63 @@
+"""Compacted tables under a set's root, against their own manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.errors import FormatError, PermanentError
+from pipeline.ledger.layout import MANIFEST, SUCCESS, Root
+from pipeline.ledger.protocol import Context
+from pipeline.operations.verify.finding import Finding, Say
+from pipeline.operations.verify.hashing import wrong_hash
+from pipeline.operations.verify.listing import read_if_good
+from pipeline.stages.compact.standing import table, tables
+from pipeline.stores.store import Lake
+
+
+def current(say: Say, context: Context, lake: Lake, root: Root, *, deep: bool) -> Iterator[Finding]:
+    """Every table of every partner, and what the index names of them; one manifest in memory at a time."""
+    named = read_if_good(lake, root)
+    for partner_id, one in named.current.items() if named is not None else ():
+        if lake.stat(f"{root.root}/{one.folder}") is None and _still_named(lake, root, partner_id, one.folder):
+            yield say("index_lacks", root.index, f"it names {one.folder}, where nothing stands")
+    for partner, numbers in tables(lake, root).items():
+        for number in numbers:
+            context.safe_point()
+            yield from _table(say, lake, root, partner, number, deep)
+            context.progress("verify", 1, 0)
+
+
+def _still_named(lake: Lake, root: Root, partner: str, folder: str) -> bool:
+    """A second look: the table was passed and pruned meanwhile."""
+    index = read_if_good(lake, root)
+    return index is not None and partner in index.current and index.current[partner].folder == folder
+
+
+def _table(say: Say, lake: Lake, root: Root, partner: int, number: int, deep: bool) -> Iterator[Finding]:
+    folder = root.current(partner, number)
+    try:
+        stands = table(lake, root, partner, number)
+    except (FormatError, PermanentError) as error:
+        yield say("folder_strange", folder, error.detail or error.message)
+        return
+    if stands is None:
+        return  # pruned meanwhile
+    body = stands.body
+    if (body.partner_id, body.number) != (partner, number):
+        yield say("folder_strange", folder, f"its manifest is of partner {body.partner_id}, table {body.number}")
+        return
+    there = {entry.key.removeprefix(f"{folder}/"): entry.size for entry in lake.list(f"{folder}/")}
+    if not there:
+        return
+    if SUCCESS not in there:
+        yield say("success_missing", f"{folder}/{SUCCESS}", "a folder without it does not count as complete")
+    for file in body.files:
+        path = f"{folder}/{file.name}"
+        if file.name not in there:
+            yield say("file_missing", path, "its manifest names it, and it is not there")
+        elif there[file.name] != file.size:
+            yield say("file_length", path, f"it has {there[file.name]} bytes, its manifest says {file.size}")
+        elif deep and (wrong := wrong_hash(lake, path, file.sha256)) and lake.stat(folder) is not None:
+            yield say("file_hash", path, wrong)
+    for extra in sorted(there.keys() - {file.name for file in body.files} - {MANIFEST, SUCCESS}):
+        yield say("not_ours", f"{folder}/{extra}", "its folder's manifest does not name it")

@@ -1,0 +1,122 @@
+"""What stands under a set's root on the lake, against its own manifests, the ledger and the index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.ledger.layout import INDEX, MANIFEST, SUCCESS, Root, ShipmentName, number_of
+from pipeline.ledger.manifest import Done, Out, OutPartner, PartnerManifest
+from pipeline.ledger.protocol import Context, readable
+from pipeline.operations.verify.current import current
+from pipeline.operations.verify.finding import Finding, Looking, Say, body_at
+from pipeline.operations.verify.hashing import wrong_hash
+from pipeline.operations.verify.hops import partner_rows
+from pipeline.operations.verify.listing import IndexView
+from pipeline.stores.store import Lake
+
+DAY = 86400.0
+
+
+def delivered(say: Say, context: Context, lake: Lake, root: Root, view: IndexView, *, deep: bool) -> Iterator[Finding]:
+    """Every delivered folder of one root, in the order of names; one of them in memory at a time."""
+    prefix = f"{root.root}/"
+    for entry in lake.list(prefix, folders=True):
+        context.safe_point()
+        text = entry.key.removeprefix(prefix)
+        if text in (INDEX, "_index/", "_tmp/", "_current/") or text.startswith("."):
+            continue
+        try:
+            name = ShipmentName.parse(text.removesuffix("/") if text.endswith("/") else "")
+        except ValueError:
+            yield say("not_ours", entry.key, "neither a shipment's folder nor the index")
+            continue
+        yield from _shipment(say, context, lake, root, name, view, deep)
+        context.progress("verify", 1, 0)
+    yield from current(say, context, lake, root, deep=deep)
+    yield from view.findings(say)
+
+
+def _shipment(
+    say: Say, context: Context, lake: Lake, root: Root, name: ShipmentName, view: IndexView, deep: bool
+) -> Iterator[Finding]:
+    keys = context.keys
+    done, out = readable(context, keys.done(name), Done), readable(context, keys.out(name), Out)
+    if done is None and out is None:
+        yield from _without_ledger(say, context, lake, root, name)
+    prefix = f"{root.shipment(name)}/"
+    for entry in lake.list(prefix, folders=True):
+        text = entry.key.removeprefix(prefix)
+        partner = number_of(text[:-1])
+        if partner is None or text != f"{partner}/":
+            yield say("not_ours", entry.key, "no partner's folder")
+            continue
+        body = yield from _folder(say, lake, root, name, partner, deep)
+        if body is None:
+            continue
+        if out is not None:
+            yield from _against_out(say, f"{entry.key}{MANIFEST}", body, out)
+        if done is not None:
+            view.note(body, done)
+
+
+def _without_ledger(say: Say, context: Context, lake: Lake, root: Root, name: ShipmentName) -> Iterator[Finding]:
+    """A pruned ledger is no damage; one that is too young for that was deleted by somebody."""
+    listing = context.bucket.list(context.keys.shipment(name))
+    if any(True for _ in listing):
+        return  # it is named there, or on its way
+    found = lake.stat(root.shipment(name))
+    limits = context.settings.prune
+    if found is not None and found.modified / 1000 > listing.now - limits.ledger_days * DAY:
+        what = f"{context.keys.shipment(name)} is gone, and was not yet to go"
+        yield say("ledger_missing", root.shipment(name), what)
+
+
+def _folder(
+    say: Say, lake: Lake, root: Root, name: ShipmentName, partner: int, deep: bool
+) -> Looking[PartnerManifest | None]:
+    """One partner's folder against its own manifest, which is the value where it is one."""
+    folder = root.partner(name, partner)
+    there = {entry.key.removeprefix(f"{folder}/"): entry.size for entry in lake.list(f"{folder}/")}
+    where = f"{folder}/{MANIFEST}"
+    if MANIFEST not in there:
+        yield say("folder_strange", folder, f"it stands without a {MANIFEST}")
+        return None
+    body = yield from body_at(say, lake.get, where, PartnerManifest, "folder_strange")
+    if body is None:
+        return None
+    if (body.shipment, body.partner_id) != (str(name), partner):
+        yield say("folder_strange", folder, f"its manifest is of {body.shipment}/{body.partner_id}")
+        return None
+    if SUCCESS not in there:
+        yield say("success_missing", f"{folder}/{SUCCESS}", "a folder without it does not count as complete")
+    for file in body.files:
+        path = f"{folder}/{file.name}"
+        if file.name not in there:
+            yield say("file_missing", path, "its manifest names it, and it is not there")
+        elif there[file.name] != file.size:
+            yield say("file_length", path, f"it has {there[file.name]} bytes, its manifest says {file.size}")
+        elif deep and (wrong := wrong_hash(lake, path, file.sha256)) and lake.stat(folder) is not None:
+            yield say("file_hash", path, wrong)  # a folder that is gone now was pruned meanwhile
+    yield from partner_rows(say, where, str(partner), body)
+    for extra in sorted(there.keys() - {file.name for file in body.files} - {MANIFEST, SUCCESS}):
+        yield say("not_ours", f"{folder}/{extra}", "its folder's manifest does not name it")
+    return body
+
+
+def _against_out(say: Say, where: str, body: PartnerManifest, out: Out) -> Iterator[Finding]:
+    """A folder's manifest says what the ledger says."""
+    mine = out.partners.get(str(body.partner_id))
+    if mine is None:
+        yield say("manifest_differs", where, "the out of its shipment has nothing for this partner")
+        return
+    for what, here, there in (
+        ("files", _files(body), {(f.name, f.size, f.sha256, f.rows) for f in mine.files}),
+        ("counts", (body.features, body.failures), (mine.features, mine.failures)),
+        ("fingerprint", body.fingerprint, out.fingerprint),
+    ):
+        if here != there:
+            yield say("manifest_differs", where, f"its {what} are not those of the out of its shipment")
+
+
+def _files(body: PartnerManifest | OutPartner) -> set[tuple[str, int, str, int]]:
+    return {(f.name, f.size, f.sha256, f.rows) for f in body.files}

@@ -1,0 +1,120 @@
+"""What `hathi verify` can find: the closed list, with how bad each is and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from pipeline.errors import FormatError, NotFound, PermanentError
+from pipeline.ledger import manifest
+from pipeline.ledger.manifest import Body, NewerFormat
+
+Level = Literal["information", "warning", "damage"]
+T = TypeVar("T")
+B = TypeVar("B", bound=Body)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One thing that can be wrong, or just worth a line."""
+
+    level: Level
+    do: str
+
+
+_INDEX = "stop the daemons and run `hathi verify --repair`, which rebuilds the index from the manifests"
+_AGAIN = "ship the snapshot again: `hathi ship --again`"
+_NOTHING = "nothing"
+
+KINDS: dict[str, Kind] = {
+    # information: normal, or somebody else's
+    "not_ours": Kind("information", "nothing; it is left alone, remove it if it is a stray"),
+    "unnamed_data": Kind("information", "nothing; prune deletes what stays unnamed"),
+    "being_pruned": Kind("information", "nothing; prune deletes the rest of it"),
+    "hint_without_plan": Kind("information", "nothing; prune deletes it"),
+    "held": Kind("information", "look at it with `hathi quarantine show`, then release or drop it"),
+    "index_pending": Kind("information", "nothing; the next delivery finishes it"),
+    # warnings: something to look at; nothing is lost
+    "newer": Kind("warning", "upgrade this host (compute boxes before gateways); it is left alone until then"),
+    "no_hint": Kind("warning", "nothing looks for it: `hathi verify --repair`, or wait for the daily prune"),
+    "set_unknown": Kind("warning", "configure the set here, or deliver on a host that has it; the shipment waits"),
+    "lake_not_seen": Kind("warning", "only the bucket was looked at: run verify where the lake can be reached"),
+    "ledger_missing": Kind("warning", "the folder itself is whole; find out who deleted under `c/`"),
+    "data_gone_early": Kind("warning", "nothing waits for it; find out who deletes under `d/` besides prune"),
+    # damage: something is not as it was written
+    "unreadable": Kind("damage", "restore the object from the store's versions or a copy; its shipment waits for it"),
+    "misnamed": Kind("damage", "restore the plan from the store's versions or a copy; nothing may write there"),
+    "hop_missing": Kind("damage", "restore the object from the store's versions or a copy"),
+    "law": Kind("damage", "keep bucket and lake as they are and report this"),
+    "data_missing": Kind("damage", f"restore it from the store's versions; where that cannot be, {_AGAIN}"),
+    "data_length": Kind("damage", f"restore it from the store's versions; where that cannot be, {_AGAIN}"),
+    "data_hash": Kind("damage", f"restore it from the store's versions; where that cannot be, {_AGAIN}"),
+    "child_differs": Kind("damage", "keep bucket and lake as they are and report this"),
+    "folder_missing": Kind("damage", f"restore the folder from a copy; where that cannot be, {_AGAIN}"),
+    "folder_strange": Kind("damage", f"move the folder away; then restore it from a copy, or {_AGAIN}"),
+    "file_missing": Kind("damage", f"restore the file from a copy; where that cannot be, {_AGAIN}"),
+    "file_length": Kind("damage", f"restore the file from a copy; where that cannot be, {_AGAIN}"),
+    "file_hash": Kind("damage", f"restore the file from a copy; where that cannot be, {_AGAIN}"),
+    "success_missing": Kind("damage", "the rest of the folder was checked as well: put an empty _SUCCESS back"),
+    "manifest_differs": Kind("damage", "the folder is not what was computed: restore its _manifest.json from a copy"),
+    "index_behind": Kind("damage", _INDEX),
+    "index_unreadable": Kind("damage", _INDEX),
+    "index_names_nothing": Kind("damage", f"restore the folder from a copy, or {_INDEX}"),
+    "index_differs": Kind("damage", _INDEX),
+    "index_lacks": Kind("damage", _INDEX),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that verify has to say.  where: a key of the bucket, or a path of the lake."""
+
+    kind: str
+    lake: str
+    where: str
+    what: str
+
+    @property
+    def level(self) -> Level:
+        return KINDS[self.kind].level
+
+    @property
+    def do(self) -> str:
+        return KINDS[self.kind].do
+
+
+Say = Callable[[str, str, str], Finding]
+"""(kind, where, what) -> the finding, of the lake in question."""
+
+Looking = Generator[Finding, None, T]
+"""Yields what it finds on the way to its value."""
+
+
+def saying(lake: str) -> Say:
+    """Findings of one lake.  Raises KeyError for a kind that is not listed."""
+
+    def say(kind: str, where: str, what: str) -> Finding:
+        assert kind in KINDS
+        return Finding(kind, lake, where, what)
+
+    return say
+
+
+def body_at(
+    say: Say, get: Callable[[str], bytes], key: str, kind: type[B], damage: str = "unreadable"
+) -> Looking[B | None]:
+    """The body at a key; None where nothing stands (no finding), or where it cannot be read (one finding)."""
+    try:
+        return manifest.read(kind, get(key), key)
+    except NotFound:
+        return None
+    except NewerFormat as error:
+        yield say("newer", key, f"written by a newer Hathi: {error.detail}")
+    except FormatError as error:
+        yield say(damage, key, f"{error.message}: {error.detail}")
+    except PermanentError as error:
+        yield say(damage, key, f"it cannot be read: {error.message} {error.detail}".rstrip())
+    except RecursionError:
+        yield say(damage, key, "it cannot be read: JSON nested without end")
+    return None

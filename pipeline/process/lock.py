@@ -1,0 +1,206 @@
+"""One lock for each program, and the compute box's `_PIPE_RUNNING` (docs/protocol.md 13).
+
+The truth is the record lock (fcntl) on `<state>/<program>.lock`, a file that is never deleted.  It belongs to the
+process and to no descriptor: no child and no fork of a library has it, however it was forked, and it ends with the
+process that took it.  The price is that the process loses it as soon as it closes any descriptor of that file: nothing
+but this module opens one, and this module knows which locks are its own.
+
+A flock is taken beside it, for scripts: `flock -n FILE` tells them whether the process that the file names still runs.
+A fork of a library may keep that one.  Nobody here believes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipeline import __version__
+from pipeline.errors import PermanentError, PipelineError
+from pipeline.process.forks import at_the_end, undone_in_forks
+from pipeline.process.host import boot_id, host_name
+
+FLOCK_SECONDS = 0.5
+"""So long may a script take that asks for the flock at the very moment of a start."""
+
+_FLOCK = struct.Struct("hhqqi")
+"""Linux's struct flock: type, whence, start, length, process."""
+
+_MINE: dict[tuple[int, int], str] = {}
+"""The locks of this process: the file's device and inode -> what stands in it.  The kernel has them by process, too."""
+
+ESTOP = "ESTOP"
+RUNNING = "_PIPE_RUNNING"
+
+
+class Held(PipelineError):
+    """Another process has the lock."""
+
+
+class EstopEngaged(PipelineError):
+    """ESTOP is there: nothing is started."""
+
+    exit_code = 4
+
+
+def refuse_estop(state: Path) -> None:
+    """Raises EstopEngaged when the file is there: no lock, no request."""
+    if (state / ESTOP).exists():
+        raise EstopEngaged(f"ESTOP engaged: not started; remove {state / ESTOP} to start")
+
+
+@contextlib.contextmanager
+def locked(state: Path, program: str) -> Iterator[None]:
+    """Hold a program's lock.  Raises Held, which says who has it.
+
+    Who holds it stands in the file until the program ends as it should: what a killed one leaves there tells of it.
+    """
+    path = state / f"{program}.lock"
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        if (mine := _mine(path)) is not None:
+            raise Held(f"{program} runs already", mine, "stop it first")
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise _unwritable(state, error) from error
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        who = _holder_in(handle)
+        os.close(handle)
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise _unwritable(state, error) from error
+        raise Held(f"{program} runs already", who, "stop it first") from error
+    who = f"pid {os.getpid()} since {_now()}"
+    key = _key(os.fstat(handle))
+    _MINE[key] = who
+
+    def forget() -> None:
+        _MINE.pop(key, None)
+        os.close(handle)
+
+    def let_go() -> None:
+        with contextlib.suppress(OSError):  # an answer that no file system has to give
+            fcntl.flock(handle, fcntl.LOCK_UN)  # of all who have the descriptor
+        forget()
+
+    with at_the_end(let_go), undone_in_forks(forget):
+        _flock(handle)
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{who}\n".encode(), 0)
+        except OSError as error:
+            raise _unwritable(state, error) from error
+        yield
+        if key in _MINE:  # a fork that leaves through here has not
+            os.ftruncate(handle, 0)
+
+
+def _flock(handle: int) -> None:
+    """For scripts.  Where a fork of a process that is gone has it, `flock` says "held" all the same."""
+    ends = time.monotonic() + FLOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > ends:
+                return None
+            time.sleep(FLOCK_SECONDS / 10)
+
+
+def _key(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_dev, stat.st_ino
+
+
+def _mine(path: Path) -> str | None:
+    """What stands in the file of a lock that this process has; None for all others."""
+    try:
+        return _MINE.get(_key(path.stat()))
+    except FileNotFoundError:
+        return None
+
+
+def _holder_in(handle: int) -> str:
+    return os.pread(handle, 4096, 0).decode("utf-8", "replace").strip() or "its lock is held"
+
+
+def _unwritable(state: Path, error: OSError) -> PermanentError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return PermanentError(f"the disk of the state folder {state} is full", str(error), "free space on that disk")
+    hint = "set `state` to a folder this user may write"
+    return PermanentError(f"the state folder {state} cannot be written", str(error), hint)
+
+
+def holder(state: Path, program: str) -> str | None:
+    """Who has a program's lock; None when nobody has."""
+    path = state / f"{program}.lock"
+    try:
+        if (mine := _mine(path)) is not None:
+            return mine
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        asked = fcntl.fcntl(handle, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        return None if _FLOCK.unpack(asked)[0] == fcntl.F_UNLCK else _holder_in(handle)
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+
+
+def left_behind(state: Path, program: str) -> str:
+    """Who had the lock of a program that ended without being stopped; "" where it runs, ended well, or never ran."""
+    if holder(state, program) is not None:
+        return ""
+    try:
+        return (state / f"{program}.lock").read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+@contextlib.contextmanager
+def running_file(state: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """`_PIPE_RUNNING`: written once the lock is held, removed before it is released.
+
+    After ESTOP its absence means that the box may be rebooted.
+    """
+    path = state / RUNNING
+    if path.exists():
+        say(f"the last run died: {_died(path)}; going on with what it left")
+    body = {"pid": os.getpid(), "host": host_name(), "boot": boot_id(), "start": _now(), "version": __version__}
+    try:
+        path.write_text(json.dumps(body) + "\n")
+    except OSError as error:
+        raise _unwritable(state, error) from error
+    with at_the_end(lambda: path.unlink(missing_ok=True)):
+        yield
+
+
+def forget_running(state: Path) -> None:
+    """Remove `_PIPE_RUNNING` if it is this process's own: the last thing before it ends itself."""
+    path = state / RUNNING
+    try:
+        mine = json.loads(path.read_text())["pid"] == os.getpid()
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if mine:
+        path.unlink(missing_ok=True)
+
+
+def _died(path: Path) -> str:
+    try:
+        body = json.loads(path.read_text())
+        return f"pid {body['pid']} on {body['host']} since {body['start']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "it left no readable file"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())

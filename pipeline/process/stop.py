@@ -1,0 +1,222 @@
+"""The loop, ESTOP, signals and beats (docs/protocol.md 13)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+import schedule
+
+from pipeline.clock import Clock
+from pipeline.errors import PipelineError, Stopped
+from pipeline.process.forks import at_the_end, undone_in_forks
+from pipeline.process.lock import ESTOP
+
+DRAIN_SECONDS = 10.0
+LOOK_SECONDS = 1.0
+INTERRUPTED = 130
+"""The exit code after a second SIGINT, as shells know it."""
+
+_CREDENTIALS = struct.Struct("3i")
+"""Linux's struct ucred: process, user, group."""
+_END = b"\0"
+"""Is no signal's number."""
+
+
+class Stop:
+    """Why work is to end.  Looked at by the loop each second and by stages at their safe points."""
+
+    def __init__(self, state: Path | None, clock: Clock, say: Callable[[str], None]) -> None:
+        self._state = state
+        self._clock = clock
+        self._say = say
+        self._looked = float("-inf")
+        self._asked = False
+        self._looking = threading.Lock()
+        self.estop = False
+
+    def ask(self) -> None:
+        """Work is to end: what a signal says."""
+        self._asked = True
+
+    def __call__(self) -> bool:
+        """Whether work is to end; looks for the file at most once a second."""
+        if self._asked or self.estop:
+            return True
+        now = self._clock.monotonic()
+        if self._state is not None and now - self._looked >= LOOK_SECONDS and self._looking.acquire(blocking=False):
+            try:
+                self._look(self._state / ESTOP, now)
+            finally:
+                self._looking.release()
+        return self.estop
+
+    def _look(self, path: Path, now: float) -> None:
+        self._looked = now
+        if not self.estop and path.exists():
+            self.estop = True
+            self._say("ESTOP engaged")
+
+    @property
+    def exit_code(self) -> int:
+        return Stopped.exit_code if self.estop else 0
+
+
+@contextlib.contextmanager
+def signals(stop: Stop, cleanup: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT ask for the end; a second SIGINT ends at once, after `cleanup`.
+
+    SIGINT stays ignored where it was: a shell ignores it for what it starts in the background, so that an interrupt
+    from the keyboard ends only what stands in front.  SIGTERM and ESTOP end that, too.
+
+    A thread hears them: Python's own handlers wait until the main thread is back from the library that it is in, and
+    compiling a net takes as long as it likes.  The kernel says which process wrote each of them: a fork of ours has the
+    same handlers and the same socket, and its signals are its own.
+    """
+    hear, tell = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    hear.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    tell.setblocking(False)
+    ear = threading.Thread(target=_listen, args=(hear, stop, cleanup), name="signals", daemon=True)
+    ear.start()
+    heard = [signal.SIGTERM, *([] if signal.getsignal(signal.SIGINT) == signal.SIG_IGN else [signal.SIGINT])]
+    wakeup = signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+    before = {number: signal.signal(number, _heard) for number in heard}
+
+    def as_before() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+
+    def forget() -> None:
+        as_before()
+        signal.set_wakeup_fd(-1)
+        hear.close()
+        tell.close()
+
+    def end() -> None:
+        as_before()
+        tell.setblocking(True)
+        tell.send(_END)  # not its closing: a fork may have it open
+        ear.join()
+        tell.close()
+        hear.close()
+
+    with at_the_end(end), undone_in_forks(forget):
+        yield
+
+
+def _heard(number: int, frame: FrameType | None) -> None:
+    """The number is in the socket already, put there by the interpreter's own handler."""
+
+
+def _listen(hear: socket.socket, stop: Stop, cleanup: Callable[[], None]) -> None:
+    interrupts = 0
+    while True:
+        heard, about, _, _ = hear.recvmsg(64, socket.CMSG_SPACE(_CREDENTIALS.size))
+        if _sender(about) != os.getpid():
+            continue
+        if heard == _END:
+            return
+        interrupts += heard.count(signal.SIGINT)
+        if interrupts > 1:
+            cleanup()
+            os._exit(INTERRUPTED)  # safe: whatever is lost is taken up at the next start
+        if signal.SIGINT in heard or signal.SIGTERM in heard:
+            stop.ask()
+
+
+def _sender(about: list[tuple[int, int, bytes]]) -> int:
+    """The process that wrote a message, as the kernel says; 0: it does not say."""
+    for level, kind, content in about:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            return int(_CREDENTIALS.unpack(content)[0])
+    return 0
+
+
+@contextlib.contextmanager
+def drained(stop: Stop, say: Callable[[str], None], cleanup: Callable[[], None]) -> Iterator[None]:
+    """Once an end is asked for, the process is gone within DRAIN_SECONDS, whatever it does then.
+
+    cleanup: what must not be left behind (`_PIPE_RUNNING`).
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.2):
+            if stop():
+                if not ended.wait(DRAIN_SECONDS - 2 * LOOK_SECONDS):
+                    cleanup()
+                    try_to_say(say, "not stopped in time; ends now, and the next start takes up what is left")
+                    os._exit(stop.exit_code)
+                return
+
+    watcher = threading.Thread(target=watch, name="drain", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def try_to_say(say: Callable[[str], None], text: str, seconds: float = 0.5) -> None:
+    """Say it, unless the log itself is what hangs."""
+    voice = threading.Thread(target=say, args=(text,), name="last words", daemon=True)
+    voice.start()
+    voice.join(seconds)
+
+
+@contextlib.contextmanager
+def beating(
+    beat: Callable[[], None], leave: Callable[[], None], seconds: float, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Beat now and every so often, in a thread of its own: a long merge must not look dead; leave at the end.
+
+    A store that cannot be reached is no reason to end: the work says so itself, and its beat comes with it.
+    """
+    ended = threading.Event()
+    said: set[str] = set()
+
+    def try_to_beat() -> None:
+        try:
+            beat()
+            said.clear()
+        except PipelineError as error:
+            if error.message not in said:
+                say(f"could not beat: {error}")
+            said.add(error.message)
+
+    def go_on() -> None:
+        while not ended.wait(seconds):
+            try_to_beat()
+
+    def end() -> None:
+        ended.set()
+        heart.join(5.0)
+        try:
+            leave()
+        except PipelineError as error:
+            say(f"could not take the last beat back: {error}")
+
+    try_to_beat()
+    heart = threading.Thread(target=go_on, name="beat", daemon=True)
+    heart.start()
+    with at_the_end(end):
+        yield
+
+
+def loop(turn: Callable[[], None], poll_seconds: float, stop: Callable[[], bool], clock: Clock) -> None:
+    """Take a turn now and then every poll_seconds, until asked to end."""
+    jobs = schedule.Scheduler()
+    jobs.every(poll_seconds).seconds.do(turn)
+    jobs.run_all(delay_seconds=0)
+    while not stop():
+        jobs.run_pending()
+        idle = jobs.idle_seconds
+        clock.sleep(max(0.05, min(LOOK_SECONDS, idle if idle is not None else LOOK_SECONDS)))

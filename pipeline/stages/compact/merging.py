@@ -1,0 +1,186 @@
+"""Sorted tables of one partner -> one, in which the greatest shipment wins each item; a block of each in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import parquet as pq
+
+from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
+from pipeline.codec.delivered.parquet import features_schema
+from pipeline.codec.shards import vectors
+from pipeline.errors import FormatError, NotFound
+
+BLOCK_ROWS = 1024
+MEMORY = 256 * 2**20
+"""What the blocks of one merge may hold together, about; with more inputs some are merged first."""
+_MOST_INPUTS = 64
+_HELD = 8
+"""A file holds its block so many times over (measured): as pages, decoded, as rows, and as those that are chosen."""
+SHIPMENT = "shipment"
+CANNOT = "a delivered table cannot be merged"
+
+Ids = npt.NDArray[np.uint64]
+Ranks = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file, sorted by its unsigned item id.  shipment: of all its rows; None where a column tells it."""
+
+    name: str
+    open: Callable[[], BinaryIO]
+    shipment: str | None
+    rows: int
+
+
+class Unmergeable(FormatError):
+    """An input that is not what it is said to be.  shipment: the one that it is of; None where it is a table's."""
+
+    def __init__(self, one: Input, what: str, hint: str) -> None:
+        super().__init__(CANNOT, f"{one.name}: {what}", hint)
+        self.shipment = one.shipment
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Merged rows, each item once, ascending.  ranks: the place of each row's shipment among the names."""
+
+    table: pa.Table
+    ranks: Ranks
+
+
+def table_schema(dim: int) -> pa.Schema:
+    """The delivered columns, and the shipment that each row came from."""
+    return features_schema(dim).append(pa.field(SHIPMENT, pa.string(), nullable=False))
+
+
+def most_inputs(dim: int) -> int:
+    """Files that may be merged at a time."""
+    return max(2, min(_MOST_INPUTS, MEMORY // (_HELD * BLOCK_ROWS * 4 * max(1, dim))))
+
+
+def merged(inputs: Sequence[Input], names: Sequence[str], partner_id: int, dim: int) -> Iterator[Rows]:
+    """The rows that win, in blocks.  names: every shipment, ascending; at most `most_inputs` inputs.
+
+    Raises Unmergeable for a file that is lost, damaged, unsorted, of another partner or of another length than it says.
+    """
+    known = np.array(names)
+    cursors: list[_Cursor] = []
+    try:
+        for one in inputs:
+            cursor = _Cursor(one, known, partner_id, dim)
+            if cursor.more():
+                cursors.append(cursor)
+        while cursors:
+            # Up to the least of the last ids that are here, every row of every file is here.
+            bound = min(cursor.ids[-1] for cursor in cursors)
+            yield _winners([cursor.take(bound) for cursor in cursors])
+            cursors = [cursor for cursor in cursors if cursor.more()]
+    finally:
+        for cursor in cursors:
+            cursor.close()
+
+
+def _winners(taken: Sequence[tuple[Ids, Ranks, pa.Table]]) -> Rows:
+    ids = np.concatenate([one[0] for one in taken])
+    ranks = np.concatenate([one[1] for one in taken])
+    order = np.lexsort((ranks, ids))
+    last = np.append(ids[order][1:] != ids[order][:-1], True)
+    chosen = order[last]
+    return Rows(pa.concat_tables([one[2] for one in taken]).take(chosen), ranks[chosen])
+
+
+class _Cursor:
+    """One file, block by block."""
+
+    def __init__(self, one: Input, names: npt.NDArray[Any], partner_id: int, dim: int) -> None:
+        self._input, self._names, self._partner = one, names, partner_id
+        self._schema = features_schema(dim)
+        self._dim = dim
+        try:
+            self._stream = one.open()
+        except (NotFound, FormatError) as error:
+            raise self._wrong(f"it is not there: {error.message}") from error
+        self._rows = 0
+        self._before = -1
+        self.ids: Ids = np.zeros(0, np.uint64)
+        self._ranks: Ranks = np.zeros(0, np.int64)
+        self._table = self._schema.empty_table()
+        self._batches = self._read()
+
+    def more(self) -> bool:
+        """Whether rows are left; reads the next block where this one is used up."""
+        while not len(self.ids):
+            try:
+                batch = next(self._batches, None)
+            except ARROW_ERRORS as error:
+                self.close()
+                raise self._wrong(damage_of(error)) from error
+            if batch is None:
+                self.close()
+                if self._rows != self._input.rows:
+                    raise self._wrong(f"{self._rows} rows, its manifest says {self._input.rows}")
+                return False
+            self._block(batch)
+        return True
+
+    def take(self, bound: np.uint64) -> tuple[Ids, Ranks, pa.Table]:
+        """Rows up to an id."""
+        count = int(np.searchsorted(self.ids, bound, side="right"))
+        taken = self.ids[:count], self._ranks[:count], self._table.slice(0, count)
+        self.ids, self._ranks, self._table = self.ids[count:], self._ranks[count:], self._table.slice(count)
+        return taken
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _read(self) -> Iterator[pa.RecordBatch]:
+        file = pq.ParquetFile(self._stream)
+        wanted = [*self._schema.names, *([SHIPMENT] if self._input.shipment is None else [])]
+        have = file.schema_arrow
+        for name in wanted:
+            if name not in have.names and (name == SHIPMENT or not self._schema.field(name).nullable):
+                raise self._wrong(f"it has no column {name}")
+        if have.field("features").type != vectors(self._dim):
+            what = f"its vectors are {have.field('features').type}, the others' {vectors(self._dim)}"
+            raise self._wrong(what, "two nets of different lengths: give the new one a root of its own")
+        yield from file.iter_batches(BLOCK_ROWS, columns=[n for n in wanted if n in have.names], use_threads=False)
+
+    def _block(self, batch: pa.RecordBatch) -> None:
+        self.ids = batch.column("item_id").to_numpy().view(np.uint64)
+        partners = batch.column("partner_id").to_numpy()
+        if not (partners == self._partner).all():
+            raise self._wrong(f"it holds rows of another partner than {self._partner}")
+        ascends = (self.ids[1:] > self.ids[:-1]).all() if len(self.ids) else True
+        if not ascends or (len(self.ids) and int(self.ids[0]) <= self._before):
+            raise self._wrong(f"it is not sorted by item behind row {self._rows}")
+        self._before = int(self.ids[-1]) if len(self.ids) else self._before
+        self._ranks = self._ranks_of(batch)
+        self._rows += len(self.ids)
+        columns = [
+            batch.column(field.name).cast(field.type)
+            if field.name in batch.schema.names
+            else pa.nulls(len(batch), field.type)
+            for field in self._schema
+        ]
+        self._table = pa.table(columns, schema=self._schema)
+
+    def _ranks_of(self, batch: pa.RecordBatch) -> Ranks:
+        if self._input.shipment is not None:
+            rank = int(np.searchsorted(self._names, self._input.shipment))
+            return np.full(len(batch), rank, np.int64)
+        column = batch.column(SHIPMENT).dictionary_encode()
+        words = np.array(column.dictionary.to_pylist(), dtype=self._names.dtype)
+        places = np.searchsorted(self._names, words)
+        if len(words) and not (self._names[np.minimum(places, len(self._names) - 1)] == words).all():
+            raise self._wrong("it holds rows of a shipment that its manifest does not name")
+        return np.asarray(places[column.indices.to_numpy()], np.int64)
+
+    def _wrong(self, what: str, hint: str = "hathi verify --deep") -> Unmergeable:
+        return Unmergeable(self._input, what, hint)

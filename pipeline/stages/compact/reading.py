@@ -1,0 +1,81 @@
+"""What a root delivers, as one sequence of rows: for each partner and item the feature of the greatest shipment.
+
+It reads as a consumer does: partners' current tables where there are such, the deltas that they do not cover, and the
+manifests that say what belongs to each.  A block of each file is in memory, whatever a root holds.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import ConfigError, FormatError, NotFound
+from pipeline.ledger.layout import MANIFEST, Root
+from pipeline.stages.compact.merging import SHIPMENT, Input, merged, table_schema
+from pipeline.stages.compact.standing import by_partner, delta, inputs_of, newest, tables
+from pipeline.stages.compact.writing import fewer
+from pipeline.stores.store import Lake
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A partner's files.  names: the shipments of all their rows, ascending."""
+
+    partner: int
+    dim: int
+    inputs: tuple[Input, ...]
+    names: tuple[str, ...]
+
+
+def delivered_by_partner(lake: Lake, root: Root, only_partner: int | None = None) -> list[Delivered]:
+    """Every partner that has features, in the order of their numbers.  Costs a listing for each shipment.
+
+    Raises FormatError for a folder without a manifest, ConfigError where features have several lengths.
+    """
+    folders = by_partner(lake, root, only_partner)
+    compacted = [partner for partner in tables(lake, root) if only_partner in (None, partner)]
+    found = []
+    for partner in sorted({*folders, *compacted}):
+        current = newest(lake, root, partner)
+        covered = set(current.body.covers) if current else set()
+        bodies = {}
+        for name in folders.get(partner, ()):
+            if str(name) in covered:
+                continue
+            try:
+                body = delta(lake, root, name, partner)
+            except NotFound as error:
+                where = f"{root.partner(name, partner)}/{MANIFEST}"
+                raise FormatError(
+                    "a delivered folder is not whole", f"no {where}", "copy whole folders, with their manifests"
+                ) from error
+            if body.features:
+                bodies[name] = body
+        inputs = tuple(inputs_of(lake, root, partner, current, bodies))
+        if inputs:
+            dim = bodies[max(bodies)].dim if bodies else current.body.dim if current else 0
+            found.append(Delivered(partner, dim, inputs, tuple(sorted(covered | {str(name) for name in bodies}))))
+    lengths = {one.dim: one.partner for one in found}
+    if len(lengths) > 1:
+        some = ", ".join(f"{dim} numbers (partner {partner})" for dim, partner in sorted(lengths.items()))
+        raise ConfigError("features have several lengths", some, "read one partner at a time: partner=N")
+    return found
+
+
+def newest_rows(found: list[Delivered]) -> Iterator[pa.Table]:
+    """The rows that win, in blocks, by partner and unsigned item; the columns of `table_schema`.
+
+    Raises FormatError for a file that is damaged or is not what its manifest says.
+    """
+    for one in found:
+        with tempfile.TemporaryDirectory(prefix="hathi-merge-") as folder:
+            inputs = fewer(Path(folder), one.inputs, one.names, one.partner, one.dim, lambda rows: None)
+            names = pa.array(one.names, pa.string())
+            for rows in merged(inputs, one.names, one.partner, one.dim):
+                shipments = names.take(pa.array(np.asarray(rows.ranks)))
+                yield rows.table.append_column(table_schema(one.dim).field(SHIPMENT), shipments)

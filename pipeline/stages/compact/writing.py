@@ -1,0 +1,131 @@
+"""A partner's merged table as files in a local folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.codec.delivered.blocks import matrix_of
+from pipeline.codec.delivered.merge import TEXT_NAME
+from pipeline.codec.delivered.parquet import GROUP_ROWS
+from pipeline.codec.delivered.parquet_parts import Parts
+from pipeline.codec.delivered.text import TextWriter
+from pipeline.codec.hashed_file import Written
+from pipeline.records import unsigned
+from pipeline.stages.compact.merging import SHIPMENT, Input, Rows, merged, most_inputs, table_schema
+
+_REPEATED = ("version", "fingerprint", SHIPMENT)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What was written.  files: (name relative to the folder, what its manifest says)."""
+
+    files: tuple[tuple[str, Written], ...]
+    rows: int
+    fingerprints: dict[str, int]
+
+
+def write(
+    folder: Path,
+    inputs: Sequence[Input],
+    names: Sequence[str],
+    partner_id: int,
+    dim: int,
+    formats: Sequence[str],
+    note: Callable[[int], None],
+) -> Table:
+    """Merge inputs into folder/features/ and, where asked for, text; the same inputs give the same bytes.
+
+    names: every shipment, ascending.  note: told of so many more rows, at a point where it is safe to stop.
+    """
+    folder.mkdir(parents=True)
+    left = fewer(folder, inputs, names, partner_id, dim, note)
+    parts = Parts(folder / "features", table_schema(dim), _REPEATED)
+    text = TextWriter(folder / TEXT_NAME) if "text" in formats else None
+    try:
+        rows, prints = _into(parts, text, merged(left, names, partner_id, dim), names, partner_id, note)
+    except BaseException:
+        parts.abandon()
+        if text is not None:
+            text.abandon()
+        raise
+    files = [(path.relative_to(folder).as_posix(), written) for path, written in parts.close()]
+    if text is not None:
+        files.append((TEXT_NAME, text.close()))
+    return Table(tuple(sorted(files)), rows, prints)
+
+
+def fewer(
+    folder: Path,
+    inputs: Sequence[Input],
+    names: Sequence[str],
+    partner_id: int,
+    dim: int,
+    note: Callable[[int], None],
+) -> list[Input]:
+    """As many inputs as one merge may have: some of very many are merged into files in a local folder first."""
+    left = list(inputs)
+    room = most_inputs(dim)
+    while len(left) > room:
+        some, left = left[:room], left[room:]
+        path = folder / f"some-{len(left)}"
+        parts = Parts(path, table_schema(dim), _REPEATED, part_bytes=2**62)
+        rows = _into(parts, None, merged(some, names, partner_id, dim), names, partner_id, note)[0]
+        parts.close()
+        left.append(Input(path.name, partial(_opened, path / "part-00000.parquet"), None, rows))
+    return left
+
+
+def _opened(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def _into(
+    parts: Parts,
+    text: TextWriter | None,
+    blocks: Iterator[Rows],
+    names: Sequence[str],
+    partner_id: int,
+    note: Callable[[int], None],
+) -> tuple[int, dict[str, int]]:
+    rows = 0
+    prints: Counter[str] = Counter()
+    for table, ranks in _regrouped(blocks):
+        columns = {name: table.column(name).combine_chunks() for name in table.schema.names}
+        columns[SHIPMENT] = pa.array(names).take(pa.array(ranks))
+        parts.write(columns)
+        if text is not None:
+            items = [unsigned(item) for item in columns["item_id"].to_pylist()]
+            text.write(partner_id, items, matrix_of(TEXT_NAME, columns["features"]))
+        prints.update(columns["fingerprint"].to_pylist())
+        rows += len(table)
+        note(len(table))
+    return rows, dict(sorted(prints.items()))
+
+
+def _regrouped(blocks: Iterator[Rows]) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    """Row groups of one size, whatever the blocks were."""
+    waiting: list[pa.Table] = []
+    ranks: list[np.ndarray] = []
+    held = 0
+    for block in blocks:
+        waiting.append(block.table)
+        ranks.append(block.ranks)
+        held += len(block.table)
+        if held < GROUP_ROWS:
+            continue
+        table, places = pa.concat_tables(waiting), np.concatenate(ranks)
+        whole = held - held % GROUP_ROWS
+        for first in range(0, whole, GROUP_ROWS):
+            yield table.slice(first, GROUP_ROWS), places[first : first + GROUP_ROWS]
+        waiting, ranks, held = [table.slice(whole)], [places[whole:]], held - whole
+    if held:
+        yield pa.concat_tables(waiting), np.concatenate(ranks)

@@ -1,0 +1,169 @@
+"""What a person asks for by name: release and drop of held batches, ship again, back-fill (docs/protocol.md 6).
+
+Each is a shipment of its own, announced by hint and plan alone; ship or the box finishes it, so that a person's
+interrupted command leaves nothing half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pipeline.errors import PermanentError
+from pipeline.ledger.layout import FIRST_DUE, MAX_ROUND, RELEASE, ShipmentName
+from pipeline.ledger.manifest import Batch, End, Out, Plan, Result
+from pipeline.ledger.protocol import Context, announce, body_at, exists, readable, state_of
+from pipeline.ledger.state import next_of
+from pipeline.stages.snapshots import rounds
+
+
+@dataclass(frozen=True)
+class HeldBatch:
+    """A batch that was given up, and what became of it since."""
+
+    name: ShipmentName
+    batch: int
+    refs: int
+    reason: str
+    release: ShipmentName
+    answered: str
+    """"" while nobody asked, else the kind of the plan: release or drop."""
+
+
+def release_of(name: ShipmentName, plan: Plan, batch: int) -> ShipmentName:
+    """The one shipment that a held batch can become; two people agree on it by name."""
+    salt = f"{name}.{batch}"
+    return ShipmentName.of(
+        plan.lake, plan.snapshot_digest, plan.set, name.version, name.round, name.part, RELEASE, salt
+    )
+
+
+def held(context: Context) -> Iterator[HeldBatch]:
+    """Held batches, by their hints."""
+    prefix = context.keys.held_hints
+    for entry in context.bucket.list(prefix):
+        text, _, number = entry.key.removeprefix(prefix).rpartition(".")
+        try:
+            name, batch = ShipmentName.parse(text), int(number)
+        except ValueError:
+            context.once(entry.key, f"not a held batch, left alone: {entry.key}")
+            continue
+        plan = readable(context, context.keys.plan(name), Plan)
+        result = _held_result(context, name, batch)
+        if plan is not None and result is not None:
+            release = release_of(name, plan, batch)
+            asked = readable(context, context.keys.plan(release), Plan)
+            yield HeldBatch(name, batch, result.refs, result.reason, release, asked.kind if asked else "")
+
+
+def _held_result(context: Context, name: ShipmentName, batch: int) -> Result | None:
+    for fingerprint, batches in state_of(context, name).results.items():
+        if batch in batches:
+            result = readable(context, context.keys.result(name, fingerprint, batch), Result)
+            if result is not None and result.kind == "held":
+                return result
+    return None
+
+
+def answer(context: Context, name: ShipmentName, batch: int, kind: str) -> ShipmentName:
+    """Announce the release or the drop of a held batch.  Raises PermanentError when it is not held, or answered."""
+    plan = body_at(context, context.keys.plan(name), Plan)
+    if _held_result(context, name, batch) is None:
+        raise PermanentError(f"batch {batch} of {name} is not held", "", "`hathi quarantine list` names those that are")
+    child = release_of(name, plan, batch)
+    body = Plan(
+        kind="release" if kind == "release" else "drop",
+        lake=plan.lake,
+        set=plan.set,
+        snapshot=plan.snapshot,
+        snapshot_digest=plan.snapshot_digest,
+        batch_refs=plan.batch_refs,
+        batch_bytes=plan.batch_bytes,
+        batches=plan.batches,
+        parent=str(name),
+        parent_batch=batch,
+        salt=f"{name}.{batch}",
+        due=FIRST_DUE,
+        retry_delays=plan.retry_delays,
+    )
+    _, stands = announce(context, child, body)
+    if stands.kind != body.kind:
+        raise PermanentError(f"batch {batch} of {name} has its {stands.kind} already", str(child), "")
+    return child
+
+
+def newest(context: Context, wanted: str, sets: Iterable[str]) -> list[tuple[ShipmentName, Plan]]:
+    """The newest part-0 first try of each source and set that `wanted` names: a partner, a source or a shipment."""
+    prefix = context.keys.commits
+    found: dict[tuple[str, str], tuple[ShipmentName, Plan]] = {}
+    for entry in context.bucket.list(prefix, folders=True):
+        try:
+            name = ShipmentName.parse(entry.key.removeprefix(prefix).rstrip("/"))
+        except ValueError:
+            continue
+        if name.part or name.generation:
+            continue
+        plan = readable(context, context.keys.plan(name), Plan)
+        if plan is None or plan.set not in sets or not _names(context, wanted, name, plan):
+            continue
+        key = (plan.snapshot.source, plan.set)
+        if key not in found or found[key][0] < name:
+            found[key] = (name, plan)
+    return [found[key] for key in sorted(found)]
+
+
+def _names(context: Context, wanted: str, name: ShipmentName, plan: Plan) -> bool:
+    if wanted in ("", str(name), plan.snapshot.source) or wanted == str(plan.reading.partner_id):
+        return True
+    part: ShipmentName | None = name
+    while part is not None and wanted.isdigit():
+        out = readable(context, context.keys.out(part), Out)
+        if out is not None and wanted in out.partners:
+            return True
+        end = readable(context, context.keys.end(part), End)
+        part = next_of(part, plan) if end is not None and end.next is not None else None
+    return False
+
+
+def again(context: Context, name: ShipmentName, plan: Plan, *, backfill: bool = False) -> ShipmentName:
+    """Announce a snapshot once more, in a new round: behind all that its version has, before any newer version.
+
+    backfill: copy the refs from the bucket while it has them, so that the source is not read again.
+    """
+    prefix = context.keys.commits + name.version
+    names = []
+    for entry in context.bucket.list(prefix, folders=True):
+        try:
+            names.append(ShipmentName.parse(entry.key.removeprefix(context.keys.commits).rstrip("/")))
+        except ValueError:
+            continue
+    round_ = rounds(names, name.version)
+    if round_ > MAX_ROUND:
+        raise PermanentError(f"version {name.version} has no rounds left", str(name), "touch the source's files")
+    copies = backfill and has_refs(context, name, plan)
+    child = ShipmentName.of(plan.lake, plan.snapshot_digest, plan.set, name.version, round_, 0, 0)
+    body = plan.model_copy(
+        update={
+            "kind": "backfill" if copies else "again",
+            "parent": str(name) if copies else None,
+            "salt": "",
+            "due": FIRST_DUE,
+        }
+    )
+    announce(context, child, body)
+    return child
+
+
+def has_refs(context: Context, name: ShipmentName, plan: Plan) -> bool:
+    """Whether the bucket still holds the refs of all parts of a snapshot."""
+    part: ShipmentName | None = name
+    while part is not None:
+        end = readable(context, context.keys.end(part), End)
+        if end is None or end.void is not None:
+            return False
+        for number in range(end.batches):
+            batch = readable(context, context.keys.batch(part, number), Batch)
+            if batch is None or not exists(context, batch.data.key):
+                return False
+        part = next_of(part, plan) if end.next is not None else None
+    return True
