@@ -94,18 +94,15 @@ def serve(channel: Channel) -> None:
     while True:
         asked, _ = channel.receive()
         if asked["kind"] == "open":
-            try:
-                _read(channel, asked["format"], cast(BinaryIO, AskedFile(channel, asked["size"])), fresh)
-            except MemoryError:  # beside what the formats' readers tell of
-                os._exit(SHORT if fresh else WORN)
+            _read(channel, asked["format"], cast(BinaryIO, AskedFile(channel, asked["size"])), fresh)
             fresh = False
 
 
 def _read(channel: Channel, format: str, file: BinaryIO, fresh: bool) -> None:
     """One file: its schema and groups, then a batch for each `next`, until `leave`.
 
-    What wants too much memory is lost only if a process says so that held nothing before: so the same rows are lost
-    wherever reading begins, and whatever was read before.
+    What wants too much memory is lost only if a process says so that has read nothing before it: so the same rows are
+    lost wherever reading begins, and whatever was read before.
     """
     _limit_step()
     open_table, read = _reader_of(format)
@@ -123,16 +120,18 @@ def _read(channel: Channel, format: str, file: BinaryIO, fresh: bool) -> None:
     batches: Iterator[Batch] = read(table.file, asked["names"], asked["start"], asked["rows"])
     while asked["kind"] != "leave":
         _limit_step()
-        batch = next(batches, None)
-        if batch is not None and batch.short:
-            if not fresh:
-                os._exit(WORN)
-            fresh = False
+        try:
+            batch = next(batches, None)
+            cells = _stream(batch.cells) if batch else b""
+        except MemoryError:  # beside what the formats' readers tell of
+            os._exit(SHORT if fresh else WORN)
         if batch is None:
             channel.send(kind="end")
+        elif batch.short and not fresh:
+            os._exit(WORN)
         else:
-            channel.send(_stream(batch.cells), kind="batch", first=batch.first, count=batch.count, lost=batch.lost,
-                         error=batch.error)  # fmt: skip
+            channel.send(cells, kind="batch", first=batch.first, count=batch.count, lost=batch.lost, error=batch.error)
+            fresh = False
         asked, _ = channel.receive()
 
 
@@ -171,6 +170,8 @@ def main() -> None:
         serve(Channel(sys.stdin.buffer, outgoing))
     except (EOFError, BrokenPipeError):
         os._exit(0)
+    except MemoryError:  # between two batches: it is no batch's fault
+        os._exit(WORN)
 
 
 if __name__ == "__main__":
