@@ -20,10 +20,10 @@ from pipeline.extraction.window import Computed
 from pipeline.ledger.layout import Keys, ShipmentName, seconds_of
 from pipeline.ledger.manifest import End, Plan
 from pipeline.ledger.protocol import Context
+from pipeline.ledger.state import child_of
 from pipeline.operations.prune import Pruner
 from pipeline.records import ImageRef
 from pipeline.settings import FeatureSet, Settings
-from pipeline.ledger.state import child_of
 from pipeline.stages import derived_shipments, operator_requests
 from pipeline.stages.loop import Turns
 from tests.simulation.laws import Laws, Violation
