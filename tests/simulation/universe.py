@@ -20,7 +20,6 @@ from pipeline.extraction.window import Computed
 from pipeline.ledger.layout import Keys, ShipmentName, seconds_of
 from pipeline.ledger.manifest import End, Plan
 from pipeline.ledger.protocol import Context
-from pipeline.ledger.state import child_of
 from pipeline.operations.prune import Pruner
 from pipeline.records import ImageRef
 from pipeline.settings import FeatureSet, Settings
@@ -285,27 +284,37 @@ class Universe:
 
     def _open_hints(self) -> list[str]:
         """Hints of shipments that exist; one whose plan was never written is prune's."""
-        hints = list(self.bucket.under(KEYS.open_hints))
-        hints = [key for key in hints if not self._is_spoilt(key)]
-        return [key for key in hints if KEYS.plan(ShipmentName.parse(key.rpartition("/")[2])) in self.bucket.files]
+        hints = [key for key in self.bucket.under(KEYS.open_hints) if not self._is_spoilt(key)]
+        return [key for key in hints if f"{KEYS.commits}{key.rpartition('/')[2]}/plan" in self.bucket.files]
 
     def _is_spoilt(self, hint: str) -> bool:
         """Whether a person has to mend a body first: of this shipment, of the one whose refs it has yet to copy, or of
         the child that it has yet to fill."""
-        name = ShipmentName.parse(hint.rpartition("/")[2])
-        plan, end = self.laws.body(Plan, KEYS.plan(name)), self.laws.body(End, KEYS.end(name))
-        waits_for = {str(name)}
-        if plan is not None and plan.kind in derived_shipments.KINDS and (end is None or end.next is not None):
-            waits_for.add(plan.parent)
-        if plan is not None and self.laws.body(End, KEYS.end(child_of(name, plan))) is None:
-            waits_for.add(str(child_of(name, plan)))
-        return any(spoilt.split("/")[2] in waits_for for spoilt in self._whole)
+        name = hint.rpartition("/")[2]
+        return any(name == spoilt or self._waits_for(name, spoilt) for spoilt in map(_shipment_of, self._whole))
+
+    def _waits_for(self, name: str, spoilt: str) -> bool:
+        plan, end = self._written(Plan, name), self._written(End, name)
+        if plan is not None and plan.parent == spoilt and plan.kind in derived_shipments.KINDS:
+            return end is None or end.next is not None
+        other = self._written(Plan, spoilt)
+        fills = other is not None and other.parent == name and other.kind == "retry"
+        return fills and self._written(End, spoilt) is None
+
+    def _written(self, kind: type[Any], name: str) -> Any:
+        """What was ever committed of a shipment."""
+        return self.laws.body(kind, f"{KEYS.commits}{name}/{kind.__name__.lower()}")
 
     def _skip_to_next_due(self, hints: list[str], held: bool) -> None:
         """Nobody waits for days in real time."""
         dues = [hint.removeprefix(KEYS.open_hints).partition("/")[0] for hint in hints]
-        if not held and dues and all(due > "0001" and seconds_of(due) > self.hand.at for due in dues):
-            self.hand.at = min(seconds_of(due) for due in dues)
+        first = min(dues, default="")
+        if not held and first > "0001":
+            self.hand.at = max(self.hand.at, seconds_of(first))
+
+
+def _shipment_of(key: str) -> str:
+    return key.split("/")[2]
 
 
 def shorter(seed: int, steps: int, make: Callable[[int, frozenset[int] | None], Any]) -> tuple[list[int], str]:
