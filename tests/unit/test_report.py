@@ -19,13 +19,14 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
+from jinja2 import UndefinedError
 from pyarrow import parquet as pq
 
 from pipeline.codec.delivered.failures import failures_schema
 from pipeline.errors import ConfigError, FormatError
 from pipeline.ledger.layout import version_of
 from pipeline.operations.report.chart import bars
-from pipeline.operations.report.facts import (  # fmt: skip
+from pipeline.operations.report.facts import (
     Example,
     Funnel,
     HostCount,
@@ -40,7 +41,7 @@ from pipeline.operations.report.facts import (  # fmt: skip
 )
 from pipeline.operations.report.failing import EXAMPLES, Failing
 from pipeline.operations.report.gather import HOSTS, gather
-from pipeline.operations.report.html import attribute, figure, share, text, visible
+from pipeline.operations.report.html import attribute, environment, figure, share, text, visible
 from pipeline.operations.report.page import page
 from pipeline.operations.report.scope import Scope, scope_of
 from pipeline.operations.report.statistics import Sample
@@ -390,6 +391,14 @@ def test_what_cannot_be_seen_or_turns_text_round_is_made_visible() -> None:
     assert visible("x" * 301).endswith("... (301 characters)")
     assert visible("\ud800") == "<U+D800>"
     content.encode("utf-8")
+
+
+def test_what_a_template_shows_is_text_unless_its_type_says_markup() -> None:
+    shown = environment().from_string("{{ one }}|{{ 7 }}|<p title='{{ one }}'>|{{ 'a ' ~ one }}|{{ ours }}").render
+    said = "&lt;b&gt;&#x27;&lt;U+202E&gt;"
+    assert shown(one="<b>'\u202e", ours=text("<i>")) == (f"{said}|7|<p title='{said}'>|a {said}|<bdi>&lt;i&gt;</bdi>")
+    with pytest.raises(UndefinedError):
+        shown(one="")
 
 
 def test_the_page_allows_itself_nothing_and_names_its_style_by_hash() -> None:

@@ -1,10 +1,18 @@
-"""Text from anywhere as HTML: nothing in it is markup, and what hides or turns text is made visible."""
+"""Text from anywhere as HTML: nothing in it is markup, and what hides or turns text is made visible.
+
+What is markup says so by its type, `Markup`; everything else is text from outside.  The template of the page asks for
+nothing: whatever it shows goes through `attribute`, and Jinja2 would escape what had not.
+"""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from functools import cache
 from html import escape
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 LONG = 300
 """Characters of a foreign text that are shown."""
@@ -14,6 +22,8 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 def visible(text: str) -> str:
     """The text with each character that cannot be seen, or that turns others round, as `<U+202E>`; cut when long."""
+    if len(text) <= LONG and text.isprintable():
+        return text
     shown = ""
     for one in text:
         if len(shown) >= LONG:
@@ -22,19 +32,19 @@ def visible(text: str) -> str:
     return shown
 
 
-def attribute(text: str) -> str:
-    """A text within an attribute's double quotes, ours or foreign."""
-    return escape(visible(text), quote=True)
+def attribute(value: object) -> Markup:
+    """A value as text, anywhere on a page and within an attribute's double quotes; markup stays as it is."""
+    return value if isinstance(value, Markup) else Markup(escape(visible(str(value)), quote=True))
 
 
-def text(value: str) -> str:
+def text(value: object) -> Markup:
     """Foreign text within an element; its direction is its own and turns nothing around it."""
-    return f"<bdi>{escape(visible(value), quote=True)}</bdi>"
+    return Markup(f"<bdi>{attribute(value)}</bdi>")
 
 
-def code(value: str) -> str:
+def code(value: object) -> Markup:
     """As `text`, for URLs, ids and names."""
-    return f"<code>{text(value)}</code>"
+    return Markup(f"<code>{text(value)}</code>")
 
 
 def figure(number: float) -> str:
@@ -56,35 +66,22 @@ def share(part: float, whole: float) -> str:
     return f"{percent:.1f}\u00a0%"
 
 
-def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """A table that scrolls within itself where it is too wide.  Cells and headings are HTML; a heading that begins
-    with `#` has figures under it, one that begins with `~` long texts; `=` alone stands above bars.
-    """
-    head = "".join(map(_head, headings))
-    body = "".join(
-        "<tr>" + "".join(_cell(at, cell, headings) for at, cell in enumerate(row)) + "</tr>\n" for row in rows
+def rendered(template: str, **values: object) -> str:
+    """The template of that name, which lies beside this module, with its values."""
+    return environment().get_template(template).render(values)
+
+
+@cache
+def environment() -> Environment:
+    """How templates are read: each value that they show goes through `attribute`, and a name without a value raises."""
+    found = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=attribute,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="{attribute(caption)}"><table{_class(kind)}>'
-        f"<caption>{attribute(caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
-    )
-
-
-def _head(heading: str) -> str:
-    if heading == "=":
-        return "<td></td>"
-    return f'<th scope="col"{_kind(heading)}>{heading.lstrip("#~")}</th>'
-
-
-def _cell(at: int, cell: str, headings: Sequence[str]) -> str:
-    if at == 0:
-        return f'<th scope="row"{_kind(headings[0])}>{cell}</th>'
-    return f"<td{_kind(headings[at])}>{cell}</td>"
-
-
-def _kind(heading: str) -> str:
-    return _class({"#": "n", "~": "long", "=": "b"}.get(heading[:1], ""))
-
-
-def _class(kind: str) -> str:
-    return f' class="{kind}"' if kind else ""
+    found.filters.update(text=text, code=code, figure=figure, share=share)
+    return found
