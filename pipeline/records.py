@@ -10,8 +10,6 @@ from urllib.parse import unquote
 
 import mmh3
 
-from pipeline.process.redaction import redact_query as redact_query
-
 MAX_ITEM_ID = 2**64 - 1
 MAX_PARTNER_ID = 2**63 - 1
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.errors import ConfigError, PermanentError
 from pipeline.process import logs
-from pipeline.records import redact_query
+from pipeline.process.redaction import redact_query
 from pipeline.settings import Settings, load
 
 if TYPE_CHECKING:

@@ -359,7 +359,8 @@ def _check_cost(began: float, weighs: int) -> None:
 def _url(data: bytes) -> object:
     from pipeline.fetch.inline import is_data, is_file, read_data, read_file
     from pipeline.fetch.target import parse
-    from pipeline.records import item_id_of, item_id_of_url, redact_query
+    from pipeline.process.redaction import redact_query
+    from pipeline.records import item_id_of, item_id_of_url
 
     text = data.decode("utf-8", "replace")
     item_id_of(text), item_id_of_url(text), redact_query(text)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline.codec.refs.rows import sample_of
 from pipeline.process.logs import redact
-from pipeline.records import normalise_external_id, redact_query
+from pipeline.process.redaction import redact_query
+from pipeline.records import normalise_external_id
 
 LONGEST = 65_536
 CPU_SECONDS = 5.0

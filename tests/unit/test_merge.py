@@ -20,7 +20,8 @@ from pipeline.codec.delivered.merge import Merged, MergeInput, merge
 from pipeline.codec.delivered.merge_plan import Winners
 from pipeline.codec.shards import FailureRow, FeatureRow, write_failures, write_features
 from pipeline.errors import FormatError, LawBroken
-from pipeline.records import MAX_ITEM_ID, ImageRef, normalise_external_id, redact_query, signed
+from pipeline.process.redaction import redact_query
+from pipeline.records import MAX_ITEM_ID, ImageRef, normalise_external_id, signed
 from tests.unit.codec.rows import failure, feature
 
 DIM = 3

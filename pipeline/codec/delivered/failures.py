@@ -16,7 +16,8 @@ from pipeline.codec.delivered.parquet_parts import PART_BYTES, Parts
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.shards import FailureRow
 from pipeline.errors import FormatError
-from pipeline.records import redact_query, signed, unsigned
+from pipeline.process.redaction import redact_query
+from pipeline.records import signed, unsigned
 
 GROUP_ROWS = 8192
 """Rows that a row group should have."""

@@ -13,7 +13,8 @@ from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
 from pipeline.codec.delivered.failures import hosts_and_reasons
 from pipeline.errors import FormatError
 from pipeline.operations.report.facts import Example, HostCount
-from pipeline.records import redact_query, unsigned
+from pipeline.process.redaction import redact_query
+from pipeline.records import unsigned
 
 T = TypeVar("T")
 

@@ -14,7 +14,8 @@ from pipeline.operations.why.chapter import Place, chapter
 from pipeline.operations.why.delivered import urls_of
 from pipeline.operations.why.refs import Refs
 from pipeline.operations.why.story import Question, RejectedRow, Story, question_of
-from pipeline.records import item_id_of_url, redact_query
+from pipeline.process.redaction import redact_query
+from pipeline.records import item_id_of_url
 from pipeline.sources.conventions import named_by
 from pipeline.stages.snapshots import takes
 from pipeline.stores.sight import seen
