@@ -19,7 +19,7 @@ from pipeline.clock import Clock
 from pipeline.errors import PipelineError
 from pipeline.ledger.protocol import Context
 from pipeline.operations.health.facts import Facts, LakeFacts
-from pipeline.operations.health.judge import PROGRAM, Finding, Level, judge, level_of, readable
+from pipeline.operations.health.judge import PROGRAM, Finding, Level, judge, level_of
 from pipeline.operations.health.look import Look
 from pipeline.operations.health.memory import read_memory
 from pipeline.operations.health.notify import as_json
@@ -28,6 +28,7 @@ from pipeline.process.logs import escape, redact
 from pipeline.process.redaction import redact_tree
 from pipeline.settings import Settings, load
 from pipeline.stores.opening import open_lake
+from pipeline.times import HOUR, readable_time
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,7 +86,7 @@ def _print(level: Level, findings: Sequence[Finding], facts: Facts) -> None:
     console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(level.word)
     for one in findings:
-        since = f" (since {readable(one.since)})" if one.since is not None else ""
+        since = f" (since {readable_time(one.since)})" if one.since is not None else ""
         console.print(escape(redact(f"{one.level.word}: {one.text}{since}")))
         if one.hint:
             console.print(escape(redact(f"  to do: {one.hint}")))
@@ -106,7 +107,7 @@ def _print_lake(console: Console, lake: LakeFacts) -> None:
         for heading in ("lake", "waits for", "shipments", "batches", "refs, about", "since"):
             table.add_column(heading)
         for one in waiting:
-            since = readable(one.oldest) if one.oldest is not None else ""
+            since = readable_time(one.oldest) if one.oldest is not None else ""
             table.add_row(lake.lake, one.stage, str(one.shipments), str(one.batches), str(one.refs), since)
         console.print(table)
     else:
@@ -114,9 +115,9 @@ def _print_lake(console: Console, lake: LakeFacts) -> None:
     if lake.not_looked_at:
         console.print(f"and {lake.not_looked_at} open shipments more")
     if lake.next_due is not None:
-        console.print(f"{lake.retries} shipments of retries wait, the first due {readable(lake.next_due)}")
+        console.print(f"{lake.retries} shipments of retries wait, the first due {readable_time(lake.next_due)}")
     if lake.sent is not None:
-        console.print(f"last sent: {readable(lake.sent)}")
+        console.print(f"last sent: {readable_time(lake.sent)}")
     lagging = [one for one in lake.freshness if one.lag > 0][:PARTNERS]
     if lagging:
         table = Table(box=None, padding=(0, 2, 0, 0))
@@ -128,6 +129,6 @@ def _print_lake(console: Console, lake: LakeFacts) -> None:
                 fresh.set,
                 escape(fresh.source),
                 fresh.delivered or "never",
-                f"{fresh.lag / 3600:.1f}",
+                f"{fresh.lag / HOUR:.1f}",
             )
         console.print(table)

@@ -16,8 +16,9 @@ from pipeline.clock import Clock
 from pipeline.fetch.address import Address
 from pipeline.fetch.reactor import READ, WRITE, Reactor
 from pipeline.records import Failure
+from pipeline.times import HOUR
 
-SHORTEST, LONGEST = 10.0, 3600.0
+SHORTEST, LONGEST = 10.0, HOUR
 """Bounds in seconds of how long an answer is kept; /etc/hosts and some hosts' DNS say 0."""
 _REMEMBERED = 2_000
 _TEMPORARY_SECONDS = 5.0

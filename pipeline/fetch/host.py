@@ -8,12 +8,13 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from pipeline import settings
+from pipeline.times import HOUR
 
 if TYPE_CHECKING:
     from pipeline.fetch.job import Job
 
 _LONGEST_BACKOFF = 30.0
-_LONGEST_BREAK = 3600.0
+_LONGEST_BREAK = HOUR
 _HUNG = 4
 """Deadlines in a row that open the breaker, or one on each of the host's connections if it has more."""
 

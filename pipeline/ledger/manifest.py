@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pipeline.errors import FormatError
 from pipeline.ledger.layout import FIRST_DUE, ShipmentName, digest, number_of, seconds_of
+from pipeline.times import DAY, HOUR
 
 FORMAT = 1
 """The form of every body written today; who meets a greater one leaves that shipment alone."""
@@ -115,7 +116,7 @@ PerhapsFingerprint = Annotated[str, _spelt("([0-9a-f]{12,64})?", "neither a fing
 Count = Annotated[int, Field(ge=0, le=2**60)]
 Refs = Annotated[int, Field(ge=0, le=2**20)]
 """Of one batch."""
-Delay = Annotated[float, Field(ge=0, le=10 * 366 * 86400)]
+Delay = Annotated[float, Field(ge=0, le=10 * 366 * DAY)]
 Batches = Annotated[int, Field(ge=0, le=MAX_BATCHES)]
 Dim = Annotated[int, Field(ge=0, le=MAX_DIM)]
 
@@ -300,7 +301,7 @@ class Plan(Body):
     """Of a release: the held batch."""
     salt: str = ""
     due: Due
-    retry_delays: tuple[Delay, Delay, Delay] = (3600.0, 86400.0, 259200.0)
+    retry_delays: tuple[Delay, Delay, Delay] = (HOUR, DAY, 3 * DAY)
 
     def flaw(self) -> str:
         try:

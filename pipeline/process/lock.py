@@ -25,6 +25,7 @@ from pipeline import __version__
 from pipeline.errors import PermanentError, PipelineError
 from pipeline.process.forks import at_the_end, undone_in_forks
 from pipeline.process.host import boot_id, host_name
+from pipeline.times import to_the_second
 
 FLOCK_SECONDS = 0.5
 """So long may a script take that asks for the flock at the very moment of a start."""
@@ -203,4 +204,4 @@ def _died(path: Path) -> str:
 
 
 def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    return to_the_second(time.time())

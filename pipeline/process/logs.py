@@ -13,7 +13,6 @@ import logging
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -22,6 +21,7 @@ from pipeline.errors import ConfigError
 from pipeline.process.redaction import redact_text
 from pipeline.recent import Recent
 from pipeline.settings import Logs
+from pipeline.times import to_the_second
 
 ROOT = "hathi"
 # What a terminal obeys, and what turns the order of letters round or hides between them.
@@ -93,7 +93,7 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = self._clock() if self._clock else record.created
-        time_text = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(stamp))
+        time_text = to_the_second(stamp)
         program = record.name.removeprefix(f"{ROOT}.")
         texts = [record.getMessage()]
         if record.exc_info:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 from pipeline.clock import Clock
 from pipeline.process.stop import try_to_say
+from pipeline.times import to_the_second
 
 S = TypeVar("S")
 
@@ -165,7 +166,7 @@ def watched(
 
 
 def _dump(file: Any, watch: Watch) -> None:
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    stamp = to_the_second(time.time())
     file.write(f"{stamp} pid {os.getpid()}: nothing done for {watch.seconds:.0f} s; the threads:\n")
     file.flush()
     faulthandler.dump_traceback(file=file, all_threads=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pipeline.settings.section import Section
+from pipeline.times import DAY, HOUR
 
 
 class Ship(Section):
@@ -34,11 +35,11 @@ class Ship(Section):
     streams: Annotated[int, Field(ge=1, le=64)] = 4
     """How many shipments are read side by side. Raise it where the lake is slow and the gateway has cores to spare."""
     retry_delays: Annotated[
-        list[Annotated[float, Field(ge=0, le=10 * 366 * 86400)]], Field(min_length=3, max_length=3)
-    ] = [3600.0, 86400.0, 259200.0]
+        list[Annotated[float, Field(ge=0, le=10 * 366 * DAY)]], Field(min_length=3, max_length=3)
+    ] = [HOUR, DAY, 3 * DAY]
     """Seconds until the first, second and third retry of retriable failures. Shorten them where hosts recover
     quickly; shipments that exist keep theirs."""
-    gone_seconds: float = 86400.0
+    gone_seconds: float = DAY
     """A shipment whose source file has been missing for this long, seconds, is void. Raise it where the lake's
     folders are sometimes away for longer."""
 

@@ -14,8 +14,9 @@ from pipeline.sources.each_file import frozen, reading_of
 from pipeline.sources.found import Found, Named
 from pipeline.sources.index_entries import FEATURES_TEXT, Home, IndexEntry, judge, read_entries
 from pipeline.stores.store import Lake, Stat
+from pipeline.times import HOUR
 
-FIRST_WAIT, LONGEST_WAIT = 60.0, 3600.0
+FIRST_WAIT, LONGEST_WAIT = 60.0, HOUR
 SPARE = 1000
 """A folder that holds so many more files than an entry names is not listed for them."""
 

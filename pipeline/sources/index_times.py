@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from pipeline.ledger.layout import version_of
+from pipeline.times import DAY
 
-DAY = 86400.0
 EARLIEST = 946684800.0
 """2000-01-01: no job ran before."""
 _UNITS: Mapping[str, float] = {"milliseconds": 1000.0, "seconds": 1.0}

@@ -27,8 +27,7 @@ from pipeline.sources.paths import (
 )
 from pipeline.sources.table_formats import HIDDEN, refused
 from pipeline.stores.store import Lake, Stat
-
-DAY = 86400.0
+from pipeline.times import DAY
 
 
 @dataclass(frozen=True)

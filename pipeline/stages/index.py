@@ -12,9 +12,8 @@ from pipeline.ledger.layout import Root, seconds_of
 from pipeline.ledger.manifest import Delivery, Index, IndexCurrent, IndexPartner, Proposal
 from pipeline.ledger.protocol import Context
 from pipeline.stores.store import Lake
+from pipeline.times import DAY, HOUR
 
-DAY = 86400.0
-HOUR = 3600.0
 STUCK_ROUNDS = 3
 FRESH = 60.0
 """What was read so many seconds ago is proposed from: an older index has likely got another version."""

@@ -10,8 +10,7 @@ from pipeline.ledger.manifest import End, Plan
 from pipeline.ledger.protocol import Context, announce, readable
 from pipeline.settings import FeatureSet, Ship
 from pipeline.sources.found import Found
-
-DAY = 86400.0
+from pipeline.times import DAY
 
 
 @dataclass(frozen=True)

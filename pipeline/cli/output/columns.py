@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.ledger.layout import FIRST_DUE
+from pipeline.ledger.layout import FIRST_DUE, seconds_of
 from pipeline.process import logs
+from pipeline.times import DAY, HOUR, to_the_minute
 
 
 def columns(rows: Sequence[Sequence[str]], right: frozenset[int] | set[int] = frozenset()) -> Iterator[str]:
@@ -24,12 +25,12 @@ def when(version: str) -> str:
     """`20261120T185900Z` as people write it; a due of at once as `now`."""
     if version == FIRST_DUE:
         return "now"
-    return f"{version[:4]}-{version[4:6]}-{version[6:8]} {version[9:11]}:{version[11:13]}"
+    return to_the_minute(seconds_of(version))
 
 
 def ago(seconds: float) -> str:
     """A length of time in one or two units: `40 s`, `12 min`, `5 h 10 min`, `3 d 4 h`."""
-    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    minutes, hours, days = int(seconds // 60), int(seconds // HOUR), int(seconds // DAY)
     if minutes < 1:
         return f"{max(0, int(seconds))} s"
     if hours < 1:

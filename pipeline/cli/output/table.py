@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli.wiring.metering import Meter, Unmetered
+from pipeline.ledger.layout import seconds_of
 from pipeline.process.logs import escape
 from pipeline.settings import Settings
 from pipeline.settings.places import folder_of
 from pipeline.sources.found import NAMED, NONE_LEFT, Left, Named
 from pipeline.stages.loop import Tally
+from pipeline.times import readable_time
 
 LOAD = "{python} -c \"import glob, pyarrow.parquet as p; print(p.ParquetDataset(glob.glob('{glob}')).read())\""
 SHOWN = 10
@@ -134,11 +136,6 @@ def as_json(totals: Totals) -> str:
     return json.dumps(facts(totals), sort_keys=True)
 
 
-def readable_due(due: str) -> str:
-    """`20261120T185900Z` as people write it."""
-    return f"{due[:4]}-{due[4:6]}-{due[6:8]} {due[9:11]}:{due[11:13]} UTC"
-
-
 def roots(settings: Settings) -> list[str]:
     """The folders (or lake paths) where features are delivered."""
     found = []
@@ -175,7 +172,7 @@ def print_table(totals: Totals, settings: Settings, own: bool = False) -> None:
     if shown["open"]:
         print(f"open: {_count(shown['open'], 'shipment')}; see `hathi status`")
     if shown["waiting"]:
-        when = readable_due(shown["next_due"])
+        when = readable_time(seconds_of(shown["next_due"]))
         print(f"waiting: {_count(shown['waiting'], 'shipment')} of retries, the first due {when}")
     if shown["held"]:
         print(f"held: {_count(shown['held'], 'batch', 'batches')}; see `hathi quarantine list`")

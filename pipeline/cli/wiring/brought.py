@@ -25,6 +25,7 @@ from pipeline.sources.paths import fixed
 from pipeline.stores.keys_as_files import KeysAsFiles
 from pipeline.stores.local import typed
 from pipeline.stores.store import Lake, Stat
+from pipeline.times import HOUR
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 S3 = ("s3", "s3a", "s3n")
@@ -33,7 +34,7 @@ WEB = ("http", "https")
 KNOWN = "hdfs://namenode:port/path, s3://bucket/key, https://host/file, file:///path, a path, or - for standard input"
 MAX_BYTES = 2**30
 """Of a list from the web, which is held in memory until it is whole."""
-SECONDS = 3600.0
+SECONDS = HOUR
 """Until it is there."""
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 _HEAD = 64 * 2**10

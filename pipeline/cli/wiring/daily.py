@@ -14,8 +14,8 @@ from pipeline.operations.prune import Pruned, Pruner
 from pipeline.process import logs
 from pipeline.stages.loop import Turns
 from pipeline.stores.local import typed
+from pipeline.times import DAY
 
-DAY = 86400.0
 STAGES = ("ship", "compute")
 """The programs that prune: one of the gateway's, which sees the sources, and the compute box's."""
 

@@ -7,12 +7,11 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.operations.health.judge import readable
 from pipeline.operations.health.this_host import estop_since, programs
 from pipeline.process.lock import ESTOP, RUNNING, holder
 from pipeline.stores.store import Examined
+from pipeline.times import HOUR, readable_time
 
-HOUR = 3600.0
 OVERDUE_HOURS = 3.0
 """Cron starts a run each hour, and a run lasts up to one."""
 CRON_FOLDERS = (Path("/etc/crontab"), Path("/etc/cron.d"))
@@ -72,7 +71,7 @@ def locks(state: Path) -> Iterator[Examined]:
     """ESTOP, who runs, who died, and whether `_PIPE_RUNNING` tells the truth."""
     since = estop_since(state)
     if since is not None:
-        said = f"ESTOP is engaged since {readable(since)}: nothing starts here"
+        said = f"ESTOP is engaged since {readable_time(since)}: nothing starts here"
         yield Examined("ESTOP", False, said, f"remove {state / ESTOP}, then start again")
     else:
         yield Examined("ESTOP", True, "not engaged")

@@ -21,8 +21,8 @@ from pipeline.ledger.manifest import Delivery, Index
 from pipeline.operations.health.facts import FailingPartner
 from pipeline.settings import Health
 from pipeline.stores.store import Lake
+from pipeline.times import DAY
 
-DAY = 86400.0
 LOOKED_INTO = 20
 """Partners whose failures one look reads."""
 FILES = 4

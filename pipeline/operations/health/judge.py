@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from pipeline.ledger.layout import version_of
 from pipeline.operations.health.facts import Facts, LakeFacts, StoreFacts
 from pipeline.operations.health.failing import by_reason, told, too_many
 from pipeline.operations.health.remedies import REMEDIES, UNKNOWN
 from pipeline.settings import Health
+from pipeline.times import HOUR
 
-HOUR = 3600.0
 PROGRAM = "program "
 """How the key of a finding about a program begins."""
 NAMED = 5
@@ -179,9 +178,3 @@ def _failing(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
-
-
-def readable(seconds: float) -> str:
-    """A time as people write it, UTC."""
-    text = version_of(seconds)
-    return f"{text[:4]}-{text[4:6]}-{text[6:8]} {text[9:11]}:{text[11:13]} UTC"

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from pipeline.errors import TemporaryError
-from pipeline.operations.health.judge import Finding, Level, readable
+from pipeline.operations.health.judge import Finding, Level
 from pipeline.process.logs import escape, redact
 from pipeline.process.redaction import redact_tree
 from pipeline.settings import Notify
+from pipeline.times import readable_time
 
 SECONDS = 20.0
 """A server that is silent for so long has not been told."""
@@ -43,9 +44,9 @@ class News:
     @property
     def text(self) -> str:
         """A line for each finding, one for what to do, and what is over."""
-        lines = [f"{self.level.word} on {self.host} at {readable(self.at)}"]
+        lines = [f"{self.level.word} on {self.host} at {readable_time(self.at)}"]
         for one in self.findings:
-            since = f" (since {readable(one.since)})" if one.since is not None else ""
+            since = f" (since {readable_time(one.since)})" if one.since is not None else ""
             lines.append(escape(redact(f"{one.level.word}: {one.text}{since}")))
             if one.hint:
                 lines.append(escape(redact(f"  to do: {one.hint}")))
@@ -56,7 +57,7 @@ class News:
         """For a webhook; `text` is what chat servers show."""
         return {
             "host": self.host,
-            "at": readable(self.at),
+            "at": readable_time(self.at),
             "level": self.level.word,
             "findings": [as_json(one) for one in self.findings],
             "over": redact_tree(self.over),
@@ -66,7 +67,7 @@ class News:
 
 def as_json(one: Finding) -> dict[str, Any]:
     """A finding for programs."""
-    since = None if one.since is None else readable(one.since)
+    since = None if one.since is None else readable_time(one.since)
     return {"level": one.level.word, "key": one.key, "text": redact(one.text), "hint": redact(one.hint), "since": since}
 
 

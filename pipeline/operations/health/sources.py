@@ -13,8 +13,8 @@ from pipeline.sources.conventions import Sources
 from pipeline.sources.found import NONE_LEFT, Left
 from pipeline.stages.snapshots import Shipper
 from pipeline.stores.store import Lake
+from pipeline.times import DAY
 
-DAY = 86400.0
 ENDS = 500
 """Of the shipments of the last day, so many ends are read at the most."""
 

@@ -19,11 +19,11 @@ from pipeline.operations.prune.named import Kept
 from pipeline.operations.prune.shipments import plan_shipment, walk
 from pipeline.recent import Recent
 from pipeline.sources.found import Named
+from pipeline.times import DAY
 
 __all__ = ["Deletion", "Kept", "Pruned", "Pruner", "perform", "plan_all", "prune_some"]
 
 
-DAY = 86400.0
 FORGOTTEN = 10_000
 """Names that are remembered, so that a dry run shows what goes once its parent is gone."""
 

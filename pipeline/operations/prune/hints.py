@@ -10,8 +10,8 @@ from pipeline.ledger.manifest import Plan
 from pipeline.ledger.protocol import Context, body_at, exists, open_hints
 from pipeline.operations.prune.deletion import Deletion
 from pipeline.stages.operator_requests import release_of
+from pipeline.times import DAY
 
-DAY = 86400.0
 ALIVE_DAYS = 1.0
 """A beat so old is of a process that nobody asks for any more."""
 

@@ -15,8 +15,7 @@ from pipeline.stages import index
 from pipeline.stages.compact.forgetting import covering, passed_tables
 from pipeline.stages.snapshots import takes
 from pipeline.stores.store import Lake
-
-DAY = 86400.0
+from pipeline.times import DAY
 
 
 def plan_lake(context: Context, feature_set: FeatureSet, now: float) -> Iterator[Deletion]:

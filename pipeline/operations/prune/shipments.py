@@ -17,8 +17,8 @@ from pipeline.operations.prune.named import Kept
 from pipeline.recent import Recent
 from pipeline.stages.operator_requests import release_of
 from pipeline.stores.store import Entry
+from pipeline.times import DAY
 
-DAY = 86400.0
 WEEK = 7
 _BEYOND = "0"
 """What comes right behind all names that begin with `<shipment>/`."""

@@ -15,7 +15,6 @@ from pipeline.ledger.layout import Root, ShipmentName, seconds_of, version_of
 from pipeline.ledger.manifest import Batch, Out, OutFile, Plan
 from pipeline.ledger.protocol import Context, Damaged, load_data, readable
 from pipeline.ledger.state import waits_for
-from pipeline.operations.health.judge import readable as readable_time
 from pipeline.operations.report.facts import (
     Example,
     Funnel,
@@ -28,13 +27,14 @@ from pipeline.operations.report.facts import (
     Thumbnail,
 )
 from pipeline.operations.report.failing import BROKEN, Failing
-from pipeline.operations.report.ledger import DAY, HOUR, Entered, entered, hinted, names_under, steps
+from pipeline.operations.report.ledger import Entered, entered, hinted, names_under, steps
 from pipeline.operations.report.scope import Scope
 from pipeline.operations.report.statistics import Sample
 from pipeline.operations.report.thumbnails import thumbnail
 from pipeline.process.logs import redact
 from pipeline.sources.conventions import named_by
 from pipeline.stores.store import Lake
+from pipeline.times import DAY, HOUR, readable_time
 
 SHIPMENTS = 5_000
 """Of a day, at the most."""

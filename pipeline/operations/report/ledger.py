@@ -9,9 +9,8 @@ from pipeline.ledger.layout import Keys, ShipmentName, version_of
 from pipeline.ledger.manifest import Plan
 from pipeline.ledger.protocol import Context, open_hints, state_from
 from pipeline.ledger.state import ShipmentState
+from pipeline.times import DAY, HOUR
 
-HOUR = 3600.0
-DAY = 86400.0
 LATELY = 64
 """Shipments of the last day that are looked at for what was done in the last hour."""
 

@@ -14,12 +14,12 @@ from statistics import median
 from markupsafe import Markup
 
 from pipeline import __version__
-from pipeline.ledger.layout import version_of
 from pipeline.operations.report.chart import bar, bars
 from pipeline.operations.report.facts import Funnel, Hour, Report, SetStatistics
 from pipeline.operations.report.html import figure, rendered, share
 from pipeline.operations.report.style import STYLE
 from pipeline.records import REASONS
+from pipeline.times import hour_of, to_the_minute
 
 BYTES = 1_000_000
 """No page is larger: one that would be goes without pictures, then without examples."""
@@ -52,14 +52,14 @@ def _whole(report: Report) -> str:
         span=_span(report),
         heads=list(_heads(report)),
         funnels=list(_funnels(report)),
-        hours=[(_clock(one.at), one, _duration(median(one.lags)) if one.lags else "") for one in hours],
+        hours=[(hour_of(one.at), one, _duration(median(one.lags)) if one.lags else "") for one in hours],
         hour_charts=list(_hour_charts(hours)),
         meaning=_meaning,
         bar=bar,
         histogram=_histogram,
         png=_png,
         duration=_duration,
-        minute=_minute,
+        minute=to_the_minute,
     )
 
 
@@ -87,7 +87,8 @@ def _heads(report: Report) -> Iterator[tuple[str, str, str]]:
 def _span(report: Report) -> str:
     last = min(report.end, report.made)
     count = len(report.shipments) + report.more.get("shipments", 0)
-    return f"{_minute(report.begin)} to {_minute(last)} UTC; {count:,} {'shipment' if count == 1 else 'shipments'}"
+    between = f"{to_the_minute(report.begin)} to {to_the_minute(last)} UTC"
+    return f"{between}; {count:,} {'shipment' if count == 1 else 'shipments'}"
 
 
 def _funnels(report: Report) -> Iterator[tuple[str, int, list[tuple[str, int, str, bool]]]]:
@@ -122,7 +123,7 @@ def _meaning(reason: str) -> str:
 
 def _hour_charts(hours: Sequence[Hour]) -> Iterator[tuple[str, str, Markup]]:
     """(heading, what stands below it, drawing)."""
-    clocks = [_clock(one.at) for one in hours]
+    clocks = [hour_of(one.at) for one in hours]
     for name, what, values in (
         ("Shipped", "refs", [one.shipped for one in hours]),
         ("Computed", "images", [one.computed for one in hours]),
@@ -151,15 +152,6 @@ def _histogram(one: SetStatistics) -> Markup:
 def _png(content: bytes) -> Markup:
     """A picture that was made here, as the address of an image."""
     return Markup(f"data:image/png;base64,{base64.b64encode(content).decode()}")
-
-
-def _minute(seconds: float) -> str:
-    version = version_of(seconds)
-    return f"{version[:4]}-{version[4:6]}-{version[6:8]} {version[9:11]}:{version[11:13]}"
-
-
-def _clock(seconds: float) -> str:
-    return version_of(seconds)[9:11] + ":00"
 
 
 def _duration(seconds: float) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from pipeline.errors import ConfigError
 from pipeline.ledger.layout import ShipmentName, version_of
+from pipeline.times import DAY, date_of
 
-DAY = 86400.0
 _DAY = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 
 
@@ -56,7 +56,7 @@ def scope_of(text: str, now: float) -> Scope:
 
 
 def _day(begin: float) -> Scope:
-    return Scope(time.strftime("%Y-%m-%d", time.gmtime(begin)), begin, begin + DAY)
+    return Scope(date_of(begin), begin, begin + DAY)
 
 
 def _refused(text: str) -> ConfigError:

@@ -12,8 +12,9 @@ from pipeline.ledger.protocol import Context, open_hints
 from pipeline.ledger.state import Try, waits_for
 from pipeline.operations.health.facts import Backlog, LakeFacts
 from pipeline.operations.health.look import SHIPMENTS
-from pipeline.operations.report.ledger import HOUR, Entered, Step, entered, lately, steps
+from pipeline.operations.report.ledger import Entered, Step, entered, lately, steps
 from pipeline.process.host import host_of
+from pipeline.times import HOUR
 
 DUES = 100
 """Times at which retries are due that are told one by one."""

@@ -13,8 +13,7 @@ from pipeline.operations.verify.hashing import wrong_hash
 from pipeline.operations.verify.hops import partner_rows
 from pipeline.operations.verify.listing import IndexView
 from pipeline.stores.store import Lake
-
-DAY = 86400.0
+from pipeline.times import DAY
 
 
 def delivered(say: Say, context: Context, lake: Lake, root: Root, view: IndexView, *, deep: bool) -> Iterator[Finding]:

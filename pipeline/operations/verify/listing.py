@@ -12,8 +12,8 @@ from pipeline.ledger.manifest import Delivery, Done, Index, PartnerManifest, Pro
 from pipeline.ledger.protocol import Context
 from pipeline.operations.verify.finding import Finding, Looking, Say, body_at
 from pipeline.stores.store import Lake
+from pipeline.times import DAY
 
-DAY = 86400.0
 SUSPECTS = 1000
 """Folders that wait for a second look at the index, at the most."""
 

@@ -12,12 +12,13 @@ from pipeline.ledger.commit import rename_first
 from pipeline.ledger.layout import MANIFEST, Root, ShipmentName, seconds_of, version_of
 from pipeline.ledger.manifest import Delivery, Done, Index, IndexCurrent, PartnerManifest, Proposal
 from pipeline.ledger.protocol import Context, exists, is_closed, readable, state_of
-from pipeline.operations.verify.listing import DAY, chain_of, read_if_good
+from pipeline.operations.verify.listing import chain_of, read_if_good
 from pipeline.stages.compact.standing import newest, tables
 from pipeline.stages.deliver import delivery_of
 from pipeline.stages.index import next_index
 from pipeline.stores.sight import seen
 from pipeline.stores.store import Lake
+from pipeline.times import DAY
 
 
 class SomebodyWrites(PipelineError):

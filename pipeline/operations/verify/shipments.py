@@ -14,8 +14,7 @@ from pipeline.operations.verify.hops import hops
 from pipeline.operations.verify.record import Record, read_record
 from pipeline.stages.operator_requests import release_of
 from pipeline.stores.store import Lake
-
-DAY = 86400.0
+from pipeline.times import DAY
 
 
 def shipments(say: Say, context: Context, lake: Lake | None, *, deep: bool) -> Iterator[Finding]:

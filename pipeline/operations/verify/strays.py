@@ -8,8 +8,7 @@ from pipeline.ledger.layout import ShipmentName, seconds_of
 from pipeline.ledger.protocol import Context, exists
 from pipeline.operations.verify.finding import Finding, Say
 from pipeline.operations.verify.shipments import unnamed_data
-
-DAY = 86400.0
+from pipeline.times import DAY
 
 
 def strays(say: Say, context: Context) -> Iterator[Finding]:

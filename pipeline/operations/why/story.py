@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from pipeline.ledger.layout import seconds_of
 from pipeline.records import MAX_ITEM_ID, REASONS, item_id_as_written, item_id_of, unsigned
+from pipeline.times import to_the_second
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,6 @@ class Story:
 def shown_time(version: str) -> str:
     """A version's time as people read it; the text itself where it is none."""
     try:
-        seconds_of(version)
+        return to_the_second(seconds_of(version))
     except ValueError:
         return version
-    date, time = version[:8], version[9:15]
-    return f"{date[:4]}-{date[4:6]}-{date[6:]} {time[:2]}:{time[2:4]}:{time[4:]}"

@@ -9,8 +9,7 @@ from pipeline.ledger.layout import Root, ShipmentName
 from pipeline.ledger.manifest import Index
 from pipeline.stages.compact.standing import Current, newest, partners, tables
 from pipeline.stores.store import Lake
-
-DAY = 86400.0
+from pipeline.times import DAY
 
 
 def passed_tables(lake: Lake, root: Root, index: Index, now: float) -> Iterator[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 
 from pipeline.clock import Clock, random_nonce
 from pipeline.errors import Exists, PipelineError
 from pipeline.settings import Hdfs
 from pipeline.stores.hdfs.webhdfs import WebHdfs
 from pipeline.stores.store import Examined, Lake
+from pipeline.times import readable_time
 
 SKEW_SECONDS = 300.0
 """What Kerberos allows."""
@@ -52,7 +52,7 @@ def _ticket(hdfs: WebHdfs, settings: Hdfs, clock: Clock) -> Examined:
     if hdfs.tickets is None:
         return Examined("ticket", True, f"none is needed: {settings.user or 'this user'} is believed")
     held = hdfs.tickets.held()
-    until = datetime.fromtimestamp(held.ends, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    until = readable_time(held.ends)
     renewed = ", renewed by the keytab" if settings.keytab else ""
     return Examined("ticket", True, f"of {held.principal} until {until}{renewed}")
 

@@ -1,0 +1,23 @@
+"""Each fact that many rooms need stands in one module: its literal in another one is a second home for it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+PIPELINE = Path(__file__).parents[2] / "pipeline"
+MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELINE.rglob("*.py")}
+
+
+@pytest.mark.parametrize(
+    ("literal", "homes"),
+    [
+        pytest.param(r"\b(?:86_?400|3_?600)\b", ["times.py"], id="the seconds of a day and of an hour"),
+        pytest.param(r"gmtime\(", ["ledger/layout.py", "times.py"], id="a time in names, and as people read it"),
+        pytest.param(r"\[9:11\]", ["ledger/layout.py"], id="the fields of a version"),
+    ],
+)
+def test_a_fact_has_one_home(literal: str, homes: list[str]) -> None:
+    assert sorted(name for name, text in MODULES.items() if re.search(literal, text)) == homes
