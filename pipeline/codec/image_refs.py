@@ -1,4 +1,7 @@
-"""Image refs as varint-delimited protobuf: the form of batches, of carried refs and of a lake's delimited files."""
+"""Image refs as varint-delimited protobuf: the form of batches, of carried refs and of a lake's delimited files.
+
+protobuf is imported where a batch is written or read: who only looks at the ledger starts sooner without it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from google.protobuf.message import DecodeError
-
-from pipeline.codec import image_refs_pb2 as messages
 from pipeline.errors import FormatError
 from pipeline.records import MAX_PARTNER_ID, ImageRef
 
@@ -28,6 +28,8 @@ def encode(refs: Iterable[ImageRef]) -> bytes:
 
     Raises FormatError for a ref that the format cannot hold (an id out of range, a lone surrogate, over 64 MiB).
     """
+    from pipeline.codec import image_refs_pb2 as messages
+
     message = messages.ImageRef()
     out = BytesIO()
     write = out.write
@@ -60,6 +62,10 @@ def decode(data: bytes, first_ordinal: int = 0) -> list[ImageRef]:
 
     Raises FormatError, with the offset, where the bytes are anything else.
     """
+    from google.protobuf.message import DecodeError
+
+    from pipeline.codec import image_refs_pb2 as messages
+
     refs: list[ImageRef] = []
     message = messages.ImageRef()
     for ordinal, (start, body) in enumerate(_bodies(data), first_ordinal):

@@ -10,7 +10,6 @@ from typing import BinaryIO, Literal
 from pipeline.codec.refs.byte_stream import open_bytes
 from pipeline.codec.refs.guess import check_is_text, encoding_of
 from pipeline.codec.refs.packed import ENDINGS, UNREAD
-from pipeline.codec.refs.protobuf import protobuf_blocks
 from pipeline.codec.refs.rows import Block, BlockReader, Cursor, RefReader, Rejected, Taken
 from pipeline.codec.refs.rules import Rules, null_forms
 from pipeline.codec.refs.separated import csv_blocks, read_header
@@ -110,6 +109,8 @@ def _blocks(
 
         return arrow_blocks(file, format, name, columns, rules, at)
     if format == "protobuf":
+        from pipeline.codec.refs.protobuf import protobuf_blocks
+
         return protobuf_blocks(open_bytes(file, name, at.position), rules, at)
     encoding = encoding_of(open_bytes(file, name, 0), how.text)
     check_is_text(open_bytes(file, name, 0, encoding), name)
