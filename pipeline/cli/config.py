@@ -19,12 +19,12 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.process.redaction import redact_text, redact_tree
 from pipeline.settings import FeatureSet, Settings, reading
 from pipeline.settings.places import folder_of
+from pipeline.stage_names import ON_THE_LAKE, STAGES
 from pipeline.stores.store import Store
 
 LEFT_OUT = 10
 """Paths of a source that are not read, of those that a check names."""
 MASK = "********"
-STAGES = ("ship", "compute", "aggregate", "deliver")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _folders(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
     places = [("state", settings.state), ("logs.folder", settings.logs.folder), ("bucket.url", settings.bucket.url)]
-    if {"ship", "deliver"} & set(stages):
+    if set(ON_THE_LAKE) & set(stages):
         places += [(f"lakes.{name}.url", lake.url) for name, lake in settings.lakes.items()]
     for key, url in places:
         if (folder := folder_of(url)) is not None:
@@ -234,7 +234,7 @@ def _metrics(settings: Settings) -> Iterator[Finding]:
 
 
 def _lakes(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
-    if {"ship", "deliver"} & set(stages):
+    if set(ON_THE_LAKE) & set(stages):
         try:
             settings.check_lakes()
         except ConfigError as error:

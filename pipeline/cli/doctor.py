@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from pipeline.cli.wiring.assembly import ON_THE_LAKE, STAGES, add_place, check_stages, place_of
+from pipeline.cli.wiring.assembly import add_place, check_stages, place_of
 from pipeline.errors import ConfigError
 from pipeline.operations.doctor import machine, nets, packages, programs, stores
 from pipeline.operations.doctor.probe import Probe, run_all
 from pipeline.process.logs import escape, redact
 from pipeline.process.redaction import redact_tree
 from pipeline.settings import Settings, load
+from pipeline.stage_names import ON_THE_LAKE, STAGES
 from pipeline.stages.snapshots import takes
 from pipeline.stores.opening import open_bucket, open_lake
 from pipeline.stores.store import Examined, Store

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 from pipeline.cli.consent import add_yes, agreed, need_terminal
-from pipeline.cli.wiring.assembly import STAGES, add_place, contexts, place_of, serving, turns
+from pipeline.cli.wiring.assembly import add_place, contexts, place_of, serving, turns
 from pipeline.ledger.protocol import Context
 from pipeline.operations.prune import Deletion, Pruner, perform
 from pipeline.process import logs
 from pipeline.settings import load
+from pipeline.stage_names import STAGES
 
 SHOWN = 10
 """Things that are named before a question; of more, the number is said."""

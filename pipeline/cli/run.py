@@ -22,7 +22,6 @@ from pipeline.cli.output.summary import summary_of
 from pipeline.cli.output.table import Totals, as_json, print_table
 from pipeline.cli.wiring import own_list
 from pipeline.cli.wiring.assembly import (
-    STAGES,
     attentive,
     check_stages,
     contexts,
@@ -49,6 +48,7 @@ from pipeline.process.stop import Stop, beating, drained, signals
 from pipeline.process.watchdog import Watch, watched
 from pipeline.settings import Settings, load
 from pipeline.sources.found import NONE_LEFT
+from pipeline.stage_names import STAGES
 from pipeline.stages.loop import Tally, Turns
 
 HELD_EXIT = 3

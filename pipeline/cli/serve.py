@@ -10,7 +10,6 @@ from pathlib import Path
 
 from pipeline.cli.output.summary import summary_of
 from pipeline.cli.wiring.assembly import (
-    STAGES,
     attentive,
     check_stages,
     contexts,
@@ -34,6 +33,7 @@ from pipeline.process.lock import forget_running, locked, refuse_estop, running_
 from pipeline.process.stop import Stop, beating, drained, loop, signals
 from pipeline.process.watchdog import Watch, watched
 from pipeline.settings import Settings, load
+from pipeline.stage_names import STAGES
 from pipeline.stages.loop import Turns
 
 

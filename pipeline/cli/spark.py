@@ -23,12 +23,12 @@ from pipeline.process.host import this_process
 from pipeline.process.lock import locked, refuse_estop
 from pipeline.process.stop import Stop, beating, drained, signals
 from pipeline.settings import Settings, load
+from pipeline.stage_names import ON_THE_BOX
 from pipeline.stages.loop import Turns
 
 if TYPE_CHECKING:
     from pipeline.cluster.spark import Cluster
 
-STAGES = ("compute", "aggregate")
 PROGRAM = "spark"
 FAILED_ROUNDS = 5
 """In a row with problems: a job that Spark gave up has counted against its batches, which run alone the next time."""
@@ -84,7 +84,7 @@ def work(settings: Settings, cluster: Cluster, once: bool, stop: Stop, show: Sho
     """Rounds over all lakes until nothing is done any more, or one round over all that is open."""
     totals = Totals()
     me = this_process()
-    where = contexts(settings, list(STAGES), stop, PROGRAM, show, me)
+    where = contexts(settings, list(ON_THE_BOX), stop, PROGRAM, show, me)
     lakes = [Turns(context, cluster.serve, strict=True, performer=cluster) for context in where]
 
     def each(do: Callable[[Context], None]) -> None:
@@ -96,7 +96,7 @@ def work(settings: Settings, cluster: Cluster, once: bool, stop: Stop, show: Sho
             rounds = idle = failed = 0
             while not stop() and failed < FAILED_ROUNDS:
                 before = totals.problems
-                worked, polls = take_round(lakes, list(STAGES), totals, lambda: True)
+                worked, polls = take_round(lakes, list(ON_THE_BOX), totals, lambda: True)
                 totals.blocked = totals.problems > before
                 failed = failed + 1 if totals.blocked else 0
                 rounds, idle = rounds + 1, 0 if worked or totals.blocked else idle + 1

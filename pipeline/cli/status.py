@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.cli.health import opened
 from pipeline.cli.output.columns import ago, columns, when
-from pipeline.cli.wiring.assembly import STAGES, add_place, place_of
+from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.ledger.layout import version_of
@@ -32,6 +32,7 @@ from pipeline.process.lock import holder
 from pipeline.process.redaction import redact_tree
 from pipeline.settings import Settings, load
 from pipeline.sources.found import Left
+from pipeline.stage_names import STAGES
 
 SHOWN = 20
 """Rows of a table, unless all are asked for."""

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.cli.output.progress import shown
-from pipeline.cli.wiring.assembly import STAGES, add_place, place_of
+from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.cli.wiring.both_sides import sighted
 from pipeline.ledger.protocol import Context
 from pipeline.operations.verify import Finding, roots, verify
@@ -25,6 +25,7 @@ from pipeline.process import logs
 from pipeline.process.lock import locked, refuse_estop
 from pipeline.process.redaction import redact_tree
 from pipeline.settings import load
+from pipeline.stage_names import STAGES
 
 DAMAGE_EXIT = 1
 WORDS = {"damage": "damage", "warning": "warning", "information": "note"}

@@ -22,10 +22,10 @@ from pipeline.clock import Clock
 from pipeline.ledger.layout import seconds_of
 from pipeline.operations.health.facts import Facts, LakeFacts
 from pipeline.operations.health.judge import Finding, Level, level_of
+from pipeline.stage_names import ON_THE_BOX, ON_THE_LAKE, STAGES
 from pipeline.stages.loop import Tally
 
-STAGES = ("ship", "compute", "aggregate", "deliver")
-PORTS = ("ship", "deliver", "compute", "aggregate")
+PORTS = (*ON_THE_LAKE, *ON_THE_BOX)
 """In this order, from the configured port on."""
 FILE_SECONDS = 60.0
 """A run from cron writes its file so often."""

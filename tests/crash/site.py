@@ -19,11 +19,11 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline.cli.wiring.assembly import STAGES
 from pipeline.errors import NotFound
 from pipeline.ledger.layout import Keys
 from pipeline.ledger.manifest import Index
 from pipeline.settings import load
+from pipeline.stage_names import STAGES
 from pipeline.stores.opening import open_bucket, open_lake
 from tests.crash.zygote import CLOCK, FAULTS, JOURNAL, Zygote
 from tests.faults.faults import Fault, encoded

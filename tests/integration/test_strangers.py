@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.main import COMMANDS
-from pipeline.cli.wiring.assembly import STAGES
 from pipeline.process.host import start_of
 from pipeline.process.lock import holder
+from pipeline.stage_names import STAGES
 from sample import random_features
 from tests.integration.black_hole import THERE, BlackHole, black_hole
 from tests.integration.conftest import ROOT, picture, row

@@ -8,9 +8,9 @@ from typing import get_args
 
 import pytest
 
-from pipeline.cli.wiring.assembly import STAGES
 from pipeline.ledger.layout import Keys
 from pipeline.ledger.manifest import AttemptEnd, Plan, Result
+from pipeline.stage_names import STAGES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+STAGE = r"['\"](?:ship|compute|aggregate|deliver)['\"]"
 PIPELINE = Path(__file__).parents[2] / "pipeline"
 MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELINE.rglob("*.py")}
 
@@ -17,6 +18,7 @@ MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELIN
         pytest.param(r"\b(?:86_?400|3_?600)\b", ["times.py"], id="the seconds of a day and of an hour"),
         pytest.param(r"gmtime\(", ["ledger/layout.py", "times.py"], id="a time in names, and as people read it"),
         pytest.param(r"\[9:11\]", ["ledger/layout.py"], id="the fields of a version"),
+        pytest.param(rf"{STAGE},\s*{STAGE}", ["stage_names.py"], id="the stages' names in a row"),
     ],
 )
 def test_a_fact_has_one_home(literal: str, homes: list[str]) -> None:

@@ -16,6 +16,7 @@ from pipeline.process.logs import escape
 from pipeline.settings import Settings
 from pipeline.settings.places import folder_of
 from pipeline.sources.found import NAMED, NONE_LEFT, Left, Named
+from pipeline.stage_names import AGGREGATE, DELIVER, STAGES
 from pipeline.stages.loop import Tally
 from pipeline.times import readable_time
 
@@ -88,7 +89,7 @@ class Totals:
 
         An image that failed is no failure in what is delivered when another row of its item has a feature.
         """
-        return next((stage for stage in ("deliver", "aggregate") if self.of(stage).tasks), "compute")
+        return next((stage for stage in (DELIVER, AGGREGATE) if self.of(stage).tasks), "compute")
 
 
 def _rate(tally: Tally, number: int) -> float:
@@ -97,7 +98,7 @@ def _rate(tally: Tally, number: int) -> float:
 
 def facts(totals: Totals) -> dict[str, Any]:
     """The figures that table and JSON show."""
-    ship, compute, aggregate, deliver = (totals.of(s) for s in ("ship", "compute", "aggregate", "deliver"))
+    ship, compute, aggregate, deliver = (totals.of(s) for s in STAGES)
     counted = totals.of(totals.counted)
     return {
         "shipments": len(ship.shipments | aggregate.shipments | deliver.shipments),
@@ -218,7 +219,7 @@ def _rows(totals: Totals, shown: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "ids alike", f"{shown['ids_alike']:,}  (they differ in letter case or percent-coding only: {kept})"
     if shown["dropped"]:
         yield "dropped", f"{shown['dropped']:,}  (another host's result was there first)"
-    for stage, unit in (("ship", "refs"), ("compute", "images"), ("aggregate", "rows"), ("deliver", "rows")):
+    for stage, unit in zip(STAGES, ("refs", "images", "rows", "rows"), strict=True):
         if stage in totals.stages:
             yield f"{stage} {unit}/s", f"{shown['per_second'][stage]:,.1f}"
 

@@ -19,11 +19,9 @@ from pipeline.process.host import this_process
 from pipeline.process.scratch import SPILL, folder_of, scratch
 from pipeline.process.watchdog import Watch, noting
 from pipeline.settings import Settings
+from pipeline.stage_names import ON_THE_LAKE, STAGES
 from pipeline.stages.loop import Serve, Turns
 from pipeline.stores.opening import open_bucket, open_lake
-
-STAGES = ("ship", "compute", "aggregate", "deliver")
-ON_THE_LAKE = ("ship", "deliver")
 
 
 def check_stages(stages: list[str]) -> list[str]:

@@ -12,11 +12,12 @@ from pipeline.clock import Clock
 from pipeline.errors import PipelineError, Stopped
 from pipeline.operations.prune import Pruned, Pruner
 from pipeline.process import logs
+from pipeline.stage_names import COMPUTE, SHIP
 from pipeline.stages.loop import Turns
 from pipeline.stores.local import typed
 from pipeline.times import DAY
 
-STAGES = ("ship", "compute")
+PRUNING = (SHIP, COMPUTE)
 """The programs that prune: one of the gateway's, which sees the sources, and the compute box's."""
 
 
@@ -28,7 +29,7 @@ def prune_daily(
     A day's pass begins a day after the one before did.  Its mark is a file in the state folder: its time says when the
     pass began, and while it is under way it holds how far each lake has come.
     """
-    if not set(stages) & set(STAGES) or stopping():
+    if not set(stages) & set(PRUNING) or stopping():
         return
     mark = state / f"pruned.{'-'.join(stages)}"
     left = _under_way(mark)

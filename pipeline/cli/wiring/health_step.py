@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from pipeline.cli.wiring.assembly import ON_THE_LAKE
 from pipeline.cli.wiring.metering import Meter
 from pipeline.clock import Clock
 from pipeline.ledger.protocol import Context
@@ -13,6 +12,7 @@ from pipeline.operations.health.look import Look
 from pipeline.operations.health.notify import channels
 from pipeline.operations.health.step import Step
 from pipeline.settings import Settings
+from pipeline.stage_names import ON_THE_LAKE
 
 
 @contextlib.contextmanager

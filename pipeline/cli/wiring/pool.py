@@ -18,10 +18,8 @@ from pipeline.extraction.same_net import same_net
 from pipeline.ledger.protocol import Context
 from pipeline.process import logs
 from pipeline.settings import Settings, travelling
+from pipeline.stage_names import ON_THE_BOX
 from pipeline.stages.loop import Tally
-
-STAGES = ("compute", "aggregate")
-"""What workers do; the run's own process does the rest."""
 
 
 def seats_of(settings: Settings) -> list[Seat]:
@@ -38,7 +36,7 @@ class Shift:
         self, settings: Settings, stages: Sequence[str], program: str, places: Sequence[Seat], where: Sequence[Context]
     ) -> None:
         """stages: of the run.  places: two or more."""
-        self.stages = [stage for stage in stages if stage in STAGES]
+        self.stages = [stage for stage in stages if stage in ON_THE_BOX]
         self._settings = settings
         self._program = program
         self._places = places

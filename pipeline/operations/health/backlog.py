@@ -9,8 +9,8 @@ from pipeline.ledger.layout import FIRST_DUE, seconds_of
 from pipeline.ledger.manifest import Index
 from pipeline.ledger.state import ShipmentState, waits_for
 from pipeline.operations.health.facts import Backlog, Freshness
+from pipeline.stage_names import AGGREGATE, COMPUTE, DELIVER, SHIP, STAGES
 
-STAGES = ("ship", "compute", "aggregate", "deliver")
 PARTNERS = 1_000
 """The most lagging ones are known by name; so many at the most."""
 
@@ -36,18 +36,18 @@ def backlog(open_: Iterable[Waiting], unplanned: Iterable[float] = ()) -> tuple[
     """
     sums = {stage: Backlog(stage) for stage in STAGES}
     for since in unplanned:
-        sums["ship"] = _plus(sums["ship"], 1, 0, 0, since)
+        sums[SHIP] = _plus(sums[SHIP], 1, 0, 0, since)
     for one in open_:
         stage = waits_for(one.state)
         missing, refs = _not_computed(one.state)
-        if missing and stage in ("ship", "compute"):
-            sums["compute"] = _plus(sums["compute"], int(stage == "compute"), missing, refs, one.since)
-        elif stage == "compute":
+        if missing and stage in (SHIP, COMPUTE):
+            sums[COMPUTE] = _plus(sums[COMPUTE], int(stage == COMPUTE), missing, refs, one.since)
+        elif stage == COMPUTE:
             sums[stage] = _plus(sums[stage], 1, 0, 0, one.since)
-        if stage in ("aggregate", "deliver"):
+        if stage in (AGGREGATE, DELIVER):
             end = one.state.end
             sums[stage] = _plus(sums[stage], 1, end.batches if end else 0, end.refs if end else 0, one.since)
-        elif stage == "ship" and one.state.plan is not None:
+        elif stage == SHIP and one.state.plan is not None:
             sums[stage] = _plus(sums[stage], 1, 0, 0, one.since)
     return tuple(sums.values())
 

@@ -10,8 +10,7 @@ from pipeline.operations.health.facts import Disk
 from pipeline.process.lock import ESTOP, holder, left_behind
 from pipeline.settings import Settings
 from pipeline.settings.places import folder_of
-
-STAGES = ("ship", "compute", "aggregate", "deliver")
+from pipeline.stage_names import ON_THE_LAKE, STAGES
 
 
 def folders(settings: Settings) -> list[Path]:
@@ -70,4 +69,4 @@ def programs(state: Path, stages: Iterable[str] = STAGES) -> tuple[Mapping[str, 
 
 def has_seen_lakes(state: Path) -> bool:
     """Whether a program that needs the lakes has ever run on this host."""
-    return any((state / f"{stage}.lock").exists() for stage in ("ship", "deliver"))
+    return any((state / f"{stage}.lock").exists() for stage in ON_THE_LAKE)
