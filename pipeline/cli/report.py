@@ -12,14 +12,13 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from pipeline.app.reporting import report
 from pipeline.cli.output.progress import shown
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.cli.wiring.both_sides import sighted
 from pipeline.clock import Clock
-from pipeline.errors import ConfigError, PermanentError
+from pipeline.errors import PermanentError
 from pipeline.ledger.protocol import silent_progress
-from pipeline.operations.report.gather import gather
-from pipeline.operations.report.page import page
 from pipeline.operations.report.scope import scope_of
 from pipeline.settings import load
 
@@ -38,13 +37,9 @@ def run(args: argparse.Namespace) -> int:
     scope = scope_of(args.what, Clock().now())
     settings = load(place_of(args), os.environ)
     with shown() if sys.stderr.isatty() else nullcontext(silent_progress) as show:
-        contexts = sighted(settings, "report", args.lake, show)
-        if not contexts:
-            raise ConfigError("there is no lake to tell of", "", "the configuration names none under [lakes]")
-        report = gather(contexts, scope, settings.logs.redact_queries)
-    if scope.shipment is not None and not report.shipments:
-        raise PermanentError(f"nothing is known of shipment {scope.shipment}", "", "`hathi status` names open ones")
-    content = page(report).encode("utf-8", "backslashreplace")
+        content = report(
+            sighted(settings, "report", args.lake, show), scope, redact_queries=settings.logs.redact_queries
+        )
     if str(args.out) == "-":
         sys.stdout.buffer.write(content)
         sys.stdout.flush()

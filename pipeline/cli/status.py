@@ -9,28 +9,25 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from pipeline.app.status import Status, as_tree, status
 from pipeline.cli.health import opened
 from pipeline.cli.output.columns import ago, columns, when
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.ledger.layout import version_of
-from pipeline.ledger.protocol import Context
-from pipeline.operations.health.facts import Facts
 from pipeline.operations.health.failing import told
 from pipeline.operations.health.look import Look
 from pipeline.operations.health.memory import read_memory
 from pipeline.operations.health.this_host import has_seen_lakes
-from pipeline.operations.report.standing import Running, Standing, standing
+from pipeline.operations.report.standing import Running, Standing
 from pipeline.process import logs
 from pipeline.process.lock import holder
 from pipeline.process.redaction import redact_tree
-from pipeline.settings import Settings, load
+from pipeline.settings import load
 from pipeline.sources.found import Left
 from pipeline.stage_names import STAGES
 
@@ -61,67 +58,33 @@ def run(args: argparse.Namespace) -> int:
         settings, where, clock, expects_lakes=has_seen_lakes(state), unopened=unopened, folders=0, forms=False
     )  # fmt: skip
     while True:
-        facts, lakes = looked(settings, where, look)
+        programs = {stage: holder(state, stage) for stage in STAGES}
+        found = status(where, look, _first_seen(state), programs)
         if args.json:
-            print(json.dumps(redact_tree(as_json(where, facts, lakes, state)), sort_keys=True))
+            print(json.dumps(redact_tree(as_tree(found)), sort_keys=True))
         else:
             clear = "\x1b[H\x1b[2J\x1b[3J" if args.watch is not None and sys.stdout.isatty() else ""
-            lines = list(as_lines(facts, lakes, state, rows=None if args.all else SHOWN))
-            print(clear + "\n".join([f"of {place_of(args)}, {when(version_of(facts.at))}", *lines]))
+            lines = list(as_lines(found, rows=None if args.all else SHOWN))
+            print(clear + "\n".join([f"of {place_of(args)}, {when(version_of(found.facts.at))}", *lines]))
         if args.watch is None:
             return 0
         sys.stdout.flush()
         clock.sleep(args.watch)
 
 
-def looked(settings: Settings, where: Sequence[Context], look: Look) -> tuple[Facts, list[Standing]]:
-    """One look.  Raises TemporaryError or PermanentError where the bucket does not answer."""
-    memory = read_memory(Path(settings.state))
-    facts = look(lambda key: memory.unplanned.get(key, 0.0))
-    known = {one.lake: one for one in facts.lakes}
-    for context in where:
-        if context.lake_name not in known:
-            context.bucket.list(context.keys.alive_hints)  # says itself what is wrong with it
-    return facts, [standing(one, known[one.lake_name]) for one in where if one.lake_name in known]
+def _first_seen(state: Path) -> Callable[[str], float]:
+    """When health first saw a snapshot that no shipment covered; 0 where it never did."""
+    memory = read_memory(state)
+    return lambda key: memory.unplanned.get(key, 0.0)
 
 
-def as_json(where: Sequence[Context], facts: Facts, lakes: Sequence[Standing], state: Path) -> dict[str, Any]:
-    """Keys are only ever added."""
-    dues = [due.at for lake in lakes for due in lake.retries]
-    return {
-        "at": facts.at,
-        "host": facts.host,
-        "estop": facts.estop is not None,
-        "programs": {stage: holder(state, stage) for stage in STAGES},
-        "open": [asdict(row) for lake in lakes for row in lake.open],
-        "open_more": sum(lake.facts.not_looked_at for lake in lakes),
-        "waiting": sum(lake.facts.retries for lake in lakes),
-        "next_due": min(dues, default=""),
-        "retries": [asdict(due) for lake in lakes for due in lake.retries],
-        "held": [entry.key for context in where for entry in context.bucket.list(context.keys.held_hints)],
-        "held_unanswered": [f"{lake.facts.lake} {name}" for lake in lakes for name in lake.facts.held],
-        "stages": [asdict(row) for lake in lakes for row in lake.stages],
-        "running": [asdict(row) for lake in lakes for row in lake.running],
-        "alive": sorted({name for lake in lakes for name in lake.facts.alive}),
-        "partners": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.freshness],
-        "failing": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.failing],
-        "unseen": dict(facts.unseen),
-        "refused": {
-            lake.facts.lake: {**lake.facts.refused, **lake.facts.troubles}
-            for lake in lakes
-            if lake.facts.refused or lake.facts.troubles
-        },
-        "left_out": {lake.facts.lake: asdict(lake.facts.left) for lake in lakes if lake.facts.left.number},
-        "later": {lake.facts.lake: asdict(lake.facts.later) for lake in lakes if lake.facts.later.number},
-    }
-
-
-def as_lines(facts: Facts, lakes: Sequence[Standing], state: Path, rows: int | None) -> Iterator[str]:
+def as_lines(found: Status, rows: int | None) -> Iterator[str]:
     """For people, at 80 columns."""
+    facts = found.facts
     if facts.estop is not None:
         yield "ESTOP is engaged: nothing starts on this host"
     for stage in STAGES:
-        if who := holder(state, stage):
+        if who := found.programs[stage]:
             yield f"{stage:<10} runs: {who}"
         elif last := facts.died.get(stage):
             yield f"{stage:<10} ended without being stopped: {last}"
@@ -129,7 +92,7 @@ def as_lines(facts: Facts, lakes: Sequence[Standing], state: Path, rows: int | N
             yield f"{stage:<10} does not run"
     for what, why in facts.unseen.items():
         yield f"not seen from this host: {what}: {logs.escape(logs.redact(why))}"
-    for one in lakes:
+    for one in found.lakes:
         yield ""
         yield from _lake(one, rows)
 

@@ -11,18 +11,16 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, fields, is_dataclass, replace
-from typing import Any
 
+from pipeline.app.stories import Asked, as_tree, stories, without_secrets
 from pipeline.cli.output.progress import shown
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.cli.wiring.both_sides import sighted
 from pipeline.errors import ConfigError
-from pipeline.ledger.protocol import Context, silent_progress
-from pipeline.operations.why import Question, Story, items_of_url, question_of, story
+from pipeline.ledger.protocol import silent_progress
+from pipeline.operations.why import Story
 from pipeline.operations.why.story import Chapter, Outcome, Ref, shown_time
 from pipeline.process import logs
-from pipeline.process.redaction import redact_query
 from pipeline.settings import load
 
 USAGE = "`hathi why PARTNER ITEM` (a list without partners has partner 0), or `hathi why [PARTNER] --url URL`"
@@ -61,61 +59,20 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("whose story?", "", USAGE)
     settings = load(place_of(args), os.environ)
     with shown() if sys.stderr.isatty() else nullcontext(silent_progress) as show:
-        stories = [
-            story(context, question)
-            for context in sighted(settings, "why", args.lake, show)
-            for question in _questions(context, args)
-        ]
-    if args.url and len(stories) > 1:  # the reading of the URL as an id is a guess; others were found
-        stories = [one for one in stories if one.chapters or one.rejected] or stories[:1]
-    for told in stories:
+        found = stories(sighted(settings, "why", args.lake, show), Asked(args.partner, args.item, args.url))
+    for told in found:
+        told = without_secrets(told) if settings.logs.redact_queries else told
         if args.json:
-            print(json.dumps(_as_json(told, settings.logs.redact_queries), sort_keys=True))
+            print(json.dumps(as_tree(told), sort_keys=True))
         else:
-            print("\n".join(logs.escape(line) for line in _lines(told, settings.logs.redact_queries)))
-    if not stories and not args.json:
+            print("\n".join(logs.escape(line) for line in _lines(told)))
+    if not found and not args.json:
         print("nothing is known of that URL")
     sys.stdout.flush()
     return 0
 
 
-def _questions(context: Context, args: argparse.Namespace) -> list[Question]:
-    if args.url is None:
-        sources = context.settings.lakes[context.lake_name].sources
-        return [question_of(args.partner, args.item, as_written=any(one.ids == "as_written" for one in sources))]
-    return items_of_url(context, args.url, args.partner)
-
-
-def _as_json(told: Story, redacted: bool) -> dict[str, object]:
-    told = _without_secrets(told) if redacted else told
-    body = asdict(told)
-    body["items"] = {str(item): how for item, how in told.items.items()}
-    body["consumers_see"] = [asdict(one) for one in told.consumers_see()]
-    return body
-
-
-def _lines(told: Story, redacted: bool) -> Iterator[str]:
-    yield from _plain_lines(_without_secrets(told) if redacted else told)
-
-
-def _without_secrets(value: Any) -> Any:
-    """The same with the secrets of URLs hidden, at any depth; an external id can be a URL, too."""
-    if isinstance(value, str):
-        return logs.redact(value)
-    if isinstance(value, list | tuple):
-        return type(value)(map(_without_secrets, value))
-    if not is_dataclass(value) or isinstance(value, type):
-        return value
-    changed: dict[str, Any] = {one.name: _without_secrets(getattr(value, one.name)) for one in fields(value)}
-    url = getattr(value, "url", "")
-    if isinstance(url, str) and url:
-        changed["url"] = redact_query(url)
-        if getattr(value, "external_id", None) == url:
-            changed["external_id"] = changed["url"]
-    return replace(value, **changed)
-
-
-def _plain_lines(told: Story) -> Iterator[str]:
+def _lines(told: Story) -> Iterator[str]:
     ids = " or ".join(f"{item} ({how})" for item, how in told.items.items())
     yield f"partner {told.partner}, item {ids}, lake {told.lake}"
     if not told.lake_seen:

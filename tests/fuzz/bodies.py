@@ -42,6 +42,7 @@ from pipeline.ledger.manifest import (
 from pipeline.ledger.protocol import Context
 from pipeline.operations.health.judge import judge
 from pipeline.operations.health.look import Look
+from pipeline.operations.open_shipments import open_shipments
 from pipeline.operations.prune import Pruner
 from pipeline.operations.report.gather import gather
 from pipeline.operations.report.scope import scope_of
@@ -425,7 +426,7 @@ def _look(world: Spoken, turns: Turns) -> None:
     look = Look(world.settings, [context], world.hand.clock(), expects_lakes=True)
     facts = look(lambda key: 0.0)
     judge(facts, world.settings.health)
-    standing(context, facts.lakes[0])
+    standing(context, facts.lakes[0], open_shipments(context))
     for one in verify(context, deep=True):
         assert one.do
     story(context, question_of(7, "a"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.app.status import as_tree
 from pipeline.cli import status
 from pipeline.ledger.layout import Root, version_of
 from pipeline.ledger.manifest import Delivery, Index
@@ -15,11 +16,11 @@ from pipeline.operations.health.facts import Facts, FailingPartner, LakeFacts
 from pipeline.operations.health.failing import LOOKED_INTO, Failing, days, told, too_many
 from pipeline.operations.health.judge import NAMED, judge
 from pipeline.operations.health.remedies import REMEDIES
-from pipeline.operations.report.standing import standing
 from pipeline.records import REASONS
 from pipeline.settings import Health, Settings
 from tests.simulation.folders import Folders, world_of
 from tests.unit.test_health import look_of, settled
+from tests.unit.test_status import status_of
 
 NOW = 1_700_000_000.0
 HOUR, DAY = 3600.0, 86400.0
@@ -197,9 +198,8 @@ def test_status_shows_the_same(tmp_path: Path) -> None:
     world = world_of(tmp_path, *of("gone", 6))
     world.run()
     settings = settled(world, tmp_path, health=Health(disk_percent=100.0, failed_refs=5))
-    facts = look_of(world, tmp_path, settings=settings, folders=0, forms=False)(lambda key: 0.0)
-    lakes = [standing(world.context("gate.status"), one) for one in facts.lakes]
-    lines = list(status.as_lines(facts, lakes, tmp_path / "state", 20))
-    assert "too many failures of the last day: " + told(facts.lakes[0].failing[0]) in lines
-    body = status.as_json([world.context("gate.status")], facts, lakes, tmp_path / "state")
+    found = status_of(world, tmp_path, settings=settings)
+    lines = list(status.as_lines(found, 20))
+    assert "too many failures of the last day: " + told(found.facts.lakes[0].failing[0]) in lines
+    body = as_tree(found)
     assert [(one["lake"], one["partner"], one["reason"]) for one in body["failing"]] == [("shop", "7", "http_4xx")]

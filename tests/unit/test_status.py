@@ -13,15 +13,18 @@ from typing import Any
 
 import pytest
 
+from pipeline.app.status import Status, as_tree
+from pipeline.app.status import status as look_at
 from pipeline.cli import main as command_line
 from pipeline.cli import status
 from pipeline.cli.output.columns import ago, columns, when
+from pipeline.cli.wiring.assembly import STAGES
 from pipeline.ledger.layout import FIRST_DUE, Task, version_of
 from pipeline.ledger.manifest import Attempt
 from pipeline.ledger.protocol import Context, beat
 from pipeline.operations.health.look import Look
-from pipeline.operations.report.standing import Standing, standing
-from pipeline.process.lock import ESTOP, locked
+from pipeline.operations.report.standing import Standing
+from pipeline.process.lock import ESTOP, holder, locked
 from tests.simulation.folders import Folders, hold, url, world_of
 from tests.unit.test_health import look_of, settled
 from tests.unit.test_polls import END, Host, name_of, opened, plan_of, world_with
@@ -30,15 +33,19 @@ HOUR = 3600.0
 ROOT = Path(__file__).parents[2]
 
 
+def status_of(world: Folders, tmp_path: Path, **options: Any) -> Status:
+    look = look_of(world, tmp_path, folders=0, forms=False, **options)
+    programs = {stage: holder(tmp_path / "state", stage) for stage in STAGES}
+    return look_at([world.context("gate.status")], look, lambda key: 0.0, programs)
+
+
 def stands(world: Folders, tmp_path: Path) -> Standing:
-    (lake,) = look_of(world, tmp_path, folders=0, forms=False)(lambda key: 0.0).lakes
-    return standing(world.context("gate.status"), lake)
+    (lake,) = status_of(world, tmp_path).lakes
+    return lake
 
 
 def lines(world: Folders, tmp_path: Path, rows: int | None = 20) -> list[str]:
-    facts = look_of(world, tmp_path, folders=0, forms=False)(lambda key: 0.0)
-    lakes = [standing(world.context("gate.status"), one) for one in facts.lakes]
-    return list(status.as_lines(facts, lakes, tmp_path / "state", rows))
+    return list(status.as_lines(status_of(world, tmp_path), rows))
 
 
 def test_what_waits_is_told_by_stage_with_the_rate_of_the_last_hour_and_the_time_that_is_left(tmp_path: Path) -> None:
@@ -164,25 +171,18 @@ def test_what_it_asks_of_the_bucket_grows_with_open_work_and_not_with_history(tm
         host.counting.credentials_end = lambda: None  # type: ignore[attr-defined]
         host.counting.forgets = lambda prefix: ""  # type: ignore[attr-defined]
         host.counting.asked.clear()
-        facts = look(lambda key: 0.0)
-        standing(context, facts.lakes[0])
+        look_at([context], look, lambda key: 0.0, {})
         return dict(host.counting.asked)
 
     some, history, work = asks("some", 0, 3), asks("history", 300, 3), asks("work", 0, 13)
     assert history == some
-    assert sum(work.values()) - sum(some.values()) == 10 * 4, "two listings, plan and end of each"
+    assert sum(work.values()) - sum(some.values()) == 10 * 3, "one listing, plan and end of each"
 
 
 def test_as_json_the_keys_of_old_stay(tmp_path: Path) -> None:
     world = world_of(tmp_path, f"7,a,{url('ok', 1)}", f"7,b,{url('down')}")
     world.run()
-    facts = look_of(world, tmp_path)(lambda key: 0.0)
-    context = world.context("gate.status")
-    found = json.loads(
-        json.dumps(
-            status.as_json([context], facts, [standing(context, one) for one in facts.lakes], tmp_path / "state")
-        )
-    )
+    found = json.loads(json.dumps(as_tree(status_of(world, tmp_path))))
     assert {"estop", "programs", "open", "waiting", "next_due", "held"} <= found.keys()
     assert (found["waiting"], found["held"], found["open"]) == (1, [], [])
     assert [(one["partner"], one["lake"]) for one in found["partners"]] == [("7", "shop")]

@@ -32,7 +32,7 @@ def only(world: Folders, item: str) -> Chapter:
 
 
 def text_of(found: Story) -> str:
-    return "\n".join(command._plain_lines(found))
+    return "\n".join(command._lines(found))
 
 
 def test_a_feature_is_told_from_its_row_to_what_consumers_see(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, Stopped
 from pipeline.ledger.layout import Root, seconds_of
-from pipeline.ledger.protocol import Context, alive, open_hints, state_of
+from pipeline.ledger.protocol import Context, alive
 from pipeline.ledger.state import REPAIR, waits_for
 from pipeline.operations.health import this_host
 from pipeline.operations.health.backlog import PARTNERS, Waiting, backlog, freshness, most_lagging, waiting_since
@@ -18,6 +18,7 @@ from pipeline.operations.health.facts import Facts, FailingPartner, Freshness, L
 from pipeline.operations.health.failing import Failing
 from pipeline.operations.health.folders import Folders
 from pipeline.operations.health.sources import AtSources, Onlooker
+from pipeline.operations.open_shipments import OpenShipments, open_shipments
 from pipeline.process.host import host_name
 from pipeline.settings import Settings
 from pipeline.stages.index import read_index
@@ -25,8 +26,6 @@ from pipeline.stages.operator_requests import held
 from pipeline.stages.snapshots import takes
 from pipeline.stores.store import Lake, Store
 
-SHIPMENTS = 512
-"""Open shipments that one look reads; more are counted."""
 HELD = 100
 """Held batches that one look reads."""
 FOLDERS = 200
@@ -70,8 +69,10 @@ class Look:
         self._forms = forms
         self._seen = {context.lake_name: _Seen(Onlooker(context)) for context in contexts}
 
-    def __call__(self, first_seen: Callable[[str], float]) -> Facts:
+    def __call__(self, first_seen: Callable[[str], float], opened: Mapping[str, OpenShipments] | None = None) -> Facts:
         """Everything, now.  first_seen: when a look first saw a snapshot that no shipment covered.
+
+        opened: by lake, what the caller has read of it already.
 
         Raises Stopped at a safe point; what a store does not answer is a fact.
         """
@@ -90,7 +91,7 @@ class Look:
                 stores.append(store)
             if bucket is not None and not bucket.trouble:
                 try:
-                    lakes.append(self._lake(context, lake, first_seen))
+                    lakes.append(self._lake(context, lake, first_seen, (opened or {}).get(context.lake_name)))
                 except Stopped:
                     raise
                 except PipelineError as error:  # it answered a moment ago
@@ -150,11 +151,16 @@ class Look:
         theirs = store.list(prefix, folders=True).now
         return theirs - (before + self._clock.now()) / 2
 
-    def _lake(self, context: Context, lake: Lake | None, first_seen: Callable[[str], float]) -> LakeFacts:
-        hints = open_hints(context)
-        names = sorted(hints.due)
-        looked = [state_of(context, name, settled=False) for name in names[:SHIPMENTS]]
-        states = [state for state in looked if state.planned]  # a hint whose plan was never written tells of nothing
+    def _lake(
+        self,
+        context: Context,
+        lake: Lake | None,
+        first_seen: Callable[[str], float],
+        opened: OpenShipments | None,
+    ) -> LakeFacts:
+        opened = opened or open_shipments(context)
+        hints = opened.hints
+        states = [one.state for one in opened.planned]
         open_ = [
             Waiting(state, waiting_since(hints.due[state.name].due, hints.due[state.name].put))
             for state in states
@@ -179,7 +185,7 @@ class Look:
             now=hints.now,
             sees_lake=lake is not None,
             backlog=backlog(open_, unplanned),
-            not_looked_at=len(names) - len(looked),
+            not_looked_at=opened.not_read,
             waiting_since=first[0] if first else None,
             waiting_for=first[1] if first else "",
             sent=sent,

@@ -15,6 +15,7 @@ from pipeline.ledger.layout import Root, ShipmentName, seconds_of, version_of
 from pipeline.ledger.manifest import Batch, Out, OutFile, Plan
 from pipeline.ledger.protocol import Context, Damaged, load_data, readable
 from pipeline.ledger.state import waits_for
+from pipeline.operations.open_shipments import Entered, entered
 from pipeline.operations.report.facts import (
     Example,
     Funnel,
@@ -27,7 +28,7 @@ from pipeline.operations.report.facts import (
     Thumbnail,
 )
 from pipeline.operations.report.failing import BROKEN, Failing
-from pipeline.operations.report.ledger import Entered, entered, hinted, names_under, steps
+from pipeline.operations.report.ledger import hinted, names_under, steps
 from pipeline.operations.report.scope import Scope
 from pipeline.operations.report.statistics import Sample
 from pipeline.operations.report.thumbnails import thumbnail

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeline.ledger.layout import Keys, ShipmentName, version_of
 from pipeline.ledger.manifest import Plan
-from pipeline.ledger.protocol import Context, open_hints, state_from
+from pipeline.ledger.protocol import Context, open_hints
 from pipeline.ledger.state import ShipmentState
+from pipeline.operations.open_shipments import Entered, entered
 from pipeline.times import DAY, HOUR
 
 LATELY = 64
 """Shipments of the last day that are looked at for what was done in the last hour."""
-
-
-@dataclass(frozen=True)
-class Entered:
-    """One shipment: its state, and when each key under `c/S/` was written."""
-
-    state: ShipmentState
-    times: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +25,6 @@ class Step:
     """Seconds since 1970, by the store's clock."""
     refs: int
     """Of a batch about so many: those of its shipment, evenly."""
-
-
-def entered(
-    context: Context, name: ShipmentName, *, begin: float = 0.0, end: float = float("inf"), settled: bool = False
-) -> Entered | None:
-    """One listing, and the bodies that are not cached yet; those only where something was written in the time between.
-
-    None where nothing was.  settled: with the attempts at tasks that have their result.
-    """
-    keys = context.keys
-    listed = [(entry.key, entry.modified) for entry in context.bucket.list(keys.shipment(name))]
-    if not any(begin <= modified < end for _, modified in listed):
-        return None
-    return Entered(state_from(context, name, listed, settled=settled), dict(listed))
 
 
 def steps(keys: Keys, one: Entered) -> Iterator[Step]:

@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.ledger.layout import ShipmentName
-from pipeline.ledger.protocol import Context, open_hints
+from pipeline.ledger.protocol import Context
 from pipeline.ledger.state import Try, waits_for
 from pipeline.operations.health.facts import Backlog, LakeFacts
-from pipeline.operations.health.look import SHIPMENTS
-from pipeline.operations.report.ledger import Entered, Step, entered, lately, steps
+from pipeline.operations.open_shipments import Entered, OpenShipments
+from pipeline.operations.report.ledger import Step, lately, steps
 from pipeline.process.host import host_of
 from pipeline.times import HOUR
 
@@ -87,12 +86,13 @@ class Standing:
     retries: tuple[Due, ...]
 
 
-def standing(context: Context, facts: LakeFacts) -> Standing:
-    """What the ledger adds to a lake's facts: a listing for each open shipment, and for some of the last day."""
-    due, later = _hints(context)
-    looked = [one for name in due[:SHIPMENTS] if (one := entered(context, name)) is not None]
-    found = [one for one in looked if one.state.planned]  # a hint whose plan was never written tells of nothing
-    done = [step for one in [*found, *lately(context, facts.now, due)] for step in steps(context.keys, one)]
+def standing(context: Context, facts: LakeFacts, opened: OpenShipments) -> Standing:
+    """What the ledger adds to a lake's facts.  opened: what they were made of; some shipments of the last day are
+    listed besides."""
+    found = opened.planned
+    later = Counter(hint.due for hint in opened.hints.later.values())
+    recent = lately(context, facts.now, opened.hints.due)
+    done = [step for one in [*found, *recent] for step in steps(context.keys, one)]
     return Standing(
         facts,
         tuple(_open(facts.lake, one) for one in found),
@@ -100,12 +100,6 @@ def standing(context: Context, facts: LakeFacts) -> Standing:
         tuple(sorted(_running(facts, found), key=lambda one: (one.host, one.stage, one.since))),
         tuple(Due(facts.lake, at, later[at]) for at in sorted(later)[:DUES]),
     )
-
-
-def _hints(context: Context) -> tuple[list[ShipmentName], Counter[str]]:
-    """The shipments that are due, and how many are due at each later time."""
-    hints = open_hints(context)
-    return sorted(hints.due), Counter(hint.due for hint in hints.later.values())
 
 
 def _open(lake: str, one: Entered) -> Open:

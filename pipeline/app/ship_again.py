@@ -1,0 +1,51 @@
+"""A new round for what was shipped already: ship again, or back-fill a set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import ConfigError
+from pipeline.ledger.layout import ShipmentName
+from pipeline.ledger.protocol import Context
+from pipeline.settings import Settings
+from pipeline.stages import operator_requests
+from pipeline.stages.snapshots import takes
+
+
+@dataclass(frozen=True)
+class Announced:
+    """A snapshot that is shipped once more."""
+
+    source: str
+    set: str
+    shipment: ShipmentName
+
+
+def check_sets(settings: Settings, sets: Sequence[str]) -> None:
+    """Raises ConfigError for a set that is not configured."""
+    for one in sets:
+        if one not in settings.sets:
+            raise ConfigError(f"no set {one}", "", f"sets are: {', '.join(sorted(settings.sets))}")
+
+
+def announce(
+    contexts: Iterable[Context], wanted: str, sets: Sequence[str], *, backfill: bool = False
+) -> Iterator[Announced]:
+    """Announce a new round of the newest snapshots of what is wanted, one after the other.
+
+    wanted: a partner, a source or a shipment; "" for all.  sets: for these only; none means all of them.
+    backfill: refs are copied while the bucket has them, else the source is read again.
+    Raises ConfigError where nothing was shipped yet by that name.
+    """
+    number = 0
+    for context in contexts:
+        configured = context.settings.sets
+        mine = [one for one in configured if takes(configured[one], context.lake_name) and one in (sets or configured)]
+        for name, plan in operator_requests.newest(context, wanted, mine):
+            child = operator_requests.again(context, name, plan, backfill=backfill)
+            yield Announced(plan.snapshot.source, plan.set, child)
+            number += 1
+    if not number:
+        hint = "name a partner, a source or a shipment"
+        raise ConfigError(f"nothing was shipped yet by the name {wanted!r}", "", hint)

@@ -1,0 +1,72 @@
+"""What is open, waiting, held and running, and how fresh each partner is: what `hathi status` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.ledger.protocol import Context
+from pipeline.operations.health.facts import Facts
+from pipeline.operations.health.look import Look
+from pipeline.operations.open_shipments import open_shipments
+from pipeline.operations.report.standing import Standing, standing
+
+
+@dataclass(frozen=True)
+class Status:
+    """One look.  programs: by stage, who runs it on this host; None for nobody.  held: the hints of held batches."""
+
+    facts: Facts
+    lakes: tuple[Standing, ...]
+    programs: Mapping[str, str | None]
+    held: tuple[str, ...]
+
+
+def status(
+    contexts: Sequence[Context], look: Look, first_seen: Callable[[str], float], programs: Mapping[str, str | None]
+) -> Status:
+    """One look; each open shipment is listed once.  first_seen: as of Look.
+
+    Raises TemporaryError or PermanentError where the bucket does not answer.
+    """
+    opened = {context.lake_name: open_shipments(context) for context in contexts}
+    facts = look(first_seen, opened)
+    known = {one.lake: one for one in facts.lakes}
+    return Status(
+        facts,
+        tuple(standing(one, known[one.lake_name], opened[one.lake_name]) for one in contexts if one.lake_name in known),
+        programs,
+        tuple(entry.key for context in contexts for entry in context.bucket.list(context.keys.held_hints)),
+    )
+
+
+def as_tree(found: Status) -> dict[str, Any]:
+    """A look for programs.  Keys are only ever added."""
+    facts, lakes = found.facts, found.lakes
+    return {
+        "at": facts.at,
+        "host": facts.host,
+        "estop": facts.estop is not None,
+        "programs": dict(found.programs),
+        "open": [asdict(row) for lake in lakes for row in lake.open],
+        "open_more": sum(lake.facts.not_looked_at for lake in lakes),
+        "waiting": sum(lake.facts.retries for lake in lakes),
+        "next_due": min((due.at for lake in lakes for due in lake.retries), default=""),
+        "retries": [asdict(due) for lake in lakes for due in lake.retries],
+        "held": list(found.held),
+        "held_unanswered": [f"{lake.facts.lake} {name}" for lake in lakes for name in lake.facts.held],
+        "stages": [asdict(row) for lake in lakes for row in lake.stages],
+        "running": [asdict(row) for lake in lakes for row in lake.running],
+        "alive": sorted({name for lake in lakes for name in lake.facts.alive}),
+        "partners": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.freshness],
+        "failing": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.failing],
+        "unseen": dict(facts.unseen),
+        "refused": {
+            lake.facts.lake: {**lake.facts.refused, **lake.facts.troubles}
+            for lake in lakes
+            if lake.facts.refused or lake.facts.troubles
+        },
+        "left_out": {lake.facts.lake: asdict(lake.facts.left) for lake in lakes if lake.facts.left.number},
+        "later": {lake.facts.lake: asdict(lake.facts.later) for lake in lakes if lake.facts.later.number},
+    }
