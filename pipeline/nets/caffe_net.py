@@ -12,17 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import NetError
 from pipeline.nets import caffe_pb2, fingerprint
-from pipeline.nets.caffe import caffemodel, prototxt
-from pipeline.nets.caffe.upgrade import upgrade
 from pipeline.nets.engines import Engine
 from pipeline.nets.engines.engine import Run
-from pipeline.nets.graph import parameters, plan, rules
+from pipeline.nets.graph import caffe_graph
+from pipeline.nets.graph.binding import bound
 from pipeline.nets.graph.folding import folded
-from pipeline.nets.graph.lowered import Lowered, Shape, Value
-from pipeline.nets.graph.plan import Place, Plan, Read
-from pipeline.nets.layers import Layer, State, make
-from pipeline.nets.layers.inputs import Source
-from pipeline.nets.layers.registry import Refused
+from pipeline.nets.graph.lowered import Lowered, Shape
+from pipeline.nets.graph.plan import Read
 from pipeline.nets.layers.selecting import Filter
 from pipeline.nets.net import Blobs, Net
 from pipeline.nets.verdict import OWN, Verdict
@@ -36,35 +32,15 @@ _Key = tuple[tuple[tuple[str, Read], ...], tuple[tuple[str, Shape], ...], tuple[
 
 
 class CaffeNet(Net):
-    """plan: who reads what.  parameters: its learned blobs.  shapes: of every blob, for the declared inputs."""
+    """graph: the net without its engine."""
 
     def __init__(
         self, path: Path, weights: Path | None, engine: Engine, state: caffe_pb2.NetState, blobs: Sequence[str] | None
     ) -> None:
         super().__init__(engine)
-        text = prototxt.read(path)
-        state.stage.extend(text.state.stage)
-        net = upgrade(text, self._warn)
-        self.name = net.name or path.stem
-        where = State(train=state.phase == caffe_pb2.TRAIN, warn=self._warn)
-        self.plan: Plan = plan.build([_made(spec, where) for spec in rules.keep(net, state)])
-        if not self.plan.steps:
-            raise NetError(f"the net {path} has no layers", "", "is this a .prototxt of a net, and is the phase right?")
-        self.default = tuple(blobs) if blobs is not None else tuple(self.plan.outputs)
-        wanted = self.plan.needed([self.plan.read(blob) for blob in self.default])
-        needed = wanted if blobs is not None else set(range(len(self.plan.steps)))
-        self.declared = self.plan.declared()
-        self.inputs: dict[str, Shape] = {
-            name: self.declared[place] for name, place in self.plan.inputs.items() if place in self.declared
-        }
-        self.shapes: dict[str, Shape] = {
-            name: self.declared[read.view] for name, read in self.plan.blobs.items() if read.view in self.declared
-        }
-        self.parameters = parameters.collect(self.plan, self.declared)
-        self.plan.demand(needed)
-        file = caffemodel.read_index(weights) if weights else None
-        parameters.match(self.parameters, self.plan, file, self._warn, needed)
-        self.plan.demand(needed)
+        self.graph = caffe_graph.read(path, weights, state, blobs, self._warn)
+        self.name, self.inputs = self.graph.name, self.graph.inputs
+        self.plan, self.parameters = self.graph.plan, self.graph.parameters
         self._compiled: OrderedDict[_Key, Run] = OrderedDict()
         self._lock = Lock()
 
@@ -77,8 +53,7 @@ class CaffeNet(Net):
         return tuple(self.plan.outputs)
 
     def forward(self, feeds: Mapping[str, ArrayLike], blobs: Sequence[str] | None = None) -> Blobs:
-        names = tuple(dict.fromkeys(self.default if blobs is None else blobs))
-        reads = {name: self.plan.read(name) for name in names}
+        reads = self.graph.reads(self.graph.default if blobs is None else blobs)
         self.plan.computable(reads.values())
         arrays = self._arrays(feeds, self.plan.inputs_for(reads.values()))
         with self._lock:
@@ -86,11 +61,11 @@ class CaffeNet(Net):
 
     def lower(self, blobs: Sequence[str], shapes: Mapping[str, Shape] | None = None) -> Lowered:
         """The operations that compute `blobs` for inputs of `shapes` (by default the declared ones), optimised."""
-        return self._lower({name: self.plan.read(name) for name in blobs}, {**self.inputs, **(shapes or {})}, {})
+        return self._lower(self.graph.reads(blobs), {**self.inputs, **(shapes or {})}, {})
 
     def shape(self, blob: str, shapes: Mapping[str, Shape]) -> Shape:
         read = self.plan.read(blob)
-        return self._shapes(self.plan.computable([read]), shapes, {})[read.view]
+        return self.graph.shapes_of(self.plan.computable([read]), shapes, {})[read.view]
 
     def inputs_of(self, blob: str) -> list[str]:
         return list(self.plan.inputs_for([self.plan.read(blob)]))
@@ -106,16 +81,16 @@ class CaffeNet(Net):
         (name,) = self.plan.inputs_for(reads.values())
         given = {name: (max(2, shapes[name][0]), *shapes[name][1:])}
         try:
-            if self._by_item(reads, given):
+            if self.graph.by_item(reads, given):
                 return OWN
-            graph, labels = self._graph(reads, given, {})
+            graph = self._bound(reads, given, {})
         except NetError as error:  # of a batch of 1 alone, say
             return Verdict("unknown", error.message)
         from pipeline.nets.onnx_file import model_of
         from pipeline.nets.rows import label_of, look
 
         model = model_of(graph)
-        return look(model, f"in:{name}", given[name], lambda node: labels.get(node.output[0]) or label_of(node))
+        return look(model, f"in:{name}", given[name], lambda node: graph.layers.get(node.output[0]) or label_of(node))
 
     def lacking(self, blob: str) -> list[str]:
         slots = self.parameters.lacking(self.plan.needed([self.plan.read(blob)]))
@@ -157,24 +132,10 @@ class CaffeNet(Net):
                 if not counts[layer.name]:
                     raise layer.refuse("selects no item", "what follows it would have no values")
         shapes = {name: array.shape for name, array in arrays.items()}
-        if not counts and self._by_item(reads, shapes):
+        if not counts and self.graph.by_item(reads, shapes):
             return self._in_batches(reads, arrays)
         run = self._compile(reads, shapes, counts)
         return run({f"in:{name}": array for name, array in arrays.items()})
-
-    def _by_item(self, reads: Mapping[str, Read], given: Mapping[str, Shape]) -> bool:
-        """Each image's values are its own: then a batch may be padded, or go through in parts."""
-        batches = {shape[:1] for shape in given.values()}
-        if len(batches) != 1 or () in batches:
-            return False
-        steps = self.plan.needed(reads.values())
-        shapes = self.plan.shapes(given, steps)
-        if any(shapes[read.view][:1] not in batches for read in reads.values()):
-            return False
-        return all(
-            self.plan.steps[number].layer.by_item([shapes[read.view] for read in self.plan.steps[number].reads])
-            for number in steps
-        )
 
     def _in_batches(self, reads: Mapping[str, Read], arrays: Blobs) -> Blobs:
         """Through the batch size that is compiled already, where one is near enough; else one is compiled."""
@@ -213,59 +174,13 @@ class CaffeNet(Net):
         return self._compiled[key]
 
     def _lower(self, reads: Mapping[str, Read], given: Mapping[str, Shape], counts: Mapping[str, int]) -> Lowered:
-        return folded(self._graph(reads, given, counts)[0])
+        """What an engine compiles: weights are constants, and what follows a convolution is folded into it."""
+        return folded(self._bound(reads, given, counts))
 
-    def _graph(
-        self, reads: Mapping[str, Read], given: Mapping[str, Shape], counts: Mapping[str, int]
-    ) -> tuple[Lowered, dict[str, str]]:
-        """The operations as the layers give them, and how messages name the layer that gave each value."""
-        steps = self.plan.computable(reads.values())
-        shapes = self._shapes(steps, given, counts)
-        learned = self.parameters.of(sorted(steps), self.plan)
-        graph = Lowered()
-        labels: dict[str, str] = {}
-        values: dict[Place, Value] = {}
-        for number in sorted(steps):
-            step = self.plan.steps[number]
-            if isinstance(step.layer, Source):
-                for top, name in enumerate(step.layer.spec.top):
-                    values[Place(number, top)] = graph.input(name, shapes[Place(number, top)])
-            elif not step.layer.is_shared():
-                before = len(graph.operations)
-                bottoms = [graph.reshape(values[read.version], shapes[read.view]) for read in step.reads]
-                if isinstance(step.layer, Filter):
-                    tops = step.layer.lower_counted(graph, bottoms, shapes[Place(number, 0)][0])
-                else:
-                    tops = step.layer.lower(graph, bottoms, learned.pop(number))
-                for top, value in enumerate(tops):
-                    assert value.shape == shapes[Place(number, top)], (step.layer, value, shapes[Place(number, top)])
-                    values[Place(number, top)] = value
-                label = f"layer '{step.layer.name}' ({step.layer.spec.type})"
-                labels.update((name, label) for one in graph.operations[before:] for name in one.outputs)
-        for name, read in reads.items():
-            graph.outputs[name] = graph.reshape(values[read.version], shapes[read.view])
-        return graph, labels
-
-    def _shapes(self, steps: set[int], given: Mapping[str, Shape], counts: Mapping[str, int]) -> dict[Place, Shape]:
-        """Another input size may call for other weights than there are: then the net does not allow it."""
-        shapes = self.plan.shapes(given, steps, counts)
-        for number in sorted(steps):
-            step = self.plan.steps[number]
-            for index, parameter in enumerate(step.layer.parameters([shapes[read.view] for read in step.reads])):
-                has = self.parameters.shapes[parameters.Slot(number, index)]
-                if parameter.shape != has:
-                    raise step.layer.refuse(
-                        f"with this input, param {index} would have the shape {parameter.shape}; the net's is {has}",
-                        "feed the net its declared size, or ask for a blob before this layer",
-                    )
-        return shapes
-
-
-def _made(spec: caffe_pb2.LayerParameter, where: State) -> Layer:
-    try:
-        return make(spec, where)
-    except NetError as error:
-        return Refused(spec, where, error)
+    def _bound(self, reads: Mapping[str, Read], given: Mapping[str, Shape], counts: Mapping[str, int]) -> Lowered:
+        """The operations as the layers give them, with the weights that the net was loaded with."""
+        graph = self.graph.lowered(reads, given, counts)
+        return bound(graph, self.parameters.values(self.plan.needed(reads.values()), self.plan))
 
 
 def _padded(array: NDArray[np.float32], batch: int) -> NDArray[np.float32]:

@@ -42,7 +42,7 @@ def layers(net: CaffeNet, blobs: Sequence[str]) -> list[LayerRow]:
 
     None: a shape that depends on a layer that is not computed here.
     """
-    shapes = net.declared
+    shapes = net.graph.declared
     needed = net.plan.needed([net.plan.read(blob) for blob in blobs])
     batch = max((shape[0] for shape in net.inputs.values() if shape), default=1)
     rows = []

@@ -25,10 +25,8 @@ class PyCaffeNet(CaffeNet):
     def __init__(
         self, path: Path, weights: Path | None, engine: PyCaffe, state: caffe_pb2.NetState, blobs: Sequence[str] | None
     ) -> None:
-        asked = caffe_pb2.NetState()
-        asked.CopyFrom(state)  # without the stages that the text adds: Caffe adds them itself
         super().__init__(path, weights, engine, state, blobs)
-        self._caffe = engine.open(path, weights, asked)
+        self._caffe = engine.open(path, weights, state)  # Caffe itself adds the stages that the text names
         self._fill()
 
     def ready(self, blob: str, shapes: Mapping[str, Shape]) -> None:
@@ -57,7 +55,7 @@ class PyCaffeNet(CaffeNet):
     def _run(self, reads: Mapping[str, Read], arrays: Blobs) -> Blobs:
         last = max(self.plan.needed(reads.values()))
         shapes = self._fed(arrays)
-        self._shapes(set(range(last + 1)), shapes, {})
+        self.graph.shapes_of(set(range(last + 1)), shapes, {})
         for name, shape in shapes.items():
             self._caffe.blobs[name].reshape(*shape)
         for name, array in arrays.items():

@@ -18,7 +18,7 @@ Operation = Callable[[Inputs, Attributes], Tensor | Sequence[Tensor]]
 
 _CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
-_TYPES = {1: torch.float32, 7: torch.int64, 9: torch.bool}
+_TYPES = {1: torch.float32, 7: torch.int64, 9: torch.bool, 11: torch.float64}
 
 
 def _convolution(x: Inputs, a: Attributes) -> Tensor:

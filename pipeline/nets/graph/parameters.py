@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +15,11 @@ from pipeline.nets.caffe.blobs import values_of
 from pipeline.nets.caffe.caffemodel import Caffemodel, StoredBlob, StoredLayer, changed
 from pipeline.nets.digests import digest
 from pipeline.nets.graph.fillers import fill, is_random
-from pipeline.nets.graph.lowered import Shape
+from pipeline.nets.graph.lowered import Learned, Shape, Slot
 from pipeline.nets.graph.plan import Place, Plan, check_size
 from pipeline.nets.layers.registry import Array, Parameter, text
 
 _NAMED = 20  # layers in a warning
-
-
-class Slot(NamedTuple):
-    """A learned blob: which step's, and which of its blobs."""
-
-    step: int
-    blob: int
 
 
 @dataclass
@@ -46,14 +38,27 @@ class Parameters:
     seen: dict[Slot, str] = field(default_factory=dict)
     """The digest of each owner's values as they were read: the first time, and therefore each time."""
 
+    def learned(self, slot: Slot, plan: Plan) -> Learned:
+        """The blob that holds this one's values: itself unless it is shared."""
+        owner = self.owners[slot]
+        return Learned(plan.steps[owner.step].layer.name, owner, self.shapes[owner])
+
     def of(self, steps: Sequence[int], plan: Plan) -> dict[int, list[Array]]:
-        """The values of the steps' blobs, float32, C order, in their shapes.
+        """The values of the steps' blobs, in their own shapes; else as `values`."""
+        values = self.values(steps, plan)
+        found: dict[int, list[Array]] = {step: [] for step in steps}
+        for slot in self.shapes:
+            if slot.step in found:
+                found[slot.step].append(values[self.owners[slot]].reshape(self.shapes[slot]))
+        return found
+
+    def values(self, steps: Iterable[int], plan: Plan) -> dict[Slot, Array]:
+        """The values of the blobs of these steps by their owners, float32, C order, in the owners' shapes.
 
         Raises NetError for NaN or infinity among them, and when they are others than those that were read before.
         """
         chosen = set(steps)
-        wanted = [slot for slot in self.shapes if slot.step in chosen]
-        owners = list(dict.fromkeys(self.owners[slot] for slot in wanted))
+        owners = list(dict.fromkeys(self.owners[slot] for slot in self.shapes if slot.step in chosen))
         from_file = [owner for owner in owners if owner in self.stored]
         values: dict[Slot, Array] = {}
         if self.file is not None and from_file:
@@ -65,16 +70,13 @@ class Parameters:
             now = digest(values[owner])
             if self.seen.setdefault(owner, now) != now:
                 raise changed(f"the weights {self.file.path if self.file else ''}")
-        found: dict[int, list[Array]] = {step: [] for step in steps}
-        for slot in wanted:
-            found[slot.step].append(values[self.owners[slot]].reshape(self.shapes[slot]))
-        return found
+        return values
 
     def digests(self, steps: Set[int], plan: Plan) -> dict[Slot, str]:
         """Of the values of each blob of these steps.  What was read already is not read again."""
         wanted = {slot: self.owners[slot] for slot in self.shapes if slot.step in steps}
         if not self.seen.keys() >= set(wanted.values()):
-            self.of(sorted(steps), plan)
+            self.values(steps, plan)
         return {slot: self.seen[owner] for slot, owner in wanted.items()}
 
     def filled(self, steps: Set[int]) -> list[Slot]:

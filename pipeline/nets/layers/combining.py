@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.nets import caffe_pb2
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
-from pipeline.nets.layers.registry import Array, Layer, Parameter, filler, register, text
+from pipeline.nets.layers.registry import Layer, Parameter, filler, register, text
 
 
 class _Broadcast(Layer):
@@ -50,12 +50,6 @@ class _Broadcast(Layer):
             return value
         return graph.reshape(value, (1,) * axis + value.shape + (1,) * (len(shape) - axis - len(value.shape)))
 
-    @staticmethod
-    def learned(graph: Lowered, blob: Array, axis: int, shape: Shape) -> Value:
-        if not blob.shape:
-            return graph.constant(blob)
-        return graph.constant(blob.reshape((1,) * axis + blob.shape + (1,) * (len(shape) - axis - blob.ndim)))
-
 
 @register("Scale")
 class Scale(_Broadcast):
@@ -72,13 +66,12 @@ class Scale(_Broadcast):
             found.append(Parameter(shape, self.p.bias_filler))
         return found
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         x = bottoms[0]
         axis, _ = self.operand([bottom.shape for bottom in bottoms])
-        learned = [self.learned(graph, blob, axis, x.shape) for blob in parameters]
-        factor = self.spread(graph, bottoms[1], axis, x.shape) if len(bottoms) == 2 else learned.pop(0)
+        factor, *term = [self.spread(graph, one, axis, x.shape) for one in (*bottoms[1:], *parameters)]
         y = graph.mul(x, factor)
-        return [graph.add(y, learned[0]) if learned else y]
+        return [graph.add(y, term[0]) if term else y]
 
 
 @register("Bias")
@@ -90,15 +83,11 @@ class Bias(_Broadcast):
     def parameters(self, bottoms: Sequence[Shape]) -> list[Parameter]:
         return [Parameter(self.operand(bottoms)[1], self.p.filler)] if len(bottoms) == 1 else []
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         x = bottoms[0]
         axis, _ = self.operand([bottom.shape for bottom in bottoms])
-        term = (
-            self.spread(graph, bottoms[1], axis, x.shape)
-            if len(bottoms) == 2
-            else self.learned(graph, parameters[0], axis, x.shape)
-        )
-        return [graph.add(x, term)]
+        term = [*bottoms[1:], *parameters][0]
+        return [graph.add(x, self.spread(graph, term, axis, x.shape))]
 
 
 @register("Eltwise")
@@ -124,7 +113,7 @@ class Eltwise(Layer):
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return bool(bottoms[0])
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         p, shape = self.spec.eltwise_param, bottoms[0].shape
         if p.operation == caffe_pb2.EltwiseParameter.SUM and p.coeff:
             bottoms = [b if c == 1 else graph.mul(b, c) for b, c in zip(bottoms, p.coeff, strict=True)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.nets import caffe_pb2
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
-from pipeline.nets.layers.registry import Array, Layer, Parameter, register, text
+from pipeline.nets.layers.registry import Layer, Parameter, register, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,31 +127,29 @@ class _Weighted(_Sliding):
         weights = Parameter((first, second // p.group, *window.kernel), p.weight_filler)
         return [weights, Parameter((p.num_output,), p.bias_filler)] if p.bias_term else [weights]
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
-        weights, *bias = parameters
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         axis, window = self.channel_axis(bottoms[0].shape), self.window(bottoms[0].shape)
         outs = self.shapes([bottom.shape for bottom in bottoms])
-        constants = [graph.constant(weights), *map(graph.constant, bias)]
         tops = []
         for bottom, out in zip(bottoms, outs, strict=True):
             # one leading axis, as ONNX has it: all that stands before the channels is a batch
             batch = math.prod(bottom.shape[:axis])
             flat = graph.reshape(bottom, (batch, *bottom.shape[axis:]))
-            tops.append(graph.reshape(self.one(graph, flat, constants, window, (batch, *out[axis:])), out))
+            tops.append(graph.reshape(self.one(graph, flat, parameters, window, (batch, *out[axis:])), out))
         return tops
 
-    def one(self, graph: Lowered, bottom: Value, constants: list[Value], window: Window, out: Shape) -> Value:
+    def one(self, graph: Lowered, bottom: Value, weights: Sequence[Value], window: Window, out: Shape) -> Value:
         raise NotImplementedError
 
 
 @register("Convolution")
 class Convolution(_Weighted):
-    def one(self, graph: Lowered, bottom: Value, constants: list[Value], window: Window, out: Shape) -> Value:
+    def one(self, graph: Lowered, bottom: Value, weights: Sequence[Value], window: Window, out: Shape) -> Value:
         axes = len(window.kernel)
         if axes in (1, 2, 3):
             return graph(
                 "Conv",
-                [bottom, *constants],
+                [bottom, *weights],
                 out,
                 kernel_shape=list(window.kernel),
                 strides=list(window.stride),
@@ -162,11 +160,11 @@ class Convolution(_Weighted):
         groups, count = self.p.group, math.prod(out[2:])
         columns = unfolded(graph, bottom, window, out[2:])
         columns = graph.reshape(columns, (out[0], groups, math.prod(columns.shape[1:]) // groups // count, count))
-        weights = graph.reshape(constants[0], (1, groups, out[1] // groups, columns.shape[2]))
-        top = graph.reshape(graph("MatMul", [weights, columns], (out[0], groups, out[1] // groups, count)), out)
-        if len(constants) == 1:
+        matrix = graph.reshape(weights[0], (1, groups, out[1] // groups, columns.shape[2]))
+        top = graph.reshape(graph("MatMul", [matrix, columns], (out[0], groups, out[1] // groups, count)), out)
+        if len(weights) == 1:
             return top
-        return graph.add(top, graph.reshape(constants[1], (out[1],) + (1,) * axes))
+        return graph.add(top, graph.reshape(weights[1], (out[1],) + (1,) * axes))
 
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         weights = self.parameters(bottoms)[0].shape
@@ -188,12 +186,12 @@ class Deconvolution(_Weighted):
             raise self.refuse(f"its output would have the spatial size {text(out)}")
         return out
 
-    def one(self, graph: Lowered, bottom: Value, constants: list[Value], window: Window, out: Shape) -> Value:
+    def one(self, graph: Lowered, bottom: Value, weights: Sequence[Value], window: Window, out: Shape) -> Value:
         if len(window.kernel) not in (1, 2, 3):
             raise self.refuse(f"{len(window.kernel)} spatial axes are not supported", "1 to 3 are")
         return graph(
             "ConvTranspose",
-            [bottom, *constants],
+            [bottom, *weights],
             out,
             kernel_shape=list(window.kernel),
             strides=list(window.stride),
@@ -215,7 +213,7 @@ class Im2col(_Sliding):
         bottom, axis, window = bottoms[0], self.channel_axis(bottoms[0]), self.window(bottoms[0])
         return [(*bottom[:axis], bottom[axis] * math.prod(window.kernel), *self.slid(bottom, window))]
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         bottom, out = bottoms[0], self.shapes([bottoms[0].shape])[0]
         axis = self.channel_axis(bottom.shape)
         flat = graph.reshape(bottom, (math.prod(bottom.shape[:axis]), *bottom.shape[axis:]))

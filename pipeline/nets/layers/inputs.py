@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipeline.nets import caffe_pb2
 from pipeline.nets.graph.fillers import fill, is_random
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
-from pipeline.nets.layers.registry import Array, Layer, Parameter, filler, register
+from pipeline.nets.layers.registry import Layer, Parameter, filler, register
 
 
 class Source(Layer):
@@ -72,9 +72,9 @@ class DummyData(Layer):
             raise self.refuse(f"has {len(p.data_filler)} fillers for {tops} tops")
         return shapes if len(shapes) == tops else shapes * tops
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         fillers: list[caffe_pb2.FillerParameter] = list(self.spec.dummy_data_param.data_filler) or [filler()]
-        values = []
+        values: list[Value] = []
         for index, shape in enumerate(self.shapes([])):
             how = fillers[index if len(fillers) > 1 else 0]
             if is_random(how):
@@ -95,5 +95,5 @@ class ParameterLayer(Layer):
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [self.parameters([])[0].shape]
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
-        return [graph.constant(parameters[0])]
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
+        return list(parameters)

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.nets import caffe_pb2
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
-from pipeline.nets.layers.registry import Array, Layer, register, text
+from pipeline.nets.layers.registry import Layer, register, text
 
 TINY = float(np.finfo(np.float32).tiny)  # FLT_MIN, what Caffe takes logarithms of instead of 0
 _LOG_THRESHOLD = 1e-20
@@ -36,7 +36,7 @@ class _Loss(Layer):
         if math.prod(bottoms[0]) != math.prod(bottoms[1]):
             raise self.refuse(f"its inputs must have the same count: {text(bottoms[0])} and {text(bottoms[1])}")
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         return [self.loss(graph, bottoms)] if self.spec.top else []
 
     def loss(self, graph: Lowered, bottoms: Sequence[Value]) -> Value:
@@ -109,7 +109,7 @@ class Accuracy(_Labelled):
         super().shapes(bottoms)
         return [(), (self.extents(bottoms[0])[1],)][: len(self.spec.top)]
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         p = self.spec.accuracy_param
         scores, label, true = self.picked(graph, *bottoms)
         at_least = graph("GreaterOrEqual", [scores, true], scores.shape)
@@ -151,7 +151,7 @@ class SoftmaxWithLoss(_Labelled):
         super().shapes(bottoms)
         return [(), bottoms[0]][: len(self.spec.top)]
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         scores, p = bottoms[0], self.spec.loss_param
         outer, _, inner = self.extents(scores.shape)
         prob = graph("Softmax", [scores], scores.shape, axis=self.class_axis(scores.shape))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from pipeline.nets import caffe_pb2
-from pipeline.nets.graph.lowered import Lowered, Shape, Value
+from pipeline.nets.graph.lowered import FLOAT32, FLOAT64, Lowered, Shape, Value
 from pipeline.nets.layers.pointwise import raised
 from pipeline.nets.layers.pooling import AVE, Pool
-from pipeline.nets.layers.registry import Array, Layer, Parameter, filler, register
+from pipeline.nets.layers.registry import Layer, Parameter, filler, register
 
 
 class _SameShape(Layer):
@@ -37,7 +35,7 @@ class LRN(_SameShape):
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return True
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         p, x = self.spec.lrn_param, bottoms[0]
         if p.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS:
             return [graph("LRN", [x], x.shape, size=p.local_size, alpha=p.alpha, beta=p.beta, bias=p.k)]
@@ -79,22 +77,30 @@ class BatchNorm(_SameShape):
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return self._stored()
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         x, eps = bottoms[0], self.spec.batch_norm_param.eps
         ones = (1,) * max(0, len(x.shape) - 2)
         if self._stored():
-            mean, variance, count = (blob.astype(np.float64) for blob in parameters)
-            factor = 0.0 if count.item() == 0 else 1.0 / count.item()
-            scale = 1.0 / np.sqrt(variance * factor + eps)
-            shape = (1, -1, *ones) if len(x.shape) > 1 else (-1,)
-            centred = graph.add(x, graph.constant((-mean * factor).reshape(shape)))
-            return [graph.mul(centred, graph.constant(scale.reshape(shape)))]
+            shape = (1, self._channels(x.shape), *ones) if len(x.shape) > 1 else (1,)
+            shift, factor = (graph.reshape(one, shape) for one in _statistics(graph, parameters, eps))
+            return [graph.mul(graph.add(x, shift), factor)]
         axes = [axis for axis in range(len(x.shape)) if axis != 1]
         small = tuple(1 if axis in axes else n for axis, n in enumerate(x.shape))
         mean_value = graph("ReduceMean", [x], small, axes=axes, keepdims=1)
         centred = graph("Sub", [x, mean_value], x.shape)
         spread = graph("ReduceMean", [graph.mul(centred, centred)], small, axes=axes, keepdims=1)
         return [graph("Div", [centred, graph("Sqrt", [graph.add(spread, eps)], small)], x.shape)]
+
+
+def _statistics(graph: Lowered, blobs: Sequence[Value], eps: float) -> list[Value]:
+    """What is added to each channel, and what the sum is multiplied with.  In float64: the blobs hold large sums."""
+    mean, variance, count = (graph("Cast", [blob], blob.shape, to=FLOAT64) for blob in blobs)
+    zero, one = graph.double(0.0), graph.double(1.0)
+    share = graph("Where", [graph("Equal", [count, zero], (1,)), zero, graph("Div", [one, count], (1,))], (1,))
+    spread = graph.add(graph.mul(variance, share), graph.double(eps))
+    shift = graph.mul(graph("Neg", [mean], mean.shape), share)
+    factor = graph("Div", [one, graph("Sqrt", [spread], spread.shape)], spread.shape)
+    return [graph("Cast", [value], value.shape, to=FLOAT32) for value in (shift, factor)]
 
 
 @register("MVN")
@@ -106,7 +112,7 @@ class MVN(_SameShape):
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return True
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         p, x = self.spec.mvn_param, bottoms[0]
         groups = math.prod(x.shape[: 1 if p.across_channels else 2])
         flat = graph.reshape(x, (groups, math.prod(x.shape) // groups))
@@ -129,6 +135,6 @@ class Softmax(_SameShape):
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return self.axis(self.spec.softmax_param.axis, bottoms[0]) > 0
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         axis = self.axis(self.spec.softmax_param.axis, bottoms[0].shape)
         return [graph("Softmax", [bottoms[0]], bottoms[0].shape, axis=axis)]

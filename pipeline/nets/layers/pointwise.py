@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
-from pipeline.nets.layers.registry import Array, Layer, Parameter, filler, register, text
+from pipeline.nets.layers.registry import Layer, Parameter, filler, register, text
 
 
 class Pointwise(Layer):
@@ -22,7 +22,7 @@ class Pointwise(Layer):
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return bool(bottoms[0])
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         return [self.each(graph, bottoms[0])]
 
     def each(self, graph: Lowered, x: Value) -> Value:
@@ -193,8 +193,9 @@ class PReLU(Pointwise):
         shape: Shape = () if p.channel_shared else (bottoms[0][1],)
         return [Parameter(shape, p.filler if p.HasField("filler") else filler(value=0.25))]
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
-        x, slope = bottoms[0], parameters[0].reshape(-1)
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
+        x, slope = bottoms[0], parameters[0]
         ones = (1,) * (len(x.shape) - 2)
-        slopes = np.broadcast_to(slope, (x.shape[1],)).reshape(x.shape[1], *ones)
-        return [graph("PRelu", [x, graph.constant(np.ascontiguousarray(slopes))], x.shape)]
+        if not slope.shape:
+            slope = graph("Expand", [slope, graph.constant([x.shape[1]])], (x.shape[1],))
+        return [graph("PRelu", [x, graph.reshape(slope, (x.shape[1], *ones))], x.shape)]

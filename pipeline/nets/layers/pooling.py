@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.nets import caffe_pb2
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.convolution import padded_with
-from pipeline.nets.layers.registry import Array, Layer, register
+from pipeline.nets.layers.registry import Layer, register
 
 LOWEST = float(np.finfo(np.float32).min)  # -FLT_MAX: the MAX of a window that holds nothing
 MAX, AVE, STOCHASTIC = 0, 1, 2
@@ -166,7 +166,7 @@ class Pooling(Layer):
             raise self.refuse("a second top, the mask, is for MAX pooling only")
         return [(*bottom[:2], *out)] * len(self.spec.top)
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         pool = self.pool(bottoms[0].shape)
         tops = [pool.lower(graph, bottoms[0])]
         return [*tops, pool.mask(graph, bottoms[0])] if len(self.spec.top) == 2 else tops
@@ -203,7 +203,7 @@ class SPP(Layer):
             return [(*bottoms[0][:2], 1, 1)]
         return [(bottoms[0][0], bottoms[0][1] * bins)]
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         out = self.shapes([bottoms[0].shape])[0]
         parts = []
         for pool in self.levels(bottoms[0].shape):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
-from pipeline.nets.layers.registry import Array, Layer, Parameter, register
+from pipeline.nets.layers.registry import Layer, Parameter, register
 
 
 @register("InnerProduct")
@@ -29,12 +29,11 @@ class InnerProduct(Layer):
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return self.axis(self.spec.inner_product_param.axis, bottoms[0]) > 0
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         p, x, out = self.spec.inner_product_param, bottoms[0], self.shapes([bottoms[0].shape])[0]
         rows = math.prod(out[:-1])
         flat = graph.reshape(x, (rows, math.prod(x.shape) // rows))
-        constants = [graph.constant(blob) for blob in parameters]
-        top = graph("Gemm", [flat, *constants], (rows, p.num_output), transB=0 if p.transpose else 1)
+        top = graph("Gemm", [flat, *parameters], (rows, p.num_output), transB=0 if p.transpose else 1)
         return [graph.reshape(top, out)]
 
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
@@ -58,8 +57,8 @@ class Embed(Layer):
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return bool(bottoms[0])
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
-        weights, *bias = (graph.constant(blob) for blob in parameters)
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
+        weights, *bias = parameters
         index = graph("Cast", [bottoms[0]], bottoms[0].shape, to=7)
         top = graph("Gather", [weights, index], self.shapes([bottoms[0].shape])[0], axis=0)
         return [graph.add(top, bias[0]) if bias else top]

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.nets import caffe_pb2
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
-from pipeline.nets.layers.registry import Array, Layer, Parameter, register, text
+from pipeline.nets.layers.registry import Layer, Parameter, register, text
 
 
 class _Recurrent(Layer):
@@ -65,7 +65,7 @@ class _Recurrent(Layer):
             found.append(Parameter((size, math.prod(bottoms[2][1:])), self.p.weight_filler))
         return [*found, Parameter((size, out), self.p.weight_filler)]
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         static, exposed = self.split([bottom.shape for bottom in bottoms])
         x, cont = bottoms[:2]
         steps, items, out = x.shape[0], x.shape[1], self.p.num_output
@@ -89,7 +89,7 @@ class _Recurrent(Layer):
         return [whole, *[graph.reshape(one, (1, items, out)) for one in states]] if exposed else [whole]
 
     def step(self, graph: Lowered, x: Value, going: Value, states: list[Value],
-             blobs: Sequence[Array]) -> tuple[Value, list[Value]]:  # fmt: skip
+             blobs: Sequence[Value]) -> tuple[Value, list[Value]]:  # fmt: skip
         raise NotImplementedError
 
 
@@ -99,7 +99,7 @@ class LSTM(_Recurrent):
     gates = 4
 
     def step(self, graph: Lowered, x: Value, going: Value, states: list[Value],
-             blobs: Sequence[Array]) -> tuple[Value, list[Value]]:  # fmt: skip
+             blobs: Sequence[Value]) -> tuple[Value, list[Value]]:  # fmt: skip
         hidden, cell = states
         gates = graph.add(x, _times(graph, graph.mul(hidden, going), blobs[0]))
         sizes = graph.constant(np.full(4, self.p.num_output))
@@ -121,15 +121,14 @@ class RNN(_Recurrent):
                 Parameter((out,), self.p.bias_filler)]  # fmt: skip
 
     def step(self, graph: Lowered, x: Value, going: Value, states: list[Value],
-             blobs: Sequence[Array]) -> tuple[Value, list[Value]]:  # fmt: skip
+             blobs: Sequence[Value]) -> tuple[Value, list[Value]]:  # fmt: skip
         inner = graph.add(x, _times(graph, graph.mul(states[0], going), blobs[0]))
         hidden = graph("Tanh", [inner], inner.shape)
         return graph("Tanh", [_times(graph, hidden, blobs[1], blobs[2])], hidden.shape), [hidden]
 
 
-def _times(graph: Lowered, x: Value, weights: Array, bias: Array | None = None) -> Value:
-    constants = [graph.constant(blob) for blob in (weights, bias) if blob is not None]
-    return graph("Gemm", [x, *constants], (x.shape[0], weights.shape[0]), transB=1)
+def _times(graph: Lowered, x: Value, weights: Value, *bias: Value) -> Value:
+    return graph("Gemm", [x, weights, *bias], (x.shape[0], weights.shape[0]), transB=1)
 
 
 def _by_step(graph: Lowered, x: Value, shape: Shape) -> list[Value]:

@@ -64,7 +64,7 @@ class Layer:
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         raise NotImplementedError
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         raise NotImplementedError
 
     def constants(self) -> list[Array]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
-from pipeline.nets.layers.registry import Array, Layer, register, text
+from pipeline.nets.layers.registry import Layer, register, text
 
 
 @register("ArgMax")
@@ -34,7 +34,7 @@ class ArgMax(Layer):
         p = self.spec.argmax_param
         return not p.HasField("axis") or self.axis(p.axis, bottoms[0]) > 0
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         p, x = self.spec.argmax_param, bottoms[0]
         out, along = self.shapes([x.shape])[0], self._along(x.shape)
         if not p.HasField("axis"):
@@ -72,7 +72,7 @@ class Reduction(Layer):
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return self.axis(self.spec.reduction_param.axis, bottoms[0]) > 0
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         p, x, out = self.spec.reduction_param, bottoms[0], self.shapes([bottoms[0].shape])[0]
         rows = math.prod(out)
         flat = graph.reshape(x, (rows, math.prod(x.shape) // rows))
@@ -99,7 +99,7 @@ class BatchReindex(Layer):
             raise self.refuse(f"its second bottom must have one axis: {text(bottoms[1])}")
         return [(bottoms[1][0], *bottoms[0][1:])]
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         x, order = bottoms
         index = graph("Cast", [order], order.shape, to=7)
         return [graph("Gather", [x, index], self.shapes([x.shape, order.shape])[0], axis=0)]

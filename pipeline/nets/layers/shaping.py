@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
-from pipeline.nets.layers.registry import Array, Layer, register, text
+from pipeline.nets.layers.registry import Layer, register, text
 
 
 @register("Concat")
@@ -41,7 +41,7 @@ class Concat(Layer):
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return self.along(bottoms[0]) > 0
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         out = self.shapes([bottom.shape for bottom in bottoms])[0]
         return [graph("Concat", bottoms, out, axis=self.along(bottoms[0].shape))]
 
@@ -82,7 +82,7 @@ class Slice(Layer):
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return self.along(bottoms[0]) > 0
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         x = bottoms[0]
         sizes = graph.constant(np.array(self.sizes(x.shape), np.int64))
         return graph.many("Split", [x, sizes], self.shapes([x.shape]), axis=self.along(x.shape))
@@ -113,7 +113,7 @@ class Silence(Layer):
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return True
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         return []
 
 
@@ -199,7 +199,7 @@ class Crop(Layer):
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return self.axis(self.spec.crop_param.axis, bottoms[0]) > 0
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         x = bottoms[0]
         out = self.shapes([bottom.shape for bottom in bottoms])[0]
         starts = np.array(self.starts(x.shape), np.int64)
@@ -218,7 +218,7 @@ class Tile(Layer):
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return self.axis(self.spec.tile_param.axis, bottoms[0]) > 0
 
-    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Array]) -> list[Value]:
+    def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         x, out = bottoms[0], self.shapes([bottoms[0].shape])[0]
         repeats = np.array(out, np.int64) // np.array(x.shape, np.int64)
         return [graph("Tile", [x, graph.constant(repeats)], out)]

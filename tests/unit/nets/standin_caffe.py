@@ -32,7 +32,7 @@ class Net:
         net = nets.load(file, weights, engine="onnxruntime", phase=names[phase], level=level, stages=stages or ())
         assert isinstance(net, CaffeNet)
         self.net, self.asked, self.ends = net, (names[phase], level, stages), list[str | None]()
-        self.blobs = {name: Blob(shape) for name, shape in net.shapes.items()}
+        self.blobs = {name: Blob(shape) for name, shape in net.graph.shapes.items()}
         self.params: dict[str, list[Blob]] = {}
         for slot, shape in net.parameters.shapes.items():
             self.params.setdefault(net.plan.steps[slot.step].layer.name, []).append(Blob(shape))

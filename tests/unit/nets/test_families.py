@@ -23,7 +23,7 @@ def test_a_family_runs_and_every_engine_agrees(name: str, tmp_path: Path) -> Non
     inner = [blob for blob in net.blobs if blob not in ("data", "prob")][-3:]
     x = np.random.default_rng(0).uniform(-100, 100, net.inputs["data"]).astype(np.float32)
     want = net.forward({"data": x}, [*inner, "prob"])
-    assert {blob: values.shape for blob, values in want.items()} == {blob: net.shapes[blob] for blob in want}
+    assert {blob: values.shape for blob, values in want.items()} == {blob: net.graph.shapes[blob] for blob in want}
     np.testing.assert_allclose(want["prob"].sum(1), 1, rtol=1e-5)
     got = nets.load(path, engine="onnxruntime").forward({"data": x}, [*inner, "prob"])
     assert {blob: far for blob in want if (far := distance(got[blob], want[blob])) > 1e-4} == {}
