@@ -28,11 +28,14 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CaffeGraph:
-    """plan: who reads what.  parameters: its learned blobs, and where their values come from.  declared: the shapes of
-    all tops for the inputs that the net declares.  default: the blobs that are asked for where none is named.
+    """plan: who reads what.  parameters: its learned blobs, and where their values come from.
+
+    train: its phase is TRAIN.  declared: the shapes of all tops for the inputs that the net declares.  default: the
+    blobs that are asked for where none is named.
     """
 
     name: str
+    train: bool
     plan: Plan
     parameters: Parameters
     declared: Mapping[Place, Shape]
@@ -164,7 +167,7 @@ def build(
     made.demand(needed)
     parameters.match(learned, made, caffemodel.read_index(weights) if weights else None, warn, needed)
     made.demand(needed)
-    return CaffeGraph(net.name or Path(source).stem, made, learned, declared, default)
+    return CaffeGraph(net.name or Path(source).stem, seen.train, made, learned, declared, default)
 
 
 def _made(spec: caffe_pb2.LayerParameter, where: State) -> Layer:

@@ -29,6 +29,11 @@ class _Loss(Layer):
         self.check(bottoms)
         return [()] * len(self.spec.top)
 
+    def complete(self, spec: caffe_pb2.LayerParameter) -> None:
+        """Its weight is 1 where nobody gives another."""
+        if not spec.loss_weight:
+            spec.loss_weight.append(1)
+
     def check(self, bottoms: Sequence[Shape]) -> None:
         """Refuses bottoms that do not belong together."""
 
@@ -95,6 +100,9 @@ class Accuracy(_Labelled):
     """The part of places whose label is among the top_k scores; a second top has it for each class."""
 
     tops = (1, 2)
+
+    def complete(self, spec: caffe_pb2.LayerParameter) -> None:
+        """It is no loss to Caffe."""
 
     def class_axis(self, bottom: Shape) -> int:
         return self.axis(self.spec.accuracy_param.axis, bottom)

@@ -74,6 +74,11 @@ class BatchNorm(_SameShape):
         channels = (self._channels(bottoms[0]),)
         return [Parameter(channels, filler()), Parameter(channels, filler()), Parameter((1,), filler())]
 
+    def complete(self, spec: caffe_pb2.LayerParameter) -> None:
+        """No solver moves its blobs."""
+        for _ in range(len(spec.param), 3):
+            spec.param.add(lr_mult=0)
+
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return self._stored()
 

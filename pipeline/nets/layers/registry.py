@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import NetError
 from pipeline.nets import caffe_pb2
+from pipeline.nets.caffe.branches import BRANCHES, FROM_BRANCHES, MEANINGLESS
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
-from pipeline.nets.layers.branches import BRANCHES, FROM_BRANCHES, MEANINGLESS
 
 Array = NDArray[np.float32]
 INT_MAX = 2**31 - 1  # values that a blob of Caffe's may hold
@@ -70,6 +70,9 @@ class Layer:
     def constants(self) -> list[Array]:
         """What it computes with beside its learned blobs and its settings: what it read from a file."""
         return []
+
+    def complete(self, spec: caffe_pb2.LayerParameter) -> None:
+        """Adds to its settings what Caffe's layer adds as it is set up: a .caffemodel has that as well."""
 
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         """Each item of the batch (the first axis of every bottom and top) is computed by itself.

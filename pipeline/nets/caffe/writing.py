@@ -1,0 +1,166 @@
+"""Writes a .caffemodel, byte for byte as Caffe's own `Net::ToProto` would, one blob in memory at a time.
+
+A protobuf message says how long it is before it begins.  The shapes of all blobs are known first, so every length is,
+too: the file is written from front to back, and values are asked for when their place is reached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from google.protobuf.message import Message
+from numpy.typing import NDArray
+
+from pipeline.errors import NetError
+from pipeline.nets import caffe_pb2
+from pipeline.nets.caffe.branches import FROM_BRANCHES
+
+LARGEST = 2**31 - 1
+"""Bytes of a protobuf message, and so of a .caffemodel: Caffe and every other reader stop there."""
+_NAME, _DATA, _BLOBS, _SHAPE, _LAYER = 1, 5, 7, 7, 100  # numbers of fields in proto/caffe.proto
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerToWrite:
+    """spec: what the file says of the layer beside its blobs.  shapes: of its blobs."""
+
+    spec: caffe_pb2.LayerParameter
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+
+def write(path: Path, name: str, layers: Sequence[LayerToWrite], values: Iterable[Array]) -> int:
+    """Puts the net at `path`, whole or not at all; a file that is there is replaced.  Returns its size in bytes.
+
+    values: of all blobs, float32, in the order of layers and of each layer's blobs; each is let go before the next one
+    is asked for.
+    Raises NetError for a net of more than LARGEST bytes, before any value is asked for, for values that do not fit
+    their blobs, and where the file cannot be written.
+    """
+    parts = [_parts(layer) for layer in layers]
+    head = _field(_NAME, name.encode()) if name else b""
+    size = len(head) + sum(_length(_LAYER, part.length) for part in parts)
+    if size > LARGEST:
+        raise NetError(
+            f"the net is too large for a .caffemodel: {path}",
+            f"{size} bytes; a protobuf message, which the file is, holds at most {LARGEST}",
+            "give the net fewer parameters, or share them between layers",
+        )
+    try:
+        with _replacing(path) as file:
+            file.write(head)
+            _fill(file, parts, iter(values))
+    except OSError as error:
+        hint = "free some space, or name another folder"
+        raise NetError(f"the weights {path} cannot be written", error.strerror or str(error), hint) from error
+    return size
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file, which gets the name once it is whole and on the disk; nothing is left of one that is not."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A layer's fields before its blobs, its blobs' shapes, and its fields after them."""
+
+    before: bytes
+    shapes: tuple[tuple[int, ...], ...]
+    after: bytes
+
+    @property
+    def length(self) -> int:
+        blobs = sum(_length(_BLOBS, _length_of_blob(shape)) for shape in self.shapes)
+        return len(self.before) + blobs + len(self.after)
+
+
+def _parts(layer: LayerToWrite) -> _Parts:
+    before, after = caffe_pb2.LayerParameter(), caffe_pb2.LayerParameter()
+    for half, kept in ((before, range(_BLOBS)), (after, range(_BLOBS + 1, FROM_BRANCHES))):
+        half.CopyFrom(layer.spec)
+        _keep(half, kept)
+    return _Parts(
+        before.SerializeToString(deterministic=True), layer.shapes, after.SerializeToString(deterministic=True)
+    )
+
+
+def _keep(message: Message, numbers: range) -> None:
+    """Leaves the fields of these numbers; of messages within, all that are Caffe's own."""
+    for field, value in message.ListFields():
+        if field.number not in numbers:
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for one in value if field.is_repeated else [value]:
+                _keep(one, range(FROM_BRANCHES))
+
+
+def _fill(file: BinaryIO, parts: Sequence[_Parts], values: Iterator[Array]) -> None:
+    for part in parts:
+        file.write(_begun(_LAYER, part.length) + part.before)
+        for shape in part.shapes:
+            _fill_blob(file, shape, next(values, None))
+        file.write(part.after)
+    if next(values, None) is not None:
+        raise NetError("there are values for more blobs than the net has")
+
+
+def _fill_blob(file: BinaryIO, shape: tuple[int, ...], values: Array | None) -> None:
+    if values is None or values.size != math.prod(shape) or values.dtype != np.float32:
+        has = "none" if values is None else f"{values.size} {values.dtype}"
+        raise NetError("the values do not fit the net's blobs", f"a blob of shape {shape} float32; {has} are given")
+    file.write(_begun(_BLOBS, _length_of_blob(shape)))
+    if values.size:
+        file.write(_begun(_DATA, values.size * 4))
+        file.write(np.ascontiguousarray(values, "<f4").data)
+    file.write(_shape(shape))
+
+
+def _length_of_blob(shape: tuple[int, ...]) -> int:
+    size = 4 * math.prod(shape)
+    return (_length(_DATA, size) if size else 0) + len(_shape(shape))
+
+
+def _shape(shape: tuple[int, ...]) -> bytes:
+    """Caffe writes none for a blob without axes."""
+    return _field(_SHAPE, caffe_pb2.BlobShape(dim=shape).SerializeToString()) if shape else b""
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _begun(number, len(content)) + content
+
+
+def _begun(number: int, length: int) -> bytes:
+    """The beginning of a field of `length` bytes."""
+    return _varint(number << 3 | 2) + _varint(length)
+
+
+def _length(number: int, length: int) -> int:
+    """The bytes of such a field, whole."""
+    return len(_begun(number, length)) + length
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*out, value))

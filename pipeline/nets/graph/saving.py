@@ -1,0 +1,45 @@
+"""A net with its learned blobs as a .caffemodel, as Caffe itself would save it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.nets import caffe_pb2
+from pipeline.nets.caffe.splits import with_splits
+from pipeline.nets.caffe.writing import LayerToWrite, write
+from pipeline.nets.graph.caffe_graph import CaffeGraph
+from pipeline.nets.graph.lowered import Shape, Slot
+
+Read = Callable[[Slot], NDArray[np.float32]]
+
+
+def save(path: Path, graph: CaffeGraph, values: Read) -> int:
+    """Puts the net at `path`, whole or not at all.  Returns the file's size in bytes.
+
+    values: gives a learned blob's values, float32, by its owner's slot: asked for one blob at a time, and once for each
+    layer that shares it, as every layer's blobs stand in the file.
+    Raises NetError as `write`, and for a net with a layer that cannot be computed.
+    """
+    graph.plan.demand(range(len(graph.plan.steps)))
+    slots = list(graph.parameters.shapes)
+    return write(path, graph.name, layers(graph), (values(graph.parameters.owners[slot]) for slot in slots))
+
+
+def layers(graph: CaffeGraph) -> list[LayerToWrite]:
+    """What a file says of the net, in order: Caffe's own Split layers among the others, and each one's phase."""
+    shapes: dict[int, list[Shape]] = {}
+    for slot, shape in graph.parameters.shapes.items():
+        shapes.setdefault(slot.step, []).append(shape)
+    found = []
+    for number, (own, *splits) in enumerate(with_splits([step.layer.spec for step in graph.plan.steps])):
+        graph.plan.steps[number].layer.complete(own)
+        found.append(LayerToWrite(own, tuple(shapes.get(number, ()))))
+        found += [LayerToWrite(split) for split in splits]
+    for layer in found:
+        if not layer.spec.HasField("phase"):
+            layer.spec.phase = caffe_pb2.TRAIN if graph.train else caffe_pb2.TEST
+    return found
