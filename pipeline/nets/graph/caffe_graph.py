@@ -73,7 +73,6 @@ class CaffeGraph:
         """As `lower`, of what is read, with the shape of every input that it depends on."""
         steps = self.plan.computable(reads.values())
         shapes = self.shapes_of(steps, given, counts)
-        weights = {slot: self.parameters.learned(slot, self.plan) for slot in self.parameters.shapes}
         graph = Lowered()
         values: dict[Place, Value] = {}
         for number in sorted(steps):
@@ -84,16 +83,7 @@ class CaffeGraph:
             elif not step.layer.is_shared():
                 before = len(graph.operations)
                 bottoms = [graph.reshape(values[read.version], shapes[read.view]) for read in step.reads]
-                if isinstance(step.layer, Filter):
-                    tops = step.layer.lower_counted(graph, bottoms, shapes[Place(number, 0)][0])
-                else:
-                    learned = [
-                        graph.reshape(graph.weight(blob), self.parameters.shapes[slot])
-                        for slot, blob in weights.items()
-                        if slot.step == number
-                    ]
-                    tops = step.layer.lower(graph, bottoms, learned)
-                for top, value in enumerate(tops):
+                for top, value in enumerate(self._tops(graph, number, bottoms, shapes)):
                     assert value.shape == shapes[Place(number, top)], (step.layer, value, shapes[Place(number, top)])
                     values[Place(number, top)] = Value(value.name, value.shape)
                 label = f"layer '{step.layer.name}' ({step.layer.spec.type})"
@@ -101,6 +91,18 @@ class CaffeGraph:
         for name, read in reads.items():
             graph.outputs[name] = graph.reshape(values[read.version], shapes[read.view])
         return graph
+
+    def _tops(
+        self, graph: Lowered, number: int, bottoms: Sequence[Value], shapes: Mapping[Place, Shape]
+    ) -> list[Value]:
+        layer = self.plan.steps[number].layer
+        if isinstance(layer, Filter):
+            return layer.lower_counted(graph, bottoms, shapes[Place(number, 0)][0])
+        learned = [
+            graph.reshape(graph.weight(self.parameters.learned(slot, self.plan)), self.parameters.shapes[slot])
+            for slot in self.parameters.slots(number)
+        ]
+        return layer.lower(graph, bottoms, learned)
 
     def shapes_of(self, steps: set[int], given: Mapping[str, Shape], counts: Mapping[str, int]) -> dict[Place, Shape]:
         """The shape of each top of the steps.  Raises NetError: another input size may call for other weights."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,10 @@ class Parameters:
     seen: dict[Slot, str] = field(default_factory=dict)
     """The digest of each owner's values as they were read: the first time, and therefore each time."""
 
+    def slots(self, step: int) -> list[Slot]:
+        """The learned blobs of a step, in order."""
+        return list(takewhile(self.shapes.__contains__, (Slot(step, blob) for blob in count())))
+
     def learned(self, slot: Slot, plan: Plan) -> Learned:
         """The blob that holds this one's values: itself unless it is shared."""
         owner = self.owners[slot]
@@ -46,11 +51,9 @@ class Parameters:
     def of(self, steps: Sequence[int], plan: Plan) -> dict[int, list[Array]]:
         """The values of the steps' blobs, in their own shapes; else as `values`."""
         values = self.values(steps, plan)
-        found: dict[int, list[Array]] = {step: [] for step in steps}
-        for slot in self.shapes:
-            if slot.step in found:
-                found[slot.step].append(values[self.owners[slot]].reshape(self.shapes[slot]))
-        return found
+        return {
+            step: [values[self.owners[slot]].reshape(self.shapes[slot]) for slot in self.slots(step)] for step in steps
+        }
 
     def values(self, steps: Iterable[int], plan: Plan) -> dict[Slot, Array]:
         """The values of the blobs of these steps by their owners, float32, C order, in the owners' shapes.
@@ -200,7 +203,7 @@ def match(
 
 
 def _take(found: Parameters, plan: Plan, number: int, source: StoredLayer) -> None:
-    slots = [slot for slot in found.shapes if slot.step == number]
+    slots = found.slots(number)
     layer = plan.steps[number].layer
     if len(slots) != len(source.blobs):
         has = f"the weights hold {len(source.blobs)}, the net has {len(slots)}"

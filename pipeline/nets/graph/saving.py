@@ -12,7 +12,7 @@ from pipeline.nets import caffe_pb2
 from pipeline.nets.caffe.splits import with_splits
 from pipeline.nets.caffe.writing import LayerToWrite, write
 from pipeline.nets.graph.caffe_graph import CaffeGraph
-from pipeline.nets.graph.lowered import Shape, Slot
+from pipeline.nets.graph.lowered import Slot
 
 Read = Callable[[Slot], NDArray[np.float32]]
 
@@ -31,13 +31,11 @@ def save(path: Path, graph: CaffeGraph, values: Read) -> int:
 
 def layers(graph: CaffeGraph) -> list[LayerToWrite]:
     """What a file says of the net, in order: Caffe's own Split layers among the others, and each one's phase."""
-    shapes: dict[int, list[Shape]] = {}
-    for slot, shape in graph.parameters.shapes.items():
-        shapes.setdefault(slot.step, []).append(shape)
+    learned = graph.parameters
     found = []
     for number, (own, *splits) in enumerate(with_splits([step.layer.spec for step in graph.plan.steps])):
         graph.plan.steps[number].layer.complete(own)
-        found.append(LayerToWrite(own, tuple(shapes.get(number, ()))))
+        found.append(LayerToWrite(own, tuple(learned.shapes[slot] for slot in learned.slots(number))))
         found += [LayerToWrite(split) for split in splits]
     for layer in found:
         if not layer.spec.HasField("phase"):
