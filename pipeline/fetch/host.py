@@ -56,7 +56,10 @@ class Domain:
 
 
 class Host:
-    """A host's queue and manners.  `listed`: it stands in some queue of the engine, or has a timer."""
+    """A host's queue and manners.  `listed`: it stands in some queue of the engine, or has a timer.
+
+    headers: lines that each request to it has beside the usual ones; secrets, so that nothing prints them.
+    """
 
     __slots__ = (
         "_limits",
@@ -66,6 +69,7 @@ class Host:
         "active",
         "bucket",
         "domain",
+        "headers",
         "key",
         "limit",
         "listed",
@@ -76,8 +80,11 @@ class Host:
         "resolving",
     )
 
-    def __init__(self, key: str, domain: Domain, limits: settings.Fetch, now: float) -> None:
+    def __init__(
+        self, key: str, domain: Domain, limits: settings.Fetch, now: float, headers: tuple[str, ...] = ()
+    ) -> None:
         self.key = key
+        self.headers = headers
         self.domain = domain
         self.queue: deque[Job] = deque()
         self.active = 0

@@ -123,13 +123,13 @@ class Transfer:
         curl.setopt(pycurl.URL, target.url)
         place = f"[{address}]" if ":" in address else address
         curl.setopt(pycurl.CONNECT_TO, [f"::{place}:{target.port}"])
-        self._with_user = bool(target.user)
-        if self._with_user:
-            curl.setopt(pycurl.HTTPHEADER, [*_HEADERS, _authorization(target)])
+        self._own_headers = bool(target.user or host.headers)
+        if self._own_headers:
+            curl.setopt(pycurl.HTTPHEADER, _headers(target, host.headers))
 
     def release(self) -> None:
         """Forget the request; what it held is free."""
-        if self._with_user:
+        if self._own_headers:
             self.curl.setopt(pycurl.HTTPHEADER, _HEADERS)
         del self.job, self.host
         self._clear()
@@ -317,6 +317,13 @@ class Transfer:
         if code == BAD_HEADER and self.head is not None:
             return self.complete()  # a trailer that is none: the body before it is whole, and browsers take it
         return why_broken(self.curl, code, self.head is not None)
+
+
+def _headers(target: Target, own: tuple[str, ...]) -> list[str]:
+    """Those of the settings for this host stand in the place of the usual ones, and of a user that the URL names."""
+    named = {line.partition(":")[0].lower() for line in own}
+    usual = [*_HEADERS, _authorization(target)] if target.user else _HEADERS
+    return [*(line for line in usual if line.partition(":")[0].lower() not in named), *own]
 
 
 def _authorization(target: Target) -> str:

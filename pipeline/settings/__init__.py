@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pipeline.errors import ConfigError
 from pipeline.settings import reading
 from pipeline.settings.bucket import Bucket
-from pipeline.settings.fetch import Fetch
+from pipeline.settings.fetch import Fetch, HostFetch
 from pipeline.settings.lakes import NULL_WORDS, Columns, Hdfs, Lake, Source, Text
 from pipeline.settings.operation import Daemon, Health, Logs, Metrics, Notify
 from pipeline.settings.places import place_of, within
@@ -39,6 +39,7 @@ __all__ = [
     "Fetch",
     "Hdfs",
     "Health",
+    "HostFetch",
     "Lake",
     "Logs",
     "Metrics",

@@ -1,12 +1,130 @@
-"""The fetcher."""
+"""The fetcher, for all hosts and for one.
+
+A header of one host is a secret like a password: it has the type of one, and what is said about a wrong header names
+the header and never its value.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
 from pipeline.settings.section import Section
+
+_HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[\x20-\x7e\t]*")
+_HOST = re.compile(r"[a-z0-9._\-]+|\[[0-9a-f:.]+\]")
+_OWNED = frozenset(
+    (
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "range",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+    )
+)
+"""Headers that the fetcher sets itself, or whose answers it does not expect; beside them all of `if-` and `proxy-`."""
+
+
+def _line(text: str) -> str:
+    """What may stand in one line of a request."""
+    if not _VALUE.fullmatch(text):
+        raise PydanticCustomError("line", "it must be one line of ASCII: no newline, no control character")
+    return text
+
+
+def _headers(given: object) -> object:
+    if isinstance(given, Mapping):
+        for name, value in given.items():
+            if flaw := _flaw(str(name), value.get_secret_value() if isinstance(value, SecretStr) else value):
+                raise PydanticCustomError("header", "{flaw}", {"flaw": flaw})
+    return given
+
+
+def _flaw(name: str, value: object) -> str:
+    """What is wrong with a header; its value is never named, nor what may be one within its name."""
+    known = _HEADER.match(name)
+    if known is None or known[0] != name:
+        begin = f' (it begins with "{known[0]}")' if known else ""
+        return f"the name of a header may hold letters, digits and -, and no colon or blank{begin}"
+    if name.lower() == "user-agent":
+        return "the header User-Agent is set by user_agent, in the same table"
+    if name.lower() in _OWNED or name.lower().startswith(("if-", "proxy-")):
+        return f"the fetcher sets the header {name} itself, or leaves it out on purpose"
+    if not isinstance(value, str):
+        return f"the value of the header {name} must be a text, in quotes"
+    if not value.strip() or not _VALUE.fullmatch(value):
+        return f"the value of the header {name} must be one line of ASCII: not empty, no newline, no control character"
+    return ""
+
+
+def _hosts(given: object) -> object:
+    """Each is a host, and stands there once: in whatever spelling, with its port where that is not the web's own."""
+    if isinstance(given, Mapping):
+        seen: dict[str, str] = {}
+        for name in given:
+            place = _place(str(name))
+            if place is None:
+                raise PydanticCustomError(
+                    "host", '"{name}" must be a host, or host:port: no scheme, no path, no *', {"name": name}
+                )
+            if place in seen:
+                raise PydanticCustomError(
+                    "host_twice", '"{first}" and "{name}" are one host', {"first": seen[place], "name": name}
+                )
+            seen[place] = str(name)
+    return given
+
+
+def _place(name: str) -> str | None:
+    """The host as the URL standard writes it, with a port that is not the web's own."""
+    import ada_url  # only where a host has settings of its own
+
+    try:
+        parts = ada_url.URL(f"http://{name}/")
+    except ValueError:
+        return None
+    host = parts.hostname.removesuffix(".")
+    if parts.href != f"http://{parts.host}/" or not _HOST.fullmatch(host):
+        return None
+    return host if parts.port in ("", "443") else f"{host}:{parts.port}"
+
+
+Line = Annotated[str, AfterValidator(_line)]
+
+
+class HostFetch(Section):
+    """What holds for one host in place of the settings for all, such as an image host of your own or a partner's
+    CDN. The name is the host as it stands in URLs, for its ports 80 and 443; "host:port" for any other."""
+
+    connections: Annotated[int, Field(ge=1)] | None = Field(default=None, examples=[16])
+    """The most connections that are open to this host at once. none: connections_per_host. The limits of the
+    registered domain do not hold for a host with connections or requests_per_second of its own."""
+    requests_per_second: Annotated[float, Field(gt=0)] | None = Field(default=None, examples=[200.0])
+    """The most requests to this host in a second, on average, by all boxes together (see share). none:
+    fetch.requests_per_second."""
+    burst: Annotated[int, Field(ge=1)] | None = Field(default=None, examples=[50])
+    """How many requests to this host may come at once before requests_per_second holds. none:
+    fetch.burst. Lower it with a low requests_per_second."""
+    user_agent: Line | None = Field(default=None, examples=["Partner/1.0 (contact: {contact})"])
+    """What this host sees as the User-Agent, where it lets only a name through that you have agreed on; {contact} is
+    replaced by fetch.contact. none: fetch.user_agent."""
+    headers: Annotated[dict[str, SecretStr], BeforeValidator(_headers)] = {}
+    """Headers that are sent to this host, such as { Authorization = "Bearer ..." }. The values are secrets: they are
+    never printed, and no other host gets them, after a redirect neither. They are sent over http, too, where a URL
+    says so. Those that the fetcher sets itself are refused."""
 
 
 class Fetch(Section):
@@ -97,8 +215,12 @@ class Fetch(Section):
     batch_seconds: Annotated[float, Field(gt=0)] = 1800.0
     """The deadline of a batch, seconds. Refs whose host has not been asked by then fail with `host_busy` and are
     retried later. Raise it for hosts with very low limits."""
-    user_agent: str = "Hathi/0.1 (image features; contact: {contact})"
+    user_agent: Line = "Hathi/0.1 (image features; contact: {contact})"
     """What hosts see as the User-Agent; {contact} is replaced by the setting below. Change it where a host lets only
     a name through that you have agreed on."""
-    contact: str = "not configured"
+    contact: Line = "not configured"
     """An address or a page where the owner of a host reaches you. Set it: who can ask does not have to block."""
+    hosts: Annotated[dict[str, HostFetch], BeforeValidator(_hosts)] = Field(default={}, examples=["img.shop.example"])
+    """What holds for one host in place of the settings above, such as an image host of your own or a partner's CDN. The
+    table's name is the host as it stands in URLs, for its ports 80 and 443; "host:port" for any other port. Letter case
+    and spelling do not matter; there are no wildcards."""

@@ -84,8 +84,11 @@ def validate(model: type[Model], effective: Effective, section: str = "") -> Mod
 
 
 def secret(annotation: object) -> bool:
-    """Whether a setting of this type is one that nobody prints."""
-    return annotation is SecretStr or any(secret(part) for part in get_args(annotation))
+    """Whether a setting of this type is, or holds, one that nobody prints."""
+    parts = get_args(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        parts = tuple(field.annotation for field in annotation.model_fields.values())
+    return annotation is SecretStr or any(secret(part) for part in parts)
 
 
 def _parse(path: Path) -> dict[str, Any]:

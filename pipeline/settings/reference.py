@@ -7,6 +7,7 @@ value where the default is none.  Nothing here knows a setting by name.
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -29,6 +30,7 @@ HEAD = """\
 """
 WIDTH = 118
 _MEBI = 2**20
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def reference() -> str:
@@ -47,9 +49,13 @@ def _table(model: type[BaseModel], name: str) -> Iterator[str]:
         if below is None:
             continue
         inner = f"{name}.{key}" if name else key
+        off = ""
         if _is(field, dict):
-            inner = f"{inner}.{_example(field)}"
-        title = f"[[{inner}]]" if _is(field, list) else f"[{inner}]"
+            name_of_one = _example(field)
+            inner = f"{inner}.{name_of_one if _BARE.fullmatch(name_of_one) else json.dumps(name_of_one)}"
+            if not any(one.is_required() for one in below.model_fields.values()):
+                off = "# "  # a table that sets nothing would still be one
+        title = off + (f"[[{inner}]]" if _is(field, list) else f"[{inner}]")
         yield ""
         yield ""
         yield from _comment(field.description or _told(below))

@@ -21,6 +21,12 @@ SECRETS = {
     "HATHI_BUCKET__SESSION_TOKEN": "planted-session-token",
     "HATHI_NOTIFY__WEBHOOK": "http://127.0.0.1:9/hook?token=planted-webhook",
     "HATHI_NOTIFY__SMTP_PASSWORD": "planted-mail-password",
+    "HATHI_FETCH__HOSTS": json.dumps(
+        {
+            host: {"headers": {"Authorization": "Bearer planted-host-token", "X-Key": "planted-host-key"}}
+            for host in ("127.0.0.1:9", "localhost:9", "[::1]:9")
+        }
+    ),
 }
 URLS = [
     "http://someone:planted-url-password@127.0.0.1:9/a.jpg?X-Amz-Signature=planted-signature",
@@ -134,6 +140,15 @@ def test_no_secret_stands_in_any_log_message_trace_manifest_or_delivery(site: Pa
             site, "run", *config, HATHI_BUCKET__URL="s3://b/p", HATHI_BUCKET__ENDPOINT="http://127.0.0.1:9"
         ),
         "wrong setting": hathi(site, "run", *config, HATHI_NOTIFY__SMTP_PASSWORD='["planted-mail-password"'),
+        "wrong header": hathi(
+            site, "config", "check", *config,
+            HATHI_FETCH__HOSTS='{"img.shop.example": {"headers": {"Range": "planted-host-token"}}}',
+        ),
+        "two lines": hathi(
+            site, "config", "check", *config,
+            HATHI_FETCH__HOSTS='{"img.shop.example": {"headers": {"X-Key": "planted-host-token\\nHost: x"}}}',
+        ),
+        "no table": hathi(site, "run", *config, HATHI_FETCH__HOSTS='{"img.shop.example": "planted-host-token"'),
         "wrong key": hathi(site, "run", *config, HATHI_BUCKET__SECRET="planted-secret-key"),
         "unexpected": hathi(site, "run", *config, HATHI_STATE="/dev/null/x"),
         "why by url": hathi(site, "why", *config, "--url", URLS[4]),
@@ -157,6 +172,9 @@ def test_no_secret_stands_in_any_log_message_trace_manifest_or_delivery(site: Pa
     assert "features" in said["run"]
     assert "sku-0" in said["why"]
     assert "connect" in said["fetch --json"]
+    assert 'fetch.hosts.127.0.0.1:9.headers.X-Key = "********"' in said["config"]
+    assert "the fetcher sets the header Range itself" in said["wrong header"]
+    assert "the value of the header X-Key must be one line" in said["two lines"]
     assert said["fetch --json"].count("\n") == len(URLS)
     # Complete refs lie in the bucket's d/ and in the source, by design: without them nothing could be fetched.
     files = {

@@ -19,6 +19,7 @@ from pipeline.settings import (
     Columns,
     FeatureSet,
     Hdfs,
+    HostFetch,
     Lake,
     Preprocess,
     Settings,
@@ -27,6 +28,7 @@ from pipeline.settings import (
     load,
     load_fetch,
     reading,
+    travelling,
 )
 from pipeline.settings.reference import reference
 
@@ -209,6 +211,106 @@ def test_a_secret_is_never_in_an_error_nor_in_the_settings_as_printed(tmp_path: 
     assert isinstance(settings.bucket.secret_key, SecretStr)
 
 
+SHOP = '[fetch.hosts."img.shop.example"]\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("Host", "the fetcher sets the header Host itself"),
+        ("RANGE", "the fetcher sets the header RANGE itself"),
+        ("connection", "the fetcher sets the header connection itself"),
+        ("Accept-Encoding", "the fetcher sets the header Accept-Encoding itself"),
+        ("If-None-Match", "the fetcher sets the header If-None-Match itself"),
+        ("Proxy-Authorization", "the fetcher sets the header Proxy-Authorization itself"),
+        ("User-Agent", "is set by user_agent, in the same table"),
+        ("X-Token: hunter2", 'no colon or blank (it begins with "X-Token")'),
+        ("X\\nHost", 'no colon or blank (it begins with "X")'),
+        ("", "no colon or blank"),
+    ],
+)
+def test_a_header_that_the_fetcher_owns_or_that_has_no_name_is_refused(tmp_path: Path, name: str, what: str) -> None:
+    path = write(tmp_path, f'{MINIMAL}{SHOP}headers = {{ "{name}" = "hunter2" }}\n')
+    error = refused(path)
+    assert error.message == f"{path}: fetch.hosts.img.shop.example.headers is wrong"
+    assert what in error.detail
+    assert "hunter2" not in f"{error} {error.detail} {error.hint}"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        r'"hunter2\nHost: x"',
+        r'"hunter2\r"',
+        r'"hunter2\u0000"',
+        r'"hunter2\u00e4"',
+        '["hunter2"]',
+        '{ a = "hunter2" }',
+        '" "',
+    ],
+)
+def test_a_header_of_more_than_one_line_is_refused_and_its_value_never_named(tmp_path: Path, value: str) -> None:
+    error = refused(write(tmp_path, f"{MINIMAL}{SHOP}headers.X-Token = {value}\n"))
+    assert "the value of the header X-Token must be" in error.detail
+    assert "hunter2" not in f"{error} {error.detail} {error.hint} {error.__cause__}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'hosts = "hunter2"',
+        'hosts."img.shop.example" = "hunter2"',
+        'hosts."img.shop.example".headers = "hunter2"',
+        'hosts."img.shop.example".X-Token = "hunter2"',
+        'hosts."*.shop.example".headers.X-Token = "hunter2"',
+        'hosts."a.example".headers.X-Token = "hunter2"\nhosts."A.example".burst = 2',
+        'hosts."a.example".headers.X-Token = "hunter2"\nhosts."a.example".burst = 0',
+    ],
+)
+def test_no_error_beside_a_header_shows_its_value(tmp_path: Path, text: str) -> None:
+    error = refused(write(tmp_path, f"{MINIMAL}[fetch]\n{text}\n"))
+    assert "fetch.hosts" in error.message
+    assert "hunter2" not in f"{error} {error.detail} {error.hint} {error.__cause__}"
+
+
+def test_a_wrong_header_in_a_variable_is_refused_without_its_value() -> None:
+    environ = {"HATHI_BUCKET__URL": "b", "HATHI_FETCH__HOSTS": '{"a.example": {"headers": {"X-Token": "hunter2\\n"}}}'}
+    error = refused(None, environ)
+    assert "fetch.hosts.a.example.headers is wrong" in error.message
+    broken = refused(None, {**environ, "HATHI_FETCH__HOSTS": '{"a.example": "hunter2"'})
+    assert "hunter2" not in f"{error} {error.detail} {broken} {broken.detail}"
+
+
+@pytest.mark.parametrize(
+    "name", ["*.shop.example", "https://shop.example", "shop.example/x", "u:p@shop.example", "", "a b", "a:b"]
+)
+def test_what_is_no_host_has_no_settings_of_its_own(tmp_path: Path, name: str) -> None:
+    error = refused(write(tmp_path, f'{MINIMAL}[fetch.hosts."{name}"]\nburst = 2\n'))
+    assert "must be a host, or host:port" in error.detail
+
+
+@pytest.mark.parametrize(
+    "second", ["IMG.Shop.Example", "img.shop.example.", "img.shop.example:443", "img.shop.example:80"]
+)
+def test_a_host_has_settings_once_in_whatever_spelling(tmp_path: Path, second: str) -> None:
+    error = refused(write(tmp_path, f'{MINIMAL}{SHOP}burst = 2\n[fetch.hosts."{second}"]\nburst = 3\n'))
+    assert f'"img.shop.example" and "{second}" are one host' in error.detail
+    load(write(tmp_path, f'{MINIMAL}{SHOP}burst = 2\n[fetch.hosts."img.shop.example:8080"]\nburst = 3\n'), {})
+
+
+def test_a_user_agent_is_one_line(tmp_path: Path) -> None:
+    for line in ('user_agent = "a\\r\\nHost: x"', 'contact = "a\\nb"', 'hosts."a.example".user_agent = "a\\nb"'):
+        assert "must be one line" in refused(write(tmp_path, f"{MINIMAL}[fetch]\n{line}\n")).detail
+
+
+def test_headers_of_a_host_travel_to_other_processes_and_are_printed_nowhere(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, f'{MINIMAL}{SHOP}headers.X-Token = "hunter2"\n'), {})
+    assert "hunter2" not in f"{settings} {settings!r} {settings.fetch!r} {settings.model_dump_json()}"
+    there = Settings.model_validate_json(travelling(settings))
+    assert there == settings
+    assert there.fetch.hosts["img.shop.example"].headers["X-Token"].get_secret_value() == "hunter2"
+
+
 def test_the_environment_is_looked_at_only_by_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HATHI_STATE", "/elsewhere")
     assert Settings(bucket=Bucket(url="b")).state == "../state"
@@ -232,7 +334,7 @@ def test_where_each_value_came_from_is_known(tmp_path: Path) -> None:
 # The reference names every setting: with an example where it has no default, else commented out with the default.
 
 ENTRY = re.compile(r"^(?P<off># )?(?P<key>[a-z0-9_.]+) = (?P<value>.+)$")
-TABLE = re.compile(r"^(?:# )?(?P<head>\[{1,2}(?P<name>[a-z0-9_.-]+)\]{1,2})(?P<rest>\s*(#.*)?)$")
+TABLE = re.compile(r"^(?:# )?(?P<head>\[{1,2}(?P<name>[a-z0-9_.\x22-]+)\]{1,2})(?P<rest>\s*(#.*)?)$")
 
 
 def fields_of(path: Path) -> Iterator[tuple[str, type[BaseModel], str, Any, bool, str]]:
@@ -253,6 +355,8 @@ def model_of(table: str) -> type[BaseModel]:
     first, *rest = table.split(".")
     if first == "lakes":
         return {"hdfs": Hdfs, "sources": Source, "columns": Columns, "text": Text}.get(rest[-1], Lake)
+    if rest and first == "fetch":
+        return HostFetch
     if first == "sets":
         return FeatureSet if len(rest) == 1 else Preprocess
     annotation = Settings.model_fields[first].annotation
@@ -269,7 +373,8 @@ def models() -> list[type[BaseModel]]:
     tables = [
         name for name, field in Settings.model_fields.items() if is_table(field) and name not in ("lakes", "sets")
     ]
-    return [*(model_of(name) for name in tables), Settings, Lake, Hdfs, Source, Columns, Text, FeatureSet, Preprocess]
+    tabled = [model_of(name) for name in tables]
+    return [*tabled, Settings, HostFetch, Lake, Hdfs, Source, Columns, Text, FeatureSet, Preprocess]
 
 
 def test_the_reference_is_what_the_settings_say() -> None:
