@@ -67,7 +67,7 @@ def place_of(settings: Settings, set_name: str | None, lake_name: str | None) ->
     name = _one_of("set", set_name, sorted(settings.sets))
     one = settings.sets[name]
     lake = _one_of("lake", lake_name, sorted(lake for lake in settings.lakes if takes(one, lake)))
-    return Place(name, open_lake(settings, lake), Root(one.root.strip("/")))
+    return Place(name, open_lake(settings, lake), Root(one.folder))
 
 
 def _one_of(what: str, given: str | None, known: Sequence[str]) -> str:

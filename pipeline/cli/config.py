@@ -113,7 +113,7 @@ def probe_stores(settings: Settings, stages: tuple[str, ...], broken: set[str]) 
     settings = hasty(settings)
     stores: list[tuple[str, Callable[[], Store], str]] = [("bucket.url", lambda: open_bucket(settings), "")]
     if "deliver" in stages:
-        roots = sorted({one.root.strip("/") for one in settings.sets.values()}) or [""]
+        roots = sorted({one.folder for one in settings.sets.values()}) or [""]
         for name in settings.lakes:
             stores.append((f"lakes.{name}.url", partial(open_lake, settings, name), f"{roots[0]}/_tmp/"))
     for key, opened, prefix in stores:

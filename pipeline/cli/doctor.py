@@ -88,7 +88,7 @@ def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
     for name, store in opened:
         probes.append(Probe("clock", partial(machine.clock, name, store, limit, time.time), STORE_SECONDS))
     for name in settings.lakes if on_lake else ():
-        roots = sorted({one.root.strip("/") for one in settings.sets.values() if takes(one, name)})
+        roots = sorted({one.folder for one in settings.sets.values() if takes(one, name)})
         written = not settings.lakes[name].url.startswith("httpfs://")
         look = partial(stores.lake, partial(open_lake, settings, name), roots, written=written)
         probes.append(Probe(f"lake {name}", look, STORE_SECONDS))

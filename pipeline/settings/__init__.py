@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     def delivered(self, lake: str) -> tuple[str, ...]:
         """Prefixes of the paths of a lake under which Hathi delivers, by whatever name: never a source."""
         top = place_of(self.lakes[lake].url)
-        own = {one.root.strip("/") + "/" for one in self.sets.values()}
+        own = {one.folder + "/" for one in self.sets.values()}
         others = {
             place.removeprefix(f"{top}/") + "/" for _, _, place in self._deliveries() if place.startswith(f"{top}/")
         }

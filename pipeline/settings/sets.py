@@ -78,3 +78,8 @@ class FeatureSet(Section):
     """The lakes whose refs this set takes. none: all of them."""
     formats: Annotated[list[Literal["text", "parquet"]], Field(min_length=1)] = ["text", "parquet"]
     """What is delivered: parquet, and text (cnn_features.txt.gz). Leave out what nobody reads."""
+
+    @property
+    def folder(self) -> str:
+        """The root as a path of the lake, without slashes at its ends."""
+        return self.root.strip("/")

@@ -60,7 +60,7 @@ def place(context: Context, feature_set: FeatureSet, task: DeliverTask) -> Place
     if not claim(context, task.state.name, DELIVER, task.number):
         return None
     try:
-        return _place(context, Root(feature_set.root.strip("/")), task)
+        return _place(context, Root(feature_set.folder), task)
     except BaseException as error:
         abandon(context, task, error)
         raise

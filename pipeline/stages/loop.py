@@ -312,7 +312,7 @@ class Turns:
         copied for it, either."""
         context = self._context
         assert task.state.plan is not None
-        root = Root(context.settings.sets[task.state.plan.set].root.strip("/"))
+        root = Root(context.settings.sets[task.state.plan.set].folder)
         if root.root not in indexes:
             indexes[root.root] = None
             self._try(tally, f"index of {root.root}", self._look, root, indexes)

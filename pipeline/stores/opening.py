@@ -32,7 +32,7 @@ def open_lake(settings: Settings, name: str) -> Lake:
     if lake.url.partition("://")[0] in HDFS_SCHEMES:
         from pipeline.stores.hdfs.store import HdfsStore  # requests takes its time to import
 
-        roots = [feature_set.root for feature_set in settings.sets.values()]
+        roots = [feature_set.folder for feature_set in settings.sets.values()]
         return HdfsStore(lake.url, lake.hdfs, roots=roots)
     return _local(lake.url, settings, f"lakes.{name}.url", links=lake.follow_links)
 

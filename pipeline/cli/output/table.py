@@ -145,7 +145,7 @@ def roots(settings: Settings) -> list[str]:
             if one.lakes is None or lake_name in one.lakes:
                 folder = folder_of(lake.url)
                 base = str(lake.url if folder is None else folder).rstrip("/")
-                found.append(f"{base}/{one.root.strip('/')}")
+                found.append(f"{base}/{one.folder}")
     return sorted(set(found))
 
 

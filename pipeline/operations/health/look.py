@@ -237,7 +237,7 @@ def _roots(context: Context) -> Iterator[tuple[str, Root]]:
     """Set and target root, of the sets that serve a lake."""
     for name, one in sorted(context.settings.sets.items()):
         if takes(one, context.lake_name):
-            yield name, Root(one.root.strip("/"))
+            yield name, Root(one.folder)
 
 
 def _held(context: Context) -> tuple[str, ...]:

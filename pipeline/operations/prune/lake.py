@@ -26,7 +26,7 @@ def plan_lake(context: Context, feature_set: FeatureSet, now: float) -> Iterator
     lake = context.lake
     if lake is None or not takes(feature_set, context.lake_name):
         return
-    root = Root(feature_set.root.strip("/"))
+    root = Root(feature_set.folder)
     old = now - context.settings.prune.orphan_days * DAY
     yield from _one(context, root, _half_delivered(lake, root, old))
     try:

@@ -274,7 +274,7 @@ def _opened(context: Context, name: ShipmentName, plan: Plan, partner: str, file
         one = context.settings.sets.get(plan.set)
         if lake is None or one is None:
             raise
-        return lake.open(f"{Root(one.root.strip('/')).partner(name, int(partner))}/{file.name}")
+        return lake.open(f"{Root(one.folder).partner(name, int(partner))}/{file.name}")
 
 
 def _find_images(context: Context, sums: _Sums, one: Entered, wanted: Sequence[Example]) -> None:

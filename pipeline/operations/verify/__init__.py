@@ -20,7 +20,7 @@ __all__ = ["KINDS", "Finding", "Level", "roots", "verify"]
 def roots(context: Context) -> list[Root]:
     """The target roots of the sets that serve a lake."""
     sets = (one for _, one in sorted(context.settings.sets.items()) if takes(one, context.lake_name))
-    return [Root(one.root.strip("/")) for one in sets]
+    return [Root(one.folder) for one in sets]
 
 
 def verify(context: Context, *, deep: bool = False) -> Iterator[Finding]:

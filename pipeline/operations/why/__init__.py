@@ -56,7 +56,7 @@ def places(context: Context) -> Iterator[Place]:
     listings = [_named(context.bucket, context.keys.commits, None)]
     for _, one in sorted(context.settings.sets.items()):
         if lake is not None and takes(one, context.lake_name):
-            root = Root(one.root.strip("/"))
+            root = Root(one.folder)
             listings.append(_named(lake, f"{root.root}/", root))
     merged = heapq.merge(*listings, key=lambda pair: pair[0])
     for name, same in groupby(merged, key=lambda pair: pair[0]):

@@ -84,7 +84,7 @@ def _folder(context: Context, state: ShipmentState, partner: int) -> str:
     if state.done is not None:
         return next((f for f in state.done.folders if f.endswith(f"/{state.name}/{partner}")), "")
     feature_set = context.settings.sets.get(state.plan.set)
-    return Root(feature_set.root.strip("/")).partner(state.name, partner) if feature_set else ""
+    return Root(feature_set.folder).partner(state.name, partner) if feature_set else ""
 
 
 def _gone(place: Place, state: ShipmentState, folder: str) -> list[str]:

@@ -56,7 +56,7 @@ def plan(context: Context, only_partner: int | None = None) -> Iterator[Task | T
     for name, one in sorted(context.settings.sets.items()):
         if not takes(one, context.lake_name):
             continue
-        root = Root(one.root.strip("/"))
+        root = Root(one.folder)
         try:
             named = index.read_index(lake, root).current
         except FormatError as error:  # which number a table may have is not known
@@ -191,7 +191,7 @@ def point(context: Context, root: Root) -> None:
 def roots_of(context: Context) -> Mapping[str, Root]:
     """The roots of a lake's sets, by set."""
     sets: dict[str, FeatureSet] = dict(sorted(context.settings.sets.items()))
-    return {name: Root(one.root.strip("/")) for name, one in sets.items() if takes(one, context.lake_name)}
+    return {name: Root(one.folder) for name, one in sets.items() if takes(one, context.lake_name)}
 
 
 def _noted(context: Context):  # type: ignore[no-untyped-def]

@@ -43,7 +43,7 @@ class HdfsStore:
         self._settings = settings
         self._hdfs = WebHdfs([f"{SCHEMES[scheme]}://{host}" for host in hosts], settings)
         self._retry = Retry(settings.retry_seconds, self._clock)
-        self._roots = sorted({root.strip("/") for root in roots} - {""}, key=len, reverse=True)
+        self._roots = sorted(set(roots) - {""}, key=len, reverse=True)
         self._only_reads = scheme == "httpfs"
 
     def __repr__(self) -> str:
