@@ -325,9 +325,11 @@ def test_an_idle_daemon_is_left_alone(web: str, tmp_path: Path) -> None:
     weights = tmp_path / "random.caffemodel"
     random_features.write(weights)
     here = Place(tmp_path / "here", "", weights)
-    with here.start("serve", HATHI_DAEMON__WATCHDOG_SECONDS="1") as process:
+    with here.start("serve", HATHI_DAEMON__WATCHDOG_SECONDS="4") as process:
+        while not list((here.folder / "bucket").glob("shop/c/*/end")) and process.poll() is None:
+            time.sleep(0.05)  # until the empty file is shipped, and nothing is left to do
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(6)
+            process.wait(9)
         process.terminate()
         said = process.communicate(timeout=15)[1]
     assert process.returncode == 0, said
