@@ -77,7 +77,7 @@ class FeatureSet(Section):
     lakes: list[str] | None = Field(default=None, examples=[["main"]])
     """The lakes whose refs this set takes. none: all of them."""
     formats: Annotated[list[Literal["text", "parquet"]], Field(min_length=1)] = ["text", "parquet"]
-    """What is delivered: parquet, and text (cnn_features.txt.gz). Leave out what nobody reads."""
+    """What is delivered: parquet, and text (lines of numbers). Leave out what nobody reads."""
 
     @property
     def folder(self) -> str:

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 
+from pipeline.codec.delivered.forms import is_text
 from pipeline.errors import FormatError, NotFound, PermanentError
 from pipeline.ledger.layout import version_of
 from pipeline.ledger.manifest import MOST_BYTES, Reading, Snapshot
 from pipeline.settings import Source
 from pipeline.sources.each_file import frozen, reading_of
 from pipeline.sources.found import Found, Named
-from pipeline.sources.index_entries import FEATURES_TEXT, Home, IndexEntry, judge, read_entries
+from pipeline.sources.index_entries import Home, IndexEntry, judge, read_entries
 from pipeline.stores.store import Lake, Stat
 from pipeline.times import HOUR
 
@@ -117,7 +118,8 @@ class WatchedIndex:
         if any(f"{path}/".startswith(self._ours) for path, _ in entry.files):
             raise ValueError("its files are this lake's own deliveries")
         stats = self._stats(entry)
-        refs = [stats[path] for path, _ in entry.files if not path.endswith(f"/{FEATURES_TEXT}")]
+        # Features as text, in an index of Hathi's own, are no refs.
+        refs = [stats[path] for path, _ in entry.files if not is_text(path.rpartition("/")[2])]
         if not refs:
             return
         times = [stat.modified / 1000 for stat in refs]

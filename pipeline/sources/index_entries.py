@@ -13,8 +13,6 @@ from pipeline.settings import Source
 from pipeline.sources.index_times import job_seconds
 from pipeline.sources.paths import partner_number
 
-FEATURES_TEXT = "cnn_features.txt.gz"
-"""Features as text, in an index of Hathi's own: no refs."""
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):(?://(?P<host>[^/]*))?(?P<path>/.*)?", re.DOTALL)
 _FIELDS = ("jobTimeStamp", "outputFolder", "files", "outputSize")
 _PARTNER = ("partnerId", "partner_id", "partner")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.codec.delivered.forms import rows_of_failures, rows_of_features
 from pipeline.errors import FormatError, NotFound, PermanentError, TemporaryError
 from pipeline.ledger.bodies import read_body
 from pipeline.ledger.commit import rename_first
@@ -98,8 +99,7 @@ def _place(context: Context, root: Root, task: DeliverTask) -> Placed:
         for partner in sorted(out.partners, key=int):
             context.safe_point()
             body = _partner_manifest(context, plan.set, name, int(partner), out)
-            rows = sum(file.rows for file in body.files if not file.name.endswith(".txt.gz"))
-            _law_of(name, out.partners[partner], rows)
+            _law_of(name, out.partners[partner], body)
             size += _partner(context, lake, root, temporary, body, out.partners[partner])
             deliveries.append(delivery_of(name, body))
     finally:
@@ -107,12 +107,11 @@ def _place(context: Context, root: Root, task: DeliverTask) -> Placed:
     return Placed(task, root, tuple(deliveries), size)
 
 
-def _law_of(name: ShipmentName, partner: OutPartner, rows: int) -> None:
-    if any(file.name.startswith("features/") for file in partner.files) or not partner.features:
-        law(f"{name} delivery", rows, features=partner.features, failures=partner.failures)
-    else:  # formats = ["text"]: the text file's rows are the features
-        text = sum(file.rows for file in partner.files if file.name.endswith(".txt.gz"))
-        law(f"{name} delivery", text + rows, features=partner.features, failures=partner.failures)
+def _law_of(name: ShipmentName, partner: OutPartner, body: PartnerManifest) -> None:
+    """Each form holds every feature."""
+    failures = rows_of_failures(body.files)
+    for rows in rows_of_features(body.files).values():
+        law(f"{name} delivery", rows + failures, features=partner.features, failures=partner.failures)
 
 
 def _partner(

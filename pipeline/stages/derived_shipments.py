@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pipeline.codec.delivered.forms import is_failures
 from pipeline.errors import NotFound
 from pipeline.ledger.layout import FIRST_DUE, ShipmentName
 from pipeline.ledger.manifest import Batch, DataFile, End, Out, Plan
@@ -84,7 +85,7 @@ def _held_items(context: Context, out: Out, batch: int) -> frozenset[tuple[int, 
     found: set[tuple[int, int]] = set()
     for partner in out.partners.values():
         for file in partner.files:
-            if file.name.startswith("failures/"):
+            if is_failures(file.name):
                 with scratch(context) as folder:
                     path = folder / "failures"
                     data = DataFile(key=file.key, size=file.size, sha256=file.sha256, rows=file.rows)

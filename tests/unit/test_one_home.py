@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from pipeline.codec.delivered.forms import FORMATS
+from pipeline.settings.sets import FeatureSet
 
 STAGE = r"['\"](?:ship|compute|aggregate|deliver)['\"]"
 PIPELINE = Path(__file__).parents[2] / "pipeline"
@@ -24,3 +28,12 @@ MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELIN
 )
 def test_a_fact_has_one_home(literal: str, homes: list[str]) -> None:
     assert sorted(name for name, text in MODULES.items() if re.search(literal, text)) == homes
+
+
+@pytest.mark.parametrize("name", ["[\"'](?:features|failures)/", "(?:features|failures)/part-", "cnn_features"])
+def test_what_the_files_of_a_delivery_are_called_stands_in_one_module(name: str) -> None:
+    assert {module for module, text in MODULES.items() if re.search(name, text)} <= {"codec/delivered/forms.py"}
+
+
+def test_a_set_may_name_each_form_of_features_that_there_is() -> None:
+    assert sorted(get_args(get_args(FeatureSet.model_fields["formats"].annotation)[0])) == sorted(FORMATS)

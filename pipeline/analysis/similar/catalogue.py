@@ -12,11 +12,10 @@ from pyarrow import parquet as pq
 
 from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
 from pipeline.codec.delivered.blocks import Block, blocks, matrix_of
-from pipeline.codec.delivered.merge import TEXT_NAME
+from pipeline.codec.delivered.forms import to_read
 from pipeline.codec.shards import Matrix
 from pipeline.errors import ConfigError, FormatError, NotFound
 from pipeline.ledger.layout import Root
-from pipeline.ledger.manifest import IndexFile
 from pipeline.stages.compact.merging import SHIPMENT
 from pipeline.stages.compact.standing import delta, newest, shipments
 from pipeline.stores.store import Lake
@@ -117,7 +116,7 @@ def sources_of(lake: Lake, root: Root, partner: int) -> list[Source]:
     current = newest(lake, root, partner)
     covered = set(current.body.covers) if current else set()
     if current is not None:
-        found += [Source(f"{current.folder}/{file.name}", "", file.rows) for file in _files(current.body.files)]
+        found += [Source(f"{current.folder}/{file.name}", "", file.rows) for file in to_read(current.body.files)]
     for name in shipments(lake, root):
         if str(name) in covered:
             continue
@@ -126,15 +125,10 @@ def sources_of(lake: Lake, root: Root, partner: int) -> list[Source]:
         except NotFound:
             continue  # not this partner's
         folder = root.partner(name, partner)
-        found += [Source(f"{folder}/{file.name}", str(name), file.rows) for file in _files(body.files)]
+        found += [Source(f"{folder}/{file.name}", str(name), file.rows) for file in to_read(body.files)]
     if not found:
         raise ConfigError(f"no features of partner {partner}", f"under {root.root}", "look at the partner's number")
     return found
-
-
-def _files(files: Sequence[IndexFile]) -> list[IndexFile]:
-    tables = [file for file in files if file.name.startswith("features/")]
-    return tables or [file for file in files if file.name == TEXT_NAME]
 
 
 def _ids(lake: Lake, source: Source, numbers: dict[str, int]) -> tuple[Ids, npt.NDArray[np.int32]]:

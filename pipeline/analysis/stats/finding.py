@@ -6,17 +6,17 @@ import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
+from pipeline.codec.delivered.forms import FAILURES, FEATURES, TEXT_FORMS, partner_of
 from pipeline.errors import ConfigError
 from pipeline.stores.store import Lake
 
 _GLOB = re.compile(r"[*?\[]")
-_OF_A_PARTNER = re.compile(r"/(\d+)/(?:features/[^/]+|cnn_features\.txt\.gz)$")
 
 
 def files_of(lake: Lake, path: str, partner: int | None = None) -> list[str]:
     """The files of features that a path names, in the order of names, so that later shipments come later.
 
-    In a folder: the Parquet files under `features/`, else every Parquet file that is no failure, else text.
+    In a folder: the Parquet files of features, else every Parquet file that is no failure, else text of one form.
     partner: those of others are left out where their folder tells.  Raises ConfigError where there is none.
     """
     found = [file for one in _expanded(lake, path.rstrip("/")) for file in _under(lake, one)]
@@ -25,12 +25,6 @@ def files_of(lake: Lake, path: str, partner: int | None = None) -> list[str]:
         of = "" if partner is None else f" of partner {partner}"
         raise ConfigError(f"no features{of} at {path}", "", "a delivered root, a shipment's folder, a glob, or a file")
     return sorted(mine)
-
-
-def partner_of(file: str) -> int | None:
-    """The partner that a delivered file's folder names."""
-    match = _OF_A_PARTNER.search(file)
-    return int(match[1]) if match else None
 
 
 def _expanded(lake: Lake, path: str) -> Iterator[str]:
@@ -56,10 +50,11 @@ def _under(lake: Lake, path: str) -> list[str]:
         return [path]
     files = [one.path for one in lake.walk(path)]
     tables = [file for file in files if file.endswith(".parquet")]
+    texts = ([file for file in files if form.claims(file)] for form in TEXT_FORMS)
     return (
-        [file for file in tables if _folder(file) == "features"]
-        or [file for file in tables if _folder(file) != "failures"]
-        or [file for file in files if file.endswith((".txt.gz", ".txt"))]
+        [file for file in tables if _folder(file) == FEATURES]
+        or [file for file in tables if _folder(file) != FAILURES]
+        or next((some for some in texts if some), [])
     )
 
 

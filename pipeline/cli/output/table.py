@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli.wiring.metering import Meter, Unmetered
+from pipeline.codec.delivered.forms import FEATURES
 from pipeline.ledger.layout import seconds_of
 from pipeline.process.logs import escape
 from pipeline.settings import Settings
@@ -180,7 +181,7 @@ def print_table(totals: Totals, settings: Settings, own: bool = False) -> None:
     where = roots(settings)
     for root in where:
         print(f"features: {_near(root)}")
-    glob = f"{_near(where[0])}/*/*/features/*.parquet" if where else ""
+    glob = f"{_near(where[0])}/*/*/{FEATURES}/*.parquet" if where else ""
     if glob and any(Path("/").glob(glob[1:]) if glob.startswith("/") else Path().glob(glob)):
         print("load:     " + LOAD.format(python=_near(sys.executable), glob=glob))
 

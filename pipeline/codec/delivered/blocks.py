@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyarrow import parquet as pq
 
 from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
-from pipeline.codec.delivered.text import MILLION
+from pipeline.codec.delivered.forms import TextForm, text_form_of
 from pipeline.codec.shards import Matrix
 from pipeline.errors import FormatError
 
@@ -45,7 +45,7 @@ def blocks(name: str, stream: BinaryIO) -> Iterator[Block]:
 
     Raises FormatError, which names the file, for what is damaged or holds no features.
     """
-    return _parquet(name, stream) if name.endswith(".parquet") else _text(name, stream)
+    return _parquet(name, stream) if name.endswith(".parquet") else _text(text_form_of(name), name, stream, 0)
 
 
 def matrix_of(name: str, column: pa.Array) -> Matrix:
@@ -92,33 +92,16 @@ def _block(name: str, batch: pa.RecordBatch, first: int) -> Block:
     )
 
 
-def _text(name: str, stream: BinaryIO) -> Iterator[Block]:
-    """Lines `partner item v1 ... vN`, v = round(1e6 * value)."""
+def _text(form: TextForm, name: str, stream: BinaryIO, dim: int) -> Iterator[Block]:
     magic = stream.read(2)
     stream.seek(0)
     first = 0
     try:
         with gzip.open(stream) if magic == _GZIP else nullcontext(stream) as lines:
             while some := list(islice(lines, _TEXT_ROWS)):
-                yield _text_block(some, first)
+                partners, items, matrix = form.read(some, dim)
+                yield Block(partners, items, ("",) * len(some), matrix, first)
                 first += len(some)
     except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, OverflowError) as error:
         what = f"{name}, after row {first}: {error}"
-        raise FormatError("a file of features is damaged", what, "lines are: partner item v1 ... vN") from error
-
-
-def _text_block(lines: Sequence[bytes], first: int) -> Block:
-    cells = [line.split(None, 2) for line in lines]
-    if any(len(row) != 3 for row in cells):
-        raise ValueError("a line without numbers")
-    width = len(cells[0][2].split())
-    vectors = [np.array(row[2].split(), np.float64) for row in cells]
-    if any(len(vector) != width for vector in vectors):
-        raise ValueError("its lines have several lengths")
-    return Block(
-        np.array([int(row[0]) for row in cells], np.int64),
-        np.array([int(row[1]) for row in cells], np.uint64),
-        ("",) * len(cells),
-        (np.stack(vectors) / MILLION).astype(np.float32),
-        first,
-    )
+        raise FormatError("a file of features is damaged", what, f"is it {form.name}? docs/consuming.md") from error

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from pipeline.codec import image_refs
 from pipeline.codec.delivered.failures import GROUP_ROWS as FAILURES_AT_ONCE
 from pipeline.codec.delivered.failures import FailuresWriter
+from pipeline.codec.delivered.forms import FAILURES, FEATURES, PARQUET, TextFiles, rows_of_failures, rows_of_features
 from pipeline.codec.delivered.merge_plan import Indices, Winners, choose
 from pipeline.codec.delivered.merge_sources import MergeInput, Sources
 from pipeline.codec.delivered.parquet import GROUP_ROWS as FEATURES_AT_ONCE
 from pipeline.codec.delivered.parquet import FeaturesWriter
-from pipeline.codec.delivered.text import TextWriter
 from pipeline.codec.hashed_file import HashedFile, Written
 from pipeline.codec.shards import GROUP_ROWS as SHARD_GROUP_ROWS
 from pipeline.codec.shards import FailureRow, FeatureRow
@@ -31,7 +31,6 @@ from pipeline.records import ImageRef
 __all__ = ["MergeInput", "Merged", "PartnerResult", "WrittenFile", "merge"]
 
 GAVE_UP = "gave up after 4 tries"
-TEXT_NAME = "cnn_features.txt.gz"
 _JOBS_PER_THREAD = 4
 _MEMORY = 2 * 2**30
 """Bytes that the threads of a merge may hold together, about; one thread always runs."""
@@ -116,7 +115,7 @@ def merge(
 ) -> Merged:
     """Writes each partner's files to folder/<partner>/; the same inputs give the same bytes.
 
-    dim: values of a feature.  formats: "text", "parquet" or both.  last_try: failures that are retriable are final.
+    dim: values of a feature.  formats: of `forms.FORMATS`.  last_try: failures that are retriable are final.
     threads: 0 for all cores that this process may use.  Raises FormatError for a damaged shard, LawBroken if rows
     are missing at the end, OSError for a full disk.
     """
@@ -204,25 +203,20 @@ def _write_partner(
     """One partner's features in each format, a row group of them at a time."""
     folder = output.folder / str(partner_id)
     folder.mkdir(parents=True, exist_ok=True)
-    files: list[tuple[Path, Written]] = []
     with ExitStack() as abandoned:
-        text = parquet = None
-        if "text" in output.formats:
-            text = TextWriter(folder / TEXT_NAME)
-            abandoned.callback(text.abandon)
-        if "parquet" in output.formats:
-            parquet = FeaturesWriter(folder / "features", output.dim, output.version, output.fingerprint)
+        parquet = None
+        texts = TextFiles(folder, output.formats)
+        abandoned.callback(texts.abandon)
+        if PARQUET in output.formats:
+            parquet = FeaturesWriter(folder / FEATURES, output.dim, output.version, output.fingerprint)
             abandoned.callback(parquet.abandon)
         matrix = np.empty((min(count, FEATURES_AT_ONCE), output.dim), np.float32)
         while chunk := _filled(matrix, rows):
-            if text:
-                text.write(partner_id, [row.item_id for row in chunk], matrix[: len(chunk)])
+            if texts:
+                texts.write(partner_id, [row.item_id for row in chunk], matrix[: len(chunk)])
             if parquet:
                 parquet.write(chunk, matrix[: len(chunk)])
-        if text:
-            files.append((folder / TEXT_NAME, text.close()))
-        if parquet:
-            files += parquet.close()
+        files = texts.close() + (parquet.close() if parquet else [])
     return [output.file(partner_id, path, written) for path, written in files]
 
 
@@ -264,7 +258,7 @@ class _Failures:
     def _write_partner(self, partner_id: int, rows: Iterator[FailureRow], carried: HashedFile) -> None:
         output = self._output
         writer = FailuresWriter(
-            output.folder / str(partner_id) / "failures", output.version, output.fingerprint, output.redact_queries
+            output.folder / str(partner_id) / FAILURES, output.version, output.fingerprint, output.redact_queries
         )
         with ExitStack() as abandoned:
             abandoned.callback(writer.abandon)
@@ -319,11 +313,8 @@ def _check(merged: Merged, output: _Output) -> None:
     if merged.refs != found:
         raise LawBroken("a merge lost rows", f"{merged.refs} refs, but {found} features, failures and duplicates")
     for partner in merged.partners:
-        rows = Counter[str]()
-        for file in partner.files:
-            rows[file.name.split("/")[0]] += file.rows
-        expected = {"failures": partner.failures}
-        expected |= {TEXT_NAME: partner.features} if "text" in output.formats else {}
-        expected |= {"features": partner.features} if "parquet" in output.formats else {}
-        if any(rows[name] != count for name, count in expected.items()):
-            raise LawBroken("a merge lost rows", f"partner {partner.partner_id}: {dict(rows)} instead of {expected}")
+        counted = rows_of_features(partner.files)
+        lost = len(counted) < len({*output.formats}) and partner.features
+        if lost or {*counted.values()} != {partner.features} or rows_of_failures(partner.files) != partner.failures:
+            what = f"{counted} of {partner.features} features, {partner.failures} failures"
+            raise LawBroken("a merge lost rows", f"partner {partner.partner_id}: {what}")

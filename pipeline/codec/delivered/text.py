@@ -6,7 +6,7 @@ v = round(1e6 * value), the item as an unsigned decimal. Numbers are looked up, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -25,12 +25,15 @@ _BLOCK_ROWS = 64  # what is formatted at a time stays within a core's cache
 _HEAD_CELLS = 6  # "partner item" takes 19 + 1 + 20 bytes at the most
 
 Cells = npt.NDArray[np.uint64]
+Lines = Callable[[int, Sequence[int], Matrix], npt.NDArray[np.uint8]]
 
 
 class TextWriter:
     """Writes a new file of text features; the bytes depend on how the rows are cut into calls of `write`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lines: Lines | None = None) -> None:
+        """lines: those of another form than the original's."""
+        self._lines = lines or text_lines
         self._file = HashedFile(path)
         self._gzip = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
         self._rows = 0
@@ -39,7 +42,7 @@ class TextWriter:
         """Adds a line for each row of the matrix (n, dim).  Raises FormatError for values that are not finite."""
         for at in range(0, len(item_ids), _BLOCK_ROWS):
             rows = slice(at, at + _BLOCK_ROWS)
-            self._file.write(self._gzip.compress(text_lines(partner_id, item_ids[rows], matrix[rows])))
+            self._file.write(self._gzip.compress(self._lines(partner_id, item_ids[rows], matrix[rows])))
         self._rows += len(item_ids)
 
     def close(self) -> Written:
@@ -71,6 +74,25 @@ def text_lines(partner_id: int, item_ids: Sequence[int], matrix: Matrix) -> npt.
     cells[:, -1] = ord("\n")
     flat = cells.view(np.uint8).reshape(-1)
     return np.compress(flat != 0, flat)  # lets other threads run, which bytes.translate does not
+
+
+def read_lines(lines: Sequence[bytes], dim: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64], Matrix]:
+    """Partners, unsigned items and the matrix (n, values) of lines; dim is not needed: each line has all values.
+
+    Raises ValueError or OverflowError for lines that are none of ours, or of several lengths.
+    """
+    cells = [line.split(None, 2) for line in lines]
+    if any(len(row) != 3 for row in cells):
+        raise ValueError("a line without numbers")
+    width = len(cells[0][2].split())
+    vectors = [np.array(row[2].split(), np.float64) for row in cells]
+    if any(len(vector) != width for vector in vectors):
+        raise ValueError("its lines have several lengths")
+    return (
+        np.array([int(row[0]) for row in cells], np.int64),
+        np.array([int(row[1]) for row in cells], np.uint64),
+        (np.stack(vectors) / MILLION).astype(np.float32),
+    )
 
 
 def _with_room(rows: int, cells: int) -> Cells:

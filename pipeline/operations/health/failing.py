@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from pipeline.codec.delivered.failures import Behind, count_failures
+from pipeline.codec.delivered.forms import is_failures
 from pipeline.errors import PipelineError, Stopped
 from pipeline.ledger.layout import Root, ShipmentName, seconds_of
 from pipeline.ledger.manifest import Delivery, Index
@@ -127,7 +128,7 @@ class Failing:
 
 
 def _failures(one: Delivery) -> tuple[str, ...]:
-    return tuple(f"{one.folder}/{file.name}" for file in one.files if file.name.startswith("failures/"))
+    return tuple(f"{one.folder}/{file.name}" for file in one.files if is_failures(file.name))
 
 
 def _ruled(one: FailingPartner, counts: Counter[Behind]) -> FailingPartner:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from pipeline.codec.delivered.forms import is_failures
 from pipeline.errors import PermanentError, Stopped
 from pipeline.ledger.layout import DELIVER, FIRST_DUE, ShipmentName, Task, seconds_of
 from pipeline.ledger.manifest import Batch, Plan, Result
@@ -244,7 +245,7 @@ def _held_data(context: Context, state: ShipmentState) -> frozenset[str]:
             kept |= {batch.data.key} if batch else set()
     if kept or unread:
         files = (file for partner in state.out.partners.values() for file in partner.files)
-        kept |= {file.key for file in files if file.name.startswith("failures/")}
+        kept |= {file.key for file in files if is_failures(file.name)}
     if unread:  # which data the batch names is not known here
         raise PermanentError("a held batch cannot be read here", "its refs may be wanted", "see docs/runbook.md")
     return frozenset(kept)

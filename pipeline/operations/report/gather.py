@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from pipeline.codec.delivered.forms import is_failures, is_table
 from pipeline.errors import FormatError, NotFound, PipelineError
 from pipeline.ledger.layout import Root, ShipmentName, seconds_of, version_of
 from pipeline.ledger.manifest import Batch, Out, OutFile, Plan
@@ -233,9 +234,9 @@ def _of_out(context: Context, sums: _Sums, one: Entered, plan: Plan, out: Out) -
         features, failures = sums.partners.get((context.lake_name, partner), (0, 0))
         sums.partners[context.lake_name, partner] = (features + what.features, failures + what.failures)
         for file in what.files:
-            if file.name.startswith("failures/"):
+            if is_failures(file.name):
                 _failures(context, sums, one.state.name, plan, partner, file)
-            elif file.name.startswith("features/") and sample.wants and out.dim == sample.dim:
+            elif is_table(file.name) and sample.wants and out.dim == sample.dim:
                 _features(context, sums, sample, one.state.name, plan, partner, file)
     _find_images(context, sums, one, sums.failing.broken[known:])
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
-from pipeline.codec.delivered.merge import TEXT_NAME
+from pipeline.codec.delivered.forms import FAILURES, rows_of_failures, rows_of_features
 from pipeline.ledger.layout import Keys, ShipmentName
 from pipeline.ledger.manifest import Batch, DataFile, Out, OutPartner, PartnerManifest, Plan, Result
 from pipeline.ledger.state import last_try
@@ -143,15 +142,10 @@ def _sums(out: Out) -> tuple[int, int]:
 
 def partner_rows(say: Say, where: str, partner: str, one: OutPartner | PartnerManifest) -> Iterator[Finding]:
     """Each form of a partner's rows holds what is counted."""
-    rows = Counter[str]()
-    for file in one.files:
-        rows[file.name.split("/")[0]] += file.rows
-    counts = {"failures": one.failures}
-    counts |= {form: one.features for form in ("features", TEXT_NAME) if form in rows}
-    if not rows.keys() & {"features", TEXT_NAME}:
-        counts["features"] = one.features
-    for form, count in counts.items():
-        yield from _law(say, where, f"rows counted for partner {partner}", count, **{f"in_{form}": rows[form]})
+    what = f"rows counted for partner {partner}"
+    yield from _law(say, where, what, one.failures, **{f"in_{FAILURES}": rows_of_failures(one.files)})
+    for form, rows in rows_of_features(one.files).items():
+        yield from _law(say, where, what, one.features, **{f"in_{form}": rows})
 
 
 def _done(say: Say, keys: Keys, record: Record) -> Iterator[Finding]:

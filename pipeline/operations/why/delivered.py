@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from pyarrow import parquet as pq
 
 from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
-from pipeline.codec.delivered.merge import TEXT_NAME
+from pipeline.codec.delivered.forms import is_failures, is_table, is_text, text_form_of
 from pipeline.errors import FormatError
 from pipeline.operations.why.story import Outcome
 from pipeline.records import signed, unsigned
@@ -28,17 +28,18 @@ def rows_of(names: Iterable[str], open_file: Callable[[str], BinaryIO], items: I
     found: list[Outcome] = []
     names = sorted(names)
     for name in names:
-        if name.startswith(("features/", "failures/")):
+        if is_table(name) or is_failures(name):
             found += _parquet(name, open_file, wanted)
-    if not any(name.startswith("features/") for name in names) and TEXT_NAME in names:
-        found += _text(open_file, wanted)
+    texts = [name for name in names if is_text(name)]
+    if texts and not any(is_table(name) for name in names):
+        found += _text(texts[0], open_file, wanted)
     return found
 
 
 def urls_of(names: Iterable[str], open_file: Callable[[str], BinaryIO], urls: Sequence[str]) -> Iterator[int]:
     """The items (unsigned) whose delivered URL is one of these."""
     for name in sorted(names):
-        if not name.startswith(("features/", "failures/")):
+        if not (is_table(name) or is_failures(name)):
             continue
         try:
             with open_file(name) as stream:
@@ -52,7 +53,7 @@ def urls_of(names: Iterable[str], open_file: Callable[[str], BinaryIO], urls: Se
 
 
 def _parquet(name: str, open_file: Callable[[str], BinaryIO], items: Sequence[int]) -> list[Outcome]:
-    kind = "feature" if name.startswith("features/") else "failure"
+    kind = "feature" if is_table(name) else "failure"
     wanted = {signed(item) for item in items}
     found = []
     try:
@@ -95,12 +96,13 @@ def _outcome(kind: str, row: dict[str, Any]) -> Outcome:
     )
 
 
-def _text(open_file: Callable[[str], BinaryIO], items: Sequence[int]) -> list[Outcome]:
-    """formats = ["text"]: a line says partner and item, nothing else."""
+def _text(name: str, open_file: Callable[[str], BinaryIO], items: Sequence[int]) -> list[Outcome]:
+    """Formats without Parquet: a line says which item it is of, and nothing else."""
+    word = text_form_of(name).item_word
     wanted = {b"%d" % item: item for item in items}
     try:
-        with open_file(TEXT_NAME) as stream, gzip.open(stream) as lines:
-            ids = (line.split(b" ", 2)[1] for line in lines)
+        with open_file(name) as stream, gzip.open(stream) as lines:
+            ids = (line.split(None, 2)[word] for line in lines)
             return [Outcome("feature", item_id=wanted[one]) for one in ids if one in wanted]
     except (EOFError, gzip.BadGzipFile, zlib.error, IndexError) as error:
-        raise FormatError("a delivered file is damaged", f"{TEXT_NAME}: {error}", "hathi verify") from error
+        raise FormatError("a delivered file is damaged", f"{name}: {error}", "hathi verify") from error

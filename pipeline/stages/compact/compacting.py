@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.codec.delivered.forms import tables as delivered_tables
 from pipeline.errors import FormatError, NotFound, PermanentError, PipelineError, TemporaryError
 from pipeline.ledger.commit import rename_first
 from pipeline.ledger.layout import MANIFEST, SUCCESS, Root, ShipmentName
@@ -14,7 +15,7 @@ from pipeline.ledger.protocol import Context, law, scratch
 from pipeline.settings import FeatureSet
 from pipeline.stages import index
 from pipeline.stages.compact.merging import CANNOT, Unmergeable
-from pipeline.stages.compact.standing import Current, by_partner, delta, inputs_of, newest, table, tables, tables_of
+from pipeline.stages.compact.standing import Current, by_partner, delta, inputs_of, newest, table, tables
 from pipeline.stages.compact.writing import Table, write
 from pipeline.stages.snapshots import takes
 
@@ -126,7 +127,7 @@ def _usable(
             body = delta(lake, task.root, name, task.partner)
             if (body.shipment, body.partner_id) != (str(name), task.partner):
                 raise FormatError(f"{folder} is of {body.shipment}/{body.partner_id}", "", "hathi verify")
-            files = tables_of(body.files)
+            files = delivered_tables(body.files)
             if body.features and not files:
                 what, hint = f"{folder} has no Parquet", "it stays as it is; deltas of Parquet are merged"
                 raise PermanentError(what, "it was delivered as text alone", hint)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from pipeline.codec.delivered.forms import tables as delivered_tables
 from pipeline.errors import NotFound, PermanentError
 from pipeline.ledger.bodies import read_body
 from pipeline.ledger.layout import MANIFEST, Root, ShipmentName, number_of
-from pipeline.ledger.manifest import CurrentManifest, IndexCurrent, IndexFile, PartnerManifest
+from pipeline.ledger.manifest import CurrentManifest, IndexCurrent, PartnerManifest
 from pipeline.ledger.protocol import law
 from pipeline.stages.compact.merging import Input
 from pipeline.stores.store import Lake
@@ -70,12 +71,12 @@ def inputs_of(
     Raises PermanentError for what was delivered as text alone, LawBroken for a manifest that does not add up.
     """
     if current is not None:
-        for file in tables_of(current.body.files):
+        for file in delivered_tables(current.body.files):
             path = f"{current.folder}/{file.name}"
             yield Input(path, partial(lake.open, path), None, file.rows)
     for name, body in bodies.items():
         folder = root.partner(name, partner)
-        files = tables_of(body.files)
+        files = delivered_tables(body.files)
         if not files:
             raise PermanentError(
                 f"{folder} has no Parquet", "it was delivered as text alone", "add it to the set's formats"
@@ -84,11 +85,6 @@ def inputs_of(
         for file in files:
             path = f"{folder}/{file.name}"
             yield Input(path, partial(lake.open, path), str(name), file.rows)
-
-
-def tables_of(files: tuple[IndexFile, ...]) -> list[IndexFile]:
-    """Those that are Parquet of features."""
-    return [file for file in files if file.name.startswith("features/")]
 
 
 def delta(lake: Lake, root: Root, name: ShipmentName, partner: int) -> PartnerManifest:

@@ -13,10 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.codec.delivered.blocks import matrix_of
-from pipeline.codec.delivered.merge import TEXT_NAME
+from pipeline.codec.delivered.forms import FEATURES, TextFiles
 from pipeline.codec.delivered.parquet import GROUP_ROWS
 from pipeline.codec.delivered.parquet_parts import Parts
-from pipeline.codec.delivered.text import TextWriter
 from pipeline.codec.hashed_file import Written
 from pipeline.records import unsigned
 from pipeline.stages.compact.merging import SHIPMENT, Input, Rows, merged, most_inputs, table_schema
@@ -42,24 +41,21 @@ def write(
     formats: Sequence[str],
     note: Callable[[int], None],
 ) -> Table:
-    """Merge inputs into folder/features/ and, where asked for, text; the same inputs give the same bytes.
+    """Merge inputs into Parquet in a folder and, where asked for, text; the same inputs give the same bytes.
 
     names: every shipment, ascending.  note: told of so many more rows, at a point where it is safe to stop.
     """
     folder.mkdir(parents=True)
     left = fewer(folder, inputs, names, partner_id, dim, note)
-    parts = Parts(folder / "features", table_schema(dim), _REPEATED)
-    text = TextWriter(folder / TEXT_NAME) if "text" in formats else None
+    parts = Parts(folder / FEATURES, table_schema(dim), _REPEATED)
+    texts = TextFiles(folder, formats)
     try:
-        rows, prints = _into(parts, text, merged(left, names, partner_id, dim), names, partner_id, note)
+        rows, prints = _into(parts, texts, merged(left, names, partner_id, dim), names, partner_id, note)
     except BaseException:
         parts.abandon()
-        if text is not None:
-            text.abandon()
+        texts.abandon()
         raise
-    files = [(path.relative_to(folder).as_posix(), written) for path, written in parts.close()]
-    if text is not None:
-        files.append((TEXT_NAME, text.close()))
+    files = [(path.relative_to(folder).as_posix(), written) for path, written in parts.close() + texts.close()]
     return Table(tuple(sorted(files)), rows, prints)
 
 
@@ -90,7 +86,7 @@ def _opened(path: Path) -> BinaryIO:
 
 def _into(
     parts: Parts,
-    text: TextWriter | None,
+    texts: TextFiles | None,
     blocks: Iterator[Rows],
     names: Sequence[str],
     partner_id: int,
@@ -102,9 +98,9 @@ def _into(
         columns = {name: table.column(name).combine_chunks() for name in table.schema.names}
         columns[SHIPMENT] = pa.array(names).take(pa.array(ranks))
         parts.write(columns)
-        if text is not None:
+        if texts:
             items = [unsigned(item) for item in columns["item_id"].to_pylist()]
-            text.write(partner_id, items, matrix_of(TEXT_NAME, columns["features"]))
+            texts.write(partner_id, items, matrix_of("a current table", columns["features"]))
         prints.update(columns["fingerprint"].to_pylist())
         rows += len(table)
         note(len(table))
