@@ -127,9 +127,10 @@ def _show(args: argparse.Namespace) -> int:
 
 def _rows(net: Net, blobs: list[str]) -> list[LayerRow] | None:
     """A row a layer; None for what has none."""
-    from pipeline.nets import inspection, onnx_inspection
+    from pipeline.nets import inspection
     from pipeline.nets.caffe_net import CaffeNet
-    from pipeline.nets.onnx_net import OnnxNet
+    from pipeline.nets.onnx import inspection as onnx_inspection
+    from pipeline.nets.onnx.net import OnnxNet
 
     if isinstance(net, CaffeNet):
         return inspection.layers(net, blobs)
@@ -216,9 +217,9 @@ def _nets_to_measure(args: argparse.Namespace, say: bool) -> dict[tuple[str, str
 def _export(args: argparse.Namespace) -> int:
     import onnx
 
-    from pipeline.nets import onnx_graph
     from pipeline.nets.caffe_net import CaffeNet
-    from pipeline.nets.onnx_file import model_of, with_plain_names
+    from pipeline.nets.onnx import graph as onnx_graph
+    from pipeline.nets.onnx.file import model_of, with_plain_names
 
     net = _load(args)
     if not isinstance(net, CaffeNet):

@@ -210,7 +210,7 @@ class _Carrying:
         if not file.is_file():
             return path
         if file.suffix == ".onnx":
-            from pipeline.nets.onnx_source import OnnxSource
+            from pipeline.nets.onnx.source import OnnxSource
 
             source = OnnxSource(file)
             names = {location: self._copied(beside) for location, beside in source.beside().items()}

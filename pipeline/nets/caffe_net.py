@@ -86,8 +86,8 @@ class CaffeNet(Net):
             graph = self._bound(reads, given, {})
         except NetError as error:  # of a batch of 1 alone, say
             return Verdict("unknown", error.message)
-        from pipeline.nets.onnx_file import model_of
-        from pipeline.nets.rows import label_of, look
+        from pipeline.nets.onnx.file import model_of
+        from pipeline.nets.onnx.rows import label_of, look
 
         model = model_of(graph)
         return look(model, f"in:{name}", given[name], lambda node: graph.layers.get(node.output[0]) or label_of(node))

@@ -20,7 +20,7 @@ from pipeline.nets.net import Blobs, Net
 from pipeline.nets.verdict import OWN, Verdict
 
 if TYPE_CHECKING:
-    from pipeline.nets.onnx_source import Model
+    from pipeline.nets.onnx.source import Model
 
 _CELL, _BLOCK, _BINS = 8, 16, 9
 _CLIP = 0.2  # of L2-Hys normalisation

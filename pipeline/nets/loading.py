@@ -41,7 +41,7 @@ def load(
 
         return Hog()
     if path.suffix == ".onnx":
-        from pipeline.nets.onnx_net import OnnxNet
+        from pipeline.nets.onnx.net import OnnxNet
 
         if weights is not None:
             raise NetError(f"the model {path} takes no weights", str(weights), "an .onnx model holds its own")

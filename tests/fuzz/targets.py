@@ -153,8 +153,9 @@ def _caffemodel(data: bytes) -> object:
 
 
 def _onnx(data: bytes) -> object:
-    from pipeline.nets import load, onnx_inspection
-    from pipeline.nets.onnx_net import OnnxNet
+    from pipeline.nets import load
+    from pipeline.nets.onnx import inspection as onnx_inspection
+    from pipeline.nets.onnx.net import OnnxNet
 
     path = _file(".onnx")
     path.write_bytes(data)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.nets.graph.lowered import Lowered, Shape
 
 if TYPE_CHECKING:
-    from pipeline.nets.onnx_source import Model
+    from pipeline.nets.onnx.source import Model
 
 Run = Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
 """Feeds by input name -> values by blob name, C order, of the shapes that the graph has.

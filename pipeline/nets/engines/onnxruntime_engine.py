@@ -19,8 +19,8 @@ from pipeline.errors import NetError
 from pipeline.nets.engines.engine import EngineInfo, Run, environment
 from pipeline.nets.graph.banded import banded
 from pipeline.nets.graph.lowered import Lowered, Shape
-from pipeline.nets.onnx_file import model_of, weights_of
-from pipeline.nets.onnx_source import Model
+from pipeline.nets.onnx.file import model_of, weights_of
+from pipeline.nets.onnx.source import Model
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime

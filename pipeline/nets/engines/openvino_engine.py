@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pipeline.errors import NetError
 from pipeline.nets.engines.engine import EngineInfo, Run, environment
 from pipeline.nets.graph.lowered import Lowered, Shape
-from pipeline.nets.onnx_file import model_of, weights_of
-from pipeline.nets.onnx_source import Model
+from pipeline.nets.onnx.file import model_of, weights_of
+from pipeline.nets.onnx.source import Model
 
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # whoever imports it gets an ImportError
 import openvino  # noqa: E402

@@ -16,7 +16,7 @@ from pipeline.nets.engines.engine import EngineInfo, Run, environment
 from pipeline.nets.graph.lowered import Lowered, Shape
 
 if TYPE_CHECKING:
-    from pipeline.nets.onnx_source import Model
+    from pipeline.nets.onnx.source import Model
 
 
 class PyCaffe:

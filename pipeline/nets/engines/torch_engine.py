@@ -21,7 +21,7 @@ from pipeline.nets.engines.torch_program import Program
 from pipeline.nets.graph.lowered import Lowered, Shape
 
 if TYPE_CHECKING:
-    from pipeline.nets.onnx_source import Model
+    from pipeline.nets.onnx.source import Model
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _WARM = 3  # passes before a graph is recorded: cuDNN chooses its algorithms and takes its memory in them

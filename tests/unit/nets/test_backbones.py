@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from pipeline import nets
-from pipeline.nets import onnx_inspection
 from pipeline.nets.features import FeatureNet
-from pipeline.nets.onnx_net import OnnxNet
+from pipeline.nets.onnx import inspection as onnx_inspection
+from pipeline.nets.onnx.net import OnnxNet
 from tests.unit.nets.test_features import feature_set
 from tests.unit.nets.test_golden import distance
 from tests.unit.nets.test_net_command import run

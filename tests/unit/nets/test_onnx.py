@@ -13,7 +13,7 @@ from pipeline import nets
 from pipeline.errors import NetError
 from pipeline.nets.caffe_net import CaffeNet
 from pipeline.nets.features import FeatureNet
-from pipeline.nets.onnx_file import model_of
+from pipeline.nets.onnx.file import model_of
 from tests.unit.nets.test_features import feature_set
 from tests.unit.nets.test_golden import case, distance
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline import nets
 from pipeline.errors import NetError
-from pipeline.nets import onnx_source
+from pipeline.nets.onnx import source as onnx_source
 
 ENGINES = ("openvino", "onnxruntime")
 WEIGHTS = np.random.default_rng(1).normal(size=(48, 400)).astype(np.float32)

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline import nets
 from pipeline.errors import NetError
 from pipeline.nets.features import FeatureNet
-from pipeline.nets.onnx_source import OnnxSource
+from pipeline.nets.onnx.source import OnnxSource
 from pipeline.settings import FeatureSet
 
 Node = tuple[str, str, str, dict[str, Any]]

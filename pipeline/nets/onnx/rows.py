@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from onnx import defs, helper, inliner, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from pipeline.nets import row_layers, row_moves  # noqa: F401  (importing them fills RULES)
 from pipeline.nets.graph.lowered import Shape
-from pipeline.nets.onnx_graph import reads
-from pipeline.nets.row_states import RULES, Free, Mixed, Node, Rows, State, Unknown
+from pipeline.nets.onnx import row_layers, row_moves  # noqa: F401  (importing them fills RULES)
+from pipeline.nets.onnx.graph import reads
+from pipeline.nets.onnx.row_states import RULES, Free, Mixed, Node, Rows, State, Unknown
 from pipeline.nets.verdict import OWN, Verdict
 
 _SMALL = 1 << 16  # numbers: what is computed here, of shapes and indices

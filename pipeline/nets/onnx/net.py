@@ -13,15 +13,15 @@ import onnx
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import NetError
-from pipeline.nets import onnx_fingerprint
 from pipeline.nets.engines import Engine
 from pipeline.nets.engines.engine import Run
 from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.graph.plan import unknown_blob
 from pipeline.nets.net import Blobs, Net
-from pipeline.nets.onnx_graph import reads, shape_of
-from pipeline.nets.onnx_source import OnnxSource
-from pipeline.nets.rows import look
+from pipeline.nets.onnx import fingerprint as onnx_fingerprint
+from pipeline.nets.onnx.graph import reads, shape_of
+from pipeline.nets.onnx.rows import look
+from pipeline.nets.onnx.source import OnnxSource
 from pipeline.nets.verdict import Verdict
 
 _KEPT = 4

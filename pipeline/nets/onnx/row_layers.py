@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from pipeline.nets.row_states import (
+from pipeline.nets.onnx.row_states import (
     ACROSS,
     NO_SHAPE,
     PLACES,

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import NetError
 from pipeline.nets.caffe.caffemodel import changed
-from pipeline.nets.onnx_file import LARGE
-from pipeline.nets.onnx_graph import reads, trouble_of
+from pipeline.nets.onnx.file import LARGE
+from pipeline.nets.onnx.graph import reads, trouble_of
 
 _INLINE_BYTES = 3 * 2**29  # a message of more than 2 GiB cannot be written
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)

@@ -10,8 +10,8 @@ from onnx import shape_inference
 
 from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.inspection import LayerRow
-from pipeline.nets.onnx_graph import shape_of
-from pipeline.nets.onnx_net import OnnxNet
+from pipeline.nets.onnx.graph import shape_of
+from pipeline.nets.onnx.net import OnnxNet
 
 
 def layers(net: OnnxNet, blobs: Sequence[str]) -> list[LayerRow]:

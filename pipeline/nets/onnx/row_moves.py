@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from pipeline.nets.row_states import (
+from pipeline.nets.onnx.row_states import (
     ACROSS,
     NO_SHAPE,
     Free,

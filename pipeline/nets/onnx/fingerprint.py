@@ -10,8 +10,8 @@ from onnx import numpy_helper
 
 from pipeline.errors import NetError
 from pipeline.nets.digests import digest, hashed
-from pipeline.nets.onnx_graph import reads
-from pipeline.nets.onnx_source import Model
+from pipeline.nets.onnx.graph import reads
+from pipeline.nets.onnx.source import Model
 
 
 def of_model(whole: Model, blob: str) -> str:
