@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import PermanentError
 from pipeline.ledger.layout import FIRST_DUE, MAX_ROUND, RELEASE, ShipmentName
+from pipeline.ledger.listing import names_under
 from pipeline.ledger.manifest import Batch, End, Out, Plan, Result
 from pipeline.ledger.protocol import Context, announce, body_at, exists, readable, state_of
 from pipeline.ledger.state import next_of
@@ -94,13 +95,8 @@ def answer(context: Context, name: ShipmentName, batch: int, kind: str) -> Shipm
 
 def newest(context: Context, wanted: str, sets: Iterable[str]) -> list[tuple[ShipmentName, Plan]]:
     """The newest part-0 first try of each source and set that `wanted` names: a partner, a source or a shipment."""
-    prefix = context.keys.commits
     found: dict[tuple[str, str], tuple[ShipmentName, Plan]] = {}
-    for entry in context.bucket.list(prefix, folders=True):
-        try:
-            name = ShipmentName.parse(entry.key.removeprefix(prefix).rstrip("/"))
-        except ValueError:
-            continue
+    for name in names_under(context.bucket, context.keys.commits):
         if name.part or name.generation:
             continue
         plan = readable(context, context.keys.plan(name), Plan)
@@ -130,14 +126,7 @@ def again(context: Context, name: ShipmentName, plan: Plan, *, backfill: bool = 
 
     backfill: copy the refs from the bucket while it has them, so that the source is not read again.
     """
-    prefix = context.keys.commits + name.version
-    names = []
-    for entry in context.bucket.list(prefix, folders=True):
-        try:
-            names.append(ShipmentName.parse(entry.key.removeprefix(context.keys.commits).rstrip("/")))
-        except ValueError:
-            continue
-    round_ = rounds(names, name.version)
+    round_ = rounds(list(names_under(context.bucket, context.keys.commits, begin=name.version)), name.version)
     if round_ > MAX_ROUND:
         raise PermanentError(f"version {name.version} has no rounds left", str(name), "touch the source's files")
     copies = backfill and has_refs(context, name, plan)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.ledger.layout import FIRST_DUE, MAX_ROUND, ShipmentName, seconds_of
+from pipeline.ledger.listing import named, names_under
 from pipeline.ledger.manifest import End, Plan
 from pipeline.ledger.protocol import Context, announce, readable
 from pipeline.settings import FeatureSet, Ship
@@ -160,26 +161,18 @@ class Shipper:
     def known(self, version: str) -> Known:
         """Part-0 first tries from a version on, without their plans."""
         context = self._context
-        prefix = context.keys.commits
         found = set()
-        for entry in context.bucket.list(prefix, after=prefix + version, folders=True):
-            try:
-                name = ShipmentName.parse(entry.key.removeprefix(prefix).rstrip("/"))
-            except ValueError:
+        for entry, name in named(context.bucket, context.keys.commits, after=version):
+            if name is None:
                 context.once(entry.key, f"not ours, left alone: {entry.key}")
-                continue
-            if name.part == 0 and name.generation == 0:
+            elif name.part == 0 and name.generation == 0:
                 found.add(name)
         return Known(frozenset(found), frozenset(self._gone(version)))
 
     def _gone(self, version: str) -> Iterator[ShipmentName]:
         """First parts of the snapshots from a version on of which some part is void."""
         context = self._context
-        for entry in context.bucket.list(context.keys.gone_hints):
-            try:
-                name = ShipmentName.parse(entry.key.removeprefix(context.keys.gone_hints))
-            except ValueError:
-                continue
+        for name in names_under(context.bucket, context.keys.gone_hints):
             end = readable(context, context.keys.end(name), End) if name.version >= version else None
             if end is None or end.void is None:
                 continue

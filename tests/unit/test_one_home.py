@@ -24,6 +24,7 @@ MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELIN
         pytest.param(r"\[9:11\]", ["ledger/layout.py"], id="the fields of a version"),
         pytest.param(rf"{STAGE},\s*{STAGE}", ["stage_names.py"], id="the stages' names in a row"),
         pytest.param(r"root\.strip\(['\"]/", ["settings/sets.py"], id="the root of a set as a path of the lake"),
+        pytest.param(r"ShipmentName\.parse\(entry\b", ["ledger/listing.py"], id="the shipments under a prefix"),
     ],
 )
 def test_a_fact_has_one_home(literal: str, homes: list[str]) -> None:

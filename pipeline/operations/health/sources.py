@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from pipeline.ledger.layout import ShipmentName, version_of
+from pipeline.ledger.layout import version_of
+from pipeline.ledger.listing import named
 from pipeline.ledger.manifest import End, Plan
 from pipeline.ledger.protocol import Context, readable
 from pipeline.sources.conventions import Sources
@@ -72,14 +73,8 @@ class Onlooker:
 
 def rejected_whole(context: Context, now: float) -> dict[str, str]:
     """Sources whose newest snapshot of the last day gave no ref at all though it has rows: their form has changed."""
-    prefix = context.keys.commits
-    listed = context.bucket.list(prefix, after=prefix + version_of(now - DAY), folders=True)
-    names = []
-    for entry in islice(listed, ENDS):
-        try:
-            names.append(ShipmentName.parse(entry.key.removeprefix(prefix).rstrip("/")))
-        except ValueError:
-            continue  # not ours; ship says so
+    listed = named(context.bucket, context.keys.commits, after=version_of(now - DAY))
+    names = [name for _, name in islice(listed, ENDS) if name is not None]
     verdicts: dict[str, str] = {}
     for name in sorted(names):
         if name.part or name.generation:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pipeline.errors import FormatError, PermanentError, Stopped
 from pipeline.ledger.bodies import read_body
 from pipeline.ledger.layout import Root, ShipmentName, number_of, seconds_of
+from pipeline.ledger.listing import named
 from pipeline.ledger.manifest import Done, Index, Proposal
 from pipeline.ledger.protocol import Context, readable
 from pipeline.operations.prune.deletion import Deletion
@@ -94,10 +95,8 @@ def _old_folders(context: Context, lake: Lake, root: Root, body: Index, now: flo
     listed = {one.folder.partition("/")[0] for one in body.deliveries}
     for partner in body.partners.values():
         listed |= {file.partition("/")[0] for file in partner.files}
-    for entry in lake.list(f"{root.root}/", folders=True):
-        try:
-            name = ShipmentName.parse(entry.key.removeprefix(f"{root.root}/").rstrip("/"))
-        except ValueError:
+    for entry, name in named(lake, f"{root.root}/"):
+        if name is None:
             continue
         # A version is never more than a day ahead of its delivery: what is young by its name costs no request.
         if str(name) in listed or seconds_of(name.version) - DAY > now - (limits.least_lake_days + 1) * DAY:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pipeline.codec.delivered.forms import is_failures, is_table
 from pipeline.errors import FormatError, NotFound, PipelineError
 from pipeline.ledger.layout import Root, ShipmentName, seconds_of, version_of
+from pipeline.ledger.listing import names_under
 from pipeline.ledger.manifest import Batch, Out, OutFile, Plan
 from pipeline.ledger.protocol import Context, Damaged, load_data, readable
 from pipeline.ledger.state import waits_for
@@ -29,7 +30,7 @@ from pipeline.operations.report.facts import (
     Thumbnail,
 )
 from pipeline.operations.report.failing import BROKEN, Failing
-from pipeline.operations.report.ledger import hinted, names_under, steps
+from pipeline.operations.report.ledger import hinted, steps
 from pipeline.operations.report.scope import Scope
 from pipeline.operations.report.statistics import Sample
 from pipeline.operations.report.thumbnails import thumbnail
@@ -122,8 +123,8 @@ def _entered(context: Context, scope: Scope) -> Iterator[Entered]:
         return
     keys = context.keys
     after = scope.version_before(LOOK_BACK)
-    names = {one for one in names_under(context, keys.commits, after) if one.version < scope.version_after}
-    names |= {*names_under(context, keys.data), *hinted(context)}
+    names = {one for one in names_under(context.bucket, keys.commits, after=after) if one.version < scope.version_after}
+    names |= {*names_under(context.bucket, keys.data), *hinted(context)}
     for name in sorted(names, reverse=True):
         one = entered(context, name, begin=scope.begin, end=scope.end)
         if one is not None:

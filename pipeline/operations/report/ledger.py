@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeline.ledger.layout import Keys, ShipmentName, version_of
+from pipeline.ledger.listing import names_under
 from pipeline.ledger.manifest import Plan
 from pipeline.ledger.protocol import Context, open_hints
 from pipeline.ledger.state import ShipmentState
@@ -51,15 +52,6 @@ def _refs(state: ShipmentState, plan: Plan, number: int) -> int:
     return refs * (number + 1) // batches - refs * number // batches
 
 
-def names_under(context: Context, prefix: str, after: str = "") -> Iterator[ShipmentName]:
-    """The shipments that have keys under `c/` or `d/`, in order; what is not ours is left to `verify`."""
-    for entry in context.bucket.list(prefix, after=after and prefix + after, folders=True):
-        try:
-            yield ShipmentName.parse(entry.key.removeprefix(prefix).rstrip("/"))
-        except ValueError:
-            continue
-
-
 def hinted(context: Context) -> Iterator[ShipmentName]:
     """The open shipments, those that are not due yet too."""
     hints = open_hints(context)
@@ -69,7 +61,8 @@ def hinted(context: Context) -> Iterator[ShipmentName]:
 def lately(context: Context, now: float, known: Iterable[ShipmentName]) -> Iterator[Entered]:
     """The newest shipments with a version of the last day, less the known ones, where the last hour did something."""
     left_out = set(known)
-    names = [one for one in names_under(context, context.keys.commits, version_of(now - DAY)) if one not in left_out]
+    listed = names_under(context.bucket, context.keys.commits, after=version_of(now - DAY))
+    names = [one for one in listed if one not in left_out]
     for name in names[-LATELY:]:
         found = entered(context, name, begin=now - HOUR)
         if found is not None:

@@ -10,6 +10,7 @@ from pipeline.ledger import manifest
 from pipeline.ledger.bodies import read_body
 from pipeline.ledger.commit import rename_first
 from pipeline.ledger.layout import MANIFEST, Root, ShipmentName, seconds_of, version_of
+from pipeline.ledger.listing import names_under
 from pipeline.ledger.manifest import Delivery, Done, Index, IndexCurrent, PartnerManifest, Proposal
 from pipeline.ledger.protocol import Context, exists, is_closed, readable, state_of
 from pipeline.operations.verify.listing import chain_of, read_if_good
@@ -94,7 +95,7 @@ def _rebuilt(context: Context, lake: Lake, root: Root, old: Index | None) -> Ind
     stamp = version_of(now)
     grown = Index()
     deliveries: list[Delivery] = []
-    for name in _shipments(lake, root):
+    for name in names_under(lake, f"{root.root}/"):
         context.safe_point()
         done = readable(context, context.keys.done(name), Done)
         mine = []
@@ -113,14 +114,6 @@ def _rebuilt(context: Context, lake: Lake, root: Root, old: Index | None) -> Ind
         context.progress("verify", 1, 0)
     deliveries.sort(key=lambda one: (one.delivered, one.folder))
     return Index(partners=grown.partners, deliveries=tuple(deliveries), current=_current(lake, root))
-
-
-def _shipments(lake: Lake, root: Root) -> Iterator[ShipmentName]:
-    for entry in lake.list(f"{root.root}/", folders=True):
-        try:
-            yield ShipmentName.parse(entry.key.removeprefix(f"{root.root}/").removesuffix("/"))
-        except ValueError:
-            continue
 
 
 def _folders(lake: Lake, root: Root, name: ShipmentName) -> Iterator[PartnerManifest]:
@@ -159,13 +152,8 @@ def _put(context: Context, lake: Lake, root: Root, index: Index) -> None:
 
 
 def _hints(context: Context) -> Iterator[Repaired]:
-    prefix = context.keys.commits
-    for entry in context.bucket.list(prefix, folders=True):
+    for name in names_under(context.bucket, context.keys.commits):
         context.safe_point()
-        try:
-            name = ShipmentName.parse(entry.key.removeprefix(prefix).rstrip("/"))
-        except ValueError:
-            continue
         state = state_of(context, name)
         if state.plan is None or is_closed(context, state):
             continue

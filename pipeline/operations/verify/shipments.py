@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.ledger.layout import ShipmentName, seconds_of
+from pipeline.ledger.listing import named
 from pipeline.ledger.manifest import DataFile, End, Plan
 from pipeline.ledger.protocol import Context, exists, is_closed, readable, state_of
 from pipeline.ledger.state import child_of, next_of
@@ -19,12 +20,9 @@ from pipeline.times import DAY
 
 def shipments(say: Say, context: Context, lake: Lake | None, *, deep: bool) -> Iterator[Finding]:
     """Every shipment that the ledger has, in the order of names; one of them in memory at a time."""
-    prefix = context.keys.commits
-    for entry in context.bucket.list(prefix, folders=True):
+    for entry, name in named(context.bucket, context.keys.commits):
         context.safe_point()
-        try:
-            name = ShipmentName.parse(entry.key.removeprefix(prefix).rstrip("/"))
-        except ValueError:
+        if name is None:
             yield say("not_ours", entry.key, "no shipment's name")
             continue
         yield from _shipment(say, context, lake, name, deep)

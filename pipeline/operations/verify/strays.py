@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.ledger.layout import ShipmentName, seconds_of
+from pipeline.ledger.layout import FIRST_DUE, ShipmentName, seconds_of
+from pipeline.ledger.listing import named
 from pipeline.ledger.protocol import Context, exists
 from pipeline.operations.verify.finding import Finding, Say
 from pipeline.operations.verify.shipments import unnamed_data
@@ -29,11 +30,9 @@ def _tops(say: Say, context: Context) -> Iterator[Finding]:
 
 def _data(say: Say, context: Context) -> Iterator[Finding]:
     keys = context.keys
-    for entry in context.bucket.list(keys.data, folders=True):
+    for entry, name in named(context.bucket, keys.data):
         context.safe_point()
-        try:
-            name = ShipmentName.parse(entry.key.removeprefix(keys.data).rstrip("/"))
-        except ValueError:
+        if name is None:
             yield say("not_ours", entry.key, "no shipment's data")
             continue
         if any(True for _ in context.bucket.list(keys.shipment(name))):
@@ -52,7 +51,7 @@ def _open_hints(say: Say, context: Context) -> Iterator[Finding]:
         due, _, text = entry.key.removeprefix(keys.open_hints).partition("/")
         try:
             name = ShipmentName.parse(text)
-            _ = due == "00000000T000000Z" or seconds_of(due)
+            _ = due == FIRST_DUE or seconds_of(due)
         except ValueError:
             yield say("not_ours", entry.key, "no shipment's hint")
             continue

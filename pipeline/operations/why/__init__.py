@@ -8,6 +8,7 @@ from itertools import groupby
 
 from pipeline.errors import FormatError, NotFound
 from pipeline.ledger.layout import Root, ShipmentName, number_of
+from pipeline.ledger.listing import names_under
 from pipeline.ledger.manifest import End, Plan
 from pipeline.ledger.protocol import Context, readable, state_of
 from pipeline.operations.why.chapter import Place, chapter
@@ -65,11 +66,7 @@ def places(context: Context) -> Iterator[Place]:
 
 
 def _named(store: Store, prefix: str, root: Root | None) -> Iterator[tuple[ShipmentName, Root | None]]:
-    for entry in store.list(prefix, folders=True):
-        try:
-            yield ShipmentName.parse(entry.key.removeprefix(prefix).rstrip("/")), root
-        except ValueError:
-            continue  # not ours
+    return ((name, root) for name in names_under(store, prefix))
 
 
 def _rejected(place: Place, question: Question, told: Story) -> None:

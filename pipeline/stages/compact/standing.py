@@ -10,6 +10,7 @@ from pipeline.codec.delivered.forms import tables as delivered_tables
 from pipeline.errors import NotFound, PermanentError
 from pipeline.ledger.bodies import read_body
 from pipeline.ledger.layout import MANIFEST, Root, ShipmentName, number_of
+from pipeline.ledger.listing import names_under
 from pipeline.ledger.manifest import CurrentManifest, IndexCurrent, PartnerManifest
 from pipeline.ledger.protocol import law
 from pipeline.stages.compact.merging import Input
@@ -37,12 +38,7 @@ class Current:
 
 def shipments(lake: Lake, root: Root) -> Iterator[ShipmentName]:
     """Those with a folder under the root, in the order of names."""
-    prefix = f"{root.root}/"
-    for entry in lake.list(prefix, folders=True):
-        try:
-            yield ShipmentName.parse(entry.key.removeprefix(prefix).rstrip("/"))
-        except ValueError:
-            continue  # the index, or not ours
+    return names_under(lake, f"{root.root}/")
 
 
 def partners(lake: Lake, root: Root, name: ShipmentName) -> list[int]:
