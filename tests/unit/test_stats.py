@@ -24,6 +24,7 @@ from pipeline.codec.delivered.parquet import FeaturesWriter
 from pipeline.codec.delivered.text import TextWriter
 from pipeline.errors import ConfigError, FormatError
 from pipeline.stores.local import LocalStore
+from tests.unit import deltas as delivered
 from tests.unit.codec.rows import feature
 
 OLD = "20260101T000000Z.000.00000.0-3f2a9c0d11e4"
@@ -160,6 +161,16 @@ def test_text_tells_the_same_as_parquet_and_parquet_is_read_where_both_lie(tmp_p
     apart = drift(both, text)
     assert apart.common == 150
     assert apart.greatest < 1e-6
+
+
+def test_a_text_whose_lines_are_not_as_long_as_its_manifest_says_is_refused(tmp_path: Path) -> None:
+    delivered.deliver(tmp_path, delivered.name_of(1), {1: np.ones(3), 2: np.ones(3)}, text=True)
+    assert of(tmp_path, 7).rows == 2
+    (manifest,) = tmp_path.rglob("_manifest.json")
+    manifest.write_text(manifest.read_text().replace('"dim":3', '"dim":4'))
+    with pytest.raises(FormatError, match="damaged") as error:
+        of(tmp_path)
+    assert "its lines have 3 values, its manifest says 4" in error.value.detail
 
 
 def test_equal_runs_do_not_drift_and_others_do_by_each_measure(tmp_path: Path) -> None:

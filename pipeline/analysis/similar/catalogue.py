@@ -33,6 +33,7 @@ class Source:
     path: str
     shipment: str
     rows: int
+    dim: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Catalogue:
             if not self.wins[start : start + source.rows].any():
                 continue
             with self._lake.open(source.path) as stream:
-                for block in blocks(source.path, stream):
+                for block in blocks(source.path, stream, source.dim):
                     rows = start + block.first + np.arange(len(block.item_id))
                     yield rows, block
 
@@ -116,7 +117,8 @@ def sources_of(lake: Lake, root: Root, partner: int) -> list[Source]:
     current = newest(lake, root, partner)
     covered = set(current.body.covers) if current else set()
     if current is not None:
-        found += [Source(f"{current.folder}/{file.name}", "", file.rows) for file in to_read(current.body.files)]
+        files, dim = to_read(current.body.files), current.body.dim
+        found += [Source(f"{current.folder}/{file.name}", "", file.rows, dim) for file in files]
     for name in shipments(lake, root):
         if str(name) in covered:
             continue
@@ -125,7 +127,8 @@ def sources_of(lake: Lake, root: Root, partner: int) -> list[Source]:
         except NotFound:
             continue  # not this partner's
         folder = root.partner(name, partner)
-        found += [Source(f"{folder}/{file.name}", str(name), file.rows) for file in to_read(body.files)]
+        files = to_read(body.files)
+        found += [Source(f"{folder}/{file.name}", str(name), file.rows, body.dim) for file in files]
     if not found:
         raise ConfigError(f"no features of partner {partner}", f"under {root.root}", "look at the partner's number")
     return found
@@ -137,7 +140,7 @@ def _ids(lake: Lake, source: Source, numbers: dict[str, int]) -> tuple[Ids, npt.
     named: list[npt.NDArray[np.int32]] = [np.zeros(0, np.int32)]
     with lake.open(source.path) as stream:
         if not source.path.endswith(".parquet"):
-            ids += [block.item_id for block in blocks(source.path, stream)]
+            ids += [block.item_id for block in blocks(source.path, stream, source.dim)]
         else:
             columns = ["item_id"] if source.shipment else ["item_id", SHIPMENT]
             try:
@@ -193,6 +196,6 @@ def _vectors(lake: Lake, source: Source, places: Sequence[int]) -> Iterator[tupl
                 yield from zip(inside, matrix, some.column("fingerprint").to_pylist(), strict=True)
             return
         wanted = set(places)
-        for block in blocks(source.path, stream):
+        for block in blocks(source.path, stream, source.dim):
             for place in sorted(wanted & set(range(block.first, block.first + len(block.item_id)))):
                 yield place, block.matrix[place - block.first], block.fingerprint[place - block.first]

@@ -13,7 +13,10 @@ from pipeline.analysis.stats.buckets import Buckets
 from pipeline.analysis.stats.sampling import Repeated, Repeats, Sample, item_hashes, vector_hashes
 from pipeline.codec.delivered.blocks import Block, blocks
 from pipeline.codec.shards import Matrix
-from pipeline.errors import ConfigError, FormatError
+from pipeline.errors import ConfigError, FormatError, NotFound
+from pipeline.ledger.bodies import read_body
+from pipeline.ledger.layout import MANIFEST
+from pipeline.ledger.manifest import Body, Dim
 from pipeline.stores.store import Lake
 
 Values = npt.NDArray[np.float64]
@@ -100,11 +103,28 @@ def collect(lake: Lake, files: Iterable[str], partner: int | None = None) -> Sta
 
 def _rows_of(lake: Lake, file: str, partner: int | None) -> Iterator[Block]:
     with lake.open(file) as stream:
-        for block in blocks(file, stream):
+        for block in blocks(file, stream, _values_of(lake, file)):
             some = np.ones(len(block.item_id), np.bool_) if partner is None else block.partner_id == partner
             if some.any():
                 prints = tuple(text for text, wanted in zip(block.fingerprint, some.tolist(), strict=True) if wanted)
                 yield Block(block.partner_id[some], block.item_id[some], prints, block.matrix[some], block.first)
+
+
+def _values_of(lake: Lake, file: str) -> int:
+    """Values of a feature, as the manifest beside a text says; 0 of Parquet, which tells it, and without a manifest."""
+    if file.endswith(".parquet"):
+        return 0
+    folder = file[: file.rfind("/") + 1]
+    try:
+        return read_body(lake, _OfFeatures, f"{folder}{MANIFEST}").dim
+    except NotFound:
+        return 0
+
+
+class _OfFeatures(Body):
+    """What the manifests of deliveries and of current tables both say."""
+
+    dim: Dim
 
 
 class _Collected:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyarrow import parquet as pq
 
 from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
-from pipeline.codec.delivered.forms import TextForm, text_form_of
+from pipeline.codec.delivered.forms import TextForm, partner_of, text_form_of
 from pipeline.codec.shards import Matrix
 from pipeline.errors import FormatError
 
@@ -40,12 +40,14 @@ class Block:
     """The first row's place in its file."""
 
 
-def blocks(name: str, stream: BinaryIO) -> Iterator[Block]:
+def blocks(name: str, stream: BinaryIO, dim: int = 0) -> Iterator[Block]:
     """The blocks of one file, at most BLOCK_ROWS rows each; Parquet by its name, else text (gzip or plain).
 
+    dim: values of a feature, as the manifest beside a text says; 0 where there is none.  What a form's lines do not
+    say of the partner, its folder tells; 0 where it does not.
     Raises FormatError, which names the file, for what is damaged or holds no features.
     """
-    return _parquet(name, stream) if name.endswith(".parquet") else _text(text_form_of(name), name, stream, 0)
+    return _parquet(name, stream) if name.endswith(".parquet") else _text(text_form_of(name), name, stream, dim)
 
 
 def matrix_of(name: str, column: pa.Array) -> Matrix:
@@ -100,6 +102,8 @@ def _text(form: TextForm, name: str, stream: BinaryIO, dim: int) -> Iterator[Blo
         with gzip.open(stream) if magic == _GZIP else nullcontext(stream) as lines:
             while some := list(islice(lines, _TEXT_ROWS)):
                 partners, items, matrix = form.read(some, dim)
+                if partners is None:
+                    partners = np.full(len(some), partner_of(name) or 0, np.int64)
                 yield Block(partners, items, ("",) * len(some), matrix, first)
                 first += len(some)
     except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, OverflowError) as error:

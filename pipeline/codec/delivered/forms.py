@@ -33,8 +33,11 @@ FAILURES = "failures"
 
 Lines = Callable[[int, Sequence[int], Matrix], npt.NDArray[np.uint8]]
 """(partner, unsigned items, matrix) -> the bytes of as many lines, newlines included."""
-ReadLines = Callable[[Sequence[bytes], int], tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64], Matrix]]
-"""(lines, values of a feature or 0 if unknown) -> partners, items, matrix.  Raises ValueError or OverflowError."""
+ReadLines = Callable[[Sequence[bytes], int], tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.uint64], Matrix]]
+"""(lines, values of a feature or 0 if unknown) -> partners or None if lines do not say them, unsigned items, matrix.
+
+Raises ValueError or OverflowError for what are no such lines.
+"""
 
 
 class File(Protocol):

@@ -77,7 +77,7 @@ def text_lines(partner_id: int, item_ids: Sequence[int], matrix: Matrix) -> npt.
 
 
 def read_lines(lines: Sequence[bytes], dim: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64], Matrix]:
-    """Partners, unsigned items and the matrix (n, values) of lines; dim is not needed: each line has all values.
+    """Partners, unsigned items and the matrix (n, values) of lines; dim: values of a feature, 0 if unknown.
 
     Raises ValueError or OverflowError for lines that are none of ours, or of several lengths.
     """
@@ -88,6 +88,8 @@ def read_lines(lines: Sequence[bytes], dim: int) -> tuple[npt.NDArray[np.int64],
     vectors = [np.array(row[2].split(), np.float64) for row in cells]
     if any(len(vector) != width for vector in vectors):
         raise ValueError("its lines have several lengths")
+    if dim not in (0, width):
+        raise ValueError(f"its lines have {width} values, its manifest says {dim}")
     return (
         np.array([int(row[0]) for row in cells], np.int64),
         np.array([int(row[1]) for row in cells], np.uint64),
