@@ -76,8 +76,10 @@ class FeatureSet(Section):
     """The folder on the lake where features are delivered, relative to the lake. Each set needs one of its own."""
     lakes: list[str] | None = Field(default=None, examples=[["main"]])
     """The lakes whose refs this set takes. none: all of them."""
-    formats: Annotated[list[Literal["text", "parquet"]], Field(min_length=1)] = ["text", "parquet"]
-    """What is delivered: parquet, and text (lines of numbers). Leave out what nobody reads."""
+    formats: Annotated[list[Literal["text", "parquet", "libsvm"]], Field(min_length=1)] = ["text", "parquet"]
+    """What is delivered, beside failures: parquet; text, a line `partner item v1 ... vN` of integers, round(1e6 * v);
+    libsvm, a line `item index:value ...` without zeros, for programs that learn from it. Each holds all features, so
+    leave out what nobody reads. `hathi compact` and `read_features` need parquet."""
 
     @property
     def folder(self) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.codec.delivered.forms import TextFiles
 from pipeline.codec.delivered.parquet import FeaturesWriter
-from pipeline.codec.delivered.text import TextWriter
 from pipeline.codec.hashed_file import Written
 from pipeline.ledger.layout import MANIFEST, SUCCESS, Root, ShipmentName
 from pipeline.ledger.manifest import IndexFile, PartnerManifest
@@ -30,21 +30,21 @@ def deliver(
     partner: int = 7,
     *,
     fingerprint: str = F,
-    text: bool = False,
+    text: bool | str = False,
     urls: Mapping[int, str] | None = None,
     externals: Mapping[int, str] | None = None,
     group: int = 7,
 ) -> None:
-    """One partner's folder.  text: as text alone.  group: rows of a row group; parts are small."""
+    """One partner's folder.  text: as text alone, in a form.  group: rows of a row group; parts are small."""
     folder = lake / ROOT.partner(name, partner)
     folder.mkdir(parents=True)
     items = sorted(vectors)
     matrix = np.stack([vectors[item] for item in items]).astype(np.float32) if items else np.zeros((0, 3), np.float32)
     files: list[tuple[Path, Written]] = []
     if text:
-        lines = TextWriter(folder / "cnn_features.txt.gz")
+        lines = TextFiles(folder, ["text" if text is True else text])
         lines.write(partner, items, matrix)
-        files = [(folder / "cnn_features.txt.gz", lines.close())]
+        files = lines.close()
     elif items:
         writer = FeaturesWriter(folder / "features", matrix.shape[1], name.version, fingerprint, part_bytes=4000)
         for first in range(0, len(items), group):

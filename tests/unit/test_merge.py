@@ -289,10 +289,15 @@ def test_the_same_shards_give_the_same_bytes_in_any_order_and_on_any_number_of_c
 
 def test_the_formats_that_are_not_asked_for_are_not_written(tmp_path: Path) -> None:
     batches = [Batch((feature(1, 2, 0),))]
-    for formats, names in ((["text"], ["cnn_features.txt.gz"]), (["parquet"], ["features/part-00000.parquet"])):
-        result = merged_batches(batches, tmp_path / formats[0], formats=formats)
+    for formats, names in (
+        (["text"], ["cnn_features.txt.gz"]),
+        (["parquet"], ["features/part-00000.parquet"]),
+        (["libsvm"], ["cnn_features.libsvm.gz"]),
+        (["libsvm", "text"], ["cnn_features.txt.gz", "cnn_features.libsvm.gz"]),
+    ):
+        result = merged_batches(batches, tmp_path / "-".join(formats), formats=formats)
         assert [file.name for file in result.partners[0].files] == names
-        assert {path.name for path in (tmp_path / formats[0] / "out").iterdir()} == {"1"}
+        assert {path.name for path in (tmp_path / "-".join(formats) / "out").iterdir()} == {"1"}
 
 
 def test_a_shipment_without_refs_has_no_partners(tmp_path: Path) -> None:

@@ -118,9 +118,10 @@ def test_features_of_another_net_and_rows_of_zeros_are_no_neighbours_by_chance(t
     assert distances("l2", rows[1], np.full((1, 16), np.nan, np.float32)).tolist() == [np.inf]
 
 
-def test_text_is_read_where_there_is_no_parquet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["text", "libsvm"])
+def test_text_is_read_where_there_is_no_parquet(tmp_path: Path, form: str) -> None:
     rows = dict(enumerate(chance(90)))
-    deliver(tmp_path, name_of(1), rows, text=True)
+    deliver(tmp_path, name_of(1), rows, text=form)
     catalogue = catalogue_of(tmp_path)
     row = catalogue.row_of(77)
     assert row is not None

@@ -56,7 +56,7 @@ def test_verify_only_reads(sound: Folders) -> None:
 def test_every_step_of_a_run_is_clean_with_retries_parts_duplicates_two_sets_and_rejected_rows(tmp_path: Path) -> None:
     sets = {
         "demo": FeatureSet(net="n", blob="b", root="features"),
-        "other": FeatureSet(net="n", blob="b", root="more/features2", formats=["text"]),
+        "other": FeatureSet(net="n", blob="b", root="more/features2", formats=["text", "libsvm"]),
     }
     lines = [f"7,i{n},{url('ok', n)}" for n in range(9)] + [f"7,i1,{url('ok', 77)}", "x,bad,http://u/"]
     world = world_of(tmp_path, *lines, f"8,late,{url('later', 1)}-", f"8,never,{url('down')}", sets=sets)

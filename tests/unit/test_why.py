@@ -187,7 +187,7 @@ def test_an_item_in_two_snapshots_has_two_chapters_and_the_newer_feature_wins(tm
 def test_each_set_has_its_own_answer_with_text_alone_too(tmp_path: Path) -> None:
     sets = {
         "demo": FeatureSet(net="n", blob="b", root="features"),
-        "other": FeatureSet(net="n", blob="b", root="features2", formats=["text"]),
+        "other": FeatureSet(net="n", blob="b", root="features2", formats=["libsvm"]),
     }
     world = world_of(tmp_path, f"7,a,{url('ok')}", f"7,b,{url('ok', 2)}", sets=sets)
     world.run()

@@ -2,6 +2,7 @@
 
     features/part-00000.parquet    features, every column      format `parquet`
     cnn_features.txt.gz            features as text            format `text`
+    cnn_features.libsvm.gz         features as libsvm has them format `libsvm`
     failures/part-00000.parquet    items without a feature     always
 
 Each form that a set's `formats` name holds all features of the delivery, so each has as many rows as there are
@@ -20,7 +21,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.codec.delivered import text
+from pipeline.codec.delivered import libsvm, text
 from pipeline.codec.delivered.text import TextWriter
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.shards import Matrix
@@ -68,7 +69,10 @@ class TextForm:
         return path.removesuffix(".gz").endswith(Path(self.file.removesuffix(".gz")).suffix)
 
 
-TEXT_FORMS = (TextForm("text", "cnn_features.txt.gz", text.text_lines, text.read_lines, item_word=1),)
+TEXT_FORMS = (
+    TextForm("text", "cnn_features.txt.gz", text.text_lines, text.read_lines, item_word=1),
+    TextForm("libsvm", "cnn_features.libsvm.gz", libsvm.libsvm_lines, libsvm.read_libsvm_lines, item_word=0),
+)
 """Where there is no Parquet, the first of them that is there is read."""
 FORMATS = (PARQUET, *(form.name for form in TEXT_FORMS))
 _OF_A_PARTNER = re.compile(rf"/(\d+)/(?:{FEATURES}/[^/]+|{'|'.join(re.escape(form.file) for form in TEXT_FORMS)})$")

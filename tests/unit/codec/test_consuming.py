@@ -41,7 +41,7 @@ def deliver(root: Path, scratch: Path, shipment: str, items: dict[int, float]) -
         dim=2,
         version=shipment[:16],
         fingerprint="f" * 64,
-        formats=["text", "parquet"],
+        formats=["text", "parquet", "libsvm"],
         redact_queries=True,
         last_try=True,
     ).partners
@@ -98,6 +98,8 @@ def test_the_pandas_blocks_run_and_give_each_item_its_greatest_shipment(root: Pa
         exec(block, names)
     got = names["features"]
     assert dict(zip(got["item_id"].tolist(), (round(float(v[0]), 3) for v in got["features"]), strict=True)) == WINNERS
+    assert len(names["by_item"]) == len(names["text"])
+    assert {vector[1] for vector in names["by_item"].values()} == {np.float32(0.5)}
     read = names["table"]
     vectors = [round(float(v[0]), 3) for v in read["features"].to_pylist()]
     assert dict(zip(read["item_id"].to_pylist(), vectors, strict=True)) == WINNERS
