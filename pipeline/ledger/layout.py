@@ -17,6 +17,14 @@ MANIFEST = "_manifest.json"
 # ASCII alone: other digits are digits to Python, and would be two names of one thing.
 _VERSION = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _NAME = re.compile(r"([0-9]{8}T[0-9]{6}Z)\.([0-9]{3})\.([0-9]{5})\.([0-9])-([0-9a-f]{12})")
+
+# What stands under `c/S/`, beside plan, end, out and done.
+BATCH = re.compile(r"b/(?P<batch>[0-9]{5})")
+RESULT = re.compile(r"(?P<fingerprint>[0-9a-f]{12})/r/(?P<batch>[0-9]{5})")
+ATTEMPT = re.compile(r"(?P<task>t/(?:out|done)|[0-9a-f]{12}/t/[0-9]{5})/(?P<number>[0-9]{5})(?P<ended>\.x)?")
+FOLDER = re.compile(r"b|t(/out|/done)?|[0-9a-f]{12}(/[rt](/[0-9]{5})?)?")
+"""Where folders are: a file of such a name takes their place in a store that has folders."""
+
 MAX_ROUND = 999
 MAX_PART = 99_999
 LAST_GENERATION = 3
@@ -40,6 +48,12 @@ def seconds_of(version: str) -> float:
         return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
     except ValueError as error:
         raise ValueError(f"not a version: {version!r}: {error}") from error
+
+
+def held_of(text: str) -> tuple[ShipmentName, int]:
+    """The shipment and the batch that a hint of a held batch names.  Raises ValueError when it names none."""
+    name, _, batch = text.rpartition(".")
+    return ShipmentName.parse(name), int(batch)
 
 
 def number_of(text: str, digits: int = 19) -> int | None:
@@ -174,6 +188,11 @@ class Task:
     @staticmethod
     def batch(fingerprint: str, batch: int) -> Task:
         return Task(f"{fingerprint[:12]}/t/{batch:05d}")
+
+    @property
+    def number(self) -> int | None:
+        """The batch; None for `out` and `done`."""
+        return None if self.path.startswith("t/") else int(self.path.rpartition("/")[2])
 
 
 AGGREGATE = Task("t/out")

@@ -9,14 +9,18 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.ledger.layout import LAST_GENERATION, LAST_RELEASE_GENERATION, Keys, ShipmentName, Task
+from pipeline.ledger.layout import (
+    ATTEMPT,
+    BATCH,
+    FOLDER,
+    LAST_GENERATION,
+    LAST_RELEASE_GENERATION,
+    RESULT,
+    Keys,
+    ShipmentName,
+    Task,
+)
 from pipeline.ledger.manifest import Attempt, AttemptEnd, Body, Done, End, NewerFormat, Out, Plan
-
-_ATTEMPT = re.compile(r"(?P<task>t/(?:out|done)|[0-9a-f]{12}/t/[0-9]{5})/(?P<number>[0-9]{5})(?P<ended>\.x)?")
-_RESULT = re.compile(r"(?P<f>[0-9a-f]{12})/r/(?P<batch>[0-9]{5})")
-_BATCH = re.compile(r"b/(?P<batch>[0-9]{5})")
-_FOLDER = re.compile(r"b|t(/out|/done)?|[0-9a-f]{12}(/[rt](/[0-9]{5})?)?")
-"""Where folders are: a file of such a name takes their place in a store that has folders."""
 
 BODIES: dict[str, type[Body]] = {"plan": Plan, "end": End, "out": Out, "done": Done}
 
@@ -160,21 +164,21 @@ def wanted(keys: Keys, name: ShipmentName, listed: Iterable[str], *, settled: bo
     for rest in rests:
         if rest in BODIES:
             found[top + rest] = BODIES[rest]
-        elif (match := _ATTEMPT.fullmatch(rest)) and match["task"] not in over:
+        elif (match := ATTEMPT.fullmatch(rest)) and match["task"] not in over:
             found[top + rest] = AttemptEnd if match["ended"] else Attempt
     return found
 
 
 def is_work(rest: str) -> bool:
     """Whether what stands at `c/S/<rest>` is a result of a batch or an attempt at something."""
-    return bool(_RESULT.fullmatch(rest) or _ATTEMPT.fullmatch(rest))
+    return bool(RESULT.fullmatch(rest) or ATTEMPT.fullmatch(rest))
 
 
 def _settled(rests: Iterable[str]) -> Iterator[str]:
     """The tasks whose result is among these keys."""
     for rest in rests:
-        if match := _RESULT.fullmatch(rest):
-            yield f"{match['f']}/t/{match['batch']}"
+        if match := RESULT.fullmatch(rest):
+            yield f"{match['fingerprint']}/t/{match['batch']}"
         elif rest in ("out", "done"):
             yield f"t/{rest}"
 
@@ -208,15 +212,15 @@ def derive(
             if key not in bodies:
                 unreadable[key] = _unreadable(key, troubles.get(key))
             continue
-        if match := _BATCH.fullmatch(rest):
+        if match := BATCH.fullmatch(rest):
             batches.add(int(match["batch"]))
-        elif match := _RESULT.fullmatch(rest):
-            results.setdefault(match["f"], set()).add(int(match["batch"]))
-        elif match := _ATTEMPT.fullmatch(rest):
+        elif match := RESULT.fullmatch(rest):
+            results.setdefault(match["fingerprint"], set()).add(int(match["batch"]))
+        elif match := ATTEMPT.fullmatch(rest):
             _note(tries.setdefault(Task(match["task"]), {}), key, match, bodies, modified)
         else:
             foreign.append(key)
-            if _FOLDER.fullmatch(rest) or _hides(rest, present):
+            if FOLDER.fullmatch(rest) or _hides(rest, present):
                 unreadable[key] = Unreadable(key, f"not ours: {key} | it stands in the way of ours | move it away")
     plan, end, out, done = (bodies.get(top + which) for which in ("plan", "end", "out", "done"))
     if isinstance(plan, Plan) and _name_of(name, plan) != name:
@@ -242,7 +246,7 @@ def _hides(rest: str, present: set[str]) -> bool:
     """Whether a foreign key makes a folder of what is a file of ours, in a store where one name is not both."""
     parts = rest.split("/")
     above = ("/".join(parts[:count]) for count in range(1, len(parts)))
-    ours = (one for one in above if one in BODIES or any(p.fullmatch(one) for p in (_BATCH, _RESULT, _ATTEMPT)))
+    ours = (one for one in above if one in BODIES or any(p.fullmatch(one) for p in (BATCH, RESULT, ATTEMPT)))
     return any(one not in present for one in ours)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeline.errors import PermanentError
-from pipeline.ledger.layout import FIRST_DUE, MAX_ROUND, RELEASE, ShipmentName
+from pipeline.ledger.layout import FIRST_DUE, MAX_ROUND, RELEASE, ShipmentName, held_of
 from pipeline.ledger.listing import names_under
 from pipeline.ledger.manifest import Batch, End, Out, Plan, Result
 from pipeline.ledger.protocol import Context, announce, body_at, exists, readable, state_of
@@ -43,9 +43,8 @@ def held(context: Context) -> Iterator[HeldBatch]:
     """Held batches, by their hints."""
     prefix = context.keys.held_hints
     for entry in context.bucket.list(prefix):
-        text, _, number = entry.key.removeprefix(prefix).rpartition(".")
         try:
-            name, batch = ShipmentName.parse(text), int(number)
+            name, batch = held_of(entry.key.removeprefix(prefix))
         except ValueError:
             context.once(entry.key, f"not a held batch, left alone: {entry.key}")
             continue

@@ -25,6 +25,8 @@ MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELIN
         pytest.param(rf"{STAGE},\s*{STAGE}", ["stage_names.py"], id="the stages' names in a row"),
         pytest.param(r"root\.strip\(['\"]/", ["settings/sets.py"], id="the root of a set as a path of the lake"),
         pytest.param(r"ShipmentName\.parse\(entry\b", ["ledger/listing.py"], id="the shipments under a prefix"),
+        pytest.param(r"0-9a-f\]\{12\}", ["ledger/layout.py"], id="how keys under a shipment are written"),
+        pytest.param("0{8}T0{6}Z", ["ledger/layout.py"], id="a due of at once"),
     ],
 )
 def test_a_fact_has_one_home(literal: str, homes: list[str]) -> None:

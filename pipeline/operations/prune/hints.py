@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.errors import FormatError
-from pipeline.ledger.layout import ShipmentName
+from pipeline.ledger.layout import ShipmentName, held_of
 from pipeline.ledger.manifest import Plan
 from pipeline.ledger.protocol import Context, body_at, exists, open_hints
 from pipeline.operations.prune.deletion import Deletion
@@ -38,9 +38,8 @@ def _answered(context: Context) -> Iterator[Deletion]:
     """Hints of held batches that were released or dropped, or of shipments that are forgotten."""
     keys = context.keys
     for entry in context.bucket.list(keys.held_hints):
-        text, _, number = entry.key.removeprefix(keys.held_hints).rpartition(".")
         try:
-            name, batch = ShipmentName.parse(text), int(number)
+            name, batch = held_of(entry.key.removeprefix(keys.held_hints))
         except ValueError:
             continue
         try:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pipeline.ledger import layout
+from pipeline.ledger.layout import Task
 from pipeline.ledger.protocol import Context
 from pipeline.ledger.state import Try, waits_for
 from pipeline.operations.health.facts import Backlog, LakeFacts
 from pipeline.operations.open_shipments import Entered, OpenShipments
 from pipeline.operations.report.ledger import Step, lately, steps
 from pipeline.process.host import host_of
+from pipeline.stage_names import AGGREGATE, COMPUTE, DELIVER
 from pipeline.times import HOUR
 
 DUES = 100
 """Times at which retries are due that are told one by one."""
-_BATCH = re.compile(r"[0-9a-f]{12}/t/(\d{5})")
-_STAGES = {"t/out": "aggregate", "t/done": "deliver"}
+_STAGES = {layout.AGGREGATE: AGGREGATE, layout.DELIVER: DELIVER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +125,17 @@ def _running(facts: LakeFacts, found: Sequence[Entered]) -> Iterator[Running]:
         for task, tries in one.state.tries.items():
             for made in tries:
                 if made.end is None and made.process in beats:
-                    yield _attempt(facts.lake, one, task.path, made)
+                    yield _attempt(facts.lake, one, task, made)
 
 
-def _attempt(lake: str, one: Entered, path: str, made: Try) -> Running:
-    batch = _BATCH.fullmatch(path)
+def _attempt(lake: str, one: Entered, task: Task, made: Try) -> Running:
     return Running(
         lake,
         host_of(made.process),
         made.process,
-        _STAGES.get(path, "compute"),
+        _STAGES.get(task, COMPUTE),
         str(one.state.name),
-        int(batch[1]) if batch else None,
+        task.number,
         made.number,
         made.alone,
         one.times.get(made.key, 0.0),

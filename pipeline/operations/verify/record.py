@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pipeline.ledger.layout import Keys, ShipmentName
+from pipeline.ledger.layout import ATTEMPT, BATCH, RESULT, Keys, ShipmentName
 from pipeline.ledger.manifest import Attempt, AttemptEnd, Batch, Body, DataFile, Done, End, Out, Plan, Result
 from pipeline.ledger.state import ShipmentState
 from pipeline.operations.verify.finding import Looking, Say, body_at
 from pipeline.stores.store import Store
 
-_BATCH = re.compile(r"b/(\d{5})")
-_RESULT = re.compile(r"([0-9a-f]{12})/r/(\d{5})")
-_ATTEMPT = re.compile(r"(?:t/(?:out|done)|[0-9a-f]{12}/t/\d{5})/\d{5}(\.x)?")
 _ONE: dict[str, type[Body]] = {"plan": Plan, "end": End, "out": Out, "done": Done}
 
 
@@ -95,12 +91,12 @@ def read_record(say: Say, bucket: Store, keys: Keys, name: ShipmentName, *, deep
 def _kind(rest: str) -> type[Body] | None:
     if rest in _ONE:
         return _ONE[rest]
-    if _BATCH.fullmatch(rest):
+    if BATCH.fullmatch(rest):
         return Batch
-    if _RESULT.fullmatch(rest):
+    if RESULT.fullmatch(rest):
         return Result
-    match = _ATTEMPT.fullmatch(rest)
-    return None if match is None else (AttemptEnd if match[1] else Attempt)
+    match = ATTEMPT.fullmatch(rest)
+    return None if match is None else (AttemptEnd if match["ended"] else Attempt)
 
 
 def _note(record: Record, rest: str, body: Body, modified: float) -> None:
@@ -114,5 +110,5 @@ def _note(record: Record, rest: str, body: Body, modified: float) -> None:
         record.done = body
     elif isinstance(body, Batch):
         record.batches[int(rest.removeprefix("b/"))] = body
-    elif isinstance(body, Result) and (match := _RESULT.fullmatch(rest)):
-        record.results.setdefault(match[1], {})[int(match[2])] = body
+    elif isinstance(body, Result) and (match := RESULT.fullmatch(rest)):
+        record.results.setdefault(match["fingerprint"], {})[int(match["batch"])] = body

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.ledger.layout import FIRST_DUE, ShipmentName, seconds_of
+from pipeline.ledger.layout import FIRST_DUE, ShipmentName, held_of, seconds_of
 from pipeline.ledger.listing import named
 from pipeline.ledger.protocol import Context, exists
 from pipeline.operations.verify.finding import Finding, Say
@@ -62,9 +62,7 @@ def _open_hints(say: Say, context: Context) -> Iterator[Finding]:
 def _held_hints(say: Say, context: Context) -> Iterator[Finding]:
     prefix = context.keys.held_hints
     for entry in context.bucket.list(prefix):
-        text, _, number = entry.key.removeprefix(prefix).rpartition(".")
         try:
-            ShipmentName.parse(text)
-            int(number)
+            held_of(entry.key.removeprefix(prefix))
         except ValueError:
             yield say("not_ours", entry.key, "no held batch's hint")
