@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.nets.caffe_pb2 import NetParameter
+from pipeline.codec.caffe_pb2 import NetParameter
 
 # name, (outputs, inputs, height, width) of each layer with weights, as in the prototxt
 LAYERS = (("conv1", (32, 3, 5, 5)), ("conv2", (128, 32, 3, 3)))

@@ -12,5 +12,5 @@ generate() {  # NAME.proto, the package folder that gets NAME_pb2.py and NAME_pb
     echo "$1 -> $2"
 }
 
-generate caffe.proto pipeline/nets
+generate caffe.proto pipeline/codec
 generate image_refs.proto pipeline/codec

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, NetError
 
 _MAX_BYTES = 256 * 2**20
-_RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
 _NPY = re.compile(
-    rb"\{'descr': '(?P<kind>[<>|=][fiu][1248])', 'fortran_order': (?P<fortran>True|False), "
+    rb"\{'descr': '(?P<kind>[<>|=](?:f[248]|[iu][1248]))', 'fortran_order': (?P<fortran>True|False), "
     rb"'shape': \((?P<shape>(?:\d{1,9}, ?)*(?:\d{1,9})?)\),? *\} *\n?"
 )
 
@@ -31,7 +29,7 @@ def read_mean(path: str | Path) -> NDArray[np.float32]:
         raise ConfigError(f"the mean {path} cannot be read", error.strerror or str(error), "give its path") from error
     try:
         values = _npy(content) if content.startswith(b"\x93NUMPY") else _binaryproto(content)
-    except ValueError as error:
+    except (ValueError, NetError) as error:
         raise ConfigError(f"the mean {path} is neither .npy nor .binaryproto", str(error)) from error
     while values.ndim > 3 and values.shape[0] == 1:
         values = values[0]
@@ -57,74 +55,24 @@ def _npy(content: bytes) -> NDArray[np.float32]:
 
 
 def _binaryproto(content: bytes) -> NDArray[np.float32]:
-    """BlobProto: 1 to 4 num, channels, height, width; 5 floats; 7 shape; 8 doubles (Caffe's published numbers).
+    """A BlobProto: its shape in four fields, as Caffe wrote it first, or in a message."""
+    from google.protobuf.message import DecodeError  # who has no such file does without protobuf
 
-    10, 12: the width of what NVIDIA's Caffe writes as bytes, and those bytes.
-    """
-    old: dict[int, int] = {}
-    kind, raw = 0, b""
-    shape: tuple[int, ...] | None = None
-    pieces: dict[int, list[bytes]] = {5: [], 8: []}
-    for number, value in _fields(content):
-        if number <= 4 and isinstance(value, int):
-            old[number] = value
-        elif number == 10 and isinstance(value, int):
-            kind = value
-        elif number == 12 and isinstance(value, bytes):
-            raw = value
-        elif number in pieces and isinstance(value, bytes):
-            pieces[number].append(value)
-        elif number == 7 and isinstance(value, bytes):
-            shape = tuple(size for field, sizes in _fields(value) if field == 1 for size in _numbers(sizes))
-    doubles = b"".join(pieces[8])
-    floats = b"".join(pieces[5])
-    if raw and not doubles and not floats:
-        if kind not in _RAW_TYPES:
-            raise ValueError(f"its raw_data is of type {kind}, which is no float")
-        values = np.frombuffer(raw, _RAW_TYPES[kind])
+    from pipeline.codec import caffe_blobs, caffe_pb2
+
+    try:
+        blob = caffe_pb2.BlobProto.FromString(content)
+    except DecodeError as error:
+        raise ValueError("it is no BlobProto") from error
+    old = ("num", "channels", "height", "width")
+    if blob.HasField("shape"):
+        sizes = tuple(blob.shape.dim)
+    elif any(map(blob.HasField, old)):
+        sizes = tuple(getattr(blob, name) if blob.HasField(name) else 1 for name in old)
     else:
-        values = np.frombuffer(doubles or floats, "<f8" if doubles else "<f4")
-    sizes = shape if shape is not None else tuple(old.get(axis, 1) for axis in (1, 2, 3, 4))
-    if shape is None and not old:
         raise ValueError("it gives no shape")
-    if not values.size or math.prod(sizes) != values.size:
-        raise ValueError(f"{values.size} values for the shape {sizes}")
     with np.errstate(over="ignore"):
-        return values.reshape(sizes).astype(np.float32)
-
-
-def _numbers(value: int | bytes) -> Iterator[int]:
-    if isinstance(value, int):
-        yield value
-        return
-    at = 0
-    while at < len(value):
-        number, at = _varint(value, at)
-        yield number
-
-
-def _fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
-    at = 0
-    while at < len(content):
-        tag, at = _varint(content, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == 0:
-            value, at = _varint(content, at)
-            yield number, value
-            continue
-        if wire not in (1, 2, 5) or not number:
-            raise ValueError(f"no protobuf field at byte {at}")
-        length, at = _varint(content, at) if wire == 2 else ({1: 8, 5: 4}[wire], at)
-        if at + length > len(content):
-            raise ValueError(f"it ends within a field at byte {at}")
-        yield number, content[at : at + length]
-        at += length
-
-
-def _varint(content: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for index, byte in enumerate(content[at : at + 10]):
-        value |= (byte & 127) << 7 * index
-        if byte < 128:
-            return value, at + index + 1
-    raise ValueError(f"a number at byte {at} does not end")
+        values = caffe_blobs.values_of(blob)
+    if not values.size or min(sizes, default=1) < 0 or math.prod(sizes) != values.size:
+        raise ValueError(f"{values.size} values for the shape {sizes}")
+    return values.reshape(sizes)

@@ -10,8 +10,9 @@ from threading import Lock
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2, fingerprint
+from pipeline.nets import fingerprint
 from pipeline.nets.engines import Engine
 from pipeline.nets.engines.engine import Run
 from pipeline.nets.graph import caffe_graph

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2
 from pipeline.nets.engines import Engine, choose
 from pipeline.nets.graph import rules
 from pipeline.nets.net import Net

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.nets import caffe_pb2
+from pipeline.codec import caffe_pb2
 from pipeline.nets.caffe_net import CaffeNet
 from pipeline.nets.engines.pycaffe_engine import PyCaffe
 from pipeline.nets.graph.lowered import Shape

@@ -150,7 +150,7 @@ def onnx_models() -> Iterator[bytes]:
 def means() -> Iterator[bytes]:
     import numpy as np
 
-    from pipeline.nets.caffe_pb2 import BlobProto
+    from pipeline.codec.caffe_pb2 import BlobProto
 
     for shape in ((3,), (3, 4, 4), (1, 3, 2, 2)):
         buffer = io.BytesIO()

@@ -21,8 +21,8 @@ import pytest
 
 import hathi
 from pipeline.cli.main import main
+from pipeline.codec.caffe_pb2 import NetParameter
 from pipeline.ledger.layout import ShipmentName
-from pipeline.nets.caffe_pb2 import NetParameter
 from pipeline.nets.features import FeatureNet
 from pipeline.records import MAX_ITEM_ID
 from pipeline.settings import FeatureSet

@@ -16,8 +16,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.codec.caffe_blobs import RAW_TYPES
 from pipeline.errors import NetError
-from pipeline.nets.caffe.blobs import RAW_TYPES
 from pipeline.nets.caffe.encodings import name_of
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
+from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2
 from pipeline.nets.caffe.encodings import text_of
 from pipeline.nets.caffe.fields import Field, fields_of, without
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pipeline.nets import caffe_pb2
+from pipeline.codec import caffe_pb2
 
 
 class _Top(NamedTuple):

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 
 from google.protobuf.message import Message
 
+from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2
 
 V1_TYPES = {
     "ABSVAL": "AbsVal", "ACCURACY": "Accuracy", "ARGMAX": "ArgMax", "BNLL": "BNLL", "CONCAT": "Concat",

@@ -19,8 +19,8 @@ import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
+from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2
 from pipeline.nets.caffe.branches import FROM_BRANCHES
 
 LARGEST = 2**31 - 1

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2
 from pipeline.nets.caffe import caffemodel, prototxt
 from pipeline.nets.caffe.upgrade import upgrade
 from pipeline.nets.graph import parameters, plan, rules

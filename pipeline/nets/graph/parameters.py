@@ -10,9 +10,9 @@ from itertools import count, takewhile
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.codec import caffe_pb2
+from pipeline.codec.caffe_blobs import values_of
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2
-from pipeline.nets.caffe.blobs import values_of
 from pipeline.nets.caffe.caffemodel import Caffemodel, StoredBlob, StoredLayer, changed
 from pipeline.nets.digests import digest
 from pipeline.nets.graph.fillers import fill, is_random

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2
 from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.layers.inputs import Source
 from pipeline.nets.layers.registry import INT_MAX, Layer, Refused, text

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2
 
 
 def state_of(phase: str, level: int, stages: Sequence[str]) -> caffe_pb2.NetState:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.nets import caffe_pb2
+from pipeline.codec import caffe_pb2
 from pipeline.nets.caffe.splits import with_splits
 from pipeline.nets.caffe.writing import LayerToWrite, write
 from pipeline.nets.graph.caffe_graph import CaffeGraph

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.nets import caffe_pb2
+from pipeline.codec import caffe_pb2
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.registry import Layer, Parameter, register, text
 

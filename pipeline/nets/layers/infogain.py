@@ -8,8 +8,8 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from pipeline.nets import caffe_pb2
-from pipeline.nets.caffe.blobs import values_of
+from pipeline.codec import caffe_pb2
+from pipeline.codec.caffe_blobs import values_of
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.losses import SoftmaxWithLoss, summed
 from pipeline.nets.layers.registry import Array, State, register

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.nets import caffe_pb2
+from pipeline.codec import caffe_pb2
 from pipeline.nets.graph.fillers import fill, is_random
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.registry import Layer, Parameter, filler, register

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pipeline.nets import caffe_pb2
+from pipeline.codec import caffe_pb2
 from pipeline.nets.graph.lowered import FLOAT32, FLOAT64, Lowered, Shape, Value
 from pipeline.nets.layers.pointwise import raised
 from pipeline.nets.layers.pooling import AVE, Pool

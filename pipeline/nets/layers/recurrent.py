@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.nets import caffe_pb2
+from pipeline.codec import caffe_pb2
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.registry import Layer, Parameter, register, text
 

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2
 from pipeline.nets.caffe.branches import BRANCHES, FROM_BRANCHES, MEANINGLESS
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
 

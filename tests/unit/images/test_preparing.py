@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.codec import caffe_pb2
 from pipeline.errors import ConfigError
 from pipeline.images import Preparation, decode, prepare
 from pipeline.images.resizing import resize
-from pipeline.nets import caffe_pb2
 from pipeline.records import Failure
 from pipeline.settings import Preprocess
 from tests.unit.images.pictures import bgr, encoded, photo, psnr
@@ -83,7 +83,13 @@ def test_a_mean_or_std_that_does_not_fit_is_refused(how: dict[str, object], says
         Preparation(Preprocess.model_validate(how), (227, 227))
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage" * 40, b"\x93NUMPY garbage", b"\x08\xff\xff\xff", b"\x2a\x04abcd"])
+NO_SUCH_TYPE = b"\x93NUMPY\1\0\x3a\0{'descr': '<f1', 'fortran_order': False, 'shape': (3,), }\nabc"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"garbage" * 40, b"\x93NUMPY garbage", NO_SUCH_TYPE, b"\x08\xff\xff\xff", b"\x2a\x04abcd"],
+)
 def test_a_file_that_is_no_mean_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "mean").write_bytes(content)
     with pytest.raises(ConfigError):

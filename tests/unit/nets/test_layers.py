@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline import nets
+from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2
 from pipeline.nets.caffe_net import CaffeNet
 from pipeline.nets.engines import installed
 

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import nets
+from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2
 from pipeline.nets.caffe import caffemodel, prototxt
 from pipeline.nets.caffe_net import CaffeNet
 from tests.golden.bignets import field, message, varint

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from google.protobuf import text_format
 
-from pipeline.nets import caffe_pb2
+from pipeline.codec import caffe_pb2
 
 TRAINING = Path(__file__).parents[2] / "golden" / "training"
 

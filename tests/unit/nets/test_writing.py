@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError
-from pipeline.nets import caffe_pb2
 from pipeline.nets.caffe import caffemodel, prototxt, writing
 from pipeline.nets.caffe.splits import with_splits
 from pipeline.nets.caffe.writing import Array, LayerToWrite, write
