@@ -16,11 +16,16 @@ MAX_PARTNER_ID = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why an item has no feature.  `retriable` is the default; the fetcher may know better."""
+    """Why an item has no feature.
+
+    retriable: the default; the fetcher may know better.  against_host: whether it is counted against the host, which is
+    left in peace for a while after some in a row.
+    """
 
     name: str
     retriable: bool
     meaning: str
+    against_host: bool = False
 
 
 # The closed list of failure reasons; a new one is added here and nowhere else.
@@ -29,19 +34,24 @@ REASONS: dict[str, Reason] = {
     for reason in (
         Reason("bad_url", False, "the URL cannot be understood"),
         Reason("blocked", False, "the URL leads to an address, port or scheme that is not allowed"),
-        Reason("dns", True, "the host's name could not be resolved"),
-        Reason("connect", True, "no connection to the host"),
-        Reason("tls", True, "the host's certificate or handshake was refused"),
-        Reason("timeout", True, "the transfer did not end before its deadline"),
-        Reason("too_slow", True, "the transfer fell under the lowest allowed speed"),
+        Reason("dns", True, "the host's name could not be resolved", against_host=True),
+        Reason("connect", True, "no connection to the host", against_host=True),
+        Reason("tls", True, "the host's certificate or handshake was refused", against_host=True),
+        Reason("timeout", True, "the transfer did not end before its deadline", against_host=True),
+        Reason("too_slow", True, "the transfer fell under the lowest allowed speed", against_host=True),
         Reason("redirect", False, "too many redirects, a loop, or one to a place that is not allowed"),
         Reason("http_4xx", False, "the host answered 4xx; the detail holds the status"),
-        Reason("http_429", True, "the host asked for fewer requests"),
-        Reason("http_5xx", True, "the host answered 5xx; the detail holds the status"),
+        Reason("http_429", True, "the host asked for fewer requests", against_host=True),
+        Reason("http_5xx", True, "the host answered 5xx; the detail holds the status", against_host=True),
         Reason("too_large", False, "the body is longer than the cap"),
-        Reason("empty", True, "the body has no bytes"),
-        Reason("truncated", True, "the body ended before its announced length, or the image before its end"),
-        Reason("protocol", True, "the answer is not HTTP as it should be"),
+        Reason("empty", True, "the body has no bytes", against_host=True),
+        Reason(
+            "truncated",
+            True,
+            "the body ended before its announced length, or the image before its end",
+            against_host=True,
+        ),
+        Reason("protocol", True, "the answer is not HTTP as it should be", against_host=True),
         Reason("not_image", False, "the bytes are no image format that is known"),
         Reason("decode", False, "the bytes look like an image but cannot be decoded"),
         Reason("too_many_pixels", False, "the image declares more pixels than the cap"),

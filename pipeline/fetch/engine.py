@@ -22,7 +22,7 @@ from pipeline.fetch.redirect import follow
 from pipeline.fetch.target import Target
 from pipeline.fetch.transfer import Transfer
 from pipeline.fetch.wire import Wire
-from pipeline.records import Failure
+from pipeline.records import REASONS, Failure
 
 _SWEEP_SECONDS = 0.1
 _LONGEST_WAIT, _IDLE_WAIT = 0.05, 1.0
@@ -30,8 +30,6 @@ _GATHER, _GATHER_SECONDS = 64, 0.002
 """Results are handed over together, so many or those of two turns: each handing over wakes a thread."""
 _GROUP_SECONDS = 0.25
 """Deadlines are rounded up to this, so that they share timers."""
-_WELL = ("http_4xx", "not_image", "too_large", "redirect", "blocked", "bad_url")
-"""Failures that say nothing against the host; the others count for its breaker."""
 
 
 class Engine:
@@ -266,9 +264,9 @@ class Engine:
         if self._trace is not None:
             for step, text in transfer.story():
                 self._say(job, step, text)
-        if failure is None or failure.reason in _WELL:
+        if failure is None or not REASONS[failure.reason].against_host:
             host.went_well()
-        elif failure.reason != "blocked":
+        else:
             host.went_badly(now, hung=failure.reason == "timeout")
         if failure is not None and head is not None and head.status in (429, 503):
             host.push_back(seconds_to_wait(head.retry_after, self._now()), now, self._random)
