@@ -7,21 +7,15 @@ import contextlib
 import importlib.util
 import logging
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pipeline.cli.output.progress import Show, shown
 from pipeline.cli.output.table import Totals, as_json, print_table
-from pipeline.cli.run import look_at_the_rest, take_round
-from pipeline.cli.wiring.assembly import add_place, contexts, place_of, spilling
-from pipeline.clock import Clock
+from pipeline.cli.wiring.assembly import add_place, place_of
+from pipeline.cli.wiring.rounds import look_at_the_rest, take_round
+from pipeline.cli.wiring.running import Program, Running, running
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.ledger.protocol import Context, beat, leave
-from pipeline.process import logs
-from pipeline.process.host import this_process
-from pipeline.process.lock import locked, refuse_estop
-from pipeline.process.stop import Stop, beating, drained, signals
 from pipeline.settings import Settings, load
 from pipeline.stage_names import ON_THE_BOX
 from pipeline.stages.loop import Turns
@@ -54,21 +48,13 @@ def run(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("pyspark") is None:
         raise ConfigError("no pyspark here", "it is an extra", "install it: see docs/spark.md")
     settings = load(place_of(args), os.environ)
-    state = Path(settings.state)
-    refuse_estop(state)
-    say = logs.log(PROGRAM).warning
-    stop = Stop(state, Clock(), say)
-    with contextlib.ExitStack() as held:
-        held.enter_context(signals(stop, lambda: None))
-        held.enter_context(locked(state, PROGRAM))
-        logs.open_log(PROGRAM, settings.logs, echo_level=logging.WARNING)
-        held.callback(logs.close_log)
-        held.enter_context(drained(stop, say, lambda: None))
-        cluster = held.enter_context(_cluster(settings, args))
-        totals = work(settings, cluster, args.once, stop, held.enter_context(shown()))
-    print(as_json(totals)) if args.json else print_table(totals, settings)
-    if stop():
-        return stop.exit_code
+    program = Program(PROGRAM, settings, ON_THE_BOX, [PROGRAM], echo=logging.WARNING, watchdog=False)
+    with running(program) as process:
+        with _cluster(settings, args) as cluster, shown() as show:
+            totals = work(process, cluster, args.once, show)
+        print(as_json(totals)) if args.json else print_table(totals, settings)
+    if process.stop():
+        return process.stop.exit_code
     return PipelineError.exit_code if totals.blocked else 0
 
 
@@ -80,29 +66,22 @@ def _cluster(settings: Settings, args: argparse.Namespace) -> Iterator[Cluster]:
         yield cluster
 
 
-def work(settings: Settings, cluster: Cluster, once: bool, stop: Stop, show: Show) -> Totals:
+def work(process: Running, cluster: Cluster, once: bool, show: Show) -> Totals:
     """Rounds over all lakes until nothing is done any more, or one round over all that is open."""
-    totals = Totals()
-    me = this_process()
-    where = contexts(settings, list(ON_THE_BOX), stop, PROGRAM, show, me)
+    totals, stop = Totals(), process.stop
+    where = process.contexts(show)
     lakes = [Turns(context, cluster.serve, strict=True, performer=cluster) for context in where]
-
-    def each(do: Callable[[Context], None]) -> None:
+    with process.beating(where):
+        rounds = idle = failed = 0
+        while not stop() and failed < FAILED_ROUNDS:
+            before = totals.problems
+            worked, polls = take_round(lakes, ON_THE_BOX, totals, lambda: True)
+            totals.blocked = totals.problems > before
+            failed = failed + 1 if totals.blocked else 0
+            rounds, idle = rounds + 1, 0 if worked or totals.blocked else idle + 1
+            if (rounds if once else idle) >= polls:
+                break
+    if not stop():
         for context in where:
-            do(context)
-
-    with spilling(settings, me):
-        with beating(lambda: each(beat), lambda: each(leave), settings.daemon.beat_seconds, logs.log(PROGRAM).warning):
-            rounds = idle = failed = 0
-            while not stop() and failed < FAILED_ROUNDS:
-                before = totals.problems
-                worked, polls = take_round(lakes, list(ON_THE_BOX), totals, lambda: True)
-                totals.blocked = totals.problems > before
-                failed = failed + 1 if totals.blocked else 0
-                rounds, idle = rounds + 1, 0 if worked or totals.blocked else idle + 1
-                if (rounds if once else idle) >= polls:
-                    break
-        if not stop():
-            for context in where:
-                look_at_the_rest(context, totals)
+            look_at_the_rest(context, totals)
     return totals

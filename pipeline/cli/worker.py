@@ -6,7 +6,6 @@ output.  It looks for no ESTOP and holds no lock: the parent does, and ends it b
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import logging
@@ -18,12 +17,10 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli.main import unexpected
 from pipeline.errors import PipelineError
 from pipeline.process.forks import leave
-from pipeline.process.host import die_with, leave_no_core, this_process
+from pipeline.process.host import die_with, leave_no_core
 
 if TYPE_CHECKING:
-    from pipeline.ledger.protocol import Context
-    from pipeline.process.stop import Stop
-    from pipeline.process.watchdog import Watch
+    from pipeline.cli.wiring.running import Running
     from pipeline.stages.compute import Served
     from pipeline.stages.loop import Serve, Turns
 
@@ -65,38 +62,20 @@ def _telling() -> Tell:
 
 def _work(letter: dict[str, Any], tell: Tell) -> None:
     """The turns, under everything that can end them.  Imports late: the cores were to be settled first."""
-    from pipeline.cli.wiring.assembly import attentive, contexts, serving, spilling, stacks_of, turns
-    from pipeline.clock import Clock
-    from pipeline.ledger.protocol import beat, leave
-    from pipeline.process import logs
-    from pipeline.process.stop import Stop, beating, drained, signals
-    from pipeline.process.watchdog import Watch, watched
+    from pipeline.cli.wiring.running import Program, running
     from pipeline.settings import Settings
 
-    settings, stages, program = Settings.model_validate_json(letter["settings"]), letter["stages"], letter["program"]
-    say = logs.log("compute").warning
-    stop = Stop(None, Clock(), say)
-    with contextlib.ExitStack() as held:
-        held.enter_context(signals(stop, lambda: None))
-        logs.open_log(program, settings.logs, echo_level=logging.WARNING)
-        held.callback(logs.close_log)
-        held.enter_context(drained(stop, say, lambda: None))
-        me = this_process()
-        tell({"name": me.name})
-        spill = held.enter_context(spilling(settings, me))
-        watch = Watch(settings.daemon.watchdog_seconds, me.clock, spill)
-        held.enter_context(watched(watch, stacks_of(settings, f"{program}-{letter['number']}"), say))
-        where = contexts(settings, stages, stop, "compute", lambda *more: tell({"progress": more}), me)
-        serve = _agreed(serving(settings, me.clock, watch.note, spill), letter.get("loaded", {}), tell)
-        lakes = [turns(attentive(context, watch), serve, strict=True) for context in where]
-        ends = me.clock.monotonic() + settings.compute.max_run_seconds
-
-        def each(do: Callable[[Context], None]) -> None:
-            for context in where:
-                do(context)
-
-        with beating(lambda: each(beat), lambda: each(leave), settings.daemon.beat_seconds, say):
-            _take_turns(lakes, stages, lambda: me.clock.monotonic() < ends, stop, watch, tell)
+    settings, name, number = Settings.model_validate_json(letter["settings"]), letter["program"], letter["number"]
+    stages = letter["stages"]
+    program = Program(name, settings, stages, speaker="compute", stacks=f"{name}-{number}", echo=logging.WARNING)
+    with running(program) as process:
+        tell({"name": process.process.name})
+        where = process.contexts(lambda *more: tell({"progress": more}))
+        lakes = process.lakes(where, _agreed(process.serving(), letter.get("loaded", {}), tell), strict=True)
+        clock = process.process.clock
+        ends = clock.monotonic() + settings.compute.max_run_seconds
+        with process.beating(where):
+            _take_turns(lakes, stages, lambda: clock.monotonic() < ends, process, tell)
 
 
 def _agreed(serve: Serve, others: Mapping[str, str], tell: Tell) -> Serve:
@@ -116,15 +95,15 @@ def _agreed(serve: Serve, others: Mapping[str, str], tell: Tell) -> Serve:
 
 
 def _take_turns(
-    lakes: list[Turns], stages: list[str], wanted: Callable[[], bool], stop: Stop, watch: Watch, tell: Tell
+    lakes: list[Turns], stages: list[str], wanted: Callable[[], bool], process: Running, tell: Tell
 ) -> None:
     """Once round all that is open."""
     from pipeline.cli.wiring.pool import as_told
 
     rounds, polls = 0, 1
-    while rounds < polls and not stop():
+    while rounds < polls and not process.stop():
         rounds += 1
-        with watch.working():
+        with process.watch.working():
             for lake in lakes:
                 for stage in stages:
                     tally = lake.take(stage, wanted)

@@ -18,8 +18,8 @@ import pytest
 
 from pipeline.cli import spark as command
 from pipeline.cli.output.table import Totals
-from pipeline.clock import Clock
-from pipeline.process.stop import Stop
+from pipeline.cli.wiring.running import Program, running
+from pipeline.stage_names import ON_THE_BOX
 from tests.integration.conftest import ROOT, environ, row
 from tests.servers.demand import Server
 from tests.spark.conftest import CONF, MASTER, Lake, demand_spark, lines, make_lake, spark_environ
@@ -35,8 +35,8 @@ def on_cluster(lake: Lake, session: SparkSession, spread: int = 0) -> Totals:
 
     settings = lake.settings
     cluster = Cluster(session, settings, Shape.of(session.sparkContext, 2, spread))
-    stop = Stop(None, Clock(), print)
-    return command.work(settings, cluster, False, stop, lambda stage, done, to_do: None)
+    with running(Program("spark", settings, ON_THE_BOX, watchdog=False)) as process:
+        return command.work(process, cluster, False, lambda stage, done, to_do: None)
 
 
 def assert_equal(lake: Lake, alone: Lake) -> None:

@@ -1,0 +1,158 @@
+"""The beginning and the end of each program that works: run, serve, spark, and the workers of a run.
+
+A program takes what it needs in one order and gives it back in the opposite one, however it ends:
+
+1. ESTOP refuses the start; SIGTERM, SIGINT and ESTOP ask for the end from here on
+2. its locks, then its log: a program that finds a lock taken writes no line into the log of the one that holds it
+3. what the program itself has to look at before it begins
+4. `_PIPE_RUNNING`: after it stands, this host must not be rebooted
+5. the drain: once an end is asked for, the process is gone within ten seconds
+6. its folder for files on their way, and the watchdog, which takes growth of that folder as progress
+
+Beats come last and end first (`Running.beating`): who reads one may count on all of the above.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.cli.wiring.assembly import attentive, contexts, serving, spill_of, spilling, stacks_of, turns
+from pipeline.clock import Clock, Process
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.ledger.protocol import Context, beat, leave, silent_progress
+from pipeline.process import logs
+from pipeline.process.host import this_process
+from pipeline.process.lock import forget_running, locked, refuse_estop, running_file
+from pipeline.process.stop import Stop, beating, drained, signals
+from pipeline.process.watchdog import Watch, watched
+from pipeline.settings import Settings
+from pipeline.stages.loop import Serve, Turns
+
+
+@dataclass(frozen=True)
+class Program:
+    """What begins."""
+
+    name: str
+    """Its log is `<name>.log`."""
+    settings: Settings
+    stages: Sequence[str]
+    locks: Sequence[str] = ()
+    """Held until the end.  None: a child of a program that holds them, looks for ESTOP, and logs what ends it."""
+    speaker: str = ""
+    """Its word in brackets in the log; its name when empty."""
+    stacks: str = ""
+    """The watchdog writes `<stacks>.stacks`; under its name when empty."""
+    echo: int | None = None
+    """The least level of the log's lines that go to stderr as well, where `logs.echo` says so; INFO when absent."""
+    marks: bool = False
+    """It writes `_PIPE_RUNNING` while it works."""
+    watchdog: bool = True
+    """It is killed when it gets nothing done."""
+
+    @property
+    def child(self) -> bool:
+        return not self.locks
+
+    def say(self, text: str) -> None:
+        """A warning in its log."""
+        logs.log(self.speaker or self.name).warning("%s", text)
+
+
+@dataclass(frozen=True)
+class Running:
+    """What a program has while it runs."""
+
+    program: Program
+    stop: Stop
+    process: Process
+    watch: Watch
+    locks: contextlib.ExitStack
+    """Its locks and `_PIPE_RUNNING`; closed early where the next start need not wait for the rest."""
+
+    def contexts(self, progress: Callable[[str, int, int], None] = silent_progress) -> list[Context]:
+        """One for each lake.  Raises ConfigError when there is none."""
+        one = self.program
+        where = contexts(one.settings, list(one.stages), self.stop, one.speaker or one.name, progress, self.process)
+        if not where:
+            raise ConfigError("no lake is configured", "", "add a [lakes.NAME] table")
+        return where
+
+    def serving(self) -> Serve:
+        """How the program loads a set."""
+        settings = self.program.settings
+        return serving(settings, self.process.clock, self.watch.note, spill_of(settings, self.process))
+
+    def lakes(self, where: Sequence[Context], serve: Serve, *, strict: bool) -> list[Turns]:
+        """The stages of each lake; what gets on in them is noted for the watchdog."""
+        return [turns(attentive(context, self.watch), serve, strict=strict) for context in where]
+
+    def beating(self, where: Sequence[Context]) -> contextlib.AbstractContextManager[None]:
+        """Signs of life in the bucket, taken back at the end."""
+
+        def each(do: Callable[[Context], None]) -> None:
+            for context in where:
+                do(context)
+
+        seconds = self.program.settings.daemon.beat_seconds
+        return beating(lambda: each(beat), lambda: each(leave), seconds, self.program.say)
+
+
+@contextlib.contextmanager
+def running(program: Program, first: Callable[[], None] = lambda: None) -> Iterator[Running]:
+    """A program from its beginning to its end, whatever ends it.
+
+    first: what is looked at under locks and log, before `_PIPE_RUNNING` is written.
+
+    Raises EstopEngaged or Held before anything was begun; PermanentError or ConfigError where the folders of state or
+    logs cannot be written.
+    """
+    settings, say = program.settings, program.say
+    state = Path(settings.state)
+    if not program.child:
+        refuse_estop(state)
+    stop = Stop(None if program.child else state, Clock(), say)
+
+    def forget() -> None:
+        if program.marks:
+            forget_running(state)
+
+    with contextlib.ExitStack() as held:
+        held.enter_context(signals(stop, forget))
+        locks = held.enter_context(contextlib.ExitStack())
+        for lock in program.locks:
+            locks.enter_context(locked(state, lock))
+        logs.open_log(program.name, settings.logs, echo_level=program.echo or logging.INFO)
+        held.callback(logs.close_log)
+        if not program.child:
+            held.enter_context(_logged(program))
+        first()
+        if program.marks:
+            locks.enter_context(running_file(state, say))
+        held.enter_context(drained(stop, say, forget))
+        me = this_process()
+        watch = Watch(settings.daemon.watchdog_seconds, me.clock, held.enter_context(spilling(settings, me)))
+        if program.watchdog:
+            held.enter_context(watched(watch, stacks_of(settings, program.stacks or program.name), say))
+        yield Running(program, stop, me, watch, locks)
+
+
+@contextlib.contextmanager
+def _logged(program: Program) -> Iterator[None]:
+    """What ends the work stands in the log, with cause and remedy; the terminal gets it from `main`."""
+    try:
+        yield
+    except PipelineError as error:
+        leave_in_log(program, error)
+        raise
+
+
+def leave_in_log(program: Program, error: PipelineError, level: int = logging.ERROR) -> None:
+    """Write one line into a program's log, and none to the terminal."""
+    logs.open_log(program.name, program.settings.logs, echo=False)
+    logs.log(program.speaker or program.name).log(level, "%s", error)
+    logs.close_log()
