@@ -22,7 +22,8 @@ from pipeline.process.host import die_with, leave_no_core
 if TYPE_CHECKING:
     from pipeline.cli.wiring.running import Running
     from pipeline.stages.compute import Served
-    from pipeline.stages.loop import Serve, Turns
+    from pipeline.stages.loop import Turns
+    from pipeline.stages.served_sets import Serve
 
 Tell = Callable[[dict[str, Any]], None]
 

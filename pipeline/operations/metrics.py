@@ -23,7 +23,7 @@ from pipeline.ledger.layout import seconds_of
 from pipeline.operations.health.facts import Facts, LakeFacts
 from pipeline.operations.health.judge import Finding, Level, level_of
 from pipeline.stage_names import ON_THE_BOX, ON_THE_LAKE, STAGES
-from pipeline.stages.loop import Tally
+from pipeline.stages.tally import Tally
 
 PORTS = (*ON_THE_LAKE, *ON_THE_BOX)
 """In this order, from the configured port on."""

@@ -1,4 +1,4 @@
-"""The ship stage of one lake over many runs: what it has seen of the sources, and whose turn it is."""
+"""The ship stage of one lake over many turns: what it has seen of the sources, and which shipment is read next."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 
-from pipeline.errors import FormatError, TemporaryError
+from pipeline.errors import FormatError, PipelineError, TemporaryError
 from pipeline.ledger.layout import ShipmentName
 from pipeline.ledger.protocol import Context, Seen, known_to_exist, state_of
 from pipeline.ledger.state import ShipmentState, next_of
@@ -16,6 +16,7 @@ from pipeline.sources.troubles import Troubles
 from pipeline.stages import ship, snapshots
 from pipeline.stages.fair_queue import Rota, group_of_state
 from pipeline.stages.streams import InTurn, Readers, Streamed, stream
+from pipeline.stages.turn import Turn
 
 
 class Shipping:
@@ -44,10 +45,23 @@ class Shipping:
         """What the sources named at the last look."""
         return self._named
 
-    @property
-    def problems(self) -> int:
-        """How many sources or partners of theirs cannot be shipped now."""
-        return len(self._source_troubles.now)
+    def turn(self, one: Turn) -> None:
+        """Begin what the sources name anew, read on what is begun, then close or follow what is read to its end."""
+        seen = one.poll()
+        states, refused = self.begin(seen)
+        one.tally.problems += refused + len(self._source_troubles.now)
+        for state, outcome in self.read(states, one.wanted):
+            if isinstance(outcome, TemporaryError):  # said there, once for all shipments that it meets
+                one.tally.problems += 1
+            else:
+                one.attempt(f"ship {state.name}", _count, one, state, outcome)
+        for state in states:
+            if state.end is not None:
+                one.attempt(f"ship {state.name}", self._close_or_follow, one, seen, state)
+
+    def _close_or_follow(self, one: Turn, seen: Seen, state: ShipmentState) -> None:
+        if not one.close(seen, state):
+            self.follow(state)
 
     def look(self, now: float, *, wide: bool = False) -> Named:
         """What the sources name now; what is wrong with them is said when it is news.  now: the store's time."""
@@ -129,3 +143,19 @@ class Shipping:
         for state in states:
             if state.plan is not None:
                 self._groups[str(state.name)] = group_of_state(state)
+
+
+def _count(one: Turn, state: ShipmentState, shipped: ship.Shipped | PipelineError) -> None:
+    if isinstance(shipped, PipelineError):
+        raise shipped
+    tally = one.tally
+    if shipped.refs or shipped.rows or shipped.ended:
+        tally.tasks += 1
+    tally.files += shipped.files
+    tally.refs += shipped.refs
+    tally.rows += shipped.rows
+    tally.rejected += shipped.rejected
+    tally.bytes += shipped.bytes
+    tally.partners |= shipped.partners
+    tally.shipments.add(str(state.name))
+    one.context.progress("ship", shipped.refs, 0)

@@ -14,7 +14,7 @@ from pipeline.errors import TemporaryError
 from pipeline.process import logs
 from pipeline.process.lock import locked
 from pipeline.settings import Settings, load
-from pipeline.stages.loop import Tally
+from pipeline.stages.tally import Tally
 from tests.acceptance.conftest import ROOT
 
 AT = 1457852392.0  # 2016-03-13 06:59:52 UTC

@@ -22,12 +22,14 @@ from pipeline.errors import NetError, TemporaryError
 from pipeline.extraction.window import Computed
 from pipeline.ledger import manifest
 from pipeline.ledger.manifest import AttemptEnd
+from pipeline.ledger.protocol import poll
 from pipeline.process.host import Owner, gone, owner_of, start_of, this_process
 from pipeline.process.lock import EstopEngaged, Held, forget_running, holder, locked, refuse_estop, running_file
 from pipeline.process.stop import Stop, beating, loop
 from pipeline.records import ImageRef
 from pipeline.stages.compute import Served
-from pipeline.stages.loop import LOAD_AGAIN_SECONDS, Turns
+from pipeline.stages.loop import Turns
+from pipeline.stages.served_sets import LOAD_AGAIN_SECONDS, ServedSets
 from tests.simulation.world import StubServed
 from tests.unit.test_stages import tables, world_of
 
@@ -321,3 +323,19 @@ def test_a_set_that_could_not_be_loaded_is_tried_again_after_a_while(tmp_path: P
     assert "set demo cannot be computed here: the weights are truncated" in world.said
     world.hand.at += LOAD_AGAIN_SECONDS
     assert turns.take("compute").tasks == 1
+
+
+def test_names_that_no_configuration_knows_are_said_and_not_kept(tmp_path: Path) -> None:
+    world = world_of(tmp_path, "7,a,http://shop.example/1")
+    world.turns().take("ship")
+    context = world.context()
+    known = poll(context)
+    (state,) = known.states
+    assert state.plan is not None
+    sets = ServedSets(context, world.serve, strict=False)
+    for number in range(100):
+        unknown = replace(state, plan=state.plan.model_copy(update={"set": f"old-{number}"}))
+        assert sets.fingerprints(replace(known, states=(unknown,))) == {}
+    assert not any(one for one in vars(sets).values() if isinstance(one, dict)), "it has kept nothing"
+    assert "no set old-99 in this configuration: its shipments wait" in world.said
+    assert sets.fingerprints(known) == {"demo": world.fingerprints["demo"]}

@@ -18,9 +18,10 @@ from pipeline.ledger import manifest
 from pipeline.ledger.layout import Keys, ShipmentName
 from pipeline.ledger.manifest import Batch, Plan
 from pipeline.ledger.protocol import Context
-from pipeline.stages.loop import Tally, Turns
+from pipeline.stages.loop import Turns
 from pipeline.stages.ship import Memory
 from pipeline.stages.streams import SLICE
+from pipeline.stages.tally import Tally
 from tests.simulation.folders import Folders
 from tests.simulation.world import World, settings_of
 from tests.unit.sources import HEADER

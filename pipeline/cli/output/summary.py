@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.settings import Settings
-from pipeline.stages.loop import Tally
+from pipeline.stages.tally import Tally
 
 MB = 1_000_000
 HDFS = ("hdfs", "swebhdfs", "webhdfs", "httpfs")

@@ -18,7 +18,7 @@ from pipeline.settings import Settings
 from pipeline.settings.places import folder_of
 from pipeline.sources.found import NAMED, NONE_LEFT, Left, Named
 from pipeline.stage_names import AGGREGATE, DELIVER, STAGES
-from pipeline.stages.loop import Tally
+from pipeline.stages.tally import Tally
 from pipeline.times import readable_time
 
 LOAD = "{python} -c \"import glob, pyarrow.parquet as p; print(p.ParquetDataset(glob.glob('{glob}')).read())\""

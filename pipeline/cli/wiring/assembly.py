@@ -20,7 +20,8 @@ from pipeline.process.scratch import SPILL, folder_of, scratch
 from pipeline.process.watchdog import Watch, noting
 from pipeline.settings import Settings
 from pipeline.stage_names import ON_THE_LAKE, STAGES
-from pipeline.stages.loop import Serve, Turns
+from pipeline.stages.loop import Turns
+from pipeline.stages.served_sets import Serve
 from pipeline.stores.opening import open_bucket, open_lake
 
 

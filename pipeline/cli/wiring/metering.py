@@ -11,7 +11,7 @@ from pipeline.clock import Clock
 from pipeline.operations.health.facts import Facts
 from pipeline.operations.health.judge import Finding
 from pipeline.settings import Settings
-from pipeline.stages.loop import Tally
+from pipeline.stages.tally import Tally
 
 
 class Meter(Protocol):

@@ -19,7 +19,7 @@ from pipeline.ledger.protocol import Context
 from pipeline.process import logs
 from pipeline.settings import Settings, travelling
 from pipeline.stage_names import ON_THE_BOX
-from pipeline.stages.loop import Tally
+from pipeline.stages.tally import Tally
 
 
 def seats_of(settings: Settings) -> list[Seat]:

@@ -9,7 +9,8 @@ from pipeline.cli.output.table import Totals
 from pipeline.cli.wiring.memory import give_back
 from pipeline.ledger.protocol import Context, open_hints, planned
 from pipeline.process import logs
-from pipeline.stages.loop import Tally, Turns
+from pipeline.stages.loop import Turns
+from pipeline.stages.tally import Tally
 
 
 def take_round(

@@ -30,7 +30,8 @@ from pipeline.process.lock import forget_running, locked, refuse_estop, running_
 from pipeline.process.stop import Stop, beating, drained, signals
 from pipeline.process.watchdog import Watch, watched
 from pipeline.settings import Settings
-from pipeline.stages.loop import Serve, Turns
+from pipeline.stages.loop import Turns
+from pipeline.stages.served_sets import Serve
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""The compute stage of one lake: batches that wait, set by set, through whoever performs them."""
+
+from __future__ import annotations
+
+from pipeline.stages import compute
+from pipeline.stages.performer import Performer
+from pipeline.stages.served_sets import ServedSets
+from pipeline.stages.turn import Turn
+
+
+class Computing:
+    """What a process keeps of the compute stage from turn to turn: its sets, and who performs."""
+
+    def __init__(self, sets: ServedSets, performer: Performer) -> None:
+        self._sets = sets
+        self._performer = performer
+
+    def turn(self, one: Turn) -> None:
+        """Compute what waits for this box; a set that fails leaves the other sets at work."""
+        tasks = self._batches(one)
+        one.tally.problems += self._sets.problems
+        for name in sorted({task.set for task in tasks}):
+            mine = [task for task in tasks if task.set == name]
+            one.attempt(f"compute {name}", self._compute, one, name, mine)
+
+    def _batches(self, one: Turn) -> list[compute.BatchTask]:
+        """What waits for this box, of as many polls as it takes to have a shipment for each place of the window.
+
+        A shipment is about one host, and a turn may last as long as a run: it fetches from no hosts but these.
+        """
+        context = one.context
+        limits = context.settings.compute
+        tasks: dict[compute.BatchTask, None] = {}
+        looked = 0
+        while not looked or looked < one.tally.polls_to_see_all:
+            seen = one.poll()
+            looked += 1
+            more = compute.plan(seen, self._sets.fingerprints(seen), limits)
+            context.progress("compute", 0, compute.expected(seen.states, [task for task in more if task not in tasks]))
+            tasks.update(dict.fromkeys(more))
+            if not more or len({task.name for task in tasks}) >= limits.open_batches:
+                break
+        return list(tasks)
+
+    def _compute(self, one: Turn, name: str, tasks: list[compute.BatchTask]) -> None:
+        for published in self._performer.compute(one.context, self._sets[name], tasks, one.wanted):
+            if published is not None:
+                _count(one, published)
+            one.context.progress("compute", published.refs if published else 0, 0)
+
+
+def _count(one: Turn, published: compute.Published) -> None:
+    tally = one.tally
+    tally.tasks += 1
+    if published.kind == "shard":
+        tally.refs += published.refs
+        tally.features += published.features
+        tally.failures += published.failures
+        tally.damaged += published.damaged
+        tally.bytes += published.bytes
+        tally.shipments.add(str(published.task.name))
+        tally.add_reasons(published.reasons or {})
+    elif published.kind in ("strike", "held"):
+        tally.problems += 1
+    elif published.features + published.failures:
+        one.drop(f"batch {published.task.batch} of {published.task.name}", published.refs)
