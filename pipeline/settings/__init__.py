@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.settings import reading
 from pipeline.settings.bucket import Bucket
 from pipeline.settings.fetch import Fetch, HostFetch
-from pipeline.settings.lakes import NULL_WORDS, Columns, Hdfs, Lake, Source, Text
+from pipeline.settings.lakes import NULL_WORDS, Columns, Format, Hdfs, Lake, Source, Text
 from pipeline.settings.operation import Daemon, Health, Logs, Metrics, Notify
 from pipeline.settings.places import place_of, within
 from pipeline.settings.reading import FilePath
@@ -37,6 +37,7 @@ __all__ = [
     "Deliver",
     "FeatureSet",
     "Fetch",
+    "Format",
     "Hdfs",
     "Health",
     "HostFetch",

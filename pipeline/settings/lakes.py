@@ -12,6 +12,9 @@ from pipeline.settings.places import SourcePath
 from pipeline.settings.reading import FilePath
 from pipeline.settings.section import Section
 
+Format = Literal["csv", "tsv", "jsonl", "parquet", "orc", "avro", "text", "protobuf"]
+"""The forms of files that refs are read from."""
+
 NULL_WORDS = (
     "\\N",
     "NULL",
@@ -123,7 +126,7 @@ class Source(Section):
     convention: Literal["each_file", "success", "index"] = "each_file"
     """How it is known that files are complete. each_file: every file is a snapshot as it stands; success: a folder
     is one once it holds _SUCCESS; index: a JSON file says what each partner has (as outputByPartner)."""
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "orc", "avro", "text", "protobuf"] = "auto"
+    format: Literal["auto", Format] = "auto"
     """The form of the files. auto: by the name of each file; with index, delimited protobuf where the name says
     nothing. Set it where names mislead."""
     partner_id: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = Field(default=None, examples=[101])

@@ -27,6 +27,8 @@ MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELIN
         pytest.param(r"ShipmentName\.parse\(entry\b", ["ledger/listing.py"], id="the shipments under a prefix"),
         pytest.param(r"0-9a-f\]\{12\}", ["ledger/layout.py"], id="how keys under a shipment are written"),
         pytest.param("0{8}T0{6}Z", ["ledger/layout.py"], id="a due of at once"),
+        pytest.param(r"[\"']jsonl[\"'],", ["settings/lakes.py"], id="the formats of sources by name"),
+        pytest.param(r"\.ndjson", ["codec/refs/tables.py"], id="how the names of their files end"),
         pytest.param("against_host=", ["records.py"], id="which reasons speak against a host"),
     ],
 )

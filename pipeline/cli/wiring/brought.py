@@ -248,9 +248,11 @@ def _from_standard_input(base: Path) -> Path:
 
 def _ending(head: bytes) -> str:
     """The ending for what bytes look like; `--format` goes before it."""
-    for magic, ending in ((b"PAR1", ".parquet"), (b"ORC", ".orc"), (b"Obj\x01", ".avro")):
-        if head.startswith(magic):
-            return ending
+    from pipeline.codec.refs.guess import TABLES  # what reads refs takes a while to import
+
+    for table, format in TABLES:
+        if head.startswith(table):
+            return f".{format}"
     for magic, ending in ((_COMPRESSED[0], ".gz"), (b"BZh", ".bz2"), (_COMPRESSED[1], ".zst")):
         if head.startswith(magic):
             return f".txt{ending}"

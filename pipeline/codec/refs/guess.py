@@ -5,16 +5,12 @@ from __future__ import annotations
 import io
 import json
 import re
-from typing import TYPE_CHECKING
 
 from pipeline.codec.refs.byte_stream import open_bytes
 from pipeline.codec.refs.lines import BOM, Lines, read_lines
 from pipeline.codec.refs.packed import Damaged, RefBytes
 from pipeline.errors import FormatError
-from pipeline.settings import Columns, Text
-
-if TYPE_CHECKING:
-    from pipeline.codec.refs.tables import Format
+from pipeline.settings import Columns, Format, Text
 
 PROBE = 4096
 """Bytes that are looked at; more of them tell no more."""
@@ -26,7 +22,7 @@ _MARKS = (
     (b"\xfe\xff", "utf-16-be"),
 )
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://\S+")
-_TABLES: tuple[tuple[bytes, Format], ...] = ((b"PAR1", "parquet"), (b"ORC", "orc"), (b"Obj\x01", "avro"))
+TABLES: tuple[tuple[bytes, Format], ...] = ((b"PAR1", "parquet"), (b"ORC", "orc"), (b"Obj\x01", "avro"))
 _NO_TEXT = {
     b"PAR1": "it is Parquet",
     b"PARE": "it is encrypted Parquet",
@@ -91,7 +87,7 @@ def guess(head: bytes, name: str, columns: Columns, text: Text, least: int = 1) 
     Packed or not: Parquet, ORC and Avro by their magic; JSON objects, URLs, or a header with a url column by the first
     lines.  Delimited protobuf cannot be told.  least: columns that a header has.
     """
-    for magic, format in _TABLES:
+    for magic, format in TABLES:
         if head.startswith(magic):
             return format
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import BinaryIO, Literal
@@ -15,33 +15,9 @@ from pipeline.codec.refs.rules import Rules, null_forms
 from pipeline.codec.refs.separated import csv_blocks, read_header
 from pipeline.codec.refs.text import Keys, json_blocks, url_blocks
 from pipeline.errors import ConfigError
-from pipeline.settings import NULL_WORDS, Columns, Text
+from pipeline.settings import NULL_WORDS, Columns, Format, Text
 
 __all__ = ["Cursor", "Format", "How", "RefReader", "Rejected", "Taken", "detect", "open_refs"]
-
-Format = Literal["csv", "tsv", "jsonl", "parquet", "orc", "avro", "text", "protobuf"]
-
-_IN_BLOCKS = ("parquet", "orc", "avro")
-"""Formats that compress inside: nothing is to be packed around them."""
-
-_EXTENSIONS: dict[str, Format] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".orc": "orc",
-    ".avro": "avro",
-    ".txt": "text",
-    ".urls": "text",
-    ".lst": "text",
-    ".pb": "protobuf",
-    ".protobuf": "protobuf",
-    ".delimited": "protobuf",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +39,10 @@ def detect(name: str) -> Format:
     """
     path = PurePosixPath(name.lower())
     packed = path.suffix in ENDINGS
-    found = _EXTENSIONS.get(PurePosixPath(path.stem).suffix if packed else path.suffix)
-    if found is not None and not (packed and found in _IN_BLOCKS):
+    found = _ENDINGS.get(PurePosixPath(path.stem).suffix if packed else path.suffix)
+    if found is not None and not (packed and FORMATS[found].compresses):
         return found
-    known = f"known are {' '.join(_EXTENSIONS)}, and {' '.join(ENDINGS)} behind those that are not Parquet, ORC or Avro"
+    known = f"known are {' '.join(_ENDINGS)}, and {' '.join(ENDINGS)} behind those that are not Parquet, ORC or Avro"
     if path.suffix in UNREAD:
         known = f"{path.suffix} is {UNREAD[path.suffix]}, which is not read; {known}"
     raise ConfigError(
@@ -96,29 +72,91 @@ def open_refs(
 def _blocks(
     file: BinaryIO, name: str, format: Format, columns: Columns, partner_id: int | None, at: Cursor, how: How
 ) -> Iterator[Block]:
+    kind = FORMATS[format]
     rules = Rules(
         partner_id,
-        optional_id=format == "protobuf",
-        offsets=format not in _IN_BLOCKS,
+        optional_id=kind.optional_id,
+        offsets=not kind.compresses,
         nulls=null_forms(how.null_words),
         as_written=how.as_written,
         null_partner=how.null_partner,
     )
-    if format == "parquet" or format == "orc" or format == "avro":
-        from pipeline.codec.refs.arrow import arrow_blocks  # pyarrow takes a while to import
+    return kind.blocks(_Asked(file, name, format, columns, rules, at, how.text))
 
-        return arrow_blocks(file, format, name, columns, rules, at)
-    if format == "protobuf":
-        from pipeline.codec.refs.protobuf import protobuf_blocks
 
-        return protobuf_blocks(open_bytes(file, name, at.position), rules, at)
-    encoding = encoding_of(open_bytes(file, name, 0), how.text)
-    check_is_text(open_bytes(file, name, 0, encoding), name)
-    if format == "text":
-        return url_blocks(open_bytes(file, name, at.position, encoding), rules, at)
-    if format == "jsonl":
-        keys = Keys(open_bytes(file, name, 0, encoding), columns, name)
-        return json_blocks(open_bytes(file, name, at.position, encoding), keys, rules, at)
-    header = read_header(open_bytes(file, name, 0, encoding), format, how.text, columns, name)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A file, and from where on which columns of it are read by which rules."""
+
+    file: BinaryIO
+    name: str
+    format: Format
+    columns: Columns
+    rules: Rules
+    at: Cursor
+    text: Text
+
+    def checked_encoding(self) -> str:
+        """Of a text.  Raises FormatError for what is none."""
+        encoding = encoding_of(open_bytes(self.file, self.name, 0), self.text)
+        check_is_text(open_bytes(self.file, self.name, 0, encoding), self.name)
+        return encoding
+
+
+def _of_arrow(asked: _Asked) -> Iterator[Block]:
+    from pipeline.codec.refs.arrow import arrow_blocks  # pyarrow takes a while to import
+
+    return arrow_blocks(asked.file, asked.format, asked.name, asked.columns, asked.rules, asked.at)
+
+
+def _of_protobuf(asked: _Asked) -> Iterator[Block]:
+    from pipeline.codec.refs.protobuf import protobuf_blocks
+
+    return protobuf_blocks(open_bytes(asked.file, asked.name, asked.at.position), asked.rules, asked.at)
+
+
+def _of_urls(asked: _Asked) -> Iterator[Block]:
+    encoding = asked.checked_encoding()
+    return url_blocks(open_bytes(asked.file, asked.name, asked.at.position, encoding), asked.rules, asked.at)
+
+
+def _of_json(asked: _Asked) -> Iterator[Block]:
+    encoding = asked.checked_encoding()
+    keys = Keys(open_bytes(asked.file, asked.name, 0, encoding), asked.columns, asked.name)
+    return json_blocks(open_bytes(asked.file, asked.name, asked.at.position, encoding), keys, asked.rules, asked.at)
+
+
+def _of_csv(asked: _Asked) -> Iterator[Block]:
+    file, name, at = asked.file, asked.name, asked.at
+    encoding = asked.checked_encoding()
+    kind: Literal["csv", "tsv"] = "tsv" if asked.format == "tsv" else "csv"
+    header = read_header(open_bytes(file, name, 0, encoding), kind, asked.text, asked.columns, name)
     start = Cursor(max(at.position, header.end), at.row)
-    return csv_blocks(open_bytes(file, name, start.position, encoding), header, rules, start)
+    return csv_blocks(open_bytes(file, name, start.position, encoding), header, asked.rules, start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One format: how the names of its files end, and what reads them.
+
+    compresses: it packs its own content, so that nothing is to be packed around it, and rows have no offsets.
+    optional_id: a row without an id takes its URL as one, even where other rows have ids.
+    """
+
+    endings: tuple[str, ...]
+    blocks: Callable[[_Asked], Iterator[Block]]
+    compresses: bool = False
+    optional_id: bool = False
+
+
+FORMATS: dict[Format, _Kind] = {
+    "csv": _Kind((".csv",), _of_csv),
+    "tsv": _Kind((".tsv", ".tab"), _of_csv),
+    "jsonl": _Kind((".jsonl", ".ndjson", ".json"), _of_json),
+    "parquet": _Kind((".parquet", ".pq"), _of_arrow, compresses=True),
+    "orc": _Kind((".orc",), _of_arrow, compresses=True),
+    "avro": _Kind((".avro",), _of_arrow, compresses=True),
+    "text": _Kind((".txt", ".urls", ".lst"), _of_urls),
+    "protobuf": _Kind((".pb", ".protobuf", ".delimited"), _of_protobuf, optional_id=True),
+}
+_ENDINGS: dict[str, Format] = {ending: name for name, kind in FORMATS.items() for ending in kind.endings}
