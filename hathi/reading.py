@@ -35,7 +35,7 @@ def read_features(
     partner: only this one.  columns: only these.
     hdfs: settings of `[lakes.NAME.hdfs]` for an HDFS root, e.g. {"user": "me"} or {"authentication": "kerberos"}.
     Returns an Arrow table sorted by partner and item: partner_id, item_id (uint64, as people write it), external_id,
-    url, content_sha256, fetched_at, version, fingerprint, features (float32 lists of one length), etag,
+    url, content_sha256, fetched_at, version, fingerprint, features (float32 lists of one length, of float16 too), etag,
     last_modified, shipment.  Features are comparable where their fingerprints are equal.
     Raises `Error` where there is nothing to read, or where a file is damaged; it names the file.
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
 import mmh3
 
 MAX_ITEM_ID = 2**64 - 1
 MAX_PARTNER_ID = 2**63 - 1
+Numbers = Literal["float32", "float16"]
+"""What the numbers of a delivered feature are in Parquet."""
 
 
 @dataclass(frozen=True, slots=True)

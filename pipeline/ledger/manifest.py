@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pipeline.errors import FormatError
 from pipeline.ledger.layout import FIRST_DUE, ShipmentName, digest, number_of, seconds_of
+from pipeline.records import Numbers
 from pipeline.times import DAY, HOUR
 
 FORMAT = 1
@@ -422,6 +423,8 @@ class Out(Body):
     fingerprint: Fingerprint
     engine: str = ""
     dim: Dim
+    numbers: Numbers = "float32"
+    """Of features in Parquet."""
     at: Stamp
     partners: dict[Partner, OutPartner]
     refs: Count
@@ -478,6 +481,8 @@ class PartnerManifest(Body):
     fingerprint: Fingerprint
     engine: str = ""
     dim: Dim
+    numbers: Numbers = "float32"
+    """Of features in Parquet."""
     version: Stamp
     round: Count
     generation: Count
@@ -520,6 +525,8 @@ class CurrentManifest(Body):
     number: Annotated[int, Field(ge=1, le=MAX_VERSION)]
     """Counts the partner's tables; a greater one covers what a lesser one does."""
     dim: Dim
+    numbers: Numbers = "float32"
+    """Of features in Parquet."""
     features: Count
     fingerprints: dict[str, Count]
     """Rows by fingerprint."""

@@ -111,6 +111,17 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _float16_holds_what_is_delivered(self) -> Settings:
+        for name, feature_set in self.sets.items():
+            if feature_set.parquet_numbers == "float16" and feature_set.normalise != "l2":
+                raise PydanticCustomError(
+                    "too_great_for_float16",
+                    'float16 ends at 65,504, and a feature as the net computes it may not; set normalise = "l2"',
+                    {"parts": ["sets", name, "parquet_numbers"]},
+                )
+        return self
+
+    @model_validator(mode="after")
     def _each_set_has_a_root_of_its_own(self) -> Settings:
         for (lake, name, place), (other_lake, other, second) in self._mixed():
             if lake == other_lake:

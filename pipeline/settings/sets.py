@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipeline.records import Numbers
 from pipeline.settings.places import RootPath
 from pipeline.settings.reading import FilePath
 from pipeline.settings.section import Section
@@ -80,6 +81,11 @@ class FeatureSet(Section):
     """What is delivered, beside failures: parquet; text, a line `partner item v1 ... vN` of integers, round(1e6 * v);
     libsvm, a line `item index:value ...` without zeros, for programs that learn from it. Each holds all features, so
     leave out what nobody reads. `hathi compact` and `read_features` need parquet."""
+
+    parquet_numbers: Numbers = "float32"
+    """The type of the numbers in Parquet. float16 takes half the room, rounds each value to 11 bits, and not every
+    reader of Parquet knows it; the net computes as before, so the fingerprint stays. Each delivery's manifest says
+    which type it has. float16 needs normalise = "l2": it holds nothing beyond 65,504."""
 
     @property
     def folder(self) -> str:

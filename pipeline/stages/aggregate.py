@@ -126,6 +126,7 @@ def _merge(context: Context, feature_set: FeatureSet, fingerprint: str, task: Ag
             version=name.version,
             fingerprint=fingerprint,
             formats=feature_set.formats,
+            numbers=feature_set.parquet_numbers,
             redact_queries=context.settings.logs.redact_queries,
             last_try=last_try(name),
         )
@@ -227,6 +228,7 @@ def _upload(
         fingerprint=fingerprint,
         engine=engine,
         dim=dim,
+        numbers=merged.numbers,
         at=version_of(now),
         partners=partners,
         refs=merged.refs,

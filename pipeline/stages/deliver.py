@@ -180,6 +180,7 @@ def _partner_manifest(context: Context, set_name: str, name: ShipmentName, partn
         fingerprint=out.fingerprint,
         engine=out.engine,
         dim=out.dim,
+        numbers=out.numbers,
         version=name.version,
         round=name.round,
         generation=name.generation,

@@ -16,7 +16,7 @@ from pipeline.codec.delivered.merge import Merged, MergeInput, PartnerResult, Wr
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.refs.tables import Cursor, Rejected, Taken
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
-from pipeline.records import ImageRef, item_id_of, normalise_external_id
+from pipeline.records import ImageRef, Numbers, item_id_of, normalise_external_id
 from pipeline.settings import Columns
 
 COLLIDED = "another external id has this item id"
@@ -103,6 +103,7 @@ def merge(
     formats: Sequence[str],
     redact_queries: bool,
     last_try: bool,
+    numbers: Numbers = "float32",
     threads: int = 0,
 ) -> Merged:
     features: list[list[Any]] = []
@@ -159,6 +160,7 @@ def merge(
         reasons=reasons,
         carried=carried,
         carried_refs=len(carried_rows) if carried else 0,
+        numbers=numbers,
     )
 
 

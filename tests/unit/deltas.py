@@ -12,6 +12,7 @@ from pipeline.codec.delivered.parquet import FeaturesWriter
 from pipeline.codec.hashed_file import Written
 from pipeline.ledger.layout import MANIFEST, SUCCESS, Root, ShipmentName
 from pipeline.ledger.manifest import IndexFile, PartnerManifest
+from pipeline.records import Numbers
 from tests.unit.codec.rows import feature
 
 ROOT = Root("features")
@@ -34,6 +35,7 @@ def deliver(
     urls: Mapping[int, str] | None = None,
     externals: Mapping[int, str] | None = None,
     group: int = 7,
+    numbers: Numbers = "float32",
 ) -> None:
     """One partner's folder.  text: as text alone, in a form.  group: rows of a row group; parts are small."""
     folder = lake / ROOT.partner(name, partner)
@@ -46,7 +48,7 @@ def deliver(
         lines.write(partner, items, matrix)
         files = lines.close()
     elif items:
-        writer = FeaturesWriter(folder / "features", matrix.shape[1], name.version, fingerprint, part_bytes=4000)
+        writer = FeaturesWriter(folder / "features", matrix.shape[1], name.version, fingerprint, 4000, numbers)
         for first in range(0, len(items), group):
             rows = [
                 feature(
@@ -66,6 +68,7 @@ def deliver(
         set="demo",
         fingerprint=fingerprint,
         dim=matrix.shape[1],
+        numbers=numbers,
         version=name.version,
         round=name.round,
         generation=name.generation,

@@ -327,6 +327,35 @@ def test_after_a_change_of_formats_what_has_parquet_is_merged_and_the_rest_is_co
     assert [type(one) for one in running.run(world.context())] == [Trouble], "counted in each run, nothing is written"
 
 
+def test_float16_stays_in_the_table_until_a_float32_is_merged_and_loses_nothing_then(tmp_path: Path) -> None:
+    world = world_in(tmp_path)
+    lake = world.top / "lake"
+    for day in (1, 2):
+        folders.deliver(lake, name_of(day), {day: np.full(3, 0.1), 9: np.full(3, day / 8)}, numbers="float16")
+    (first,) = compacted(world.context())
+    half = float(np.float16(0.1))
+    assert first.current.body.numbers == "float16"
+    assert table_of(world.context(), 7) == {
+        1: (half, str(name_of(1))), 2: (half, str(name_of(2))), 9: (0.25, str(name_of(2)))
+    }  # fmt: skip
+    folders.deliver(lake, name_of(3), {3: np.full(3, 1e5)})
+    (second,) = compacted(world.context())
+    assert second.current.body.numbers == "float32"
+    assert table_of(world.context(), 7) == {
+        1: (half, str(name_of(1))), 2: (half, str(name_of(2))), 3: (1e5, str(name_of(3))), 9: (0.25, str(name_of(2)))
+    }  # fmt: skip
+
+
+def test_a_file_of_other_numbers_than_its_manifest_says_is_left_out(tmp_path: Path) -> None:
+    world = world_in(tmp_path)
+    folders.deliver(world.top / "lake", name_of(1), {1: np.ones(3)}, numbers="float16")
+    path = world.top / "lake" / ROOT.partner(name_of(1), 7) / "_manifest.json"
+    path.write_text(path.read_text().replace("float16", "float32"))
+    (trouble,) = running.run(world.context())
+    assert isinstance(trouble, Trouble)
+    assert "halffloat" in trouble.error.detail
+
+
 def test_a_folder_whose_manifest_or_file_is_lost_or_of_another_is_left_out(tmp_path: Path) -> None:
     world, wanted = filled(tmp_path)
     compacted(world.context())

@@ -321,6 +321,16 @@ def values(table: object) -> list[tuple[int, float]]:
     return [(item, vector[0]) for item, vector in found]
 
 
+def test_float16_and_float32_are_read_as_one_table_of_float32(root: Path) -> None:
+    name = ShipmentName.parse("20260103T000000Z.000.00000.0-000000000003")
+    deliver(root.parent, name, {3: np.full(2, 0.1)}, 12, numbers="float16")
+    deliver(root.parent, name, {4: np.full(2, 0.1)}, 13, numbers="float16")
+    table = hathi.read_features(root)
+    half = float(np.float16(0.1))
+    assert values(table) == [(2, 7.0), (1, 1.0), (2, 22.0), (3, half), (4, half)]
+    assert str(table.schema.field("features").type.value_type) == "float"
+
+
 def test_a_partner_and_columns_are_chosen_and_wrong_ones_are_said(root: Path) -> None:
     assert values(hathi.read_features(root, partner=12)) == [(1, 1.0), (2, 22.0)]
     table = hathi.read_features(str(root), columns=["url", "item_id"])

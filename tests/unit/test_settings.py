@@ -200,6 +200,15 @@ def test_a_set_that_names_an_unknown_lake_is_refused_with_the_lakes_there_are(tm
     assert error.detail.endswith("lakes are: a")
 
 
+def test_float16_is_refused_where_features_have_any_size(tmp_path: Path) -> None:
+    text = MINIMAL + '[sets.s]\nnet = "n"\nblob = "b"\nroot = "r"\nparquet_numbers = "float16"\n'
+    assert load(write(tmp_path, text), {}).sets["s"].parquet_numbers == "float16"
+    path = write(tmp_path, text + 'normalise = "none"\n')
+    error = refused(path)
+    assert error.message == f"{path}: sets.s.parquet_numbers = 'float16' is wrong"
+    assert 'set normalise = "l2"' in error.detail
+
+
 @pytest.mark.parametrize(
     "line", ['access_kye = "hunter2"', 'secret_key = ["hunter2"]', 'url = ["x"]\nsecret_key = "hunter2"']
 )

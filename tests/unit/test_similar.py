@@ -73,6 +73,15 @@ def test_the_nearest_are_those_of_all_distances_at_once(tmp_path: Path, metric: 
     assert [one.external_id for one in about] == [f"SKU-{one.item_id}" for one in found.nearest]
 
 
+def test_features_of_float16_and_of_float32_are_compared(tmp_path: Path) -> None:
+    rows = {item: np.float16(vector).astype(np.float32) for item, vector in enumerate(chance(90))}
+    deliver(tmp_path, name_of(1), {item: rows[item] for item in range(50)}, numbers="float16")
+    deliver(tmp_path, name_of(2), {item: rows[item] for item in range(50, 90)})
+    catalogue = catalogue_of(tmp_path)
+    found = exact(catalogue, Query(rows.pop(77), F, "l2", 5, 77))
+    assert [one.item_id for one in found.nearest] == plainly("l2", chance(90)[77].astype(np.float16), rows, 5)
+
+
 @given(
     st.dictionaries(
         st.tuples(st.integers(1, 9), st.integers(0, 3)),

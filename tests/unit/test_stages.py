@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.ledger import manifest
 from pipeline.ledger.layout import Keys, ShipmentName
-from pipeline.ledger.manifest import End, Out, Plan, Result
+from pipeline.ledger.manifest import End, Out, PartnerManifest, Plan, Result
 from pipeline.records import item_id_of, signed
 from pipeline.settings import FeatureSet
 from tests.simulation.world import World, feature, settings_of
@@ -430,3 +430,17 @@ def test_partners_take_turns_and_the_most_lagging_comes_first(tmp_path: Path) ->
     assert [one.plan.snapshot.source for one in new] == ["giant1", "small", "giant2", "giant3", "giant4"]
     few, _ = snapshots.plan(seen, settings.sets, "shop", snapshots.Known(frozenset()), settings.ship, 1.9e9, 254)
     assert len(few) == 2, "no new snapshot beyond 256 due shipments"
+
+
+def test_the_manifest_says_that_features_are_float16_and_the_fingerprint_stays(tmp_path: Path) -> None:
+    line, prints = f"7,a,{url('ok')}", set()
+    for numbers in ("float32", "float16"):
+        sets = {"demo": FeatureSet(net="n", blob="b", root="features", parquet_numbers=numbers)}
+        (tmp_path / numbers).mkdir()
+        world = world_of(tmp_path / numbers, line, sets=sets)
+        world.run()
+        (path,) = (path for path in world.delivered() if path.endswith("_manifest.json"))
+        body = manifest.read(PartnerManifest, world.delivered()[path], path)
+        assert body.numbers == numbers
+        prints.add(body.fingerprint)
+    assert len(prints) == 1

@@ -55,7 +55,7 @@ def matrix_of(name: str, column: pa.Array) -> Matrix:
     if column.null_count:
         raise FormatError(f"no features in {name}", "a vector is null", "not a delivered file of features")
     if not (pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type)):
-        raise FormatError(f"no features in {name}", f"they are of type {column.type}", "lists of float32 are read")
+        raise FormatError(f"no features in {name}", f"they are of type {column.type}", "lists of floats are read")
     flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
     if len(column) and len(flat) % len(column):
         raise FormatError(f"no features in {name}", "its vectors have several lengths", "not a delivered file")

@@ -26,7 +26,7 @@ from pipeline.codec.hashed_file import HashedFile, Written
 from pipeline.codec.shards import GROUP_ROWS as SHARD_GROUP_ROWS
 from pipeline.codec.shards import FailureRow, FeatureRow
 from pipeline.errors import LawBroken
-from pipeline.records import ImageRef
+from pipeline.records import ImageRef, Numbers
 
 __all__ = ["MergeInput", "Merged", "PartnerResult", "WrittenFile", "merge"]
 
@@ -83,6 +83,8 @@ class Merged:
     """Of the duplicates: rows whose external id is written otherwise than the one that stands for the item."""
     alike_ids: tuple[tuple[int, str, str], ...] = ()
     """The first of them: partner, the id as it is written, and as it stands for the item."""
+    numbers: Numbers = "float32"
+    """Of features in Parquet."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class _Output:
     fingerprint: str
     formats: tuple[str, ...]
     redact_queries: bool
+    numbers: Numbers
 
     def file(self, partner_id: int, path: Path, written: Written) -> WrittenFile:
         name = path.relative_to(self.folder / str(partner_id)).as_posix()
@@ -111,17 +114,19 @@ def merge(
     formats: Sequence[str],
     redact_queries: bool,
     last_try: bool,
+    numbers: Numbers = "float32",
     threads: int = 0,
 ) -> Merged:
     """Writes each partner's files to folder/<partner>/; the same inputs give the same bytes.
 
     dim: values of a feature.  formats: of `forms.FORMATS`.  last_try: failures that are retriable are final.
+    numbers: of features in Parquet.
     threads: 0 for all cores that this process may use.  Raises FormatError for a damaged shard, LawBroken if rows
     are missing at the end, OSError for a full disk.
     """
     sources = Sources(inputs, dim)
     winners = choose(sources.rows, sources.name_digests)
-    output = _Output(folder, dim, version, fingerprint, tuple(formats), redact_queries)
+    output = _Output(folder, dim, version, fingerprint, tuple(formats), redact_queries, numbers)
     folder.mkdir(parents=True, exist_ok=True)
     features, damaged = _write_features(sources, winners, output, threads or len(os.sched_getaffinity(0)))
     failures = _Failures(output, last_try)
@@ -138,6 +143,7 @@ def merge(
         damaged=damaged,
         alike=winners.alike,
         alike_ids=_alike_ids(sources, winners),
+        numbers=numbers,
     )
     _check(merged, output)
     return merged
@@ -208,7 +214,9 @@ def _write_partner(
         texts = TextFiles(folder, output.formats)
         abandoned.callback(texts.abandon)
         if PARQUET in output.formats:
-            parquet = FeaturesWriter(folder / FEATURES, output.dim, output.version, output.fingerprint)
+            parquet = FeaturesWriter(
+                folder / FEATURES, output.dim, output.version, output.fingerprint, numbers=output.numbers
+            )
             abandoned.callback(parquet.abandon)
         matrix = np.empty((min(count, FEATURES_AT_ONCE), output.dim), np.float32)
         while chunk := _filled(matrix, rows):

@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.codec.delivered.parquet_parts import PART_BYTES, Parts
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.shards import FeatureRow, Matrix, vector_array, vectors
-from pipeline.records import signed
+from pipeline.errors import FormatError
+from pipeline.records import Numbers, signed
 
 GROUP_ROWS = 1024
 """Rows that a row group should have."""
 
 
-def features_schema(dim: int) -> pa.Schema:
+def vectors_of(dim: int, numbers: Numbers) -> pa.DataType:
+    """The type of delivered vectors."""
+    return vectors(dim) if numbers == "float32" else pa.list_(pa.field("element", pa.float16(), nullable=False), dim)
+
+
+def features_schema(dim: int, numbers: Numbers = "float32") -> pa.Schema:
     """The delivered columns; item_id carries the same 64 bits, signed."""
     return pa.schema(
         [
@@ -28,7 +35,7 @@ def features_schema(dim: int) -> pa.Schema:
             pa.field("fetched_at", pa.timestamp("us", tz="UTC"), nullable=False),
             pa.field("version", pa.string(), nullable=False),
             pa.field("fingerprint", pa.string(), nullable=False),
-            pa.field("features", vectors(dim), nullable=False),
+            pa.field("features", vectors_of(dim, numbers), nullable=False),
             pa.field("etag", pa.string()),
             pa.field("last_modified", pa.string()),
         ]
@@ -38,13 +45,25 @@ def features_schema(dim: int) -> pa.Schema:
 class FeaturesWriter:
     """Writes part-00000.parquet and so on; each call of `write` makes a row group."""
 
-    def __init__(self, folder: Path, dim: int, version: str, fingerprint: str, part_bytes: int = PART_BYTES) -> None:
-        self._parts = Parts(folder, features_schema(dim), ["version", "fingerprint"], part_bytes)
+    def __init__(
+        self,
+        folder: Path,
+        dim: int,
+        version: str,
+        fingerprint: str,
+        part_bytes: int = PART_BYTES,
+        numbers: Numbers = "float32",
+    ) -> None:
+        self._parts = Parts(folder, features_schema(dim, numbers), ["version", "fingerprint"], part_bytes)
+        self._numbers = numbers
         self._version = version
         self._fingerprint = fingerprint
 
     def write(self, rows: Sequence[FeatureRow], matrix: Matrix) -> None:
-        """Adds the rows; row n of the matrix (n, dim) belongs to rows[n]."""
+        """Adds the rows; row n of the matrix (n, dim) belongs to rows[n].
+
+        Raises FormatError for a value that float16 cannot hold, where these are its numbers.
+        """
         columns = {
             "partner_id": [row.partner_id for row in rows],
             "item_id": [signed(row.item_id) for row in rows],
@@ -54,7 +73,7 @@ class FeaturesWriter:
             "fetched_at": [row.fetched_at for row in rows],
             "version": [self._version] * len(rows),
             "fingerprint": [self._fingerprint] * len(rows),
-            "features": vector_array(matrix),
+            "features": vector_array(matrix) if self._numbers == "float32" else _halves(matrix),
             "etag": [row.etag for row in rows],
             "last_modified": [row.last_modified for row in rows],
         }
@@ -67,3 +86,12 @@ class FeaturesWriter:
     def abandon(self) -> None:
         """Closes a part that will not be used."""
         self._parts.abandon()
+
+
+def _halves(matrix: Matrix) -> pa.Array:
+    """The rows of a matrix (n, dim) as float16, each value rounded to the nearest."""
+    with np.errstate(over="ignore"):
+        halves = matrix.astype(np.float16)
+    if not np.isfinite(halves).all():
+        raise FormatError("a feature does not fit in float16", "65,504 is the most", 'parquet_numbers = "float32"')
+    return pa.FixedSizeListArray.from_arrays(pa.array(halves.reshape(-1)), type=vectors_of(matrix.shape[1], "float16"))

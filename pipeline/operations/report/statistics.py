@@ -53,7 +53,8 @@ class Sample:
             ) from error
         self.files += 1
         if rows is not None and rows.schema.field("features").type.list_size == self.dim:
-            self.parts.append(rows.column("features").flatten().to_numpy().reshape(-1, self.dim))
+            values = rows.column("features").flatten().to_numpy().astype(np.float32, copy=False)
+            self.parts.append(values.reshape(-1, self.dim))
 
     def told(self) -> SetStatistics:
         """The sample in figures; rows that are not finite are counted and left out of the rest."""

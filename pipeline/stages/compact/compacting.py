@@ -214,6 +214,7 @@ def _put(
         set=task.set,
         number=task.number,
         dim=dim,
+        numbers=merged.numbers,
         features=merged.rows,
         fingerprints=merged.fingerprints,
         files=tuple(IndexFile(name=n, size=w.size, sha256=w.sha256, rows=w.rows) for n, w in merged.files),

@@ -12,9 +12,9 @@ import pyarrow as pa
 from pyarrow import parquet as pq
 
 from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
-from pipeline.codec.delivered.parquet import features_schema
-from pipeline.codec.shards import vectors
+from pipeline.codec.delivered.parquet import features_schema, vectors_of
 from pipeline.errors import FormatError, NotFound
+from pipeline.records import Numbers
 
 BLOCK_ROWS = 1024
 MEMORY = 256 * 2**20
@@ -31,12 +31,16 @@ Ranks = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Input:
-    """One file, sorted by its unsigned item id.  shipment: of all its rows; None where a column tells it."""
+    """One file, sorted by its unsigned item id.  shipment: of all its rows; None where a column tells it.
+
+    numbers: of its features, as its manifest says.
+    """
 
     name: str
     open: Callable[[], BinaryIO]
     shipment: str | None
     rows: int
+    numbers: Numbers = "float32"
 
 
 class Unmergeable(FormatError):
@@ -55,9 +59,14 @@ class Rows:
     ranks: Ranks
 
 
-def table_schema(dim: int) -> pa.Schema:
+def numbers_of(inputs: Sequence[Input]) -> Numbers:
+    """What a merge of files has: float16 where all have it, else float32, which loses nothing of either."""
+    return "float16" if inputs and all(one.numbers == "float16" for one in inputs) else "float32"
+
+
+def table_schema(dim: int, numbers: Numbers = "float32") -> pa.Schema:
     """The delivered columns, and the shipment that each row came from."""
-    return features_schema(dim).append(pa.field(SHIPMENT, pa.string(), nullable=False))
+    return features_schema(dim, numbers).append(pa.field(SHIPMENT, pa.string(), nullable=False))
 
 
 def most_inputs(dim: int) -> int:
@@ -67,14 +76,16 @@ def most_inputs(dim: int) -> int:
 
 def merged(inputs: Sequence[Input], names: Sequence[str], partner_id: int, dim: int) -> Iterator[Rows]:
     """The rows that win, in blocks.  names: every shipment, ascending; at most `most_inputs` inputs.
+    Their features have the type of `numbers_of` the inputs.
 
     Raises Unmergeable for a file that is lost, damaged, unsorted, of another partner or of another length than it says.
     """
     known = np.array(names)
+    schema = features_schema(dim, numbers_of(inputs))
     cursors: list[_Cursor] = []
     try:
         for one in inputs:
-            cursor = _Cursor(one, known, partner_id, dim)
+            cursor = _Cursor(one, known, partner_id, schema)
             if cursor.more():
                 cursors.append(cursor)
         while cursors:
@@ -99,10 +110,9 @@ def _winners(taken: Sequence[tuple[Ids, Ranks, pa.Table]]) -> Rows:
 class _Cursor:
     """One file, block by block."""
 
-    def __init__(self, one: Input, names: npt.NDArray[Any], partner_id: int, dim: int) -> None:
+    def __init__(self, one: Input, names: npt.NDArray[Any], partner_id: int, schema: pa.Schema) -> None:
         self._input, self._names, self._partner = one, names, partner_id
-        self._schema = features_schema(dim)
-        self._dim = dim
+        self._schema = schema
         try:
             self._stream = one.open()
         except (NotFound, FormatError) as error:
@@ -147,8 +157,9 @@ class _Cursor:
         for name in wanted:
             if name not in have.names and (name == SHIPMENT or not self._schema.field(name).nullable):
                 raise self._wrong(f"it has no column {name}")
-        if have.field("features").type != vectors(self._dim):
-            what = f"its vectors are {have.field('features').type}, the others' {vectors(self._dim)}"
+        wanted_type = vectors_of(self._schema.field("features").type.list_size, self._input.numbers)
+        if have.field("features").type != wanted_type:
+            what = f"its vectors are {have.field('features').type}, by the manifests {wanted_type}"
             raise self._wrong(what, "two nets of different lengths: give the new one a root of its own")
         yield from file.iter_batches(BLOCK_ROWS, columns=[n for n in wanted if n in have.names], use_threads=False)
 

@@ -70,6 +70,8 @@ def delivered_by_partner(lake: Lake, root: Root, only_partner: int | None = None
 def newest_rows(found: list[Delivered]) -> Iterator[pa.Table]:
     """The rows that win, in blocks, by partner and unsigned item; the columns of `table_schema`.
 
+    Features are float16 where every file of a partner has such, else float32.
+
     Raises FormatError for a file that is damaged or is not what its manifest says.
     """
     for one in found:

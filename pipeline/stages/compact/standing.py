@@ -69,7 +69,7 @@ def inputs_of(
     if current is not None:
         for file in delivered_tables(current.body.files):
             path = f"{current.folder}/{file.name}"
-            yield Input(path, partial(lake.open, path), None, file.rows)
+            yield Input(path, partial(lake.open, path), None, file.rows, current.body.numbers)
     for name, body in bodies.items():
         folder = root.partner(name, partner)
         files = delivered_tables(body.files)
@@ -80,7 +80,7 @@ def inputs_of(
         law(f"{folder}", body.features, rows=sum(file.rows for file in files))
         for file in files:
             path = f"{folder}/{file.name}"
-            yield Input(path, partial(lake.open, path), str(name), file.rows)
+            yield Input(path, partial(lake.open, path), str(name), file.rows, body.numbers)
 
 
 def delta(lake: Lake, root: Root, name: ShipmentName, partner: int) -> PartnerManifest:

@@ -17,8 +17,8 @@ from pipeline.codec.delivered.forms import FEATURES, TextFiles
 from pipeline.codec.delivered.parquet import GROUP_ROWS
 from pipeline.codec.delivered.parquet_parts import Parts
 from pipeline.codec.hashed_file import Written
-from pipeline.records import unsigned
-from pipeline.stages.compact.merging import SHIPMENT, Input, Rows, merged, most_inputs, table_schema
+from pipeline.records import Numbers, unsigned
+from pipeline.stages.compact.merging import SHIPMENT, Input, Rows, merged, most_inputs, numbers_of, table_schema
 
 _REPEATED = ("version", "fingerprint", SHIPMENT)
 
@@ -30,6 +30,7 @@ class Table:
     files: tuple[tuple[str, Written], ...]
     rows: int
     fingerprints: dict[str, int]
+    numbers: Numbers
 
 
 def write(
@@ -47,7 +48,8 @@ def write(
     """
     folder.mkdir(parents=True)
     left = fewer(folder, inputs, names, partner_id, dim, note)
-    parts = Parts(folder / FEATURES, table_schema(dim), _REPEATED)
+    numbers = numbers_of(left)
+    parts = Parts(folder / FEATURES, table_schema(dim, numbers), _REPEATED)
     texts = TextFiles(folder, formats)
     try:
         rows, prints = _into(parts, texts, merged(left, names, partner_id, dim), names, partner_id, note)
@@ -56,7 +58,7 @@ def write(
         texts.abandon()
         raise
     files = [(path.relative_to(folder).as_posix(), written) for path, written in parts.close() + texts.close()]
-    return Table(tuple(sorted(files)), rows, prints)
+    return Table(tuple(sorted(files)), rows, prints, numbers)
 
 
 def fewer(
@@ -73,10 +75,11 @@ def fewer(
     while len(left) > room:
         some, left = left[:room], left[room:]
         path = folder / f"some-{len(left)}"
-        parts = Parts(path, table_schema(dim), _REPEATED, part_bytes=2**62)
+        numbers = numbers_of(some)
+        parts = Parts(path, table_schema(dim, numbers), _REPEATED, part_bytes=2**62)
         rows = _into(parts, None, merged(some, names, partner_id, dim), names, partner_id, note)[0]
         parts.close()
-        left.append(Input(path.name, partial(_opened, path / "part-00000.parquet"), None, rows))
+        left.append(Input(path.name, partial(_opened, path / "part-00000.parquet"), None, rows, numbers))
     return left
 
 

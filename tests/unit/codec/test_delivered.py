@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 from pyarrow import parquet as pq
 
+from pipeline.codec.delivered.blocks import blocks
 from pipeline.codec.delivered.failures import FailuresWriter
 from pipeline.codec.delivered.parquet import FeaturesWriter
+from pipeline.errors import FormatError
+from pipeline.operations.report.statistics import Sample
 from pipeline.records import MAX_ITEM_ID
 from tests.unit.codec.rows import failure, feature
 
@@ -117,3 +120,35 @@ def test_a_large_table_goes_on_in_further_parts(tmp_path: Path) -> None:
 def test_a_table_without_rows_has_no_files(tmp_path: Path) -> None:
     assert FeaturesWriter(tmp_path / "none", 3, "v", "f").close() == []
     assert not (tmp_path / "none").exists()
+
+
+def test_float16_is_half_as_large_and_read_by_pandas_duckdb_stats_and_report_alike(tmp_path: Path) -> None:
+    matrix = np.random.default_rng(1).normal(0, 0.1, (200, 512)).astype(np.float32)
+    rows = [feature(12, item, item) for item in range(200)]
+    files = {}
+    for numbers in ("float32", "float16"):
+        writer = FeaturesWriter(tmp_path / numbers, 512, "20240101T000000Z", "f" * 64, numbers=numbers)
+        writer.write(rows, matrix)
+        ((files[numbers], _),) = writer.close()
+    assert files["float16"].stat().st_size < 0.55 * files["float32"].stat().st_size
+    path, wanted = files["float16"], matrix.astype(np.float16).astype(np.float32)
+    assert np.abs(wanted - matrix).max() < 1e-3
+    assert str(pq.read_schema(path).field("features").type) == "fixed_size_list<element: halffloat not null>[512]"
+    np.testing.assert_array_equal(np.stack(pd.read_parquet(path)["features"]), wanted)
+    found = duckdb.sql(f"SELECT features FROM read_parquet('{path}')").fetchall()
+    np.testing.assert_array_equal(np.array([row[0] for row in found], np.float32), wanted)
+    with path.open("rb") as stream:
+        (block,) = blocks(str(path), stream)
+    np.testing.assert_array_equal(block.matrix, wanted)
+    assert block.matrix.dtype == np.float32
+    sample = Sample("demo", "f" * 64, "engine", 512)
+    with path.open("rb") as stream:
+        sample.add(stream, "S")
+    assert sample.parts[0].dtype == np.float32
+
+
+def test_a_value_that_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
+    writer = FeaturesWriter(tmp_path, 3, "20240101T000000Z", "f" * 64, numbers="float16")
+    with pytest.raises(FormatError, match="does not fit in float16"):
+        writer.write(ROWS, MATRIX * 1e6)
+    writer.abandon()
