@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Says of each program whether it is alive, its last summaries, and its last troubles with what to do about them.
+# Prints for each program: whether it is alive, its last summaries, and its last warnings and errors with what to do.
 #
 #   scripts/print_logs.sh [CONFIG|FOLDER] [NUMBER]
 #
 # CONFIG: a configuration, whose logs and whose state folder are looked at; without it, logs/ of this project and the
 # state folders of all configurations in config/ that were ever started here.  FOLDER: logs alone, say from another host.
-# NUMBER: so many summaries and so many troubles of each program (10).
+# NUMBER: how many summaries and how many troubles of each program are printed (10).
 #
-# A program is alive while somebody holds its lock; that is tried, not guessed from the log.
+# A program is alive while its lock is held. The script tries the lock; it does not guess from the log.
 set -euo pipefail
 
 case "${1:-}" in
@@ -69,7 +69,7 @@ say_alive() {
                 echo "alive: $(head -n 1 "$lock")"
                 return
             fi
-            if [ -s "$lock" ]; then died=": ended without being stopped ($(head -n 1 "$lock"))"; fi
+            if [ -s "$lock" ]; then died=": ended unexpectedly ($(head -n 1 "$lock"))"; fi
         done
     done
     if [ $known = yes ]; then echo "not running$died"; fi
@@ -77,9 +77,9 @@ say_alive() {
 
 say_state() {
     local state="$1"
-    if [ -e "$state/ESTOP" ]; then echo "ESTOP engaged: nothing starts until $state/ESTOP is removed"; fi
+    if [ -e "$state/ESTOP" ]; then echo "ESTOP engaged: nothing starts on this host until you remove $state/ESTOP"; fi
     if [ -e "$state/_PIPE_RUNNING" ] && ! is_locked "$state/compute.lock"; then
-        echo "the last run of compute died: $state/_PIPE_RUNNING is there and nobody holds its lock; the next run goes on"
+        echo "the last run of compute died: $state/_PIPE_RUNNING is left over; the next run continues its work"
     fi
 }
 

@@ -34,10 +34,10 @@ NET_SECONDS = 300.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi doctor`."""
-    stages = f"stages of this host: {', '.join(STAGES)}; those that have run here when none is named, else all"
+    stages = f"stages to check: {', '.join(STAGES)} (default: the stages that have run on this host; if none has, all)"
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=stages)
     add_place(parser)
-    parser.add_argument("--json", action="store_true", help="one object a line, for programs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line, for programs")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -113,7 +113,7 @@ def _configuration(settings: Settings, stages: tuple[str, ...], place: Path) -> 
     yield Examined("read", True, f"{place}, for {', '.join(stages)}")
     for finding in check(settings, stages, probing=False):
         if finding.level == "error":
-            yield Examined(finding.key, False, finding.text, "hathi config show names each value's origin")
+            yield Examined(finding.key, False, finding.text, "`hathi config show` says where each value comes from")
         elif finding.level == "warning":
             yield Examined(finding.key, True, f"warning: {finding.text}")
 

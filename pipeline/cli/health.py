@@ -24,7 +24,7 @@ from pipeline.operations.health.look import Look
 from pipeline.operations.health.memory import read_memory
 from pipeline.operations.health.notify import as_json
 from pipeline.operations.health.this_host import has_seen_lakes
-from pipeline.process.logs import escape, redact
+from pipeline.process.logs import counted, escape, redact
 from pipeline.process.redaction import redact_tree
 from pipeline.settings import Settings, load
 from pipeline.stores.opening import open_lake
@@ -40,7 +40,7 @@ PARTNERS = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi health`."""
     add_place(parser)
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
     findings = memory.dated(judge(facts, settings.health))
     if args.features:  # no daemon: the person starts it
         findings = tuple(
-            replace(one, hint="run it again: it goes on with what is open") if one.key.startswith(PROGRAM) else one
+            replace(one, hint="run the same command again: it continues where it ended")
+            if one.key.startswith(PROGRAM)
+            else one
             for one in findings
         )
     level = level_of(findings)
@@ -91,7 +93,7 @@ def _print(level: Level, findings: Sequence[Finding], facts: Facts) -> None:
         if one.hint:
             console.print(escape(redact(f"  to do: {one.hint}")))
     for what, why in facts.unseen.items():
-        console.print(escape(redact(f"not seen from this host: {what}: {why}")))
+        console.print(escape(redact(f"this host cannot see {what}: {why}")))
     for stage, who in facts.programs.items():
         console.print(escape(f"{stage:<10} {who}"))
     for lake in facts.lakes:
@@ -113,11 +115,13 @@ def _print_lake(console: Console, lake: LakeFacts) -> None:
     else:
         console.print(f"lake {lake.lake}: nothing is open")
     if lake.not_looked_at:
-        console.print(f"and {lake.not_looked_at} open shipments more")
+        console.print(f"and {lake.not_looked_at:,} more open shipments")
     if lake.next_due is not None:
-        console.print(f"{lake.retries} shipments of retries wait, the first due {readable_time(lake.next_due)}")
+        console.print(
+            f"{counted(lake.retries, 'retry shipment')} waiting, the first due {readable_time(lake.next_due)}"
+        )
     if lake.sent is not None:
-        console.print(f"last sent: {readable_time(lake.sent)}")
+        console.print(f"last delivery: {readable_time(lake.sent)}")
     lagging = [one for one in lake.freshness if one.lag > 0][:PARTNERS]
     if lagging:
         table = Table(box=None, padding=(0, 2, 0, 0))

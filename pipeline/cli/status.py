@@ -39,17 +39,24 @@ WATCH_SECONDS = 5.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi status`."""
     add_place(parser)
-    parser.add_argument("--json", action="store_true", help="for programs; one line for each look")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON for each look, for programs")
     parser.add_argument(
-        "--watch", nargs="?", type=float, const=WATCH_SECONDS, metavar="SECONDS", help="again and again, until Ctrl-C"
+        "--watch",
+        nargs="?",
+        type=float,
+        const=WATCH_SECONDS,
+        metavar="SECONDS",
+        help="look again every SECONDS (default 5) until Ctrl-C",
     )
-    parser.add_argument("--all", action="store_true", help=f"more than {SHOWN} rows in a table")
+    parser.add_argument(
+        "--all", action="store_true", help=f"show all rows of each table (without it: the first {SHOWN})"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """0."""
     if args.watch is not None and not 0 < args.watch < float("inf"):
-        raise ConfigError(f"no such pause: {args.watch}", "", "--watch takes seconds, more than 0")
+        raise ConfigError(f"--watch {args.watch} is not a pause", "", "--watch takes seconds, more than 0")
     settings = load(place_of(args), os.environ)
     state = Path(settings.state)
     where, unopened = opened(settings)
@@ -82,12 +89,12 @@ def as_lines(found: Status, rows: int | None) -> Iterator[str]:
     """For people, at 80 columns."""
     facts = found.facts
     if facts.estop is not None:
-        yield "ESTOP is engaged: nothing starts on this host"
+        yield "ESTOP is engaged: nothing starts on this host until the file ESTOP is removed from the state folder"
     for stage in STAGES:
         if who := found.programs[stage]:
             yield f"{stage:<10} runs: {who}"
         elif last := facts.died.get(stage):
-            yield f"{stage:<10} ended without being stopped: {last}"
+            yield f"{stage:<10} ended unexpectedly: {last}"
         else:
             yield f"{stage:<10} does not run"
     for what, why in facts.unseen.items():
@@ -107,21 +114,21 @@ def _lake(one: Standing, rows: int | None) -> Iterator[str]:
     yield from _running(one.running, facts.now, rows)
     yield from _open(one, rows)
     for due in one.retries[:3]:
-        yield f"retries: {due.shipments:,} due {when(due.at)}"
+        yield f"retries: {logs.counted(due.shipments, 'shipment')} due {when(due.at)}"
     told = sum(due.shipments for due in one.retries[:3])
     if facts.retries > told:
-        yield f"retries: {facts.retries - told:,} more, later"
+        yield f"retries: {logs.counted(facts.retries - told, 'shipment')} due later"
     for name in facts.held[:rows]:
         yield f"held: {name}"
     if facts.held:
-        yield f"held batches: {len(facts.held)}; hathi quarantine show, then release or drop"
+        yield f"held batches: {len(facts.held)}; see why with `hathi quarantine show`, then release or drop them"
     yield from _failing(one, rows)
     refused = sorted({**facts.refused, **facts.troubles}.items())
     for source, why in refused[:rows]:
         yield f"cannot be read: {logs.escape(source)}: {logs.escape(logs.redact(why))}"
-    yield from _more(len(refused), len(refused[:rows]), "of them")
-    yield from _left(facts.left, "left out, not read", rows)
-    yield from _left(facts.later, "not read yet", rows)
+    yield from _more(len(refused), len(refused[:rows]), "sources")
+    yield from _left(facts.left, "not read (format or name not known)", rows)
+    yield from _left(facts.later, "not read yet (still being written)", rows)
     yield from _partners(one, rows)
 
 
@@ -132,7 +139,7 @@ def _left(left: Left, what: str, rows: int | None) -> Iterator[str]:
     shown = list(left.first.items())[:rows]
     for path, why in shown:
         yield f"  {logs.escape(path)}: {why}"
-    yield from _more(left.number, len(shown), "of them")
+    yield from _more(left.number, len(shown), "files or folders")
 
 
 def _stages(one: Standing) -> Iterator[str]:
@@ -146,7 +153,7 @@ def _stages(one: Standing) -> Iterator[str]:
         )  # fmt: skip
     yield from columns(table, right={1, 2, 3, 4, 5, 6})
     if one.facts.not_looked_at:
-        yield f"and {one.facts.not_looked_at:,} open shipments more"
+        yield f"and {one.facts.not_looked_at:,} more open shipments"
 
 
 def _running(running: Sequence[Running], now: float, rows: int | None) -> Iterator[str]:
@@ -155,7 +162,7 @@ def _running(running: Sequence[Running], now: float, rows: int | None) -> Iterat
         groups.setdefault((one.host, one.stage), []).append(one)
     if not groups:
         return
-    table = [("running on", "stage", "attempts", "the oldest", "its shipment")]
+    table = [("running on", "stage", "attempts", "oldest", "its shipment")]
     for (host, stage), attempts in list(groups.items())[:rows]:
         first = min(attempts, key=lambda one: one.since)
         table.append((host[:16], stage, str(len(attempts)), ago(now - first.since), first.shipment[:30]))
@@ -177,7 +184,7 @@ def _open(one: Standing, rows: int | None) -> Iterator[str]:
 
 def _failing(one: Standing, rows: int | None) -> Iterator[str]:
     for row in one.facts.failing[:rows]:
-        yield f"too many failures of the last day: {told(row)}"
+        yield f"too many images of the last day failed: {told(row)}"
     yield from _more(len(one.facts.failing), rows, "partners with too many failures")
 
 
@@ -203,4 +210,4 @@ def _partners(one: Standing, rows: int | None) -> Iterator[str]:
 
 def _more(number: int, rows: int | None, what: str) -> Iterator[str]:
     if rows is not None and number > rows:
-        yield f"and {number - rows:,} {what} more (--all)"
+        yield f"and {number - rows:,} more {what} (show them with --all)"

@@ -56,7 +56,7 @@ def _partner(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """0, also where nothing is known."""
     if (args.url is None) == (args.item is None) or (args.url is None and args.partner is None):
-        raise ConfigError("whose story?", "", USAGE)
+        raise ConfigError("hathi why needs a partner and an item, or a URL", "", USAGE)
     settings = load(place_of(args), os.environ)
     with shown() if sys.stderr.isatty() else nullcontext(silent_progress) as show:
         found = stories(sighted(settings, "why", args.lake, show), Asked(args.partner, args.item, args.url))

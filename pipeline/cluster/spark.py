@@ -152,10 +152,18 @@ class _Elsewhere:
         self.engine = loaded.engine
 
     def window(self, groups: Any, open_batch: Any, wanted: Any) -> Any:
-        raise PermanentError("the driver computes nothing", "", "report this")
+        raise PermanentError(
+            "Spark's driver was asked to compute features",
+            "only executors do",
+            "this is a bug in Hathi: please report it",
+        )
 
     def alone(self, task: Any, refs: Any) -> Any:
-        raise PermanentError("the driver computes nothing", "", "report this")
+        raise PermanentError(
+            "Spark's driver was asked to compute features",
+            "only executors do",
+            "this is a bug in Hathi: please report it",
+        )
 
 
 def _work(carried: str, share: Share) -> Worked:

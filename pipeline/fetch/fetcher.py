@@ -264,7 +264,11 @@ class Fetcher:
         except Empty:
             return here
         if isinstance(ended, BaseException):
-            raise PipelineError("the fetcher broke", repr(ended), "report this with --debug's output") from ended
+            raise PipelineError(
+                "the fetcher ended unexpectedly",
+                repr(ended),
+                "this is a bug in Hathi: please report it with the output of --debug",
+            ) from ended
         return here + ended  # URLs that end here, however many, must not keep waiting what others have ended
 
     def _give(self, ended: Ended) -> Any:

@@ -331,7 +331,11 @@ def law(where: str, left: int, **right: int) -> None:
     """The conservation law at one hop (docs/protocol.md 11).  Raises LawBroken: nothing is published."""
     if left != sum(right.values()):
         terms = " + ".join(f"{count} {word}" for word, count in right.items())
-        raise LawBroken(f"the law does not hold at {where}", f"{left} != {terms}", "nothing was published; report this")
+        raise LawBroken(
+            f"row counts do not add up at {where}",
+            f"{left} rows, but {terms}",
+            "nothing was published; this is a bug in Hathi: please report it",
+        )
 
 
 @contextlib.contextmanager

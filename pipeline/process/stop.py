@@ -189,7 +189,7 @@ def beating(
             said.clear()
         except PipelineError as error:
             if error.message not in said:
-                say(f"could not beat: {error}")
+                say(f"this process could not write its sign of life to the bucket: {error}")
             said.add(error.message)
 
     def go_on() -> None:
@@ -202,7 +202,7 @@ def beating(
         try:
             leave()
         except PipelineError as error:
-            say(f"could not take the last beat back: {error}")
+            say(f"this process could not delete its sign of life; others take it for alive for 6 minutes: {error}")
 
     try_to_beat()
     heart = threading.Thread(target=go_on, name="beat", daemon=True)

@@ -31,8 +31,8 @@ class Shipping:
         self._rota = Rota()
         self._groups: dict[str, str] = {}
         """Whose each open shipment is, as far as it was looked at."""
-        self._source_troubles = Troubles(context.say, "a source is well again")
-        self._troubles = Troubles(context.say, "ship, no longer")
+        self._source_troubles = Troubles(context.say, "a source can be read again")
+        self._troubles = Troubles(context.say, "ship works again; this is over")
         self._named = Named()
 
     @property

@@ -72,7 +72,7 @@ def test_it_reads_like_the_example_and_says_who_lives_by_the_lock(site: Settings
     assert part(lines, "compute-aggregate") == [], "it never ran here"
     assert part(printed(site), "deliver")[0] == "not running"
     (Path(site.state) / "deliver.lock").write_text("pid 4194304 since 2016-03-13 06:00:00\n")  # as kill -9 leaves it
-    told = "not running: ended without being stopped (pid 4194304 since 2016-03-13 06:00:00)"
+    told = "not running: ended unexpectedly (pid 4194304 since 2016-03-13 06:00:00)"
     assert part(printed(site), "deliver")[0] == told
 
 

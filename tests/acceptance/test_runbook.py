@@ -91,7 +91,7 @@ def test_kill_ends_what_does_not_stop(site: Clone) -> None:
     for program, process in running.items():
         assert f"{program} killed: process {process}" in shown
     assert processes(site) == {}
-    assert site.run("scripts/print_logs.sh config/gateway.toml").stdout.count("ended without being stopped") == 2
+    assert site.run("scripts/print_logs.sh config/gateway.toml").stdout.count("ended unexpectedly") == 2
     assert site.run("./run-all.sh kill config/gateway.toml").returncode == 0
 
 

@@ -100,7 +100,7 @@ def deliver_some(site: Site) -> None:
 
 
 def give_up_a_batch(site: Site) -> None:
-    """The first batch's last attempt alone stopped without a word: the next run holds the batch."""
+    """The first batch's last attempt alone ended without a result: the next run holds the batch."""
     ship_some(site)
     assert site.hathi("run", "ship", journal=False) == 0, site.said
     (plan,) = (site.bucket / "shop" / "c").glob("*.00000.0-*/plan")

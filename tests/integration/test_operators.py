@@ -91,7 +91,7 @@ def test_a_held_batch_is_listed_shown_and_released(site: Site) -> None:
     listed = site.hathi("quarantine", "list")
     assert f"{name}.0  2 refs" in listed.stdout
     shown = site.hathi("quarantine", "show", f"{name}.0")
-    assert "attempt 2 by dead alone: stopped without a word" in shown.stdout
+    assert "attempt 2 by dead alone: ended without a result (killed or crashed)" in shown.stdout
     assert "one" in shown.stdout
     released = site.hathi("quarantine", "release", f"{name}.0")
     assert released.returncode == 0

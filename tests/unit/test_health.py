@@ -83,7 +83,7 @@ def test_a_host_that_cannot_see_the_lake_judges_by_what_moves_in_the_bucket() ->
     assert judged(one) == []
     (found,) = judge(facts(replace(one, moved=NOW - 13 * HOUR)), LIMITS)
     assert found.level is Level.ALERT
-    assert "nothing got on for 13.0 h" in found.text
+    assert "no progress for 13.0 h" in found.text
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,7 @@ def test_a_change_is_told_once_by_mail_and_webhook_and_log_and_its_end_too(
     assert len(mail.mails) == len(hook.posts) == 1
     to, letter = mail.mails[0]
     assert to == ["a@shop.example", "b@shop.example"]
-    assert "Alert: lake shop: nothing was sent for 13." in letter["Subject"]
+    assert "Alert: lake shop: nothing was delivered for 13." in letter["Subject"]
     assert "to do: " in letter.get_content()
     assert hook.posts[0]["level"] == "Alert"
     assert [one["key"] for one in hook.posts[0]["findings"]] == ["sent shop"]
@@ -456,7 +456,7 @@ def test_a_change_is_told_once_by_mail_and_webhook_and_log_and_its_end_too(
     again.look()
     assert hook.posts[-1]["level"] == "OK"
     assert hook.posts[-1]["over"] == ["sent shop"]
-    assert log.messages[-2:] == ["over: sent shop", "OK"]
+    assert log.messages[-2:] == ["resolved: sent shop", "OK"]
     again.close()
 
 
@@ -565,7 +565,7 @@ def test_a_mail_has_one_line_of_subject_whatever_the_finding_says(mail: MailServ
     assert Mail(notify(mail, hook)).tell(NEWS) == ""
     ((_, letter),) = mail.mails
     assert letter["Subject"] == "Hathi on gate: Alert: a text\\nwith a line\\rmore"
-    assert "over: old" in letter.get_content()
+    assert "resolved: old" in letter.get_content()
 
 
 def test_a_mail_server_that_knows_us_by_a_password_gets_it_and_no_log_does(mail: MailServer, hook: Hook) -> None:

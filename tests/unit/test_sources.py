@@ -218,7 +218,7 @@ def test_a_trouble_is_told_once_and_again_when_it_changed_and_when_it_is_over(tm
     put(world, "index", b"{}")
     assert turns.take("ship").problems == 0
     assert dict(turns.source_troubles) == {}
-    assert world.said[-1] == "a source is well again: index"
+    assert world.said[-1] == "a source can be read again: index"
     lines = len(world.said)
     turns.take("ship")
     assert len(world.said) == lines
@@ -241,7 +241,7 @@ def test_a_store_that_is_down_is_told_once_for_all_shipments(tmp_path: Path, mon
         "ship: the NameNode does not answer | refs | is it running?; it is tried again"
     ]
     assert turns.take("ship").refs == 5
-    assert world.said[-1] == "ship, no longer: the NameNode does not answer"
+    assert world.said[-1] == "ship works again; this is over: the NameNode does not answer"
 
 
 def test_a_source_that_is_down_is_a_trouble_of_its_own_and_what_is_open_goes_on(

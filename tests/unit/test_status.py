@@ -104,7 +104,7 @@ def test_retries_are_told_with_the_moment_when_they_are_due(tmp_path: Path) -> N
     world.run()
     (due,) = stands(world, tmp_path).retries
     assert (due.shipments, due.at) == (1, version_of(world.hand.at + HOUR))
-    assert f"retries: 1 due {when(due.at)}" in lines(world, tmp_path)
+    assert f"retries: 1 shipment due {when(due.at)}" in lines(world, tmp_path)
 
 
 def test_what_is_held_and_estop_and_locks_are_told(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_what_is_held_and_estop_and_locks_are_told(tmp_path: Path) -> None:
     assert "deliver    does not run" in told
     with pytest.raises(KeyboardInterrupt), locked(state, "deliver"):
         raise KeyboardInterrupt
-    assert any(line.startswith("deliver    ended without being stopped: pid ") for line in lines(world, tmp_path))
+    assert any(line.startswith("deliver    ended unexpectedly: pid ") for line in lines(world, tmp_path))
     (name,) = stands(world, tmp_path).facts.held
     assert f"held: {name}" in told
 

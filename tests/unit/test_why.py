@@ -141,7 +141,7 @@ def test_a_held_item_says_how_to_release_it(tmp_path: Path) -> None:
     hold(world)
     chapter = only(world, "a")
     assert chapter.next == f"held: release it with `hathi quarantine release {chapter.shipment}.0`, or drop it"
-    assert [made.ended for made in chapter.refs[0].tries] == ["stopped without a word"] * 2
+    assert [made.ended for made in chapter.refs[0].tries] == ["ended without a result (killed or crashed)"] * 2
     assert [row.reason for row in chapter.delivered] == ["held"]
     (one,) = operator_requests.held(world.context())
     operator_requests.answer(world.context(), one.name, one.batch, "release")

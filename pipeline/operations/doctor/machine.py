@@ -28,7 +28,7 @@ def disk(folder: Path, percent: float) -> Iterator[Examined]:
     usage = shutil.disk_usage(there)
     full = 100.0 * usage.used / max(1, usage.used + usage.free)
     said = f"{folder}: {usage.free / GB:.1f} GB free, {full:.0f} % full"
-    yield Examined("room", full <= percent, said, "" if full <= percent else "free space on that disk")
+    yield Examined("room", full <= percent, said, "" if full <= percent else "delete what is not needed on that disk")
     inodes = os.statvfs(there)
     if inodes.f_files:
         used = 100.0 * (1 - inodes.f_favail / inodes.f_files)
@@ -64,7 +64,7 @@ def names(wanted: list[str]) -> Iterator[Examined]:
         try:
             addresses = sorted({str(one[4][0]) for one in socket.getaddrinfo(host, None)})
         except (OSError, UnicodeError) as error:
-            hint = "look at the spelling in the configuration, /etc/resolv.conf and /etc/hosts"
+            hint = "correct the name in the configuration, or repair name resolution (/etc/resolv.conf, /etc/hosts)"
             yield Examined("resolve", False, f"{host}: {error}", hint)
         else:
             yield Examined("resolve", True, f"{host}: {', '.join(addresses[:3])}")
@@ -80,7 +80,7 @@ def clock(name: str, opened: Callable[[], Store], limit: float, now: Callable[[]
         return
     skew = theirs - (before + now()) / 2
     hint = "" if abs(skew) <= limit else "set the clock: chronyc makestep, or start chronyd or ntpd"
-    yield Examined("clock", not hint, f"the {name} is {skew:+.1f} s from here", hint)
+    yield Examined("clock", not hint, f"the clock of the {name} differs by {skew:+.1f} s from this host's", hint)
 
 
 def gpus(needed: bool, program: str = "nvidia-smi", seconds: float = SMI_SECONDS) -> Iterator[Examined]:
@@ -88,17 +88,17 @@ def gpus(needed: bool, program: str = "nvidia-smi", seconds: float = SMI_SECONDS
     path = shutil.which(program)
     if path is None:
         hint = 'install the driver, or set engine = "auto"' if needed else ""
-        yield Examined("driver", not needed, f"no {program} here: no GPU is used", hint)
+        yield Examined("driver", not needed, f"{program} is not installed: no GPU is used", hint)
         return
     code, said = _asked([path, *QUERY], seconds)
     if code is None:
-        hint = "the driver hangs: dmesg names the reason (Xid); reboot the host"
+        hint = "the driver hangs: read the reason in dmesg (Xid), then reboot the host"
         yield Examined("driver", False, f"{program} does not answer within {seconds:.0f} s", hint)
         return
     lines = [line for line in said.splitlines() if line.strip()]
     if code or not lines:
         text = lines[0].strip() if lines else "it names no GPU"
-        hint = "load the driver (modprobe nvidia), or reboot after an upgrade of it"
+        hint = "load the driver (modprobe nvidia); after an upgrade of the driver reboot"
         yield Examined("driver", not needed and not code, f"{program}: {text}", hint if needed or code else "")
         return
     for number, line in enumerate(lines):

@@ -29,7 +29,9 @@ def feature_set(chosen: FeatureSet, threads: int, now: Callable[[], float]) -> I
     began = now()
     prepared = Preparation(chosen.preprocess, net.input_size, net.mean)(content.tobytes())
     if isinstance(prepared, Failure):
-        yield Examined("image", False, f"{prepared.reason}: {prepared.detail}", "look at the set's preprocess settings")
+        yield Examined(
+            "image", False, f"{prepared.reason}: {prepared.detail}", "correct the preprocess settings of the set"
+        )
         return
     rows = net.forward(np.asarray(prepared)[None])
     good = bool(finite(rows).all())
@@ -37,4 +39,4 @@ def feature_set(chosen: FeatureSet, threads: int, now: Callable[[], float]) -> I
     yield Examined("image", good, said if good else f"{said}: its feature is not finite", "" if good else _BROKEN)
 
 
-_BROKEN = "the weights are damaged, or not of this net"
+_BROKEN = "the weights are damaged or belong to another net: copy the right file"

@@ -31,7 +31,7 @@ def packages(locks: Path) -> Iterator[Examined]:
     try:
         lines = lock.read_text().splitlines()
     except OSError:
-        yield Examined("lock file", True, f"no {lock}: what is installed is not compared")
+        yield Examined("lock file", True, f"{lock} does not exist: installed packages are not compared with it")
         return
     pinned: dict[str, list[re.Match[str]]] = {}
     for line in lines:
@@ -41,9 +41,11 @@ def packages(locks: Path) -> Iterator[Examined]:
     if differ:
         more = f" and {len(differ) - NAMED} more" if len(differ) > NAMED else ""
         said = f"{len(differ)} of {len(pinned)} packages differ: {', '.join(differ[:NAMED])}{more}"
-        yield Examined("lock file", False, said, "scripts/venv.sh runtime installs what the lock file says")
+        yield Examined(
+            "lock file", False, said, "run scripts/venv.sh runtime: it installs the versions of the lock file"
+        )
     else:
-        yield Examined("lock file", True, f"{len(pinned)} packages are as {lock.name} says")
+        yield Examined("lock file", True, f"{len(pinned)} packages have the versions of {lock.name}")
 
 
 def _difference(name: str, pins: list[re.Match[str]]) -> str:

@@ -32,7 +32,14 @@ def run(probe: Probe, monotonic: Callable[[], float] = time.monotonic) -> Iterat
         except PipelineError as error:
             found.put(Examined(probe.area, False, _said(error), error.hint))
         except Exception as error:  # said as a finding: the probes after this one are still wanted
-            found.put(Examined(probe.area, False, f"unexpected {type(error).__name__}: {error}", "report this"))
+            found.put(
+                Examined(
+                    probe.area,
+                    False,
+                    f"unexpected {type(error).__name__}: {error}",
+                    "this is a bug in Hathi: please report it",
+                )
+            )
         found.put(None)
 
     threading.Thread(target=look, name=f"probe {probe.area}", daemon=True).start()
@@ -41,7 +48,12 @@ def run(probe: Probe, monotonic: Callable[[], float] = time.monotonic) -> Iterat
         try:
             one = found.get(timeout=max(0.0, ends - monotonic()))
         except queue.Empty:
-            yield Examined("answer", False, f"none within {probe.seconds:.0f} s: cut", "something below it hangs")
+            yield Examined(
+                "answer",
+                False,
+                f"no answer within {probe.seconds:.0f} s: the probe was given up",
+                "a server or a device that it asks hangs",
+            )
             return
         if one is None:
             return

@@ -48,43 +48,50 @@ def cron(
     ours = lines() if lines is not None else crontab_lines(own_crontab)
     if not ours:
         said = "no crontab line starts compute-cron.sh or hathi"
-        yield Examined("crontab", not needed, said, "add the README's line with `crontab -e`" if needed else "")
+        yield Examined("crontab", not needed, said, "add the line of the README with `crontab -e`" if needed else "")
     for line in ours:
         good = str(here) in line
-        hint = "" if good else f"is that another installation? This one is {here}"
+        hint = "" if good else f"this line may start another installation: this one is in {here}"
         yield Examined("crontab", True, line if good else f"{line}; {hint}")
     if ours and not any(str(here) in line for line in ours) and needed:
-        yield Examined("crontab", False, "no line starts this installation", "name its folder in the crontab")
+        yield Examined(
+            "crontab", False, "no crontab line starts this installation", f"name its folder in the crontab: {here}"
+        )
     lock = state / "compute.lock"
     if not lock.exists():
         yield Examined(
-            "last run", not needed, "compute has not run here yet", "start it once by hand" if needed else ""
+            "last run",
+            not needed,
+            "compute has never run on this host",
+            "start it by hand: scripts/compute-cron.sh CONFIG" if needed else "",
         )
         return
     hours = max(0.0, now - lock.stat().st_mtime) / HOUR
     late = bool(ours) and hours > OVERDUE_HOURS and holder(state, "compute") is None
-    hint = "is cron running? Its own log (journalctl -u cron) says what it starts" if late else ""
-    yield Examined("last run", not late, f"compute was last at work {hours:.1f} h ago", hint)
+    hint = "see whether cron runs: its log (journalctl -u cron) says what it starts" if late else ""
+    yield Examined(
+        "last run", not late, f"compute last worked {'less than 1' if hours < 1 else f'{hours:.0f}'} h ago", hint
+    )
 
 
 def locks(state: Path) -> Iterator[Examined]:
     """ESTOP, who runs, who died, and whether `_PIPE_RUNNING` tells the truth."""
     since = estop_since(state)
     if since is not None:
-        said = f"ESTOP is engaged since {readable_time(since)}: nothing starts here"
-        yield Examined("ESTOP", False, said, f"remove {state / ESTOP}, then start again")
+        said = f"ESTOP is engaged since {readable_time(since)}: nothing starts on this host"
+        yield Examined("ESTOP", False, said, f"remove {state / ESTOP}, then start the programs again")
     else:
         yield Examined("ESTOP", True, "not engaged")
     running, died = programs(state)
     for program, who in running.items():
         yield Examined("lock", True, f"{program} runs: {who}")
     for program, who in died.items():
-        said = f"{program} ended without being stopped ({who}) and was not started since"
-        yield Examined("lock", False, said, "its last lines: scripts/print_logs.sh; start it again")
+        said = f"{program} ended unexpectedly ({who}) and was not started again"
+        yield Examined("lock", False, said, "see its last log lines with scripts/print_logs.sh, then start it again")
     if not running and not died:
-        yield Examined("lock", True, "nothing runs here now")
+        yield Examined("lock", True, "nothing runs on this host now")
     if (state / RUNNING).exists():
         stale = "compute" not in running
         said = f"{RUNNING} is there and compute does not run" if stale else f"{RUNNING} is there, and compute runs"
-        hint = "the last run was killed; the next one goes on with what it left" if stale else ""
+        hint = "the last run was killed; start compute again: the next run continues its work" if stale else ""
         yield Examined(RUNNING, not stale, said, hint)

@@ -23,8 +23,8 @@ def bucket(settings: Settings, opened: Callable[[], Store]) -> Iterator[Examined
     yield from _race(store, scratch)
     for lake in sorted(settings.lakes):
         rule = store.forgets(f"{lake}/")
-        hint = "take that rule off our prefix: only `hathi prune` deletes" if rule else ""
-        yield Examined("rules", not rule, rule or f"no rule deletes keys of lake {lake}", hint)
+        hint = "remove that rule from our prefix: only `hathi prune` may delete there" if rule else ""
+        yield Examined("rules", not rule, rule or f"no rule of the server deletes keys of lake {lake}", hint)
 
 
 def lake(opened: Callable[[], Store], roots: list[str], *, written: bool = True) -> Iterator[Examined]:
@@ -42,4 +42,4 @@ def lake(opened: Callable[[], Store], roots: list[str], *, written: bool = True)
 
 def _race(store: Store, scratch: str) -> Iterator[Examined]:
     probe(store, scratch)
-    yield Examined("race", True, "of writers that race for one key one wins")
+    yield Examined("race", True, "when several writers put one key at the same time, exactly one wins")

@@ -156,7 +156,7 @@ def by_reason(failing: Iterable[FailingPartner]) -> dict[str, list[FailingPartne
 def told(one: FailingPartner) -> str:
     """A partner in words, with its share, reason and host."""
     percent = f"{100.0 * one.failed / one.refs:.0f} %"
-    text = f"partner {one.partner}: {one.failed:,} of {one.refs:,} images failed ({percent}"
+    text = f"partner {one.partner}: {one.failed:,} of {one.refs:,} images ({percent}"
     if one.reason:
         text += f"; {one.reason_percent:.0f} % of them {one.reason}"
     if one.host:

@@ -9,6 +9,7 @@ from enum import IntEnum
 from pipeline.operations.health.facts import Facts, LakeFacts, StoreFacts
 from pipeline.operations.health.failing import by_reason, told, too_many
 from pipeline.operations.health.remedies import REMEDIES, UNKNOWN
+from pipeline.process.logs import counted
 from pipeline.settings import Health
 from pipeline.times import HOUR
 
@@ -68,20 +69,25 @@ def _host(facts: Facts, limits: Health) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING,
             "estop",
-            "ESTOP is engaged: nothing runs here",
-            "remove the file ESTOP in the state folder, then start again",
+            "ESTOP is engaged: nothing runs on this host",
+            "remove the file ESTOP from the state folder, then start the programs again",
             facts.estop,
         )
     else:
         for who, programs in _by_process(facts.died).items():
             names = ", ".join(programs)
-            text = f"{names} {'does' if len(programs) == 1 else 'do'} not run: it ended without being stopped ({who})"
-            hint = "its last lines: scripts/print_logs.sh; start it"
+            text = f"{names} {'does' if len(programs) == 1 else 'do'} not run: the process ended unexpectedly ({who})"
+            hint = "see its last log lines with scripts/print_logs.sh, then start it again"
             yield Finding(Level.WARNING, f"{PROGRAM}{names}", text, hint)
     for disk in facts.disks:
         if disk.percent > limits.disk_percent:
             text = f"the disk of {disk.folder} is {disk.percent:.0f} % full ({disk.free_bytes / 1e9:.1f} GB free)"
-            yield Finding(Level.ALERT, f"disk {disk.folder}", text, "free space there: old logs, files of others")
+            yield Finding(
+                Level.ALERT,
+                f"disk {disk.folder}",
+                text,
+                "delete what is not needed on that disk, or move the folder to another disk",
+            )
 
 
 def _by_process(died: Mapping[str, str]) -> dict[str, list[str]]:
@@ -94,58 +100,84 @@ def _by_process(died: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _store(store: StoreFacts, at: float, limits: Health) -> Iterator[Finding]:
     if store.trouble:
-        hint = store.hint or "hathi doctor looks closer"
+        hint = store.hint or "run hathi doctor on this host: it tests each step of the connection"
         yield Finding(Level.ALERT, f"store {store.name}", f"the {store.name} cannot be used: {store.trouble}", hint)
         return
     if abs(store.skew) > limits.clock_seconds:
         way = "ahead of" if store.skew < 0 else "behind"
         text = f"this host's clock is {abs(store.skew):.0f} s {way} that of the {store.name}"
-        yield Finding(Level.ALERT, f"clock {store.name}", text, "set the clock (chrony or ntpd): requests get refused")
+        yield Finding(
+            Level.ALERT,
+            f"clock {store.name}",
+            text,
+            "set the clock with chrony or ntpd; the server refuses requests of a wrong time",
+        )
     if store.credentials_end is not None and store.credentials_end - at < limits.ticket_hours * HOUR:
         left = store.credentials_end - at
-        when = f"ends in {left / HOUR:.1f} h" if left > 0 else f"has ended {-left / HOUR:.1f} h ago"
+        when = f"ends in {_hours(left)}" if left > 0 else f"ended {_hours(-left)} ago"
         hint = "renew it (kinit, or new keys), or set a keytab or a role, which renew themselves"
         yield Finding(Level.ALERT, f"ticket {store.name}", f"the ticket for the {store.name} {when}", hint)
     for lake, rule in sorted(store.forgets.items()):
         text = f"the {store.name} deletes keys of lake {lake} by itself: {rule}"
-        yield Finding(Level.ALERT, f"rule {lake}", text, "take that rule off our prefix: only `hathi prune` deletes")
+        yield Finding(
+            Level.ALERT, f"rule {lake}", text, "remove that rule from our prefix: only `hathi prune` may delete there"
+        )
 
 
 def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
     name = lake.lake
     yield from _stalled(lake, limits)
     if lake.missing:
-        text = f"lake {name}: the index names files that are missing ({len(lake.missing)}): {_some(lake.missing)}"
-        yield Finding(Level.ALERT, f"missing {name}", text, "restore them, or ship those snapshots again; hathi verify")
+        text = f"lake {name}: {counted(len(lake.missing), 'delivered file')} missing: {_some(lake.missing)}"
+        yield Finding(
+            Level.ALERT,
+            f"missing {name}",
+            text,
+            "restore them from a backup, or ship those snapshots again; `hathi verify` names them all",
+        )
     if lake.held:
-        text = f"lake {name}: batches are held ({len(lake.held)}): {_some(lake.held)}"
-        yield Finding(Level.ALERT, f"held {name}", text, "hathi quarantine show, then release or drop")
+        text = f"lake {name}: {len(lake.held):,} held (batches that failed too often): {_some(lake.held)}"
+        yield Finding(
+            Level.ALERT, f"held {name}", text, "see why with `hathi quarantine show`, then release or drop them"
+        )
     for newer, level, what, hint in (
-        (False, Level.ALERT, "cannot be read and waits for somebody", "docs/runbook.md: cannot be read here"),
-        (True, Level.WARNING, "was written by a newer Hathi and waits", "upgrade this host, boxes before gateways"),
+        (
+            False,
+            Level.ALERT,
+            "cannot be read and waits for a person",
+            "docs/runbook.md says how to repair: cannot be read here",
+        ),
+        (
+            True,
+            Level.WARNING,
+            "was written by a newer Hathi and waits",
+            "upgrade Hathi on this host, boxes before gateways",
+        ),
     ):
         keys = tuple(one.key for one in lake.unreadable if one.newer is newer)
         if keys:
-            text = f"lake {name}: what stands of open shipments {what} ({len(keys)}): {_some(keys)}"
+            text = f"lake {name}: a manifest of open shipments {what} ({len(keys)} in all): {_some(keys)}"
             yield Finding(level, f"{'newer' if newer else 'unreadable'} {name}", text, hint)
     for one in lake.unknown_sets:
         text = f"lake {name}: shipments of set {one} wait, and this configuration has no such set"
         yield Finding(Level.ALERT, f"set {name} {one}", text, "put the set back into the configuration")
     for source, why in sorted(lake.troubles.items()):
         text = f"lake {name}: {source}: {why}"
-        yield Finding(Level.ALERT, f"source {name} {source}", text, "look at what writes there, and at the setting")
+        yield Finding(
+            Level.ALERT, f"source {name} {source}", text, "look at what writes there, and at the source's settings"
+        )
     yield from _failing(lake, limits)
     for source, why in sorted(lake.refused.items()):
-        text = f"lake {name}: not shipped: {source}: {why}"
+        text = f"lake {name}: {source} is not shipped: {why}"
         yield Finding(Level.WARNING, f"refused {name} {source}", text)
     if lake.left.number:
         named = [f"{path} ({why})" for path, why in lake.left.first.items()]
-        text = f"lake {name}: files or folders at its sources are not read ({lake.left.number}): {_some(named)}"
-        yield Finding(Level.WARNING, f"left out {name}", text, "rename or move them, or set the source's format")
+        text = f"lake {name}: {lake.left.number:,} files or folders of its sources are not read: {_some(named)}"
+        yield Finding(Level.WARNING, f"left out {name}", text, "rename or move them, or set the format of the source")
 
 
 def _stalled(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
-    """Nothing was sent for so long while refs wait; where the lake cannot be seen, nothing got on."""
+    """Refs wait and nothing was delivered for a long time; where the lake cannot be seen: nothing moved."""
     if lake.waiting_since is None:
         return
     last = lake.sent if lake.sees_lake else lake.moved
@@ -154,10 +186,12 @@ def _stalled(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
     if hours < limits.warning_hours:
         return
     level = Level.ALERT if hours >= limits.alert_hours else Level.WARNING
-    what = "nothing was sent" if lake.sees_lake else "nothing got on"
-    backlog = ", ".join(f"{one.shipments} for {one.stage}" for one in lake.backlog if one.shipments)
-    text = f"lake {lake.lake}: {what} for {hours:.1f} h while shipments wait: {backlog}"
-    hint = f"the first waits for {lake.waiting_for}: hathi doctor on the host that runs it, and its log there"
+    what = "nothing was delivered" if lake.sees_lake else "no progress"
+    backlog = ", ".join(
+        f"{counted(one.shipments, 'shipment')} for {one.stage}" for one in lake.backlog if one.shipments
+    )
+    text = f"lake {lake.lake}: {what} for {_hours(lake.now - since)} although work waits: {backlog}"
+    hint = f"the oldest waits for {lake.waiting_for}: run hathi doctor on the host that runs it, and read its log"
     yield Finding(level, f"sent {lake.lake}", text, hint, since)
 
 
@@ -170,9 +204,13 @@ def _failing(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
         more = f"; and {len(bad) - NAMED} more partners" if len(bad) > NAMED else ""
         named = "; ".join(map(told, bad[:NAMED]))
         remedy = REMEDIES.get(reason, UNKNOWN)
-        text = f"lake {lake.lake}: too many images of the last day have no feature: {named}{more}"
+        text = f"lake {lake.lake}: too many images of the last day failed: {named}{more}"
         hint = f"{reason or 'unknown reason'} usually means: {remedy.means}.  {remedy.do}"
         yield Finding(Level.WARNING, f"failures {lake.lake} {reason or 'unknown'}", text, hint)
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / HOUR:.1f} h" if seconds >= HOUR else f"{seconds / 60:.0f} min"
 
 
 def _some(names: Sequence[str]) -> str:

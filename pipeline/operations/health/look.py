@@ -137,12 +137,12 @@ class Look:
                 skew = self._skew(lake, "_hathi/")
                 if lake.stat("") is not None or any(True for _ in lake.list("", folders=True)):
                     return lake, StoreFacts(name, "", "", skew, ends)
-                trouble = PipelineError(f"nothing stands at {url}", "", "is it mounted, is the setting right?")
+                trouble = PipelineError(f"nothing stands at {url}", "", "mount it, or correct the url of the lake")
             except PipelineError as error:
                 trouble = error
         if trouble is not None and self._expects_lakes:
             return None, StoreFacts(name, _said(trouble), trouble.hint)
-        unseen[name] = _said(trouble) if trouble is not None else "this program does not look at it"
+        unseen[name] = _said(trouble) if trouble is not None else "this program does not open the lake"
         return None, None
 
     def _skew(self, store: Store, prefix: str) -> float:
@@ -229,7 +229,7 @@ class Look:
             except Stopped:
                 raise
             except (PipelineError, ValueError) as error:  # ValueError: a jobTimeStamp that is none
-                troubles[root.index] = f"it cannot be read: {error}"
+                troubles[root.index] = f"the index cannot be read: {error}"
         return max(times, default=None), fresh, failing
 
 

@@ -65,7 +65,7 @@ def write_memory(state: Path, memory: Memory) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise PermanentError(
-            f"what was told of the health cannot be noted: {path}",
+            f"{path} cannot be written: after a restart health may tell the same news again",
             str(error),
-            "free space, or give this user rights",
+            "free space on the disk, or give this user the right to write there",
         ) from error

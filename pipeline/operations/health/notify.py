@@ -50,7 +50,7 @@ class News:
             lines.append(escape(redact(f"{one.level.word}: {one.text}{since}")))
             if one.hint:
                 lines.append(escape(redact(f"  to do: {one.hint}")))
-        lines += [escape(redact(f"over: {key}")) for key in self.over]
+        lines += [escape(redact(f"resolved: {key}")) for key in self.over]
         return "\n".join(lines) + "\n"
 
     def as_json(self) -> dict[str, Any]:

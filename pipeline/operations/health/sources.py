@@ -90,5 +90,5 @@ def rejected_whole(context: Context, now: float) -> dict[str, str]:
 def _verdict(end: End) -> str:
     if end.refs or not end.rows or end.next is not None:
         return ""
-    first = f"; the first: {end.rejections[0].why}" if end.rejections else ""
-    return f"its form has changed? None of {end.rows} rows is a ref{first}"
+    first = f"; the first row: {end.rejections[0].why}" if end.rejections else ""
+    return f"none of its {end.rows:,} rows could be read as a ref: its columns or its format may have changed{first}"

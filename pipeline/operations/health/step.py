@@ -111,13 +111,13 @@ class Step:
         except TemporaryError as error:
             if channel.name not in self._failing:
                 self._failing.add(channel.name)
-                logs.log(PROGRAM).warning("%s; it is tried again at each look", error)
+                logs.log(PROGRAM).warning("%s; the message is sent again at each look (health.every_seconds)", error)
             return False
         if complaint:
             logs.log(PROGRAM).warning("%s", complaint)
         if channel.name in self._failing:
             self._failing.discard(channel.name)
-            logs.log(PROGRAM).info("%s: told again", channel.name)
+            logs.log(PROGRAM).info("%s takes messages again", channel.name)
         return True
 
 
@@ -128,7 +128,7 @@ def _log(findings: Sequence[Finding], before: Sequence[str]) -> None:
         if one.sign not in before:
             log.info("%s: %s%s", one.level.word, one.text, f"; {one.hint}" if one.hint else "")
     for key in _over(findings, before):
-        log.info("over: %s", key)
+        log.info("resolved: %s", key)
     if not findings:
         log.info("OK")
 

@@ -46,11 +46,13 @@ KINDS: dict[str, Kind] = {
     "unreadable": Kind("damage", "restore the object from the store's versions or a copy; its shipment waits for it"),
     "misnamed": Kind("damage", "restore the plan from the store's versions or a copy; nothing may write there"),
     "hop_missing": Kind("damage", "restore the object from the store's versions or a copy"),
-    "law": Kind("damage", "keep bucket and lake as they are and report this"),
+    "law": Kind("damage", "change nothing in the bucket and the lake; this is a bug in Hathi: please report it"),
     "data_missing": Kind("damage", f"restore it from the store's versions; where that cannot be, {_AGAIN}"),
     "data_length": Kind("damage", f"restore it from the store's versions; where that cannot be, {_AGAIN}"),
     "data_hash": Kind("damage", f"restore it from the store's versions; where that cannot be, {_AGAIN}"),
-    "child_differs": Kind("damage", "keep bucket and lake as they are and report this"),
+    "child_differs": Kind(
+        "damage", "change nothing in the bucket and the lake; this is a bug in Hathi: please report it"
+    ),
     "folder_missing": Kind("damage", f"restore the folder from a copy; where that cannot be, {_AGAIN}"),
     "folder_strange": Kind("damage", f"move the folder away; then restore it from a copy, or {_AGAIN}"),
     "file_missing": Kind("damage", f"restore the file from a copy; where that cannot be, {_AGAIN}"),

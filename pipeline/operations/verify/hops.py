@@ -33,7 +33,7 @@ def hops(say: Say, keys: Keys, record: Record) -> Iterator[Finding]:
 def _law(say: Say, where: str, what: str, left: int, **right: int) -> Iterator[Finding]:
     if left != sum(right.values()):
         terms = " + ".join(f"{count} {word}" for word, count in right.items())
-        yield say("law", where, f"the law does not hold: {left} {what} != {terms}")
+        yield say("law", where, f"row counts do not add up: {left} {what}, but {terms}")
 
 
 def _missing(say: Say, record: Record, rest: str, where: str, why: str) -> Iterator[Finding]:

@@ -166,7 +166,7 @@ def _try(made: Made, result: Result | None, alive: frozenset[str]) -> Try:
     if made.end is not None:
         ended = f"{made.end.kind}: {made.end.cause}" if made.end.cause else made.end.kind
     elif result is None or result.kind == "held" or (result.attempt, result.process) != (made.number, made.process):
-        ended = "runs" if made.process in alive and result is None else "stopped without a word"
+        ended = "runs" if made.process in alive and result is None else "ended without a result (killed or crashed)"
     return Try(made.number, made.process, made.alone, ended)
 
 
