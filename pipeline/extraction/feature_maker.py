@@ -61,14 +61,14 @@ class FeatureMaker:
         if lacking and self._set.weights is None:
             raise ConfigError(
                 f"set {name} has no weights",
-                f"{self._set.net} has layers that learn",
-                "name its .caffemodel (--weights)",
+                f"{self._set.net} has layers with learned weights",
+                "name its .caffemodel (set `weights`, or --weights)",
             )
         if lacking:
             raise NetError(
                 f"the weights {self._set.weights} lack layers that set {name} needs: {', '.join(lacking[:5])}",
-                "the file is still being copied, was cut short between two layers, or is of another net",
-                "wait until it is whole, or give the .caffemodel that belongs to the net",
+                "the file is still being copied, was cut short, or belongs to another net",
+                "wait until the copy is complete, or name the .caffemodel that belongs to the net",
             )
         self._preparation = Preparation(self._set.preprocess, self._net.input_size, self._net.mean)
 

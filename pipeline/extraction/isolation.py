@@ -91,10 +91,12 @@ def halve(run_child: RunChild, task: T, refs: Sequence[ImageRef], dim: int, cloc
             parts.append(made)
             continue
         if not checked and run_child([]) is None:
-            return Computed(task, (), np.empty((0, dim), np.float32), (), 0, 0.0, "a child dies without any image")
+            return Computed(
+                task, (), np.empty((0, dim), np.float32), (), 0, 0.0, "the child process dies before it sees an image"
+            )
         checked = True
         if len(some) == 1:
-            failure = Failure.of("poison", "computing it alone killed the worker")
+            failure = Failure.of("poison", "the process that computed this image alone died")
             parts.append(Part((), np.empty((0, dim), np.float32), (failure_row(some[0], failure),)))
         else:
             middle = len(some) // 2
@@ -141,7 +143,7 @@ def _run_child(
             child.wait()
         if code in (-signal.SIGTERM, -signal.SIGINT):
             # A service manager stops children as well as us: that is no item's doing.
-            raise Stopped("stopped", "a child process was told to end", "its batch is taken up at the next start")
+            raise Stopped("stopped", "a child process was told to stop", "its batch is computed at the next start")
         if (folder / "refused").exists():
             raise NetError(*json.loads((folder / "refused").read_text()))
         if code != 0 or not (folder / "done").exists():

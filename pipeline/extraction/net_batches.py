@@ -125,7 +125,7 @@ class Stacks(Generic[K]):
             if not isinstance(error, Exception):
                 raise error
             reason = "too_many_pixels" if isinstance(error, MemoryError) else "decode"
-            self._ended(key, Failure.of(reason, f"preparing the image raised {type(error).__name__}"))
+            self._ended(key, Failure.of(reason, f"preparing the image failed with {type(error).__name__}"))
             return
         prepared = future.result()
         if isinstance(prepared, Failure):
@@ -154,7 +154,7 @@ class Stacks(Generic[K]):
         usual = shapes.most_common(1)[0][0]
         for key, image, _ in stack:
             if np.shape(image) != usual:
-                self._ended(key, Failure.of("decode", "it was prepared in another shape than those beside it"))
+                self._ended(key, Failure.of("decode", "the prepared image has another shape than the net expects"))
         return [one for one in stack if np.shape(one[1]) == usual]
 
     def _take_features(self) -> None:
@@ -164,12 +164,12 @@ class Stacks(Generic[K]):
             raise error
         if error is not None:
             for key, _ in named:
-                self._ended(key, Trouble(f"the net raised {type(error).__name__}"))
+                self._ended(key, Trouble(f"the net failed with {type(error).__name__}"))
             return
         features = future.result()
         finite = [bool(np.isfinite(vector).all()) for vector in features]
         for (key, damage), vector, good in zip(named, features, finite, strict=True):
             if not good:
-                self._ended(key, Failure.of("not_finite", "the feature holds NaN or infinity"))
+                self._ended(key, Failure.of("not_finite", "the feature contains NaN or infinity"))
             else:
                 self._ended(key, Marked(vector, damage) if damage else vector)

@@ -10,6 +10,7 @@ def same_net(name: str, wanted: str, loaded: str) -> None:
     if wanted != loaded:
         raise NetError(
             f"set {name}: the net's files changed while it was in use",
-            f"work was planned with the net {wanted[:12]}; who loads the set now gets {loaded[:12]}",
-            "nothing was published under a wrong fingerprint; restart what runs this set, so that all have one net",
+            f"work was planned with fingerprint {wanted[:12]}; the files on disk now give {loaded[:12]}",
+            "nothing wrong was published; restart every process that "
+            "computes this set, so that all load the same files",
         )

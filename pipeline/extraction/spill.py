@@ -139,7 +139,9 @@ class Features:
 
     def _short(self) -> TemporaryError:
         return TemporaryError(
-            "spilled features are gone", f"{self._path} is shorter than it was", "the batch is computed again"
+            "features that were spilled to the local disk are gone",
+            f"{self._path} is shorter than what was written",
+            "the batch is computed again",
         )
 
     def drop(self) -> None:

@@ -27,7 +27,9 @@ def put_first(store: Store, key: str, body: bytes, sleep: Callable[[float], None
                 return content_of(store, key)
             except NotFound:
                 sleep(min(0.05 * 2**attempt, 2.0))
-    raise TemporaryError(f"no answer whether {key} was written", f"{TRIES} tries", "it is tried again in the next run")
+    raise TemporaryError(
+        f"the store did not say whether {key} was written", f"{TRIES} tries", "the next run tries it again"
+    )
 
 
 def rename_first(lake: Lake, source: str, target: str) -> None:

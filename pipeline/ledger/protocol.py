@@ -89,7 +89,7 @@ class Context:
     def safe_point(self) -> None:
         """Raises Stopped when ESTOP or a signal asks for it."""
         if self.stopping():
-            raise Stopped("stopped", "ESTOP or a signal", "what is unfinished is taken up at the next start")
+            raise Stopped("stopped", "ESTOP or a signal", "the next start continues unfinished work")
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def open_hints(context: Context, *, later: bool = True) -> Hints:
             name = ShipmentName.parse(text)
             _ = when == FIRST_DUE or seconds_of(when)
         except ValueError:
-            context.once(f"hint {entry.key}", f"not a shipment's hint, left alone: {entry.key}")
+            context.once(f"hint {entry.key}", f"{entry.key} is not a hint of a shipment; it is ignored and kept")
             continue
         (rest if when > until else due).setdefault(name, Hint(when, entry.modified))
     return Hints(listing.now, due, {name: hint for name, hint in rest.items() if name not in due})
@@ -358,7 +358,11 @@ def load_data(context: Context, file: DataFile) -> bytes:
     """The content of a data file.  Raises Damaged when its hash does not fit, NotFound when it is gone."""
     content = context.bucket.get(_data_key(context, file))
     if hashlib.sha256(content).hexdigest() != file.sha256:
-        raise Damaged(f"the bytes of {file.key} are not what was written", "SHA-256 differs", "hathi verify --deep")
+        raise Damaged(
+            f"{file.key} does not hold the bytes that were written",
+            "SHA-256 differs",
+            "run `hathi verify --deep`: it names every damaged file and the way to repair it",
+        )
     return content
 
 
@@ -370,11 +374,19 @@ def download(context: Context, file: DataFile, path: Path) -> None:
             hasher.update(block)
             target.write(block)
     if hasher.hexdigest() != file.sha256:
-        raise Damaged(f"the bytes of {file.key} are not what was written", "SHA-256 differs", "hathi verify --deep")
+        raise Damaged(
+            f"{file.key} does not hold the bytes that were written",
+            "SHA-256 differs",
+            "run `hathi verify --deep`: it names every damaged file and the way to repair it",
+        )
 
 
 def _data_key(context: Context, file: DataFile) -> str:
     """The file's key.  Raises Damaged where a body names what is no data of this lake."""
     if not file.key.startswith(context.keys.data):
-        raise Damaged(f"{file.key} is no data of the lake {context.lake_name}", "", "hathi verify --deep")
+        raise Damaged(
+            f"{file.key} is not data of the lake {context.lake_name}",
+            "",
+            "run `hathi verify --deep`: it names every damaged file and the way to repair it",
+        )
     return file.key

@@ -221,10 +221,15 @@ def derive(
         else:
             foreign.append(key)
             if FOLDER.fullmatch(rest) or _hides(rest, present):
-                unreadable[key] = Unreadable(key, f"not ours: {key} | it stands in the way of ours | move it away")
+                unreadable[key] = Unreadable(
+                    key, f"not ours: {key} | Hathi needs this key for a manifest of its own | move the object away"
+                )
     plan, end, out, done = (bodies.get(top + which) for which in ("plan", "end", "out", "done"))
     if isinstance(plan, Plan) and _name_of(name, plan) != name:
-        why = f"not the plan of {name}: {top}plan | its name does not follow from it | left alone; see docs/runbook.md"
+        why = (
+            f"not the plan of {name}: {top}plan | its content belongs to another "
+            "name | it is ignored and kept; docs/runbook.md says how to repair it"
+        )
         unreadable[f"{top}plan"] = Unreadable(f"{top}plan", why)
         plan = None
     return ShipmentState(

@@ -53,7 +53,7 @@ class EstopEngaged(PipelineError):
 def refuse_estop(state: Path) -> None:
     """Raises EstopEngaged when the file is there: no lock, no request."""
     if (state / ESTOP).exists():
-        raise EstopEngaged(f"ESTOP engaged: not started; remove {state / ESTOP} to start")
+        raise EstopEngaged(f"ESTOP engaged: nothing was started; remove {state / ESTOP}, then start again")
 
 
 @contextlib.contextmanager
@@ -133,8 +133,10 @@ def _holder_in(handle: int) -> str:
 
 def _unwritable(state: Path, error: OSError) -> PermanentError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return PermanentError(f"the disk of the state folder {state} is full", str(error), "free space on that disk")
-    hint = "set `state` to a folder this user may write"
+        return PermanentError(
+            f"the disk of the state folder {state} is full", str(error), "delete what is not needed on that disk"
+        )
+    hint = "set `state` to a folder that this user may write"
     return PermanentError(f"the state folder {state} cannot be written", str(error), hint)
 
 
@@ -174,7 +176,7 @@ def running_file(state: Path, say: Callable[[str], None]) -> Iterator[None]:
     """
     path = state / RUNNING
     if path.exists():
-        say(f"the last run died: {_died(path)}; going on with what it left")
+        say(f"the last run died: {_died(path)}; this run continues its work")
     body = {"pid": os.getpid(), "host": host_name(), "boot": boot_id(), "start": _now(), "version": __version__}
     try:
         path.write_text(json.dumps(body) + "\n")

@@ -62,6 +62,8 @@ def private_folder(above: Path, name: str) -> Path:
         folder.mkdir(mode=PRIVATE)
     stat = folder.lstat()
     if folder.is_symlink() or stat.st_uid != os.geteuid() or stat.st_mode & 0o077:
-        hint = "remove it, or name another folder for temporary files (TMPDIR)"
-        raise PermanentError(f"{folder} is not this user's alone", f"it belongs to user {stat.st_uid}", hint)
+        hint = "remove the folder, or name another folder for temporary files (TMPDIR)"
+        raise PermanentError(
+            f"{folder} can be changed by other users", f"the folder belongs to user {stat.st_uid}", hint
+        )
     return folder

@@ -153,7 +153,7 @@ def drained(stop: Stop, say: Callable[[str], None], cleanup: Callable[[], None])
             if stop():
                 if not ended.wait(DRAIN_SECONDS - 2 * LOOK_SECONDS):
                     cleanup()
-                    try_to_say(say, "not stopped in time; ends now, and the next start takes up what is left")
+                    try_to_say(say, "work did not stop in time; the process ends now, and the next start continues")
                     os._exit(stop.exit_code)
                 return
 

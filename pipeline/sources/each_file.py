@@ -15,8 +15,8 @@ from pipeline.sources.found import Found, Left, Named
 from pipeline.sources.paths import Folders, fixed, hidden, is_deep, is_pattern, partner_number, partner_text, pattern
 from pipeline.stores.store import Lake, Stat
 
-UNKNOWN = "no known format is told by its name; rename it, or set the source's format"
-A_FOLDER = "a folder, and the pattern does not look into it; end it in /** to read what is there"
+UNKNOWN = "its name tells no known format: rename it, or set the format of the source"
+A_FOLDER = "a folder that the pattern does not look into; end the pattern in /** to read its files"
 
 
 @dataclass
@@ -83,8 +83,8 @@ class WatchedFiles:
         if is_pattern(self._path) and not there.files and not troubles:
             troubles = {self._source.path: self._nothing(left)}
         elif not (found or left or later or troubles):
-            nothing = "nothing stands there but what Hathi delivers" if there.files else "an empty folder"
-            later[self._path] = f"{nothing}: there is nothing to read yet"
+            nothing = "only deliveries of Hathi are there" if there.files else "an empty folder"
+            later[self._path] = f"{nothing}: nothing to read yet"
         return Named(tuple(found), troubles, left=Left.of(left), later=Left.of(later))
 
     def forget(self, source: str) -> None:
@@ -95,7 +95,7 @@ class WatchedFiles:
         path = self._source.path
         folder = next((path for path, why in left.items() if why == A_FOLDER), "")
         if folder:
-            return f"{path} matches only folders | as {folder} | end it in /**"
+            return f"{path} matches only folders | for example {folder} | end the pattern in /** to read their files"
         what = "nothing that can be read matches" if left else "nothing matches"
         return f"{what} {path} | {look_at(path)}"
 
@@ -170,8 +170,8 @@ class WatchedFiles:
 def look_at(path: str) -> str:
     """The hint for a path where nothing stands."""
     if "{" in path:
-        return "{a,b} means nothing in a path: write * where names differ, or a source for each"
-    return "look at the source's path"
+        return "{a,b} has no meaning in a path: write * where names differ, or one source for each name"
+    return "correct the path of the source"
 
 
 def reading_of(source: Source, partner_id: int | None = None) -> Reading:

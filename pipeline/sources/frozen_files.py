@@ -34,7 +34,9 @@ class FrozenFiles:
             self._columns = Columns.model_validate(reading.columns) if reading.columns else Columns()
             text = Text.model_validate(reading.text)
         except ValueError as error:
-            raise FormatError("how its files are read is not known here", str(error), "upgrade this host") from error
+            raise FormatError(
+                "this version does not know how to read its files", str(error), "upgrade Hathi on this host"
+            ) from error
         self._how = How(text, nulls, as_written=reading.ids == "as_written")
         self._nulls = null_forms(nulls)
         self._reader: RefReader | None = None
@@ -109,7 +111,9 @@ class FrozenFiles:
             return self._plan.reading.partner_id
         partner = partner_number(text)
         if partner is None:
-            raise FormatError(f"the partner {text[:40]!r} of its folder is no number", "", "as in partner=123")
+            raise FormatError(
+                f"the partner {text[:40]!r} in its folder's name is not a number", "", "as in partner=123"
+            )
         return partner
 
     def _format(self) -> Format:
@@ -132,7 +136,7 @@ class FrozenFiles:
             guessed = self._guess(path, least=2)
             return guessed if guessed in ("csv", "tsv", "jsonl") else named
         except (ConfigError, KeyError) as error:
-            raise FormatError(f"no known format: {path}", str(error), "set the source's format") from error
+            raise FormatError(f"no known format: {path}", str(error), "set the format of the source") from error
 
     def _guess(self, path: str, least: int = 1) -> Format | None:
         """The format that the file's first bytes tell.  least: columns that a header has."""

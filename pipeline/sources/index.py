@@ -52,7 +52,7 @@ class WatchedIndex:
             self._stat = None
             what = "no index" if stat is None else "a folder and no index"
             return self._blind(
-                f"{what} at {self._source.path} | look at the source's path, or wait until it is written"
+                f"{what} at {self._source.path} | correct the path of the source, or wait until it is written"
             )
         if f"{self._path}/".startswith(self._ours):
             return self._blind(f"{self._source.path} is written by this lake's own deliveries | name another index")
@@ -114,7 +114,7 @@ class WatchedIndex:
     def _enter(self, name: str, entry: IndexEntry) -> None:
         """Raises ValueError where the files are not as the entry says."""
         if name in self._found:
-            raise ValueError(f"the partner {entry.partner} stands there twice")
+            raise ValueError(f"the index names partner {entry.partner} twice")
         if any(f"{path}/".startswith(self._ours) for path, _ in entry.files):
             raise ValueError("its files are this lake's own deliveries")
         stats = self._stats(entry)

@@ -56,7 +56,9 @@ def read_entries(content: bytes) -> dict[str, object]:
         whole = json.loads(content)
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise FormatError("not JSON", why, "is it still being written? it is read again when it changes") from error
+        raise FormatError(
+            "not JSON", why, "it may still be being written; Hathi reads it again when it changes"
+        ) from error
     if not isinstance(whole, dict):
         raise FormatError("not an index", f"a JSON {type(whole).__name__}", "an object of partners is expected")
     inner = next((whole[name] for name in ("outputByPartner", "partners") if name in whole), None)
@@ -75,9 +77,9 @@ def judge(key: str, raw: object, source: Source, home: Home, now: float) -> Inde
     """One partner's entry.  Raises ValueError, with cause and remedy, for one that is not to be shipped."""
     partner = partner_number(key)
     if partner is None:
-        raise ValueError(f"the partner id {key[:40]!r} is no number")
+        raise ValueError(f"the partner id {key[:40]!r} is not a number")
     if not isinstance(raw, Mapping):
-        raise ValueError(f"its entry is no object | {', '.join(_FIELDS)} are expected")
+        raise ValueError(f"its entry is not an object | {', '.join(_FIELDS)} are expected")
     missing = [name for name in ("jobTimeStamp", "outputFolder", "files") if raw.get(name) is None]
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)} | {', '.join(_FIELDS)} are expected")
@@ -89,7 +91,7 @@ def judge(key: str, raw: object, source: Source, home: Home, now: float) -> Inde
             raise ValueError(f"its file {name} lies outside its outputFolder {folder} | it is not read")
     twice = len(files) - len({name for name, _ in files})
     if twice:
-        raise ValueError(f"{twice} of its files stand twice")
+        raise ValueError(f"it names {twice} files twice")
     return IndexEntry(partner, job_time, folder, files, _size(raw.get("outputSize"), "outputSize"))
 
 
@@ -107,7 +109,7 @@ def _files(raw: object) -> Iterator[tuple[object, int | None]]:
             {"path": name, **(value if isinstance(value, Mapping) else {"size": value})} for name, value in raw.items()
         ]
     if not isinstance(raw, list):
-        raise ValueError("its files are no list")
+        raise ValueError("its files are not a list")
     for one in raw:
         if not isinstance(one, Mapping):
             yield one, None
@@ -124,17 +126,17 @@ def _size(raw: object, what: str) -> int | None:
     if isinstance(raw, float) and raw.is_integer():
         text = str(int(raw))
     if isinstance(raw, bool) or not text.isascii() or not text.isdecimal() or len(text) > 19:
-        raise ValueError(f"{what} is no number of bytes: {text[:40]!r}")
+        raise ValueError(f"{what} is not a number of bytes: {text[:40]!r}")
     return int(text)
 
 
 def _path(raw: object, home: Home, folder: str) -> str:
     """A path of the lake.  folder: what a relative one starts from."""
     if not isinstance(raw, str) or not raw.strip():
-        raise ValueError(f"no path: {str(raw)[:40]!r}")
+        raise ValueError(f"not a path: {str(raw)[:40]!r}")
     shown = raw[:200]
     if any(ord(sign) < 32 for sign in raw) or not is_unicode(raw):
-        raise ValueError(f"no path: {shown!r}")
+        raise ValueError(f"not a path: {shown!r}")
     text = raw
     match = _URL.fullmatch(raw)
     if (
@@ -147,7 +149,7 @@ def _path(raw: object, home: Home, folder: str) -> str:
             raise ValueError(f"{shown} is not of this lake's cluster | name paths relative to the lake")
         text = match["path"]
     if ".." in text.split("/"):
-        raise ValueError(f"{shown} holds `..` | it is not followed")
+        raise ValueError(f"{shown} contains `..` | Hathi does not follow it; name paths relative to the lake")
     clean = _clean(text)
     if not text.startswith("/"):
         return f"{folder}/{clean}".strip("/") if clean else folder

@@ -41,12 +41,14 @@ def job_seconds(stamp: object, unit: str, zone: str, now: float) -> float:
             f'set job_time_unit = "{name}" if that is what it counts'
         )
     if mine is None:
-        raise ValueError(f"jobTimeStamp {shown!r} is no time in {unit} | look at job_time_unit and at what writes it")
+        raise ValueError(
+            f"jobTimeStamp {shown!r} is not a time in {unit} | correct job_time_unit, or what writes the index"
+        )
     if mine < EARLIEST:
-        raise ValueError(f"jobTimeStamp {shown} is {_shown(mine)}, before 2000 | look at job_time_unit")
+        raise ValueError(f"jobTimeStamp {shown} is {_shown(mine)}, before 2000 | correct job_time_unit")
     raise ValueError(
         f"jobTimeStamp {shown} is {_shown(mine)}, more than a day in the future | "
-        "look at job_time_unit, job_time_zone and the clock of what writes it"
+        "correct job_time_unit, job_time_zone, or the clock of what writes the index"
     )
 
 

@@ -167,7 +167,7 @@ class Folders:
         try:
             inside = self.inside(folder)
         except (Denied, NotAFile) as error:
-            self.left[folder] = f"it may not be read: {error.message}"
+            self.left[folder] = f"this user may not read it: {error.message}"
             return []
         if f"{part}/" in inside:
             return [part]

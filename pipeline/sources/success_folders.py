@@ -106,7 +106,7 @@ class WatchedFolders:
         later = {folder: "no _SUCCESS in it yet" for folder, one in known.items() if one.listed and one.waits}
         if not left and not troubles and not any(one.listed for one in known.values()):
             troubles.update(self._nothing())
-            later[self._path] = "no folder with anything in it, of the days that are looked at"
+            later[self._path] = "no folder of the days that are looked at holds a file"
         return Named(
             tuple(one.found for one in known.values() if one.found is not None),
             troubles,
@@ -118,9 +118,9 @@ class WatchedFolders:
         """Nothing at all stands there: perhaps the path is wrong."""
         top = fixed(self._path)
         if top and self._lake.stat(top) is None:
-            return {self._source.path: f"no folder {top} | look at the source's path"}
+            return {self._source.path: f"no folder {top} | correct the path of the source"}
         if is_pattern(self._path) and not is_dated(self._path):
-            return {self._source.path: f"nothing matches {self._source.path} | look at the source's path"}
+            return {self._source.path: f"nothing matches {self._source.path} | correct the path of the source"}
         return {}
 
     def _look_at(self, folder: str, whose: str, moment: str, before: _Known | None) -> _Known:
@@ -159,7 +159,7 @@ class WatchedFolders:
         nobody = self._source.partner_id is not None and (text == NO_VALUE or text in nulls)
         if text and number is None and not nobody:
             trouble = (
-                f"{folder} is not shipped | its partner {text!r} is no number | name such folders as in partner=123"
+                f"{folder} is not shipped | its partner {text!r} is not a number | name such folders as in partner=123"
             )
             return _Known(moment, listed, troubles={folder: trouble})
         no_partner = text if nobody else ""

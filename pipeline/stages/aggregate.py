@@ -157,8 +157,10 @@ def _alike(name: ShipmentName, out: Out) -> str:
         f"{sample_of(one)} and {sample_of(other)} of partner {partner}" for partner, one, other in out.alike_ids
     )
     return (
-        f"{out.alike} refs of {name} get no feature of their own: their ids differ from another's in letter case or "
-        f'percent-coding only, so that both are one item: {ids}; to keep them apart set ids = "as_written" in the '
+        f"{out.alike} refs of {name} get no feature of their own: their "
+        "ids differ from those of other refs only in letter case or "
+        "percent-coding, and Hathi treats such ids as one item: "
+        f'{ids}; to keep them apart set ids = "as_written" in the '
         "source, with --refs: --ids as_written"
     )
 

@@ -233,7 +233,10 @@ def _give_up(context: Context, task: BatchTask, end: AttemptEnd) -> None:
     try:
         give_up(context, task.name, task.task, task.number, end)
     except PipelineError as error:
-        context.say(f"could not give up {task.name} batch {task.batch}: {error}")
+        context.say(
+            f"{task.name} batch {task.batch} was not given back, so "
+            f"others wait until this process counts as gone: {error}"
+        )
 
 
 def _refs(context: Context, task: BatchTask) -> list[ImageRef] | None:
@@ -256,7 +259,7 @@ def _publish(context: Context, served: Served, computed: Computed[BatchTask], re
     if computed.trouble:
         end = AttemptEnd(kind="strike", cause=computed.trouble)
         give_up(context, task.name, task.task, task.number, end)
-        context.say(f"strike against {task.name} batch {task.batch}: {computed.trouble}")
+        context.say(f"{task.name} batch {task.batch} failed (one strike): {computed.trouble}")
         return Published(task, "strike", refs)
     law(f"{task.name} batch {task.batch}", refs, features=len(computed.rows), failures=len(computed.failures))
     nonce = context.process.nonce()
@@ -333,7 +336,9 @@ def _perform_alone(context: Context, served: Served, task: BatchTask) -> Publish
 def _hold(context: Context, task: BatchTask) -> Published:
     """Give a batch up: the hint for people, then THE result."""
     counted = task.counted
-    reason = f"{counted.strikes_alone} strikes and {counted.lost_alone} losses while it ran alone"
+    reason = (
+        f"computed alone, it failed {counted.strikes_alone} times and its process was lost {counted.lost_alone} times"
+    )
     if counted.cause:
         reason += f"; last: {counted.cause}"
     batch = body_at(context, context.keys.batch(task.name, task.batch), Batch)
@@ -347,5 +352,5 @@ def _hold(context: Context, task: BatchTask) -> Published:
         attempt=task.counted.next_number - 1,
     )
     won, _ = commit(context, context.keys.result(task.name, task.fingerprint, task.batch), body)
-    context.say(f"held: {task.name} batch {task.batch}: {reason}; see `hathi quarantine show`")
+    context.say(f"held: {task.name} batch {task.batch}: {reason}; see `hathi quarantine show`, then release or drop it")
     return Published(task, "held" if won else "lost", batch.refs)

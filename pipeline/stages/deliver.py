@@ -134,11 +134,13 @@ def _partner(
     for file in partner.files:
         found = lake.stat(f"{source}/{file.name}")
         if found is None or found.length != file.size:
-            raise TemporaryError(f"{source}/{file.name} is not whole", "its length differs", "it is delivered again")
+            raise TemporaryError(
+                f"{source}/{file.name} is incomplete", "its length is not what was written", "Hathi delivers it again"
+            )
     lake.make_folder(root.shipment(name))
     rename_first(lake, source, target)
     if not _stands(lake, target, body.shipment):
-        raise TemporaryError(f"no answer whether {target} was moved", "", "it is looked at again in the next run")
+        raise TemporaryError(f"the lake did not say whether {target} was moved", "", "the next run looks again")
     return size
 
 
@@ -162,12 +164,16 @@ def _stands(lake: Lake, target: str, shipment: str) -> bool:
         if lake.stat(target) is None:
             return False
         raise PermanentError(
-            f"Alert: {target} stands without a manifest", "not written by Hathi, or damaged", "move it away"
+            f"Alert: the folder {target} has no manifest",
+            "Hathi did not write it, or it is damaged",
+            "move the folder away",
         ) from None
     except FormatError as error:
-        raise PermanentError(f"Alert: {target} holds something else", error.detail, "move it away") from error
+        raise PermanentError(
+            f"Alert: {target} holds other files than this delivery", error.detail, "move the folder away"
+        ) from error
     if body.shipment != shipment:
-        raise PermanentError(f"Alert: {target} is of another shipment", body.shipment, "move it away")
+        raise PermanentError(f"Alert: {target} belongs to another shipment", body.shipment, "move the folder away")
     return True
 
 

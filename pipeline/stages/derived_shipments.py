@@ -68,7 +68,7 @@ def _release(
             return False
         # The batch was held, and then its source changed under it: what is there now is a shipment of its own.
         context.bucket.delete(held_hint)
-        void = End(batches=0, refs=0, rows=0, rejected=0, void="its shipment is void")
+        void = End(batches=0, refs=0, rows=0, rejected=0, void="the shipment that it comes from is void")
         commit(context, context.keys.end(name), void)
         return True
     wanted = _held_items(context, out, batch)

@@ -142,8 +142,9 @@ def change(context: Context, root: Root, changed: Callable[[Index], Index | None
         if proposal is not None:
             if rounds > STUCK_ROUNDS:
                 raise IndexStuck(
-                    f"the index {root.index} does not move from version {index.version}",
-                    f"proposal {root.proposal(index.version + 1)} names {proposal.token}, which cannot be moved there",
+                    f"the index {root.index} stays at version {index.version}: "
+                    "the next version cannot be put in its place",
+                    f"proposal {root.proposal(index.version + 1)} names {proposal.token}, which cannot be moved",
                     "stop the daemons and run `hathi verify --repair`",
                 )
             _finish(lake, root, proposal)

@@ -46,7 +46,7 @@ def held(context: Context) -> Iterator[HeldBatch]:
         try:
             name, batch = held_of(entry.key.removeprefix(prefix))
         except ValueError:
-            context.once(entry.key, f"not a held batch, left alone: {entry.key}")
+            context.once(entry.key, f"{entry.key} is not the key of a held batch; it is ignored and kept")
             continue
         plan = readable(context, context.keys.plan(name), Plan)
         result = _held_result(context, name, batch)
@@ -69,7 +69,9 @@ def answer(context: Context, name: ShipmentName, batch: int, kind: str) -> Shipm
     """Announce the release or the drop of a held batch.  Raises PermanentError when it is not held, or answered."""
     plan = body_at(context, context.keys.plan(name), Plan)
     if _held_result(context, name, batch) is None:
-        raise PermanentError(f"batch {batch} of {name} is not held", "", "`hathi quarantine list` names those that are")
+        raise PermanentError(
+            f"batch {batch} of {name} is not held", "", "`hathi quarantine list` names the held batches"
+        )
     child = release_of(name, plan, batch)
     body = Plan(
         kind="release" if kind == "release" else "drop",
@@ -88,7 +90,7 @@ def answer(context: Context, name: ShipmentName, batch: int, kind: str) -> Shipm
     )
     _, stands = announce(context, child, body)
     if stands.kind != body.kind:
-        raise PermanentError(f"batch {batch} of {name} has its {stands.kind} already", str(child), "")
+        raise PermanentError(f"batch {batch} of {name} was answered before: {stands.kind}", str(child), "")
     return child
 
 
@@ -127,7 +129,11 @@ def again(context: Context, name: ShipmentName, plan: Plan, *, backfill: bool = 
     """
     round_ = rounds(list(names_under(context.bucket, context.keys.commits, begin=name.version)), name.version)
     if round_ > MAX_ROUND:
-        raise PermanentError(f"version {name.version} has no rounds left", str(name), "touch the source's files")
+        raise PermanentError(
+            f"version {name.version} was shipped the most times that are possible",
+            str(name),
+            "touch the files of the source: that makes a new version",
+        )
     copies = backfill and has_refs(context, name, plan)
     child = ShipmentName.of(plan.lake, plan.snapshot_digest, plan.set, name.version, round_, 0, 0)
     body = plan.model_copy(

@@ -194,10 +194,10 @@ class Stream:
         law(f"{name} end", end.rows, refs=end.refs, rejected=end.rejected)
         _, end = commit(context, context.keys.end(name), end)
         if not end.rows and end.next is None and not self._plan.cursor.file:
-            context.say(f"{self._plan.snapshot.source} holds no rows")
+            context.say(f"{self._plan.snapshot.source} has no rows")
         if end.rejected:
             first = [f"{one.file} row {one.row + 1}: {one.why} {one.sample}".rstrip() for one in end.rejections]
-            context.say(f"{end.rejected} of {end.rows} rows rejected in {name}; the first of them:")
+            context.say(f"{name}: {end.rejected:,} of {end.rows:,} rows were rejected; the first ones:")
             for text in first:
                 context.say(f"  {text}")
         extra_rows = end.rows - self._sums.rows
@@ -290,7 +290,7 @@ def _changed(lake: Lake, plan: Plan) -> str:
         if found is None:
             return "gone"
         if (found.length, found.modified) != (file.length, file.modified) or (file.id and found.id != file.id):
-            return f"{file.path} changed while it was shipped"
+            return f"{file.path} changed while it was read"
     return ""
 
 
@@ -301,11 +301,11 @@ def _gone(context: Context, state: ShipmentState) -> Shipped:
     since = next((entry.modified for entry in listing), None)
     if since is None:
         context.bucket.put(hint, b"")
-        context.once(hint, f"a file of {state.name} is missing; waiting for it: {_missing(context, state)}")
+        context.once(hint, f"{state.name} waits for a file that is missing: {_missing(context, state)}")
         return Shipped(waits=True)
     if listing.now - since < context.settings.ship.gone_seconds:
         return Shipped(waits=True)
-    return _void(context, state, f"a file has been missing too long: {_missing(context, state)}")
+    return _void(context, state, f"a file was missing for too long: {_missing(context, state)}")
 
 
 def _missing(context: Context, state: ShipmentState) -> str:
@@ -319,7 +319,9 @@ def _void(context: Context, state: ShipmentState, why: str) -> Shipped:
     _, stands = commit(context, context.keys.end(state.name), body)
     if stands.void is None:
         return Shipped(ended=True)
-    context.say(f"{state.name} is void: {why}; what is there now is shipped as a new snapshot")
+    context.say(
+        f"{state.name} is void (it ends without features): {why}; the present files are shipped as a new snapshot"
+    )
     assert state.plan is not None
     close_if_done(context, replace(state, end=stands), state.plan.due)
     return Shipped(void=why, ended=True)

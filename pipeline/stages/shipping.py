@@ -82,9 +82,11 @@ class Shipping:
         before = self._named.left
         for path, why in left.first.items():
             if before.first.get(path) != why:
-                self._context.say(f"left out: {path}: {why}")
+                self._context.say(f"not read: {path}: {why}")
         if left.number > len(left.first) and left.number != before.number:
-            self._context.say(f"left out: {left.number:,} in all; the first {len(left.first)} of them are named")
+            self._context.say(
+                f"not read: {left.number:,} files or folders in all; the first {len(left.first)} are named"
+            )
 
     def begin(self, seen: Seen) -> tuple[list[ShipmentState], int]:
         """Plans for what the sources name anew: all states that there are to go on with, and how many were refused."""
@@ -117,7 +119,7 @@ class Shipping:
         self._rota.begin(ship.unfinished(states))
         for state, outcome in stream(context, self._rota, caps, self._readers, wanted):
             if isinstance(outcome, TemporaryError):
-                troubles[outcome.message] = f"ship: {outcome}; it is tried again"
+                troubles[outcome.message] = f"ship: {outcome}; the next turn tries it again"
             elif isinstance(outcome, ship.Shipped):
                 if outcome.void and state.plan is not None and self._sources is not None:
                     self._sources.forget(state.plan.snapshot.source)

@@ -95,7 +95,9 @@ def plan(
                 continue
             round_ = rounds(known.names, version) if newest == version else 0
             if round_ > MAX_ROUND:
-                refused.append(Refused(one.snapshot.source, f"version {version} has no rounds left"))
+                refused.append(
+                    Refused(one.snapshot.source, f"version {version} was shipped the most times that are possible")
+                )
                 continue
             new.append(_new(one, set_name, lake, round_, settings))
     room = max(0, settings.open_shipments - due_open)
@@ -164,7 +166,7 @@ class Shipper:
         found = set()
         for entry, name in named(context.bucket, context.keys.commits, after=version):
             if name is None:
-                context.once(entry.key, f"not ours, left alone: {entry.key}")
+                context.once(entry.key, f"{entry.key} is not a key of Hathi; it is ignored and kept")
             elif name.part == 0 and name.generation == 0:
                 found.add(name)
         return Known(frozenset(found), frozenset(self._gone(version)))

@@ -44,5 +44,5 @@ def test_with_estop_nothing_runs(other_clone: Clone) -> None:
     estop = other_clone.path / "work/state/ESTOP"
     done = other_clone.run(f"rm -rf work && mkdir -p {estop.parent} && touch {estop} && ./run-all.sh")
     assert done.returncode == 4
-    assert f"ESTOP engaged: not started; remove {estop} to start" in done.stdout
+    assert f"ESTOP engaged: nothing was started; remove {estop}, then start again" in done.stdout
     assert not list(other_clone.path.glob("work/bucket/*"))

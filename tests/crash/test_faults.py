@@ -138,7 +138,7 @@ TROUBLES = [
             ("lake", Fault("truncated", "get", "outputByPartner|_index|_manifest", times=3)),
         ),
         "not JSON",
-        "left alone|move it away",
+        "left alone|ignored and kept|move the (object|folder) away",
         strikes=0,
     ),
     Trouble(
@@ -147,7 +147,7 @@ TROUBLES = [
             ("bucket", Fault("truncated", "get|open", keys))
             for keys in (r"/d/.*/0000\d\.pb$", r"\.features\.parquet$", r"carried", r"cnn_features")
         ),
-        "are not what was written",
+        "does not hold the bytes that were written",
         "verify --deep",
         strikes=0,
     ),
@@ -157,7 +157,7 @@ TROUBLES = [
             ("bucket", Fault("flipped", "get|open", keys))
             for keys in (r"/d/.*/0000\d\.pb$", r"\.failures\.parquet$", r"carried", r"part-00000")
         ),
-        "are not what was written",
+        "does not hold the bytes that were written",
         "verify --deep",
         strikes=0,
     ),

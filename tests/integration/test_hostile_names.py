@@ -99,7 +99,7 @@ def test_a_manifest_that_names_a_key_of_another_lake_is_refused_and_said(site: P
     body = json.loads(batch.read_text())
     body["data"]["key"] = "other/d/stolen"
     batch.write_text(json.dumps(body))
-    assert "other/d/stolen is no data of the lake shop" in hathi(site, "run", "--once", "compute", *config)
+    assert "other/d/stolen is not data of the lake shop" in hathi(site, "run", "--once", "compute", *config)
     assert len(list((site / "bucket" / "shop" / "c").glob("*/*/r/00000"))) == len(others), "the others have theirs"
 
 

@@ -218,7 +218,7 @@ def test_a_set_whose_weights_are_half_copied_stops_no_other_and_no_batch_has_a_s
     torn(tmp_path / "o.caffemodel")
     done = box.hathi("run", "--once")
     assert done.returncode == 1, done.stderr
-    assert "set other cannot be computed here: the weights" in done.stderr
+    assert "this host cannot compute set other: the weights" in done.stderr
     assert "truncated" in done.stderr
     assert len(list((tmp_path / "lake" / "features").glob("*T*/*/features/*.parquet"))) == 1
     assert not list((tmp_path / "bucket").rglob("*.x"))

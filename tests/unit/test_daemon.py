@@ -320,7 +320,7 @@ def test_a_set_that_could_not_be_loaded_is_tried_again_after_a_while(tmp_path: P
     for _ in range(2):
         assert turns.take("compute").tasks == 0
     assert tries == ["demo"]
-    assert "set demo cannot be computed here: the weights are truncated" in world.said
+    assert "this host cannot compute set demo: the weights are truncated" in world.said
     world.hand.at += LOAD_AGAIN_SECONDS
     assert turns.take("compute").tasks == 1
 

@@ -79,7 +79,7 @@ def judged(*failing: FailingPartner, limits: Health = LIMITS) -> list[tuple[str,
 def test_a_day_on_which_everything_is_blocked_is_a_warning_that_says_what_it_means_and_what_to_do() -> None:
     ((level, key, text, hint),) = judged(ONE)
     assert (level, key) == ("Warning", "failures shop blocked")
-    assert "partner 7: 390 of 400 images failed (98 %; 100 % of them blocked, host img.shop.example" in text
+    assert "partner 7: 390 of 400 images (98 %; 100 % of them blocked, host img.shop.example" in text
     assert hint.startswith("blocked usually means: the URLs lead to a private network")
     assert "fetch.allow_private" in hint
 
@@ -88,7 +88,7 @@ def test_one_cause_for_many_partners_is_one_finding_and_each_cause_its_own() -> 
     many = [replace(ONE, partner=str(number)) for number in range(NAMED + 3)]
     (one, other) = judged(*many, replace(ONE, reason="dns", host=""))
     assert "; and 3 more partners" in one[2]
-    assert one[2].count("images failed") == NAMED
+    assert one[2].count("of 400 images") == NAMED
     assert other[1] == "failures shop dns"
 
 
@@ -200,6 +200,6 @@ def test_status_shows_the_same(tmp_path: Path) -> None:
     settings = settled(world, tmp_path, health=Health(disk_percent=100.0, failed_refs=5))
     found = status_of(world, tmp_path, settings=settings)
     lines = list(status.as_lines(found, 20))
-    assert "too many failures of the last day: " + told(found.facts.lakes[0].failing[0]) in lines
+    assert "too many images of the last day failed: " + told(found.facts.lakes[0].failing[0]) in lines
     body = as_tree(found)
     assert [(one["lake"], one["partner"], one["reason"]) for one in body["failing"]] == [("shop", "7", "http_4xx")]

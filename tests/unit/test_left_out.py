@@ -154,7 +154,7 @@ def test_nothing_there_is_told_and_no_trouble(tmp_path: Path) -> None:
     (lake.folder / "refs").mkdir()
     assert "an empty folder" in lake.look().later.first["refs"]
     lake.put("refs/out/x/a.csv")
-    assert "nothing stands there but what Hathi delivers" in lake.look().later.first["refs"]
+    assert "only deliveries of Hathi are there" in lake.look().later.first["refs"]
     lake.put("refs/a.csv")
     assert lake.look() == Named(lake.look().found)
 

@@ -155,7 +155,9 @@ def test_a_release_of_a_batch_whose_shipment_became_void_is_void_too(tmp_path: P
     commit(world.context(), KEYS.end(name), End(batches=0, refs=0, rows=0, rejected=0, void="a file is gone"))
     child = operator_requests.answer(world.context(), name, 0, "release")
     world.run()
-    assert manifest.read(End, world.bucket.files[KEYS.end(child)][0], "").void == "its shipment is void"
+    assert (
+        manifest.read(End, world.bucket.files[KEYS.end(child)][0], "").void == "the shipment that it comes from is void"
+    )
     assert [key for key in world.bucket.files if "/h/" in key] == []
 
 

@@ -95,7 +95,7 @@ def test_folders_in_all_formats_reach_the_bucket_with_the_partner_of_their_path(
     assert sorted(ref.partner_id for ref in refs(world)) == [7] * 8 + [8, 9]
     assert (tally.refs, tally.rows, tally.rejected, tally.problems) == (10, 11, 1, 0)
     (end,) = ends(world)
-    assert "partner 'seven' of its folder is no number" in end.rejections[0].why
+    assert "partner 'seven' in its folder's name is not a number" in end.rejections[0].why
 
 
 def test_files_whose_names_tell_no_format_are_read_as_what_they_are_or_rejected_by_name(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_file_replaced_while_it_is_shipped_is_void_and_what_is_there_now_is_sh
         turns.take("ship")
     assert [end.void is not None for end in ends(world)] == [True, False]
     assert refs(world)[-1].external_id == "new"
-    assert any("changed while it was shipped" in said for said in world.said)
+    assert any("changed while it was read" in said for said in world.said)
 
 
 def test_a_trouble_is_told_once_and_again_when_it_changed_and_when_it_is_over(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_store_that_is_down_is_told_once_for_all_shipments(tmp_path: Path, mon
         patch.setattr(LocalStore, "open", down)
         assert [turns.take("ship").problems for _ in range(4)] == [5] * 4
     assert [said for said in world.said if "NameNode" in said] == [
-        "ship: the NameNode does not answer | refs | is it running?; it is tried again"
+        "ship: the NameNode does not answer | refs | is it running?; the next turn tries it again"
     ]
     assert turns.take("ship").refs == 5
     assert world.said[-1] == "ship works again; this is over: the NameNode does not answer"
@@ -405,4 +405,4 @@ def test_a_list_without_a_row_is_named(tmp_path: Path) -> None:
     world = world_of(tmp_path, {"path": "refs"})
     world.put_refs("a.csv", "external_id,url\n")
     world.turns().take("ship")
-    assert "refs/a.csv holds no rows" in world.said
+    assert "refs/a.csv has no rows" in world.said

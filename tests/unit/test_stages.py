@@ -358,7 +358,7 @@ def test_a_file_replaced_while_it_is_read_is_void_and_what_is_there_now_is_shipp
 
     world.forms = replace(world.forms, open_refs=open_and_replace)
     world.run()
-    assert any("is void" in text and "changed while it was shipped" in text for text in world.said)
+    assert any("is void" in text and "changed while it was read" in text for text in world.said)
     newest = max(tables(world, "features"), key=lambda row: str(row["shipment"]))
     assert newest["url"] == url("ok", 77)
     assert [key for key in world.bucket.files if "/h/open/" in key] == []

@@ -131,7 +131,7 @@ def test_the_most_lagging_partners_come_first_twenty_of_them_unless_all_are_aske
     world.run()
     rows = [line for line in lines(world, tmp_path) if line.split()[1:2] == ["demo"]]
     assert len(rows) == 20
-    assert "and 10 partners more (--all)" in lines(world, tmp_path)
+    assert "and 10 more partners (show them with --all)" in lines(world, tmp_path)
     assert len([line for line in lines(world, tmp_path, None) if line.split()[1:2] == ["demo"]]) == 30
 
 

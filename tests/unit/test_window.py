@@ -114,7 +114,7 @@ def test_a_picture_that_breaks_its_preparation_is_a_failure_and_all_others_have_
         "a0": ("", 1), "b0": ("", 2),
     }  # fmt: skip
     (failed,) = done["a0"].failures
-    assert (failed.reason, failed.detail) == (reason, f"preparing the image raised {type(raised).__name__}")
+    assert (failed.reason, failed.detail) == (reason, f"preparing the image failed with {type(raised).__name__}")
 
 
 def test_a_picture_that_is_prepared_in_another_shape_never_meets_the_others_in_a_stack() -> None:

@@ -129,7 +129,7 @@ def _usable(
                 raise FormatError(f"{folder} is of {body.shipment}/{body.partner_id}", "", "hathi verify")
             files = delivered_tables(body.files)
             if body.features and not files:
-                what, hint = f"{folder} has no Parquet", "it stays as it is; deltas of Parquet are merged"
+                what, hint = f"{folder} has no Parquet files", "it stays as it is: only Parquet can be merged"
                 raise PermanentError(what, "it was delivered as text alone", hint)
             law(folder, body.features, rows=sum(file.rows for file in files))
         except NotFound as error:
@@ -143,8 +143,10 @@ def _usable(
     dim = _dim(task, bodies)
     for name, body in list(bodies.items()):
         if body.dim != dim:
-            what = f"{task.root.partner(name, task.partner)}: its vectors have {body.dim} values, the table's {dim}"
-            hint = "two nets of different lengths: give the new one a root of its own, or move the old table away"
+            what = (
+                f"{task.root.partner(name, task.partner)}: its vectors have {body.dim} values, those of the table {dim}"
+            )
+            hint = "two nets share this root: give the new set a root of its own, or move the old table away"
             left_out[name] = FormatError(CANNOT, what, hint)
             del bodies[name]
     return bodies, left_out
@@ -165,7 +167,7 @@ def _told(task: Task, left_out: Mapping[ShipmentName, PipelineError]) -> Iterato
         kinds.setdefault((type(error), error.message if error.message == CANNOT else "", error.hint), []).append(name)
     for names in kinds.values():
         count = f"{len(names)} shipments" if len(names) > 1 else "1 shipment"
-        yield Trouble(f"partner {task.partner} of {task.set}: {count} left out of its table", left_out[names[-1]])
+        yield Trouble(f"partner {task.partner} of {task.set}: {count} are not in its merged table", left_out[names[-1]])
 
 
 def point(context: Context, root: Root) -> None:
@@ -233,7 +235,11 @@ def _put(
         for file in body.files:
             found = lake.stat(f"{temporary}/{file.name}")
             if found is None or found.length != file.size:
-                raise TemporaryError(f"{temporary}/{file.name} is not whole", "its length differs", "it is put again")
+                raise TemporaryError(
+                    f"{temporary}/{file.name} is incomplete",
+                    "its length is not what was written",
+                    "Hathi writes it again",
+                )
         lake.make_folder(task.root.currents_of(task.partner))
         context.safe_point()
         rename_first(lake, temporary, task.root.current(task.partner, task.number))
@@ -242,5 +248,5 @@ def _put(
     stands = table(lake, task.root, task.partner, task.number)
     if stands is None:
         where = task.root.current(task.partner, task.number)
-        raise TemporaryError(f"no answer whether {where} was moved", "", "it is looked at again in the next run")
+        raise TemporaryError(f"the lake did not say whether {where} was moved", "", "the next run looks again")
     return Compacted(stands, stands.body.nonce == body.nonce, rows_read)

@@ -116,7 +116,7 @@ class _Cursor:
         try:
             self._stream = one.open()
         except (NotFound, FormatError) as error:
-            raise self._wrong(f"it is not there: {error.message}") from error
+            raise self._wrong(f"the file does not exist: {error.message}") from error
         self._rows = 0
         self._before = -1
         self.ids: Ids = np.zeros(0, np.uint64)
@@ -135,7 +135,7 @@ class _Cursor:
             if batch is None:
                 self.close()
                 if self._rows != self._input.rows:
-                    raise self._wrong(f"{self._rows} rows, its manifest says {self._input.rows}")
+                    raise self._wrong(f"the file has {self._rows} rows, its manifest says {self._input.rows}")
                 return False
             self._block(batch)
         return True
@@ -156,21 +156,21 @@ class _Cursor:
         have = file.schema_arrow
         for name in wanted:
             if name not in have.names and (name == SHIPMENT or not self._schema.field(name).nullable):
-                raise self._wrong(f"it has no column {name}")
+                raise self._wrong(f"the file has no column {name}")
         wanted_type = vectors_of(self._schema.field("features").type.list_size, self._input.numbers)
         if have.field("features").type != wanted_type:
             what = f"its vectors are {have.field('features').type}, by the manifests {wanted_type}"
-            raise self._wrong(what, "two nets of different lengths: give the new one a root of its own")
+            raise self._wrong(what, "two nets share this root: give the new set a root of its own")
         yield from file.iter_batches(BLOCK_ROWS, columns=[n for n in wanted if n in have.names], use_threads=False)
 
     def _block(self, batch: pa.RecordBatch) -> None:
         self.ids = batch.column("item_id").to_numpy().view(np.uint64)
         partners = batch.column("partner_id").to_numpy()
         if not (partners == self._partner).all():
-            raise self._wrong(f"it holds rows of another partner than {self._partner}")
+            raise self._wrong(f"the file holds rows of another partner than {self._partner}")
         ascends = (self.ids[1:] > self.ids[:-1]).all() if len(self.ids) else True
         if not ascends or (len(self.ids) and int(self.ids[0]) <= self._before):
-            raise self._wrong(f"it is not sorted by item behind row {self._rows}")
+            raise self._wrong(f"the rows after row {self._rows} are not sorted by item")
         self._before = int(self.ids[-1]) if len(self.ids) else self._before
         self._ranks = self._ranks_of(batch)
         self._rows += len(self.ids)
@@ -190,8 +190,8 @@ class _Cursor:
         words = np.array(column.dictionary.to_pylist(), dtype=self._names.dtype)
         places = np.searchsorted(self._names, words)
         if len(words) and not (self._names[np.minimum(places, len(self._names) - 1)] == words).all():
-            raise self._wrong("it holds rows of a shipment that its manifest does not name")
+            raise self._wrong("the file holds rows of a shipment that its manifest does not name")
         return np.asarray(places[column.indices.to_numpy()], np.int64)
 
-    def _wrong(self, what: str, hint: str = "hathi verify --deep") -> Unmergeable:
+    def _wrong(self, what: str, hint: str = "run `hathi verify --deep`: it names every damaged file") -> Unmergeable:
         return Unmergeable(self._input, what, hint)

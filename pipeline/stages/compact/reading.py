@@ -52,7 +52,7 @@ def delivered_by_partner(lake: Lake, root: Root, only_partner: int | None = None
             except NotFound as error:
                 where = f"{root.partner(name, partner)}/{MANIFEST}"
                 raise FormatError(
-                    "a delivered folder is not whole", f"no {where}", "copy whole folders, with their manifests"
+                    "a delivered folder is incomplete", f"no {where}", "copy whole folders, with their manifests"
                 ) from error
             if body.features:
                 bodies[name] = body
@@ -63,7 +63,7 @@ def delivered_by_partner(lake: Lake, root: Root, only_partner: int | None = None
     lengths = {one.dim: one.partner for one in found}
     if len(lengths) > 1:
         some = ", ".join(f"{dim} numbers (partner {partner})" for dim, partner in sorted(lengths.items()))
-        raise ConfigError("features have several lengths", some, "read one partner at a time: partner=N")
+        raise ConfigError("the features have different lengths", some, "read one partner at a time: partner=N")
     return found
 
 

@@ -75,7 +75,7 @@ def inputs_of(
         files = delivered_tables(body.files)
         if not files:
             raise PermanentError(
-                f"{folder} has no Parquet", "it was delivered as text alone", "add it to the set's formats"
+                f"{folder} has no Parquet files", "it was delivered as text alone", "add it to the set's formats"
             )
         law(f"{folder}", body.features, rows=sum(file.rows for file in files))
         for file in files:
@@ -115,7 +115,9 @@ def table(lake: Lake, root: Root, partner: int, number: int) -> Current | None:
         if lake.stat(folder) is None:
             return None
         raise PermanentError(
-            f"Alert: {folder} stands without a manifest", "not written by Hathi, or damaged", "move it away"
+            f"Alert: the folder {folder} has no manifest",
+            "Hathi did not write it, or it is damaged",
+            "move the folder away",
         ) from None
     return Current(folder, body)
 
