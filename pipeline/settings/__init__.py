@@ -65,16 +65,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     state: FilePath = "../state"
-    """The folder of this host's locks, of ESTOP and of files on their way. Put it on a local disk with room for
+    """The folder for this host's locks, ESTOP and temporary files. Put it on a local disk with room for
     compute.spill_bytes; two hosts must never share it."""
     bucket: Bucket
     """The object store that gateways and compute boxes share."""
     lakes: dict[Name, Lake] = Field(default={}, examples=["main"])
-    """The Hadoop sides, by name: a to z, 0 to 9, - and _. The name stands in every key of the bucket: gateways and
-    boxes must use the same one, and it must not change later."""
+    """The lakes (Hadoop sides), by name: a to z, 0 to 9, - and _. The name is part of every key in the bucket: gateways
+    and boxes must use the same name, and it must not change later."""
     sets: dict[Name, FeatureSet] = Field(default={}, examples=["features"])
     """What is computed and where it is delivered: feature sets by name (a to z, 0 to 9, - and _). Gateways and boxes
-    need the same ones."""
+    need the same sets."""
     ship: Ship = Ship()
     fetch: Fetch = Fetch()
     compute: Compute = Compute()
@@ -127,9 +127,9 @@ class Settings(BaseSettings):
             if lake == other_lake:
                 raise PydanticCustomError(
                     "shared_root",
-                    "set {other} delivers there too, and two sets in one root would mix"
+                    "set {other} delivers there too; give each set a root of its own"
                     if place == second
-                    else "one of it and the root of set {other} lies in the other one, and they would mix",
+                    else "this root and the root of set {other} lie in each other; give each set a root of its own",
                     {"other": name, "parts": ["sets", other, "root"]},
                 )
         return self
@@ -141,9 +141,9 @@ class Settings(BaseSettings):
         """
         for (lake, name, _), (other_lake, other, _) in self._mixed():
             raise ConfigError(
-                f"lakes.{other_lake}.url: lake {lake} is the same place, or one lies in the other",
-                f"set {name} of {lake} and set {other} of {other_lake} would deliver into one folder, and would mix",
-                "give each folder to one lake alone, or name lakes apart in sets.NAME.lakes",
+                f"lakes.{other_lake}.url: lakes {other_lake} and {lake} are the same place, or one lies in the other",
+                f"set {name} of {lake} and set {other} of {other_lake} would deliver into one folder",
+                "use each folder for one lake only, or give the sets different lakes (sets.NAME.lakes)",
             )
 
     def _mixed(self) -> Iterator[tuple[tuple[str, str, str], tuple[str, str, str]]]:

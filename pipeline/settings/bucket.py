@@ -20,23 +20,23 @@ class Bucket(Section):
     region: str | None = Field(default=None, examples=["eu-west-1"])
     """S3: the region of the bucket. Set it where the machine's own AWS settings do not say it."""
     profile: str | None = Field(default=None, examples=["hathi"])
-    """S3: the profile in the usual credentials file. Without a profile and keys the machine's own rules count
-    (variables, then its role)."""
+    """S3: the profile in the usual credentials file. Without a profile and keys the AWS variables are used,
+    then the role of the machine."""
     access_key: SecretStr | None = Field(default=None, examples=["..."])
-    """S3: the key's name. Better set as the variable HATHI_BUCKET__ACCESS_KEY, or not at all where the machine has a
-    role."""
+    """S3: the access key's id. Set it as the variable HATHI_BUCKET__ACCESS_KEY rather than here; leave it out where the
+    machine has a role."""
     secret_key: SecretStr | None = Field(default=None, examples=["..."])
-    """S3: the key's secret; it is never printed. Better set as the variable HATHI_BUCKET__SECRET_KEY."""
+    """S3: the key's secret; it is never printed. Set it as the variable HATHI_BUCKET__SECRET_KEY rather than here."""
     session_token: SecretStr | None = Field(default=None, examples=["..."])
     """S3: the token that belongs to temporary keys; it is never printed."""
     addressing: Literal["auto", "path", "virtual"] = "auto"
-    """S3: where the bucket's name stands in an address: path (server/bucket) or virtual (bucket.server). auto: path
-    where an endpoint is given. Change it when the server refuses the other form."""
+    """S3: how an address names the bucket: path (server/bucket) or virtual (bucket.server). auto: path
+    where an endpoint is set, else virtual. Change it when the server refuses the other form."""
     ca_bundle: FilePath | None = Field(default=None, examples=["/etc/ssl/ours.pem"])
     """S3: a file of trusted certificates. Set it where the server's certificate is from your own authority."""
     encryption: Literal["AES256", "aws:kms"] | None = Field(default=None, examples=["AES256"])
-    """S3: server-side encryption of every object that is written. none: as the bucket itself says. Set it where the
-    bucket's policy demands a header."""
+    """S3: server-side encryption of every object that is written. Set it where the bucket's policy demands it in each
+    request. none: the bucket's own setting is used."""
     kms_key: str | None = Field(default=None, examples=["alias/hathi"])
     """S3: the key for aws:kms. none: the account's default key."""
     storage_class: str | None = Field(default=None, examples=["INTELLIGENT_TIERING"])
@@ -50,8 +50,8 @@ class Bucket(Section):
     read_seconds: Annotated[float, Field(gt=0)] = 60.0
     """S3: the longest silence of the server within an answer, seconds. Raise it for a server under heavy load."""
     retry_seconds: Annotated[float, Field(ge=0)] = 60.0
-    """S3: how long a request that failed for a passing reason is tried again, seconds, all tries together. Raise it
-    to sit out longer outages; lower it to hear of them sooner."""
+    """S3: how long a request is tried again after an error that may pass, seconds, all tries together. Raise it to
+    survive longer outages; lower it to see errors sooner."""
     fsync: bool = True
-    """Folders: flush each file to the disk before it counts. Turn it off only where losing the bucket in a power cut
-    does not matter, such as in tests."""
+    """Folders: flush each file to the disk before it counts as written. Turn it off only where a power cut may lose the
+    bucket, such as in tests."""

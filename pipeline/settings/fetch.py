@@ -106,41 +106,41 @@ Line = Annotated[str, AfterValidator(_line)]
 
 
 class HostFetch(Section):
-    """What holds for one host in place of the settings for all, such as an image host of your own or a partner's
-    CDN. The name is the host as it stands in URLs, for its ports 80 and 443; "host:port" for any other."""
+    """Settings for one host that replace those for all hosts, for example for an image host of your own or a partner's
+    CDN. The name is the host as URLs write it, for the ports 80 and 443; "host:port" for another port."""
 
     connections: Annotated[int, Field(ge=1)] | None = Field(default=None, examples=[16])
-    """The most connections that are open to this host at once. none: connections_per_host. The limits of the
-    registered domain do not hold for a host with connections or requests_per_second of its own."""
+    """The most connections that are open to this host at once. none: connections_per_host. A host with
+    connections or requests_per_second of its own is not counted in the limits of its registered domain."""
     requests_per_second: Annotated[float, Field(gt=0)] | None = Field(default=None, examples=[200.0])
     """The most requests to this host in a second, on average, by all boxes together (see share). none:
     fetch.requests_per_second."""
     burst: Annotated[int, Field(ge=1)] | None = Field(default=None, examples=[50])
-    """How many requests to this host may come at once before requests_per_second holds. none:
-    fetch.burst. Lower it with a low requests_per_second."""
+    """How many requests this host may get at once before requests_per_second limits them. none: fetch.burst. Lower it
+    together with requests_per_second."""
     user_agent: Line | None = Field(default=None, examples=["Partner/1.0 (contact: {contact})"])
-    """What this host sees as the User-Agent, where it lets only a name through that you have agreed on; {contact} is
-    replaced by fetch.contact. none: fetch.user_agent."""
+    """What this host sees as the User-Agent; {contact} is replaced by fetch.contact. none: fetch.user_agent. Set it
+    where the host admits only a name that you have agreed on."""
     headers: Annotated[dict[str, SecretStr], BeforeValidator(_headers)] = {}
     """Headers that are sent to this host, such as { Authorization = "Bearer ..." }. The values are secrets: they are
-    never printed, and no other host gets them, after a redirect neither. They are sent over http, too, where a URL
-    says so. Those that the fetcher sets itself are refused."""
+    never printed, and no other host gets them, not even after a redirect. They are also sent over http where a URL
+    says http. Headers that the fetcher sets itself are refused."""
 
 
 class Fetch(Section):
-    """How images are fetched from other people's hosts: limits, patience, and what is allowed."""
+    """How images are fetched from the hosts of others: limits, timeouts, and what is allowed."""
 
     allow_private: bool = False
-    """Also fetch from addresses inside your network and from any port; no other rule is lifted. Turn it on for image
-    hosts of your own, and only where nobody else writes the URLs."""
+    """Also fetch from addresses inside your network and from any port; all other rules stay. Turn it on for image hosts
+    of your own, and only where you trust everybody who writes the URLs."""
     allow_ports: list[int] = [80, 443]
     """The ports that a URL may name. Add those of image hosts that use others."""
     allow_downgrade: bool = False
-    """Follow a redirect from https to http. Turn it on for hosts that demand it; their images can then be read and
-    changed on the way."""
+    """Follow a redirect from https to http. Turn it on for hosts that redirect so; anybody on the way can then read
+    and change their images."""
     max_redirects: Annotated[int, Field(ge=0, le=20)] = 5
-    """How many redirects of one URL are followed; one more fails the image with `redirect`. Raise it for hosts with
-    long chains."""
+    """The most redirects that are followed for one URL; a URL with more fails with `redirect`. Raise it for hosts with
+    long chains of redirects."""
     connections_per_host: Annotated[int, Field(ge=1)] = 4
     """The most connections that are open to one host at once. Raise it for hosts of your own; lower it for a host
     that breaks under load."""
@@ -148,79 +148,85 @@ class Fetch(Section):
     """The most requests to one host in a second, on average, by all boxes together (see share). Raise it for hosts
     of your own; lower it when a host answers 429."""
     burst: Annotated[int, Field(ge=1)] = 20
-    """How many requests to one host may come at once before requests_per_second holds. Lower it for hosts that
-    punish bursts."""
+    """How many requests one host may get at once before requests_per_second limits them. Lower it for hosts that block
+    bursts."""
     connections_per_domain: Annotated[int, Field(ge=1)] = 16
     """The most connections to all hosts of one registered domain at once. Raise it for a shop whose many image hosts
     are independent machines."""
     rates_per_domain: Annotated[float, Field(ge=1)] = 4.0
-    """The hosts of one registered domain together may be asked this many times as often as one host. Raise it as
-    connections_per_domain."""
+    """All hosts of one registered domain together get at most this many times requests_per_second. Raise it together
+    with connections_per_domain."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """This box's part of every limit of a host: 1 / boxes. With two boxes set 0.5 on each, so that hosts see the
-    limits above and not twice as much."""
+    """This box's part of every limit for a host: 1 divided by the number of boxes. With two boxes set 0.5 on each;
+    otherwise a host sees twice its limits."""
     connections: Annotated[int, Field(ge=1)] = 512
     """The most connections of this process to all hosts. Raise it for lists of very many hosts, and `ulimit -n` with
     it."""
     connect_seconds: Annotated[float, Field(gt=0)] = 10.0
-    """How long to wait for a connection with its TLS handshake, seconds; then the image fails with `timeout`."""
+    """How long to wait for a connection and its TLS handshake, seconds; then the image fails with `timeout`. Raise it
+    for hosts that are far away."""
     total_seconds: Annotated[float, Field(gt=0)] = 60.0
     """The deadline of one whole transfer with its redirects, seconds. Raise it for large images from slow hosts."""
     min_bytes_per_second: Annotated[float, Field(ge=0)] = 1024.0
-    """A transfer that stays slower, bytes a second, fails with `too_slow`. Lower it for hosts on thin lines; 0 lets
-    all pass until total_seconds."""
+    """The lowest speed of a transfer, bytes a second; a slower one fails with `too_slow`. Lower it for hosts with slow
+    lines; 0: no lowest speed, only total_seconds counts."""
     min_speed_grace_seconds: Annotated[float, Field(ge=0)] = 5.0
-    """How long a transfer may be slower than min_bytes_per_second, seconds."""
+    """How long a transfer may be slower than min_bytes_per_second, seconds. Raise it for hosts that start slowly."""
     max_bytes: Annotated[int, Field(ge=1)] = 32 * 2**20
     """The longest body of an image, bytes, also after decompression; a longer one fails with `too_large`. Raise it
     for a catalogue with huge originals; memory grows with it."""
     max_header_bytes: Annotated[int, Field(ge=1024)] = 64 * 2**10
-    """The longest header of an answer, bytes; a longer one fails with `protocol`. There is hardly a reason to change
+    """The longest header of an answer, bytes; a longer one fails with `protocol`. You will hardly need to change
     it."""
     max_url_length: Annotated[int, Field(ge=1)] = 8192
     """The longest URL, characters; a longer one fails with `bad_url`. Raise it for signed URLs that are longer."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
-    """How often a URL is tried within one attempt at its batch, while its failures are retriable. Lower it to leave
-    more to the later retries (ship.retry_delays)."""
+    """How many times a URL is tried while its batch is computed, as long as its failures are retriable. Lower it to
+    leave more to the later retries (ship.retry_delays)."""
     retry_seconds: Annotated[float, Field(ge=0)] = 1.0
-    """The pause before the second try, seconds; it doubles with each further one, and a random part is added."""
+    """The pause before the second try, seconds; it doubles with each further try, and a random part is added.
+    Raise it for hosts that need longer to recover."""
     retry_after_seconds: Annotated[float, Field(ge=0)] = 30.0
-    """The longest Retry-After of a host that is waited for, seconds. A host that asks for a longer pause is left
-    alone until the shipment's retry."""
+    """The longest Retry-After that is obeyed by waiting, seconds. A host that asks for a longer pause is not asked
+    again until the shipment's retry. Raise it where hosts often ask for longer pauses."""
     breaker_failures: Annotated[int, Field(ge=1)] = 20
-    """After this many failures in a row a host is left alone for a while; a timeout on each of its connections
-    counts as that many. Raise it for hosts where many images are missing in a row."""
+    """After this many failures in a row a host is not asked for breaker_seconds; a timeout on all of its connections
+    counts as this many failures. Raise it for hosts where many images are missing in a row."""
     breaker_seconds: Annotated[float, Field(gt=0)] = 30.0
-    """How long a failing host is left alone before one request tries it again, seconds."""
+    """How long a failing host is not asked before one request tries it again, seconds. Lower it to notice sooner that
+    the host works again."""
     buffer_bytes: Annotated[int, Field(ge=2**20)] = 256 * 2**20
-    """Memory for images that are fetched and not yet decoded, bytes. Lower it on small machines; fetching waits when
-    it is full."""
+    """Memory for images that are fetched and not yet decoded, bytes; when it is full, fetching waits. Lower it on small
+    machines."""
     pending_urls: Annotated[int, Field(ge=1)] = 20_000
-    """The most URLs that are taken from batches and not yet done. Raise it for lists of very many slow hosts."""
+    """The most URLs that are waiting or being fetched at once. Raise it for lists with very many slow hosts."""
     pending_per_host: Annotated[int, Field(ge=1)] = 2048
-    """The most of these URLs for one host; its further batches wait, so that one slow host does not fill the queue."""
+    """The most of these URLs for one host; its further batches wait, so that one slow host does not fill the queue.
+    Raise it for a list of one fast host of your own."""
     dns_servers: list[str] = []
     """Name servers to ask (address or address:port) in place of the machine's own. Set them where the machine's
-    resolver cannot bear the load."""
+    resolver is too slow for the load."""
     dns_seconds: Annotated[float, Field(gt=0)] = 8.0
-    """How long to wait for a name, seconds; then the image fails with `dns`."""
+    """How long to wait for the address of a host, seconds; then the image fails with `dns`. Raise it for slow name
+    servers."""
     dns_negative_seconds: Annotated[float, Field(ge=0)] = 60.0
-    """How long it is remembered that a name does not exist, seconds."""
+    """How long Hathi remembers that a host name does not exist, seconds. Lower it while you repair name resolution."""
     allow_folders: list[str] = []
-    """Folders whose files may be read by file:// URLs and absolute paths; elsewhere they fail with `blocked`. Set it
-    only where you trust whoever writes the refs."""
+    """Folders whose files may be read by file:// URLs and absolute paths; files elsewhere fail with `blocked`. Empty:
+    none. Set it only where you trust everybody who writes the refs."""
     allow_buckets: list[str] = []
-    """Buckets whose objects may be read by s3:// URLs, with the credentials of the pipeline's bucket; others fail
-    with `blocked`. Set it only where you trust whoever writes the refs."""
+    """Buckets whose objects may be read by s3:// URLs, with the credentials of the pipeline's bucket; other
+    buckets fail with `blocked`. Empty: none. Set it only where you trust everybody who writes the refs."""
     batch_seconds: Annotated[float, Field(gt=0)] = 1800.0
     """The deadline of a batch, seconds. Refs whose host has not been asked by then fail with `host_busy` and are
     retried later. Raise it for hosts with very low limits."""
     user_agent: Line = "Hathi/0.1 (image features; contact: {contact})"
-    """What hosts see as the User-Agent; {contact} is replaced by the setting below. Change it where a host lets only
-    a name through that you have agreed on."""
+    """What hosts see as the User-Agent; {contact} is replaced by the setting below. Change it where a host admits only
+    a name that you have agreed on."""
     contact: Line = "not configured"
-    """An address or a page where the owner of a host reaches you. Set it: who can ask does not have to block."""
+    """A mail address or a page where the owner of a host reaches you. Set it: an owner who can ask you does not have to
+    block you."""
     hosts: Annotated[dict[str, HostFetch], BeforeValidator(_hosts)] = Field(default={}, examples=["img.shop.example"])
-    """What holds for one host in place of the settings above, such as an image host of your own or a partner's CDN. The
-    table's name is the host as it stands in URLs, for its ports 80 and 443; "host:port" for any other port. Letter case
-    and spelling do not matter; there are no wildcards."""
+    """Settings for one host that replace those above, for example for an image host of your own or a partner's CDN. The
+    name of the table is the host as URLs write it, for the ports 80 and 443, or "host:port" for another port. Letter
+    case does not matter; there are no wildcards."""

@@ -42,15 +42,15 @@ class Columns(Section):
     url: list[str] = ["url", "image_url", "imageUrl", "image"]
     """The image's URL."""
     partner_id: list[str] = ["partner_id", "partner", "partnerId"]
-    """The partner: an integer. Without such a column the source's partner_id counts, else 0."""
+    """The partner: an integer. Without such a column the partner_id of the source is used, else 0."""
     item_id: list[str] = ["item_id", "itemId"]
     """The item: an integer of 64 bits, signed or unsigned."""
     external_id: list[str] = ["external_id", "externalId", "sku", "id"]
-    """The shop's own id as text; where there is no item id it is hashed to one."""
+    """The shop's own id as text. Where a row has no item id, the item id is a hash of this."""
     content: list[str] = ["content", "image_bytes"]
-    """The image's bytes.  The names of the default are taken where they can be that: a column of bytes in Parquet, ORC
-    and Avro, base64 in a text; and only in rows without a url.  Another list is always taken, before the url; an empty
-    one says that no column holds images."""
+    """The image's bytes. The default names are used only where the column can hold images (bytes in Parquet, ORC and
+    Avro, base64 in text), and only in rows without a url. Names that you set are always used, before the url; an empty
+    list: no column holds images."""
 
     @property
     def content_is_configured(self) -> bool:
@@ -62,13 +62,13 @@ class Columns(Section):
 def _separator(text: str) -> str:
     text = _NAMED.get(text.lower(), text)
     if text != AUTO and (len(text) != 1 or text in '\r\n"'):
-        raise ValueError("one character that is neither a quote nor a line's end; or auto")
+        raise ValueError("one character is expected that is neither a quote nor a line end; or auto")
     return text
 
 
 def _sign(text: str) -> str:
     if text != AUTO and (len(text) > 1 or (text and text in "\r\n")):
-        raise ValueError('one character that does not end a line; "" for none; or auto')
+        raise ValueError('one character is expected that does not end a line; "" for none; or auto')
     return text
 
 
@@ -78,7 +78,7 @@ def _encoding(text: str) -> str:
     except (LookupError, ValueError):
         known = ""
     if known != AUTO and not (known in _ENCODINGS or known.startswith(_CHARMAPS)):
-        raise ValueError("no encoding that is known; as in utf-8, utf-16, latin-1, cp1252, shift_jis, gb18030; or auto")
+        raise ValueError("not a known encoding; examples: utf-8, utf-16, latin-1, cp1252, shift_jis, gb18030; or auto")
     return text
 
 
@@ -89,24 +89,25 @@ _CHARMAPS = ("cp", "iso8859", "koi8", "mac")
 
 
 class Text(Section):
-    """How CSV, TSV, JSON lines and lists of URLs are written, where they do not tell it themselves."""
+    """The form of CSV, TSV, JSON lines and lists of URLs, where the files themselves do not tell it."""
 
     encoding: Annotated[str, AfterValidator(_encoding)] = AUTO
-    """Of the characters, as in utf-16, latin-1 or cp1252.  auto: UTF-8, or UTF-16 and UTF-32 where the file's first
-    bytes say so."""
+    """The encoding of characters, for example utf-16, latin-1 or cp1252. auto: UTF-8, or UTF-16 and UTF-32 where the
+    first bytes of the file say so."""
     separator: Annotated[str, AfterValidator(_separator)] = AUTO
-    """CSV, TSV: one character between cells.  auto: a comma or a tab, as the name says; where that finds no url column,
-    the one of comma, tab, semicolon and `|` that does."""
+    """CSV, TSV: the character between cells. auto: a comma or a tab, by the name of the file; if that finds no url
+    column, the one of comma, tab, semicolon and `|` that finds it."""
     quote: Annotated[str, AfterValidator(_sign)] = AUTO
-    """CSV, TSV: the character around cells; "": there is none, quotes are text.  auto: `"` in CSV; none in TSV, but
-    where the header's names stand in quotes."""
+    """CSV, TSV: the character around cells. "": none, quotes are text. auto: `"` in CSV; in TSV none, unless the names
+    in the header are quoted."""
     escape: Annotated[str, AfterValidator(_sign)] = AUTO
-    """CSV, TSV: the character before a quote, separator or line's end that is text; "": there is none.  auto: in CSV a
-    doubled quote, and a backslash (Spark's way) in rows that have no other reading; in TSV a backslash."""
+    """CSV, TSV: the character before a quote, separator or line end that is text. "": none. auto: in CSV a doubled
+    quote, and a backslash (as Spark writes) in rows that cannot be read otherwise; in TSV a backslash."""
     header: bool = True
-    """CSV, TSV: whether the first line names the columns.  Without it and without names they are called 1, 2, 3 ..."""
+    """CSV, TSV: whether the first line names the columns. Without a header and without `names` the columns are called
+    1, 2, 3 ..."""
     names: list[str] = []
-    """CSV, TSV without a header: what the columns are called, from the first one on."""
+    """CSV, TSV without a header: the names of the columns, beginning with the first."""
 
 
 def _zone(name: str) -> str:
@@ -124,39 +125,39 @@ class Source(Section):
     """Folder, file or glob, relative to the lake; with index, the index file. With success, `%Y/%m/%d` stands for a
     day."""
     convention: Literal["each_file", "success", "index"] = "each_file"
-    """How it is known that files are complete. each_file: every file is a snapshot as it stands; success: a folder
-    is one once it holds _SUCCESS; index: a JSON file says what each partner has (as outputByPartner)."""
+    """How Hathi knows that files are complete. each_file: every file is a snapshot; success: a folder is a snapshot
+    once it contains _SUCCESS; index: a JSON file names the files of each partner (as outputByPartner does)."""
     format: Literal["auto", Format] = "auto"
-    """The form of the files. auto: by the name of each file; with index, delimited protobuf where the name says
-    nothing. Set it where names mislead."""
+    """The format of the files. auto: by the name of each file; with index, delimited protobuf where the name tells no
+    format. Set it where names are wrong."""
     partner_id: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = Field(default=None, examples=[101])
-    """The partner of refs whose row, folder (`partner=123`) and index name none."""
+    """The partner of refs for which the row, the folder (`partner=123`) and the index name no partner. none: 0."""
     ids: Literal["normalised", "as_written"] = "normalised"
-    """How external ids are hashed.  normalised: in lower case and percent-decoded, so that `SKU-1`, `sku-1` and
-    `sku%2D1` are one item; as_written: byte by byte, so that they are three.  A source that changes gets new item ids;
-    all sources of a partner should say the same."""
+    """How external ids are hashed. normalised: in lower case and percent-decoded: `SKU-1`, `sku-1` and `sku%2D1` are
+    one item; as_written: byte by byte: they are three items. A change gives new item ids to all items of the source;
+    use the same value for all sources of a partner."""
     null_words: list[str] = list(NULL_WORDS)
-    """Cells of ids, partners and URLs that say that there is no value: as they stand here, in lower case, in capitals
-    or capitalised, with or without blanks around; the same for the value of a `partner=123` folder.  An empty list:
-    only empty cells do."""
+    """Words that mean "no value" in cells of ids, partners and URLs and in `partner=123` folders, in any of these
+    forms: as written here, in lower case, in capitals, capitalised, with blanks around. An empty list: only empty
+    cells mean that."""
     columns: Columns = Columns()
     text: Text = Text()
     settle_seconds: Annotated[float, Field(ge=0)] = 0.0
-    """each_file: a file is left alone until it has not changed for this long, seconds by the store's clock. Set it
-    where files are written in place."""
+    """each_file: a file is read once it has not changed for this long, seconds by the store's clock. Raise it where
+    files are written in place."""
     look_back_days: Annotated[int, Field(ge=0, le=400)] = 3
-    """success: a path with `%Y/%m/%d` is looked at for today and this many days before, by the store's clock, UTC.
-    Raise it where days come late."""
+    """success: how many days before today are looked at in a path with `%Y/%m/%d`, by the store's clock, UTC. Raise it
+    where folders of a day arrive late."""
     sweep_days: Annotated[int, Field(ge=0, le=400)] = 30
-    """success: once a day the folders of this many days are looked at, for those that came very late."""
+    """success: how many days before today are looked at once a day, for folders that arrive very late."""
     job_time_unit: Literal["milliseconds", "seconds", "text"] = "milliseconds"
-    """index: what jobTimeStamp counts since 1970; text: yyyymmddhhmmss, with or without signs between."""
+    """index: the unit of jobTimeStamp since 1970; text: yyyymmddhhmmss, with or without signs between."""
     job_time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
-    """index: the time zone in which a jobTimeStamp of kind text was written."""
+    """index: the time zone of a jobTimeStamp that is written as text."""
 
 
 class Hdfs(Section):
-    """How the NameNode is asked, where the lake is an HDFS."""
+    """How Hathi connects to the NameNode, where the lake is an HDFS."""
 
     authentication: Literal["simple", "kerberos"] = "simple"
     """simple: no authentication; the server trusts the user name given below. kerberos: by a keytab or a ticket
@@ -166,30 +167,30 @@ class Hdfs(Section):
     principal: str | None = Field(default=None, examples=["hathi@EXAMPLE.ORG"])
     """kerberos: the principal, as in hathi@EXAMPLE.ORG. none: that of the ticket cache."""
     keytab: FilePath | None = Field(default=None, examples=["/etc/hathi/hathi.keytab"])
-    """kerberos: the keytab from which tickets are taken and renewed. none: tickets come from the ticket cache, and
-    somebody else must renew them."""
+    """kerberos: the keytab from which tickets are taken and renewed. none: tickets come from the ticket cache, and you
+    must renew them (kinit)."""
     ticket_cache: FilePath | None = Field(default=None, examples=["/tmp/krb5cc_1000"])
-    """kerberos: the ticket cache (kinit's), where it is not the usual one."""
+    """kerberos: the ticket cache that kinit writes. none: the usual place."""
     ca_bundle: FilePath | None = Field(default=None, examples=["/etc/ssl/ours.pem"])
     """swebhdfs: a file of trusted certificates. Set it where the cluster's certificate is from your own authority."""
     connect_seconds: Annotated[float, Field(gt=0)] = 10.0
-    """How long to wait for a connection, seconds."""
+    """How long to wait for a connection, seconds. Raise it for a cluster that is far away."""
     read_seconds: Annotated[float, Field(gt=0)] = 60.0
     """The longest silence of the server within an answer, seconds. Raise it for a NameNode under heavy load."""
     retry_seconds: Annotated[float, Field(ge=0)] = 60.0
-    """How long a request that failed for a passing reason is tried again, seconds, all tries together. Raise it to
-    sit out a failover of the NameNode."""
+    """How long a request is tried again after an error that may pass, seconds, all tries together. Raise it to survive
+    a longer failover of the NameNode."""
 
 
 class Lake(Section):
-    """One Hadoop side: a store, source roots, and a place for targets."""
+    """One lake (a Hadoop side): its store and its sources."""
 
     url: FilePath = Field(examples=["hdfs://namenode.example.org:9870/data"])
     """A folder; or `hdfs://namenode:port[,namenode:port]/folder` with the ports of WebHDFS (`swebhdfs://`: over TLS;
-    `httpfs://`: a gateway that can only be read from). A compute box never reads it, but needs the lake's name."""
+    `httpfs://`: an HttpFS gateway, which can only be read). A compute box never reads it, but needs the lake's name."""
     follow_links: bool = False
-    """A folder: follow links that lead out of it, for reading and for writing; without this they are passed over and
-    named. Turn it on where you have put the lake together from links that you trust."""
+    """Where the lake is a folder: follow links that lead out of it, for reading and for writing; otherwise they are not
+    read, and are named. Turn it on where the lake consists of links that you trust."""
     hdfs: Hdfs = Hdfs()
     sources: list[Source] = []
     """Where the refs are. A lake without sources only receives features."""

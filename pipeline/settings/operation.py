@@ -16,13 +16,14 @@ class Daemon(Section):
     poll_seconds: Annotated[float, Field(gt=0)] = 60.0
     """The pause between two looks for work, seconds. Lower it to deliver sooner; each look costs a few requests."""
     beat_seconds: Annotated[float, Field(gt=0)] = 120.0
-    """How often a process says in the bucket that it lives, seconds. Keep it under a third of alive_seconds."""
+    """How often a process writes its sign of life (its beat) to the bucket, seconds. Keep it under a third of
+    alive_seconds."""
     alive_seconds: Annotated[float, Field(gt=0)] = 360.0
-    """A process that has said nothing for this long, seconds by the store's clock, counts as dead, and others take
-    its work. Set it alike on every host."""
+    """A process without a beat for this long, seconds by the store's clock, counts as dead, and others take over its
+    work. Set the same value on every host."""
     watchdog_seconds: Annotated[float, Field(gt=0)] = 900.0
-    """A process that has work and fetches, computes and commits nothing for this long, seconds, writes down its
-    stacks and kills itself; cron or the supervisor starts it again."""
+    """A process that has work and fetches, computes and commits nothing for this long, seconds, writes its stacks to
+    a file and kills itself; cron or the supervisor starts it again. Raise it where one step really takes longer."""
 
 
 class Logs(Section):
@@ -31,71 +32,75 @@ class Logs(Section):
     folder: FilePath = "../logs"
     """The folder of log files, one for each program."""
     max_bytes: Annotated[int, Field(ge=1024)] = 16 * 2**20
-    """The size at which a log file is rotated, bytes."""
+    """The size at which a log file is rotated, bytes. Lower it where the disk is small."""
     keep: Annotated[int, Field(ge=0)] = 5
-    """How many rotated files of each program are kept."""
+    """How many rotated files of each program are kept. Raise it to look further back."""
     echo: bool = True
-    """Also print log lines on stderr. Turn it off where a supervisor would keep them a second time."""
+    """Also print log lines on stderr. Turn it off where a supervisor stores stderr as well."""
     redact_queries: bool = True
-    """Keep the query, user and password of URLs out of logs, failures and reports, since they can be secrets. Turn
-    it off only where no URL is signed and consumers need whole URLs in failures."""
+    """Keep the query, user and password of URLs out of logs, failures and reports: they can be secrets. Turn it off
+    only where no URL is signed and readers of failures need whole URLs."""
 
 
 class Health(Section):
-    """When `hathi health` and daemons say Warning or Alert."""
+    """When `hathi health` and the daemons say Warning or Alert."""
 
     every_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """How often daemons look at the health, seconds. Each look costs a few requests."""
+    """How often the daemons judge the health, seconds. Lower it to hear of trouble sooner; each look costs a few
+    requests."""
     warning_hours: Annotated[float, Field(gt=0)] = 6.0
-    """Warning when nothing was delivered for this long while images wait, hours. Raise it where lists need longer
+    """Warning when nothing was delivered for this long although images wait, hours. Raise it where a list takes longer
     than that."""
     alert_hours: Annotated[float, Field(gt=0)] = 12.0
-    """Alert when nothing was delivered for this long while images wait, hours."""
+    """Alert when nothing was delivered for this long although images wait, hours. Raise it together with
+    warning_hours."""
     disk_percent: Annotated[float, Field(gt=0, le=100)] = 90.0
-    """Alert when a local disk is fuller than this, percent."""
+    """Alert when a local disk is fuller than this, percent. Lower it to be told earlier."""
     ticket_hours: Annotated[float, Field(ge=0)] = 4.0
-    """Alert when a Kerberos ticket or temporary keys end sooner than this, hours, and nothing renews them."""
+    """Alert when a Kerberos ticket or temporary keys end within this time and nothing renews them, hours. Raise it to
+    be told earlier."""
     clock_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """Alert when this host's clock and a store's differ by more, seconds."""
+    """Alert when the clock of this host and the clock of a store differ by more than this, seconds. Kerberos and S3
+    refuse requests from about 300 s on."""
     failed_percent: Annotated[float, Field(ge=0, le=100)] = 50.0
-    """Warning when more than this share of a partner's images of the last day has no feature, percent. Raise it for
-    partners whose lists are always half dead; 100: never."""
+    """Warning when more than this share of a partner's images of the last day has no feature, percent. Raise it
+    where half of the images are always missing; 100: never warn."""
     failed_refs: Annotated[int, Field(ge=1)] = 100
     """Partners with fewer images in a day are not judged by failed_percent. Raise it where small lists raise too
     many warnings."""
 
 
 class Notify(Section):
-    """Who is told when the health changes: by mail or webhook, nobody when nothing is set."""
+    """Who is told when the health changes, by mail or webhook. When nothing is set, nobody is told."""
 
     mail_to: list[str] = []
-    """Mail addresses that hear of every change of the health. Empty: nobody does by mail."""
+    """The mail addresses that get each change of the health. Empty: no mail is sent."""
     mail_from: str = "hathi@localhost"
-    """The sender of these mails. Change it where the mail server refuses strangers."""
+    """The sender of these mails. Change it where the mail server refuses this one."""
     smtp_host: str = "localhost"
     """The mail server."""
     smtp_port: Annotated[int, Field(ge=1, le=65535)] = 25
     """The mail server's port: 25, 587 (STARTTLS) or 465 (TLS from the first byte)."""
     smtp_tls: bool = False
-    """Begin TLS before anything is said: on port 465 from the first byte, else by STARTTLS. Turn it on wherever the
-    server can."""
+    """Encrypt the connection with TLS: on port 465 from the first byte, elsewhere by STARTTLS. Turn it on wherever the
+    server supports it."""
     smtp_user: str | None = Field(default=None, examples=["hathi"])
-    """The user name for the mail server. none: it takes mail without."""
+    """The user name for the mail server. none: the server takes mail without a login."""
     smtp_password: SecretStr | None = Field(default=None, examples=["..."])
-    """The password for the mail server; it is never printed. Better set as the variable HATHI_NOTIFY__SMTP_PASSWORD."""
+    """The password for the mail server; it is never printed. Set it as the variable HATHI_NOTIFY__SMTP_PASSWORD."""
     webhook: SecretStr | None = Field(default=None, examples=["https://chat.example.org/hook"])
-    """A URL that gets the same news as JSON by POST: a chat, a pager. It may hold a token, so it is never printed;
-    better set as the variable HATHI_NOTIFY__WEBHOOK."""
+    """A URL that gets the same news as JSON by POST: a chat, a pager. It may contain a token, so it is never printed;
+    set it as the variable HATHI_NOTIFY__WEBHOOK rather than here."""
 
 
 class Metrics(Section):
-    """Figures for Prometheus."""
+    """Metrics for Prometheus."""
 
     port: Annotated[int, Field(ge=1, le=65535)] | None = Field(default=None, examples=[9464])
-    """The port on which daemons answer Prometheus; a second daemon of the host takes the next one. none: they do not
-    answer."""
+    """The port on which a daemon serves metrics; a second daemon of the host takes the next port. none: no port is
+    opened."""
     address: str = "127.0.0.1"
-    """The address on which they answer. 0.0.0.0 lets other hosts ask: anybody in the network can then."""
+    """The address of that port. 0.0.0.0 lets other hosts read the metrics, and anybody in the network can."""
     file: FilePath | None = Field(default=None, examples=["/var/lib/node_exporter/hathi.prom"])
-    """A file for the figures of runs from cron, read by the node exporter's textfile collector; its name ends in
-    .prom. none: no file."""
+    """A file into which runs from cron write their metrics, for the node exporter's textfile collector; its name must
+    end in .prom. none: no file is written."""

@@ -54,7 +54,7 @@ def _shortest(path: str, given: str) -> str:
 
 def _path(path: str) -> str:
     if _SCHEME.match(path):
-        raise ValueError("a path within the lake, not a URL; the lake's own URL is lakes.NAME.url")
+        raise ValueError("a path in the lake is expected, not a URL; the URL of the lake is lakes.NAME.url")
     return _shortest(path, path)
 
 

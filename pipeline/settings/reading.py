@@ -100,7 +100,9 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read", str(error)) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
-            f"{path}: not valid TOML", str(error), "texts need quotes; see config/reference.toml"
+            f"{path}: not valid TOML",
+            str(error),
+            "text values need quotes; config/reference.toml has an example of every setting",
         ) from error
 
 
@@ -250,12 +252,12 @@ def _finding(
         return f"{place}: {key} is missing", _meaning(owner, parts), "set it in the file, or as a variable"
     if error["loc"] and error["loc"][-1] == "[key]":
         return (
-            f"{place}: {key} is not a name that is allowed",
+            f"{place}: {key} is not an allowed name",
             "allowed: a to z, 0 to 9, - and _, at most 63, no - or _ first",
             "rename it",
         )
     hint = (
-        "lists and tables are JSON in variables: [80, 443]"
+        "write lists and tables as JSON in variables, for example [80, 443]"
         if place.startswith(PREFIX) and "list" in error["type"]
         else ""
     )

@@ -20,9 +20,9 @@ from pipeline.settings import Settings
 HEAD = """\
 # Every setting. Made by `hathi config reference > config/reference.toml`; the words stand in pipeline/settings.
 #
-# What is commented out stands there with its default; where that is none, an example stands in its place. What is not
-# commented out has no default. Your own file sets only what differs: local.toml, gateway.toml and compute.toml do so.
-# `hathi config show --config FILE` prints what is valid and where it came from, `hathi config check --config FILE` says
+# A line that is commented out shows the default of a setting, or an example where there is no default. A line that is
+# not commented out has no default. Your own file sets only what differs: see local.toml, gateway.toml and compute.toml.
+# `hathi config show --config FILE` prints each value and where it comes from; `hathi config check --config FILE` says
 # what would not work on this host.
 #
 # Paths are relative to the folder of the file. Each setting is also an environment variable that wins over the file:

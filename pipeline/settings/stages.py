@@ -14,102 +14,105 @@ class Ship(Section):
     """How refs are read from the lake and cut into batches."""
 
     batch_refs: Annotated[int, Field(ge=1, le=65536)] = 1024
-    """A batch ends after this many refs. Smaller batches lose less when a process dies, and cost more requests. It
-    is frozen in the plans of shipments that are open."""
+    """A batch ends after this many refs. Smaller batches lose less work when a process dies, and cost more requests.
+    Open shipments keep the value of their plan."""
     batch_bytes: Annotated[int, Field(ge=1)] = 64 * 2**20
     """A batch also ends after this many bytes of refs with their inline images. Lower it where boxes have little
     memory."""
     batches_per_shipment: Annotated[int, Field(ge=1, le=4096)] = 128
-    """A shipment is a part of a snapshot with at most this many batches. Fewer: features of a large snapshot arrive
+    """A shipment is a part of a snapshot with at most this many batches. Lower it to get features of a large snapshot
     earlier and in more folders."""
     refs_per_run: Annotated[int, Field(ge=1)] = 50_000_000
-    """A run of ship stops after this many refs and goes on in the next one. Lower it to spread a first, huge list
-    over days."""
+    """A run of ship stops after this many refs, and the next run continues. Lower it to spread a first, huge list over
+    days."""
     bytes_per_run: Annotated[int, Field(ge=1)] = 100 * 2**30
-    """A run of ship stops after this many bytes."""
+    """A run of ship stops after this many bytes, and the next run continues. Lower it as refs_per_run."""
     files_per_run: Annotated[int, Field(ge=1)] = 10_000
-    """A run of ship begins no more files than this."""
+    """A run of ship begins at most this many files, and the next run continues. Lower it as refs_per_run."""
     open_shipments: Annotated[int, Field(ge=1)] = 256
     """No new snapshot is begun while this many shipments are due and open. Raise it for many small partners; lower
     it to keep the bucket small while boxes are behind."""
     streams: Annotated[int, Field(ge=1, le=64)] = 4
-    """How many shipments are read side by side. Raise it where the lake is slow and the gateway has cores to spare."""
+    """How many shipments are read at the same time. Raise it where the lake is slow and the gateway has free cores."""
     retry_delays: Annotated[
         list[Annotated[float, Field(ge=0, le=10 * 366 * DAY)]], Field(min_length=3, max_length=3)
     ] = [HOUR, DAY, 3 * DAY]
     """Seconds until the first, second and third retry of retriable failures. Shorten them where hosts recover
     quickly; shipments that exist keep theirs."""
     gone_seconds: float = DAY
-    """A shipment whose source file has been missing for this long, seconds, is void. Raise it where the lake's
-    folders are sometimes away for longer."""
+    """A shipment whose source file is missing for this long, seconds, ends without features (void). Raise it where
+    folders of the lake are sometimes unavailable for longer."""
 
 
 class Compute(Section):
-    """What one compute run takes on, and when a batch is given up."""
+    """How much one compute run takes on, and when a batch is held for a person."""
 
     threads: Annotated[int, Field(ge=0)] = 0
     """Cores for decoding and the net together; 0: all that this process may use. Set it on a machine that has other
     work."""
     open_batches: Annotated[int, Field(ge=1)] = 256
-    """The most batches that are worked on at once. Raise it where very many slow hosts are fetched from."""
+    """The most batches that are open at once. Raise it where images come from very many slow hosts."""
     open_bytes: Annotated[int, Field(ge=2**20)] = 1024 * 2**20
     """Memory for refs and features of open batches, bytes; beyond it features go to the local disk. Lower it on
     small machines."""
     strikes: Annotated[int, Field(ge=1)] = 2
     """After this many crashes of a worker that held a batch, the batch runs alone, so that it harms no other."""
     lost: Annotated[int, Field(ge=1)] = 3
-    """After this many attempts whose process went away, a batch runs alone. Raise it on machines that are often
-    taken away (spot instances)."""
+    """After this many attempts whose process disappeared, a batch runs alone. Raise it on machines that are often taken
+    away (spot instances)."""
     strikes_alone: Annotated[int, Field(ge=1)] = 3
-    """After this many crashes while it ran alone, a batch is held for a person."""
+    """After this many crashes while it ran alone, a batch is held for a person. Raise it to try longer before somebody
+    is asked."""
     lost_alone: Annotated[int, Field(ge=1)] = 20
-    """After this many lost attempts while it ran alone, a batch is held for a person."""
+    """After this many attempts alone whose process disappeared, a batch is held for a person. Raise it as `lost`."""
     alone_bytes: Annotated[int, Field(ge=2**28)] = 8 * 2**30
     """The most memory of the child process in which a batch runs alone, bytes. Raise it for nets that need more."""
     spill_bytes: Annotated[int, Field(ge=2**20)] = 8 * 2**30
-    """Room on the local disk (in state) for finished features of open batches and for files on their way, bytes."""
+    """Space on the local disk (in the folder state) for finished features of open batches and for temporary files,
+    bytes. Raise it for nets with long features; lower it on small disks."""
     free_bytes: Annotated[int, Field(ge=0)] = 2 * 2**30
-    """A run begins nothing while the local disk has less than this free, bytes."""
+    """A run begins nothing while the local disk has less free space than this, bytes. Raise it where others write to
+    the same disk."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that compute side by side in one run; 0: one for each GPU, or one where there is none. Raise it
+    """Processes that compute at the same time in one run. 0: one for each GPU, or one without a GPU. Raise it
     where one process cannot fill the machine."""
     max_run_seconds: Annotated[float, Field(gt=0)] = 3300.0
-    """A run from cron takes nothing new after this long, seconds. Keep it under the distance that you want between
-    two versions of the program, since a run is upgraded by ending."""
+    """A run from cron takes no new batch after this long, seconds, and ends when its open batches are done. A new
+    version of Hathi is used from the next run on: lower it to upgrade sooner."""
 
 
 class Deliver(Section):
     """What is written on the lake."""
 
     index_days: Annotated[float, Field(gt=0)] = 7.0
-    """How long a delivery stays in the index's list, days. Raise it for consumers who look more seldom; the index
-    grows with it."""
+    """How long a delivery stays in the list of the index, days. Raise it for consumers that read the index less often;
+    the index grows with it."""
     compact: bool = False
-    """Once a day merge what was delivered into one current table for each partner. Turn it on for consumers who want
-    one table in place of deltas."""
+    """Merge the deliveries of each partner into one current table, once a day. Turn it on for consumers that want one
+    table instead of deltas."""
 
 
 class Prune(Section):
-    """How long things are kept. Daemons delete daily what is over; `hathi prune` does it by hand."""
+    """How long data is kept. Daemons delete what is older once a day; `hathi prune` does it by hand."""
 
     keep_days: Annotated[float, Field(ge=0)] = 14.0
     """How long data of closed shipments stays in the bucket, days. Lower it to save space; releases, back-fills and
-    reports then have less to work with."""
+    reports then reach less far back."""
     ledger_days: Annotated[float, Field(ge=0)] = 400.0
-    """How long the record of what was done stays, days. It is what `why` and `verify` tell from; what a source still
-    names is kept in any case."""
+    """How long the record of closed shipments stays, days. `why` and `verify` read it. The record of what a source
+    still names is always kept."""
     lake_days: Annotated[float, Field(ge=0)] | None = Field(default=None, examples=[400.0])
-    """Delivered folders are deleted after this long, days; the newest version of a partner never is. none: they stay
-    for ever. Set it where consumers read the index and the lake must not grow."""
+    """Delivered folders are deleted after this long, days; the newest version of a partner is never deleted. none: all
+    folders stay. Set it where consumers read the index and the lake must not grow."""
     compacted_days: Annotated[float, Field(ge=0)] | None = Field(default=None, examples=[30.0])
-    """Delivered folders whose features stand in a current table are deleted after this long, days. none: they stay.
+    """Delivered folders whose features are in a current table are deleted after this long, days. none: they stay.
     Set it with deliver.compact to keep tables and drop deltas."""
     orphan_days: Annotated[float, Field(ge=0)] = 7.0
-    """What no manifest names, in the bucket or half delivered, is deleted after this long, days. Keep it well above
-    the longest run."""
+    """Files that no manifest names, in the bucket or of a half-finished delivery, are deleted after this long, days.
+    Keep it well above the longest run."""
     turn_seconds: Annotated[float, Field(gt=0)] = 20.0
-    """How long a day's prune takes of one turn of a daemon, or of one run from cron, at the most, seconds; the next one
-    goes on with it. Raise it where prune does not get round within a day."""
+    """The most time that prune takes in one turn of a daemon, or in one run from cron, seconds; the next one continues.
+    Raise it where prune does not finish within a day."""
 
     @property
     def least_lake_days(self) -> float | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.codec.refs.rules import is_unicode
 from pipeline.errors import FormatError
+from pipeline.process.logs import counted
 from pipeline.settings import Source
 from pipeline.sources.index_times import job_seconds
 from pipeline.sources.paths import partner_number
@@ -91,7 +92,7 @@ def judge(key: str, raw: object, source: Source, home: Home, now: float) -> Inde
             raise ValueError(f"its file {name} lies outside its outputFolder {folder} | it is not read")
     twice = len(files) - len({name for name, _ in files})
     if twice:
-        raise ValueError(f"it names {twice} files twice")
+        raise ValueError(f"it names {counted(twice, 'file')} twice")
     return IndexEntry(partner, job_time, folder, files, _size(raw.get("outputSize"), "outputSize"))
 
 

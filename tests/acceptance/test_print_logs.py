@@ -88,8 +88,8 @@ def test_estop_and_a_run_that_died_come_first(site: Settings) -> None:
         assert printed(site)[0].startswith("== "), "it runs, and all is well"
     (state / "ESTOP").touch()
     lines = printed(site)
-    assert lines[0] == f"ESTOP engaged: nothing starts until {state}/ESTOP is removed"
-    assert lines[1].startswith(f"the last run of compute died: {state}/_PIPE_RUNNING is there")
+    assert lines[0] == f"ESTOP engaged: nothing starts on this host until you remove {state}/ESTOP"
+    assert lines[1].startswith(f"the last run of compute died: {state}/_PIPE_RUNNING is left over")
 
 
 def test_so_many_lines_as_are_asked_for(site: Settings) -> None:

@@ -123,7 +123,7 @@ TROUBLES = [
     both("no server answers", "refused", "no connection for", r"is it up\?"),
     both("each third call fails", "refused", every=3),
     both("each fourth answer is lost", "answer lost", verbs=CHANGE, every=4),
-    both("a storm of SlowDown", "slow down", "SlowDown", "tried again", every=2),
+    both("a storm of SlowDown", "slow down", "SlowDown", "tried again|tries it again", every=2),
     both("expired credentials", "expired", "the credentials have expired", "renew them"),
     both("a full disk", "full", "the disk is full", "free space", verbs="put|put_new|make_folder"),
     both("a read-only disk", "read only", "not allowed", "give this user the right", verbs=CHANGE),

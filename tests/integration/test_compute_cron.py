@@ -153,7 +153,7 @@ def test_with_estop_it_ends_with_4_a_line_in_the_log_and_no_mail(box: Installati
     (box.state / "ESTOP").touch()
     assert said(box.cron()) == (4, "")
     (line,) = box.log().splitlines()
-    assert line.endswith(f"\tESTOP engaged: not started; remove {box.state}/ESTOP to start")
+    assert line.endswith(f"\tESTOP engaged: nothing was started; remove {box.state}/ESTOP, then start again")
     assert sorted(path.name for path in box.state.iterdir()) == ["ESTOP"], "no lock, no _PIPE_RUNNING"
 
 

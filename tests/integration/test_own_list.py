@@ -241,7 +241,7 @@ def test_estop_starts_nothing(own: OwnList) -> None:
     own.refs.write_text(row("a", picture(1)))
     done = own.run()
     assert done.returncode == 4
-    assert "ESTOP engaged: not started; remove" in done.stderr
+    assert "ESTOP engaged: nothing was started; remove" in done.stderr
     assert not (own.out / ".hathi" / "bucket").exists()
 
 

@@ -129,29 +129,29 @@ def test_an_index_that_is_no_index_yet_is_named_and_read_again_when_it_changed(
     ("written", "says"),
     [
         (entry(files=["part-0", "part-2"]), "part-2 does not exist"),
-        (entry(files=["part-0", "../8/part-0"]), "holds `..`"),
-        (entry(outputFolder="out/../../7"), "holds `..`"),
+        (entry(files=["part-0", "../8/part-0"]), "contains `..`"),
+        (entry(outputFolder="out/../../7"), "contains `..`"),
         (entry(files=["part-0", "/etc/hostname"]), "lies outside the lake"),
         (entry(outputFolder="/etc"), "lies outside the lake"),
         (entry(outputFolder="hdfs://other:8020/out/7"), "not of this lake's cluster"),
         (entry(outputFolder="s3://bucket/out/7"), "not of this lake's cluster"),
         (entry(files=["part-0", "file:///etc/hostname"]), "lies outside the lake"),
-        (entry(files=["part-0", "part-0"], outputSize=6), "stand twice"),
-        (entry(files=["part-0", "part\u0000-1"]), "no path"),
-        (entry(files=["part-0", "part\ud800"]), "no path"),
-        (entry(files=["part-0", None]), "no path"),
-        (entry(files=17), "no list"),
+        (entry(files=["part-0", "part-0"], outputSize=6), "it names 1 file twice"),
+        (entry(files=["part-0", "part\u0000-1"]), "not a path"),
+        (entry(files=["part-0", "part\ud800"]), "not a path"),
+        (entry(files=["part-0", None]), "not a path"),
+        (entry(files=17), "not a list"),
         (entry(files=["."]), "outside its outputFolder"),
         (entry(outputFolder="out", files=["7"]), "out/7 is a folder"),
         (entry(outputSize=6), "outputSize is 6, but its 2 files have 5 bytes"),
-        (entry(outputSize="many"), "no number of bytes"),
-        (entry(outputSize=-5), "no number of bytes"),
+        (entry(outputSize="many"), "not a number of bytes"),
+        (entry(outputSize=-5), "not a number of bytes"),
         (entry(files=[{"name": "part-0", "size": 4}, "part-1"]), "part-0 has 3 bytes, and 4 in the index"),
-        (entry(jobTimeStamp="soon"), "no time"),
+        (entry(jobTimeStamp="soon"), "not a time"),
         (entry(jobTimeStamp=None), "lacks jobTimeStamp"),
-        (entry(jobTimeStamp=[1]), "no time"),
+        (entry(jobTimeStamp=[1]), "not a time"),
         ({"jobTimeStamp": 1}, "lacks outputFolder, files"),
-        ("gone", "no object"),
+        ("gone", "not an object"),
     ],
 )
 def test_a_partner_whose_entry_is_wrong_is_refused_alone_and_named(tmp_path: Path, written: Any, says: str) -> None:
@@ -183,7 +183,7 @@ def test_a_partner_id_that_is_no_number_is_refused_and_the_others_go_on(tmp_path
     lake.index({name: entry(), "7": entry()})
     named = lake.look()
     assert list(partners(named)) == [7]
-    assert "is no number" in named.troubles[f"index#{name}"]
+    assert "is not a number" in named.troubles[f"index#{name}"]
 
 
 def test_a_partner_that_stands_there_twice_is_taken_once(tmp_path: Path) -> None:
@@ -227,11 +227,11 @@ def test_a_job_time_stamp_is_read_in_its_unit_and_zone(stamp: object, unit: str,
         (
             NOW * 1000 + 90_000_000,
             "milliseconds",
-            "more than a day in the future | look at job_time_unit, job_time_zone",
+            "more than a day in the future | correct job_time_unit, job_time_zone",
         ),
         (7, "milliseconds", "before 2000"),
-        ("20231314192640", "text", "no time in text"),
-        (True, "milliseconds", "no time"),
+        ("20231314192640", "text", "not a time in text"),
+        (True, "milliseconds", "not a time"),
         (10**400, "milliseconds", "future"),
         (float("nan"), "milliseconds", "jobTimeStamp nan"),
     ],

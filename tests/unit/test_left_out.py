@@ -167,7 +167,7 @@ def test_what_is_read_later_is_told(tmp_path: Path) -> None:
     days.put("in/2023/11/14/a.csv")
     assert days.look().later.first == {"in/2023/11/14": "no _SUCCESS in it yet"}
     (tmp_path / "lake" / "new").mkdir()
-    assert "no folder with anything in it" in str(shore(tmp_path, "new/%Y/%m/%d", convention="success").look().later)
+    assert "of the days that are looked at" in str(shore(tmp_path, "new/%Y/%m/%d", convention="success").look().later)
     assert "no folder gone" in shore(tmp_path, "gone", convention="success").look().troubles["gone"]
     assert "nothing matches" in shore(tmp_path, "new/*/x", convention="success").look().troubles["new/*/x"]
 
@@ -264,7 +264,7 @@ def test_one_entry_that_cannot_be_read_is_its_own_trouble(tmp_path: Path, monkey
     monkeypatch.setattr(os, "scandir", scandir)
     named = lake.look()
     assert files(named) == ["refs/a/x.csv", "refs/d.csv"]
-    assert named.left.first == {"refs/b": "it may not be read"}
+    assert named.left.first == {"refs/b": "this user may not read it"}
     assert named.may_name("refs/b/x.csv")
     assert not named.may_name("refs/bb/x.csv")
 
@@ -369,7 +369,7 @@ def test_a_table_formats_folder_is_named_and_refused_and_all_else_goes_on(
     named = lake.look()
     assert not named.found
     assert kind in named.troubles[where]
-    assert "write the rows that count as Parquet files" in named.troubles[where]
+    assert "write the valid rows as Parquet files" in named.troubles[where]
     if where != "refs":
         lake.put("refs/a.csv")
         lake.put("refs/metadata/notes.json")

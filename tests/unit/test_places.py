@@ -25,13 +25,13 @@ def sets(*roots: str) -> dict[str, Any]:
 )  # fmt: skip
 def test_a_root_is_the_path_that_it_names_however_it_is_spelled(spelled: str) -> None:
     assert settings_of(sets=sets(spelled)).sets["set0"].root == "features/x"
-    with pytest.raises(ValidationError, match="two sets in one root would mix"):
+    with pytest.raises(ValidationError, match="give each set a root of its own"):
         settings_of(sets=sets("features/x", spelled))
 
 
 @pytest.mark.parametrize("roots", [("features", "features/two"), ("features/two/./", "features//")])
 def test_a_root_within_another_sets_root_is_refused(roots: tuple[str, str]) -> None:
-    with pytest.raises(ValidationError, match="lies in the other one, and they would mix"):
+    with pytest.raises(ValidationError, match="lie in each other; give each set a root of its own"):
         settings_of(sets=sets(*roots))
     assert isinstance(settings_of(sets=sets("features", "features2", "Features")), Settings)
 

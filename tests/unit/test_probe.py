@@ -36,7 +36,7 @@ def test_a_store_that_lets_two_win_is_refused() -> None:
 
 def test_two_sets_in_one_root_of_a_lake_are_refused() -> None:
     one = {"net": "n", "blob": "b", "root": "features"}
-    with pytest.raises(ValueError, match="two sets in one root would mix"):
+    with pytest.raises(ValueError, match="give each set a root of its own"):
         settings_of(sets={"a": one, "b": {**one, "root": "features/"}})
     apart = {"lakes": {"x": {"url": "/x"}, "y": {"url": "/y"}}}
     assert isinstance(settings_of(sets={"a": {**one, "lakes": ["x"]}, "b": {**one, "lakes": ["y"]}}, **apart), Settings)
@@ -45,7 +45,7 @@ def test_two_sets_in_one_root_of_a_lake_are_refused() -> None:
 def test_a_kind_of_store_that_is_not_there_is_named(tmp_path: Path) -> None:
     from pipeline.stores.opening import open_bucket
 
-    with pytest.raises(ConfigError, match=r"bucket\.url: no store for gs://"):
+    with pytest.raises(ConfigError, match=r"bucket\.url: gs:// is not supported"):
         open_bucket(settings_of(bucket={"url": "gs://shop/prefix"}))
     with pytest.raises(ConfigError, match=r"bucket\.url: no bucket in it"):
         open_bucket(settings_of(bucket={"url": "s3:///prefix"}))

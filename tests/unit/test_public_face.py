@@ -364,7 +364,7 @@ def test_a_damaged_file_a_copy_that_is_not_whole_and_two_lengths_are_errors_that
 ) -> None:
     put(tmp_path / "two" / "features", "20260101T000000Z.000.00000.0-000000000001", 1, {1: 1.0}, dim=2)
     put(tmp_path / "two" / "features", "20260101T000000Z.000.00000.0-000000000001", 2, {1: 1.0}, dim=3)
-    with pytest.raises(hathi.Error, match=r"several lengths.*partner=N"):
+    with pytest.raises(hathi.Error, match=r"different lengths.*partner=N"):
         hathi.read_features(tmp_path / "two" / "features")
     assert hathi.read_features(tmp_path / "two" / "features", partner=2).num_rows == 1
     (file,) = root.glob("20260101*/12/features/*.parquet")
@@ -374,7 +374,7 @@ def test_a_damaged_file_a_copy_that_is_not_whole_and_two_lengths_are_errors_that
         hathi.read_features(root)
     file.write_bytes(whole)
     (root / "20260101T000000Z.000.00000.0-000000000001" / "12" / "_manifest.json").unlink()
-    with pytest.raises(hathi.Error, match=r"not whole.*_manifest.json.*copy whole folders"):
+    with pytest.raises(hathi.Error, match=r"incomplete.*_manifest.json.*copy whole folders"):
         hathi.read_features(root)
 
 

@@ -112,10 +112,10 @@ def test_a_folder_in_a_temporary_folder_for_all_is_made_and_taken_by_its_user_al
     assert mine.stat().st_mode & 0o777 == 0o700
     assert private_folder(tmp_path, "hathi") == mine
     mine.chmod(0o755)
-    with pytest.raises(PermanentError, match="not this user's alone"):
+    with pytest.raises(PermanentError, match="can be changed by other users"):
         private_folder(tmp_path, "hathi")
     mine.rmdir()
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     mine.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(PermanentError, match="not this user's alone"):
+    with pytest.raises(PermanentError, match="can be changed by other users"):
         private_folder(tmp_path, "hathi")

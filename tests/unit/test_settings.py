@@ -188,7 +188,7 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["Main", "-a", "a b", "a" * 64, "ä", "a\\n"])
 def test_names_of_lakes_become_keys_and_so_are_restricted(tmp_path: Path, name: str) -> None:
     error = refused(write(tmp_path, MINIMAL + f'[lakes."{name}"]\nurl = "l"\n'))
-    assert "is not a name that is allowed" in error.message
+    assert "is not an allowed name" in error.message
     assert "a to z" in error.detail
 
 

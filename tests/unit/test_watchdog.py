@@ -169,5 +169,5 @@ def test_a_hung_process_leaves_the_stacks_of_its_threads_and_is_gone(
     assert "stuck_here" in stacks
     if code == -signal.SIGKILL:
         assert "nothing done for" in stacks
-        assert "Alert: nothing fetched, computed or committed" in done.stdout
+        assert "Alert: this process fetched, computed and committed nothing" in done.stdout
         assert str(tmp_path / "run.stacks") in done.stdout

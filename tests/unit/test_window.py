@@ -92,7 +92,7 @@ def test_what_the_net_raises_is_the_trouble_of_the_batches_in_that_stack_and_of_
     stand = Stand({"a": [["ok", "bang"]], "b": [["ok", "ok"]], "c": [["ok"] * 4]})
     done = stand.run()
     assert {task: computed.trouble for task, computed in done.items()} == {
-        "a0": "the net raised RuntimeError", "b0": "the net raised RuntimeError", "c0": "",
+        "a0": "the net failed with RuntimeError", "b0": "the net failed with RuntimeError", "c0": "",
     }  # fmt: skip
     assert [len(done[task].rows) for task in ("a0", "b0", "c0")] == [0, 0, 4]
 
