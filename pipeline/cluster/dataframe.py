@@ -38,7 +38,7 @@ def check_columns(names: Iterable[str], url_col: str) -> None:
         raise ConfigError(f"no column {url_col!r}", f"there are: {', '.join(names)}", "name the column of URLs")
     for ours in (FEATURES, FAILURE):
         if ours in names:
-            raise ConfigError(f"there is a column {ours!r} already", "the result adds it", "rename or drop it first")
+            raise ConfigError(f"the table has a column {ours!r}", "the result adds it", "rename or drop it first")
 
 
 def featurise(maker: FeatureMaker, batches: Iterable[pa.RecordBatch], url_col: str) -> Iterator[pa.RecordBatch]:
@@ -63,7 +63,9 @@ def computed(
                 continue
             if done.trouble:
                 raise PermanentError(
-                    "the net failed on one of the images", done.trouble, "reproduce it with: hathi net features"
+                    "the net failed on one of the images",
+                    done.trouble,
+                    "reproduce it with: hathi net features NET IMAGE",
                 )
             yield done
 

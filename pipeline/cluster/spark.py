@@ -127,7 +127,7 @@ class Cluster:
             thread.join(LOOK_SECONDS)
             if thread.is_alive() and stopping():
                 self._spark.cancelJobGroup(group)
-                raise Stopped("stopped", "ESTOP or a signal", "what is unfinished is taken up at the next start")
+                raise Stopped("stopped", "ESTOP or a signal", "the next start continues unfinished work")
         if problems:
             raise _given_up(problems[0]) from problems[0]
         return answers[0]
@@ -177,7 +177,7 @@ def _given_up(error: Exception) -> PipelineError:
     """A job that Spark gave up: which error its last task met, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = next((line for line in lines if "Lost task" in line or "ExecutorLost" in line), lines[0] if lines else "")
-    hint = "what has its result stays; the rest is planned anew"
+    hint = "finished batches stay; the others are planned again"
     return TemporaryError("Spark gave up a job", cause[:400], hint, 5.0)
 
 

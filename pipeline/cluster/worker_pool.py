@@ -256,8 +256,9 @@ class Crew:
         if restarts[worker.seat.number] <= RESTARTS:
             return True
         self.say(
-            f"worker {worker.seat.number} died {RESTARTS + 1} times in this run, and {by} at last: its seat stays "
-            "empty until the next run | look for an end of memory in the kernel's log (dmesg), or lower compute.workers"
+            f"worker {worker.seat.number} died {RESTARTS + 1} times in this run, the last time it {by}: it is not "
+            "started again in this run | see in dmesg whether memory "
+            "ran out; lower compute.workers or compute.open_bytes"
         )
         return False
 

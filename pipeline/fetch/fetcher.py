@@ -182,7 +182,7 @@ class Fetcher:
 
     def _start(self) -> None:
         if self._started or self._closed:
-            raise PipelineError("a fetcher serves one stream", "it was used before", "make a new Fetcher")
+            raise PipelineError("a fetcher can be used once", "this one was used before", "make a new Fetcher")
         self._started = True
         for thread in self._threads:
             thread.start()
@@ -246,7 +246,7 @@ class Fetcher:
             target = Failure.of("blocked", f"port {target.port}")
         if isinstance(target, Failure):
             if self._trace is not None:
-                self._trace(url, "read", "no URL that may be asked for")
+                self._trace(url, "read", "not a URL that may be fetched")
             self._here.append(Ended(waiter, Failure(target.reason, target.detail, target.retriable, url), 0, 0))
             return
         waiter.key = target.key

@@ -30,9 +30,9 @@ def trusted(environ: Mapping[str, str]) -> tuple[str | None, str | None]:
 
 def _check(named: str) -> None:
     try:
-        flaw = "" if b"-----BEGIN CERTIFICATE-----" in Path(named).read_bytes() else "it holds no PEM certificate"
+        flaw = "" if b"-----BEGIN CERTIFICATE-----" in Path(named).read_bytes() else "the file holds no PEM certificate"
     except OSError as error:
-        flaw = error.strerror or "it cannot be read"
+        flaw = error.strerror or "the file cannot be read"
     if flaw:
         raise ConfigError(
             "SSL_CERT_FILE cannot be used", f"{named}: {flaw}", "let it name a file of PEM certificates, or unset it"

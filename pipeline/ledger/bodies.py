@@ -22,4 +22,6 @@ def content_of(store: Store, key: str) -> bytes:
     try:
         return store.get(key, MOST_BYTES)
     except NotAFile as error:
-        raise FormatError(f"no file: {key}", error.message, "left alone; see docs/runbook.md") from error
+        raise FormatError(
+            f"no file: {key}", error.message, "it is ignored and kept; docs/runbook.md says how to repair it"
+        ) from error

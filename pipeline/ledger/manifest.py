@@ -156,28 +156,34 @@ def read(kind: type[B], content: bytes, where: str) -> B:
     name = _CAPITAL.sub(" ", kind.__name__).lower()
     what = f"not {'an' if name[0] in 'aeio' else 'a'} {name}: {where}"
     if len(content) > MOST_BYTES:
-        raise FormatError(what, f"longer than {MOST_BYTES} bytes", "left alone; see docs/runbook.md")
+        raise FormatError(
+            what, f"longer than {MOST_BYTES} bytes", "it is ignored and kept; docs/runbook.md says how to repair it"
+        )
     try:
         fields = json.loads(
             content, object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant, parse_float=_fraction
         )
     except (ValueError, RecursionError) as error:
         why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise FormatError(what, f"not JSON: {why}", "left alone; see docs/runbook.md") from error
+        raise FormatError(
+            what, f"not JSON: {why}", "it is ignored and kept; docs/runbook.md says how to repair it"
+        ) from error
     number = fields.get("format") if isinstance(fields, dict) else None
     if type(number) is not int or number < 1:
-        raise FormatError(what, "no format number", "not ours; left alone")
+        raise FormatError(what, "no format number", "it is not of Hathi: it is ignored and kept")
     if number > FORMAT:
-        raise NewerFormat(f"written by a newer Hathi: {where}", f"format {number}, known {FORMAT}", "upgrade this host")
+        raise NewerFormat(
+            f"written by a newer Hathi: {where}", f"format {number}, known {FORMAT}", "upgrade Hathi on this host"
+        )
     try:
         body = kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         detail = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].removeprefix('Value error, ')}"
-        raise FormatError(what, detail, "left alone; see docs/runbook.md") from error
+        raise FormatError(what, detail, "it is ignored and kept; docs/runbook.md says how to repair it") from error
     flaw = body.flaw()
     if flaw:
-        raise FormatError(what, flaw, "left alone; see docs/runbook.md")
+        raise FormatError(what, flaw, "it is ignored and kept; docs/runbook.md says how to repair it")
     return body
 
 

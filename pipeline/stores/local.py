@@ -35,7 +35,7 @@ def typed(error: OSError, path: Path) -> PipelineError:
     """The typed error of an operating-system error, with what to do."""
     name = errno.errorcode.get(error.errno or 0, "error")
     if error.errno in _FULL:
-        hint = "free space on that disk; work goes on by itself"
+        hint = "free space on that disk; Hathi then continues by itself"
         return TemporaryError(f"the disk is full: {path}", name, hint, 60.0)
     if error.errno in _DENIED:
         return Denied(f"not allowed: {path}", name, "give this user the right to read and write there")
@@ -43,7 +43,7 @@ def typed(error: OSError, path: Path) -> PipelineError:
         return TemporaryError("too many open files", name, "raise the limit: ulimit -n", 10.0)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFound(f"nothing at {path}", name)
-    return PermanentError(f"cannot use {path}", f"{name}: {error.strerror}", "look at the disk")
+    return PermanentError(f"cannot use {path}", f"{name}: {error.strerror}", "see dmesg for errors of the disk")
 
 
 @contextlib.contextmanager
@@ -140,7 +140,7 @@ class LocalStore:
             try:
                 self.put_new(key, b"second")
                 yield Examined(
-                    "put-if-absent", False, "a second writer was let in", "use a file system with hard links"
+                    "put-if-absent", False, "two writers could write the same key", "use a file system with hard links"
                 )
             except Exists:
                 yield Examined("put-if-absent", True, "a second writer is refused")
@@ -162,7 +162,7 @@ class LocalStore:
         try:
             self.rename_new(one, other)
         except Exists:
-            return Examined("rename", True, "files and folders can be moved, and none over another")
+            return Examined("rename", True, "files and folders can be moved, and never replace another one")
         hint = "use another file system for this lake: two gateways would overwrite each other's folders"
         return Examined("rename", False, "a folder was moved over another one", hint)
 
@@ -235,7 +235,7 @@ class LocalStore:
             raise NotAFile(
                 f"{path} leads out of the lake by a link",
                 f"to {real}",
-                "name its real place, or set lakes.NAME.follow_links = true",
+                "name the real path, or set lakes.NAME.follow_links = true",
             )
         return real, top
 
@@ -350,7 +350,12 @@ class LocalStore:
             self._real(Path(child.path))
         except OSError as error:
             missing = error.errno == errno.ENOENT
-            return name, "a link to nothing" if missing else f"a link that cannot be followed: {error.strerror}"
+            return (
+                name,
+                "a link whose target does not exist"
+                if missing
+                else f"a link that cannot be followed: {error.strerror}",
+            )
         except NotAFile:
             return name, LINK_OUT
         if folder and not folders and not self._links:

@@ -48,10 +48,14 @@ def open_place(url: str, hdfs: Hdfs) -> Lake:
 
         return HdfsStore(url, hdfs)
     if separator and scheme != "file":
-        raise ConfigError(f"no lake at {url}", f"{scheme}:// is none", "name a folder, or hdfs://host:port/folder")
+        raise ConfigError(
+            f"{url} is not a lake",
+            f"{scheme}:// is not supported for a lake",
+            "name a folder, or hdfs://host:port/folder",
+        )
     path = Path(url.removeprefix("file://")).expanduser().resolve()
     if not path.is_dir():
-        raise ConfigError(f"no folder {path}", "", "look at the path")
+        raise ConfigError(f"no folder {path}", "", "correct the path")
     return LocalStore(path, fsync=False)
 
 
@@ -70,9 +74,9 @@ def _local(url: str, settings: Settings, key: str, *, links: bool) -> LocalStore
     if root is None:
         scheme = url.partition("://")[0]
         raise ConfigError(
-            f"{key}: no store for {scheme}://",
+            f"{key}: {scheme}:// is not supported",
             url,
-            "a bucket is a folder or s3://bucket/prefix, a lake a folder or HDFS",
+            "a bucket is a folder or s3://bucket/prefix; a lake is a folder or hdfs://host:port/folder",
         )
     # The whole file system as a lake (a person's own list): nothing is written at its top.
     temporary = Path(settings.state) / "tmp" if root == Path("/") else None
@@ -87,8 +91,8 @@ def probe(store: Store, prefix: str) -> None:
         store.delete(key)
         if won != 1:
             raise PermanentError(
-                f"{store!r} does not keep put-if-absent: {won} of {RACERS} writers won one key",
-                "two of them would each believe that its result stands",
+                f"{store!r} does not honour put-if-absent: {won} of {RACERS} writers won one key",
+                "two hosts could both take their result for the valid one",
                 "use a server with conditional writes",
             )
 

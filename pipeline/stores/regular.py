@@ -10,10 +10,10 @@ from typing import BinaryIO
 from pipeline.errors import NotAFile
 
 _KINDS = {
-    stat.S_IFIFO: "a pipe, and no file",
-    stat.S_IFSOCK: "a socket, and no file",
-    stat.S_IFCHR: "a device, and no file",
-    stat.S_IFBLK: "a device, and no file",
+    stat.S_IFIFO: "a pipe, not a file",
+    stat.S_IFSOCK: "a socket, not a file",
+    stat.S_IFCHR: "a device, not a file",
+    stat.S_IFBLK: "a device, not a file",
 }
 
 
@@ -45,7 +45,7 @@ def open_file(path: str, top: str = "") -> BinaryIO:
     handle = _open_beneath(path, top, flags) if top else os.open(path, flags)
     try:
         mode = os.fstat(handle).st_mode
-        if what := "a folder, and no file" if stat.S_ISDIR(mode) else kind(mode):
+        if what := "a folder, not a file" if stat.S_ISDIR(mode) else kind(mode):
             raise NotAFile(f"{path} is {what}", "", "name a file")
         return open(path, "rb", opener=lambda _path, _flags: handle)
     except BaseException:
@@ -65,7 +65,9 @@ def _open_beneath(path: str, top: str, flags: int) -> int:
         return os.open(last or ".", flags | os.O_NOFOLLOW, dir_fd=handle)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise NotAFile(f"{path} has become a link", "it was none a moment ago", "look who writes there") from error
+            raise NotAFile(
+                f"{path} has become a link", "a moment ago it was not a link", "find out who writes there"
+            ) from error
         raise
     finally:
         os.close(handle)

@@ -59,7 +59,11 @@ class Examined:
 
 def too_long(key: str, at_most: int) -> TooLong:
     """The error of an object that is longer than its reader takes."""
-    return TooLong(f"too long to be read: {key}", f"more than {at_most} bytes", "left alone; see docs/runbook.md")
+    return TooLong(
+        f"too long to be read: {key}",
+        f"more than {at_most} bytes",
+        "it is ignored and kept; docs/runbook.md says how to repair it",
+    )
 
 
 class Store(Protocol):

@@ -12,8 +12,8 @@ from pipeline.errors import PipelineError
 from pipeline.stores.regular import is_text, kind, within
 from pipeline.stores.store import Passed, Stat
 
-LINK_OUT = "a link that leads out of its folder; lakes.NAME.follow_links = true has such links read"
-NOT_UTF_8 = "its name is not UTF-8; rename it"
+LINK_OUT = "a link that leads out of its folder; set lakes.NAME.follow_links = true to read such links"
+NOT_UTF_8 = "its name is not UTF-8: rename it"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Walk:
             found = os.stat(path)
         except OSError as error:
             if error.errno == errno.ENOENT:
-                self._pass(name, "a link to nothing")
+                self._pass(name, "a link whose target does not exist")
             elif error.errno == errno.ELOOP:
                 self._pass(name, "a link that leads in a circle")
             else:
@@ -114,7 +114,7 @@ class Walk:
         if self.passed is None:
             raise self.typed(error, path) from error
         why = (
-            "it may not be read"
+            "this user may not read it"
             if error.errno in (errno.EACCES, errno.EPERM)
             else f"it cannot be read: {error.strerror}"
         )

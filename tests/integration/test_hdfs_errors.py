@@ -209,7 +209,7 @@ def test_a_port_that_is_not_webhdfs_is_named(hdfs_server: HdfsServer) -> None:
     store = HdfsStore(f"hdfs://localhost:{hdfs_server.rpc}/x", hdfs_server.settings(retry_seconds=0.0))
     with pytest.raises(PipelineError) as error:
         store.get("k")
-    assert "9870" in error.value.hint or "is the port right" in error.value.hint
+    assert "9870" in error.value.hint or "the port is right" in error.value.hint
     for url in ("hdfs:///folder", "hdfs://namenode/folder", "hdfs://,/x"):
         with pytest.raises(ConfigError, match="not the URL of an HDFS"):
             HdfsStore(url, Hdfs())

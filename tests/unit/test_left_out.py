@@ -193,7 +193,7 @@ def odd(folder: Path, outside: Path) -> dict[str, str]:
     with open(os.fsencode(folder) + b"/caf\xe9.csv", "w"):
         pass
     return {
-        "out.csv": "leads out", "out": "leads out", "passwd.txt": "leads out", "nothing.csv": "to nothing",
+        "out.csv": "leads out", "out": "leads out", "passwd.txt": "leads out", "nothing.csv": "does not exist",
         "circle.csv": "circle", "up": "leads out", "pipe.csv": "a pipe", "socket.csv": "a socket",
         "device.csv": "leads out", "caf\\udce9.csv": "not UTF-8",
     }  # fmt: skip

@@ -36,13 +36,15 @@ def refused(response: requests.Response, settings: Hdfs, path: str) -> PipelineE
     if "Clock skew" in words or "not yet valid" in words:
         return tickets.skewed(f"{host}: {words}")
     if "GSSException" in words or "replay" in words:
-        return TemporaryError(f"{host} did not take our Kerberos ticket", words, "it is tried again", 1.0)
+        return TemporaryError(f"{host} refused our Kerberos ticket", words, "Hathi tries it again", 1.0)
     if exception:
         return _named(exception, words, host, path)
     said = f"HTTP {response.status_code} {words}".rstrip()
     if response.status_code >= 500:
-        return Unknown(f"{host} cannot answer", said, "it is tried again; see the server's log", 2.0)
-    return PermanentError(f"{host} does not answer as HDFS does", said, "lakes.*.url needs the port of WebHDFS (9870)")
+        return Unknown(f"{host} cannot answer", said, "Hathi tries it again; if it lasts, see the server's log", 2.0)
+    return PermanentError(
+        f"{host} answers, but not as WebHDFS does", said, "correct lakes.*.url: it needs the port of WebHDFS (9870)"
+    )
 
 
 def unanswered(error: requests.RequestException, host: str) -> PipelineError:
@@ -57,12 +59,14 @@ def unanswered(error: requests.RequestException, host: str) -> PipelineError:
         return PermanentError(f"TLS with {address} failed", words, hint)
     if address != host:
         said = "is not reachable" if _unsent(error) else "did not answer"
-        hint = "is it started? it is tried again: hdfs dfsadmin -report"
+        hint = "see with hdfs dfsadmin -report whether it runs, and start it; Hathi tries it again"
         return TemporaryError(f"the DataNode {address} {said}", words, hint, 1.0)
     if _unsent(error):
-        hint = f"is it started, and is the port right? it is tried again: curl -s http://{address}/jmx"
+        hint = f"see whether it runs and the port is right: curl -s http://{address}/jmx; Hathi tries it again"
         return Elsewhere(f"the NameNode {address} is not reachable", words, hint, 1.0)
-    return Unknown(f"the NameNode {address} did not answer", words, "it is tried again; see the server's log", 1.0)
+    return Unknown(
+        f"the NameNode {address} did not answer", words, "Hathi tries it again; if it lasts, see the server's log", 1.0
+    )
 
 
 def _named(exception: str, words: str, host: str, path: str) -> PipelineError:
@@ -71,9 +75,9 @@ def _named(exception: str, words: str, host: str, path: str) -> PipelineError:
         hint = "name all of them in lakes.*.url: hdfs://one:9870,two:9870/folder; see: hdfs haadmin -getAllServiceState"
         return Elsewhere(f"{host} is a standby NameNode", words, hint, 2.0)
     if exception == "RetriableException" or "startup mode" in words or "not started" in words:
-        return Elsewhere(f"{host} is starting", words, "it is tried again", 2.0)
+        return Elsewhere(f"{host} is starting", words, "Hathi tries it again", 2.0)
     if exception == "SafeModeException" or "safe mode" in words:
-        hint = "wait until it has its blocks, or ask the administrators: hdfs dfsadmin -safemode get"
+        hint = "wait until it has all blocks, or ask the administrators; see: hdfs dfsadmin -safemode get"
         return TemporaryError("HDFS is in safe mode: nothing can be written", words, hint, 5.0)
     if exception == "FileNotFoundException":
         return NotFound(f"nothing at {path}", words)
@@ -89,23 +93,28 @@ def _named(exception: str, words: str, host: str, path: str) -> PipelineError:
         )
         return TemporaryError("HDFS has no room for a block", words, hint, _MINUTES)
     if "Failed to find datanode" in words:
-        hint = "start the DataNodes, or free space on them: hdfs dfsadmin -report; it is tried again"
+        hint = "start the DataNodes, or free space on them; see: hdfs dfsadmin -report; Hathi tries it again"
         return TemporaryError("no DataNode of this HDFS takes a block", words, hint, 5.0)
     if exception in ("InvalidToken", "ExpiredToken", "SecretManager$InvalidToken"):
-        return TemporaryError(f"{host} does not take the NameNode's token", words, "it is tried again", 1.0)
+        return TemporaryError(f"{host} refused the token of the NameNode", words, "Hathi tries it again", 1.0)
     if exception in ("ParentNotDirectoryException", "PathIsNotDirectoryException"):
         return PermanentError(f"a file stands where a folder is needed: {path}", words, "move the file away")
     if exception == "PathIsNotEmptyDirectoryException" or "is non empty" in words:
         return PermanentError(f"the folder is not empty: {path}", words)
     if "encryption zone" in words:
-        hint = "the feature set's root has to be the zone itself or lie in it: correct sets.*.root"
+        hint = "correct sets.*.root: the root must be the encryption zone or a folder in it"
         return PermanentError(f"{path} lies in another encryption zone", words, hint)
     if exception in ("PathComponentTooLongException", "MaxDirectoryItemsExceededException"):
         return PermanentError(f"HDFS refuses {path}", words, "see dfs.namenode.fs-limits.* of the cluster")
     if exception in ("InvalidPathException", "IllegalArgumentException", "UnsupportedOperationException"):
-        return PermanentError(f"{host} does not understand the request for {path}", words, "is it WebHDFS of Hadoop 3?")
+        return PermanentError(
+            f"{host} does not understand the request for {path}", words, "see whether it is WebHDFS of Hadoop 3"
+        )
     return TemporaryError(
-        f"{host} failed at {path}", f"{exception}: {words}", "see the server's log; it is tried again", 2.0
+        f"{host} failed at {path}",
+        f"{exception}: {words}",
+        "Hathi tries it again; if it lasts, see the server's log",
+        2.0,
     )
 
 
@@ -115,14 +124,19 @@ def _unbelieved(host: str, words: str, settings: Hdfs) -> PipelineError:
     if settings.authentication == "simple":
         hint = 'set lakes.*.hdfs.authentication = "kerberos", with principal and keytab'
         return PermanentError(f"{host} asks for Kerberos", words, hint)
-    hint = "is the principal allowed on this cluster, and is lakes.*.url the NameNode's full name? see klist"
-    return PermanentError(f"{host} does not believe our Kerberos ticket", words, hint)
+    hint = (
+        "see with klist whether this principal is allowed on the "
+        "cluster, and use the NameNode's full name in lakes.*.url"
+    )
+    return PermanentError(f"{host} does not accept our Kerberos ticket", words, hint)
 
 
 def _denied(words: str, path: str) -> PipelineError:
     found = _DENIED.search(words)
     if found is None:
-        return Denied(f"HDFS does not allow it: {path}", words, "ask for the right, or use another user")
+        return Denied(
+            f"HDFS does not allow it: {path}", words, "ask the administrators for the right, or use another user"
+        )
     inode, user, mode = found["path"], found["user"], found["mode"]
     hint = f"as the owner: hdfs dfs -chown {user} {inode}, or hdfs dfs -setfacl -m user:{user}:rwx {inode}"
     said = f"{found['access']} of {path}: {inode} is {mode} {found['owner']}:{found['group']}"

@@ -50,7 +50,9 @@ def examine(
 
 def _ticket(hdfs: WebHdfs, settings: Hdfs, clock: Clock) -> Examined:
     if hdfs.tickets is None:
-        return Examined("ticket", True, f"none is needed: {settings.user or 'this user'} is believed")
+        return Examined(
+            "ticket", True, f"not needed: the server trusts the user name {settings.user or 'of this process'}"
+        )
     held = hdfs.tickets.held()
     until = readable_time(held.ends)
     renewed = ", renewed by the keytab" if settings.keytab else ""
@@ -66,7 +68,7 @@ def _namenode(hdfs: WebHdfs, clock: Clock) -> Examined:
 
 def _list(lake: Lake) -> Examined:
     if lake.stat("") is None:
-        return Examined("list", True, "the lake's folder is not there yet: it is made with the first file")
+        return Examined("list", True, "the lake's folder does not exist yet: the first file creates it")
     next(iter(lake.list("", folders=True)), None)
     return Examined("list", True, "the lake's folder can be listed")
 
@@ -84,7 +86,7 @@ def _put_if_absent(lake: Lake, key: str) -> Examined:
     return Examined(
         "put-if-absent",
         False,
-        "a second writer was let in",
+        "two writers could write the same key",
         "deliver by the NameNode's own port (hdfs://): this server ignores rename options",
     )
 

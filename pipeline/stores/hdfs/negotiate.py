@@ -52,6 +52,6 @@ def _check(response: requests.Response, handshake: Handshake) -> None:
     if response.status_code < 400 and proof and not handshake.believe(base64.b64decode(proof)):
         raise PermanentError(
             f"{urlsplit(response.url).netloc} does not prove that it is the NameNode",
-            "its Kerberos answer is wrong",
-            "somebody else answers at this address: correct lakes.*.url, or tell the administrators",
+            "its Kerberos answer does not verify",
+            "another program may answer at this address: correct lakes.*.url, or tell the administrators",
         )

@@ -145,7 +145,7 @@ class HdfsStore:
                 except Denied as error:
                     if passed is None:
                         raise
-                    passed(name, f"it may not be read: {error.message}")
+                    passed(name, f"this user may not read it: {error.message}")
             else:
                 yield _stat(name, found)
 
@@ -174,14 +174,14 @@ class HdfsStore:
         if key.startswith("/") or any(part in ("..", ".") for part in key.split("/")):
             raise PermanentError(f"not a key of this store: {key}", "", "keys are relative and hold no `.` or `..`")
         if ":" in key:
-            raise PermanentError(f"HDFS knows no name with a colon: {key}", "", "rename it")
+            raise PermanentError(f"HDFS allows no name with a colon: {key}", "", "rename the file")
         return f"{self._top}/{key}".rstrip("/") or "/"
 
     def _writes(self, key: str) -> None:
         if self._only_reads:
             raise PermanentError(
                 f"{self.url} can only be read from: {key} is not written",
-                "HttpFS ignores rename options, so put-if-absent would let two win",
+                "HttpFS ignores rename options: two writers could both win",
                 "deliver by the NameNode's own port: hdfs://namenode:9870/folder",
             )
 
@@ -200,7 +200,7 @@ class HdfsStore:
             found = self._hdfs.status(temporary)
             if found is None or found.length != length:
                 said = f"{found.length if found else 0} of {length} bytes are there"
-                raise TemporaryError(f"{key} was not written whole", said, "it is tried again")
+                raise TemporaryError(f"{key} was written incompletely", said, "Hathi tries it again")
             yield temporary
         except BaseException:
             with contextlib.suppress(PipelineError):  # what stays is swept
@@ -218,7 +218,9 @@ class HdfsStore:
                 return self._hdfs.rename(source, target, over=over)
             except NoFolder:
                 self._hdfs.make_folder(target.rpartition("/")[0])
-        raise TemporaryError(f"the folder of {target} is dropped again and again", "", "does something clean up there?")
+        raise TemporaryError(
+            f"the folder of {target} is deleted again and again", "", "stop the program that deletes folders there"
+        )
 
     def _move_over(self, source: str, target: str) -> None:
         """A move that may be tried again."""

@@ -58,7 +58,7 @@ class HdfsStream(io.RawIOBase):
         try:
             number = self._retry(lambda: self._read(view[:wanted]))
         except _Replaced as error:
-            hint = "it is looked at again in the next run"
+            hint = "the next run looks again"
             raise TemporaryError(f"{self._path} was replaced while it was read", "", hint, 60.0) from error
         self._at += number
         return number
@@ -79,14 +79,16 @@ class HdfsStream(io.RawIOBase):
         except (urllib3.exceptions.HTTPError, OSError) as error:
             self._break_off()
             raise TemporaryError(
-                f"reading {self._path} broke at byte {self._at}", str(error), "is its DataNode up? it is tried again"
+                f"reading {self._path} broke at byte {self._at}",
+                str(error),
+                "see with hdfs dfsadmin -report whether its DataNode runs; Hathi tries it again",
             ) from error
         if number == 0:
             self._break_off()
             raise TemporaryError(
                 f"{self._path} ended at byte {self._at} of {self._status.length}",
                 "the server sent less than it has",
-                "it is tried again",
+                "Hathi tries it again",
             )
         self._answer_at += number
         return number

@@ -135,7 +135,7 @@ def explained(number: int, said: str, settings: Hdfs, host: str = "") -> Pipelin
     """A krb5 error as ours.  number: of krb5_err.et; said: Kerberos's own words; host: whom the ticket was for."""
     again, who = _kinit(settings), settings.principal or "the principal"
     if number in (_KDC_UNREACHABLE, _REALM_UNRESOLVED):
-        hint = "look at the network and at kdc = in /etc/krb5.conf; it is tried again"
+        hint = "see whether the network and kdc = in /etc/krb5.conf are right; Hathi tries it again"
         return TemporaryError("the KDC is not reachable", said, hint, 10.0)
     if number == _REALM_UNKNOWN:
         return PermanentError("the Kerberos realm is not known", said, "name the realm and its kdc in /etc/krb5.conf")
@@ -154,15 +154,15 @@ def explained(number: int, said: str, settings: Hdfs, host: str = "") -> Pipelin
         hint = f"principals in it: klist -kt {settings.keytab}; set lakes.*.hdfs.principal to one of them"
         return PermanentError(f"the keytab holds no key of {who}", said, hint)
     if number in (_PREAUTH_FAILED, _BAD_INTEGRITY):
-        hint = f"its password or key was changed: ask for a new keytab; try it: {again}"
+        hint = f"its password or key was changed: ask for a new keytab, then test it with: {again}"
         return PermanentError("the KDC does not accept the key of the keytab", said, hint)
     if number in (_UNKNOWN_CLIENT, _REVOKED):
-        hint = "correct lakes.*.hdfs.principal, or ask for the principal to be made again"
+        hint = "correct lakes.*.hdfs.principal, or ask the administrators to create the principal again"
         return PermanentError(f"the KDC does not know {who}", said, hint)
     if number == _UNKNOWN_SERVER:
         hint = "use the NameNode's full name in lakes.*.url, as its keytab has it"
         return PermanentError(f"the KDC knows no service HTTP/{host}", said, hint)
-    return PermanentError("Kerberos gives no ticket", said, f"try it: {again}")
+    return PermanentError("Kerberos gives no ticket", said, f"test it by hand with: {again}")
 
 
 def skewed(said: str) -> PipelineError:

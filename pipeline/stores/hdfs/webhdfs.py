@@ -78,7 +78,7 @@ class _NameNode(Client):  # type: ignore[misc]
         except requests.RequestException as error:
             raise unanswered(error, self.host) from error
         if not response.headers.keys() & {"content-length", "transfer-encoding"}:
-            raise Unknown(f"half an answer of {self.host}", "its head was cut off", "it is tried again")
+            raise Unknown(f"{self.host} sent half an answer", "the header ended early", "Hathi tries it again")
         return response
 
     def send(self, location: str, body: bytes | BinaryIO) -> None:
@@ -161,10 +161,12 @@ class WebHdfs:
                 content: bytes = answer.content
             except requests.RequestException as error:
                 raise TemporaryError(
-                    f"reading {path} broke", str(error), "is its DataNode up? it is tried again"
+                    f"reading {path} broke",
+                    str(error),
+                    "see with hdfs dfsadmin -report whether its DataNode runs; Hathi tries it again",
                 ) from error
         if announced != str(len(content)):
-            raise TemporaryError(f"{path} ended at byte {len(content)} of {announced}", "", "it is tried again")
+            raise TemporaryError(f"{path} ended at byte {len(content)} of {announced}", "", "Hathi tries it again")
         return content
 
     def create(self, path: str, body: bytes | BinaryIO) -> None:
@@ -195,7 +197,7 @@ class WebHdfs:
 
     def make_folder(self, path: str) -> None:
         if not _said(self._ask(lambda one: one._mkdirs(path)), "boolean"):
-            raise PermanentError(f"HDFS does not make the folder {path}", "it answered false")
+            raise PermanentError(f"HDFS does not make the folder {path}", "the NameNode answered false")
 
     def delete(self, path: str, *, recursive: bool = False) -> bool:
         """Whether something was there."""
@@ -253,8 +255,8 @@ def _head(answer: requests.Response, name: str) -> str:
 
 
 def _half(answer: requests.Response, why: str) -> TemporaryError:
-    hint = "it is tried again; if it stays, lakes.*.url is not that of WebHDFS (port 9870)"
-    return TemporaryError(f"half an answer of {urlsplit(answer.url).netloc}", why, hint)
+    hint = "Hathi tries it again; if it lasts, correct lakes.*.url: it needs the port of WebHDFS (9870)"
+    return TemporaryError(f"{urlsplit(answer.url).netloc} sent half an answer", why, hint)
 
 
 def _path_of(url: str) -> str:

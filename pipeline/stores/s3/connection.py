@@ -110,10 +110,10 @@ class Connection:
             if "still expired" not in str(error):  # botocore's word for keys of variables that have ended
                 raise
             self._forget(client)
-            hint = "put new ones in their place"
+            hint = "replace them by new keys"
             raise PermanentError("the temporary keys have expired", self.where, hint) from error
         if verb in SIGNS and SIGNS[verb] not in answer:
-            raise TemporaryError(NO_S3[0], f"{self.where}: no {SIGNS[verb]} in its answer", NO_S3[1])
+            raise TemporaryError(NO_S3[0], f"{self.where}: the answer has no {SIGNS[verb]}", NO_S3[1])
         return answer
 
     def client(self) -> Any:
@@ -125,8 +125,8 @@ class Connection:
                 except ValueError as error:
                     if isinstance(error, CAUGHT):
                         raise
-                    hint = "bucket.endpoint is a URL as https://s3.example.org"
-                    raise ConfigError("the bucket's settings cannot work", str(error), hint) from error
+                    hint = "write bucket.endpoint as a URL, for example https://s3.example.org"
+                    raise ConfigError("the settings of the bucket are wrong", str(error), hint) from error
             return self._client
 
     def credentials_end(self) -> float | None:

@@ -17,10 +17,10 @@ from pipeline.errors import ConfigError, Exists, NotFound, PermanentError, Pipel
 CAUGHT: tuple[type[Exception], ...] = (boto.BotoCoreError, boto.ClientError, ResponseParserError)
 """All that boto3 raises on purpose."""
 
-_KEYS = "look at bucket.access_key and secret_key, or where they come from: the profile, the variables AWS_*, the role"
-_AGAIN = "it is tried again by itself"
-_REGION = "set bucket.region to where the bucket lies"
-NO_S3 = ("what answers is no S3 server", "look at bucket.endpoint, and whether a proxy answers in its place")
+_KEYS = "correct bucket.access_key and secret_key, or where they come from: the profile, the variables AWS_*, the role"
+_AGAIN = "Hathi tries it again by itself"
+_REGION = "set bucket.region to the region of the bucket"
+NO_S3 = ("the server that answers is not S3", "correct bucket.endpoint, and see whether a proxy answers instead")
 _CLOCK = "set this host's clock: `timedatectl` says whether it is synchronised"
 
 
@@ -36,7 +36,7 @@ class Said:
 _IDENTITY = {
     "InvalidAccessKeyId": Said("S3 does not know the access key", _KEYS),
     "SignatureDoesNotMatch": Said("the secret key is not that of the access key", _KEYS),
-    "ExpiredToken": Said("the session token has expired", "take new temporary keys: they are read again by themselves"),
+    "ExpiredToken": Said("the session token has expired", "get new temporary keys: Hathi reads them again by itself"),
     "InvalidToken": Said("S3 does not know the session token", _KEYS),
     "RequestTimeTooSkewed": Said("this host's clock and that of S3 differ too much", _CLOCK),
 }
@@ -45,22 +45,28 @@ _PERMANENT = {
     "PermanentRedirect": Said("the bucket lies in another region", _REGION),
     "AuthorizationHeaderMalformed": Said("the bucket lies in another region", _REGION),
     "IllegalLocationConstraintException": Said("the bucket lies in another region", _REGION),
-    "NoSuchBucket": Said("there is no such bucket", "write its name right in bucket.url, or make it"),
-    "InvalidBucketName": Said("no bucket can have this name", "write its name right in bucket.url"),
-    "InvalidObjectState": Said("the object was moved into an archive", "take the archiving rule off the bucket"),
-    "NotImplemented": Said("this server cannot do what is asked", "use one that does; `hathi config check` tells"),
-    "KMS.DisabledException": Said("the key of bucket.kms_key is disabled", "enable it"),
-    "KMS.NotFoundException": Said("there is no such key", "write bucket.kms_key right"),
+    "NoSuchBucket": Said("there is no such bucket", "correct the name in bucket.url, or create the bucket"),
+    "InvalidBucketName": Said("no bucket can have this name", "correct the name in bucket.url"),
+    "InvalidObjectState": Said("the object was moved into an archive", "remove the archiving rule from the bucket"),
+    "NotImplemented": Said(
+        "this server does not support a request that Hathi needs", "use another server; `hathi config check` tests it"
+    ),
+    "KMS.DisabledException": Said("the key of bucket.kms_key is disabled", "enable the key"),
+    "KMS.NotFoundException": Said("there is no such key", "correct bucket.kms_key"),
 }
 _TEMPORARY = {
     "SlowDown": Said("S3 is asked too much and says: slow down", _AGAIN, 2.0),
-    "ConditionalRequestConflict": Said("another writer is at the same key", _AGAIN, 0.1),
-    "OperationAborted": Said("another writer is at the same key", _AGAIN, 0.1),
-    "RequestTimeout": Said("S3 waited in vain for the rest of a request", _AGAIN, 1.0),
-    "BadDigest": Said("what S3 received is not what was sent", f"{_AGAIN}; often: look at the network", 0.1),
+    "ConditionalRequestConflict": Said("another writer writes the same key", _AGAIN, 0.1),
+    "OperationAborted": Said("another writer writes the same key", _AGAIN, 0.1),
+    "RequestTimeout": Said("S3 did not get the rest of a request in time", _AGAIN, 1.0),
+    "BadDigest": Said(
+        "what S3 received is not what was sent", f"{_AGAIN}; if it happens often, look at the network", 0.1
+    ),
     "XAmzContentSHA256Mismatch": Said("what S3 received is not what was sent", _AGAIN, 0.1),
     "IncompleteBody": Said("S3 received less than was sent", _AGAIN, 0.1),
-    "XMinioStorageFull": Said("the disk of the S3 server is full", "free space there; work goes on by itself", 30.0),
+    "XMinioStorageFull": Said(
+        "the disk of the S3 server is full", "free space there; Hathi then continues by itself", 30.0
+    ),
 }
 _ALIASES = {
     "ExpiredTokenException": "ExpiredToken",
@@ -98,7 +104,7 @@ def typed(error: Exception, where: str) -> PipelineError:
             return TemporaryError("the machine's role gives no keys", detail, _KEYS, 5.0)
         return PermanentError("there are no keys for S3 on this host", detail, _KEYS)
     if isinstance(error, _MISWRITTEN):
-        return ConfigError("the bucket's settings cannot work", detail, "look at the table [bucket] of the settings")
+        return ConfigError("the settings of the bucket are wrong", detail, "correct the table [bucket] of the settings")
     return _unanswered(error, inner, where, detail)
 
 
@@ -141,9 +147,9 @@ def _answered(error: Any, where: str) -> PipelineError:
     if said is None and status == 501:
         said = _PERMANENT["NotImplemented"]
     if said is None and (status >= 500 or status == 429 or "Throttl" in code):
-        said = Said("S3 has trouble of its own", _AGAIN, 1.0)
+        said = Said("the S3 server reports an error of its own", _AGAIN, 1.0)
     if said is None:
-        return PermanentError("S3 refuses it", detail, "the server's own words say why")
+        return PermanentError("S3 refuses it", detail, "the words of the server above say why")
     if said.delay is not None:
         return TemporaryError(said.message, detail, said.hint, said.delay)
     return PermanentError(said.message, detail, said.hint)
@@ -153,26 +159,30 @@ def _unanswered(error: Exception, inner: object, where: str, detail: str) -> Pip
     """No answer, or half of one."""
     if isinstance(error, boto.EndpointConnectionError):
         if isinstance(inner, socket.gaierror) or "NameResolution" in type(inner).__name__:
-            hint = "write bucket.endpoint right; else ask this host's name service: `getent hosts NAME`"
+            hint = "correct bucket.endpoint, or see whether this host finds the name: `getent hosts NAME`"
             return TemporaryError("the name of the S3 server is not known", detail, hint, 2.0)
-        hint = "look whether the server runs and whether bucket.endpoint and the firewall let this host reach it"
+        hint = "see whether the server runs, bucket.endpoint is right and the firewall lets this host through"
         return TemporaryError("the S3 server cannot be reached", detail, hint)
     if isinstance(error, (boto.ConnectTimeoutError, boto.ProxyConnectionError)):
-        hint = "look at the firewall, the proxy and bucket.connect_seconds"
+        hint = "see whether firewall and proxy let this host through; raise bucket.connect_seconds for a slow line"
         return TemporaryError("the S3 server cannot be reached", detail, hint)
     if isinstance(error, boto.SSLError):
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return PermanentError("the S3 server's certificate is not trusted", detail, "set bucket.ca_bundle")
-        return TemporaryError("the TLS connection to S3 broke", detail, "speak http or https as the server does")
+        return TemporaryError(
+            "the TLS connection to S3 broke",
+            detail,
+            "write http:// or https:// in bucket.endpoint as the server needs it",
+        )
     if isinstance(error, boto.ReadTimeoutError):
-        return TemporaryError("the S3 server fell silent", detail, f"{_AGAIN}; see bucket.read_seconds")
+        return TemporaryError("the S3 server stopped answering", detail, f"{_AGAIN}; see bucket.read_seconds")
     if isinstance(error, (boto.ChecksumError, boto.FlexibleChecksumError)):
         return TemporaryError("what came from S3 is not what was stored", detail, _AGAIN)
     if isinstance(error, ResponseParserError):
         return TemporaryError(NO_S3[0], detail, NO_S3[1])
     if isinstance(error, (boto.HTTPClientError, boto.IncompleteReadError, boto.ConnectionError)):
         return TemporaryError("the connection to S3 broke", detail, _AGAIN)
-    return PermanentError("S3 cannot be asked", f"{where}: {type(error).__name__}: {_one_line(error)}", "")
+    return PermanentError("a request to S3 failed", f"{where}: {type(error).__name__}: {_one_line(error)}", "")
 
 
 def _words(text: object) -> str:

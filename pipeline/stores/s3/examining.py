@@ -16,7 +16,7 @@ def examine(store: Store, key: str) -> Iterator[Examined]:
     try:
         store.list(key)
         yield Examined("reach", True, f"{store!r} answers")
-        yield Examined("identity", True, "it believes our keys")
+        yield Examined("identity", True, "the server accepts our keys")
         yield Examined("list", True, "keys can be listed")
         step = "write"
         store.put_new(key, b"first")
@@ -36,7 +36,7 @@ def examine(store: Store, key: str) -> Iterator[Examined]:
         if about_keys(error):
             step = "identity"
         elif step == "list":
-            yield Examined("identity", True, "it believes our keys")
+            yield Examined("identity", True, "the server accepts our keys")
         yield Examined(step, False, _said(error), error.hint)
     finally:
         with suppress(PipelineError):  # where it could be written it was deleted above, or is named by its error
@@ -49,7 +49,7 @@ def _again(store: Store, key: str) -> Examined:
     except Exists:
         return Examined("put-if-absent", True, "a second writer is refused")
     hint = "use a server with conditional writes (If-None-Match)"
-    return Examined("put-if-absent", False, "a second writer was let in", hint)
+    return Examined("put-if-absent", False, "two writers could write the same key", hint)
 
 
 def _said(error: PipelineError) -> str:

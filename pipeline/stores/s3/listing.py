@@ -65,5 +65,7 @@ def time_of(answer: dict[str, Any]) -> float:
     """The server's own time when it answered, seconds since 1970.  Raises PermanentError when it does not say."""
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     if date is None:
-        raise PermanentError("the S3 server does not say its time", "an answer without Date", "use one that does")
+        raise PermanentError(
+            "the S3 server does not say its time", "an answer without Date", "use a server that sends Date headers"
+        )
     return parsedate_to_datetime(date).timestamp()

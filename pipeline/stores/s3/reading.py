@@ -119,7 +119,7 @@ class _Object(io.RawIOBase):
         if got == 0:
             self._drop()
             said = f"{self._where}: {self._at} of {self._end} bytes"
-            raise TemporaryError("an answer of S3 ended early", said, "it is tried again by itself")
+            raise TemporaryError("an answer of S3 ended early", said, "Hathi tries it again by itself")
         self._at += got
         return got
 
@@ -132,12 +132,12 @@ class _Object(io.RawIOBase):
         try:
             answer = self._connection.once("get_object", **self._place, Range=wanted, IfMatch=self._etag)
         except Exists as error:  # 412: If-Match does not hold
-            hint = "what is written once never changes: find out who else writes into this bucket"
+            hint = "Hathi never changes an object: find out who else writes into this bucket"
             raise PermanentError("an object changed while it was read", self._where, hint) from error
         if not str(answer.get("ContentRange", "")).startswith(f"bytes {start}-"):
             answer["Body"].close()
-            hint = "use a server or a proxy that gives ranges"
-            raise PermanentError("the S3 server gives another part than was asked for", self._where, hint)
+            hint = "use a server or a proxy that supports Range requests"
+            raise PermanentError("the S3 server sent another range than the requested one", self._where, hint)
         self._hold(answer["Body"], start, end)
 
     def _finish(self) -> None:

@@ -36,7 +36,7 @@ class S3Store:
         """Nothing is asked yet.  Raises ConfigError for a URL without a bucket."""
         self.bucket, _, prefix = settings.url.removeprefix("s3://").partition("/")
         if not self.bucket:
-            raise ConfigError("bucket.url: no bucket in it", settings.url, "write s3://bucket/prefix")
+            raise ConfigError("bucket.url names no bucket", settings.url, "write s3://bucket/prefix")
         self.base = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.connection = Connection(settings, retry or Retry(settings.retry_seconds))
 

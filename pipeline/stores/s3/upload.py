@@ -82,7 +82,9 @@ class Upload:
         except NotFound as gone:
             found = self.connection.call("head_object", **self._place)
             if found["ContentLength"] != size or not found["ETag"].strip('"').endswith(f"-{len(parts)}"):
-                raise TemporaryError("an upload was lost", f"{self.key}: {gone.detail}", "it is tried again") from gone
+                raise TemporaryError(
+                    "an upload was lost", f"{self.key}: {gone.detail}", "Hathi tries it again"
+                ) from gone
 
 
 class Slice(io.RawIOBase):

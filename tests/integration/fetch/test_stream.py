@@ -117,7 +117,7 @@ def test_a_stream_that_is_left_in_the_middle_can_be_closed_by_its_fetcher(server
     next(stream)
     fetcher.close()
     fetcher.close()
-    with pytest.raises(PipelineError, match="one stream"):
+    with pytest.raises(PipelineError, match="used once"):
         next(fetcher.stream([]))
 
 
