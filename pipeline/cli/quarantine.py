@@ -83,7 +83,7 @@ def _show(one: Held) -> None:
     print(logs.escape(f"{one.name}: {one.batch.refs} refs held: {one.batch.reason}"))
     found = quarantine.detail(one)
     for made in found.tries:
-        ended = f"{made.end.kind}: {made.end.cause}" if made.end else "stopped without a word"
+        ended = f"{made.end.kind}: {made.end.cause}" if made.end else "ended without a result (killed or crashed)"
         alone = " alone" if made.alone else ""
         print(logs.escape(logs.redact(f"  attempt {made.number} by {made.process}{alone}: {ended}")))
     for ref in found.refs:

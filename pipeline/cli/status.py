@@ -98,7 +98,7 @@ def as_lines(found: Status, rows: int | None) -> Iterator[str]:
         else:
             yield f"{stage:<10} does not run"
     for what, why in facts.unseen.items():
-        yield f"not seen from this host: {what}: {logs.escape(logs.redact(why))}"
+        yield f"this host cannot see {what}: {logs.escape(logs.redact(why))}"
     for one in found.lakes:
         yield ""
         yield from _lake(one, rows)

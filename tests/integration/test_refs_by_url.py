@@ -230,6 +230,6 @@ def test_a_folder_of_hdfs_that_may_not_be_read_is_passed_over_and_named(hdfs_ser
     told: dict[str, str] = {}
     found = [one.path for one in stranger.walk("refs", told.__setitem__)]
     assert found == ["refs/a/x.csv", "refs/z.csv"]
-    assert "it may not be read: user nobody is not allowed" in told["refs/secret"]
+    assert "this user may not read it: user nobody is not allowed" in told["refs/secret"]
     with pytest.raises(Denied):  # nobody is there to be told
         list(stranger.walk("refs"))

@@ -56,13 +56,13 @@ def test_two_lakes_that_are_one_place_are_refused_where_a_set_delivers_to_both(f
     assert place_of(first) == place_of(second)
     lakes = {"a": {"url": first}, "b": {"url": second}}
     both = settings_of(lakes=lakes, sets=sets("features"))
-    with pytest.raises(ConfigError, match="lake a is the same place"):
+    with pytest.raises(ConfigError, match="lakes b and a are the same place"):
         both.check_lakes()
     findings = [one for one in check(both, ("deliver",), probing=False) if one.key == "lakes"]
     assert [one.level for one in findings] == ["error"]
     apart = {**ONE, "root": "features", "lakes": ["a"]}
     settings_of(lakes=lakes, sets={"one": apart}).check_lakes()
-    with pytest.raises(ConfigError, match="lake a is the same place"):
+    with pytest.raises(ConfigError, match="lakes b and a are the same place"):
         settings_of(
             lakes=lakes, sets={"one": apart, "two": {**apart, "root": "features/x", "lakes": ["b"]}}
         ).check_lakes()

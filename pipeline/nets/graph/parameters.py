@@ -233,7 +233,7 @@ def _report(
     chance = any(is_random(found.fillers[slot]) for slot in filled)
     if file and not found.stored and file.layers:
         raise NetError(
-            f"the weights {file.path} are of another net: no layer with weights has the same name",
+            f"the weights {file.path} belong to another net: no layer with weights has the same name",
             f"the net has {', '.join(names[:5])}; the weights {', '.join(_with_blobs(file)[:5])}",
             "give the .caffemodel that belongs to this .prototxt",
         )

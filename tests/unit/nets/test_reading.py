@@ -215,7 +215,7 @@ def test_weights_whose_bytes_are_others_are_refused_whatever_the_file_says_of_it
 
 
 def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(NetError, match="belongs to another net"):
+    with pytest.raises(NetError, match="belong to another net"):
         nets.load(write(tmp_path, CONV), TINY / "mini_alexnet.caffemodel")
 
 
