@@ -47,7 +47,7 @@ def test_a_kind_of_store_that_is_not_there_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"bucket\.url: gs:// is not supported"):
         open_bucket(settings_of(bucket={"url": "gs://shop/prefix"}))
-    with pytest.raises(ConfigError, match=r"bucket\.url: no bucket in it"):
+    with pytest.raises(ConfigError, match=r"bucket\.url names no bucket"):
         open_bucket(settings_of(bucket={"url": "s3:///prefix"}))
 
 
