@@ -49,7 +49,11 @@ class ServedSets:
     def _load(self, name: str) -> None:
         context = self._context
         if name not in context.settings.sets:
-            context.once(f"set {name}", f"no set {name} in this configuration: its shipments wait")
+            context.once(
+                f"set {name}",
+                f"this configuration has no set {name}: its shipments "
+                "wait; add the set, or compute them on another host",
+            )
             return
         now = context.process.clock.monotonic()
         if name in self._served or self._again.get(name, now) > now:
@@ -61,7 +65,7 @@ class ServedSets:
             if self._strict and len(context.settings.sets) == 1:
                 raise
             self._again[name] = now + LOAD_AGAIN_SECONDS  # a file may still be being copied
-            context.once(f"set {name}", f"set {name} cannot be computed here: {error}")
+            context.once(f"set {name}", f"this host cannot compute set {name}: {error}")
         else:
             self._served[name] = served
             self._again.pop(name, None)

@@ -57,7 +57,7 @@ class Turn:
             raise
         except TemporaryError as error:
             self.tally.problems += 1
-            self.context.say(f"{what}: {error}; it is tried again")
+            self.context.say(f"{what}: {error}; the next turn tries it again")
         except PipelineError as error:
             self.tally.problems += 1
             self.context.once(f"{what} {error.message}", f"{what}: {error}")
@@ -65,7 +65,9 @@ class Turn:
     def drop(self, what: str, refs: int) -> None:
         """Work that another host had done first."""
         self.tally.dropped += refs
-        self.context.say(f"dropped: {refs} refs of {what}: another host's result was there first, and stands")
+        self.context.say(
+            f"{what}: another host finished first; our result for {refs} refs was discarded (nothing is lost)"
+        )
 
     def close(self, seen: Seen, state: ShipmentState) -> bool:
         """Look at what is done or void: its hint may go.  Whether the shipment is closed."""
