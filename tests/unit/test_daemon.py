@@ -337,5 +337,5 @@ def test_names_that_no_configuration_knows_are_said_and_not_kept(tmp_path: Path)
         unknown = replace(state, plan=state.plan.model_copy(update={"set": f"old-{number}"}))
         assert sets.fingerprints(replace(known, states=(unknown,))) == {}
     assert not any(one for one in vars(sets).values() if isinstance(one, dict)), "it has kept nothing"
-    assert "no set old-99 in this configuration: its shipments wait" in world.said
+    assert any("no set old-99" in text for text in world.said)
     assert sets.fingerprints(known) == {"demo": world.fingerprints["demo"]}
