@@ -24,6 +24,7 @@ from pipeline.process.redaction import redact_tree
 from pipeline.settings import Settings, load
 from pipeline.stage_names import ON_THE_LAKE, STAGES
 from pipeline.stages.snapshots import takes
+from pipeline.stores.backends import only_read
 from pipeline.stores.opening import open_bucket, open_lake
 from pipeline.stores.store import Examined, Store
 
@@ -89,7 +90,7 @@ def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
         probes.append(Probe("clock", partial(machine.clock, name, store, limit, time.time), STORE_SECONDS))
     for name in settings.lakes if on_lake else ():
         roots = sorted({one.folder for one in settings.sets.values() if takes(one, name)})
-        written = not settings.lakes[name].url.startswith("httpfs://")
+        written = not only_read(settings.lakes[name].url)
         look = partial(stores.lake, partial(open_lake, settings, name), roots, written=written)
         probes.append(Probe(f"lake {name}", look, STORE_SECONDS))
     bucket = partial(stores.bucket, settings, lambda: open_bucket(settings))

@@ -13,6 +13,7 @@ from pipeline.process.logs import counted
 from pipeline.settings import Source
 from pipeline.sources.index_times import job_seconds
 from pipeline.sources.paths import partner_number
+from pipeline.stores.backends import HDFS
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):(?://(?P<host>[^/]*))?(?P<path>/.*)?", re.DOTALL)
 _FIELDS = ("jobTimeStamp", "outputFolder", "files", "outputSize")
@@ -36,7 +37,7 @@ class Home:
         if match is None or match["host"] is None:
             return Home(frozenset({"file"}), frozenset({""}), _clean(url))
         hosts = {host.rpartition("@")[2].partition(":")[0].lower() for host in match["host"].split(",")}
-        schemes = {"hdfs", "webhdfs", "swebhdfs", "httpfs", match["scheme"].lower()}
+        schemes = {*HDFS.names, match["scheme"].lower()}
         return Home(frozenset(schemes), frozenset({*hosts, ""}), _clean(match["path"] or ""))
 
 

@@ -9,31 +9,28 @@ from pipeline.clock import random_nonce
 from pipeline.errors import ConfigError, Exists, PermanentError, PipelineError
 from pipeline.settings import Hdfs, Settings
 from pipeline.settings.places import folder_of
+from pipeline.stores.backends import backend_of, scheme_of
 from pipeline.stores.local import LocalStore
 from pipeline.stores.store import Lake, Store
 
-HDFS_SCHEMES = ("hdfs", "swebhdfs", "httpfs")
 RACERS = 8
 ROUNDS = 3
 
 
 def open_bucket(settings: Settings) -> Store:
     """The bucket of an installation.  Raises ConfigError for a kind that there is not."""
-    if settings.bucket.url.startswith("s3://"):
-        from pipeline.stores.s3.store import S3Store  # boto3 takes its time to import
-
-        return S3Store(settings.bucket)
+    backend = backend_of(settings.bucket.url)
+    if backend is not None and backend.bucket is not None:
+        return backend.bucket(settings.bucket)
     return _local(settings.bucket.url, settings, "bucket.url", links=True)
 
 
 def open_lake(settings: Settings, name: str) -> Lake:
     """A lake by its configured name."""
     lake = settings.lakes[name]
-    if lake.url.partition("://")[0] in HDFS_SCHEMES:
-        from pipeline.stores.hdfs.store import HdfsStore  # requests takes its time to import
-
-        roots = [feature_set.folder for feature_set in settings.sets.values()]
-        return HdfsStore(lake.url, lake.hdfs, roots=roots)
+    backend = backend_of(lake.url)
+    if backend is not None and backend.lake is not None:
+        return backend.lake(lake.url, lake.hdfs, [feature_set.folder for feature_set in settings.sets.values()])
     return _local(lake.url, settings, f"lakes.{name}.url", links=lake.follow_links)
 
 
@@ -42,12 +39,10 @@ def open_place(url: str, hdfs: Hdfs) -> Lake:
 
     Raises ConfigError: no such folder, or a URL of another kind.
     """
-    scheme, separator, _ = url.partition("://")
-    if scheme in HDFS_SCHEMES and separator:
-        from pipeline.stores.hdfs.store import HdfsStore  # requests takes its time to import
-
-        return HdfsStore(url, hdfs)
-    if separator and scheme != "file":
+    scheme, backend = scheme_of(url), backend_of(url)
+    if backend is not None and backend.lake is not None:
+        return backend.lake(url, hdfs, ())
+    if scheme not in ("", "file"):
         raise ConfigError(
             f"{url} is not a lake",
             f"{scheme}:// is not supported for a lake",
@@ -72,9 +67,8 @@ def hasty(settings: Settings) -> Settings:
 def _local(url: str, settings: Settings, key: str, *, links: bool) -> LocalStore:
     root = folder_of(url)
     if root is None:
-        scheme = url.partition("://")[0]
         raise ConfigError(
-            f"{key}: {scheme}:// is not supported",
+            f"{key}: {scheme_of(url)}:// is not supported",
             url,
             "a bucket is a folder or s3://bucket/prefix; a lake is a folder or hdfs://host:port/folder",
         )

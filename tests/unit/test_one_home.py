@@ -10,6 +10,8 @@ import pytest
 
 from pipeline.codec.delivered.forms import FORMATS
 from pipeline.settings.sets import FeatureSet
+from pipeline.stores.backends import HDFS
+from pipeline.stores.hdfs.store import SCHEMES
 
 STAGE = r"['\"](?:ship|compute|aggregate|deliver)['\"]"
 PIPELINE = Path(__file__).parents[2] / "pipeline"
@@ -29,6 +31,8 @@ MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELIN
         pytest.param("0{8}T0{6}Z", ["ledger/layout.py"], id="a due of at once"),
         pytest.param(r"[\"']jsonl[\"'],", ["settings/lakes.py"], id="the formats of sources by name"),
         pytest.param(r"\.ndjson", ["codec/refs/tables.py"], id="how the names of their files end"),
+        pytest.param(r"[\"'](?:webhdfs|s3a)[\"']", ["stores/backends.py"], id="the schemes of stores"),
+        pytest.param(r"startswith\([\"'](?:s3|hdfs|httpfs):", [], id="what a store's URL begins with"),
         pytest.param("against_host=", ["records.py"], id="which reasons speak against a host"),
     ],
 )
@@ -43,3 +47,7 @@ def test_what_the_files_of_a_delivery_are_called_stands_in_one_module(name: str)
 
 def test_a_set_may_name_each_form_of_features_that_there_is() -> None:
     assert sorted(get_args(get_args(FeatureSet.model_fields["formats"].annotation)[0])) == sorted(FORMATS)
+
+
+def test_each_scheme_of_hdfs_is_spoken_in_some_way() -> None:
+    assert sorted(SCHEMES) == sorted(HDFS.schemes)

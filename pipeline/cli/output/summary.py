@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pipeline.settings import Settings
 from pipeline.stages.tally import Tally
+from pipeline.stores.backends import label_of
 
 MB = 1_000_000
-HDFS = ("hdfs", "swebhdfs", "webhdfs", "httpfs")
 
 
 def summary_of(stage: str, tally: Tally, settings: Settings, lake: str) -> str:
     """One line for a run of a stage that did work.  lake: the name of the one that it worked for."""
-    bucket = "S3" if settings.bucket.url.startswith("s3://") else "the bucket"
+    bucket = label_of(settings.bucket.url) or "the bucket"
     if stage == "ship":
         rejected = f", {tally.rejected} rows rejected" if tally.rejected else ""
         return (
@@ -33,8 +33,7 @@ def summary_of(stage: str, tally: Tally, settings: Settings, lake: str) -> str:
             f"{tally.failures} failures, {tally.duplicates - tally.alike} duplicates{alike}"
         )
     url = settings.lakes[lake].url
-    scheme = url.partition("://")[0] if "://" in url else ""
-    return f"Summary : Sent {tally.bytes / MB:.0f} MB to {'HDFS' if scheme in HDFS else url.removeprefix('file://')}"
+    return f"Summary : Sent {tally.bytes / MB:.0f} MB to {label_of(url) or url.removeprefix('file://')}"
 
 
 def _damaged(tally: Tally) -> str:

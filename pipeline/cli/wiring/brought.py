@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import ConfigError, PermanentError, PipelineError, TemporaryError
@@ -22,14 +22,13 @@ from pipeline.settings.places import folder_of
 from pipeline.sources.each_file import WatchedFiles
 from pipeline.sources.found import NONE_LEFT, Left
 from pipeline.sources.paths import fixed
+from pipeline.stores.backends import HDFS, S3
 from pipeline.stores.keys_as_files import KeysAsFiles
 from pipeline.stores.local import typed
 from pipeline.stores.store import Lake, Stat
 from pipeline.times import HOUR
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-S3 = ("s3", "s3a", "s3n")
-HDFS: Final = {"hdfs": "hdfs", "webhdfs": "hdfs", "swebhdfs": "swebhdfs", "httpfs": "httpfs"}
 WEB = ("http", "https")
 KNOWN = "hdfs://namenode:port/path, s3://bucket/key, https://host/file, file:///path, a path, or - for standard input"
 MAX_BYTES = 2**30
@@ -63,7 +62,7 @@ def path_of(refs: str, out: Path) -> str:
         return str(base)
     if scheme in WEB:
         return str(base / _name(refs))
-    if scheme not in (*S3, *HDFS):
+    if scheme not in (*S3.names, *HDFS.names):
         raise ConfigError(
             f"--refs {redact(refs)}: nothing here reads {scheme}://", f"known: {KNOWN}", "copy the list here"
         )
@@ -145,14 +144,14 @@ def _opened(settings: Settings, scheme: str, refs: str) -> Lake:
 
     server, _ = _server_and_path(refs)
     settings = hasty(settings)
-    if scheme in S3:
+    if scheme in S3.names:
         from pipeline.stores.s3.store import S3Store  # boto3 takes its time to import
 
         return cast(Lake, KeysAsFiles(S3Store(settings.bucket.model_copy(update={"url": f"s3://{server}"}))))
     from pipeline.stores.hdfs.store import HdfsStore  # requests takes its time to import
 
     (lake,) = settings.lakes.values()
-    return HdfsStore(f"{HDFS[scheme]}://{server}", lake.hdfs)
+    return HdfsStore(f"{HDFS.names[scheme]}://{server}", lake.hdfs)
 
 
 _S3_HINT = (
@@ -177,7 +176,7 @@ def _copied(lake: Lake, source: Source, refs: str, base: Path, say: Callable[[st
     except ConfigError as error:
         raise ConfigError(f"no refs at {refs}", error.detail, "look at the URL") from error
     except PipelineError as error:
-        reached = _S3_HINT if scheme_of(refs) in S3 else _HDFS_HINT
+        reached = _S3_HINT if scheme_of(refs) in S3.names else _HDFS_HINT
         hint = f"{error.hint}; {reached}" if error.hint else reached
         raise type(error)(f"--refs {refs} cannot be read: {error.message}", error.detail, hint) from error
     if named.troubles:

@@ -10,11 +10,11 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pipeline.errors import PipelineError
 from pipeline.operations.health.this_host import existing
 from pipeline.settings import Settings
+from pipeline.stores.backends import backend_of
 from pipeline.stores.store import Examined, Store
 
 GB = 1e9
@@ -46,16 +46,12 @@ def disk(folder: Path, percent: float) -> Iterator[Examined]:
 
 def hosts(settings: Settings, lakes: bool) -> list[str]:
     """The hosts that the stores' settings name."""
-    found = []
-    bucket = settings.bucket
-    if bucket.url.startswith("s3://"):
-        named = urlsplit(bucket.endpoint).hostname if bucket.endpoint else None
-        found.append(named or (f"s3.{bucket.region}.amazonaws.com" if bucket.region else "s3.amazonaws.com"))
-    for lake in settings.lakes.values() if lakes else ():
-        scheme, separator, rest = lake.url.partition("://")
-        if separator and scheme != "file":
-            found += [part.rpartition("@")[2].rsplit(":", 1)[0] for part in rest.partition("/")[0].split(",")]
-    return sorted(set(found))
+    found: set[str] = set()
+    for url in (settings.bucket.url, *(lake.url for lake in settings.lakes.values() if lakes)):
+        backend = backend_of(url)
+        if backend is not None:
+            found |= set(backend.hosts(url, settings.bucket))
+    return sorted(found)
 
 
 def names(wanted: list[str]) -> Iterator[Examined]:
