@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pipeline.codec.delivered.forms import rows_of_failures, rows_of_features
 from pipeline.errors import FormatError, NotFound, PermanentError, TemporaryError
 from pipeline.ledger.bodies import read_body
-from pipeline.ledger.commit import rename_first
-from pipeline.ledger.layout import DELIVER, MANIFEST, SUCCESS, Root, ShipmentName, version_of
+from pipeline.ledger.layout import DELIVER, MANIFEST, Root, ShipmentName, version_of
 from pipeline.ledger.manifest import DataFile, Delivery, Done, IndexFile, Out, OutFile, OutPartner, PartnerManifest
 from pipeline.ledger.protocol import Context, Seen, claim, commit, download, ended, law, load_data, scratch
 from pipeline.ledger.state import ShipmentState, count, resting
 from pipeline.settings import FeatureSet
 from pipeline.stages import index
+from pipeline.stages.whole_folder import move_whole
 from pipeline.stores.store import Lake
 
 IN_MEMORY = 50 * 2**20
@@ -129,16 +129,7 @@ def _partner(
         _copy(context, lake, file, f"{source}/{file.name}")
         size += file.size
         context.progress("deliver", file.size, 0)
-    lake.put(f"{source}/{MANIFEST}", body.encode())
-    lake.put(f"{source}/{SUCCESS}", b"")
-    for file in partner.files:
-        found = lake.stat(f"{source}/{file.name}")
-        if found is None or found.length != file.size:
-            raise TemporaryError(
-                f"{source}/{file.name} is incomplete", "its length is not what was written", "Hathi delivers it again"
-            )
-    lake.make_folder(root.shipment(name))
-    rename_first(lake, source, target)
+    move_whole(lake, source, target, body)
     if not _stands(lake, target, body.shipment):
         raise TemporaryError(f"the lake did not say whether {target} was moved", "", "the next run looks again")
     return size

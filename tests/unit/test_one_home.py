@@ -33,6 +33,7 @@ MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELIN
         pytest.param(r"\.ndjson", ["codec/refs/tables.py"], id="how the names of their files end"),
         pytest.param(r"[\"'](?:webhdfs|s3a)[\"']", ["stores/backends.py"], id="the schemes of stores"),
         pytest.param(r"startswith\([\"'](?:s3|hdfs|httpfs):", [], id="what a store's URL begins with"),
+        pytest.param(r"is not what was written", ["stages/whole_folder.py"], id="how a folder appears whole"),
         pytest.param("against_host=", ["records.py"], id="which reasons speak against a host"),
     ],
 )

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from pipeline.codec.delivered.forms import tables as delivered_tables
 from pipeline.errors import FormatError, NotFound, PermanentError, PipelineError, TemporaryError
-from pipeline.ledger.commit import rename_first
-from pipeline.ledger.layout import MANIFEST, SUCCESS, Root, ShipmentName
+from pipeline.ledger.layout import Root, ShipmentName
 from pipeline.ledger.manifest import CurrentManifest, IndexCurrent, IndexFile, PartnerManifest
 from pipeline.ledger.protocol import Context, law, scratch
 from pipeline.settings import FeatureSet
@@ -18,6 +17,7 @@ from pipeline.stages.compact.merging import CANNOT, Unmergeable
 from pipeline.stages.compact.standing import Current, by_partner, delta, inputs_of, newest, table, tables
 from pipeline.stages.compact.writing import Table, write
 from pipeline.stages.snapshots import takes
+from pipeline.stages.whole_folder import move_whole
 
 
 @dataclass(frozen=True)
@@ -230,19 +230,8 @@ def _put(
         for file in body.files:
             context.safe_point()
             lake.put(f"{temporary}/{file.name}", folder / file.name)
-        lake.put(f"{temporary}/{MANIFEST}", body.encode())
-        lake.put(f"{temporary}/{SUCCESS}", b"")
-        for file in body.files:
-            found = lake.stat(f"{temporary}/{file.name}")
-            if found is None or found.length != file.size:
-                raise TemporaryError(
-                    f"{temporary}/{file.name} is incomplete",
-                    "its length is not what was written",
-                    "Hathi writes it again",
-                )
-        lake.make_folder(task.root.currents_of(task.partner))
         context.safe_point()
-        rename_first(lake, temporary, task.root.current(task.partner, task.number))
+        move_whole(lake, temporary, task.root.current(task.partner, task.number), body)
     finally:
         lake.delete_folder(temporary)
     stands = table(lake, task.root, task.partner, task.number)
