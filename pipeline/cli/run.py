@@ -25,7 +25,7 @@ from pipeline.cli.wiring.daily import compact_daily, prune_daily
 from pipeline.cli.wiring.disk import demand_free
 from pipeline.cli.wiring.health_step import looked_at
 from pipeline.cli.wiring.metering import metered_run
-from pipeline.cli.wiring.pool import Shift, seats_of
+from pipeline.cli.wiring.pool import PooledStages, slots_of
 from pipeline.cli.wiring.rounds import look_at_the_rest, take_round
 from pipeline.cli.wiring.running import Program, Running, leave_in_log, running
 from pipeline.errors import ConfigError, PipelineError
@@ -138,8 +138,8 @@ def work(process: Running, once: bool, show: Show, own: _OwnList | None = None) 
 
     where = process.contexts(show)
     lakes = process.lakes(where, process.serving(), strict=True)
-    places = seats_of(settings) if "compute" in stages else []
-    shift = Shift(settings, stages, program.name, places, where) if len(places) > 1 else None
+    places = slots_of(settings) if "compute" in stages else []
+    pooled = PooledStages(settings, stages, program.name, places, where) if len(places) > 1 else None
     seen = [lake.context for lake in lakes]
     with (
         process.beating(where),
@@ -152,10 +152,10 @@ def work(process: Running, once: bool, show: Show, own: _OwnList | None = None) 
         while not stop():
             before = totals.problems
             with watch.working():
-                if shift is None:
+                if pooled is None:
                     worked, polls = take_round(lakes, stages, totals, wanted)
                 else:
-                    worked, polls = _shared_round(lakes, process, totals, wanted, shift, left)
+                    worked, polls = _shared_round(lakes, process, totals, wanted, pooled, left)
             totals.blocked = totals.problems > before
             rounds, idle = rounds + 1, 0 if worked else idle + 1
             if (rounds if once else idle) >= polls:
@@ -172,17 +172,17 @@ def _shared_round(
     process: Running,
     totals: Totals,
     wanted: Callable[[], bool],
-    shift: Shift,
+    pooled: PooledStages,
     left: Callable[[], float],
 ) -> tuple[bool, int]:
     """As `take_round`, with the workers' stages between those that are this process's own."""
     stages, stop = process.program.stages, process.stop
-    before = [stage for stage in stages if STAGES.index(stage) < STAGES.index(shift.stages[0])]
-    after = [stage for stage in stages if STAGES.index(stage) > STAGES.index(shift.stages[-1])]
+    before = [stage for stage in stages if STAGES.index(stage) < STAGES.index(pooled.stages[0])]
+    after = [stage for stage in stages if STAGES.index(stage) > STAGES.index(pooled.stages[-1])]
     first, some = take_round(lakes, before, totals, wanted)
     if stop():
         return False, some
-    middle = shift.work(totals, left(), stop, process.watch.note)
+    middle = pooled.work(totals, left(), stop, process.watch.note)
     if stop():
         return False, some
     last, more = take_round(lakes, after, totals, wanted)

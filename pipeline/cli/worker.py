@@ -33,10 +33,10 @@ def main() -> int:
     die_with(int(sys.argv[1]))
     leave_no_core(secret=True)
     tell = _telling()
-    letter = json.loads(sys.stdin.readline())
-    os.sched_setaffinity(0, letter["cores"])  # before any library counts them
+    instructions = json.loads(sys.stdin.readline())
+    os.sched_setaffinity(0, instructions["cores"])  # before any library counts them
     try:
-        _work(letter, tell)
+        _work(instructions, tell)
     except PipelineError as error:
         words = {"message": error.message, "detail": error.detail, "hint": error.hint}
         tell({"failed": {**words, "exit_code": error.exit_code}})
@@ -61,18 +61,19 @@ def _telling() -> Tell:
     return tell
 
 
-def _work(letter: dict[str, Any], tell: Tell) -> None:
+def _work(instructions: dict[str, Any], tell: Tell) -> None:
     """The turns, under everything that can end them.  Imports late: the cores were to be settled first."""
     from pipeline.cli.wiring.running import Program, running
     from pipeline.settings import Settings
 
-    settings, name, number = Settings.model_validate_json(letter["settings"]), letter["program"], letter["number"]
-    stages = letter["stages"]
-    program = Program(name, settings, stages, speaker="compute", stacks=f"{name}-{number}", echo=logging.WARNING)
+    settings = Settings.model_validate_json(instructions["settings"])
+    name, stages = instructions["program"], instructions["stages"]
+    stacks = f"{name}-{instructions['number']}"
+    program = Program(name, settings, stages, speaker="compute", stacks=stacks, echo=logging.WARNING)
     with running(program) as process:
         tell({"name": process.process.name})
         where = process.contexts(lambda *more: tell({"progress": more}))
-        lakes = process.lakes(where, _agreed(process.serving(), letter.get("loaded", {}), tell), strict=True)
+        lakes = process.lakes(where, _agreed(process.serving(), instructions.get("loaded", {}), tell), strict=True)
         clock = process.process.clock
         ends = clock.monotonic() + settings.compute.max_run_seconds
         with process.beating(where):

@@ -30,13 +30,13 @@ LOOK_SECONDS = 0.2
 LAST_WORDS_SECONDS = 2.0
 """So long what a worker told before it ended may take to be read."""
 RESTARTS = 3
-"""So often a seat gets a new worker within one run."""
+"""So often a slot gets a new worker within one run."""
 TOLD_TO_END = (-signal.SIGTERM, -signal.SIGINT)
 
 
 @dataclass(frozen=True)
-class Seat:
-    """Where a worker computes."""
+class Slot:
+    """Where a worker computes: its cores, and its GPU."""
 
     number: int
     cores: tuple[int, ...]
@@ -74,12 +74,12 @@ def devices(environ: Mapping[str, str], seconds: float = DRIVER_SECONDS) -> tupl
     return tuple(str(index) for index, line in enumerate(shown.splitlines()) if line.startswith("GPU "))
 
 
-def seats(wanted: int, gpus: Sequence[str], cores: Sequence[int]) -> list[Seat]:
+def slots(wanted: int, gpus: Sequence[str], cores: Sequence[int]) -> list[Slot]:
     """One for each worker.  wanted: 0 for one a GPU, or one where there is none.  Cores go in groups of neighbours."""
     number = wanted or max(1, len(gpus))
     groups = [tuple(cores[len(cores) * n // number : len(cores) * (n + 1) // number]) for n in range(number)]
     return [
-        Seat(n, group or (cores[n % len(cores)],), gpus[n % len(gpus)] if gpus else "")
+        Slot(n, group or (cores[n % len(cores)],), gpus[n % len(gpus)] if gpus else "")
         for n, group in enumerate(groups)
     ]
 
@@ -133,40 +133,44 @@ def strike(context: Context, process: str, cause: str) -> int:
 
 
 class Worker:
-    """One process at a seat, from its start to its end."""
+    """One process in a slot, from its start to its end."""
 
-    def __init__(self, seat: Seat, command: Sequence[str], letter: str, told: queue.SimpleQueue[Told]) -> None:
-        """command: gets this process's id as its last word.  letter: its standard input."""
-        self.seat = seat
+    def __init__(
+        self, slot: Slot, command: Sequence[str], instructions: str, messages: queue.SimpleQueue[Message]
+    ) -> None:
+        """command: gets this process's id as its last word.  instructions: its standard input."""
+        self.slot = slot
         self.name = ""
         """As its attempts name it; told by itself before it claims anything."""
         self.failed: WorkerFailed | None = None
         """Why it could not work, told by itself."""
-        environ = {**os.environ, "CUDA_VISIBLE_DEVICES": seat.device} if seat.device else None
+        environ = {**os.environ, "CUDA_VISIBLE_DEVICES": slot.device} if slot.device else None
         # A group of its own: an interrupt from the keyboard is the parent's to judge and to pass on.
         self._process = subprocess.Popen(
             [*command, str(os.getpid())], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, process_group=0
         )
-        self._told = told
-        self._ear = threading.Thread(target=self._listen, args=(letter,), name=f"worker {seat.number}", daemon=True)
-        self._ear.start()
-        threading.Thread(target=self._await, name=f"end of worker {seat.number}", daemon=True).start()
+        self._messages = messages
+        self._reader = threading.Thread(
+            target=self._read, args=(instructions,), name=f"worker {slot.number}", daemon=True
+        )
+        self._reader.start()
+        threading.Thread(target=self._await, name=f"end of worker {slot.number}", daemon=True).start()
 
-    def _listen(self, letter: str) -> None:
+    def _read(self, instructions: str) -> None:
         pipe_in, pipe_out = self._process.stdin, self._process.stdout
         assert pipe_in is not None
         assert pipe_out is not None
         with contextlib.suppress(BrokenPipeError), pipe_in:  # a worker that is dead already is seen by its end
-            pipe_in.write(letter.encode())
+            pipe_in.write(instructions.encode())
         with pipe_out:
             for line in pipe_out:
-                self._told.put((self, line))
+                self._messages.put((self, line))
 
     def _await(self) -> None:
         """Its end is its process's end: a fork that a library made of it may have its pipe open for ever."""
         self._process.wait()
-        self._ear.join(LAST_WORDS_SECONDS)
-        self._told.put((self, None))
+        self._reader.join(LAST_WORDS_SECONDS)
+        self._messages.put((self, None))
 
     @property
     def pid(self) -> int:
@@ -183,23 +187,23 @@ class Worker:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._ear.join(1.0)
+        self._reader.join(1.0)
 
 
-Told = tuple[Worker, bytes | None]
+Message = tuple[Worker, bytes | None]
 """A line of a worker; None: it has ended."""
 
 
 @dataclass(frozen=True)
-class Crew:
-    """The workers of a run, and what is done about each that dies."""
+class Pool:
+    """The workers of a run, one in each slot, and what is done about each that dies."""
 
-    seats: Sequence[Seat]
-    begin: Callable[[Seat, queue.SimpleQueue[Told]], Worker]
+    slots: Sequence[Slot]
+    begin: Callable[[Slot, queue.SimpleQueue[Message]], Worker]
     hear: Callable[[Worker, Mapping[str, Any]], None]
-    """Told of each thing that a worker tells."""
+    """Called with each message of a worker, read from its JSON."""
     lost: Callable[[Worker, str], None]
-    """Told of each worker that was killed, and by what."""
+    """Called with each worker that was killed, and by what."""
     say: Callable[[str], None]
 
     def work(self, stopping: Callable[[], bool], noted: Callable[[], None]) -> None:
@@ -207,11 +211,11 @@ class Crew:
 
         Raises WorkerFailed: one could not work, for a reason that is no batch's; the others were heard to their end.
         """
-        told: queue.SimpleQueue[Told] = queue.SimpleQueue()
+        messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         failed: list[WorkerFailed] = []
         restarts: Counter[int] = Counter()
         with _ended_at_last() as at_work:
-            at_work.update(self.begin(seat, told) for seat in self.seats)
+            at_work.update(self.begin(slot, messages) for slot in self.slots)
             asked = False
             while at_work:
                 if stopping() and not asked:
@@ -220,7 +224,7 @@ class Crew:
                         worker.end()
                 noted()
                 try:
-                    worker, line = told.get(timeout=LOOK_SECONDS)
+                    worker, line = messages.get(timeout=LOOK_SECONDS)
                 except queue.Empty:
                     continue
                 if line is not None:
@@ -228,7 +232,7 @@ class Crew:
                     continue
                 at_work.remove(worker)
                 if self._ended(worker, asked, restarts):
-                    at_work.add(self.begin(worker.seat, told))
+                    at_work.add(self.begin(worker.slot, messages))
                 if worker.failed:
                     failed.append(worker.failed)
         if failed:
@@ -243,7 +247,7 @@ class Crew:
             self.hear(worker, tells)
 
     def _ended(self, worker: Worker, asked: bool, restarts: Counter[int]) -> bool:
-        """Whether its seat gets a new worker."""
+        """Whether its slot gets a new worker."""
         code = worker.wait()
         if worker.failed or code == 0 or code in TOLD_TO_END:
             return False
@@ -252,11 +256,11 @@ class Crew:
         self.lost(worker, f"its worker {by}")
         if asked:
             return False
-        restarts[worker.seat.number] += 1
-        if restarts[worker.seat.number] <= RESTARTS:
+        restarts[worker.slot.number] += 1
+        if restarts[worker.slot.number] <= RESTARTS:
             return True
         self.say(
-            f"worker {worker.seat.number} died {RESTARTS + 1} times in this run, the last time it {by}: it is not "
+            f"worker {worker.slot.number} died {RESTARTS + 1} times in this run, the last time it {by}: it is not "
             "started again in this run | see in dmesg whether memory "
             "ran out; lower compute.workers or compute.open_bytes"
         )

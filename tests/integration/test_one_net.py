@@ -21,7 +21,7 @@ from pipeline.cli import worker
 from pipeline.cli.wiring import pool
 from pipeline.clock import Clock
 from pipeline.cluster import task as executor
-from pipeline.cluster.worker_pool import Seat
+from pipeline.cluster.worker_pool import Slot
 from pipeline.errors import NetError
 from pipeline.extraction.feature_maker import FeatureMaker
 from pipeline.extraction.window import Opened
@@ -201,15 +201,17 @@ def test_of_two_workers_that_load_two_nets_at_the_same_time_one_ends(tmp_path: P
         def end(self) -> None:
             self.ended = True
 
-    shift = pool.Shift(box.settings, ["compute"], "compute", [Seat(0, (0,)), Seat(1, (0,))], [])
+    pooled = pool.PooledStages(box.settings, ["compute"], "compute", [Slot(0, (0,)), Slot(1, (0,))], [])
     first, second = Heard(), Heard()
-    shift._hear(first, {"loaded": ["demo", "a" * 64]})  # type: ignore[arg-type]
-    shift._hear(second, {"loaded": ["demo", "b" * 64]})  # type: ignore[arg-type]
+    pooled._hear(first, {"loaded": ["demo", "a" * 64]})  # type: ignore[arg-type]
+    pooled._hear(second, {"loaded": ["demo", "b" * 64]})  # type: ignore[arg-type]
     assert (first.ended, first.failed) == (False, None)
     assert second.ended
     assert "the net's files changed" in str(second.failed)
-    letter = json.loads(pool.letter_to(Seat(1, (0,)), box.settings, ["compute"], "compute", shift._loaded))
-    assert letter["loaded"] == {"demo": "a" * 64}, "who is started next is told"
+    instructions = json.loads(
+        pool.instructions_for(Slot(1, (0,)), box.settings, ["compute"], "compute", pooled._loaded)
+    )
+    assert instructions["loaded"] == {"demo": "a" * 64}, "who is started next is told"
 
 
 def test_a_set_whose_weights_are_half_copied_stops_no_other_and_no_batch_has_a_strike(tmp_path: Path) -> None:

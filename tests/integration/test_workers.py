@@ -20,8 +20,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.cli.wiring.pool import letter_to
-from pipeline.cluster.worker_pool import Crew, Seat, Told, Worker, WorkerFailed, devices, portion, seats, strike
+from pipeline.cli.wiring.pool import instructions_for
+from pipeline.cluster.worker_pool import Message, Pool, Slot, Worker, WorkerFailed, devices, portion, slots, strike
 from pipeline.ledger.layout import AGGREGATE, ShipmentName, Task
 from pipeline.ledger.manifest import AttemptEnd
 from pipeline.ledger.protocol import SHIPMENTS_OF_A_POLL, beat, claim, give_up, state_of
@@ -280,7 +280,7 @@ def test_what_no_worker_can_do_ends_the_run_with_cause_and_remedy(box: Box) -> N
     assert "Traceback" not in err
 
 
-def test_a_seat_whose_workers_keep_dying_stays_empty_and_one_that_speaks_ends_the_run(tmp_path: Path) -> None:
+def test_a_slot_whose_workers_keep_dying_stays_empty_and_one_that_speaks_ends_the_run(tmp_path: Path) -> None:
     said: list[str] = []
     lost: list[str] = []
     marks = tmp_path / "marks"
@@ -288,27 +288,27 @@ def test_a_seat_whose_workers_keep_dying_stays_empty_and_one_that_speaks_ends_th
     dying = f"import os, sys, tempfile; tempfile.mkstemp(dir={str(marks)!r}); os.kill(os.getpid(), 9)"
     speaking = 'print(\'{"failed": {"message": "no", "detail": "", "hint": "", "exit_code": 2}}\'); raise SystemExit(1)'
 
-    def crew(script: str) -> Crew:
-        def begin(seat: Seat, told: queue.SimpleQueue[Told]) -> Worker:
-            return Worker(seat, [sys.executable, "-c", script], "{}\n", told)
+    def pool_of(script: str) -> Pool:
+        def begin(slot: Slot, told: queue.SimpleQueue[Message]) -> Worker:
+            return Worker(slot, [sys.executable, "-c", script], "{}\n", told)
 
-        return Crew([Seat(0, (0,))], begin, lambda *_: None, lambda _, cause: lost.append(cause), said.append)
+        return Pool([Slot(0, (0,))], begin, lambda *_: None, lambda _, cause: lost.append(cause), said.append)
 
-    crew(dying).work(lambda: False, lambda: None)
+    pool_of(dying).work(lambda: False, lambda: None)
     assert len(list(marks.iterdir())) == 4
     assert lost == ["its worker was killed by SIGKILL"] * 4
     assert len(said) == 1
-    assert "its seat stays empty until the next run" in said[0]
+    assert "it is not started again in this run" in said[0]
     with pytest.raises(WorkerFailed) as caught:
-        crew(speaking).work(lambda: False, lambda: None)
+        pool_of(speaking).work(lambda: False, lambda: None)
     assert caught.value.exit_code == 2
 
 
-def test_seats_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert seats(0, (), range(4)) == [Seat(0, (0, 1, 2, 3))]
-    assert seats(0, ("0", "1"), range(5)) == [Seat(0, (0, 1), "0"), Seat(1, (2, 3, 4), "1")]
-    assert seats(3, (), [7]) == [Seat(0, (7,)), Seat(1, (7,)), Seat(2, (7,))]
-    assert Counter(seat.device for seat in seats(4, ("GPU-a", "GPU-b"), range(4))) == {"GPU-a": 2, "GPU-b": 2}
+def test_slots_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert slots(0, (), range(4)) == [Slot(0, (0, 1, 2, 3))]
+    assert slots(0, ("0", "1"), range(5)) == [Slot(0, (0, 1), "0"), Slot(1, (2, 3, 4), "1")]
+    assert slots(3, (), [7]) == [Slot(0, (7,)), Slot(1, (7,)), Slot(2, (7,))]
+    assert Counter(slot.device for slot in slots(4, ("GPU-a", "GPU-b"), range(4))) == {"GPU-a": 2, "GPU-b": 2}
     assert devices({"CUDA_VISIBLE_DEVICES": "2,5"}) == ("2", "5")
     assert devices({"CUDA_VISIBLE_DEVICES": ""}) == ()
     driver = tmp_path / "nvidia-smi"
@@ -337,9 +337,9 @@ def test_a_worker_gets_its_part_of_what_the_box_may_take(box: Box) -> None:
 
 def test_a_secret_reaches_a_worker_and_nothing_else_shows_it(box: Box) -> None:
     settings = load(box.config, {"HATHI_BUCKET__SECRET_KEY": "hunter2", "HATHI_NOTIFY__WEBHOOK": "https://h/?t=x"})
-    letter = letter_to(Seat(1, (0,)), portion(settings, 2, 9.0), ["compute"], "compute")
-    assert letter.count("\n") == 1
-    read = Settings.model_validate_json(json.loads(letter)["settings"])
+    instructions = instructions_for(Slot(1, (0,)), portion(settings, 2, 9.0), ["compute"], "compute")
+    assert instructions.count("\n") == 1
+    read = Settings.model_validate_json(json.loads(instructions)["settings"])
     assert read == portion(settings, 2, 9.0)
     assert read.bucket.secret_key is not None
     assert read.bucket.secret_key.get_secret_value() == "hunter2"

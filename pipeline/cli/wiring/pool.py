@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.cli.output.summary import summary_of
 from pipeline.cli.output.table import Totals
-from pipeline.cluster.worker_pool import Crew, Seat, Told, Worker, WorkerFailed, devices, portion, seats, strike
+from pipeline.cluster.worker_pool import Message, Pool, Slot, Worker, WorkerFailed, devices, portion, slots, strike
 from pipeline.errors import NetError, PipelineError
 from pipeline.extraction.same_net import same_net
 from pipeline.ledger.protocol import Context
@@ -22,18 +22,18 @@ from pipeline.stage_names import ON_THE_BOX
 from pipeline.stages.tally import Tally
 
 
-def seats_of(settings: Settings) -> list[Seat]:
-    """Where the workers of a run sit; one seat: the run's own process computes."""
+def slots_of(settings: Settings) -> list[Slot]:
+    """A slot for each worker of a run; where there is one only, the run's own process computes."""
     wanted = settings.compute.workers
     gpus = devices(os.environ) if wanted != 1 else ()
-    return seats(wanted, gpus, sorted(os.sched_getaffinity(0)))
+    return slots(wanted, gpus, sorted(os.sched_getaffinity(0)))
 
 
-class Shift:
-    """The workers' turn within a round of a run."""
+class PooledStages:
+    """The stages of a run that its workers take, within each of its rounds."""
 
     def __init__(
-        self, settings: Settings, stages: Sequence[str], program: str, places: Sequence[Seat], where: Sequence[Context]
+        self, settings: Settings, stages: Sequence[str], program: str, places: Sequence[Slot], where: Sequence[Context]
     ) -> None:
         """stages: of the run.  places: two or more."""
         self.stages = [stage for stage in stages if stage in ON_THE_BOX]
@@ -53,12 +53,13 @@ class Shift:
         """
         mine = portion(self._settings, len(self._places), seconds)
 
-        def begin(seat: Seat, told: queue.SimpleQueue[Told]) -> Worker:
-            return Worker(seat, _command(), letter_to(seat, mine, self.stages, self._program, self._loaded), told)
+        def begin(slot: Slot, messages: queue.SimpleQueue[Message]) -> Worker:
+            instructions = instructions_for(slot, mine, self.stages, self._program, self._loaded)
+            return Worker(slot, _command(), instructions, messages)
 
         self._tallies.clear()
         try:
-            Crew(self._places, begin, self._hear, self._lost, self._say).work(stopping, noted)
+            Pool(self._places, begin, self._hear, self._lost, self._say).work(stopping, noted)
         finally:
             worked = self._sum_up(totals)
         return worked
@@ -89,7 +90,7 @@ class Shift:
                 except PipelineError as error:
                     self._say("could not write the strikes of worker %s: %s", worker.name, error)
         self._say(
-            "worker %d (process %d): %s; a strike against %d batches", worker.seat.number, worker.pid, cause, struck
+            "worker %d (process %d): %s; a strike against %d batches", worker.slot.number, worker.pid, cause, struck
         )
 
     def _sum_up(self, totals: Totals) -> bool:
@@ -108,14 +109,14 @@ class Shift:
         return worked
 
 
-def letter_to(
-    seat: Seat, settings: Settings, stages: Sequence[str], program: str, loaded: Mapping[str, str] | None = None
+def instructions_for(
+    slot: Slot, settings: Settings, stages: Sequence[str], program: str, loaded: Mapping[str, str] | None = None
 ) -> str:
-    """What a worker reads first: one line of JSON, by a pipe alone, since the secrets are in it.
+    """What a worker reads first: one line of JSON.  It goes by a pipe alone, since the secrets are in it.
 
     loaded: the fingerprints of the sets that other workers of the run have loaded.
     """
-    place = {"number": seat.number, "cores": seat.cores, "loaded": dict(loaded or {})}
+    place = {"number": slot.number, "cores": slot.cores, "loaded": dict(loaded or {})}
     return json.dumps({"settings": travelling(settings), "stages": list(stages), "program": program, **place}) + "\n"
 
 
