@@ -14,7 +14,7 @@ from pipeline.operations.report.scope import Scope
 def report(contexts: Sequence[Context], scope: Scope, *, redact_queries: bool) -> bytes:
     """The page, HTML in UTF-8.  Raises ConfigError without a lake, PermanentError for a shipment that is not known."""
     if not contexts:
-        raise ConfigError("there is no lake to tell of", "", "the configuration names none under [lakes]")
+        raise ConfigError("no lake is configured", "", "add a table [lakes.NAME] to the configuration")
     found = gather(contexts, scope, redact_queries)
     if scope.shipment is not None and not found.shipments:
         raise PermanentError(f"nothing is known of shipment {scope.shipment}", "", "`hathi status` names open ones")

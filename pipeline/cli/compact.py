@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--partner", type=int, metavar="N", help="only this partner")
     parser.add_argument("--lake", help="only this lake")
     add_place(parser)
-    parser.add_argument("--json", action="store_true", help="one object for each table")
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each table")
 
 
 def run(args: argparse.Namespace) -> int:

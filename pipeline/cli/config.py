@@ -49,13 +49,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         below = actions.add_parser(name, help=purpose, description=purpose)
         if name == "reference":
             continue
-        below.add_argument("--config", type=Path, metavar="FILE", help="default: $HATHI_CONFIG, else none")
+        below.add_argument(
+            "--config", type=Path, metavar="FILE", help="the configuration file (default: $HATHI_CONFIG, else none)"
+        )
         if name == "get":
-            below.add_argument("keys", nargs="+", metavar="KEY", help="dotted, e.g. logs.folder")
+            below.add_argument("keys", nargs="+", metavar="KEY", help="the path of a setting, e.g. logs.folder")
         else:
             below.add_argument("--json", action="store_true", help="for programs")
         if name == "check":
-            below.add_argument("stages", nargs="*", metavar="STAGE", help=f"stages of this host: {', '.join(STAGES)}")
+            below.add_argument(
+                "stages",
+                nargs="*",
+                metavar="STAGE",
+                help=(f"the stages that this host runs: {', '.join(STAGES)} (default: all)"),
+            )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -216,21 +223,19 @@ def _net(key: str, feature_set: FeatureSet) -> Iterator[Finding]:
 def _lifted_rules(settings: Settings) -> Iterator[Finding]:
     fetch = settings.fetch
     if fetch.allow_private:
-        yield Finding("warning", "fetch.allow_private", "on: URLs may reach this host and its private networks")
+        yield Finding("warning", "fetch.allow_private", "true: URLs may reach this host and its private networks")
     if fetch.allow_downgrade:
         yield Finding("warning", "fetch.allow_downgrade", "on: redirects from https to http are followed")
     if fetch.contact == type(fetch).model_fields["contact"].default:
-        yield Finding("warning", "fetch.contact", "not configured: hosts cannot tell whom to ask before they block us")
+        yield Finding("warning", "fetch.contact", "not set: the owner of a host cannot ask you before blocking Hathi")
     if not settings.logs.redact_queries:
-        yield Finding(
-            "warning", "logs.redact_queries", "off: signed URLs, which are secrets, stand in logs and reports"
-        )
+        yield Finding("warning", "logs.redact_queries", "false: logs and reports show signed URLs, which are secrets")
 
 
 def _metrics(settings: Settings) -> Iterator[Finding]:
     file = settings.metrics.file
     if file is not None and not file.endswith(".prom"):
-        yield Finding("warning", "metrics.file", f"{file} does not end in .prom: the node exporter leaves it alone")
+        yield Finding("warning", "metrics.file", f"{file} does not end in .prom: the node exporter ignores it")
 
 
 def _lakes(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
@@ -245,7 +250,7 @@ def _lakes(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
         if "ship" not in stages:
             continue
         if not lake.sources:
-            yield Finding("warning", f"lakes.{name}.sources", "none: nothing is shipped from this lake")
+            yield Finding("warning", f"lakes.{name}.sources", "no source: nothing is shipped from this lake")
         if (folder := folder_of(lake.url)) is not None:
             yield from _sources(settings, name, folder)
 

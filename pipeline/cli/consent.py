@@ -14,7 +14,9 @@ from pipeline.errors import ConfigError
 
 def add_yes(parser: argparse.ArgumentParser) -> None:
     """The option `--yes`."""
-    parser.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
+    parser.add_argument(
+        "--yes", action="store_true", help=("do not ask before deleting; needed where there is no terminal")
+    )
 
 
 def need_terminal(command: str, yes: bool, look: str) -> None:

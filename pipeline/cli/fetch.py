@@ -28,18 +28,27 @@ _SHOWN = 200
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`hathi fetch [--config FILE] [--allow-private] [--json] [--urls FILE|-] [--save DIR] [URL...]`."""
-    parser.add_argument("url", nargs="*", metavar="URL", help="what to fetch")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="default: $HATHI_CONFIG, else the defaults")
+    parser.add_argument("url", nargs="*", metavar="URL", help="the URLs to fetch")
     parser.add_argument(
-        "--allow-private", action="store_true", help="lift the rules on addresses and on ports, nothing else"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=("the configuration file (default: $HATHI_CONFIG, else built-in defaults)"),
+    )
+    parser.add_argument(
+        "--allow-private",
+        action="store_true",
+        help=("also fetch from private addresses and any port; all other rules stay"),
     )
     parser.add_argument(
         "--json",
         action="store_true",
-        help="one object a line and URL, as each ends, with the URL's place from 0",
+        help="print one JSON object for each URL as it ends, with its place in the list, from 0",
     )
-    parser.add_argument("--urls", metavar="FILE", help="a file of URLs, one a line; - is the standard input")
-    parser.add_argument("--save", type=Path, metavar="DIR", help="keep the images here, by their SHA-256")
+    parser.add_argument("--urls", metavar="FILE", help="a file with one URL a line; - is standard input")
+    parser.add_argument(
+        "--save", type=Path, metavar="DIR", help=("save the images in this folder; their names are their SHA-256")
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -34,14 +34,14 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "spark": Entry("spark", "compute and aggregate on a Spark cluster"),
     },
     "look": {
-        "status": Entry("status", "say what is open, waiting, held and done"),
+        "status": Entry("status", "show what is open, waiting, held and running"),
         "health": Entry("health", "say OK, Warning or Alert, and what to do"),
         "doctor": Entry("doctor", "check this host from the ground up"),
-        "verify": Entry("verify", "check that all that was written is there and adds up"),
-        "why": Entry("why", "tell what became of an item, and why"),
+        "verify": Entry("verify", "check that everything that was written exists and adds up"),
+        "why": Entry("why", "show what happened to an item, and why"),
         "report": Entry("report", "write an HTML page about a day or a shipment"),
-        "stats": Entry("stats", "say what features look like, and how far two runs are apart"),
-        "similar": Entry("similar", "find the items whose features are nearest"),
+        "stats": Entry("stats", "describe features, and measure how far two runs differ"),
+        "similar": Entry("similar", "find the items that are most similar to an item or an image"),
         "fetch": Entry("fetch", "fetch URLs as the pipeline does, and show each step"),
         "config": Entry("config", "show the effective settings, or check them"),
     },
@@ -49,7 +49,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "quarantine": Entry("quarantine", "show held batches; release them or drop them"),
         "ship": Entry("ship", "ship a snapshot once more"),
         "backfill": Entry("backfill", "compute a set anew after its net has changed"),
-        "compact": Entry("compact", "make one current table of each partner's deltas"),
+        "compact": Entry("compact", "merge each partner's deliveries into one current table"),
         "prune": Entry("prune", "delete what is no longer needed"),
     },
     "models": {
@@ -64,7 +64,7 @@ exit codes:
   0    done; items that failed are data, not an error
   1    something unexpected
   2    usage or configuration
-  3    only `run` until idle: done, but something is held, or files of refs are left out
+  3    only `run` until idle: done, but a batch is held, or files of the sources were not read
   4    ESTOP is engaged
   130  interrupted from the keyboard
 `health` has its own: 0 OK, 1 Warning, 2 Alert"""
@@ -168,7 +168,7 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
         "--version", action="version", version=f"hathi {__version__}", help="print the version and exit"
     )
     commands = parser.add_subparsers(
-        metavar="COMMAND", required=True, help="one of those below; `hathi COMMAND --help` explains it"
+        metavar="COMMAND", required=True, help="a command of the groups below; `hathi COMMAND --help` explains it"
     )
     for name, entry in COMMANDS.items():
         if name != chosen:

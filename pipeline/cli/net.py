@@ -25,28 +25,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     net = argparse.ArgumentParser(add_help=False)
     net.add_argument("net", metavar="NET", help="a .prototxt, an .onnx model, or hog")
     net.add_argument("weights", nargs="?", metavar="WEIGHTS", help="the .caffemodel of a .prototxt")
-    net.add_argument("--blob", action="append", default=[], metavar="NAME", help="default: the net's outputs")
+    net.add_argument(
+        "--blob",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="the blobs to look at (default: the outputs of the net)",
+    )
     net.add_argument("--phase", default="TEST", choices=("TEST", "TRAIN"))
     net.add_argument("--stage", action="append", default=[], metavar="NAME", help="for include and exclude rules")
     net.add_argument("--level", type=int, default=0, help="for include and exclude rules")
-    net.add_argument("--engine", default="auto", help="default: auto, the fastest that is here")
+    net.add_argument(
+        "--engine", default="auto", help=("what runs the net (default: auto, the fastest that is installed)")
+    )
     net.add_argument("--precision", default="fp32", choices=("fp32", "tf32", "bf16", "fp16"))
-    net.add_argument("--threads", type=_from(0), default=0, help="cores to use; 0: all")
-    show = actions.add_parser("show", parents=[net], help="layers, shapes, parameters, multiply-adds, what is needed")
+    net.add_argument("--threads", type=_from(0), default=0, help="cores to use (default: 0: all)")
+    show = actions.add_parser(
+        "show",
+        parents=[net],
+        help=("show layers, shapes, parameters and multiply-adds, and which layers the blobs need"),
+    )
     show.add_argument("--json", action="store_true", help="one object")
-    check = actions.add_parser("check", parents=[net], help="run it once and say what is odd")
+    check = actions.add_parser("check", parents=[net], help="run the net once and name what looks wrong")
     check.add_argument("--json", action="store_true", help="one object")
-    bench = actions.add_parser("bench", parents=[net], help="images a second, by engine, precision and batch size")
+    bench = actions.add_parser(
+        "bench", parents=[net], help=("measure images per second by engine, precision and batch size")
+    )
     bench.add_argument("--batch", type=_from(1), action="append", default=[], metavar="N", help="default: 1 and 32")
-    bench.add_argument("--rounds", type=_from(1), default=5, help="passes of each, whose median is shown")
+    bench.add_argument("--rounds", type=_from(1), default=5, help="passes of each; their median is shown")
     bench.add_argument("--engines", default="", help="comma-separated; default: all that are installed")
     bench.add_argument("--precisions", default="fp32,bf16", help="comma-separated; the first fp32 is the reference")
     bench.add_argument("--json", action="store_true", help="one object a line")
     export = actions.add_parser("export", parents=[net], help="write a Caffe net as an ONNX model")
-    export.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="where to")
+    export.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
     export.add_argument("--batch", type=_from(1), metavar="N", help="default: the declared one")
     export.add_argument("--json", action="store_true", help="one object")
-    features = actions.add_parser("features", parents=[net], help="features of images, one line each")
+    features = actions.add_parser("features", parents=[net], help="compute features of images, one line each")
     features.add_argument("images", nargs="+", metavar="IMAGE", help="files")
     features.add_argument("--json", action="store_true", help="one object a line")
     features.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",

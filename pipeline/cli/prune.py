@@ -27,9 +27,13 @@ SHOWN = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi prune`."""
     add_place(parser)
-    parser.add_argument("--dry-run", action="store_true", help="say what would be deleted, and delete nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be deleted; delete nothing")
     add_yes(parser)
-    parser.add_argument("--on-box", action="store_true", help="this host does not see the lakes")
+    parser.add_argument(
+        "--on-box",
+        action="store_true",
+        help=("look only at the bucket: for a compute box, which does not see the lakes"),
+    )
     parser.add_argument("--json", action="store_true", help="one object a line")
 
 

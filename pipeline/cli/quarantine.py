@@ -22,8 +22,10 @@ ACTIONS = ("list", "show", "release", "drop")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi quarantine`."""
     parser.add_argument("action", choices=ACTIONS)
-    parser.add_argument("batches", nargs="*", metavar="SHIPMENT.BATCH", help="as `list` prints them; for list: none")
-    parser.add_argument("--all", action="store_true", help="every batch that nobody has answered yet")
+    parser.add_argument(
+        "batches", nargs="*", metavar="SHIPMENT.BATCH", help="batches as `list` prints them; `list` takes none"
+    )
+    parser.add_argument("--all", action="store_true", help="all held batches that were not released or dropped yet")
     add_yes(parser)
     add_place(parser)
     parser.add_argument("--json", action="store_true", help="one object a line")

@@ -27,7 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi report`."""
     what = "a day (UTC) as 2026-11-20, today (the default), yesterday, or a shipment's name"
     parser.add_argument("what", nargs="?", default="", metavar="DAY|SHIPMENT", help=what)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: hathi-DAY.html here; - is stdout")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=("the file to write (default: hathi-DAY.html in this folder); - is standard output"),
+    )
     parser.add_argument("--lake", action="append", default=[], help="only this lake")
     add_place(parser)
 
@@ -48,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise PermanentError(f"the page cannot be written: {path}", str(error), "--out names another place") from error
+        raise PermanentError(
+            f"the page cannot be written: {path}", str(error), "name another file with --out"
+        ) from error
     print(path)
     return 0

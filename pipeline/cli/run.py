@@ -41,19 +41,23 @@ HELD_EXIT = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi run`."""
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of: {', '.join(STAGES)}; all when none is named")
-    parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml when no --refs is given")
-    parser.add_argument("--once", action="store_true", help="look once at all that is open, as cron wants it")
-    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"stages to run: {', '.join(STAGES)} (default: all)")
+    parser.add_argument(
+        "--config", type=Path, help=("the configuration file (default without --refs: config/local.toml)")
+    )
+    parser.add_argument("--once", action="store_true", help="look once at everything that is open, then end: for cron")
+    parser.add_argument("--json", action="store_true", help="print a summary as one JSON object")
     own_list.add_arguments(parser)
-    parser.add_argument("--allow-private", action="store_true", help="fetch from private addresses and any port")
+    parser.add_argument(
+        "--allow-private", action="store_true", help=("also fetch from private addresses and any port (default: no)")
+    )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         dest="more",
         metavar="KEY=VALUE",
-        help="any setting by its path, e.g. fetch.contact=me@shop.example, sets.features.preprocess.resize=crop",
+        help="set any setting by its path, e.g. fetch.contact=me@shop.example or sets.features.preprocess.resize=crop",
     )
 
 

@@ -24,7 +24,7 @@ from pipeline.stages.loop import Turns
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi serve`."""
     parser.add_argument("stages", nargs="+", metavar="STAGE", help=f"of: {', '.join(STAGES)}")
-    parser.add_argument("--config", type=Path, help="a configuration file; config/local.toml by default")
+    parser.add_argument("--config", type=Path, help="the configuration file (default: config/local.toml)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,8 +15,15 @@ from pipeline.settings import load
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi ship`."""
-    parser.add_argument("--again", required=True, metavar="PARTNER|SNAPSHOT", help="a partner, a source, or a shipment")
-    parser.add_argument("--set", action="append", dest="sets", metavar="SET", help="for this feature set only")
+    parser.add_argument(
+        "--again",
+        required=True,
+        metavar="PARTNER|SNAPSHOT",
+        help="what to ship again: a partner, a source, or a shipment",
+    )
+    parser.add_argument(
+        "--set", action="append", dest="sets", metavar="SET", help="only for this feature set (default: all)"
+    )
     add_place(parser)
 
 

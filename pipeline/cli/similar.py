@@ -26,13 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi similar`."""
     parser.add_argument("partner", type=int, metavar="PARTNER")
     parser.add_argument("item", nargs="?", metavar="ITEM", help="an item id (unsigned decimal) or an external id")
-    parser.add_argument("--image", type=Path, metavar="FILE", help="an image of your own in place of an item")
-    parser.add_argument("--url", help="an image on the web in place of an item")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="an image file instead of an item")
+    parser.add_argument("--url", help="an image on the web instead of an item")
     parser.add_argument("--metric", choices=("l1", "l2", "cosine"), default="l2", help="default: l2")
     parser.add_argument("--count", type=int, default=10, metavar="N", help="how many; default: 10")
-    parser.add_argument("--approximate", action="store_true", help="ask an index (l2, cosine; needs the extra `index`)")
-    parser.add_argument("--out", type=Path, metavar="SHEET.png", help="draw the images side by side")
-    parser.add_argument("--allow-private", action="store_true", help="fetch from addresses inside your network, too")
+    parser.add_argument(
+        "--approximate",
+        action="store_true",
+        help=("use an index, which is faster and may miss items (l2, cosine; needs the extra `index`)"),
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="SHEET.png", help="write a picture of the found images to this file"
+    )
+    parser.add_argument("--allow-private", action="store_true", help="also fetch from private addresses and any port")
     parser.add_argument("--set", help="the feature set, where there are several")
     parser.add_argument("--lake", help="the lake, where there are several")
     parser.add_argument("--json", action="store_true", help="one object")
@@ -44,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.app.similar import Wanted, as_tree, place_of, similar  # NumPy and pyarrow take their time to import
 
     if sum(one is not None for one in (args.item, args.image, args.url)) != 1:
-        raise ConfigError("similar to what?", "", "give one of ITEM, --image FILE, --url URL")
+        raise ConfigError("hathi similar needs an item or an image", "", "give one of ITEM, --image FILE, --url URL")
     if args.count < 1:
         raise ConfigError("--count is too small", str(args.count), "1 or more")
     overrides = {"fetch.allow_private": True} if args.allow_private else {}

@@ -31,16 +31,22 @@ FAILED_ROUNDS = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi spark`."""
     add_place(parser)
-    parser.add_argument("--master", help="of the cluster, e.g. yarn or local[4]; what spark-submit says when absent")
-    parser.add_argument("--once", action="store_true", help="look once at all that is open; else until nothing is due")
-    parser.add_argument("--workers", type=int, default=0, help="tasks at the same time; 0: the cluster's slots")
+    parser.add_argument(
+        "--master", help=("the master of the cluster, e.g. yarn or local[4] (default: that of spark-submit)")
+    )
+    parser.add_argument(
+        "--once", action="store_true", help=("look once at everything that is open (default: run until nothing is due)")
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, help=("tasks at the same time (default: 0: as many as the cluster has slots)")
+    )
     parser.add_argument(
         "--spread",
         type=int,
         default=0,
-        help="tasks that may work on one shipment at the same time; each meets its host at 1/spread of the limits",
+        help="tasks that may work on one shipment at the same time; each keeps to 1/SPREAD of the limits of its host",
     )
-    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+    parser.add_argument("--json", action="store_true", help="print a summary as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -31,12 +31,14 @@ _WIDEST = 40
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi stats`."""
-    parser.add_argument("path", metavar="FEATURES", help="what to look at")
-    parser.add_argument("other", nargs="?", metavar="OTHER", help="a later run, to be compared with it")
+    parser.add_argument("path", metavar="FEATURES", help="the features to describe")
+    parser.add_argument("other", nargs="?", metavar="OTHER", help="a later run to compare with them")
     parser.add_argument("--partner", type=int, metavar="N", help="only this partner's rows")
-    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw values, dimensions and norms there, as PNG")
+    parser.add_argument(
+        "--plot", type=Path, metavar="DIR", help=("write charts of values, dimensions and norms there, as PNG")
+    )
     parser.add_argument("--max-drift", type=float, metavar="X",
-                        help="exit code 1 when the greatest measure of drift is more (0.25 is much)")  # fmt: skip
+                        help="exit code 1 if a measure of drift is greater than X (0.25 is much)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one object")
     parser.add_argument("--lake", help="the paths are on this lake")
     add_place(parser)

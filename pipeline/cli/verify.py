@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repair",
         action="store_true",
-        help="first rebuild the index from the delivered manifests and put back lost hints; stop all daemons before",
+        help="first rebuild the index from the delivered manifests and restore lost hints; stop all daemons before",
     )
     parser.add_argument("--json", action="store_true", help="one object a line, the last with the counts")
 
@@ -81,7 +81,7 @@ def _repair(where: list[Context], as_json: bool, out: Print) -> None:
             text = f"repaired {one.where}: {one.what}"
             out(json.dumps({"repaired": asdict(one)}, sort_keys=True) if as_json else logs.escape(text))
     if not number and not as_json:
-        out("nothing was to be repaired")
+        out("nothing needed repair")
 
 
 def _verify(where: list[Context], deep: bool, as_json: bool, out: Print) -> dict[str, int]:
@@ -109,5 +109,5 @@ def _as_text(finding: Finding) -> str:
 
 def _summary(counts: dict[str, int]) -> str:
     if not any(counts.values()):
-        return "everything that was written is there and adds up"
+        return "everything that was written exists and adds up"
     return f"damage: {counts['damage']}, warnings: {counts['warning']}, notes: {counts['information']}"

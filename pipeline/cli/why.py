@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi why`."""
     parser.add_argument("partner", nargs="?", type=_partner, metavar="PARTNER")
     parser.add_argument("item", nargs="?", metavar="ITEM", help="an item id (unsigned decimal) or an external id")
-    parser.add_argument("--url", help="the items, of PARTNER or of any, whose image this is")
+    parser.add_argument("--url", help="show the items that have this image (of PARTNER, or of all partners)")
     parser.add_argument("--lake", action="append", default=[], help="only this lake")
     add_place(parser)
     parser.add_argument("--json", action="store_true", help="one object for each lake and item")

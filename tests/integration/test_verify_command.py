@@ -58,7 +58,7 @@ def copy(delivered: Path, tmp_path: Path) -> Path:
 
 def test_a_sound_run_verifies_with_exit_code_0(delivered: Path) -> None:
     done = hathi("verify", "--deep", "--config", str(delivered / "h.toml"))
-    assert (done.returncode, done.stdout) == (0, "everything that was written is there and adds up\n")
+    assert (done.returncode, done.stdout) == (0, "everything that was written exists and adds up\n")
     assert "verify: " in done.stderr, "progress"
     done = hathi("verify", "main", "--json", "--config", str(delivered / "h.toml"))
     assert json.loads(done.stdout) == {"counts": {"damage": 0, "information": 0, "warning": 0}}
@@ -99,7 +99,7 @@ def test_repair_makes_the_index_anew_and_refuses_while_a_stage_runs_or_estop_is_
     assert done.returncode == 0, done.stdout
     first, last = done.stdout.splitlines()
     assert first.startswith("repaired features/outputByPartner: rebuilt from the manifests as version 2: 2 partners")
-    assert last == "everything that was written is there and adds up"
+    assert last == "everything that was written exists and adds up"
 
 
 def test_why_tells_the_story_of_an_item_on_a_terminal_and_to_programs(delivered: Path) -> None:

@@ -459,5 +459,5 @@ def test_the_command_writes_a_page_or_says_why_not(tmp_path: Path) -> None:
     unknown = hathi(tmp_path, "20261120T185900Z.000.00000.0-0123456789ab")
     assert (unknown.returncode, "nothing is known of shipment" in unknown.stderr) == (1, True)
     nowhere = hathi(tmp_path, "--out", str(tmp_path / "no" / "page.html"))
-    assert (nowhere.returncode, "--out names another place" in nowhere.stderr) == (1, True)
+    assert (nowhere.returncode, "name another file with --out" in nowhere.stderr) == (1, True)
     assert hathi(tmp_path, "tomorrow").returncode == 2

@@ -277,7 +277,7 @@ def test_what_cannot_be_answered_is_said(config: Path, capsys: pytest.CaptureFix
     for words, code, said in (
         ((7, "nobody"), 1, "hathi why 7 nobody"),
         ((8, "red1"), 2, "no features of partner 8"),
-        ((7,), 2, "similar to what?"),
+        ((7,), 2, "hathi similar needs an item or an image"),
         ((7, "red1", "--approximate", "--metric", "l1"), 2, "leave --approximate out"),
         ((7, "red1", "--set", "other"), 2, "--set: demo"),
     ):

@@ -38,8 +38,12 @@ def check_stages(stages: list[str]) -> list[str]:
 def add_place(parser: argparse.ArgumentParser) -> None:
     """Which installation a command looks at."""
     place = parser.add_mutually_exclusive_group()
-    place.add_argument("--config", type=Path, help="default: $HATHI_CONFIG, else config/local.toml")
-    place.add_argument("--features", type=Path, metavar="DIR", help="the folder of a list of your own")
+    place.add_argument(
+        "--config", type=Path, help=("the configuration file (default: $HATHI_CONFIG, else config/local.toml)")
+    )
+    place.add_argument(
+        "--features", type=Path, metavar="DIR", help=("the folder of --features of an own list, instead of --config")
+    )
 
 
 def place_of(args: argparse.Namespace) -> Path:

@@ -34,7 +34,7 @@ def prune_daily(
     mark = state / f"pruned.{'-'.join(stages)}"
     left = _under_way(mark)
     if not left:
-        if not _due(mark, clock, "prune", "nothing is forgotten until then"):
+        if not _due(mark, clock, "prune", "nothing is deleted until then"):
             return
         left = {lake.context.lake_name: "" for lake in lakes}
     for lake in lakes:
@@ -47,14 +47,18 @@ def prune_daily(
         except Stopped:
             return
         except PipelineError as error:
-            logs.log("prune").warning("%s; the next try is in a day", error)
+            logs.log("prune").warning("%s; Hathi tries it again in a day", error)
             pruned = Pruned(0, None)
         left[name] = pruned.after or ""
         if pruned.after is None:
             del left[name]
         _note(mark, left)
         if pruned.number:
-            logs.log("prune").info("Summary: forgot or put back %d things of %s", pruned.number, name)
+            logs.log("prune").info(
+                "Summary: deleted or restored %d objects of %s (old data deleted, lost hints restored)",
+                pruned.number,
+                name,
+            )
 
 
 def _under_way(mark: Path) -> dict[str, str]:
@@ -93,13 +97,13 @@ def compact_daily(
         try:
             for one in run(lake.context):
                 if isinstance(one, Trouble):
-                    logs.log("compact").warning("%s: %s; the next try is in a day", one.what, one.error)
+                    logs.log("compact").warning("%s: %s; Hathi tries it again in a day", one.what, one.error)
                 else:
                     tables += one.won
         except Stopped:
             return
         except PipelineError as error:
-            logs.log("compact").warning("%s; the next try is in a day", error)
+            logs.log("compact").warning("%s; Hathi tries it again in a day", error)
             continue
         if tables:
             logs.log("compact").info("Summary: wrote %d current tables of %s", tables, lake.context.lake_name)

@@ -23,10 +23,10 @@ from pipeline.stores.local import typed
 
 COLUMNS = ("url", "partner_id", "item_id", "external_id", "content")
 TEXT = {
-    "separator": "CSV, TSV: what stands between cells, where it is not found: tab, ';', '|' ...",
-    "quote": "CSV, TSV: what stands around cells; '': quotes are text",
-    "escape": "CSV, TSV: what stands before a quote that is text, as in Spark's '\\'; '': nothing does",
-    "encoding": "of a text: utf-16, latin-1, cp1252 ...",
+    "separator": "CSV, TSV: the character between cells: tab, ';', '|' ... (default: found by itself)",
+    "quote": "CSV, TSV: the character around cells; '': none, quotes are text",
+    "escape": "CSV, TSV: the character before a quote that is text, as Spark's '\\'; '': none",
+    "encoding": "the encoding of a text file: utf-16, latin-1, cp1252 ... (default: found by itself)",
 }
 SET, LAKE = "features", "list"
 _LATER = {"text": {}, "ids": "normalised"}
@@ -58,22 +58,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("a list of your own")
     kinds = "CSV, TSV, JSONL, Parquet, ORC, Avro, text of URLs, protobuf"
     own.add_argument("--refs", metavar="GLOB", action=_Once, help=f"a file, a folder, a glob, a URL or -: {kinds}")
-    own.add_argument("--features", type=Path, metavar="DIR", help="where features are delivered; bucket in DIR/.hathi")
+    own.add_argument(
+        "--features",
+        type=Path,
+        metavar="DIR",
+        help=("the folder for the features; Hathi keeps its own files in DIR/.hathi"),
+    )
     own.add_argument("--net", type=Path, help="a deploy .prototxt or an .onnx model")
     own.add_argument("--weights", type=Path, help="a .caffemodel")
-    own.add_argument("--blob", help="the blob that is the feature")
-    own.add_argument("--format", help="of the refs, where the file's name does not tell")
-    own.add_argument("--partner", type=int, help="the partner of refs that name none")
+    own.add_argument("--blob", help="the blob of the net whose values are the feature")
+    own.add_argument("--format", help="the format of the refs (default: by the name of the file)")
+    own.add_argument("--partner", type=int, help="the partner of rows without a partner (default: 0)")
     for column in COLUMNS:
         name = column.replace("_", "-")
-        none = "; '': none does, whatever it is called" if column == "content" else ""
+        none = "; '': no column does" if column == "content" else ""
         own.add_argument(f"--{name}-column", metavar="NAME", help=f"the column that holds the {name}{none}")
     for option, what in TEXT.items():
         own.add_argument(f"--{option}", metavar="SIGN" if option != "encoding" else "NAME", help=what)
-    own.add_argument("--no-header", action="store_true", help="CSV, TSV: the first line is a row; see --names")
-    own.add_argument("--names", metavar="A,B,...", help="CSV, TSV with --no-header: what the columns are called")
-    own.add_argument("--ids", choices=("normalised", "as_written"), help="how external ids are hashed (normalised)")
-    own.add_argument("--again", action="store_true", help="ship the whole list once more")
+    own.add_argument(
+        "--no-header",
+        action="store_true",
+        help=("CSV, TSV: the first line is a row, not names of columns; see --names"),
+    )
+    own.add_argument("--names", metavar="A,B,...", help="CSV, TSV with --no-header: the names of the columns")
+    own.add_argument(
+        "--ids",
+        choices=("normalised", "as_written"),
+        help=("how external ids become item ids (default: normalised: case and percent-coding do not matter)"),
+    )
+    own.add_argument("--again", action="store_true", help="compute and deliver the whole list once more")
 
 
 def given(args: argparse.Namespace) -> bool:
