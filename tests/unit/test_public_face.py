@@ -383,7 +383,7 @@ def test_a_damaged_file_a_copy_that_is_not_whole_and_two_lengths_are_errors_that
     [
         ("nowhere", "no folder"),
         (".", "no features under"),
-        ("s3://bucket/features", "s3:// is none.*hdfs://host"),
+        ("s3://bucket/features", "s3:// is not supported.*hdfs://host"),
         ("hdfs://host:9870", "no folder in"),
     ],
 )
