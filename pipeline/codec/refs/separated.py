@@ -54,62 +54,63 @@ def read_header(data: RefBytes, kind: Literal["csv", "tsv"], text: Text, columns
             if text.header and not separator and (excel := _EXCEL.fullmatch(line)):
                 separator = excel[1]  # Excel says so in a line of its own
                 continue
-            read = _header if text.header else _first_row
-            return read(page, at, kind, (separator,) if separator else separators(kind, text), text, columns, file)
+            candidates = (separator,) if separator else separators(kind, text)
+            top = _Top(page, at, kind, candidates, text, columns, file)
+            return _header(top) if text.header else _first_row(top)
     return Header(form(kind, text), 0, None, 0)
 
 
-def _header(
-    page: _Page,
-    at: int,
-    kind: Literal["csv", "tsv"],
-    candidates: tuple[str, ...],
-    text: Text,
-    columns: Columns,
-    file: str,
-) -> Header:
+@dataclass(frozen=True, slots=True)
+class _Top:
+    """The first line of a file that is not blank, and what it may be read by.
+
+    candidates: the separators that may part its cells, the likeliest first.
+    """
+
+    page: _Page
+    at: int
+    kind: Literal["csv", "tsv"]
+    candidates: tuple[str, ...]
+    text: Text
+    columns: Columns
+    file: str
+
+
+def _header(top: _Top) -> Header:
     """The line as a header, by the first separator under which it has a url column."""
     refused: FormatError | None = None
-    for separator in candidates:
-        how = form(kind, text, separator)
-        cells, following, _ = _parse(page, at, how.dialects[0], MAX_COLUMNS)
+    for separator in top.candidates:
+        how = form(top.kind, top.text, separator)
+        cells, following, _ = _parse(top.page, top.at, how.dialects[0], MAX_COLUMNS)
         if isinstance(cells, list) and all(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in cells):
-            how = form(kind, text, separator, quoted_header=True)
-            cells, following, _ = _parse(page, at, how.dialects[0], MAX_COLUMNS)
+            how = form(top.kind, top.text, separator, quoted_header=True)
+            cells, following, _ = _parse(top.page, top.at, how.dialects[0], MAX_COLUMNS)
         try:
             if isinstance(cells, str):
                 raise FormatError(
-                    f"the header of {file} cannot be read",
-                    f"{cells}: {sample_of(page.texts[at])}",
+                    f"the header of {top.file} cannot be read",
+                    f"{cells}: {sample_of(top.page.texts[top.at])}",
                     "the first line names columns",
                 )
             names = [cell.strip() for cell in cells]
-            return Header(how, len(names), find_columns(names, columns, file), page.offsets[following])
+            return Header(how, len(names), find_columns(names, top.columns, top.file), top.page.offsets[following])
         except FormatError as error:
             refused = refused or error
     assert refused is not None
     raise refused
 
 
-def _first_row(
-    page: _Page,
-    at: int,
-    kind: Literal["csv", "tsv"],
-    candidates: tuple[str, ...],
-    text: Text,
-    columns: Columns,
-    file: str,
-) -> Header:
+def _first_row(top: _Top) -> Header:
     """Of a file without a header: its first row says how many columns there are."""
     rows = []
-    for separator in candidates:
-        how = form(kind, text, separator)
-        cells, *_ = _parse(page, at, how.dialects[0], MAX_COLUMNS)
+    for separator in top.candidates:
+        how = form(top.kind, top.text, separator)
+        cells, *_ = _parse(top.page, top.at, how.dialects[0], MAX_COLUMNS)
         rows.append((how, len(cells) if isinstance(cells, list) else 0))
-    wanted = len(text.names)
+    wanted = len(top.text.names)
     how, width = next((row for row in rows if (row[1] == wanted if wanted else row[1] > 1)), rows[0])
-    names = list(text.names) + [str(number + 1) for number in range(wanted, width)]
-    return Header(how, max(wanted, width), find_columns(names, columns, file), page.offsets[at])
+    names = list(top.text.names) + [str(number + 1) for number in range(wanted, width)]
+    return Header(how, max(wanted, width), find_columns(names, top.columns, top.file), top.page.offsets[top.at])
 
 
 def csv_blocks(data: RefBytes, header: Header, rules: Rules, at: Cursor) -> Iterator[Block]:
