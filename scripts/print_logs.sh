@@ -19,6 +19,8 @@ hathi="$root/.venv/bin/hathi"
 number="${2:-10}"
 folders=() # of logs
 states=()
+configs=()
+estops=()
 
 add() { # NAME-OF-ARRAY VALUE, once
     local -n array="$1"
@@ -33,6 +35,7 @@ read_folders() {
     values="$("$hathi" config get --config "$1" state logs.folder)" || return
     add states "${values%%$'\n'*}"
     add folders "${values##*$'\n'}"
+    if [ -d "${values%%$'\n'*}" ]; then add configs "$1"; fi # was started here once
 }
 
 if [ -d "${1:-}" ] || { [ -n "${1:-}" ] && [ ! -e "$1" ]; }; then
@@ -75,9 +78,16 @@ say_alive() {
     if [ $known = yes ]; then echo "not running$died"; fi
 }
 
+# What stands of ESTOP here and in the bucket, each once.
+say_estop() {
+    local line
+    while IFS= read -r line; do
+        if [ -n "$line" ]; then add estops "$line"; fi
+    done < <("$hathi" stop --show --remote --config "$1" 2>/dev/null)
+}
+
 say_state() {
     local state="$1"
-    if [ -e "$state/ESTOP" ]; then echo "ESTOP engaged: nothing starts on this host until you remove $state/ESTOP"; fi
     if [ -e "$state/_PIPE_RUNNING" ] && ! is_locked "$state/compute.lock"; then
         echo "the last run of compute died: $state/_PIPE_RUNNING is left over; the next run continues its work"
     fi
@@ -96,6 +106,8 @@ last() { # FOLDER PROGRAM PATTERN
     done | tail -n "$number"
 }
 
+for config in "${configs[@]}"; do say_estop "$config"; done
+if [ ${#estops[@]} -gt 0 ]; then printf '%s\n' "${estops[@]}"; fi
 for state in "${states[@]}"; do say_state "$state"; done
 for folder in "${folders[@]}"; do
     if [ ! -d "$folder" ]; then

@@ -48,6 +48,7 @@ def as_tree(found: Status) -> dict[str, Any]:
         "at": facts.at,
         "host": facts.host,
         "estop": facts.estop is not None,
+        "estop_remote": [lake.facts.lake for lake in lakes if lake.facts.estop is not None],
         "programs": dict(found.programs),
         "open": [asdict(row) for lake in lakes for row in lake.open],
         "open_more": sum(lake.facts.not_looked_at for lake in lakes),

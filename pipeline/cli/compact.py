@@ -18,7 +18,7 @@ from pipeline.cli.wiring.assembly import add_place, contexts, place_of
 from pipeline.errors import ConfigError
 from pipeline.ledger.protocol import silent_progress
 from pipeline.process import logs
-from pipeline.process.lock import refuse_estop
+from pipeline.process.lock import estop_since, refuse_estop
 from pipeline.settings import load
 
 
@@ -32,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0; 1 when a partner could not be compacted."""
-    from pipeline.process.lock import ESTOP
     from pipeline.stages.compact.running import Trouble
     from pipeline.stages.compact.running import run as compact
 
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_estop(state)
     written = troubles = 0
     with shown() if sys.stderr.isatty() else nullcontext(silent_progress) as show:
-        for context in contexts(settings, ["deliver"], (state / ESTOP).exists, "compact", show):
+        for context in contexts(settings, ["deliver"], lambda: estop_since(state) is not None, "compact", show):
             if args.lake not in (None, context.lake_name):
                 continue
             for one in compact(context, args.partner):

@@ -32,6 +32,8 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "run": Entry("run", "run stages in this process until nothing is due"),
         "serve": Entry("serve", "run stages as a daemon"),
         "spark": Entry("spark", "compute and aggregate on a Spark cluster"),
+        "stop": Entry("stop", "engage ESTOP: here, or on every host by the bucket"),
+        "start": Entry("start", "take ESTOP back, and say what still stands"),
     },
     "look": {
         "status": Entry("status", "show what is open, waiting, held and running"),

@@ -107,6 +107,8 @@ def as_lines(found: Status, rows: int | None) -> Iterator[str]:
 def _lake(one: Standing, rows: int | None) -> Iterator[str]:
     facts = one.facts
     yield f"lake {facts.lake}"
+    if facts.estop is not None:
+        yield "ESTOP is engaged in the bucket: every host stops; hathi start --remote deletes it"
     if one.open or any(stage.shipments for stage in one.stages):
         yield from _stages(one)
     else:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 FIRST_DUE = "00000000T000000Z"
 INDEX = "outputByPartner"
 SUCCESS = "_SUCCESS"
+ESTOP = "ESTOP"
 MANIFEST = "_manifest.json"
 
 # ASCII alone: other digits are digits to Python, and would be two names of one thing.
@@ -128,6 +129,11 @@ class Keys:
     @property
     def alive_hints(self) -> str:
         return f"{self.lake}/h/alive/"
+
+    @property
+    def estop(self) -> str:
+        """Stops every host; among the beats, which each poll lists, so that looking for it costs nothing."""
+        return f"{self.alive_hints}{ESTOP}"
 
     def open_hint(self, due: str, name: ShipmentName) -> str:
         return f"{self.open_hints}{due}/{name}"

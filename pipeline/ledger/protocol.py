@@ -76,6 +76,8 @@ class Context:
     once: Callable[[str, str], None] = silent_once
     progress: Callable[[str, int, int], None] = silent_progress
     """(stage, so many more done, so many more to do): the second stays 0 where the end is not known."""
+    engage: Callable[[str], None] = silent
+    """Told that ESTOP stands in the bucket, and where."""
     forms: Forms = field(default_factory=Forms, repr=False)
     bodies: OrderedDict[str, Body] = field(default_factory=OrderedDict, repr=False)
     """Bodies under `c/` never change: cached by key."""
@@ -103,6 +105,14 @@ class Seen:
     states: tuple[ShipmentState, ...]
     due: dict[str, str]
     """The due of each open hint, by shipment."""
+
+
+@dataclass(frozen=True)
+class Beats:
+    """What `h/alive` says.  estop: since when ESTOP stands among them, by the store's clock; None: it does not."""
+
+    alive: frozenset[str]
+    estop: float | None
 
 
 @dataclass(frozen=True)
@@ -151,6 +161,7 @@ def poll(context: Context, *, after: str = "", limit: int = SHIPMENTS_OF_A_POLL)
     """One look at what is open and due (docs/protocol.md 9): its cost is that of open work, not of history.
 
     after: the shipment where the last poll ended; at most `limit` shipments are read, beginning behind it.
+    Raises Stopped where ESTOP stands in the bucket; one that does not answer holds none.
     """
     hints = open_hints(context, later=False)
     names = sorted(hints.due)
@@ -158,7 +169,11 @@ def poll(context: Context, *, after: str = "", limit: int = SHIPMENTS_OF_A_POLL)
     chosen = (names[begin:] + names[:begin])[:limit]
     states = tuple(_state_or_trouble(context, name) for name in chosen)
     # Between two turns nothing is in this process's hands: an attempt of its own without an end was lost on the way.
-    others = alive(context, hints.now) - {context.process.name}
+    seen = beats(context, hints.now)
+    if seen.estop is not None:
+        context.engage(context.keys.estop)
+        raise Stopped("stopped", f"ESTOP stands in the bucket: {context.keys.estop}", "hathi start --remote deletes it")
+    others = seen.alive - {context.process.name}
     return Seen(hints.now, others, states, {str(name): hint.due for name, hint in hints.due.items()})
 
 
@@ -180,13 +195,22 @@ def planned(context: Context, name: ShipmentName) -> bool:
 
 def alive(context: Context, now: float) -> frozenset[str]:
     """Processes whose beat is young by the store's own time, less those of this host that are gone."""
+    return beats(context, now).alive
+
+
+def beats(context: Context, now: float) -> Beats:
+    """Who lives, and whether ESTOP stands there, in one list.  now: the store's own time."""
     prefix = context.keys.alive_hints
     young = now - context.settings.daemon.alive_seconds
-    return frozenset(
-        name
-        for entry in context.bucket.list(prefix)
-        if entry.modified > young and not context.process.gone(name := entry.key.removeprefix(prefix))
-    )
+    names: set[str] = set()
+    estop = None
+    for entry in context.bucket.list(prefix):
+        name = entry.key.removeprefix(prefix)
+        if entry.key == context.keys.estop:
+            estop = entry.modified
+        elif entry.modified > young and not context.process.gone(name):
+            names.add(name)
+    return Beats(frozenset(names), estop)
 
 
 def state_of(context: Context, name: ShipmentName, *, settled: bool = True) -> ShipmentState:
@@ -293,8 +317,10 @@ def ended(context: Context, name: ShipmentName, task: Task, number: int, error: 
 
 
 def beat(context: Context) -> None:
-    """Say that this process lives."""
+    """Say that this process lives, and look for ESTOP in the bucket: a turn may last for hours without a poll."""
     context.bucket.put(context.keys.alive_hint(context.process.name), b"")
+    if beats(context, 0.0).estop is not None:
+        context.engage(context.keys.estop)
 
 
 def leave(context: Context) -> None:

@@ -233,7 +233,8 @@ def _of_host(facts: Facts) -> Iterator[GaugeMetricFamily]:
         runs.add_metric([stage], int(stage in facts.programs))
     yield runs
     estop = _gauge("hathi_estop", "Whether ESTOP is engaged.")
-    estop.add_metric([], int(facts.estop is not None))
+    engaged = facts.estop is not None or any(lake.estop is not None for lake in facts.lakes)
+    estop.add_metric([], int(engaged))
     yield estop
 
 

@@ -50,9 +50,17 @@ class EstopEngaged(PipelineError):
     exit_code = 4
 
 
+def estop_since(state: Path) -> float | None:
+    """Since when ESTOP is engaged on this host (seconds since 1970); None when it is not."""
+    try:
+        return (state / ESTOP).stat().st_mtime
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def refuse_estop(state: Path) -> None:
     """Raises EstopEngaged when the file is there: no lock, no request."""
-    if (state / ESTOP).exists():
+    if estop_since(state) is not None:
         raise EstopEngaged(f"ESTOP engaged: nothing was started; remove {state / ESTOP}, then start again")
 
 

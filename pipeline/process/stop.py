@@ -17,7 +17,7 @@ import schedule
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, Stopped
 from pipeline.process.forks import at_the_end, undone_in_forks
-from pipeline.process.lock import ESTOP
+from pipeline.process.lock import estop_since
 
 DRAIN_SECONDS = 10.0
 LOOK_SECONDS = 1.0
@@ -46,6 +46,12 @@ class Stop:
         """Work is to end: what a signal says."""
         self._asked = True
 
+    def engage(self, where: str) -> None:
+        """Work is to end: ESTOP stands in the bucket, at this key."""
+        if not self.estop:
+            self.estop = True
+            self._say(f"ESTOP engaged in the bucket: {where}; hathi start --remote deletes it")
+
     def __call__(self) -> bool:
         """Whether work is to end; looks for the file at most once a second."""
         if self._asked or self.estop:
@@ -53,14 +59,14 @@ class Stop:
         now = self._clock.monotonic()
         if self._state is not None and now - self._looked >= LOOK_SECONDS and self._looking.acquire(blocking=False):
             try:
-                self._look(self._state / ESTOP, now)
+                self._look(self._state, now)
             finally:
                 self._looking.release()
         return self.estop
 
-    def _look(self, path: Path, now: float) -> None:
+    def _look(self, state: Path, now: float) -> None:
         self._looked = now
-        if not self.estop and path.exists():
+        if not self.estop and estop_since(state) is not None:
             self.estop = True
             self._say("ESTOP engaged")
 

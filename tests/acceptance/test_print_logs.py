@@ -92,6 +92,19 @@ def test_estop_and_a_run_that_died_come_first(site: Settings) -> None:
     assert lines[1].startswith(f"the last run of compute died: {state}/_PIPE_RUNNING is left over")
 
 
+def test_estop_in_the_bucket_comes_first_too_for_each_lake(site: Settings) -> None:
+    for lake in ("main", "near"):
+        key = Path(site.bucket.url) / lake / "h/alive/ESTOP"
+        key.parent.mkdir(parents=True)
+        key.touch()
+    lines = printed(site)
+    assert [line.partition(" (since")[0] for line in lines[:2]] == [
+        f"ESTOP engaged: nothing starts on any host until you delete {site.bucket.url}/{lake}/h/alive/ESTOP"
+        for lake in ("main", "near")
+    ]
+    assert lines[2].startswith("== ")
+
+
 def test_so_many_lines_as_are_asked_for(site: Settings) -> None:
     logs.open_log("deliver", site.logs, echo=False, clock=lambda: AT)
     for number in range(5):

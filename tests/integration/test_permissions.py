@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.app import estop
 from pipeline.ledger.layout import Task
 from pipeline.ledger.manifest import AttemptEnd
 from pipeline.ledger.protocol import Context, beat, claim, give_up, leave
@@ -206,7 +207,9 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Request]]:
     site = Site(world, {side: (context, recording) for side, context, recording in sides(world)})
     for context, recording in site.where.values():
         check(recording)
+        estop.engage_remote([context])
         beat(context)
+        estop.lift_remote([context])
     site.turns()[0].take("ship")
     name = min(shipments(world).values())
     task = Task.batch(world.fingerprints["demo"], 0)

@@ -302,6 +302,8 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
         "stats": [[root, root]],
         "similar": [[str(PARTNER), "--image", image, "--approximate", *at]],
         "compact": [at],
+        "stop": [["--remote", *at], at],
+        "start": [["--remote", *at], at],
     }
 
 

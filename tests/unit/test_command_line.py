@@ -122,7 +122,7 @@ def test_an_unknown_command_is_a_usage_error_that_lists_the_commands(capsys: pyt
     assert "did you mean run?" in said
     with pytest.raises(SystemExit):
         command_line.main(["stat"])
-    assert "did you mean stats, status?" in capsys.readouterr().err
+    assert "did you mean start, stats, status?" in capsys.readouterr().err
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.app import estop
 from pipeline.clock import Clock
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.ledger.layout import FIRST_DUE, Root, seconds_of, version_of
@@ -110,6 +111,7 @@ def test_each_trouble_of_a_host_or_a_store_is_one_finding(more: dict[str, Any], 
     [
         ({"missing": ("features/S/7/x",)}, ("Alert", "missing shop")),
         ({"held": ("S.0",)}, ("Alert", "held shop")),
+        ({"estop": NOW - 60}, ("Warning", "estop shop")),
         ({"unknown_sets": ("old",)}, ("Alert", "set shop old")),
         ({"troubles": {"refs": "it cannot be read"}}, ("Alert", "source shop refs")),
         ({"refused": {"refs/a.csv": "its version went back"}}, ("Warning", "refused shop refs/a.csv")),
@@ -391,6 +393,9 @@ def test_estop_and_a_program_that_was_killed_are_warnings(tmp_path: Path) -> Non
     assert findings(world, tmp_path) == ["Warning program deliver"]
     (state / ESTOP).touch()
     assert findings(world, tmp_path) == ["Warning estop"]
+    estop.engage_remote([world.context()])
+    assert findings(world, tmp_path) == ["Warning estop", "Warning estop shop"]
+    assert seen(world, tmp_path).lakes[0].alive == (), "it is no process"
 
 
 # ---- told on change

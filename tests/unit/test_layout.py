@@ -65,7 +65,7 @@ def test_no_key_of_a_shipment_is_the_folder_of_another() -> None:
         keys.plan(NAME), keys.end(NAME), keys.out(NAME), keys.done(NAME), keys.batch(NAME, 0),
         keys.result(NAME, "ab" * 32, 0), keys.attempt(NAME, task, 1), keys.attempt_end(NAME, task, 1),
         keys.attempt(NAME, Task("t/out"), 1), keys.shipment_data(NAME, "n", "f"), keys.open_hint("due", NAME),
-        keys.held_hint(NAME, 1), keys.alive_hint("p"), keys.gone_hint(NAME),
+        keys.held_hint(NAME, 1), keys.alive_hint("p"), keys.estop, keys.gone_hint(NAME),
     ]  # fmt: skip
     for key in all_keys:
         assert not any(other.startswith(key + "/") for other in all_keys)

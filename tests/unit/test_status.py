@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.app import estop
 from pipeline.app.status import Status, as_tree
 from pipeline.app.status import status as look_at
 from pipeline.cli import main as command_line
@@ -114,9 +115,15 @@ def test_what_is_held_and_estop_and_locks_are_told(tmp_path: Path) -> None:
     state = tmp_path / "state"
     settled(world, tmp_path)
     (state / ESTOP).touch()
+    told = lines(world, tmp_path)
+    assert told[0].startswith("ESTOP is engaged")
+    assert not any("in the bucket" in line for line in told)
+    estop.engage_remote([world.context()])
+    told = lines(world, tmp_path)
+    assert told[told.index("lake shop") + 1].startswith("ESTOP is engaged in the bucket")
+    estop.lift_remote([world.context()])
     with locked(state, "ship"):
         told = lines(world, tmp_path)
-    assert told[0].startswith("ESTOP is engaged")
     assert any(line.startswith("ship       runs: pid ") for line in told)
     assert "deliver    does not run" in told
     with pytest.raises(KeyboardInterrupt), locked(state, "deliver"):

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from pipeline.clock import Clock, Process
 from pipeline.errors import ConfigError
-from pipeline.ledger.protocol import Context, silent_progress
+from pipeline.ledger.protocol import Context, silent, silent_progress
 from pipeline.process import logs
 from pipeline.process.host import this_process
 from pipeline.process.scratch import SPILL, folder_of, scratch
+from pipeline.process.stop import Stop
 from pipeline.process.watchdog import Watch, noting
 from pipeline.settings import Settings
 from pipeline.stage_names import ON_THE_LAKE, STAGES
@@ -94,6 +95,7 @@ def contexts(
             process=me,
             spill=spill,
             stopping=stopping,
+            engage=stopping.engage if isinstance(stopping, Stop) else silent,
             say=logs.log(program).warning,
             once=lambda key, text: _once(key, text, program),
             progress=progress,

@@ -7,8 +7,8 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.operations.health.this_host import estop_since, programs
-from pipeline.process.lock import ESTOP, RUNNING, holder
+from pipeline.operations.health.this_host import programs
+from pipeline.process.lock import ESTOP, RUNNING, estop_since, holder
 from pipeline.stores.store import Examined
 from pipeline.times import HOUR, readable_time
 

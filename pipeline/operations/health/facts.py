@@ -100,6 +100,8 @@ class LakeFacts:
     """Snapshots at the sources that no shipment covers yet, by the names that their shipments would have."""
     alive: tuple[str, ...] = ()
     """Processes that beat, on any host."""
+    estop: float | None = None
+    """Since when ESTOP stands in the bucket for this lake, by the store's clock."""
 
 
 @dataclass(frozen=True, slots=True)

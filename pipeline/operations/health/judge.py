@@ -126,6 +126,9 @@ def _store(store: StoreFacts, at: float, limits: Health) -> Iterator[Finding]:
 
 def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
     name = lake.lake
+    if lake.estop is not None:
+        text = f"ESTOP is engaged in the bucket: no host works for lake {name}"
+        yield Finding(Level.WARNING, f"estop {name}", text, "hathi start --remote deletes it", lake.estop)
     yield from _stalled(lake, limits)
     if lake.missing:
         text = f"lake {name}: {counted(len(lake.missing), 'delivered file')} missing: {_some(lake.missing)}"

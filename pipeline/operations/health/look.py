@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, Stopped
 from pipeline.ledger.layout import Root, seconds_of
-from pipeline.ledger.protocol import Context, alive
+from pipeline.ledger.protocol import Context, beats
 from pipeline.ledger.state import REPAIR, waits_for
 from pipeline.operations.health import this_host
 from pipeline.operations.health.backlog import PARTNERS, Waiting, backlog, freshness, most_lagging, waiting_since
@@ -20,6 +20,7 @@ from pipeline.operations.health.folders import Folders
 from pipeline.operations.health.sources import AtSources, Onlooker
 from pipeline.operations.open_shipments import OpenShipments, open_shipments
 from pipeline.process.host import host_name
+from pipeline.process.lock import estop_since
 from pipeline.settings import Settings
 from pipeline.stages.index import read_index
 from pipeline.stages.operator_requests import held
@@ -102,7 +103,7 @@ class Look:
             lakes=tuple(lakes),
             stores=tuple(stores),
             disks=disks,
-            estop=this_host.estop_since(state),
+            estop=estop_since(state),
             programs=running,
             died=died,
             unseen=unseen,
@@ -180,6 +181,7 @@ class Look:
         waits = [(one.since, waits_for(one.state)) for one in open_ if one.state.plan and one.state.plan.set in sets]
         first = min([*waits, *((since, "ship") for since in unplanned)], default=None)
         seen = self._seen[context.lake_name]
+        beating = beats(context, hints.now)
         return LakeFacts(
             lake=context.lake_name,
             now=hints.now,
@@ -204,7 +206,8 @@ class Look:
             freshness=most_lagging(fresh),
             failing=tuple(sorted(failing, key=lambda one: (-one.failed, one.set, int(one.partner)))[:PARTNERS]),
             unplanned=tuple(sorted(at.unplanned)),
-            alive=tuple(sorted(alive(context, hints.now))),
+            alive=tuple(sorted(beating.alive)),
+            estop=beating.estop,
         )
 
     def _delivered(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.operations.health.facts import Disk
-from pipeline.process.lock import ESTOP, holder, left_behind
+from pipeline.process.lock import holder, left_behind
 from pipeline.settings import Settings
 from pipeline.settings.places import folder_of
 from pipeline.stage_names import ON_THE_LAKE, STAGES
@@ -44,14 +44,6 @@ def existing(folder: Path) -> Path:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder
-
-
-def estop_since(state: Path) -> float | None:
-    """Since when ESTOP is engaged (seconds since 1970); None when it is not."""
-    try:
-        return (state / ESTOP).stat().st_mtime
-    except FileNotFoundError:
-        return None
 
 
 def programs(state: Path, stages: Iterable[str] = STAGES) -> tuple[Mapping[str, str], Mapping[str, str]]:

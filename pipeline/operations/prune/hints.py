@@ -26,7 +26,7 @@ def plan_hints(context: Context, now: float) -> Iterator[Deletion]:
     """Costs what is open: a request for each old hint and for each held batch."""
     keys = context.keys
     for entry in context.bucket.list(keys.alive_hints):
-        if entry.modified < now - ALIVE_DAYS * DAY:
+        if entry.key != keys.estop and entry.modified < now - ALIVE_DAYS * DAY:
             yield Deletion("bucket", "delete", entry.key, "the beat of a process long gone")
     yield from _answered(context)
     for entry in context.bucket.list(keys.open_hints):

@@ -1,0 +1,35 @@
+"""Take ESTOP back, and say what still stands: the file of this host, with --remote the objects in the bucket.
+
+It starts nothing by itself: cron, systemd and run-all.sh do, as soon as no ESTOP stands in their way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from pipeline.app import estop
+from pipeline.cli.stop import lakes_of, told
+from pipeline.cli.wiring.assembly import add_place, place_of
+from pipeline.settings import load
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `hathi start`."""
+    add_place(parser)
+    parser.add_argument("--remote", action="store_true", help="in the bucket, for every host; this host's file stays")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; 4 where ESTOP still stands, here or in the bucket."""
+    settings = load(place_of(args), os.environ)
+    state = Path(settings.state)
+    if args.remote:
+        estop.lift_remote(lakes_of(settings, "start"))
+    else:
+        estop.lift_here(state)
+    code = told(settings, estop.standing_here(state), remote=bool(settings.lakes))
+    if code == 0:
+        print("ESTOP is taken back; cron, systemd or run-all.sh start what is to run")
+    return code

@@ -1,0 +1,68 @@
+"""Engage ESTOP: what runs ends in good order, and nothing starts until `hathi start` takes it back.
+
+Without --remote it is a file in the state folder: all that uses this folder ends within ten seconds.  With --remote it
+is an object in the bucket, for each lake of the configuration: every host ends at its next poll, or at its next beat
+(two minutes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from pipeline.app import estop
+from pipeline.app.estop import Standing
+from pipeline.cli.wiring.assembly import add_place, contexts, place_of
+from pipeline.errors import ConfigError, PipelineError, Stopped
+from pipeline.ledger.protocol import Context
+from pipeline.process.logs import escape, redact
+from pipeline.settings import Settings, load
+from pipeline.times import readable_time
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `hathi stop`."""
+    add_place(parser)
+    parser.add_argument("--remote", action="store_true", help="in the bucket: stop every host of its lakes")
+    parser.add_argument("--show", action="store_true", help="only say what stands; with --remote also in the bucket")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; with --show 4 where ESTOP stands."""
+    settings = load(place_of(args), os.environ)
+    state = Path(settings.state)
+    if args.show:
+        return told(settings, estop.standing_here(state), remote=args.remote)
+    places = estop.engage_remote(lakes_of(settings, "stop")) if args.remote else [estop.engage_here(state)]
+    for place in places:
+        print(escape(redact(f"ESTOP engaged: {place}")))
+    who = "every host ends at its next poll or beat" if args.remote else "what runs here ends within ten seconds"
+    print(f"{who}; nothing starts until `hathi start{' --remote' if args.remote else ''}` takes it back")
+    return 0
+
+
+def told(settings: Settings, found: list[Standing], *, remote: bool) -> int:
+    """Print what stands: 4 where something does, else 0.  A bucket that does not answer holds none, and is named."""
+    if remote:
+        try:
+            found = [*found, *estop.standing_remote(lakes_of(settings, "stop"))]
+        except PipelineError as error:
+            print(escape(redact(f"not seen: whether ESTOP stands in the bucket: {error}")))
+    for one in found:
+        if one.remote:
+            since = readable_time(one.since)
+            text = f"nothing starts on any host until you delete {one.place} (since {since}): hathi start --remote"
+        else:
+            text = f"nothing starts on this host until you remove {one.place}"
+        print(escape(redact(f"ESTOP engaged: {text}")))
+    return Stopped.exit_code if found else 0
+
+
+def lakes_of(settings: Settings, program: str) -> list[Context]:
+    """One context for each lake; the bucket is asked once, and not waited for.  Raises ConfigError without a lake."""
+    from pipeline.stores.opening import hasty
+
+    if not settings.lakes:
+        raise ConfigError("no lake is configured: ESTOP has no place in the bucket", "", "add a [lakes.NAME] table")
+    return contexts(hasty(settings), ["compute"], lambda: False, program)
