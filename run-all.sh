@@ -52,7 +52,7 @@ is_running() {
 start() {
     local config="$1" program running=()
     if [ -e "$state/ESTOP" ]; then
-        say "ESTOP engaged: not started; remove $state/ESTOP to start"
+        say "ESTOP engaged: nothing was started; remove $state/ESTOP, then start again"
         exit 4
     fi
     for program in "${daemons[@]}"; do
