@@ -1,4 +1,13 @@
-"""The thread that fetches: jobs in, outcomes out; every host by its own manners, none waiting for another."""
+"""The thread that fetches: jobs in, outcomes out; every host by its own rules, none waiting for another.
+
+One thread drives all transfers through libcurl's multi interface.  Each host has a queue, a number of connections and
+a rate of its own, and a breaker that opens when the host fails again and again.  A host that is slow or dead takes up
+its own connections and nothing else.
+
+A job ends as an outcome, never as an exception: the bytes of an image, or a failure with a reason of the closed list in
+`records.REASONS`.  Redirects, retries within a job and the judgement of addresses (nothing private, unless allowed)
+happen here; what the bytes are is not judged here.  The bytes in flight are bounded by `fetch.buffer_budget`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""put_new judged by what stands there afterwards (docs/protocol.md 2)."""
+"""put_new judged by what stands there afterwards (docs/protocol.md 2).
+
+An answer can be lost: a process that asked to write a key may see an error although the key was written, by itself or
+by another process.  So no answer is believed.  Every body carries a nonce of its writer; after anything but a clear
+success the key is read back, and whose nonce is found there has won.  Where the key cannot be read either, the result
+is unknown, and the caller tries the whole step again: writing the same key once more cannot do harm.
+"""
 
 from __future__ import annotations
 

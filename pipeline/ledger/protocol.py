@@ -1,4 +1,16 @@
-"""What every stage needs of the protocol: reading states, claiming, committing, beating, checking the law.
+"""What every stage needs of the protocol: polling, claiming, committing, beating, checking the law.
+
+A stage works in turns.  A turn begins with one poll: a list of the hints that are due, a list of the beats, and one
+list of `c/S/` for each of at most 64 open shipments (docs/protocol.md 9).  From these lists `ledger.state` derives
+what each shipment waits for; nothing else decides what there is to do, so any process may stop at any time and any
+other one goes on.
+
+Before a process begins a task it claims it: it puts an attempt that names it, with put_new.  Two processes may claim
+the same task one after the other, and both may do the work; only one result can be committed, and the other is thrown
+away and counted.  A claim saves work; it protects nothing.  What protects is `commit`: put_new, and reading back.
+
+Before anything is committed the law is checked (docs/protocol.md 11): no row may be lost or counted twice at any hop.
+Where it does not hold nothing is published.
 
 Each call of a store is made here or in the stage itself, in one thread, so that a test can stop the world between
 any two of them.

@@ -1,6 +1,15 @@
 """A shipment's state, from what exists: the one function that planner, status, health and metrics share.
 
-`wanted` says which bodies it needs besides the listing of `c/S/`; they never change, so callers cache them by key.
+There is no database and no status field.  What exists under `c/S/` is the state: `plan` (the shipment exists), `b/n`
+(a batch is there), `end` (all batches are there), `F/r/n` (a batch has its result under fingerprint F), `out` (it is
+aggregated), `done` (it is delivered).  These keys are written once and never changed, so a state that was derived a
+moment ago can only be behind, never wrong.
+
+What cannot be read here (damaged, or of a newer Hathi) makes its shipment open, whatever else exists, and nobody works
+on it until a person or a newer host has seen to it.
+
+`wanted` says which bodies are needed besides the listing of `c/S/`; they never change, so callers cache them by key.
+No I/O.
 """
 
 from __future__ import annotations

@@ -1,4 +1,13 @@
-"""aggregate: from shards to what is delivered, and the retries that follow from it (docs/protocol.md 6)."""
+"""aggregate: from shards to what is delivered, and the retries that follow from it (docs/protocol.md 6).
+
+Once each batch of a shipment has its result under one fingerprint, its shards are merged with one row group of each in
+memory: sorted by partner and item, one row for each item, duplicates counted.  The files are uploaded, then `out` is
+committed; it names them all, and its counts must add up to the refs of `end`.
+
+Failures that may go away (a timeout, a server that was down) are delivered like all failures, and their refs are
+carried over into a child shipment that is due later.  The child follows from the committed `out` alone, so any number
+of boxes may write it and all write the same.
+"""
 
 from __future__ import annotations
 

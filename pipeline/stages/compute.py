@@ -1,4 +1,14 @@
-"""compute: from batches to shards, THE result of each batch (docs/protocol.md 5)."""
+"""compute: from batches to shards, THE result of each batch (docs/protocol.md 5).
+
+A task is a batch without a result under this box's fingerprint.  `plan` says which batches are to be computed, and
+which of them alone: a batch whose workers died or whose net failed twice runs in a child process of its own, and is
+halved there until the one item is found that causes it.  A batch that fails alone as well is held for a person.
+
+`perform` keeps a window of many batches open at once (extraction.window), since one shipment is about one image host
+and a polite limit is some tens of images a second.  A finished batch becomes a shard: a file of features and a file of
+failures, uploaded under a name that nobody else uses.  Then its result is committed.  Where another box was first, its
+result stands and ours is deleted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,14 @@
-"""deliver: folders that appear whole on the lake, then the index, then `done` (docs/protocol.md 7)."""
+"""deliver: folders that appear whole on the lake, then the index, then `done` (docs/protocol.md 7).
+
+Each partner of an `out` gets one folder, `<root>/<shipment>/<partner>`.  Its files are copied to a temporary place and
+checked against their SHA-256; `_manifest.json` and `_SUCCESS` are written last; then the folder is renamed, so that it
+appears whole or not at all, even to a reader who globs.  A folder that stands already is this shipment's (then its
+part is done) or another's (then an Alert).
+
+All folders of a turn are entered into the index at once (stages.index), whose cost is that of the turn.  Then each
+shipment's `done` is committed.  A kill between any two of these steps is repaired by doing them again: what stands is
+found, and not made twice.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,12 @@
-"""The index `outputByPartner`, with several writers (docs/protocol.md 8)."""
+"""The index `outputByPartner`, with several writers (docs/protocol.md 8).
+
+The index is one JSON file that consumers read, and the only thing on the lake that is ever replaced.  HDFS has no
+compare-and-swap, so a writer proposes: it writes the whole new index, of version v+1, under a unique name (the token),
+and then puts a small file `_index/<v+1>` that names the token, with a rename that fails where a file stands.  The first
+proposal of a version wins.  Whoever meets a proposal, its writer or another one, renames the token it names over the
+index.  So every version is written once, whole, and by one rename, and a writer who sleeps in the middle of it
+finds his work finished by others.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""ship: from what a lake's sources name to batches in the bucket (docs/protocol.md 4)."""
+"""ship: from what a lake's sources name to batches in the bucket (docs/protocol.md 4).
+
+A snapshot is a source as it was seen: its files with length and time.  A plan freezes a snapshot for one feature set;
+from then on the shipment reads those files and no others.  A file that has changed since makes the shipment void, and
+what is there now is a snapshot of its own.
+
+Each batch says where reading ended, in its cursor.  The next batch is read from the *committed* cursor of the one
+before, so two gateways that read at once write the same batches, and a restart goes on where the last commit stands.
+After 128 batches, or at the snapshot's end, `end` is committed; the rest of the snapshot is the next part.
+"""
 
 from __future__ import annotations
 

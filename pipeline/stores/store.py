@@ -1,4 +1,13 @@
-"""The verbs of a store (docs/protocol.md 2).  Bucket and lake are told apart by what is asked of them."""
+"""The verbs of a store (docs/protocol.md 2): what bucket and lake can be asked to do.
+
+There is one set of verbs for local folders, S3 and HDFS, and one suite of tests that each backend has to pass
+(tests/contract).  The verbs promise only what all of them can keep: a get sees a finished put; a list sees what was
+put before it began; put_new and rename_new fail where something stands.  A time that a store tells is its own, and
+times are compared only with times of the same store.
+
+Errors say what a caller may do: NotFound and Exists are answers; TemporaryError may be tried again (stores.retrying is
+the only place that does); Unknown means that the verb may have had its effect or not; PermanentError needs a person.
+"""
 
 from __future__ import annotations
 
