@@ -202,7 +202,7 @@ def test_a_set_that_is_removed_between_compute_and_delivery_is_an_alert_and_the_
     world.settings = with_sets(other=other)
     keep_going(world.turns("box.two"))
     assert {key.split("/")[0] for key in world.lake.files if key.endswith("_SUCCESS")} == {"features2"}
-    assert sum(text.startswith("Alert: no set demo") for text in world.said) == 1
+    assert sum(text.startswith("Alert: this configuration has no set demo") for text in world.said) == 1
 
 
 def test_a_set_that_is_renamed_is_another_set_and_delivers_anew_beside_the_old_folders(tmp_path: Path) -> None:

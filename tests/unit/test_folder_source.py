@@ -161,7 +161,7 @@ def test_a_folder_whose_partner_is_no_number_is_refused_and_the_rest_goes_on(tmp
     named = lake.look()
     assert list(partners(named)) == [7]
     assert sorted(named.troubles) == ["in/partner=", "in/partner=__HIVE_DEFAULT_PARTITION__", "in/partner=seven"]
-    assert "'seven' is no number" in named.troubles["in/partner=seven"]
+    assert "'seven' is not a number" in named.troubles["in/partner=seven"]
     assert not named.blind
     assert lake.look().troubles == named.troubles
     assert lake.asked == {"list": 5}, "it is not walked, now or later"
