@@ -88,4 +88,4 @@ def test_health_and_doctor_see_a_gateway_on_hdfs_and_s3_and_what_is_wrong_with_i
     site.write()
     gone = site.hathi("health")
     assert gone.returncode == 2
-    assert f"the index names files that are missing (1): features/{files[0]}" in gone.stdout
+    assert f"1 delivered file missing: features/{files[0]}" in gone.stdout

@@ -55,7 +55,8 @@ def test_urls_of_a_killed_run_lie_where_others_may_not_look_and_are_gone_at_the_
         assert process.stdin is not None
         process.stdin.write(settings_text(own))
         process.stdin.close()
-        wait_until(lambda: list(spill.glob("*/alone-*/ordinals")), "a child was to begin")
+        begun = "*/alone-*/ordinals"
+        wait_until(lambda: [path for path in spill.glob(begun) if path.stat().st_size], "a child was to begin")
         process.send_signal(signal.SIGKILL)
     left = [path for path in spill.rglob("refs.pb") if SECRET.encode() in path.read_bytes()]
     assert len(left) == 1

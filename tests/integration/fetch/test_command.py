@@ -126,7 +126,7 @@ def test_settings_come_from_the_file(server: Hostile, tmp_path: Path) -> None:
 def test_no_url_at_all_is_an_error_of_usage() -> None:
     done = hathi("--json")
     assert done.returncode == 2
-    assert "not a URL" in done.stderr
+    assert "no URL is given" in done.stderr
 
 
 def test_a_list_that_cannot_be_read_is_an_error_of_usage(tmp_path: Path) -> None:
