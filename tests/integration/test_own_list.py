@@ -202,7 +202,7 @@ def test_the_commands_that_look_find_an_own_list_by_its_folder(own: OwnList) -> 
     (own.out / ".hathi" / "state" / "ship.lock").write_text("pid 7 since 2026-11-20 00:00:00\n")
     health = own.hathi("health", "--features", str(own.out)).stdout
     assert "ship does not run" in health
-    assert "to do: run it again" in health
+    assert "to do: run the same command again" in health
     nowhere = own.hathi("status", "--features", str(own.folder / "no"))
     assert nowhere.returncode == 2
     assert "no list was run into" in nowhere.stderr
@@ -302,22 +302,22 @@ def test_whatever_looks_tells_what_was_not_read(own: OwnList) -> None:
     first = own.run(refs=str(lists))
     assert first.returncode == 1, "a table's folder could not be done"
     assert "left out: 1 file or folder, not read" in first.stdout
-    assert f"{lists}/part-00000: no known format" in first.stdout
+    assert f"{lists}/part-00000: its name tells no known format" in first.stdout
     assert "is a Delta table, and is not read" in first.stderr
     assert len(rows(own, "features")) == 1
     told = own.hathi("why", "7", "sku-2", "--features", str(own.out)).stdout
     assert "it may stand in what is not read at the sources (2):" in told
-    assert "part-00000: no known format" in told
+    assert "part-00000: its name tells no known format" in told
     page = own.hathi("report", "--features", str(own.out), "--out", "-").stdout
-    assert "part-00000: no known format" in page
+    assert "part-00000: its name tells no known format" in page
     assert "is a Delta table" in page
     status = own.hathi("status", "--features", str(own.out)).stdout
-    assert "part-00000: no known format" in status
+    assert "part-00000: its name tells no known format" in status
     assert f"cannot be read: {str(lists)[1:]}/table: " in status
     refused = json.loads(own.hathi("status", "--json", "--features", str(own.out)).stdout)["refused"]
     assert "is a Delta table" in refused["list"][f"{str(lists)[1:]}/table"]
     health = own.hathi("health", "--features", str(own.out)).stdout
-    assert "files or folders at its sources are not read (1)" in health
+    assert "1 file or folder of its sources is not read: " in health
     (lists / "table" / "_delta_log").rmdir()
     (lists / "table" / "part-0.parquet").unlink()
     second = own.run(refs=str(lists))
@@ -349,7 +349,7 @@ def test_two_lists_are_refused_and_a_pattern_that_the_shell_has_read_is_explaine
     several = own.run("other.csv")
     assert (several.returncode, "in quotes" in several.stderr) == (2, True)
     braces = own.run(refs=str(own.folder / "{a,b}.csv"))
-    assert (braces.returncode, "{a,b} means nothing" in braces.stderr) == (1, True)
+    assert (braces.returncode, "{a,b} has no meaning" in braces.stderr) == (1, True)
 
 
 def test_ids_that_differ_in_letter_case_are_counted_apart_from_duplicates(own: OwnList) -> None:

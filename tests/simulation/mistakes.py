@@ -40,7 +40,7 @@ def a_second_result_key_for_held_batches(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(compute, "_hold", hold)
     patch.setattr(aggregate, "body_at", body_at)
-    patch.setattr(states, "_RESULT", re.compile(r"(?P<f>[0-9a-f]{12})/[rq]/(?P<batch>\d{5})"))
+    patch.setattr(states, "RESULT", re.compile(r"(?P<fingerprint>[0-9a-f]{12})/[rq]/(?P<batch>\d{5})"))
 
 
 def closing_without_looking_at_child_or_next_part(patch: pytest.MonkeyPatch) -> None:

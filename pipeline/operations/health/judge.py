@@ -175,7 +175,8 @@ def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
         yield Finding(Level.WARNING, f"refused {name} {source}", text)
     if lake.left.number:
         named = [f"{path} ({why})" for path, why in lake.left.first.items()]
-        text = f"lake {name}: {lake.left.number:,} files or folders of its sources are not read: {_some(named)}"
+        what = "file or folder of its sources is" if lake.left.number == 1 else "files or folders of its sources are"
+        text = f"lake {name}: {lake.left.number:,} {what} not read: {_some(named)}"
         yield Finding(Level.WARNING, f"left out {name}", text, "rename or move them, or set the format of the source")
 
 
