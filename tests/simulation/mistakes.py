@@ -156,8 +156,8 @@ def counting_next_parts_against_the_cap(patch: pytest.MonkeyPatch) -> None:
 
 def judging_beats_by_the_local_clock(patch: pytest.MonkeyPatch) -> None:
     """This host's clock is a month behind, so every beat looks young for ever."""
-    real = protocol.alive
-    patch.setattr(protocol, "alive", lambda context, now: real(context, now - 30 * 86400.0))
+    real = protocol.beats
+    patch.setattr(protocol, "beats", lambda context, now: real(context, now - 30 * 86400.0))
 
 
 def an_error_of_one_done_stops_the_others(patch: pytest.MonkeyPatch) -> None:
