@@ -349,8 +349,8 @@ def run_one(hole: BlackHole, site: Site, name: str, words: Sequence[str]) -> str
 
 
 def allowed(name: str) -> tuple[int, ...]:
-    """Exit codes: health and doctor judge this machine, too; start tells of the ESTOP that still stands; pyspark may not
-    be there."""
+    """Exit codes: health and doctor judge this machine, too; start tells of an ESTOP that still stands; pyspark may
+    not be there."""
     if name == "start":
         return (0, 4)
     if name in ("health", "doctor"):
