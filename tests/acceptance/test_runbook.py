@@ -63,8 +63,10 @@ def test_what_to_type_first_says_who_is_alive_and_what_waits(site: Clone) -> Non
 def test_a_gateway_is_reset_and_a_compute_box_after_it_and_nothing_is_lost(site: Clone) -> None:
     before = processes(site)
     assert set(before) == {"ship", "deliver"}
-    (stop,) = blocks(site, "Stop everything")
-    typed(site, stop)
+    for block in blocks(site, "Stop everything"):
+        typed(site, block)
+    lifted = site.run(".venv/bin/hathi start --remote --config config/gateway.toml")
+    assert lifted.returncode == 4, "the file of this host still stands"
     for block in blocks(site, "Reset of a gateway"):
         typed(site, block)
     after = processes(site)

@@ -302,7 +302,7 @@ def test_columns_that_are_missing_or_taken_are_refused(session: SparkSession) ->
     frame = session.createDataFrame([(1, "x")], "id int, failure string")
     with pytest.raises(ConfigError, match="no column 'url'"):
         features(frame, "url", {"net": "n", "blob": "b"})
-    with pytest.raises(ConfigError, match="a column 'failure' already"):
+    with pytest.raises(ConfigError, match="the table has a column 'failure'"):
         features(frame, "failure", {"net": "n", "blob": "b"})
 
 
