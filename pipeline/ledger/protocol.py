@@ -44,6 +44,7 @@ from pipeline.ledger.commit import put_first
 from pipeline.ledger.layout import FIRST_DUE, Keys, ShipmentName, Task, seconds_of, version_of
 from pipeline.ledger.manifest import Attempt, AttemptEnd, Body, DataFile, Plan
 from pipeline.ledger.state import ShipmentState, Unreadable, child_of, derive, next_of, wanted
+from pipeline.process.scratch import made
 from pipeline.recent import Recent
 from pipeline.settings import Settings
 from pipeline.stores.local import typed
@@ -380,7 +381,7 @@ def law(where: str, left: int, **right: int) -> None:
 def scratch(context: Context) -> Iterator[Path]:
     """A folder of our own on the local disk, gone afterwards; what the disk refuses becomes a typed error."""
     try:
-        with tempfile.TemporaryDirectory(dir=context.spill) as folder:
+        with tempfile.TemporaryDirectory(dir=made(context.spill)) as folder:
             yield Path(folder)
     except OSError as error:
         raise typed(error, context.spill) from error

@@ -23,11 +23,16 @@ PRIVATE = 0o700
 _LOCK = "owner"
 
 
+def made(folder: Path) -> Path:
+    """The folder, made where it is not there, for this user alone."""
+    folder.parent.mkdir(parents=True, mode=PRIVATE, exist_ok=True)
+    folder.mkdir(mode=PRIVATE, exist_ok=True)
+    return folder
+
+
 def folder_of(above: Path, process: str) -> Path:
     """This process's folder, made where it is not there; what dead processes of this host left beside it is deleted."""
-    folder = above / process
-    above.mkdir(parents=True, mode=PRIVATE, exist_ok=True)
-    folder.mkdir(mode=PRIVATE, exist_ok=True)
+    folder = made(above / process)
     for other in above.iterdir():
         if other != folder and is_left(other):
             shutil.rmtree(other, ignore_errors=True)

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.ledger.protocol import Context, silent, silent_progress
 from pipeline.process import logs
 from pipeline.process.host import this_process
-from pipeline.process.scratch import SPILL, folder_of, scratch
+from pipeline.process.scratch import SPILL, scratch
 from pipeline.process.stop import Stop
 from pipeline.process.watchdog import Watch, noting
 from pipeline.settings import Settings
@@ -62,8 +62,8 @@ def default_config() -> Path:
 
 
 def spill_of(settings: Settings, process: Process) -> Path:
-    """This process's local folder for files on their way."""
-    return folder_of(Path(settings.state) / SPILL, process.name)
+    """Where this process has its files on their way; made once there are any."""
+    return Path(settings.state) / SPILL / process.name
 
 
 def spilling(settings: Settings, process: Process) -> contextlib.AbstractContextManager[Path]:
