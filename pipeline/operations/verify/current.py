@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.errors import FormatError, PermanentError
-from pipeline.ledger.layout import MANIFEST, SUCCESS, Root
+from pipeline.ledger.layout import Root
 from pipeline.ledger.protocol import Context
 from pipeline.operations.verify.finding import Finding, Say
-from pipeline.operations.verify.hashing import wrong_hash
+from pipeline.operations.verify.folder import whole
 from pipeline.operations.verify.listing import read_if_good
 from pipeline.stages.compact.standing import table, tables
 from pipeline.stores.store import Lake
@@ -49,15 +49,4 @@ def _table(say: Say, lake: Lake, root: Root, partner: int, number: int, deep: bo
     there = {entry.key.removeprefix(f"{folder}/"): entry.size for entry in lake.list(f"{folder}/")}
     if not there:
         return
-    if SUCCESS not in there:
-        yield say("success_missing", f"{folder}/{SUCCESS}", "a folder without it does not count as complete")
-    for file in body.files:
-        path = f"{folder}/{file.name}"
-        if file.name not in there:
-            yield say("file_missing", path, "its manifest names it, and it is not there")
-        elif there[file.name] != file.size:
-            yield say("file_length", path, f"it has {there[file.name]} bytes, its manifest says {file.size}")
-        elif deep and (wrong := wrong_hash(lake, path, file.sha256)) and lake.stat(folder) is not None:
-            yield say("file_hash", path, wrong)
-    for extra in sorted(there.keys() - {file.name for file in body.files} - {MANIFEST, SUCCESS}):
-        yield say("not_ours", f"{folder}/{extra}", "its folder's manifest does not name it")
+    yield from whole(say, lake, folder, there, body.files, deep=deep)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.ledger.layout import INDEX, MANIFEST, SUCCESS, Root, ShipmentName, number_of
+from pipeline.ledger.layout import INDEX, MANIFEST, Root, ShipmentName, number_of
 from pipeline.ledger.manifest import Done, Out, OutPartner, PartnerManifest
 from pipeline.ledger.protocol import Context, readable
 from pipeline.operations.verify.current import current
 from pipeline.operations.verify.finding import Finding, Looking, Say, body_at
-from pipeline.operations.verify.hashing import wrong_hash
+from pipeline.operations.verify.folder import whole
 from pipeline.operations.verify.hops import partner_rows
 from pipeline.operations.verify.listing import IndexView
 from pipeline.stores.store import Lake
@@ -86,19 +86,8 @@ def _folder(
     if (body.shipment, body.partner_id) != (str(name), partner):
         yield say("folder_strange", folder, f"its manifest is of {body.shipment}/{body.partner_id}")
         return None
-    if SUCCESS not in there:
-        yield say("success_missing", f"{folder}/{SUCCESS}", "a folder without it does not count as complete")
-    for file in body.files:
-        path = f"{folder}/{file.name}"
-        if file.name not in there:
-            yield say("file_missing", path, "its manifest names it, and it is not there")
-        elif there[file.name] != file.size:
-            yield say("file_length", path, f"it has {there[file.name]} bytes, its manifest says {file.size}")
-        elif deep and (wrong := wrong_hash(lake, path, file.sha256)) and lake.stat(folder) is not None:
-            yield say("file_hash", path, wrong)  # a folder that is gone now was pruned meanwhile
+    yield from whole(say, lake, folder, there, body.files, deep=deep)
     yield from partner_rows(say, where, str(partner), body)
-    for extra in sorted(there.keys() - {file.name for file in body.files} - {MANIFEST, SUCCESS}):
-        yield say("not_ours", f"{folder}/{extra}", "its folder's manifest does not name it")
     return body
 
 
