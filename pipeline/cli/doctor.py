@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from pipeline.cli.wiring.assembly import add_place, check_stages, place_of
+from pipeline.cli.wiring.assembly import INSTALLATION, add_place, check_stages, place_of
 from pipeline.errors import ConfigError
 from pipeline.operations.doctor import machine, nets, packages, programs, stores
 from pipeline.operations.doctor.probe import Probe, run_all
@@ -28,7 +28,6 @@ from pipeline.stores.backends import only_read
 from pipeline.stores.opening import open_bucket, open_lake
 from pipeline.stores.store import Examined, Store
 
-HERE = Path(__file__).resolve().parents[2]
 STORE_SECONDS = 120.0
 NET_SECONDS = 300.0
 
@@ -68,7 +67,7 @@ def ground(wrong: ConfigError | None, place: Path) -> list[Probe]:
         assert wrong is not None
         yield Examined("read", False, f"{place}: {wrong.message} {wrong.detail}".rstrip(), wrong.hint)
 
-    found = [Probe("python", packages.python), Probe("python", partial(packages.packages, HERE / "locks"))]
+    found = [Probe("python", packages.python), Probe("python", partial(packages.packages, INSTALLATION / "locks"))]
     return found + [Probe("configuration", refused), Probe("gpu", partial(machine.gpus, False))] * (wrong is not None)
 
 
@@ -101,7 +100,7 @@ def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
     if computes:
         needed = any(one.engine == "torch" for one in settings.sets.values())
         probes.append(Probe("gpu", partial(machine.gpus, needed)))
-        cron = partial(programs.cron, state, HERE, time.time(), needed=not on_lake)
+        cron = partial(programs.cron, state, INSTALLATION, time.time(), needed=not on_lake)
         probes.append(Probe("cron", cron))
     probes.append(Probe("programs", partial(programs.locks, state)))
     return probes

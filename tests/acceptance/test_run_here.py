@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+from pathlib import Path
 
 from tests.acceptance.conftest import Clone, free_port, wait_until
 
@@ -27,6 +28,14 @@ def test_killed_at_once_it_leaves_no_server_and_the_next_run_does_the_rest(other
     assert done.returncode == 0, done.stdout
     assert len(list(other_clone.path.glob("work/lake/features/*T*/*/_SUCCESS"))) == 3
     assert not answers(port)
+
+
+def test_commands_without_a_configuration_find_that_of_their_installation(other_clone: Clone, tmp_path: Path) -> None:
+    hathi = other_clone.path / ".venv/bin/hathi"
+    for command in ("status", "health"):
+        done = other_clone.run(f"cd {tmp_path} && {hathi} {command}")
+        assert done.returncode in (0, 1), done.stdout
+        assert "lake sample" in done.stdout
 
 
 def test_a_taken_port_is_named_with_what_to_do(other_clone: Clone) -> None:

@@ -17,6 +17,7 @@ import pytest
 from pipeline import __version__
 from pipeline.cli import main as command_line
 from pipeline.cli.config import check
+from pipeline.cli.wiring.assembly import INSTALLATION, default_config
 from pipeline.errors import NetError, PermanentError, Stopped
 from pipeline.settings import Bucket, Fetch, Logs, Metrics, Settings
 
@@ -42,6 +43,13 @@ def failing(error: BaseException) -> Callable[[argparse.Namespace], int]:
         raise error
 
     return body
+
+
+def test_the_configuration_beside_the_package_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HATHI_CONFIG", raising=False)
+    assert default_config() == ROOT / "config" / "local.toml"
+    assert default_config().is_file()
+    assert (INSTALLATION / "locks").is_dir()
 
 
 def test_every_command_that_is_listed_exists() -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import pipeline
 from pipeline.clock import Clock, Process
 from pipeline.errors import ConfigError
 from pipeline.ledger.protocol import Context, silent, silent_progress
@@ -24,6 +25,9 @@ from pipeline.stage_names import ON_THE_LAKE, STAGES
 from pipeline.stages.loop import Turns
 from pipeline.stages.served_sets import Serve
 from pipeline.stores.opening import open_bucket, open_lake
+
+INSTALLATION = Path(pipeline.__file__).resolve().parents[1]
+"""The folder that holds the package, config/, scripts/ and docs/."""
 
 
 def check_stages(stages: list[str]) -> list[str]:
@@ -58,7 +62,7 @@ def default_config() -> Path:
     """HATHI_CONFIG, else the embedded default's configuration, beside the package."""
     if named := os.environ.get("HATHI_CONFIG"):
         return Path(named)
-    return Path(__file__).resolve().parents[2] / "config" / "local.toml"
+    return INSTALLATION / "config" / "local.toml"
 
 
 def spill_of(settings: Settings, process: Process) -> Path:
