@@ -161,10 +161,10 @@ def _onnx(data: bytes) -> object:
     path.write_bytes(data)
     net = load(path, engine="onnxruntime")
     assert isinstance(net, OnnxNet)
-    prints = [net.fingerprint(blob, {})[:0] for blob in net.graph.default[:1]]
+    prints = [net.fingerprint(blob, {})[:0] for blob in net.default[:1]]
     shapes = {name: tuple(max(size, 2) for size in shape) for name, shape in net.inputs.items()}
     if max(map(math.prod, shapes.values()), default=0) < 2**24:
-        prints += [net.rows(blob, shapes).kind for blob in net.graph.default[:1]]
+        prints += [net.rows(blob, shapes).kind for blob in net.default[:1]]
     return [prints, [row.kind for row in onnx_inspection.layers(net, net.default)]]
 
 
