@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipeline.cli.wiring.assembly import default_config
-from pipeline.cli.wiring.both_sides import sighted
-from pipeline.cli.wiring.own_list import config_of
-from pipeline.operations.why import Story, question_of, story
+from pipeline.app.contexts import sighted
+from pipeline.app.installation import config_of, default_config
+from pipeline.app.stories import Asked, stories
+from pipeline.operations.why import Story
 from pipeline.settings import load
 
 
@@ -36,5 +36,4 @@ def why(
     place = (
         config_of(Path(features)) if features is not None else Path(config) if config is not None else default_config()
     )
-    question = question_of(partner, str(item))
-    return [story(context, question) for context in sighted(load(place, os.environ), "why")]
+    return stories(sighted(load(place, os.environ), "why"), Asked(partner, str(item)))

@@ -13,8 +13,9 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from pipeline.app.contexts import contexts
 from pipeline.cli.output.progress import shown
-from pipeline.cli.wiring.assembly import add_place, contexts, place_of
+from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.errors import ConfigError
 from pipeline.ledger.protocol import silent_progress
 from pipeline.process import logs

@@ -14,7 +14,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.wiring.assembly import add_place, contexts, place_of
+from pipeline.app.contexts import contexts
+from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError
 from pipeline.ledger.protocol import Context

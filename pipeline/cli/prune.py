@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
+from pipeline.app.contexts import contexts
 from pipeline.cli.consent import add_yes, agreed, need_terminal
-from pipeline.cli.wiring.assembly import add_place, contexts, place_of, serving, turns
+from pipeline.cli.wiring.assembly import add_place, place_of, serving, turns
 from pipeline.ledger.protocol import Context
 from pipeline.operations.prune import Deletion, Pruner, perform
 from pipeline.process import logs

@@ -7,9 +7,10 @@ import json
 import os
 
 from pipeline.app import quarantine
+from pipeline.app.contexts import contexts
 from pipeline.app.quarantine import Held
 from pipeline.cli.consent import add_yes, agreed, need_terminal
-from pipeline.cli.wiring.assembly import add_place, contexts, place_of
+from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.process import logs
 from pipeline.process.redaction import redact_query
 from pipeline.settings import load

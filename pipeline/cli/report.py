@@ -12,10 +12,10 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from pipeline.app.contexts import sighted
 from pipeline.app.reporting import report
 from pipeline.cli.output.progress import shown
 from pipeline.cli.wiring.assembly import add_place, place_of
-from pipeline.cli.wiring.both_sides import sighted
 from pipeline.clock import Clock
 from pipeline.errors import PermanentError
 from pipeline.ledger.protocol import silent_progress

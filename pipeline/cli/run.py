@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.app.installation import default_config
 from pipeline.cli.output.progress import Show, shown
 from pipeline.cli.output.table import Totals, as_json, print_table
 from pipeline.cli.wiring import own_list
-from pipeline.cli.wiring.assembly import check_stages, default_config
+from pipeline.cli.wiring.assembly import check_stages
 from pipeline.cli.wiring.daily import compact_daily, prune_daily
 from pipeline.cli.wiring.disk import demand_free
 from pipeline.cli.wiring.health_step import looked_at

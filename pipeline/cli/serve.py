@@ -6,7 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from pipeline.cli.wiring.assembly import check_stages, default_config
+from pipeline.app.installation import default_config
+from pipeline.cli.wiring.assembly import check_stages
 from pipeline.cli.wiring.daily import compact_daily, prune_daily
 from pipeline.cli.wiring.health_step import looking
 from pipeline.cli.wiring.memory import give_back

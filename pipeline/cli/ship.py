@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 from pipeline.app import ship_again
+from pipeline.app.contexts import contexts
 from pipeline.app.ship_again import check_sets
-from pipeline.cli.wiring.assembly import add_place, contexts, place_of
+from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.process import logs
 from pipeline.settings import load
 

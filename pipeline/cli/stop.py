@@ -12,8 +12,9 @@ import os
 from pathlib import Path
 
 from pipeline.app import estop
+from pipeline.app.contexts import contexts
 from pipeline.app.estop import Standing
-from pipeline.cli.wiring.assembly import add_place, contexts, place_of
+from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.errors import ConfigError, PipelineError, Stopped
 from pipeline.ledger.protocol import Context
 from pipeline.process.logs import escape, redact

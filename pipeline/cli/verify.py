@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from pipeline.app.contexts import sighted
 from pipeline.cli.output.progress import shown
 from pipeline.cli.wiring.assembly import add_place, place_of
-from pipeline.cli.wiring.both_sides import sighted
 from pipeline.ledger.protocol import Context
 from pipeline.operations.verify import Finding, roots, verify
 from pipeline.operations.verify.repair import repair

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 
+from pipeline.app.contexts import sighted
 from pipeline.app.stories import Asked, as_tree, stories, without_secrets
 from pipeline.cli.output.progress import shown
 from pipeline.cli.wiring.assembly import add_place, place_of
-from pipeline.cli.wiring.both_sides import sighted
 from pipeline.errors import ConfigError
 from pipeline.ledger.protocol import silent_progress
 from pipeline.operations.why import Story

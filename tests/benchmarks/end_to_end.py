@@ -26,7 +26,7 @@ from statistics import median
 
 import numpy as np
 
-from pipeline.cli.wiring.assembly import contexts
+from pipeline.app.contexts import contexts
 from pipeline.clock import Clock
 from pipeline.extraction.feature_maker import FeatureMaker
 from pipeline.fetch import Fetcher

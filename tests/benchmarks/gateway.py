@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.wiring.assembly import contexts
+from pipeline.app.contexts import contexts
 from pipeline.ledger.layout import FIRST_DUE, Keys, ShipmentName, version_of
 from pipeline.ledger.manifest import End, Out, OutFile, OutPartner, Plan, Snapshot, SourceFile
 from pipeline.ledger.protocol import Context, announce, commit

@@ -22,7 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet as pq
 
-from pipeline.cli.wiring.assembly import contexts
+from pipeline.app.contexts import contexts
 from pipeline.settings import Settings
 from pipeline.stages.compute import Served
 from pipeline.stages.loop import Turns

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import __version__
+from pipeline.app.installation import INSTALLATION, default_config
 from pipeline.cli import main as command_line
 from pipeline.cli.config import check
-from pipeline.cli.wiring.assembly import INSTALLATION, default_config
 from pipeline.errors import NetError, PermanentError, Stopped
 from pipeline.settings import Bucket, Fetch, Logs, Metrics, Settings
 

@@ -1,33 +1,26 @@
-"""From settings to stages at work: stores, contexts and turns, as every face uses them."""
+"""From settings to stages at work: which configuration, nets and turns, as every command uses them."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import logging
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import pipeline
+from pipeline.app.installation import config_of, default_config
 from pipeline.clock import Clock, Process
 from pipeline.errors import ConfigError
-from pipeline.ledger.protocol import Context, silent, silent_progress
+from pipeline.ledger.protocol import Context
 from pipeline.process import logs
-from pipeline.process.host import this_process
 from pipeline.process.scratch import SPILL, scratch
-from pipeline.process.stop import Stop
 from pipeline.process.watchdog import Watch, noting
 from pipeline.settings import Settings
-from pipeline.stage_names import ON_THE_LAKE, STAGES
+from pipeline.stage_names import STAGES
 from pipeline.stages.loop import Turns
 from pipeline.stages.served_sets import Serve
-from pipeline.stores.opening import open_bucket, open_lake
-
-INSTALLATION = Path(pipeline.__file__).resolve().parents[1]
-"""The folder that holds the package, config/, scripts/ and docs/."""
 
 
 def check_stages(stages: list[str]) -> list[str]:
@@ -53,63 +46,12 @@ def add_place(parser: argparse.ArgumentParser) -> None:
 
 def place_of(args: argparse.Namespace) -> Path:
     """The configuration that the command's options name."""
-    from pipeline.cli.wiring.own_list import config_of
-
     return config_of(args.features) if args.features else args.config or default_config()
 
 
-def default_config() -> Path:
-    """HATHI_CONFIG, else the embedded default's configuration, beside the package."""
-    if named := os.environ.get("HATHI_CONFIG"):
-        return Path(named)
-    return INSTALLATION / "config" / "local.toml"
-
-
-def spill_of(settings: Settings, process: Process) -> Path:
-    """Where this process has its files on their way; made once there are any."""
-    return Path(settings.state) / SPILL / process.name
-
-
 def spilling(settings: Settings, process: Process) -> contextlib.AbstractContextManager[Path]:
-    """The same, for as long as it works."""
+    """Where this process has its files on their way, for as long as it works."""
     return scratch(Path(settings.state) / SPILL, process.name)
-
-
-def contexts(
-    settings: Settings,
-    stages: list[str],
-    stopping: Callable[[], bool],
-    program: str,
-    progress: Callable[[str, int, int], None] = silent_progress,
-    process: Process | None = None,
-) -> list[Context]:
-    """One context for each lake."""
-    bucket = open_bucket(settings)
-    me = process or this_process()
-    spill = spill_of(settings, me)
-    needs_lake = any(stage in ON_THE_LAKE for stage in stages)
-    if needs_lake:
-        settings.check_lakes()
-    return [
-        Context(
-            lake_name=name,
-            bucket=bucket,
-            lake=open_lake(settings, name) if needs_lake else None,
-            settings=settings,
-            process=me,
-            spill=spill,
-            stopping=stopping,
-            engage=stopping.engage if isinstance(stopping, Stop) else silent,
-            say=logs.log(program).warning,
-            once=lambda key, text: _once(key, text, program),
-            progress=progress,
-        )
-        for name in sorted(settings.lakes)
-    ]
-
-
-def _once(key: str, text: str, program: str) -> None:
-    logs.once(key, text, program)
 
 
 def stacks_of(settings: Settings, program: str) -> Path:

@@ -146,14 +146,6 @@ def bring_to(settings: Settings, refs: str, say: Callable[[str], None]) -> Left:
     return bring(settings, settings.lakes[LAKE].sources[0], refs, Path(settings.sets[SET].root), say)
 
 
-def config_of(folder: Path) -> Path:
-    """The configuration that stands beside the features of a list: what `hathi why --features DIR` reads."""
-    path = folder / ".hathi" / "config.toml"
-    if not path.exists():
-        raise ConfigError(f"no list was run into {folder}", f"{path} is not there", "name the folder of --features")
-    return path
-
-
 @dataclass(frozen=True)
 class Options:
     """What a folder of features is made with, and what it was made with the last time."""

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.cli.wiring.assembly import attentive, contexts, serving, spill_of, spilling, stacks_of, turns
+from pipeline.app.contexts import contexts, spill_of
+from pipeline.cli.wiring.assembly import attentive, serving, spilling, stacks_of, turns
 from pipeline.clock import Clock, Process
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.ledger.protocol import Context, beat, leave, silent_progress
