@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import hathi
 from pipeline.cli import main as command_line
 from pipeline.cli import why as command
 from pipeline.operations.why import Story, items_of_url, question_of, story
@@ -290,3 +291,18 @@ def test_the_command_redacts_queries_and_speaks_json(tmp_path: Path, capsys: pyt
     assert body["consumers_see"][0]["set"] == "demo"
     assert command_line.main(["why", "--config", config]) == 2
     assert command_line.main(["why", "7", "a", "--lake", "no", "--config", config]) == 2
+
+
+@pytest.mark.parametrize("ids", ["normalised", "as_written"])
+def test_the_library_asks_for_the_items_that_the_command_asks_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ids: str
+) -> None:
+    world = world_of(tmp_path, f"7,a,{url('ok', 1)}")
+    world.run()
+    config = config_of(world, tmp_path)
+    with Path(config).open("a") as file:
+        file.write(f'[[lakes.shop.sources]]\npath = "refs"\nids = "{ids}"\n')
+    assert command_line.main(["why", "7", "SKU-%31", "--json", "--config", config]) == 0
+    (told,) = hathi.why(7, "SKU-%31", config=config)
+    assert {str(item) for item in told.items} == set(json.loads(capsys.readouterr().out)["items"])
+    assert len(told.items) == {"normalised": 1, "as_written": 2}[ids]
