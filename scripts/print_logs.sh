@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Prints for each program: whether it is alive, its last summaries, and its last warnings and errors with what to do.
+# Prints what is wrong now, the worst first; then for each program whether it is alive, its last summaries, and the
+# troubles that are over.
 #
 #   scripts/print_logs.sh [CONFIG|FOLDER] [NUMBER]
 #
 # CONFIG: a configuration, whose logs and whose state folder are looked at; without it, logs/ of this project and the
 # state folders of all configurations in config/ that were ever started here.  FOLDER: logs alone, say from another host.
-# NUMBER: how many summaries and how many troubles of each program are printed (10).
+# NUMBER: how many troubles, and how many summaries of each program, are printed (10).
 #
-# A program is alive while its lock is held. The script tries the lock; it does not guess from the log.
+# A program is alive while its lock is held. The script tries the lock; it does not guess from the log.  A configuration
+# that cannot be read is named, and its logs are shown all the same.
 set -euo pipefail
 
 case "${1:-}" in
@@ -16,10 +18,12 @@ case "${1:-}" in
 esac
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 hathi="$root/.venv/bin/hathi"
+. "$root/scripts/folders.sh"
 number="${2:-10}"
 folders=() # of logs
 states=()
 configs=()
+broken=() # configurations
 estops=()
 
 add() { # NAME-OF-ARRAY VALUE, once
@@ -29,24 +33,25 @@ add() { # NAME-OF-ARRAY VALUE, once
     array+=("$2")
 }
 
-# The folders that a configuration names.
-read_folders() {
-    local values
-    values="$("$hathi" config get --config "$1" state logs.folder)" || return
-    add states "${values%%$'\n'*}"
-    add folders "${values##*$'\n'}"
-    if [ -d "${values%%$'\n'*}" ]; then add configs "$1"; fi # was started here once
+# The folders that a configuration names.  With a trouble in it, that is told.
+add_folders() { # CONFIG
+    local state logs trouble
+    read_folders "$hathi" "$1" || { echo "print_logs: $trouble" >&2; exit 2; }
+    if [ -n "$trouble" ]; then add broken "the configuration cannot be read: $trouble"; fi
+    add states "$state"
+    add folders "$logs"
+    if [ -z "$trouble" ] && [ -d "$state" ]; then add configs "$1"; fi # was started here once
 }
 
 if [ -d "${1:-}" ] || { [ -n "${1:-}" ] && [ ! -e "$1" ]; }; then
     folders=("$1")
 elif [ -n "${1:-}" ]; then
-    read_folders "$1"
+    add_folders "$1"
 else
     folders=("$root/logs")
     for config in "$root"/config/*.toml; do
         if [ "$config" = "$root/config/reference.toml" ]; then continue; fi # every setting, and no installation
-        if [ -x "$hathi" ]; then read_folders "$config" 2>/dev/null || true; fi
+        add_folders "$config"
     done
 fi
 
@@ -78,12 +83,25 @@ say_alive() {
     if [ $known = yes ]; then echo "not running$died"; fi
 }
 
-# What stands of ESTOP here and in the bucket, each once.
+# What stands of ESTOP on this host and in the buckets, each once.  The buckets are asked at once; one that does not
+# answer is not waited for.
 say_estop() {
-    local line
+    local line state config
+    for state in "${states[@]}"; do
+        if [ -e "$state/ESTOP" ]; then
+            add estops "ESTOP engaged: nothing starts on this host until you remove $state/ESTOP"
+        fi
+    done
     while IFS= read -r line; do
-        if [ -n "$line" ]; then add estops "$line"; fi
-    done < <("$hathi" stop --show --remote --config "$1" 2>/dev/null)
+        case "$line" in "" | "No ESTOP"*) ;; *) add estops "$line" ;; esac
+    done < <(
+        for config in "${configs[@]}"; do
+            { timeout 8 "$hathi" stop --show --remote --config "$config" 2>/dev/null || [ $? != 124 ] ||
+                echo "not seen: whether ESTOP stands in the bucket of $config: it did not answer within 8 s"; } &
+        done
+        wait
+    )
+    if [ ${#estops[@]} -gt 0 ]; then printf '%s\n' "${estops[@]}"; fi
 }
 
 say_state() {
@@ -106,21 +124,67 @@ last() { # FOLDER PROGRAM PATTERN
     done | tail -n "$number"
 }
 
-for config in "${configs[@]}"; do say_estop "$config"; done
-if [ ${#estops[@]} -gt 0 ]; then printf '%s\n' "${estops[@]}"; fi
-for state in "${states[@]}"; do say_state "$state"; done
+# As troubles.awk says; `number` does not bound it, since a line may end an old trouble.
+troubles_of() { # FOLDER PROGRAM
+    local file
+    for file in $(files_of "$1" "$2"); do
+        grep -aP "$time((Warning|Error|Critical|Alert|resolved|started): |OK\$)" "$1/$file" || [ $? = 1 ]
+    done | awk -f "$root/scripts/troubles.awk"
+}
+
+# What a daemon that does not run said before it had a log, or beside it.
+say_died() { # FOLDER
+    local out program
+    for out in "$1"/*.out; do
+        if [ ! -s "$out" ]; then continue; fi
+        program="$(basename "$out" .out)"
+        case "$(say_alive "$program")" in alive:*) continue ;; esac
+        echo "$program does not run; $out says:"
+        tail -n 5 "$out" | sed 's/^/  /'
+    done
+}
+
+programs_of() { # FOLDER
+    find "$1" -maxdepth 1 -type f -regex '.*/[^/.]+\.log\(\.[0-9]+\)?' -printf '%f\n' | sed 's/\.log.*//' | sort -u
+}
+
+# The worst first, of those the newest.
+say_now() {
+    local all
+    all="$(grep -P '^now\t' "$found" | sort -t $'\t' -k2,2nr -k3,3r | cut -f 4- || true)"
+    if [ -z "$all" ]; then return; fi
+    echo "troubles that are not over, the worst first:"
+    head -n "$number" <<<"$all"
+    if [ "$(wc -l <<<"$all")" -gt "$number" ]; then
+        echo "and $(($(wc -l <<<"$all") - number)) more: a larger NUMBER prints them too"
+    fi
+}
+
+say_program() { # FOLDER PROGRAM
+    local over
+    echo "== $2"
+    say_alive "$2"
+    last "$1" "$2" 'Summary ?: '
+    over="$(troubles_of "$1" "$2" | grep -P '^over\t' | sort -t $'\t' -k3,3 | cut -f 4- | tail -n "$number" || true)"
+    if [ -n "$over" ]; then printf 'troubles that are over:\n%s\n' "$over"; fi
+}
+
+found="$(mktemp)"
+trap 'rm -f "$found"' EXIT
 for folder in "${folders[@]}"; do
     if [ ! -d "$folder" ]; then
         echo "no logs yet: $folder does not exist" >&2
         continue
     fi
-    programs=$(find "$folder" -maxdepth 1 -type f -regex '.*/[^/.]+\.log\(\.[0-9]+\)?' -printf '%f\n' |
-        sed 's/\.log.*//' | sort -u)
-    for program in $programs; do
-        echo "== $program"
-        say_alive "$program"
-        last "$folder" "$program" 'Summary ?: '
-        troubles="$(last "$folder" "$program" '(Warning|Error|Critical): ')"
-        if [ -n "$troubles" ]; then printf 'last troubles:\n%s\n' "$troubles"; fi
-    done
+    for program in $(programs_of "$folder"); do troubles_of "$folder" "$program"; done >>"$found"
+done
+
+say_estop
+if [ ${#broken[@]} -gt 0 ]; then printf '%s\n' "${broken[@]}"; fi
+for state in "${states[@]}"; do say_state "$state"; done
+for folder in "${folders[@]}"; do say_died "$folder"; done
+say_now
+for folder in "${folders[@]}"; do
+    if [ ! -d "$folder" ]; then continue; fi
+    for program in $(programs_of "$folder"); do say_program "$folder" "$program"; done
 done

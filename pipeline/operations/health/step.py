@@ -122,11 +122,11 @@ class Step:
 
 
 def _log(findings: Sequence[Finding], before: Sequence[str]) -> None:
-    """A line for each finding that is new and for each that is over."""
+    """A line for each finding that is new and for each that is over, with its key, which scripts/troubles.awk reads."""
     log = logs.log(PROGRAM)
     for one in findings:
         if one.sign not in before:
-            log.info("%s: %s%s", one.level.word, one.text, f"; {one.hint}" if one.hint else "")
+            log.info("%s: %s%s [%s]", one.level.word, one.text, f"; {one.hint}" if one.hint else "", one.key)
     for key in _over(findings, before):
         log.info("resolved: %s", key)
     if not findings:
