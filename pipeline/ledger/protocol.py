@@ -22,7 +22,7 @@ import contextlib
 import hashlib
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -73,6 +73,10 @@ def silent_progress(stage: str, done: int, to_do: int) -> None:
     """Shows nothing."""
 
 
+def silent_turn(stage: str, tried: Mapping[str, PipelineError | None]) -> None:
+    """Notes nothing."""
+
+
 @dataclass(frozen=True)
 class Context:
     """One lake as one process sees it: its stores, its settings, its clock, and how it speaks."""
@@ -89,6 +93,8 @@ class Context:
     once: Callable[[str, str], None] = silent_once
     progress: Callable[[str, int, int], None] = silent_progress
     """(stage, so many more done, so many more to do): the second stays 0 where the end is not known."""
+    turned: Callable[[str, Mapping[str, PipelineError | None]], None] = silent_turn
+    """(stage, what its turn tried and what was wrong with it), as each turn ends."""
     engage: Callable[[str], None] = silent
     """Told that ESTOP stands in the bucket, and where."""
     forms: Forms = field(default_factory=Forms, repr=False)
@@ -325,8 +331,9 @@ def ended(context: Context, name: ShipmentName, task: Task, number: int, error: 
     """Say that an attempt ended by an error: what will not work however often it is tried is a strike, and rests."""
     if isinstance(error, PipelineError) and not isinstance(error, Stopped | TemporaryError):
         give_up(context, name, task, number, AttemptEnd(kind="strike", cause=error.message[:500]))
-    else:
-        give_up(context, name, task, number, AttemptEnd(kind="abandoned", cause="the run was stopped"))
+        return
+    cause = error.message[:500] if isinstance(error, TemporaryError) else "the run was stopped"
+    give_up(context, name, task, number, AttemptEnd(kind="abandoned", cause=cause))
 
 
 def beat(context: Context) -> None:

@@ -19,6 +19,7 @@ class Computing:
         """Compute what waits for this box; a set that fails leaves the other sets at work."""
         tasks = self._batches(one)
         one.tally.problems += self._sets.problems
+        one.tried.update({f"set {name}": error for name, error in self._sets.tried.items()})
         for name in sorted({task.set for task in tasks}):
             mine = [task for task in tasks if task.set == name]
             one.attempt(f"compute {name}", self._compute, one, name, mine)

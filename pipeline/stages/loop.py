@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 
-from pipeline.errors import Stopped
+from pipeline.errors import PipelineError, Stopped
 from pipeline.ledger.protocol import Context
 from pipeline.sources.found import Named
 from pipeline.stage_names import AGGREGATE, COMPUTE, DELIVER, SHIP
@@ -74,9 +74,16 @@ class Turns:
         clock = self._context.process.clock
         began = clock.monotonic()
         tally = Tally() if tally is None else tally
+        one = Turn(self._context, tally, wanted, self._polls[stage])
         try:
-            self._stages[stage].turn(Turn(self._context, tally, wanted, self._polls[stage]))
+            self._stages[stage].turn(one)
+            one.tried[""] = None
         except Stopped:
             tally.stopped = True
+        except PipelineError as error:
+            one.tried[""] = error
+            raise
+        finally:
+            self._context.turned(stage, one.tried)
         tally.seconds = clock.monotonic() - began
         return tally

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from pipeline.errors import ConfigError, NetError
+from pipeline.errors import ConfigError, NetError, PipelineError
 from pipeline.ledger.protocol import Context, Seen
 from pipeline.stages.compute import Served
 
@@ -27,6 +27,7 @@ class ServedSets:
         self._served: dict[str, Served] = {}
         self._again: dict[str, float] = {}
         """Sets that could not be loaded -> when to try again, in monotonic seconds."""
+        self._refused: dict[str, PipelineError] = {}
 
     def __getitem__(self, name: str) -> Served:
         return self._served[name]
@@ -35,6 +36,11 @@ class ServedSets:
     def problems(self) -> int:
         """How many sets could not be loaded, where the caller wants to hear of it."""
         return len(self._again) if self._strict else 0
+
+    @property
+    def tried(self) -> Mapping[str, PipelineError | None]:
+        """What became of loading each set: why it could not be loaded, None where it was."""
+        return {**dict.fromkeys(self._served), **self._refused}
 
     def fingerprints(self, seen: Seen) -> dict[str, str]:
         """Fingerprints of the sets that are loaded, among them those that open work asks for.
@@ -64,8 +70,10 @@ class ServedSets:
         except (ConfigError, NetError) as error:
             if self._strict and len(context.settings.sets) == 1:
                 raise
+            self._refused[name] = error
             self._again[name] = now + LOAD_AGAIN_SECONDS  # a file may still be being copied
             context.once(f"set {name}", f"this host cannot compute set {name}: {error}")
         else:
             self._served[name] = served
             self._again.pop(name, None)
+            self._refused.pop(name, None)

@@ -52,7 +52,7 @@ class Shipping:
         one.tally.problems += refused + len(self._source_troubles.now)
         for state, outcome in self.read(states, one.wanted):
             if isinstance(outcome, TemporaryError):  # said there, once for all shipments that it meets
-                one.tally.problems += 1
+                one.failed(f"ship {state.name}", outcome)
             else:
                 one.attempt(f"ship {state.name}", _count, one, state, outcome)
         for state in states:

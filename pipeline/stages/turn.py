@@ -7,7 +7,7 @@ is said and counted there, and the other tasks go on.  What stops the whole turn
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ParamSpec, Protocol
 
 from pipeline.errors import PipelineError, Stopped, TemporaryError
@@ -44,6 +44,8 @@ class Turn:
     wanted: Callable[[], bool]
     """False once nothing further is to be begun."""
     polls: Polls
+    tried: dict[str, PipelineError | None] = field(default_factory=dict)
+    """What was tried, and what is wrong with it: None where it worked."""
 
     def poll(self) -> Seen:
         """The next look at what is open and due."""
@@ -53,14 +55,20 @@ class Turn:
         """One task; its trouble is said and counted, and the rest goes on.  Raises Stopped."""
         try:
             work(*args, **kwargs)
+            self.tried.setdefault(what, None)
         except Stopped:
             raise
         except TemporaryError as error:
-            self.tally.problems += 1
+            self.failed(what, error)
             self.context.say(f"{what}: {error}; the next turn tries it again")
         except PipelineError as error:
-            self.tally.problems += 1
+            self.failed(what, error)
             self.context.once(f"{what} {error.message}", f"{what}: {error}")
+
+    def failed(self, what: str, error: PipelineError) -> None:
+        """Count a task that could not be done this time."""
+        self.tally.problems += 1
+        self.tried[what] = error
 
     def drop(self, what: str, refs: int) -> None:
         """Work that another host had done first."""

@@ -213,3 +213,20 @@ def test_a_box_that_cannot_see_the_lake_says_so_and_judges_the_rest(site: Site) 
     assert done.returncode == 0, done.stdout
     assert "this host cannot see lake shop" in done.stdout
     assert "shop  compute" in done.stdout
+
+
+def test_a_deliver_that_is_refused_is_no_ok_and_health_says_what_the_log_says(site: Site) -> None:
+    site.refs("a.jsonl", "one", "two")
+    (site.folder / "lake" / "features").mkdir()
+    stone = site.folder / "lake" / "features" / "_tmp"
+    stone.write_text("in the way")
+    site.hathi("run")
+    said = json.loads(site.hathi("health", "--json").stdout)
+    (one,) = [one for one in said["findings"] if one["key"].startswith("deliver shop")]
+    assert site.hathi("run").returncode in (0, 1)
+    again = json.loads(site.hathi("health", "--json").stdout)
+    assert one["key"] in [two["key"] for two in again["findings"]], "told once, though each try names another folder"
+    assert "_tmp" in one["text"], "the log's own words"
+    assert one["since"]
+    stone.unlink()
+    until(lambda: site.hathi("run").returncode == 0 and site.hathi("health").returncode == 0)  # it rests for seconds

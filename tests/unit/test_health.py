@@ -554,7 +554,7 @@ def test_memory_survives_and_a_damaged_one_is_a_new_one(tmp_path: Path) -> None:
     write_memory(tmp_path, replace(memory, told={"mail": ("Alert k",)}))
     read = read_memory(tmp_path)
     assert read.told == {"mail": ("Alert k",)}
-    assert read.after([found], ["S"], NOW + 9).since == {"Alert k": NOW}
+    assert read.after([found], ["S"], NOW + 9).since == {"k": NOW}
     assert read.after([found], ["S"], NOW + 9).unplanned == {"S": NOW}
     assert read.dated([found])[0].since == NOW
     assert [path.name for path in tmp_path.iterdir()] == ["health.json"]

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pipeline.app.contexts import contexts, spill_of
@@ -29,6 +30,7 @@ from pipeline.process import logs
 from pipeline.process.host import this_process
 from pipeline.process.lock import forget_running, locked, refuse_estop, running_file
 from pipeline.process.stop import Stop, beating, drained, signals
+from pipeline.process.troubles import Troubles
 from pipeline.process.watchdog import Watch, watched
 from pipeline.settings import Settings
 from pipeline.stages.loop import Turns
@@ -82,7 +84,8 @@ class Running:
         where = contexts(one.settings, list(one.stages), self.stop, one.speaker or one.name, progress, self.process)
         if not where:
             raise ConfigError("no lake is configured", "", "add a [lakes.NAME] table")
-        return where
+        noted = Troubles(Path(one.settings.state), self.process.clock)
+        return [replace(context, turned=partial(_turned, noted, context)) for context in where]
 
     def serving(self) -> Serve:
         """How the program loads a set."""
@@ -141,6 +144,14 @@ def running(program: Program, first: Callable[[], None] = lambda: None) -> Itera
         if program.watchdog:
             held.enter_context(watched(watch, stacks_of(settings, program.stacks or program.name), say))
         yield Running(program, stop, me, watch, locks)
+
+
+def _turned(noted: Troubles, context: Context, stage: str, tried: Mapping[str, PipelineError | None]) -> None:
+    """Note what does not work, for health; a state folder that cannot be written is a line, and the turn stands."""
+    try:
+        noted.turned(context.lake_name, stage, tried)
+    except PipelineError as error:
+        context.once(error.message, str(error))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.ledger.state import Unreadable
+from pipeline.process.troubles import Trouble
 from pipeline.sources.found import NONE_LEFT, Left
 
 
@@ -86,6 +87,8 @@ class LakeFacts:
     folders_checked: int = 0
     troubles: Mapping[str, str] = field(default_factory=dict)
     """By source or index: why it cannot be read, or not as it could be before."""
+    remedies: Mapping[str, str] = field(default_factory=dict)
+    """By source or index: what to do about its trouble, where that is known."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """By source: why what it has is not shipped."""
     left: Left = NONE_LEFT
@@ -144,5 +147,7 @@ class Facts:
     """Those that run on this host: who holds the lock."""
     died: Mapping[str, str] = field(default_factory=dict)
     """Those that ended without being stopped and were not started again: who held the lock."""
+    troubles: tuple[Trouble, ...] = ()
+    """What the programs of this host tried in vain."""
     unseen: Mapping[str, str] = field(default_factory=dict)
     """What cannot be seen from this host, and why; nothing is judged of it."""

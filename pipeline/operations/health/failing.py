@@ -86,7 +86,7 @@ class Failing:
         index: Index,
         now: float,
         limits: Health,
-        troubles: dict[str, str],
+        troubles: dict[str, PipelineError],
         safe_point: Callable[[], None] = lambda: None,
     ) -> list[FailingPartner]:
         """Those of whose images too many failed, the most failures first."""
@@ -103,7 +103,7 @@ class Failing:
         return found
 
     def _read(
-        self, lake: Lake, root: Root, one: Day, troubles: dict[str, str], safe_point: Callable[[], None]
+        self, lake: Lake, root: Root, one: Day, troubles: dict[str, PipelineError], safe_point: Callable[[], None]
     ) -> Counter[Behind]:
         sums: Counter[Behind] = Counter()
         left = FILES
@@ -121,7 +121,8 @@ class Failing:
                     except Stopped:
                         raise
                     except PipelineError as error:
-                        troubles[f"{root.root}/{file}"] = f"its failures cannot be read: {error}"
+                        why = f"{error.message} ({error.detail})" if error.detail else error.message
+                        troubles[f"{root.root}/{file}"] = PipelineError("its failures cannot be read", why, error.hint)
                 self._known[folder] = counts
             sums += self._known[folder]
         return sums

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -10,11 +11,16 @@ from pipeline.operations.health.facts import Facts, LakeFacts, StoreFacts
 from pipeline.operations.health.failing import by_reason, told, too_many
 from pipeline.operations.health.remedies import REMEDIES, UNKNOWN
 from pipeline.process.logs import counted
+from pipeline.process.troubles import Trouble
 from pipeline.settings import Health
 from pipeline.times import HOUR
 
 PROGRAM = "program "
 """How the key of a finding about a program begins."""
+PATH = re.compile(r"\S*/\S*")
+"""What differs from try to try in the cause of one trouble: the folder that was written, the shipment's data."""
+TURNS = 2
+"""What may pass by itself is told once it has failed so many times in a row."""
 NAMED = 5
 """So many of a kind are named; the rest are counted."""
 
@@ -61,6 +67,7 @@ def judge(facts: Facts, limits: Health) -> tuple[Finding, ...]:
         found += _store(store, facts.at, limits)
     for lake in facts.lakes:
         found += _lake(lake, facts, limits)
+    found += _in_vain(facts, limits, [one.text for one in found])
     return tuple(sorted(found, key=lambda one: (-one.level, one.key)))
 
 
@@ -166,9 +173,8 @@ def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
         yield Finding(Level.ALERT, f"set {name} {one}", text, "put the set back into the configuration")
     for source, why in sorted(lake.troubles.items()):
         text = f"lake {name}: {source}: {why}"
-        yield Finding(
-            Level.ALERT, f"source {name} {source}", text, "look at what writes there, and at the source's settings"
-        )
+        hint = lake.remedies.get(source, "look at what writes there, and at the source's settings")
+        yield Finding(Level.ALERT, f"source {name} {source}", text, hint)
     yield from _failing(lake, limits)
     for source, why in sorted(lake.refused.items()):
         text = f"lake {name}: {source} is not shipped: {why}"
@@ -178,6 +184,27 @@ def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
         what = "file or folder of its sources is" if lake.left.number == 1 else "files or folders of its sources are"
         text = f"lake {name}: {lake.left.number:,} {what} not read: {_some(named)}"
         yield Finding(Level.WARNING, f"left out {name}", text, "rename or move them, or set the format of the source")
+
+
+def _in_vain(facts: Facts, limits: Health, told_already: Sequence[str]) -> Iterator[Finding]:
+    """What the programs of this host try in vain: one finding for each stage and cause, with the remedy of that cause.
+
+    What may pass is told once it has failed TURNS times.  told_already: texts of findings that name the same cause.
+    """
+    groups: dict[tuple[str, str, str], list[Trouble]] = {}
+    for one in facts.troubles:
+        if (one.times >= TURNS or not one.passing) and not any(one.message in text for text in told_already):
+            groups.setdefault((one.lake, one.stage, PATH.sub("...", one.message)), []).append(one)
+    for (lake, stage, cause), some in sorted(groups.items()):
+        since = min(one.since for one in some)
+        lasting = facts.at - since >= limits.warning_hours * HOUR
+        level = Level.WARNING if all(one.passing for one in some) and not lasting else Level.ALERT
+        first = some[0]
+        text = f"lake {lake}: {stage} fails on this host: {first.message}{f' ({first.detail})' if first.detail else ''}"
+        if named := [one.what for one in some if one.what]:
+            text += f"; in vain: {_some(named)}"
+        hint = first.hint or f"see the last log lines of {stage} with scripts/print_logs.sh"
+        yield Finding(level, f"{stage} {lake}: {cause}", text, hint, since)
 
 
 def _stalled(lake: LakeFacts, limits: Health) -> Iterator[Finding]:

@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from pipeline.clock import Clock
-from pipeline.errors import PipelineError, Stopped
+from pipeline.errors import FormatError, PipelineError, Stopped
 from pipeline.ledger.layout import Root, seconds_of
+from pipeline.ledger.manifest import NewerFormat
 from pipeline.ledger.protocol import Context, beats
 from pipeline.ledger.state import REPAIR, waits_for
 from pipeline.operations.health import this_host
@@ -21,6 +22,7 @@ from pipeline.operations.health.sources import AtSources, Onlooker
 from pipeline.operations.open_shipments import OpenShipments, open_shipments
 from pipeline.process.host import host_name
 from pipeline.process.lock import estop_since
+from pipeline.process.troubles import troubles as troubles_here
 from pipeline.settings import Settings
 from pipeline.stages.index import read_index
 from pipeline.stages.operator_requests import held
@@ -29,6 +31,7 @@ from pipeline.stores.store import Lake, Store
 
 HELD = 100
 """Held batches that one look reads."""
+REBUILD = "stop the daemons and run `hathi verify --repair`, which rebuilds the index from the manifests"
 FOLDERS = 200
 """Delivered folders that one look of a daemon lists, round and round."""
 
@@ -96,7 +99,7 @@ class Look:
                 except Stopped:
                     raise
                 except PipelineError as error:  # it answered a moment ago
-                    stores.append(StoreFacts(f"bucket for lake {context.lake_name}", _said(error), error.hint))
+                    stores.append(StoreFacts(f"bucket for lake {context.lake_name}", said(error), error.hint))
         return Facts(
             at=self._clock.now(),
             host=host_name(),
@@ -106,6 +109,7 @@ class Look:
             estop=estop_since(state),
             programs=running,
             died=died,
+            troubles=troubles_here(state, self._clock.now()),
             unseen=unseen,
         )
 
@@ -118,12 +122,12 @@ class Look:
             skew = self._skew(store, self._contexts[0].keys.alive_hints)
             ends = store.credentials_end()
         except PipelineError as error:
-            return StoreFacts("bucket", _said(error), error.hint)
+            return StoreFacts("bucket", said(error), error.hint)
         forgets: dict[str, str] = {}
         try:
             forgets = {one.lake_name: store.forgets(f"{one.lake_name}/") for one in self._contexts}
         except PipelineError as error:
-            unseen["the bucket's own rules"] = _said(error)
+            unseen["the bucket's own rules"] = said(error)
         return StoreFacts("bucket", "", "", skew, ends, {lake: rule for lake, rule in forgets.items() if rule})
 
     def _lake_store(self, context: Context, unseen: dict[str, str]) -> tuple[Lake | None, StoreFacts | None]:
@@ -142,8 +146,8 @@ class Look:
             except PipelineError as error:
                 trouble = error
         if trouble is not None and self._expects_lakes:
-            return None, StoreFacts(name, _said(trouble), trouble.hint)
-        unseen[name] = _said(trouble) if trouble is not None else "this program does not open the lake"
+            return None, StoreFacts(name, said(trouble), trouble.hint)
+        unseen[name] = said(trouble) if trouble is not None else "this program does not open the lake"
         return None, None
 
     def _skew(self, store: Store, prefix: str) -> float:
@@ -173,7 +177,7 @@ class Look:
         sent: float | None = None
         fresh: list[Freshness] = []
         failing: list[FailingPartner] = []
-        troubles: dict[str, str] = {}
+        troubles: dict[str, PipelineError] = {}
         if lake is not None:
             at = self._seen[context.lake_name].sources.look(lake, hints.now, forms=self._forms)
             sent, fresh, failing = self._delivered(context, lake, at, hints.now, troubles)
@@ -199,7 +203,8 @@ class Look:
             unknown_sets=tuple(sorted(unknown)),
             missing=tuple(path for root in sorted(seen.folders) for path in seen.folders[root].all_missing),
             folders_checked=sum(folders.checked for folders in seen.folders.values()),
-            troubles={**at.troubles, **troubles},
+            troubles={**at.troubles, **{where: said(error) for where, error in troubles.items()}},
+            remedies={**at.remedies, **{where: error.hint for where, error in troubles.items() if error.hint}},
             refused=at.refused,
             left=at.left,
             later=at.later,
@@ -211,7 +216,7 @@ class Look:
         )
 
     def _delivered(
-        self, context: Context, lake: Lake, at: AtSources, now: float, troubles: dict[str, str]
+        self, context: Context, lake: Lake, at: AtSources, now: float, troubles: dict[str, PipelineError]
     ) -> tuple[float | None, list[Freshness], list[FailingPartner]]:
         """When something was last entered into an index, how fresh each partner is, of whose images too many failed;
         folders are looked at."""
@@ -232,8 +237,16 @@ class Look:
             except Stopped:
                 raise
             except (PipelineError, ValueError) as error:  # ValueError: a jobTimeStamp that is none
-                troubles[root.index] = f"the index cannot be read: {error}"
+                troubles[root.index] = _of_the_index(error)
         return max(times, default=None), fresh, failing
+
+
+def _of_the_index(error: PipelineError | ValueError) -> PipelineError:
+    """Why an index cannot be read: a damaged one can be rebuilt, a server's trouble has a remedy of its own."""
+    if not isinstance(error, PipelineError):
+        return PipelineError("the index cannot be read", str(error), REBUILD)
+    damaged = isinstance(error, FormatError) and not isinstance(error, NewerFormat)
+    return PipelineError("the index cannot be read", said(error), REBUILD if damaged else error.hint)
 
 
 def _roots(context: Context) -> Iterator[tuple[str, Root]]:
@@ -248,5 +261,5 @@ def _held(context: Context) -> tuple[str, ...]:
     return tuple(f"{one.name}.{one.batch}" for one in islice(held(context), HELD) if not one.answered)
 
 
-def _said(error: PipelineError) -> str:
+def said(error: PipelineError) -> str:
     return f"{error.message} ({error.detail})" if error.detail else error.message

@@ -20,7 +20,7 @@ class Memory:
 
     looked: float = 0.0
     since: Mapping[str, float] = field(default_factory=dict)
-    """By a finding's sign: when it was first seen."""
+    """By a finding's key: when it was first seen, at whatever level."""
     unplanned: Mapping[str, float] = field(default_factory=dict)
     """By a snapshot that no shipment covers: when it was first seen."""
     told: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -31,13 +31,13 @@ class Memory:
         return replace(
             self,
             looked=now,
-            since={one.sign: self.since.get(one.sign, now) for one in findings},
+            since={one.key: self.since.get(one.key, now) for one in findings},
             unplanned={key: self.unplanned.get(key, now) for key in unplanned},
         )
 
     def dated(self, findings: Iterable[Finding]) -> tuple[Finding, ...]:
         """The findings, each with the time since which it is known to hold."""
-        return tuple(one if one.since is not None else replace(one, since=self.since.get(one.sign)) for one in findings)
+        return tuple(one if one.since is not None else replace(one, since=self.since.get(one.key)) for one in findings)
 
 
 def read_memory(state: Path) -> Memory:

@@ -29,6 +29,8 @@ class AtSources:
     unplanned: Mapping[str, str] = field(default_factory=dict)
     """Snapshots that no shipment covers yet: a key of their own -> version."""
     troubles: Mapping[str, str] = field(default_factory=dict)
+    remedies: Mapping[str, str] = field(default_factory=dict)
+    """Of those whose remedy is known."""
     refused: Mapping[str, str] = field(default_factory=dict)
     left: Left = NONE_LEFT
     """What lies there and is not read."""
@@ -61,14 +63,29 @@ class Onlooker:
             if one.reading.partner_id is not None:
                 partner = str(one.reading.partner_id)
                 newest[partner] = max(newest.get(partner, ""), one.snapshot.version)
+        troubles, remedies = _told(named.troubles)
         return AtSources(
             newest,
             {str(one.name): one.name.version for one in new},
-            {**(rejected_whole(context, now) if forms else {}), **named.troubles},
+            {**(rejected_whole(context, now) if forms else {}), **troubles},
+            remedies,
             {one.source: one.why for one in refused},
             named.left,
             named.later,
         )
+
+
+def _told(troubles: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """What is wrong with each source, and what to do: an error with cause, facts and remedy is told in these parts."""
+    found: dict[str, str] = {}
+    remedies: dict[str, str] = {}
+    for source, text in troubles.items():
+        parts = text.split(" | ")
+        if len(parts) == 3:
+            found[source], remedies[source] = f"{parts[0]} ({parts[1]})", parts[2]
+        else:
+            found[source] = text
+    return found, remedies
 
 
 def rejected_whole(context: Context, now: float) -> dict[str, str]:
