@@ -3,9 +3,12 @@
 #
 #   ./run-all.sh                    the embedded default: every stage on the sample lake, until nothing is left to do
 #   ./run-all.sh CONFIG             the daemons ship and deliver of a gateway's configuration, in the background
-#   ./run-all.sh status [CONFIG]    which of them run                  (CONFIG: config/gateway.toml)
+#   ./run-all.sh status [CONFIG]    which of them run
 #   ./run-all.sh stop [CONFIG]      asks them to stop and waits
 #   ./run-all.sh kill [CONFIG]      kill -9 of all that runs with this configuration, a compute box's run too: loses nothing
+#
+# Without CONFIG the last three are about every configuration whose daemons this script started and that still run;
+# where there is none, about config/gateway.toml.
 #
 # Exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 done but something is held, 4 ESTOP.
 set -euo pipefail
@@ -39,6 +42,41 @@ read_folders() {
     logs="${values##*$'\n'}"
 }
 
+# The configurations whose daemons this script started and that still run, each once: state, logs and file, by tabs.  The
+# daemons carry it in their environment, so it is true whatever became of the files since.
+started() {
+    { grep -zhs "^RUN_ALL_STARTED=$root	" /proc/[0-9]*/environ || true; } | tr '\0' '\n' | cut -f 2- | sort -u
+}
+
+# Daemons of this installation that something else started, such as systemd: their processes and command lines.
+others() {
+    local file process
+    for file in $({ grep -zlsxF "$hathi" /proc/[0-9]*/cmdline || true; }); do
+        process="${file//[!0-9]/}"
+        grep -zqsxF serve "$file" && ! grep -zqs "^RUN_ALL_STARTED=$root	" "/proc/$process/environ" || continue
+        echo "process $process: $(tr '\0' ' ' <"$file" 2>/dev/null | sed 's/^.*hathi serve/hathi serve/; s/ $//')"
+    done
+}
+
+# What is asked of the configurations that were started, without one being named.
+of_all_started() {
+    local found code=0 state logs config
+    found="$(started)"
+    if [ -z "$found" ]; then
+        read_folders "$root/config/gateway.toml"
+        "$1" || code=$?
+    fi
+    while IFS=$'\t' read -r state logs config; do
+        [ -n "$config" ] || continue
+        say "configuration $config:"
+        "$1" || code=$?
+    done <<<"$found"
+    while IFS= read -r found; do
+        [ -z "$found" ] || say "runs too, started by something else, which has to end it: $found"
+    done <<<"$(others)"
+    return $code
+}
+
 # Who holds the lock has written `pid N since ...` into it, and leaves that there.
 process_of() { sed -nE 's/^pid ([0-9]+) .*/\1/p' "$state/$1.lock" 2>/dev/null; }
 
@@ -69,7 +107,7 @@ start() {
 # The log is logs/PROGRAM.log; PROGRAM.out has what a process says before or beside it, so it stays short.
 start_one() {
     local program="$1" config="$2" process tries=0
-    HATHI_LOGS__ECHO=false setsid nohup "$hathi" serve "$program" --config "$config" \
+    RUN_ALL_STARTED="$root	$state	$logs	$config" HATHI_LOGS__ECHO=false setsid nohup "$hathi" serve "$program" --config "$config" \
         >"$logs/$program.out" 2>&1 </dev/null &
     process=$!
     while [ "$(process_of "$program")" != "$process" ]; do
@@ -94,7 +132,7 @@ status() {
             code=1
         fi
     done
-    exit $code
+    return $code
 }
 
 stop() {
@@ -112,7 +150,7 @@ stop() {
         while is_running "$program"; do
             if [ $((tries += 1)) -gt 300 ]; then
                 say "$program has not stopped after 30 s: process $(process_of "$program")"
-                exit 1
+                return 1
             fi
             sleep 0.1
         done
@@ -141,8 +179,14 @@ esac
 case "${1:-}" in
     "") run_here ;;
     status | stop | kill)
-        read_folders "${2:-$root/config/gateway.toml}"
-        case "$1" in status) status ;; stop) stop ;; kill) kill_all ;; esac
+        action="$1"
+        if [ "$action" = kill ]; then action=kill_all; fi
+        if [ $# -gt 1 ]; then
+            read_folders "$2"
+            "$action"
+        else
+            of_all_started "$action"
+        fi
         ;;
     *)
         config="$(realpath "$1")"

@@ -105,6 +105,33 @@ def test_estop_kill_of_everything_and_a_new_start_lose_nothing(gateway: Clone, s
     assert verified.returncode == 0, verified.stdout
 
 
+def test_without_a_configuration_status_and_stop_are_about_what_was_started(gateway: Clone, tmp_path: Path) -> None:
+    """Also when its file has been broken since; what something else started is named, and left alone."""
+    mine = tmp_path / "mine.toml"
+    text = (gateway.path / CONFIG).read_text().replace("../work/", f"{tmp_path}/")
+    mine.write_text(text)
+    (tmp_path / "gateway/lake/refs").mkdir(parents=True)
+    other = tmp_path / "other.toml"
+    other.write_text(text.replace(f'state = "{tmp_path}/gateway/state"', f'state = "{tmp_path}/other/state"'))
+    with subprocess.Popen(
+        [".venv/bin/hathi", "serve", "deliver", "--config", str(other)], cwd=gateway.path, env=gateway.environ
+    ) as theirs:
+        try:
+            assert gateway.run(f"./run-all.sh {mine}").returncode == 0
+            mine.write_text("broken = [")
+            shown = gateway.run("./run-all.sh status")
+            assert shown.returncode == 0, shown.stdout
+            assert f"configuration {mine}:" in shown.stdout
+            assert shown.stdout.count(" runs: process ") == 2
+            assert f"something else, which has to end it: process {theirs.pid}: hathi serve deliver" in shown.stdout
+            stopped = gateway.run("./run-all.sh stop")
+            assert (stopped.returncode, stopped.stdout.count(" stopped")) == (0, 2), stopped.stdout
+            assert theirs.poll() is None
+        finally:
+            gateway.run("./run-all.sh kill")
+            theirs.terminate()
+
+
 def kill_all(gateway: Clone, host: str) -> None:
     """`kill -9` of whoever left his number in a lock file of the host, unless the number is another's by now."""
     for path in (gateway.path / "work" / host / "state").glob("*.lock"):
