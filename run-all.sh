@@ -51,10 +51,10 @@ started() {
 # Daemons of this installation that something else started, such as systemd: their processes and command lines.
 others() {
     local file process
-    for file in $({ grep -zlsxF "$hathi" /proc/[0-9]*/cmdline || true; }); do
+    for file in $({ grep -zls "^$root/.venv/bin/" /proc/[0-9]*/cmdline || true; }); do
         process="${file//[!0-9]/}"
         grep -zqsxF serve "$file" && ! grep -zqs "^RUN_ALL_STARTED=$root	" "/proc/$process/environ" || continue
-        echo "process $process: $(tr '\0' ' ' <"$file" 2>/dev/null | sed 's/^.*hathi serve/hathi serve/; s/ $//')"
+        echo "process $process: $(tr '\0' ' ' <"$file" 2>/dev/null | sed 's/^.* serve /hathi serve /; s/ $//')"
     done
 }
 

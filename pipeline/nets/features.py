@@ -42,8 +42,8 @@ class FeatureNet:
         self._net = self._open(threads)
         mean = feature_set.preprocess.mean
         self.mean = read_mean(mean) if isinstance(mean, str) else None
-        self._input = _image_input(self._net, self._blob)
-        self.input_size, self._channels_last = self._size()
+        self._input = image_input(self._net, self._blob)
+        self.input_size, self._channels_last = size_of(self._net, self._input, feature_set.input_size)
         out = self._net.shape(self._blob, {self._input: self._shape})
         if not out or out[0] != self.batch_size:
             raise NetError(
@@ -161,21 +161,9 @@ class FeatureNet:
         return load(chosen.net, chosen.weights, blobs=[chosen.blob], engine=chosen.engine,
                     precision=chosen.precision, threads=threads)  # fmt: skip
 
-    def _size(self) -> tuple[tuple[int, int], bool]:
-        """Height and width of the input, and whether its channels come last."""
-        shape, wanted = self._net.inputs[self._input], self._set.input_size
-        last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
-        if len(shape) != 4 or (shape[1] not in (3, -1) and not last):
-            raise NetError(f"input '{self._input}' takes no colour images", f"its shape is {shape}", "batch, 3, h, w")
-        high, wide = wanted or (shape[1:3] if last else shape[2:])
-        if high < 1 or wide < 1:
-            raise NetError(f"input '{self._input}' takes images of any size", f"its shape is {shape}", "set input_size")
-        return (high, wide), last
-
     @property
     def _shape(self) -> tuple[int, ...]:
-        high, wide = self.input_size
-        return (self.batch_size, high, wide, 3) if self._channels_last else (self.batch_size, 3, high, wide)
+        return shape_of(self.batch_size, self.input_size, channels_last=self._channels_last)
 
     def _pass(self, batch: Images) -> Rows:
         padded = np.asarray(batch, np.float32)
@@ -211,9 +199,29 @@ def normalised(rows: Rows) -> Rows:
     return np.asarray(rows / lengths, np.float32)
 
 
-def _image_input(net: Net, blob: str) -> str:
-    """The one input that the blob depends on."""
+def image_input(net: Net, blob: str) -> str:
+    """The one input that the blob depends on.  Raises NetError where there is none, or more."""
     names = net.inputs_of(blob)
     if len(names) != 1:
         raise NetError(f"blob '{blob}' depends on {len(names)} inputs", ", ".join(names), "a feature needs exactly one")
     return names[0]
+
+
+def size_of(net: Net, name: str, wanted: tuple[int, int] | None) -> tuple[tuple[int, int], bool]:
+    """Height and width of an input, and whether its channels come last.  wanted: what the settings say.
+
+    Raises NetError for an input that takes no colour images, or images of any size where none is set.
+    """
+    shape = net.inputs[name]
+    last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
+    if len(shape) != 4 or (shape[1] not in (3, -1) and not last):
+        raise NetError(f"input '{name}' takes no colour images", f"its shape is {shape}", "batch, 3, h, w")
+    high, wide = wanted or (shape[1:3] if last else shape[2:])
+    if high < 1 or wide < 1:
+        raise NetError(f"input '{name}' takes images of any size", f"its shape is {shape}", "set input_size")
+    return (high, wide), last
+
+
+def shape_of(batch: int, size: tuple[int, int], *, channels_last: bool) -> tuple[int, ...]:
+    """The shape of a batch of images.  size: (height, width)."""
+    return (batch, *size, 3) if channels_last else (batch, 3, *size)

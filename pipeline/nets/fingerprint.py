@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +13,7 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from pipeline.codec.mean_image import read_mean
+from pipeline.errors import ConfigError
 from pipeline.nets.digests import digest, hashed
 from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.graph.parameters import Parameters
@@ -81,26 +84,54 @@ def of_features(
     return hashed(parts)
 
 
+def deciding(feature_set: FeatureSet) -> dict[str, Any]:
+    """What of a set's settings decides a feature's value, by the setting's path in the set, spelt in one way.
+
+    Settings that mean the same give equal values (`mean = [128]` and `[128, 128, 128]`).  The net's own files have no
+    part; a mean's file has what it holds, and none where it cannot be read here.
+    """
+    found: dict[str, Any] = {
+        "blob": "hog" if os.path.basename(feature_set.net) == "hog" else feature_set.blob,
+        "input_size": list(feature_set.input_size) if feature_set.input_size else None,
+        "normalise": feature_set.normalise,
+        "precision": feature_set.precision,
+        "dependent_rows": feature_set.dependent_rows,
+    }
+    values = _how_prepared(feature_set.preprocess)
+    with contextlib.suppress(ConfigError):
+        values["mean"] = _mean(feature_set.preprocess.mean, None)
+    return found | {f"preprocess.{name}": value for name, value in values.items()}
+
+
 def _as_read(known: Mapping[Place, str], shapes: Mapping[Place, Shape], read: Read) -> list[Any]:
     """The values, and the shape in which they are read; the batch has no part."""
     return [known[read.version], list(shapes[read.view][1:])]
 
 
 def _preprocess(preprocess: Preprocess, read: NDArray[np.float32] | None) -> dict[str, Any]:
-    mean = preprocess.mean
-    values = np.asarray(mean, np.float32) if isinstance(mean, list) else read_mean(mean) if read is None else read
-    flat = values.reshape(values.shape[0], -1)
-    per_channel = bool((flat == flat[:, :1]).all())
+    return {**_how_prepared(preprocess), "mean": _mean(preprocess.mean, read)}
+
+
+def _how_prepared(preprocess: Preprocess) -> dict[str, Any]:
+    """All but the mean, which can be in a file."""
     return {
         "resize": preprocess.resize,
         "resize_to": preprocess.resize_to if preprocess.resize == "crop" else None,
         "channel_order": preprocess.channel_order,
         "raw_scale": preprocess.raw_scale,
-        "mean": _spread(flat[:, 0].tolist()) if per_channel else [list(values.shape), digest(values)],
         "std": _spread(preprocess.std),
         "input_scale": preprocess.input_scale,
         "reduced_decode": preprocess.reduced_decode,
     }
+
+
+def _mean(mean: list[float] | str, read: NDArray[np.float32] | None) -> list[Any]:
+    """A value for each channel; of an image its shape and digest.  Raises ConfigError for a file that holds none."""
+    values = np.asarray(mean, np.float32) if isinstance(mean, list) else read_mean(mean) if read is None else read
+    flat = values.reshape(values.shape[0], -1)
+    if (flat == flat[:, :1]).all():
+        return _spread(flat[:, 0].tolist())
+    return [list(values.shape), digest(values)]
 
 
 def _spread(values: Sequence[float]) -> list[float]:

@@ -10,7 +10,9 @@ import pytest
 
 from pipeline import nets
 from pipeline.errors import ConfigError, NetError
+from pipeline.nets.expected import expected
 from pipeline.nets.features import FeatureNet, finite, normalised
+from pipeline.nets.fingerprint import deciding
 from pipeline.settings import FeatureSet
 from tests.golden import bignets
 
@@ -213,3 +215,38 @@ def test_hog_needs_sides_that_are_multiples_of_a_cell_and_no_mean_image() -> Non
         FeatureNet(feature_set(Path("hog"), None, "hog", input_size=[100, 64]))
     with pytest.raises(ConfigError, match="no mean image"):
         FeatureNet(feature_set(Path("hog"), None, "hog", preprocess={"mean": "mean.npy"}))
+
+
+def test_a_host_without_an_engine_knows_the_fingerprint_that_a_box_will_have(tmp_path: Path) -> None:
+    """Of a prototxt, an ONNX model in either layout, HOG; with a mean in a file, another size, an engine that is named."""
+    np.save(tmp_path / "mean.npy", np.arange(3 * 4, dtype=np.float32).reshape(3, 2, 2))
+    models = TINY.parent / "onnx"
+    sets = [
+        feature_set(),
+        feature_set(blob="pool1", input_size=[51, 43]),
+        feature_set(preprocess={"mean": str(tmp_path / "mean.npy"), "channel_order": "rgb"}, normalise="none"),
+        feature_set("hog", None, "hog"),
+        feature_set(dependent_rows="alone"),
+        feature_set(models / "resnet_opset11.onnx", None, "feature"),
+        feature_set(models / "resnet_bytes_last_opset13.onnx", None, "feature"),
+    ]
+    assert [expected(one) for one in sets] == [FeatureNet(one).fingerprint for one in sets]
+    assert len({expected(one) for one in sets}) == len(sets)
+
+
+def test_a_host_without_the_files_knows_no_fingerprint(tmp_path: Path) -> None:
+    for broken in (
+        feature_set(net=tmp_path / "none.prototxt"),
+        feature_set(weights=None),
+        feature_set(blob="no_such"),
+        feature_set(preprocess={"mean": str(tmp_path / "none.npy")}),
+    ):
+        with pytest.raises((NetError, ConfigError)):
+            expected(broken)
+
+
+def test_settings_that_mean_the_same_are_spelt_in_one_way() -> None:
+    one = deciding(feature_set(preprocess={"mean": [128], "std": [2], "resize_to": 300}, engine="torch", batch_size=3))
+    other = deciding(feature_set(preprocess={"mean": [128, 128, 128], "std": [2, 2, 2]}, root="elsewhere"))
+    assert one == other
+    assert one != deciding(feature_set(preprocess={"mean": [128], "std": [2], "channel_order": "rgb"}))

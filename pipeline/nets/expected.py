@@ -1,0 +1,67 @@
+"""The fingerprint that a feature set gives, read from its files alone: no engine is loaded and nothing is compiled.
+
+For hosts that compute nothing and still have to know what is computed elsewhere, such as a gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.codec.mean_image import read_mean
+from pipeline.errors import NetError
+from pipeline.nets import fingerprint
+from pipeline.nets.engines.engine import EngineInfo, Run
+from pipeline.nets.features import image_input, shape_of, size_of
+from pipeline.nets.graph import rules
+from pipeline.nets.graph.lowered import Lowered, Shape
+from pipeline.nets.net import Net
+from pipeline.settings import FeatureSet
+
+if TYPE_CHECKING:
+    from pipeline.nets.onnx.source import Model
+
+
+class _NoEngine:
+    """In the place of an engine, where a net is only looked at."""
+
+    info = EngineInfo("none", "", "", "the net is only looked at")
+
+    def compile(self, graph: Lowered) -> Run:
+        raise NetError("a net that is only looked at is not run")
+
+    def compile_model(self, model: Model, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
+        raise NetError("a net that is only looked at is not run")
+
+
+def expected(feature_set: FeatureSet) -> str:
+    """What `FeatureNet(feature_set).fingerprint` is, where that loads at all.
+
+    feature_set: its paths absolute.  Raises NetError or ConfigError where the files or the blob do not allow it.
+    """
+    net, blob = _looked_at(feature_set)
+    if lacking := net.lacking(blob):
+        raise NetError(f"the net {feature_set.net} has no weights", ", ".join(lacking[:5]), "name its .caffemodel")
+    name = image_input(net, blob)
+    size, last = size_of(net, name, feature_set.input_size)
+    mean = feature_set.preprocess.mean
+    of_net = net.fingerprint(blob, {name: shape_of(1, size, channels_last=last)})
+    return fingerprint.of_features(feature_set, of_net, size, read_mean(mean) if isinstance(mean, str) else None)
+
+
+def _looked_at(chosen: FeatureSet) -> tuple[Net, str]:
+    """The net, and the blob whose values are the feature."""
+    path = Path(chosen.net)
+    if path.name == "hog":
+        from pipeline.nets.hog import Hog
+
+        return Hog(), "hog"
+    if path.suffix == ".onnx":
+        from pipeline.nets.onnx.net import OnnxNet
+
+        return OnnxNet(path, _NoEngine(), [chosen.blob]), chosen.blob
+    from pipeline.nets.caffe_net import CaffeNet
+
+    weights = Path(chosen.weights) if chosen.weights is not None else None
+    return CaffeNet(path, weights, _NoEngine(), rules.state_of("TEST", 0, ()), [chosen.blob]), chosen.blob
