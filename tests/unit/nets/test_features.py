@@ -218,7 +218,7 @@ def test_hog_needs_sides_that_are_multiples_of_a_cell_and_no_mean_image() -> Non
 
 
 def test_a_host_without_an_engine_knows_the_fingerprint_that_a_box_will_have(tmp_path: Path) -> None:
-    """Of a prototxt, an ONNX model in either layout, HOG; with a mean in a file, another size, an engine that is named."""
+    """Of a prototxt, an ONNX model in either layout, HOG; with a mean in a file, with another size."""
     np.save(tmp_path / "mean.npy", np.arange(3 * 4, dtype=np.float32).reshape(3, 2, 2))
     models = TINY.parent / "onnx"
     sets = [
