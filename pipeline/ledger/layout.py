@@ -8,6 +8,7 @@ import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 FIRST_DUE = "00000000T000000Z"
 INDEX = "outputByPartner"
@@ -39,8 +40,12 @@ def version_of(seconds: float) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(int(seconds)))
 
 
+@lru_cache(maxsize=4096)
 def seconds_of(version: str) -> float:
-    """The time of a version, seconds since 1970.  Raises ValueError when it is none."""
+    """The time of a version, seconds since 1970.  Raises ValueError when it is none.
+
+    A poll reads the names of the same shipments again and again: what they say is remembered.
+    """
     if not _VERSION.fullmatch(version):
         raise ValueError(f"not a version: {version!r}")
     fields = (version[0:4], version[4:6], version[6:8], version[9:11], version[11:13], version[13:15])

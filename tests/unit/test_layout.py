@@ -58,6 +58,17 @@ def test_versions_are_times() -> None:
         seconds_of("2026")
 
 
+def test_the_time_of_a_version_is_read_once_however_often_a_poll_meets_it() -> None:
+    seconds_of.cache_clear()
+    for _ in range(50):
+        assert ShipmentName.parse(str(NAME)) == NAME
+    for _ in range(2):
+        with pytest.raises(ValueError, match="not a version"):
+            seconds_of("20261340T000000Z")
+    assert seconds_of.cache_info().hits == 49
+    assert seconds_of.cache_info().maxsize, "a day's names, not all that ever were"
+
+
 def test_no_key_of_a_shipment_is_the_folder_of_another() -> None:
     keys = Keys("shop")
     task = Task.batch("ab" * 32, 3)
