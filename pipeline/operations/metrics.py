@@ -52,11 +52,11 @@ Sums = dict[str, dict[tuple[str, ...], float]]
 
 def sums_of(lake: str, stage: str, tally: Tally) -> Iterator[tuple[str, tuple[str, ...], float]]:
     """A tally as counters: name, values of the labels, amount."""
-    amounts = (tally.tasks, tally.problems, tally.refs, tally.features, tally.bytes, tally.seconds)
+    amounts = (tally.tasks, tally.problems, tally.counts.refs, tally.counts.features, tally.bytes, tally.seconds)
     for name, amount in zip(BY_STAGE, amounts, strict=True):
         yield name, (lake, stage), amount
     if stage == "ship":
-        yield "hathi_rejected_rows", (lake,), tally.rejected
+        yield "hathi_rejected_rows", (lake,), tally.counts.rejected
     if stage == "compute":  # what aggregate counts are the same failures once more
         for reason, number in dict(tally.reasons).items():
             yield "hathi_failures", (lake, reason), number

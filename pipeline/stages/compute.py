@@ -38,6 +38,7 @@ from pipeline.ledger.protocol import (
     readable,
     scratch,
 )
+from pipeline.ledger.row_counts import NO_ROWS, RowCounts
 from pipeline.ledger.state import Counted, ShipmentState, count
 from pipeline.records import ImageRef
 from pipeline.settings import Compute
@@ -72,12 +73,9 @@ class Published:
     task: BatchTask
     kind: str
     """shard, held, lost (somebody else's result stands), strike, or damaged."""
-    refs: int = 0
-    features: int = 0
-    failures: int = 0
+    counts: RowCounts = NO_ROWS
     reasons: Mapping[str, int] | None = None
     bytes: int = 0
-    damaged: int = 0
 
 
 class Served(Protocol):
@@ -270,18 +268,23 @@ def _publish(context: Context, served: Served, computed: Computed[BatchTask], re
         end = AttemptEnd(kind="strike", cause=computed.trouble)
         give_up(context, task.name, task.task, task.number, end)
         context.say(f"{task.name} batch {task.batch} failed (one strike): {computed.trouble}")
-        return Published(task, "strike", refs)
-    law(f"{task.name} batch {task.batch}", refs, features=len(computed.rows), failures=len(computed.failures))
-    nonce = context.process.nonce()
-    features = _put_features(context, task, nonce, computed.rows, computed.matrix)
-    failures = _put_failures(context, task, nonce, computed.failures)
-    damaged = sum(bool(row.damage) for row in computed.rows)
-    body = Result(
-        kind="shard",
+        return Published(task, "strike", RowCounts(refs=refs))
+    counts = RowCounts(
         refs=refs,
         features=len(computed.rows),
         failures=len(computed.failures),
-        damaged=damaged,
+        damaged=sum(bool(row.damage) for row in computed.rows),
+    )
+    law(f"{task.name} batch {task.batch}", refs, features=counts.features, failures=counts.failures)
+    nonce = context.process.nonce()
+    features = _put_features(context, task, nonce, computed.rows, computed.matrix)
+    failures = _put_failures(context, task, nonce, computed.failures)
+    body = Result(
+        kind="shard",
+        refs=counts.refs,
+        features=counts.features,
+        failures=counts.failures,
+        damaged=counts.damaged,
         features_file=features,
         failures_file=failures,
         dim=int(computed.matrix.shape[1]),
@@ -301,8 +304,7 @@ def _publish(context: Context, served: Served, computed: Computed[BatchTask], re
     for row in computed.failures:
         reasons[row.reason] = reasons.get(row.reason, 0) + 1
     kind = "shard" if won else "lost"
-    features_made, failed = len(computed.rows), len(computed.failures)
-    return Published(task, kind, refs, features_made, failed, reasons, computed.fetched_bytes, damaged)
+    return Published(task, kind, counts, reasons, computed.fetched_bytes)
 
 
 def _put_features(
@@ -363,4 +365,4 @@ def _hold(context: Context, task: BatchTask) -> Published:
     )
     won, _ = commit(context, context.keys.result(task.name, task.fingerprint, task.batch), body)
     context.say(f"held: {task.name} batch {task.batch}: {reason}; see `hathi quarantine show`, then release or drop it")
-    return Published(task, "held" if won else "lost", batch.refs)
+    return Published(task, "held" if won else "lost", RowCounts(refs=batch.refs))

@@ -47,21 +47,18 @@ class Computing:
         for published in self._performer.compute(one.context, self._sets[name], tasks, one.wanted):
             if published is not None:
                 _count(one, published)
-            one.context.progress("compute", published.refs if published else 0, 0)
+            one.context.progress("compute", published.counts.refs if published else 0, 0)
 
 
 def _count(one: Turn, published: compute.Published) -> None:
     tally = one.tally
     tally.tasks += 1
     if published.kind == "shard":
-        tally.refs += published.refs
-        tally.features += published.features
-        tally.failures += published.failures
-        tally.damaged += published.damaged
+        tally.counts += published.counts
         tally.bytes += published.bytes
         tally.shipments.add(str(published.task.name))
         tally.add_reasons(published.reasons or {})
     elif published.kind in ("strike", "held"):
         tally.problems += 1
-    elif published.features + published.failures:
-        one.drop(f"batch {published.task.batch} of {published.task.name}", published.refs)
+    elif published.counts.features + published.counts.failures:
+        one.drop(f"batch {published.task.batch} of {published.task.name}", published.counts.refs)

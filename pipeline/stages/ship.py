@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pipeline.ledger.layout import FIRST_DUE, ShipmentName
 from pipeline.ledger.manifest import Batch, End, Place, Plan, Rejection
 from pipeline.ledger.protocol import Context, announce, body_at, close_if_done, commit, exists, law, store_data
+from pipeline.ledger.row_counts import NO_ROWS, RowCounts
 from pipeline.ledger.state import READ_FROM_SOURCES, ShipmentState, next_of
 from pipeline.settings import Ship
 from pipeline.sources.frozen_files import SAMPLES, FrozenFiles
@@ -74,9 +75,8 @@ class Memory:
 class Shipped:
     """What reading a shipment on did."""
 
-    refs: int = 0
-    rows: int = 0
-    rejected: int = 0
+    counts: RowCounts = NO_ROWS
+    """Rows, refs and rejected."""
     bytes: int = 0
     files: int = 0
     partners: frozenset[int] = field(default_factory=frozenset)
@@ -95,9 +95,7 @@ class Shipped:
     def plus(self, batch: Batch, partners: frozenset[int]) -> Shipped:
         return replace(
             self,
-            refs=self.refs + batch.refs,
-            rows=self.rows + batch.rows,
-            rejected=self.rejected + batch.rejected,
+            counts=self.counts + RowCounts.read(batch),
             bytes=self.bytes + batch.data.size,
             partners=self.partners | partners,
         )
@@ -135,7 +133,7 @@ class Stream:
         self._lake = context.lake
         self._memory = memory
         self._number = len(state.batches)
-        self._sums = _Sums(state.plan.cursor)
+        self._sums = _Read(state.plan.cursor)
         self._files: FrozenFiles | None = None
         self._last = 0
         """Bytes of the last batch: what the next one is expected to need."""
@@ -184,8 +182,8 @@ class Stream:
         partners = frozenset(ref.partner_id for ref in refs)
         encoded = self._context.forms.encode(refs)
         del taken, refs  # a batch of images is not in memory twice while it travels
-        counts = _Counts(count, rows, rejected, rejections, place)
-        committed, ours = _commit_batch(self._context, name, number, encoded, counts)
+        read = _Read(place, RowCounts(rows, rejected, count), rejections)
+        committed, ours = _commit_batch(self._context, name, number, encoded, read)
         if not ours:
             files.go_to(committed.cursor)
         self._sums = self._sums.plus(committed)
@@ -209,13 +207,11 @@ class Stream:
             context.say(f"{name}: {end.rejected:,} of {end.rows:,} rows were rejected; the first ones:")
             for text in first:
                 context.say(f"  {text}")
-        extra_rows = end.rows - self._sums.rows
         read = len(self._plan.snapshot.files) if end.next is None else 0
         caps.spend(files=read)
         return replace(
             shipped,
-            rows=shipped.rows + extra_rows,
-            rejected=shipped.rejected + extra_rows,
+            counts=shipped.counts + _all_rejected(end.rows - self._sums.counts.rows),
             files=read,
             ended=True,
             next=follow(context, replace(self.state, end=end)),
@@ -230,61 +226,45 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class _Sums:
-    """What the committed batches of a shipment come to."""
+class _Read:
+    """What was read up to a place: of one batch, or of all the committed batches of a shipment."""
 
     place: Place
-    refs: int = 0
-    rows: int = 0
-    rejected: int = 0
+    counts: RowCounts = NO_ROWS
     rejections: tuple[Rejection, ...] = ()
 
-    def plus(self, batch: Batch) -> _Sums:
-        return _Sums(
-            batch.cursor,
-            self.refs + batch.refs,
-            self.rows + batch.rows,
-            self.rejected + batch.rejected,
-            (self.rejections + batch.rejections)[:SAMPLES],
-        )
+    def plus(self, batch: Batch) -> _Read:
+        rejections = (self.rejections + batch.rejections)[:SAMPLES]
+        return _Read(batch.cursor, self.counts + RowCounts.read(batch), rejections)
 
     def end(self, batches: int, files: FrozenFiles) -> End:
         """The rows behind the last batch were all rejected: they are counted here."""
-        extra = files.waiting_rows
+        counts = self.counts + _all_rejected(files.waiting_rows)
         return End(
             batches=batches,
-            refs=self.refs,
-            rows=self.rows + extra,
-            rejected=self.rejected + extra,
+            refs=counts.refs,
+            rows=counts.rows,
+            rejected=counts.rejected,
             rejections=(self.rejections + files.waiting_rejections)[:SAMPLES],
             next=None if files.ended else files.place,
         )
 
 
-@dataclass(frozen=True)
-class _Counts:
-    """What a batch says beside its data."""
-
-    refs: int
-    rows: int
-    rejected: int
-    rejections: tuple[Rejection, ...]
-    cursor: Place
+def _all_rejected(rows: int) -> RowCounts:
+    return RowCounts(rows=rows, rejected=rows)
 
 
-def _commit_batch(
-    context: Context, name: ShipmentName, number: int, encoded: bytes, counts: _Counts
-) -> tuple[Batch, bool]:
+def _commit_batch(context: Context, name: ShipmentName, number: int, encoded: bytes, read: _Read) -> tuple[Batch, bool]:
     """The data, then the batch that names it; the winner's batch, and whether it is ours."""
     key = context.keys.shipment_data(name, context.process.nonce(), f"{number:05d}.pb")
-    data = store_data(context, key, encoded, counts.refs)
+    data = store_data(context, key, encoded, read.counts.refs)
     body = Batch(
         data=data,
-        refs=counts.refs,
-        rows=counts.rows,
-        rejected=counts.rejected,
-        rejections=counts.rejections,
-        cursor=counts.cursor,
+        refs=read.counts.refs,
+        rows=read.counts.rows,
+        rejected=read.counts.rejected,
+        rejections=read.rejections,
+        cursor=read.place,
     )
     won, stands = commit(context, context.keys.batch(name, number), body)
     if stands.data.key != key:

@@ -151,13 +151,11 @@ def _count(one: Turn, state: ShipmentState, shipped: ship.Shipped | PipelineErro
     if isinstance(shipped, PipelineError):
         raise shipped
     tally = one.tally
-    if shipped.refs or shipped.rows or shipped.ended:
+    if shipped.counts.rows or shipped.ended:
         tally.tasks += 1
     tally.files += shipped.files
-    tally.refs += shipped.refs
-    tally.rows += shipped.rows
-    tally.rejected += shipped.rejected
+    tally.counts += shipped.counts
     tally.bytes += shipped.bytes
     tally.partners |= shipped.partners
     tally.shipments.add(str(state.name))
-    one.context.progress("ship", shipped.refs, 0)
+    one.context.progress("ship", shipped.counts.refs, 0)

@@ -7,24 +7,20 @@ from dataclasses import dataclass, field
 
 from pipeline.ledger.layout import ShipmentName
 from pipeline.ledger.manifest import Out
+from pipeline.ledger.row_counts import NO_ROWS, RowCounts
 
 
 @dataclass
 class Tally:
-    """What one stage did, summed up over a run."""
+    """What one stage did, summed up over a run.
 
+    It is no `RowCounts`: a run has tasks, seconds and problems as well, and grows while it is looked at.  The rows
+    that it worked on are one value within it.
+    """
+
+    counts: RowCounts = NO_ROWS
     tasks: int = 0
     files: int = 0
-    rows: int = 0
-    refs: int = 0
-    rejected: int = 0
-    features: int = 0
-    failures: int = 0
-    duplicates: int = 0
-    damaged: int = 0
-    """Features of images that the decoder said were damaged."""
-    alike: int = 0
-    """Of the duplicates: ids that differ in letter case or percent-coding only."""
     bytes: int = 0
     seconds: float = 0.0
     partners: set[int] = field(default_factory=set)
@@ -43,6 +39,19 @@ class Tally:
     def worked(self) -> bool:
         return self.tasks > 0
 
+    def add(self, more: Tally) -> None:
+        """What another turn did.  The seconds of one without work are none of its rate."""
+        self.counts += more.counts
+        self.tasks += more.tasks
+        self.files += more.files
+        self.bytes += more.bytes
+        self.seconds += more.seconds if more.worked else 0.0
+        self.partners |= more.partners
+        self.add_reasons(more.reasons)
+        self.shipments |= more.shipments
+        self.dropped += more.dropped
+        self.problems += more.problems
+
     def add_reasons(self, reasons: Mapping[str, int]) -> None:
         for reason, number in reasons.items():
             self.reasons[reason] = self.reasons.get(reason, 0) + number
@@ -51,10 +60,5 @@ class Tally:
         """A task whose result is this shipment's `out`, or stands on it."""
         self.tasks += 1
         self.shipments.add(str(name))
-        self.refs += out.refs
-        self.features += out.features
-        self.failures += out.failures
-        self.duplicates += out.duplicates
-        self.damaged += out.damaged
-        self.alike += out.alike
+        self.counts += RowCounts.aggregated(out)
         self.add_reasons(out.reasons)

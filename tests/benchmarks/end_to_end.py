@@ -136,10 +136,10 @@ def compute(folder: Path, settings: Settings, maker: FeatureMaker, count: int) -
     """The compute stage over what was shipped just now, into a new bucket."""
     shutil.rmtree(folder / "bucket", ignore_errors=True)
     turns = Turns(contexts(settings, ["ship", "compute"], lambda: False, "run")[0], lambda name: maker, strict=True)
-    assert turns.take("ship").refs == count
+    assert turns.take("ship").counts.refs == count
 
     def take() -> None:
-        assert turns.take("compute").features == count
+        assert turns.take("compute").counts.features == count
 
     return take
 

@@ -113,7 +113,7 @@ def ship(folder: Path, *, fsync: bool) -> int:
     while True:
         tally = turns.take("ship")
         assert not tally.problems
-        refs += tally.refs
+        refs += tally.counts.refs
         if not tally.worked:
             return refs
 

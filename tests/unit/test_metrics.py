@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline import __version__
 from pipeline.clock import Clock
 from pipeline.errors import TemporaryError
+from pipeline.ledger.row_counts import RowCounts
 from pipeline.operations.health.facts import Backlog, Disk, Facts, Freshness, LakeFacts, StoreFacts
 from pipeline.operations.health.judge import Finding, Level
 from pipeline.operations.metrics import COUNTERS, Metrics, answering, port_of, writing
@@ -83,7 +84,7 @@ def test_a_turn_is_counted_while_it_lasts_and_never_goes_back() -> None:
     with metrics.turn("shop", "compute") as tally:
         for _ in range(3):
             seen.append(refs())
-            tally.refs += 5
+            tally.counts += RowCounts(refs=5)
         seen.append(refs())
     seen.append(refs())
     assert seen == [0, 5, 10, 15, 15]
@@ -180,7 +181,7 @@ def test_a_run_writes_its_file_at_once_in_one_instant_and_the_next_run_counts_on
     for run in (1, 2, 3):
         metrics = Metrics(clock_at(NOW + run))
         with writing(metrics, path, pytest.fail), metrics.turn("shop", "compute") as tally:
-            tally.refs, tally.reasons = 5, {"dns": 2}
+            tally.counts, tally.reasons = RowCounts(refs=5), {"dns": 2}
         figures = parsed(path.read_text())
         assert figure(figures, "hathi_refs_total", lake="shop", stage="compute") == 5 * run
         assert figure(figures, "hathi_failures_total", lake="shop", reason="dns") == 2 * run
@@ -197,7 +198,7 @@ def test_a_file_is_written_during_a_run_too(tmp_path: Path) -> None:
     metrics = Metrics(clock_at(NOW))
     written = threading.Event()
     with writing(metrics, path, pytest.fail, seconds=0.01), metrics.turn("shop", "compute") as tally:
-        tally.refs = 5
+        tally.counts = RowCounts(refs=5)
         while not written.wait(0.01):
             found = parsed(path.read_text()) if path.exists() else {}
             if found.get(("hathi_refs_total", frozenset({("lake", "shop"), ("stage", "compute")}))) == 5:
@@ -210,7 +211,7 @@ def test_a_file_that_is_damaged_is_begun_anew(tmp_path: Path, content: bytes) ->
     path.write_bytes(content)
     metrics = Metrics(clock_at(NOW))
     with writing(metrics, path, pytest.fail), metrics.turn("shop", "compute") as tally:
-        tally.refs = 5
+        tally.counts = RowCounts(refs=5)
     assert figure(parsed(path.read_text()), "hathi_refs_total", lake="shop", stage="compute") == 5
 
 

@@ -34,6 +34,8 @@ MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELIN
         pytest.param(r"[\"'](?:webhdfs|s3a)[\"']", ["stores/backends.py"], id="the schemes of stores"),
         pytest.param(r"startswith\([\"'](?:s3|hdfs|httpfs):", [], id="what a store's URL begins with"),
         pytest.param(r"is not what was written", ["stages/whole_folder.py"], id="how a folder appears whole"),
+        pytest.param(r"rejected: int = 0", ["ledger/row_counts.py"], id="the counters of rows"),
+        pytest.param(r"\.(?:duplicates|damaged|alike) \+", [], id="how they are added"),
         pytest.param("against_host=", ["records.py"], id="which reasons speak against a host"),
     ],
 )

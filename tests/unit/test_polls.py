@@ -179,7 +179,7 @@ def test_a_source_whose_version_went_back_is_named_in_each_poll_and_looked_into_
     world.put_refs("b.csv", "partner_id,external_id,url\n7,b,http://shop.example/ok-3\n")
     world.hand.at += 10
     tally = host.turns.take("ship")
-    assert (tally.problems, tally.refs) == (1, 1)
+    assert (tally.problems, tally.counts.refs) == (1, 1)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -25,10 +25,10 @@ from pyarrow import parquet as pq
 from pipeline.codec.delivered.failures import failures_schema
 from pipeline.errors import ConfigError, FormatError
 from pipeline.ledger.layout import version_of
+from pipeline.ledger.row_counts import RowCounts
 from pipeline.operations.report.chart import bars
 from pipeline.operations.report.facts import (
     Example,
-    Funnel,
     HostCount,
     Hour,
     PartnerCount,
@@ -101,7 +101,7 @@ def test_every_row_ends_in_one_place_and_reasons_hosts_and_examples_are_named(tm
     noon(world)
     run(world)
     found = told(world)
-    assert found.first == Funnel(rows=6, rejected=1, refs=5, features=4, failures=1, delivered=4)
+    assert found.first == RowCounts(rows=6, rejected=1, refs=5, features=4, failures=1, delivered=4)
     assert [(one.reason, one.first, one.again) for one in found.reasons] == [("http_4xx", 1, 0)]
     (row,) = found.rejected
     assert (row.row, bool(row.why)) == (5, True)
@@ -122,11 +122,11 @@ def test_retries_are_counted_by_themselves_on_the_day_that_they_are_done(tmp_pat
     first_day = today(world)
     world.hand.at += DAY
     run(world)
-    assert told(world).first == Funnel()
-    assert told(world).again == Funnel(rows=1, refs=1, features=1, delivered=1)
+    assert told(world).first == RowCounts()
+    assert told(world).again == RowCounts(rows=1, refs=1, features=1, delivered=1)
     then = told(world, first_day)
-    assert then.first == Funnel(rows=2, refs=2, features=1, failures=1, delivered=1)
-    assert then.again == Funnel(), "it was aggregated on the next day"
+    assert then.first == RowCounts(rows=2, refs=2, features=1, failures=1, delivered=1)
+    assert then.again == RowCounts(), "it was aggregated on the next day"
 
 
 def test_a_shipment_is_told_alone_and_a_day_without_work_says_so(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_what_is_still_at_work_is_told(tmp_path: Path) -> None:
     noon(world)
     run(world, "ship")
     found = told(world)
-    assert found.first == Funnel(rows=2, refs=2, unfinished=2)
+    assert found.first == RowCounts(rows=2, refs=2, unfinished=2)
     assert [one.state for one in found.shipments] == ["waits for compute"]
 
 
@@ -237,7 +237,7 @@ def test_a_day_of_a_million_failures_is_a_small_page_and_bounded_work(tmp_path: 
     assert all(len(one.examples) == EXAMPLES for one in reasons)
     full = replace(
         hostile(),
-        first=Funnel(rows=1_000_000, refs=1_000_000, failures=1_000_000),
+        first=RowCounts(rows=1_000_000, refs=1_000_000, failures=1_000_000),
         reasons=tuple(reasons) + hostile().reasons,
         hosts=hosts,
         shipments=(hostile().shipments * 5)[:50],
@@ -348,7 +348,7 @@ class Seen(HTMLParser):
 
 def filled(*texts: str) -> Report:
     """Each text in each place where one from outside can stand."""
-    found = Report(title=" ".join(texts), made=DAY, begin=0, end=DAY, first=Funnel(9, 1, 8, 1, 1, 3, 3, 2))
+    found = Report(title=" ".join(texts), made=DAY, begin=0, end=DAY, first=RowCounts(9, 1, 8, 1, 1, 3, 3, 2))
     return replace(
         found,
         reasons=tuple(ReasonCount(one, 3, 1, (example(one),)) for one in texts),

@@ -93,7 +93,7 @@ def test_folders_in_all_formats_reach_the_bucket_with_the_partner_of_their_path(
     put(world, f"{TODAY}/_SUCCESS")
     tally = world.turns().take("ship")
     assert sorted(ref.partner_id for ref in refs(world)) == [7] * 8 + [8, 9]
-    assert (tally.refs, tally.rows, tally.rejected, tally.problems) == (10, 11, 1, 0)
+    assert (tally.counts.refs, tally.counts.rows, tally.counts.rejected, tally.problems) == (10, 11, 1, 0)
     (end,) = ends(world)
     assert "partner 'seven' in its folder's name is not a number" in end.rejections[0].why
 
@@ -109,7 +109,7 @@ def test_files_whose_names_tell_no_format_are_read_as_what_they_are_or_rejected_
     put(world, f"{TODAY}/_SUCCESS")
     tally = world.turns().take("ship")
     assert sorted(ref.external_id for ref in refs(world)) == ["a", "b", "c"]
-    assert (tally.refs, tally.rows, tally.rejected) == (3, 4, 1)
+    assert (tally.counts.refs, tally.counts.rows, tally.counts.rejected) == (3, 4, 1)
     (end,) = ends(world)
     assert "no known format" in end.rejections[0].why
     assert end.rejections[0].file.endswith("part-00003")
@@ -156,7 +156,7 @@ def test_an_index_of_delimited_protobuf_without_a_telling_name_is_shipped(tmp_pa
     entry = {"jobTimeStamp": int(NOW * 1000), "outputFolder": "out/7", "files": ["part-r-00000", "part-r-00001.csv"]}
     put(world, "index", json.dumps({"outputByPartner": {"7": {**entry, "outputSize": size}}}))
     tally = world.turns().take("ship")
-    assert (tally.problems, tally.refs, tally.rejected) == (0, 6, 0)
+    assert (tally.problems, tally.counts.refs, tally.counts.rejected) == (0, 6, 0)
     assert {ref.partner_id for ref in refs(world)} == {7}
 
 
@@ -170,16 +170,16 @@ def test_a_job_time_stamp_that_goes_back_is_refused_though_its_files_are_newer(t
     world = world_of(tmp_path, INDEX)
     index(world, 7, NOW - 3600, "external_id,url\na,http://shop.example/ok-1\n")
     turns = world.turns()
-    assert turns.take("ship").refs == 1
+    assert turns.take("ship").counts.refs == 1
     world.hand.at += 600
     index(world, 7, NOW - 7200, "external_id,url\na,http://shop.example/ok-2\n")
     for process in (turns, world.turns("a.new.process")):
         tally = process.take("ship")
-        assert (tally.refs, tally.problems) == (0, 1)
+        assert (tally.counts.refs, tally.problems) == (0, 1)
     assert any("its jobTimeStamp went back from 20231114T211320Z to 20231114T201320Z" in said for said in world.said)
     world.hand.at += 600
     index(world, 7, NOW, "external_id,url\na,http://shop.example/ok-3\n")
-    assert turns.take("ship").refs == 1
+    assert turns.take("ship").counts.refs == 1
 
 
 def test_a_file_replaced_while_it_is_shipped_is_void_and_what_is_there_now_is_shipped(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_file_replaced_while_it_is_shipped_is_void_and_what_is_there_now_is_sh
     put(world, f"{TODAY}/deep/a.csv", rows)
     put(world, f"{TODAY}/_SUCCESS")
     turns = world.turns()
-    assert turns.take("ship").refs == 3
+    assert turns.take("ship").counts.refs == 3
     world.hand.at += 5
     put(world, f"{TODAY}/deep/a.csv", "external_id,url\nnew,http://shop.example/ok-99\n")
     for _ in range(8):
@@ -206,7 +206,7 @@ def test_a_trouble_is_told_once_and_again_when_it_changed_and_when_it_is_over(tm
     turns = world.turns()
     tallies = [turns.take("ship") for _ in range(5)]
     assert [tally.problems for tally in tallies] == [1] * 5
-    assert tallies[0].refs == 1, "the other source goes on"
+    assert tallies[0].counts.refs == 1, "the other source goes on"
     assert len([said for said in world.said if "the index index cannot be read: not JSON" in said]) == 1
     assert "not JSON" in turns.source_troubles["index"]
     world.hand.at += 60
@@ -240,7 +240,7 @@ def test_a_store_that_is_down_is_told_once_for_all_shipments(tmp_path: Path, mon
     assert [said for said in world.said if "NameNode" in said] == [
         "ship: the NameNode does not answer | refs | is it running?; the next turn tries it again"
     ]
-    assert turns.take("ship").refs == 5
+    assert turns.take("ship").counts.refs == 5
     assert world.said[-1] == "ship works again; this is over: the NameNode does not answer"
 
 
@@ -259,7 +259,7 @@ def test_a_source_that_is_down_is_a_trouble_of_its_own_and_what_is_open_goes_on(
         return real(self, path)
 
     monkeypatch.setattr(LocalStore, "stat", stat)
-    assert [turns.take("ship").refs for _ in range(3)] == [3, 3, 3]
+    assert [turns.take("ship").counts.refs for _ in range(3)] == [3, 3, 3]
     assert dict(turns.source_troubles) == {"index": "no answer"}
     assert world.said.count("no answer") == 1
 

@@ -407,7 +407,7 @@ def test_caps_stop_a_run_and_the_next_goes_on_where_it_stopped(tmp_path: Path) -
     turns = world.turns()
     shipped = []
     while (tally := turns.take("ship")).worked:
-        shipped.append(tally.refs)
+        shipped.append(tally.counts.refs)
     assert sum(shipped) == 20
     assert max(shipped) == 6, "a batch that was begun is finished"
     world.run()

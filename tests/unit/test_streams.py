@@ -229,7 +229,7 @@ def test_as_many_shipments_as_streams_are_read_at_the_same_time(tmp_path: Path) 
     with ThreadPoolExecutor(4) as readers:
         turns = Turns(world.context(), world.serve, strict=True, readers=readers)
         tally = turns.take("ship")
-    assert (tally.problems, tally.refs, tally.files) == (0, 8 * 60, 8)
+    assert (tally.problems, tally.counts.refs, tally.files) == (0, 8 * 60, 8)
     assert world.most == 4
     assert refs_in(tmp_path / "bucket") == sorted((p, f"i{n}") for p in range(1, 9) for n in range(60))
 

@@ -24,9 +24,6 @@ from pipeline.times import readable_time
 LOAD = "{python} -c \"import glob, pyarrow.parquet as p; print(p.ParquetDataset(glob.glob('{glob}')).read())\""
 SHOWN = 10
 """Paths of what is left out that a summary names."""
-ADDED = ("tasks", "files", "rows", "refs", "rejected", "features", "failures", "duplicates", "alike", "damaged",
-         "dropped", "bytes")  # fmt: skip
-"""Figures of a tally that are summed up as they are."""
 
 
 @dataclass
@@ -53,14 +50,7 @@ class Totals:
         return sum(tally.problems for tally in self.stages.values())
 
     def add(self, stage: str, tally: Tally) -> None:
-        sums = self.stages.setdefault(stage, Tally())
-        for name in ADDED:
-            setattr(sums, name, getattr(sums, name) + getattr(tally, name))
-        sums.seconds += tally.seconds if tally.worked else 0.0
-        sums.problems += tally.problems
-        sums.partners |= tally.partners
-        sums.shipments |= tally.shipments
-        sums.add_reasons(tally.reasons)
+        self.stages.setdefault(stage, Tally()).add(tally)
 
     def of(self, stage: str) -> Tally:
         return self.stages.get(stage, Tally())
@@ -103,23 +93,23 @@ def facts(totals: Totals) -> dict[str, Any]:
     counted = totals.of(totals.counted)
     return {
         "shipments": len(ship.shipments | aggregate.shipments | deliver.shipments),
-        "refs": ship.refs,
-        "rejected": ship.rejected,
-        "images": compute.refs,
-        "counted_refs": counted.refs,
+        "refs": ship.counts.refs,
+        "rejected": ship.counts.rejected,
+        "images": compute.counts.refs,
+        "counted_refs": counted.counts.refs,
         "counted_at": totals.counted,
-        "features": counted.features,
+        "features": counted.counts.features,
         "failures": dict(sorted(counted.reasons.items())),
-        "duplicates": counted.duplicates - counted.alike,
-        "damaged": counted.damaged,
-        "ids_alike": counted.alike,
+        "duplicates": counted.counts.duplicates - counted.counts.alike,
+        "damaged": counted.counts.damaged,
+        "ids_alike": counted.counts.alike,
         "dropped": compute.dropped + aggregate.dropped,
         "delivered_bytes": deliver.bytes,
         "per_second": {
-            "ship": _rate(ship, ship.refs),
-            "compute": _rate(compute, compute.refs),
-            "aggregate": _rate(aggregate, aggregate.refs),
-            "deliver": _rate(deliver, deliver.features + deliver.failures),
+            "ship": _rate(ship, ship.counts.refs),
+            "compute": _rate(compute, compute.counts.refs),
+            "aggregate": _rate(aggregate, aggregate.counts.refs),
+            "deliver": _rate(deliver, deliver.counts.features + deliver.counts.failures),
         },
         "seconds": {stage: round(tally.seconds, 3) for stage, tally in totals.stages.items()},
         "problems": totals.problems,

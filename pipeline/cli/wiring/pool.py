@@ -16,6 +16,7 @@ from pipeline.cluster.worker_pool import Message, Pool, Slot, Worker, WorkerFail
 from pipeline.errors import NetError, PipelineError
 from pipeline.extraction.same_net import same_net
 from pipeline.ledger.protocol import Context
+from pipeline.ledger.row_counts import RowCounts
 from pipeline.process import logs
 from pipeline.settings import Settings, travelling
 from pipeline.stage_names import ON_THE_BOX
@@ -71,7 +72,7 @@ class PooledStages:
             self._agree(worker, *tells["loaded"])
         else:
             mine = self._tallies.setdefault((tells["lake"], tells["stage"]), {})
-            _add(mine.setdefault(worker.pid, Tally()), tally_of(tells["tally"]))
+            mine.setdefault(worker.pid, Tally()).add(tally_of(tells["tally"]))
 
     def _agree(self, worker: Worker, name: str, fingerprint: str) -> None:
         """Workers that load a set at the same time may load two nets: the later one ends, and the run says so."""
@@ -99,7 +100,7 @@ class PooledStages:
         for (lake, stage), parts in sorted(self._tallies.items(), key=lambda item: self.stages.index(item[0][1])):
             whole = Tally()
             for part in parts.values():
-                _add(whole, part)
+                whole.add(part)
             whole.seconds = max(part.seconds for part in parts.values())
             totals.add(stage, whole)
             totals.meter.add(lake, stage, whole)
@@ -128,12 +129,8 @@ def as_told(tally: Tally) -> dict[str, Any]:
 
 def tally_of(told: Mapping[str, Any]) -> Tally:
     """The tally that a worker told."""
-    return Tally(**{**told, "partners": set(told["partners"]), "shipments": set(told["shipments"])})
-
-
-def _add(sums: Tally, more: Tally) -> None:
-    one = Totals(stages={"": sums})
-    one.add("", more)
+    sets = {name: set(told[name]) for name in ("partners", "shipments")}
+    return Tally(**{**told, **sets, "counts": RowCounts(**told["counts"])})
 
 
 def _command() -> list[str]:

@@ -4,31 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-
-@dataclass(frozen=True, slots=True)
-class Funnel:
-    """Rows of sources and what became of them, by the law: each ends in exactly one place.
-
-    rows = rejected + refs; refs = unfinished + duplicates + features + failures.
-    """
-
-    rows: int = 0
-    rejected: int = 0
-    refs: int = 0
-    unfinished: int = 0
-    """Of shipments that are not aggregated yet."""
-    duplicates: int = 0
-    features: int = 0
-    failures: int = 0
-    delivered: int = 0
-    """Of the features."""
-    damaged: int = 0
-    """Of the features: a part of the picture is missing."""
-    alike: int = 0
-    """Of the duplicates: ids that differ from their item's in letter case or percent-coding only."""
-
-    def __add__(self, other: Funnel) -> Funnel:
-        return Funnel(*(getattr(self, name) + getattr(other, name) for name in Funnel.__slots__))
+from pipeline.ledger.row_counts import NO_ROWS, RowCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +135,8 @@ class Report:
     made: float
     begin: float
     end: float
-    first: Funnel = Funnel()
-    again: Funnel = Funnel()
+    first: RowCounts = NO_ROWS
+    again: RowCounts = NO_ROWS
     """Of retries and releases: refs that were counted before, tried once more."""
     reasons: tuple[ReasonCount, ...] = ()
     hosts: tuple[HostCount, ...] = ()

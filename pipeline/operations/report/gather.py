@@ -16,11 +16,11 @@ from pipeline.ledger.layout import Root, ShipmentName, seconds_of, version_of
 from pipeline.ledger.listing import names_under
 from pipeline.ledger.manifest import Batch, Out, OutFile, Plan
 from pipeline.ledger.protocol import Context, Damaged, load_data, readable
+from pipeline.ledger.row_counts import NO_ROWS, RowCounts
 from pipeline.ledger.state import waits_for
 from pipeline.operations.open_shipments import Entered, entered
 from pipeline.operations.report.facts import (
     Example,
-    Funnel,
     Hour,
     PartnerCount,
     ReasonCount,
@@ -59,8 +59,8 @@ class _Sums:
     redact_queries: bool
     now: str
     """By the bucket's clock, as a version."""
-    first: Funnel = field(default_factory=Funnel)
-    again: Funnel = field(default_factory=Funnel)
+    first: RowCounts = NO_ROWS
+    again: RowCounts = NO_ROWS
     reasons: dict[bool, Counter[str]] = field(default_factory=lambda: {False: Counter(), True: Counter()})
     hours: dict[float, Hour] = field(default_factory=dict)
     partners: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
@@ -140,11 +140,11 @@ def _belongs(one: Entered, scope: Scope) -> bool:
 def _add(context: Context, sums: _Sums, one: Entered, plan: Plan) -> None:
     state, out = one.state, one.state.out
     anew = plan.kind in ANEW
-    funnel = _funnel(one, out)
+    counts = RowCounts.of(state)
     if anew:
-        sums.again += replace(funnel, rows=funnel.refs, rejected=0)
+        sums.again += replace(counts, rows=counts.refs, rejected=0)
     else:
-        sums.first += funnel
+        sums.first += counts
     if state.end is not None:
         sums.rejected += [
             RejectedRow(r.file, r.row, sums.shown(r.why), sums.shown(r.sample))
@@ -157,9 +157,9 @@ def _add(context: Context, sums: _Sums, one: Entered, plan: Plan) -> None:
         plan.kind,
         plan.set,
         plan.snapshot.source,
-        funnel.refs,
-        funnel.features,
-        funnel.failures,
+        counts.refs,
+        counts.features,
+        counts.failures,
         _word(one, plan, sums.now),
         lag,
     )
@@ -168,27 +168,6 @@ def _add(context: Context, sums: _Sums, one: Entered, plan: Plan) -> None:
         return
     sums.reasons[anew].update(out.reasons)
     _of_out(context, sums, one, plan, out)
-
-
-def _funnel(one: Entered, out: Out | None) -> Funnel:
-    end = one.state.end
-    if end is None or end.void is not None:
-        return Funnel()
-    if out is None:
-        return Funnel(end.rows, end.rejected, end.refs, unfinished=end.refs)
-    delivered = out.features if one.state.done is not None else 0
-    return Funnel(
-        end.rows,
-        end.rejected,
-        end.refs,
-        0,
-        out.duplicates,
-        out.features,
-        out.failures,
-        delivered,
-        damaged=out.damaged,
-        alike=out.alike,
-    )
 
 
 def _lag(one: Entered, plan: Plan) -> float | None:

@@ -14,8 +14,9 @@ from statistics import median
 from markupsafe import Markup
 
 from pipeline import __version__
+from pipeline.ledger.row_counts import RowCounts
 from pipeline.operations.report.chart import bar, bars
-from pipeline.operations.report.facts import Funnel, Hour, Report, SetStatistics
+from pipeline.operations.report.facts import Hour, Report, SetStatistics
 from pipeline.operations.report.html import figure, rendered, share
 from pipeline.operations.report.style import STYLE
 from pipeline.records import REASONS
@@ -100,7 +101,7 @@ def _funnels(report: Report) -> Iterator[tuple[str, int, list[tuple[str, int, st
         yield "Retries and releases", whole, list(_steps(report.again))[2:]
 
 
-def _steps(one: Funnel) -> Iterator[tuple[str, int, str, bool]]:
+def _steps(one: RowCounts) -> Iterator[tuple[str, int, str, bool]]:
     """(name, images, colour, whether it is a part of the step above)."""
     yield "Rows of sources", one.rows, "idle", False
     yield "rejected: no refs", one.rejected, "bad", True

@@ -1,0 +1,72 @@
+"""What became of rows: the one count that stages sum up over a run, and reports over the ledger.
+
+A run counts what it did itself; a report counts what stands in the ledger, whoever did it.  Both add the same values,
+and both derive them here from the bodies that the law was checked on before they were committed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from pipeline.ledger.manifest import Batch, End, Out
+from pipeline.ledger.state import ShipmentState
+
+
+@dataclass(frozen=True, slots=True)
+class RowCounts:
+    """Rows of sources and where they ended.
+
+    Of whole shipments the law holds (docs/protocol.md 11): rows = rejected + refs, and refs = unfinished + duplicates
+    + features + failures.  One stage knows a part of it: what it has nothing to do with stays 0.
+    """
+
+    rows: int = 0
+    rejected: int = 0
+    refs: int = 0
+    unfinished: int = 0
+    """Refs of shipments that are not aggregated yet."""
+    duplicates: int = 0
+    features: int = 0
+    failures: int = 0
+    delivered: int = 0
+    """Of the features."""
+    damaged: int = 0
+    """Of the features: the decoder said that their images were damaged."""
+    alike: int = 0
+    """Of the duplicates: ids that differ from their item's in letter case or percent-coding only."""
+
+    def __add__(self, other: RowCounts) -> RowCounts:
+        return RowCounts(*(getattr(self, name) + getattr(other, name) for name in _NAMES))
+
+    @staticmethod
+    def read(body: Batch | End) -> RowCounts:
+        """What was read of a source, by a batch or by a shipment's end."""
+        return RowCounts(rows=body.rows, rejected=body.rejected, refs=body.refs)
+
+    @staticmethod
+    def aggregated(out: Out) -> RowCounts:
+        """What became of a shipment's refs."""
+        return RowCounts(
+            refs=out.refs,
+            duplicates=out.duplicates,
+            features=out.features,
+            failures=out.failures,
+            damaged=out.damaged,
+            alike=out.alike,
+        )
+
+    @staticmethod
+    def of(state: ShipmentState) -> RowCounts:
+        """All that is known of a shipment's rows; nothing of one that is void, or is still read."""
+        if state.end is None or state.void:
+            return NO_ROWS
+        read = RowCounts.read(state.end)
+        if state.out is None:
+            return replace(read, unfinished=read.refs)
+        delivered = state.out.features if state.done is not None else 0
+        return replace(RowCounts.aggregated(state.out), rows=read.rows, rejected=read.rejected, delivered=delivered)
+
+
+_NAMES = tuple(field.name for field in fields(RowCounts))
+
+NO_ROWS = RowCounts()
