@@ -16,6 +16,7 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 hathi="$root/.venv/bin/hathi"
 daemons=(ship deliver)
+. "$root/scripts/folders.sh"
 
 say() { echo "run-all: $*"; }
 
@@ -33,13 +34,11 @@ run_here() {
     exec "$hathi" run --config "$root/config/local.toml"
 }
 
-# Sets state and logs to the folders that the configuration names.
-read_folders() {
-    local values
-    [ -f "$1" ] || { echo "run-all: $1: no such file" >&2; exit 2; }
-    values="$("$hathi" config get --config "$1" state logs.folder)"
-    state="${values%%$'\n'*}"
-    logs="${values##*$'\n'}"
+# Sets config, state and logs; where the configuration cannot be read, that is said and stands in trouble.
+read_configuration() {
+    config="$1"
+    read_folders "$hathi" "$config" || { echo "run-all: $trouble" >&2; exit 2; }
+    if [ -n "$trouble" ]; then say "the configuration cannot be read: $trouble"; fi
 }
 
 # The configurations whose daemons this script started and that still run, each once: state, logs and file, by tabs.  The
@@ -63,7 +62,7 @@ of_all_started() {
     local found code=0 state logs config
     found="$(started)"
     if [ -z "$found" ]; then
-        read_folders "$root/config/gateway.toml"
+        read_configuration "$root/config/gateway.toml"
         "$1" || code=$?
     fi
     while IFS=$'\t' read -r state logs config; do
@@ -87,12 +86,32 @@ is_running() {
     [ -n "$process" ] && kill -0 "$process" 2>/dev/null && ! flock -n "$state/$1.lock" true
 }
 
+# Says what stands of ESTOP, on this host and in the bucket, as `hathi stop --show` knows it; 4 where something does.
+# A bucket that cannot be asked holds none: this host's file alone decides then, and that is said.
+look_for_estop() {
+    local told code=0 line
+    told="$(timeout 10 "$hathi" stop --show --config "$config" 2>/dev/null)" || code=$?
+    if [ $code -ne 0 ] && [ $code -ne 4 ]; then
+        code=0
+        told="not seen: whether ESTOP stands in the bucket: hathi stop --show gave no answer; see hathi doctor"
+        if [ -e "$state/ESTOP" ]; then
+            code=4
+            told+=$'\n'"ESTOP engaged: nothing starts on this host until you remove $state/ESTOP"
+        fi
+    fi
+    while IFS= read -r line; do
+        case "$line" in "" | "No ESTOP stands"*) ;; *) say "$line" ;; esac
+    done <<<"$told"
+    return $code
+}
+
 start() {
-    local config="$1" program running=()
-    if [ -e "$state/ESTOP" ]; then
-        say "ESTOP engaged: nothing was started; remove $state/ESTOP, then start again"
+    local program process code=0 running=()
+    if ! look_for_estop; then
+        say "nothing was started"
         exit 4
     fi
+    if [ -n "$trouble" ]; then exit 2; fi
     for program in "${daemons[@]}"; do
         if is_running "$program"; then running+=("$program (process $(process_of "$program"))"); fi
     done
@@ -101,29 +120,51 @@ start() {
         exit 1
     fi
     mkdir -p "$logs"
-    for program in "${daemons[@]}"; do start_one "$program" "$config"; done
+    local -A started=()
+    for program in "${daemons[@]}"; do
+        start_one
+        started[$program]=$process
+    done
+    sleep 1 # what a daemon meets in its first moments ends it
+    for program in "${daemons[@]}"; do
+        process="${started[$program]}"
+        if kill -0 "$process" 2>/dev/null && [ "$(process_of "$program")" = "$process" ]; then
+            say "started $program: process $process, log $logs/$program.log"
+        else
+            did_not_start || code=$?
+        fi
+    done
+    return $code
 }
 
 # The log is logs/PROGRAM.log; PROGRAM.out has what a process says before or beside it, so it stays short.
 start_one() {
-    local program="$1" config="$2" process tries=0
-    RUN_ALL_STARTED="$root	$state	$logs	$config" HATHI_LOGS__ECHO=false setsid nohup "$hathi" serve "$program" --config "$config" \
-        >"$logs/$program.out" 2>&1 </dev/null &
+    local tries=0
+    RUN_ALL_STARTED="$root	$state	$logs	$config" HATHI_LOGS__ECHO=false setsid nohup "$hathi" serve "$program" \
+        --config "$config" >"$logs/$program.out" 2>&1 </dev/null &
     process=$!
     while [ "$(process_of "$program")" != "$process" ]; do
-        if ! kill -0 "$process" 2>/dev/null || [ $((tries += 1)) -gt 200 ]; then
-            say "$program did not start:"
-            cat "$logs/$program.out" >&2
-            wait "$process" && exit 1 || exit $?
+        if ! kill -0 "$process" 2>/dev/null; then did_not_start || exit $?; fi
+        if [ $((tries += 1)) -gt 200 ]; then
+            say "$program does not begin: process $process has not taken its lock within 20 s"
+            exit 1
         fi
         sleep 0.1
     done
-    say "started $program: process $process, log $logs/$program.log"
+}
+
+# What the program said, and its exit code; 1 where it ended with 0.
+did_not_start() {
+    local code=0
+    say "$program did not start:"
+    { cat "$logs/$program.out"; tail -n 3 "$logs/$program.log" 2>/dev/null || true; } >&2
+    wait "$process" || code=$?
+    return $((code ? code : 1))
 }
 
 status() {
     local program code=0
-    if [ -e "$state/ESTOP" ]; then say "ESTOP engaged: $state/ESTOP"; fi
+    look_for_estop || true
     for program in "${daemons[@]}"; do
         if is_running "$program"; then
             say "$program runs: process $(process_of "$program"), log $logs/$program.log"
@@ -182,15 +223,14 @@ case "${1:-}" in
         action="$1"
         if [ "$action" = kill ]; then action=kill_all; fi
         if [ $# -gt 1 ]; then
-            read_folders "$2"
+            read_configuration "$2"
             "$action"
         else
             of_all_started "$action"
         fi
         ;;
     *)
-        config="$(realpath "$1")"
-        read_folders "$config"
-        start "$config"
+        read_configuration "$(realpath "$1")"
+        start
         ;;
 esac

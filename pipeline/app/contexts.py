@@ -15,7 +15,7 @@ from pipeline.process.scratch import SPILL
 from pipeline.process.stop import Stop
 from pipeline.settings import Settings
 from pipeline.stage_names import ON_THE_LAKE
-from pipeline.stores.opening import open_bucket, open_lake
+from pipeline.stores.opening import hasty, open_bucket, open_lake
 
 
 def contexts(
@@ -80,6 +80,11 @@ def sighted(
         except PipelineError:  # a compute box knows the lake's name only
             found.append(context)
     return found
+
+
+def lakes_asked_once(settings: Settings, program: str) -> list[Context]:
+    """The same without the lakes themselves; a bucket that does not answer is not asked again."""
+    return contexts(hasty(settings), ["compute"], lambda: False, program)
 
 
 def spill_of(settings: Settings, process: Process) -> Path:

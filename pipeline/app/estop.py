@@ -6,12 +6,15 @@ bucket, one for each lake, stops every host at its next poll or beat: for hosts 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.errors import PipelineError
 from pipeline.ledger.protocol import Context, beats
 from pipeline.process.lock import ESTOP, estop_since
+from pipeline.stores.store import Examined
+from pipeline.times import readable_time
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,27 @@ def standing_remote(contexts: Sequence[Context]) -> list[Standing]:
     """Those in the bucket.  One request for each lake; raises what the bucket raises."""
     found = [(context, beats(context, 0.0).estop) for context in contexts]
     return [Standing(_place(context), since, remote=True) for context, since in found if since is not None]
+
+
+def examined(state: Path, contexts: Callable[[], Sequence[Context]]) -> Iterator[Examined]:
+    """What `hathi doctor` says of both places.  contexts: one for each lake; it may raise what the bucket raises."""
+    here = standing_here(state)
+    for one in here:
+        said = f"ESTOP is engaged since {readable_time(one.since)}: nothing starts on this host"
+        yield Examined("ESTOP", False, said, f"remove {one.place}, then start the programs again")
+    if not here:
+        yield Examined("ESTOP", True, "not engaged on this host")
+    try:
+        lakes = contexts()
+        remote = standing_remote(lakes)
+    except PipelineError as error:
+        yield Examined("ESTOP", False, f"not seen, whether it is engaged in the bucket: {error.message}", error.hint)
+        return
+    for one in remote:
+        said = f"ESTOP is engaged in the bucket since {readable_time(one.since)}: nothing starts on any host"
+        yield Examined("ESTOP", False, said, f"`hathi start --remote` deletes {one.place}; then start the programs")
+    if lakes and not remote:
+        yield Examined("ESTOP", True, "not engaged in the bucket")
 
 
 def engage_here(state: Path) -> str:

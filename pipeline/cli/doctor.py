@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from pipeline.app import estop
+from pipeline.app.contexts import lakes_asked_once
 from pipeline.app.installation import INSTALLATION
 from pipeline.cli.wiring.assembly import add_place, check_stages, place_of
 from pipeline.errors import ConfigError
@@ -103,6 +105,7 @@ def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
         probes.append(Probe("gpu", partial(machine.gpus, needed)))
         cron = partial(programs.cron, state, INSTALLATION, time.time(), needed=not on_lake)
         probes.append(Probe("cron", cron))
+    probes.append(Probe("programs", partial(estop.examined, state, partial(lakes_asked_once, settings, "doctor"))))
     probes.append(Probe("programs", partial(programs.locks, state)))
     return probes
 

@@ -29,7 +29,4 @@ def run(args: argparse.Namespace) -> int:
         estop.lift_remote(lakes_of(settings, "start"))
     else:
         estop.lift_here(state)
-    code = told(settings, estop.standing_here(state), remote=bool(settings.lakes))
-    if code == 0:
-        print("ESTOP is taken back; cron, systemd or run-all.sh start what is to run")
-    return code
+    return told(settings, "ESTOP is taken back; cron, systemd or run-all.sh start what is to run")

@@ -12,8 +12,7 @@ import os
 from pathlib import Path
 
 from pipeline.app import estop
-from pipeline.app.contexts import contexts
-from pipeline.app.estop import Standing
+from pipeline.app.contexts import lakes_asked_once
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.errors import ConfigError, PipelineError, Stopped
 from pipeline.ledger.protocol import Context
@@ -26,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi stop`."""
     add_place(parser)
     parser.add_argument("--remote", action="store_true", help="in the bucket: stop every host of its lakes")
-    parser.add_argument("--show", action="store_true", help="only say what stands; with --remote also in the bucket")
+    parser.add_argument("--show", action="store_true", help="only say what stands, on this host and in the bucket")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     settings = load(place_of(args), os.environ)
     state = Path(settings.state)
     if args.show:
-        return told(settings, estop.standing_here(state), remote=args.remote)
+        return told(settings, "No ESTOP stands")
     places = estop.engage_remote(lakes_of(settings, "stop")) if args.remote else [estop.engage_here(state)]
     for place in places:
         print(escape(redact(f"ESTOP engaged: {place}")))
@@ -43,13 +42,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def told(settings: Settings, found: list[Standing], *, remote: bool) -> int:
-    """Print what stands: 4 where something does, else 0.  A bucket that does not answer holds none, and is named."""
-    if remote:
-        try:
-            found = [*found, *estop.standing_remote(lakes_of(settings, "stop"))]
-        except PipelineError as error:
-            print(escape(redact(f"not seen: whether ESTOP stands in the bucket: {error}")))
+def told(settings: Settings, none: str) -> int:
+    """Print what stands here and in the bucket: 4 where something does, else 0.
+
+    none: what is said where nothing does.  A bucket that does not answer holds none, and is named.
+    """
+    found, where = estop.standing_here(Path(settings.state)), ""
+    try:
+        found += estop.standing_remote(lakes_of(settings, "stop")) if settings.lakes else []
+    except PipelineError as error:
+        print(escape(redact(f"not seen: whether ESTOP stands in the bucket: {error}")))
+        where = " on this host"
     for one in found:
         if one.remote:
             since = readable_time(one.since)
@@ -57,13 +60,13 @@ def told(settings: Settings, found: list[Standing], *, remote: bool) -> int:
         else:
             text = f"nothing starts on this host until you remove {one.place}"
         print(escape(redact(f"ESTOP engaged: {text}")))
+    if not found:
+        print(f"{none}{where}.")
     return Stopped.exit_code if found else 0
 
 
 def lakes_of(settings: Settings, program: str) -> list[Context]:
     """One context for each lake; the bucket is asked once, and not waited for.  Raises ConfigError without a lake."""
-    from pipeline.stores.opening import hasty
-
     if not settings.lakes:
         raise ConfigError("no lake is configured: ESTOP has no place in the bucket", "", "add a [lakes.NAME] table")
-    return contexts(hasty(settings), ["compute"], lambda: False, program)
+    return lakes_asked_once(settings, program)

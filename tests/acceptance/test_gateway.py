@@ -172,7 +172,7 @@ def test_with_estop_nothing_is_started(gateway: Clone) -> None:
     finally:
         estop.unlink()
     assert done.returncode == 4
-    assert f"ESTOP engaged: nothing was started; remove {estop}, then start again" in done.stdout
+    assert f"run-all: ESTOP engaged: nothing starts on this host until you remove {estop}" in done.stdout
 
 
 def test_a_configuration_that_is_wrong_starts_nothing(gateway: Clone, tmp_path: Path) -> None:

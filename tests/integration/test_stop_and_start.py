@@ -42,7 +42,7 @@ def test_start_takes_back_what_it_is_asked_for_and_says_what_still_stands(site: 
     here, there = site.state / "ESTOP", site.folder / OBJECT
     assert here.exists()
     assert there.exists()
-    shown = site.hathi("stop", "--show", "--remote")
+    shown = site.hathi("stop", "--show")
     assert shown.returncode == 4
     assert [str(here) in shown.stdout, str(there) in shown.stdout] == [True, True]
     back = site.hathi("start", *more)
@@ -55,7 +55,9 @@ def test_start_takes_back_what_it_is_asked_for_and_says_what_still_stands(site: 
     assert str(gone) not in line
     assert site.hathi("run").returncode == 4
     assert site.hathi("start", *([] if remote else ["--remote"])).returncode == 0
-    assert site.hathi("stop", "--show", "--remote").stdout == ""
+    for words in (["--show"], ["--show", "--remote"]):
+        shown = site.hathi("stop", *words)
+        assert (shown.returncode, shown.stdout) == (0, "No ESTOP stands.\n")
 
 
 def test_a_bucket_that_cannot_be_reached_is_named_and_is_no_estop(site: Site) -> None:
@@ -65,6 +67,7 @@ def test_a_bucket_that_cannot_be_reached_is_named_and_is_no_estop(site: Site) ->
     back = site.hathi("start")
     assert back.returncode == 0
     assert back.stdout.startswith("not seen: whether ESTOP stands in the bucket: the S3 server cannot be reached")
+    assert site.hathi("stop", "--show").stdout.splitlines()[1:] == ["No ESTOP stands on this host."]
     asked = site.hathi("stop", "--remote")
     assert asked.returncode == 1
     assert "cannot be reached" in asked.stderr

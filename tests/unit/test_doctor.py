@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import PermanentError
+from pipeline.app import estop
+from pipeline.errors import PermanentError, TemporaryError
+from pipeline.ledger.protocol import Context
 from pipeline.operations.doctor import machine, nets, packages, programs, stores
 from pipeline.operations.doctor.probe import Probe, run, run_all
 from pipeline.process.lock import ESTOP, RUNNING, locked
@@ -23,6 +25,7 @@ from pipeline.stores.local import LocalStore
 from pipeline.stores.store import Examined
 from sample import random_features
 from tests.integration.conftest import ROOT, environ
+from tests.unit.test_stages import world_of
 
 HOUR = 3600.0
 NOW = 1_700_000_000.0
@@ -255,8 +258,30 @@ def test_estop_a_killed_program_and_a_stale_running_file_are_said(tmp_path: Path
     assert bad(list(programs.locks(tmp_path))) == [RUNNING]
     with pytest.raises(KeyboardInterrupt), locked(tmp_path, "ship"):
         raise KeyboardInterrupt
-    (tmp_path / ESTOP).touch()
-    assert bad(list(programs.locks(tmp_path))) == ["ESTOP", "lock", RUNNING]
+    assert bad(list(programs.locks(tmp_path))) == ["lock", RUNNING]
+
+
+def test_estop_is_said_of_this_host_and_of_the_bucket(tmp_path: Path) -> None:
+    context = world_of(tmp_path).context("box.one")
+
+    def rows() -> list[tuple[bool, str, str]]:
+        return [(one.ok, one.said, one.hint) for one in estop.examined(tmp_path, lambda: [context])]
+
+    assert rows() == [(True, "not engaged on this host", ""), (True, "not engaged in the bucket", "")]
+    estop.engage_here(tmp_path)
+    (place,) = estop.engage_remote([context])
+    (here, there) = rows()
+    assert (here[0], here[2]) == (False, f"remove {tmp_path / ESTOP}, then start the programs again")
+    assert there[0] is False
+    assert there[1].startswith("ESTOP is engaged in the bucket since 20")
+    assert f"`hathi start --remote` deletes {place}" in there[2]
+
+    def away() -> list[Context]:
+        raise TemporaryError("the bucket cannot be reached", "", "look at the network")
+
+    (_, unseen) = estop.examined(tmp_path, away)
+    assert (unseen.ok, unseen.hint) == (False, "look at the network")
+    assert unseen.said == "not seen, whether it is engaged in the bucket: the bucket cannot be reached"
 
 
 HERE = Path("/opt/hathi")

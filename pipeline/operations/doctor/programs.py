@@ -1,4 +1,4 @@
-"""What runs here, or should: cron, locks, ESTOP, `_PIPE_RUNNING`."""
+"""What runs here, or should: cron, locks, `_PIPE_RUNNING`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.operations.health.this_host import programs
-from pipeline.process.lock import ESTOP, RUNNING, estop_since, holder
+from pipeline.process.lock import RUNNING, holder
 from pipeline.stores.store import Examined
-from pipeline.times import HOUR, readable_time
+from pipeline.times import HOUR
 
 OVERDUE_HOURS = 3.0
 """Cron starts a run each hour, and a run lasts up to one."""
@@ -75,13 +75,7 @@ def cron(
 
 
 def locks(state: Path) -> Iterator[Examined]:
-    """ESTOP, who runs, who died, and whether `_PIPE_RUNNING` tells the truth."""
-    since = estop_since(state)
-    if since is not None:
-        said = f"ESTOP is engaged since {readable_time(since)}: nothing starts on this host"
-        yield Examined("ESTOP", False, said, f"remove {state / ESTOP}, then start the programs again")
-    else:
-        yield Examined("ESTOP", True, "not engaged")
+    """Who runs, who died, and whether `_PIPE_RUNNING` tells the truth."""
     running, died = programs(state)
     for program, who in running.items():
         yield Examined("lock", True, f"{program} runs: {who}")
