@@ -211,7 +211,7 @@ def _read(index: int, image: Image, max_bytes: int) -> ImageRef | Result:
     else:
         raise TypeError(
             f"image {index} is a {type(image).__name__}: give a URL (str), bytes, or a pathlib.Path; "
-            "an array of pixels has to be encoded first, e.g. with cv2.imencode"
+            "encode an array of pixels first, for example with cv2.imencode"
         )
     if not content:
         return Result(index, name, None, Failure.of("empty", "no bytes"))

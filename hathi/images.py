@@ -69,7 +69,7 @@ def _url(one: object) -> str:
     if is_missing(one):
         return ""
     if not isinstance(one, str):
-        raise TypeError(f"a {type(one).__name__} is no URL: give texts (str)")
+        raise TypeError(f"a {type(one).__name__} is not a URL: give a text (str)")
     return one
 
 

@@ -76,7 +76,7 @@ def scan_features(
         whose = "" if partner is None else f" of partner {partner}"
         raise ConfigError(
             f"no features{whose} under {os.fspath(folder)}",
-            "there is no folder SHIPMENT/PARTNER that holds any",
+            "there is no folder SHIPMENT/PARTNER with features",
             "name the root: the folder of --features, or a set's root on the lake",
         )
     full = table_schema(found[0].dim)
@@ -84,7 +84,7 @@ def scan_features(
     full = full.set(item, pa.field(ITEM, pa.uint64(), nullable=False))
     names = full.names if columns is None else list(columns)
     if unknown := [name for name in names if name not in full.names]:
-        raise ConfigError(f"no column {unknown[0]}", f"there are: {', '.join(full.names)}", "look at `columns`")
+        raise ConfigError(f"no column {unknown[0]}", f"there are: {', '.join(full.names)}", "correct `columns`")
     schema = pa.schema([full.field(name) for name in names])
 
     def batches() -> Iterator[Any]:

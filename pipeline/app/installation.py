@@ -22,9 +22,13 @@ def default_config() -> Path:
 def config_of(folder: Path) -> Path:
     """The configuration that stands beside the features of a list: what `hathi why --features DIR` reads.
 
-    Raises ConfigError where no list was run into the folder.
+    Raises ConfigError where no run with --features has made the folder.
     """
     path = folder / ".hathi" / "config.toml"
     if not path.exists():
-        raise ConfigError(f"no list was run into {folder}", f"{path} is not there", "name the folder of --features")
+        raise ConfigError(
+            f"{folder} is not a folder of `hathi run --features`",
+            f"there is no {path}",
+            "name the folder that a run with --features has made",
+        )
     return path

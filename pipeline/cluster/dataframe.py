@@ -35,7 +35,11 @@ def check_columns(names: Iterable[str], url_col: str) -> None:
     """Raises ConfigError where the URLs are not there, or where a name is taken."""
     names = list(names)
     if url_col not in names:
-        raise ConfigError(f"no column {url_col!r}", f"there are: {', '.join(names)}", "name the column of URLs")
+        raise ConfigError(
+            f"no column {url_col!r}",
+            f"there are: {', '.join(names)}",
+            "give the name of the column that holds the URLs",
+        )
     for ours in (FEATURES, FAILURE):
         if ours in names:
             raise ConfigError(f"the table has a column {ours!r}", "the result adds it", "rename or drop it first")

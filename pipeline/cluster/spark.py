@@ -154,14 +154,14 @@ class _Elsewhere:
     def window(self, groups: Any, open_batch: Any, wanted: Any) -> Any:
         raise PermanentError(
             "Spark's driver was asked to compute features",
-            "only executors do",
+            "only executors compute them",
             "this is a bug in Hathi: please report it",
         )
 
     def alone(self, task: Any, refs: Any) -> Any:
         raise PermanentError(
             "Spark's driver was asked to compute features",
-            "only executors do",
+            "only executors compute them",
             "this is a bug in Hathi: please report it",
         )
 
@@ -177,7 +177,7 @@ def _given_up(error: Exception) -> PipelineError:
     """A job that Spark gave up: which error its last task met, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = next((line for line in lines if "Lost task" in line or "ExecutorLost" in line), lines[0] if lines else "")
-    hint = "finished batches stay; the others are planned again"
+    hint = "finished batches are kept; Hathi plans the other batches again"
     return TemporaryError("Spark gave up a job", cause[:400], hint, 5.0)
 
 

@@ -261,7 +261,7 @@ class Pool:
             return True
         self.say(
             f"worker {worker.slot.number} died {RESTARTS + 1} times in this run, the last time it {by}: it is not "
-            "started again in this run | see in dmesg whether memory "
+            "started again in this run | check in dmesg whether memory "
             "ran out; lower compute.workers or compute.open_bytes"
         )
         return False

@@ -72,7 +72,7 @@ def decode(data: bytes, first_ordinal: int = 0) -> list[ImageRef]:
         try:
             message.ParseFromString(body)
         except DecodeError as error:
-            raise FormatError("a batch of image refs is damaged", f"offset {start}: no ImageRef message") from error
+            raise FormatError("a batch of image refs is damaged", f"offset {start}: not an ImageRef message") from error
         if not message.HasField("item_id") or message.partner_id > MAX_PARTNER_ID:
             raise FormatError("a batch of image refs is damaged", f"offset {start}: no item id, or a bad partner id")
         refs.append(

@@ -26,7 +26,11 @@ def read_mean(path: str | Path) -> NDArray[np.float32]:
             raise ConfigError(f"the mean {path} is too large", f"{path.stat().st_size} bytes")
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"the mean {path} cannot be read", error.strerror or str(error), "give its path") from error
+        raise ConfigError(
+            f"the mean {path} cannot be read",
+            error.strerror or str(error),
+            "give the path of a .npy or .binaryproto file",
+        ) from error
     try:
         values = _npy(content) if content.startswith(b"\x93NUMPY") else _binaryproto(content)
     except (ValueError, NetError) as error:
@@ -44,7 +48,7 @@ def _npy(content: bytes) -> NDArray[np.float32]:
     length = int.from_bytes(content[8 : 8 + width], "little")
     header = _NPY.fullmatch(content[begin : begin + min(length, 4096)])
     if header is None:
-        raise ValueError("its header is not that of an array of numbers")
+        raise ValueError("its header does not describe an array of numbers")
     shape = tuple(int(size) for size in header["shape"].replace(b",", b" ").split())
     kind = np.dtype(header["kind"].decode())
     if math.prod(shape) * kind.itemsize != len(content) - begin - length:
@@ -63,7 +67,7 @@ def _binaryproto(content: bytes) -> NDArray[np.float32]:
     try:
         blob = caffe_pb2.BlobProto.FromString(content)
     except DecodeError as error:
-        raise ValueError("it is no BlobProto") from error
+        raise ValueError("it is not a BlobProto") from error
     old = ("num", "channels", "height", "width")
     if blob.HasField("shape"):
         sizes = tuple(blob.shape.dim)

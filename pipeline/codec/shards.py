@@ -27,6 +27,7 @@ GROUP_ROWS = 64
 GROUP_CONTENT_BYTES = 2**20
 """Inline images that a row group of failures holds, at the most; at least one row."""
 
+_LOOK = "see what else is damaged, and what to do: hathi verify --deep"
 DAMAGE = "damage"
 """A column that stands in a shard only where one of its features is of a damaged image."""
 
@@ -174,8 +175,7 @@ class Shard:
         self._marked = DAMAGE in schema.names
         for field in (*wanted, pa.field(DAMAGE, pa.string())) if self._marked else wanted:
             if [schema.field(at).type for at in schema.get_all_field_indices(field.name)] != [field.type]:
-                raise FormatError("a shard is damaged", f"{self._path.name}: its column {field.name} is not as written",
-                                  "its batch has to be computed again")  # fmt: skip
+                raise FormatError("a shard is damaged", f"{self._path.name}: its column {field.name} is wrong", _LOOK)
 
     def keys(self) -> Keys:
         """The keys of all rows."""
@@ -224,12 +224,12 @@ class Shard:
 
     def _damaged(self, error: Exception) -> FormatError:
         if isinstance(error, MemoryError):  # a damaged length, or a machine that is short of it: nobody can tell
-            hint = "give the machine more, or look at the file: hathi verify --deep"
+            hint = "give this process more memory, or check the file with hathi verify --deep"
             raise TemporaryError(
                 "not enough memory to read a shard", f"{self._path.name}: {error}", hint, 60.0
             ) from error
         detail = f"{self._path.name}: {damage_of(error)}"
-        return FormatError("a shard is damaged", detail, "its batch has to be computed again")
+        return FormatError("a shard is damaged", detail, _LOOK)
 
 
 def _cells(table: pa.Table) -> Any:

@@ -62,7 +62,7 @@ class FeatureMaker:
             raise ConfigError(
                 f"set {name} has no weights",
                 f"{self._set.net} has layers with learned weights",
-                "name its .caffemodel (set `weights`, or --weights)",
+                "name its .caffemodel with the setting `weights` or the option --weights",
             )
         if lacking:
             raise NetError(

@@ -92,7 +92,7 @@ def halve(run_child: RunChild, task: T, refs: Sequence[ImageRef], dim: int, cloc
             continue
         if not checked and run_child([]) is None:
             return Computed(
-                task, (), np.empty((0, dim), np.float32), (), 0, 0.0, "the child process dies before it sees an image"
+                task, (), np.empty((0, dim), np.float32), (), 0, 0.0, "the child process died before it saw an image"
             )
         checked = True
         if len(some) == 1:

@@ -10,7 +10,7 @@ def same_net(name: str, wanted: str, loaded: str) -> None:
     if wanted != loaded:
         raise NetError(
             f"set {name}: the net's files changed while it was in use",
-            f"work was planned with fingerprint {wanted[:12]}; the files on disk now give {loaded[:12]}",
+            f"the work was planned with fingerprint {wanted[:12]}; the files on disk now give {loaded[:12]}",
             "nothing wrong was published; restart every process that "
-            "computes this set, so that all load the same files",
+            "computes this set, so that all of them load the same files",
         )

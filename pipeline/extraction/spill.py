@@ -139,9 +139,9 @@ class Features:
 
     def _short(self) -> TemporaryError:
         return TemporaryError(
-            "features that were spilled to the local disk are gone",
-            f"{self._path} is shorter than what was written",
-            "the batch is computed again",
+            "finished features on the local disk are lost",
+            f"{self._path} is shorter than it was when it was written",
+            "Hathi computes the batch again",
         )
 
     def drop(self) -> None:

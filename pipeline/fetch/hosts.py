@@ -72,7 +72,7 @@ def _key(name: str, limits: settings.Fetch) -> str:
     """The key of a host that the settings name: that of its URLs."""
     target = parse(f"http://{name}/", limits.max_url_length)
     if not isinstance(target, Target):
-        raise ConfigError(f'fetch.hosts."{name}" is no host', target.detail, "name it as it stands in URLs")
+        raise ConfigError(f'fetch.hosts."{name}" is not a host', target.detail, "write the host as it stands in URLs")
     return target.key
 
 

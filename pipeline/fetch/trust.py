@@ -35,5 +35,5 @@ def _check(named: str) -> None:
         flaw = error.strerror or "the file cannot be read"
     if flaw:
         raise ConfigError(
-            "SSL_CERT_FILE cannot be used", f"{named}: {flaw}", "let it name a file of PEM certificates, or unset it"
+            "SSL_CERT_FILE cannot be used", f"{named}: {flaw}", "set it to a file of PEM certificates, or unset it"
         )

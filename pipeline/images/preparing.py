@@ -29,7 +29,7 @@ class Preparation:
         self._mean = _mean(preprocess, size, mean)
         self._room = Room()
         if len(preprocess.std) not in (1, 3) or 0.0 in preprocess.std:
-            raise ConfigError("preprocess.std does not fit", f"{preprocess.std}", "1 or 3 numbers, none of them 0")
+            raise ConfigError("preprocess.std does not fit", f"{preprocess.std}", "give 1 or 3 numbers, none of them 0")
         std = np.asarray(preprocess.std, np.float32).reshape(-1, 1, 1)
         self._factor = (np.float32(preprocess.input_scale) / std).astype(np.float32)
 
@@ -108,7 +108,7 @@ def _mean(preprocess: Preprocess, size: tuple[int, int], read: Prepared | None) 
     if isinstance(preprocess.mean, list):
         mean = np.asarray(preprocess.mean, np.float32).reshape(-1, 1, 1)
         if mean.shape[0] not in (1, 3):
-            raise ConfigError("preprocess.mean does not fit", f"{preprocess.mean}", "1 or 3 numbers, or a file")
+            raise ConfigError("preprocess.mean does not fit", f"{preprocess.mean}", "give 1 or 3 numbers, or a file")
         return mean
     mean = read_mean(preprocess.mean) if read is None else read
     if mean.ndim == 1:
@@ -122,6 +122,6 @@ def _mean(preprocess: Preprocess, size: tuple[int, int], read: Prepared | None) 
         raise ConfigError(
             f"the mean image {preprocess.mean} does not fit",
             f"it has {shape}; the net takes 3 x {size[0]} x {size[1]}",
-            "take its mean over all pixels: one number a channel",
+            "give one number for each channel instead: the mean over all pixels",
         )
     return np.ascontiguousarray(mean, np.float32)

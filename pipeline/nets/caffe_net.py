@@ -115,7 +115,7 @@ class CaffeNet(Net):
             if array.ndim != len(self.inputs[name]):
                 raise NetError(
                     f"input '{name}' has the shape {array.shape}",
-                    f"declared: {self.inputs[name]}; the batch and the sizes may differ, not the axes",
+                    f"declared: {self.inputs[name]}; the batch and the sizes may differ, the number of axes may not",
                 )
             found[name] = array
         return found

@@ -105,13 +105,13 @@ class FeatureNet:
             found = self._probed(found)  # an engine may keep something from one pass for the next
         if found.kind == "random":
             raise NetError(
-                f"the net {self._set.net} gives an image another feature in each pass",
+                f"the net {self._set.net} computes another feature of the same image in each pass",
                 f"blob '{self._blob}': {found.why}",
                 "export the net as it is used after training (eval mode, no dropout)",
             )
         if found.kind == "mixed" and not self._alone:
             raise NetError(
-                f"the net {self._set.net} gives an image another feature when others stand beside it",
+                f"the net {self._set.net} computes another feature of an image when other images are in its batch",
                 f"blob '{self._blob}': {found.why}",
                 "export the net as it is used after training, choose a blob before that layer, or set dependent_rows = "
                 '"alone": each image then has a pass of its own, which is slower',
@@ -129,7 +129,7 @@ class FeatureNet:
             except NetError:
                 raise
             except Exception as error:  # what engines raise has no base but Exception
-                raise NetError(f"the net {self._set.net} fails on images of chance", str(error), why.why) from error
+                raise NetError(f"the net {self._set.net} fails on random images", str(error), why.why) from error
             if not rows.ndim or len(rows) != batch:
                 raise NetError(f"blob '{self._blob}' has no row for each image", f"{len(rows)} for {batch}")
             return rows.reshape(batch, -1)

@@ -64,7 +64,7 @@ class Hog(Net):
         if high < _BLOCK or wide < _BLOCK or high % _CELL or wide % _CELL:
             raise NetError(
                 f"HOG takes no images of {high} x {wide}",
-                f"sides of at least {_BLOCK} that are multiples of {_CELL}",
+                f"each side must be at least {_BLOCK} and a multiple of {_CELL}",
                 "set input_size, e.g. [128, 64]",
             )
         return count, (high // _CELL - 1) * (wide // _CELL - 1) * 4 * _BINS

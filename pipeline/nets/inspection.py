@@ -96,9 +96,9 @@ def oddities(net: Net, blobs: Sequence[str]) -> list[str]:
 
 
 _SAYS = {
-    "random": "an image has another feature in each pass, so that a feature set with it is refused",
-    "mixed": "an image has another feature when others stand beside it, so that a feature set with it is refused "
-    'unless it says dependent_rows = "alone"',
+    "random": "an image gets another feature in each pass; Hathi refuses a feature set with this blob",
+    "mixed": "an image gets another feature when other images are in its batch; Hathi refuses a feature set with this "
+    'blob unless you set dependent_rows = "alone"',
 }
 
 

@@ -44,7 +44,7 @@ def load(
         from pipeline.nets.onnx.net import OnnxNet
 
         if weights is not None:
-            raise NetError(f"the model {path} takes no weights", str(weights), "an .onnx model holds its own")
+            raise NetError(f"the model {path} takes no weights", str(weights), "an .onnx model holds its own weights")
         return OnnxNet(path, choose(engine, precision, threads, model=True), blobs)
     state = rules.state_of(phase, level, stages)
     found = Path(weights) if weights is not None else None

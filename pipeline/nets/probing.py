@@ -28,9 +28,9 @@ def probe(run: Callable[[Floats], Floats], images: Floats, batch: int, precision
         among = _row(run, wanted, place, neighbours, batch)
         again = _row(run, wanted, 0, np.zeros_like(images[:1]), batch)
         if not _same(by_itself, again, precision):
-            return Verdict("random", "one image gives two features in two passes")
+            return Verdict("random", "the same image got two different features in two passes")
         if not _same(by_itself, among, precision):
-            return Verdict("mixed", f"an image gives another feature at place {place} of {batch}, among others")
+            return Verdict("mixed", f"an image got another feature at place {place} of {batch}, among other images")
     return OWN
 
 

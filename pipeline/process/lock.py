@@ -210,7 +210,7 @@ def _died(path: Path) -> str:
         body = json.loads(path.read_text())
         return f"pid {body['pid']} on {body['host']} since {body['start']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "it left no readable file"
+        return "it left no readable _PIPE_RUNNING"
 
 
 def _now() -> str:

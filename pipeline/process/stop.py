@@ -208,7 +208,10 @@ def beating(
         try:
             leave()
         except PipelineError as error:
-            say(f"this process could not delete its sign of life; others take it for alive for 6 minutes: {error}")
+            say(
+                f"this process could not delete its sign of life from the bucket; other hosts count it "
+                f"as alive for 6 more minutes: {error}"
+            )
 
     try_to_beat()
     heart = threading.Thread(target=go_on, name="beat", daemon=True)

@@ -174,7 +174,7 @@ def _dump(file: Any, watch: Watch) -> None:
 
 def _end(watch: Watch, stacks: Path, say: Callable[[str], None], kill: Callable[[], None] | None) -> None:
     what = f"Alert: this process fetched, computed and committed nothing for {watch.seconds:.0f} s"
-    try_to_say(say, f"{what}; it is killed now; {stacks} shows where it hung; the next start continues its work")
+    try_to_say(say, f"{what}; it kills itself now; {stacks} shows where it hung; the next start continues its work")
     if kill is not None:
         kill()
     else:

@@ -83,7 +83,7 @@ class WatchedFiles:
         if is_pattern(self._path) and not there.files and not troubles:
             troubles = {self._source.path: self._nothing(left)}
         elif not (found or left or later or troubles):
-            nothing = "only deliveries of Hathi are there" if there.files else "an empty folder"
+            nothing = "it holds only deliveries of Hathi" if there.files else "the folder is empty"
             later[self._path] = f"{nothing}: nothing to read yet"
         return Named(tuple(found), troubles, left=Left.of(left), later=Left.of(later))
 
@@ -95,7 +95,7 @@ class WatchedFiles:
         path = self._source.path
         folder = next((path for path, why in left.items() if why == A_FOLDER), "")
         if folder:
-            return f"{path} matches only folders | for example {folder} | end the pattern in /** to read their files"
+            return f"{path} matches only folders, for example {folder} | end the pattern in /** to read their files"
         what = "nothing that can be read matches" if left else "nothing matches"
         return f"{what} {path} | {look_at(path)}"
 
@@ -123,7 +123,7 @@ class WatchedFiles:
     def _plain(self, path: str, seen: Seen) -> None:
         found = self._lake.stat(path)
         if found is None:
-            what = "neither a file nor a folder"
+            what = "it is neither a file nor a folder"
             raise ConfigError(f"no refs at {self._source.path}", what, look_at(self._source.path))
         if not found.is_folder:
             seen.files.append(found)
@@ -140,7 +140,7 @@ class WatchedFiles:
             if is_pattern(top):
                 return
             raise ConfigError(
-                f"no refs at {self._source.path}", f"no folder {top}", look_at(self._source.path)
+                f"no refs at {self._source.path}", f"there is no folder {top}", look_at(self._source.path)
             ) from error
 
     def _matched(self, folders: Folders, top: str, last: str, seen: Seen) -> None:

@@ -136,7 +136,9 @@ class FrozenFiles:
             guessed = self._guess(path, least=2)
             return guessed if guessed in ("csv", "tsv", "jsonl") else named
         except (ConfigError, KeyError) as error:
-            raise FormatError(f"no known format: {path}", str(error), "set the format of the source") from error
+            raise FormatError(
+                f"the format of {path} is not known", str(error), "set the format of the source"
+            ) from error
 
     def _guess(self, path: str, least: int = 1) -> Format | None:
         """The format that the file's first bytes tell.  least: columns that a header has."""

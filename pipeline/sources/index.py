@@ -50,12 +50,14 @@ class WatchedIndex:
         stat = self._lake.stat(self._path)
         if stat is None or stat.is_folder:
             self._stat = None
-            what = "no index" if stat is None else "a folder and no index"
+            what = "there is no index" if stat is None else "there is a folder instead of an index"
             return self._blind(
                 f"{what} at {self._source.path} | correct the path of the source, or wait until it is written"
             )
         if f"{self._path}/".startswith(self._ours):
-            return self._blind(f"{self._source.path} is written by this lake's own deliveries | name another index")
+            return self._blind(
+                f"{self._source.path} is an index of this lake's own deliveries, not of refs | name another index"
+            )
         known, self._stat = self._stat, None  # until it is read to its end: a store may fail on the way
         if stat != known:
             self._read(now)
@@ -83,7 +85,9 @@ class WatchedIndex:
             self._broken = f"the index {self._source.path} cannot be read: {error}"
             return
         except NotFound:
-            self._broken = f"the index {self._source.path} is gone"
+            self._broken = (
+                f"the index {self._source.path} was deleted while it was read | Hathi reads it when it is written again"
+            )
             return
         self._judge_all(sorted(entries.items(), key=lambda pair: (len(pair[0]), pair[0])), now)
         self._wait = FIRST_WAIT

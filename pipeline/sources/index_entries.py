@@ -59,10 +59,12 @@ def read_entries(content: bytes) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise FormatError(
-            "not JSON", why, "it may still be being written; Hathi reads it again when it changes"
+            "not JSON", why, "perhaps it is still being written; Hathi reads it again when it changes"
         ) from error
     if not isinstance(whole, dict):
-        raise FormatError("not an index", f"a JSON {type(whole).__name__}", "an object of partners is expected")
+        raise FormatError(
+            "not an index", f"a JSON {type(whole).__name__}", "write an object with an entry for each partner"
+        )
     inner = next((whole[name] for name in ("outputByPartner", "partners") if name in whole), None)
     if inner is None:
         return {
@@ -71,7 +73,11 @@ def read_entries(content: bytes) -> dict[str, object]:
     if isinstance(inner, list):
         return {_partner_of(one, at): one for at, one in enumerate(inner)}
     if not isinstance(inner, dict):
-        raise FormatError("not an index", f"its partners are a JSON {type(inner).__name__}", "an object is expected")
+        raise FormatError(
+            "not an index",
+            f"its partners are a JSON {type(inner).__name__}",
+            "write an object with an entry for each partner",
+        )
     return inner
 
 
@@ -81,16 +87,19 @@ def judge(key: str, raw: object, source: Source, home: Home, now: float) -> Inde
     if partner is None:
         raise ValueError(f"the partner id {key[:40]!r} is not a number")
     if not isinstance(raw, Mapping):
-        raise ValueError(f"its entry is not an object | {', '.join(_FIELDS)} are expected")
+        raise ValueError(f"its entry is not an object | write one with {', '.join(_FIELDS)}")
     missing = [name for name in ("jobTimeStamp", "outputFolder", "files") if raw.get(name) is None]
     if missing:
-        raise ValueError(f"it lacks {', '.join(missing)} | {', '.join(_FIELDS)} are expected")
+        raise ValueError(f"it lacks {', '.join(missing)} | write an entry with {', '.join(_FIELDS)}")
     job_time = job_seconds(raw["jobTimeStamp"], source.job_time_unit, source.job_time_zone, now)
     folder = _path(raw["outputFolder"], home, "")
     files = tuple((_path(name, home, folder), size) for name, size in _files(raw["files"]))
     for name, _ in files:
         if folder and not name.startswith(f"{folder}/"):
-            raise ValueError(f"its file {name} lies outside its outputFolder {folder} | it is not read")
+            raise ValueError(
+                f"its file {name} lies outside its outputFolder {folder} | Hathi does not read it; put "
+                "the file into that folder"
+            )
     twice = len(files) - len({name for name, _ in files})
     if twice:
         raise ValueError(f"it names {counted(twice, 'file')} twice")

@@ -42,13 +42,14 @@ def job_seconds(stamp: object, unit: str, zone: str, now: float) -> float:
         )
     if mine is None:
         raise ValueError(
-            f"jobTimeStamp {shown!r} is not a time in {unit} | correct job_time_unit, or what writes the index"
+            f"jobTimeStamp {shown!r} is not a time in {unit} | correct job_time_unit, or the program "
+            "that writes the index"
         )
     if mine < EARLIEST:
         raise ValueError(f"jobTimeStamp {shown} is {_shown(mine)}, before 2000 | correct job_time_unit")
     raise ValueError(
         f"jobTimeStamp {shown} is {_shown(mine)}, more than a day in the future | "
-        "correct job_time_unit, job_time_zone, or the clock of what writes the index"
+        "correct job_time_unit, job_time_zone, or the clock of the host that writes the index"
     )
 
 

@@ -103,10 +103,10 @@ class WatchedFolders:
         inside = tuple(f"{folder}/" if folder else "" for folder in tables)
         known = {path: one for path, one in sorted(self._known.items()) if not inside or not path.startswith(inside)}
         troubles = dict(tables) | {path: why for one in known.values() for path, why in one.troubles.items()}
-        later = {folder: "no _SUCCESS in it yet" for folder, one in known.items() if one.listed and one.waits}
+        later = {folder: "it has no _SUCCESS yet" for folder, one in known.items() if one.listed and one.waits}
         if not left and not troubles and not any(one.listed for one in known.values()):
             troubles.update(self._nothing())
-            later[self._path] = "no folder of the days that are looked at holds a file"
+            later[self._path] = "no folder of these days holds a file (look_back_days, sweep_days)"
         return Named(
             tuple(one.found for one in known.values() if one.found is not None),
             troubles,
@@ -118,7 +118,7 @@ class WatchedFolders:
         """Nothing at all stands there: perhaps the path is wrong."""
         top = fixed(self._path)
         if top and self._lake.stat(top) is None:
-            return {self._source.path: f"no folder {top} | correct the path of the source"}
+            return {self._source.path: f"there is no folder {top} | correct the path of the source"}
         if is_pattern(self._path) and not is_dated(self._path):
             return {self._source.path: f"nothing matches {self._source.path} | correct the path of the source"}
         return {}
@@ -159,7 +159,7 @@ class WatchedFolders:
         nobody = self._source.partner_id is not None and (text == NO_VALUE or text in nulls)
         if text and number is None and not nobody:
             trouble = (
-                f"{folder} is not shipped | its partner {text!r} is not a number | name such folders as in partner=123"
+                f"{folder} is not shipped: its partner {text!r} is not a number | name such folders as in partner=123"
             )
             return _Known(moment, listed, troubles={folder: trouble})
         no_partner = text if nobody else ""

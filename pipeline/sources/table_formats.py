@@ -54,7 +54,8 @@ def tables(lake: Lake, files: Iterable[str], hidden_paths: Iterable[str]) -> dic
 def refused(folder: str, kind: str) -> str:
     """Cause and remedy of a table that is no source."""
     return (
-        f"{folder or 'the top of the lake'} is {kind}, and is not read | only its log says which files are valid; "
+        f"{folder or 'the top of the lake'} is {kind}, and Hathi does not read it | only its log says "
+        "which files are valid; "
         "others hold replaced or deleted rows | write the valid rows as Parquet files to a folder "
         "of their own, and name that folder"
     )

@@ -43,7 +43,7 @@ def typed(error: OSError, path: Path) -> PipelineError:
         return TemporaryError("too many open files", name, "raise the limit: ulimit -n", 10.0)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFound(f"nothing at {path}", name)
-    return PermanentError(f"cannot use {path}", f"{name}: {error.strerror}", "see dmesg for errors of the disk")
+    return PermanentError(f"cannot use {path}", f"{name}: {error.strerror}", "look for errors of the disk in dmesg")
 
 
 @contextlib.contextmanager
@@ -140,7 +140,10 @@ class LocalStore:
             try:
                 self.put_new(key, b"second")
                 yield Examined(
-                    "put-if-absent", False, "two writers could write the same key", "use a file system with hard links"
+                    "put-if-absent",
+                    False,
+                    "two writers could write the same key",
+                    "use a file system with hard links (ext4, xfs, NFS)",
                 )
             except Exists:
                 yield Examined("put-if-absent", True, "a second writer is refused")

@@ -86,8 +86,8 @@ def probe(store: Store, prefix: str) -> None:
         if won != 1:
             raise PermanentError(
                 f"{store!r} does not honour put-if-absent: {won} of {RACERS} writers won one key",
-                "two hosts could both take their result for the valid one",
-                "use a server with conditional writes",
+                "two hosts could both believe that their result is the valid one",
+                "use a server with conditional writes (If-None-Match)",
             )
 
 

@@ -66,7 +66,7 @@ def _open_beneath(path: str, top: str, flags: int) -> int:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise NotAFile(
-                f"{path} has become a link", "a moment ago it was not a link", "find out who writes there"
+                f"{path} has become a link", "it was not a link a moment ago", "find out which program writes there"
             ) from error
         raise
     finally:

@@ -93,7 +93,7 @@ class Walk:
             return None
         if stat.S_ISDIR(found.st_mode):
             if within(self.top, real):
-                self._pass(name, "a link to a folder above it, which would lead in a circle")
+                self._pass(name, "a link to a folder above it, which leads in a circle")
                 return None
             if (found.st_dev, found.st_ino) in self._behind:
                 return None

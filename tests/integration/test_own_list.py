@@ -120,7 +120,7 @@ def test_corrected_options_ship_the_list_again_and_other_features_are_refused(ow
     assert json.loads(again.stdout)["features"] == 2
     other = own.run("--url-column", "picture link", refs=str(table), blob="conv1")
     assert other.returncode == 2
-    assert "holds features made otherwise" in other.stderr
+    assert "holds features that were made with other settings" in other.stderr
     assert "changed: blob" in other.stderr
 
 
@@ -205,7 +205,7 @@ def test_the_commands_that_look_find_an_own_list_by_its_folder(own: OwnList) -> 
     assert "to do: run the same command again" in health
     nowhere = own.hathi("status", "--features", str(own.folder / "no"))
     assert nowhere.returncode == 2
-    assert "no list was run into" in nowhere.stderr
+    assert "is not a folder of `hathi run --features`" in nowhere.stderr
 
 
 def test_a_prototxt_without_weights_gives_no_features(own: OwnList) -> None:

@@ -146,9 +146,9 @@ def test_a_list_of_the_web_is_read_by_the_rules_that_images_are_under(web: tuple
     ("refs", "words"),
     [
         ("gs://bucket/x.csv", "nothing here reads gs://"),
-        ("ftp://host/x.csv", "copy the list here"),
+        ("ftp://host/x.csv", "copy the list to this host"),
         ("hdfs:///data/x.csv", "names no server"),
-        ("s3://bucket/a/../x.csv", "write the path without it"),
+        ("s3://bucket/a/../x.csv", "write the path without `..`"),
         ("file://elsewhere/x.csv", "a file of another host"),
     ],
 )

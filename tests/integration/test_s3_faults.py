@@ -359,7 +359,7 @@ def test_a_clock_that_is_off_is_named(s3_server: S3Server, monkeypatch: pytest.M
         (Canned(507, "XMinioStorageFull"), "the disk of the S3 server is full", "free space"),
         (Canned(403, "InvalidObjectState"), "moved into an archive", "archiving rule"),
         (Canned(501, "NotImplemented"), "does not support", "hathi config check"),
-        (Canned(418, "ATeapot"), "S3 refuses it", "words of the server"),
+        (Canned(418, "ATeapot"), "S3 refuses it", "own words above"),
         (
             Canned(200, body=b"<html>log in to this network</html>"),
             "the server that answers is not S3",

@@ -257,7 +257,10 @@ def test_a_store_that_does_not_answer_the_last_word_is_no_failure() -> None:
 
     with beating(lambda: None, leave, 60.0, said.append):
         pass
-    assert said == ["this process could not delete its sign of life; others take it for alive for 6 minutes: no answer"]
+    assert said == [
+        "this process could not delete its sign of life from the bucket; other hosts count it as alive "
+        "for 6 more minutes: no answer"
+    ]
 
 
 def test_a_process_is_known_by_its_name() -> None:

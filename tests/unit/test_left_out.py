@@ -152,9 +152,9 @@ def test_a_class_is_a_shells_and_never_an_error_of_regular_expressions(glob: str
 def test_nothing_there_is_told_and_no_trouble(tmp_path: Path) -> None:
     lake = shore(tmp_path, ours=("refs/out/",))
     (lake.folder / "refs").mkdir()
-    assert "an empty folder" in lake.look().later.first["refs"]
+    assert "the folder is empty" in lake.look().later.first["refs"]
     lake.put("refs/out/x/a.csv")
-    assert "only deliveries of Hathi are there" in lake.look().later.first["refs"]
+    assert "it holds only deliveries of Hathi" in lake.look().later.first["refs"]
     lake.put("refs/a.csv")
     assert lake.look() == Named(lake.look().found)
 
@@ -165,10 +165,10 @@ def test_what_is_read_later_is_told(tmp_path: Path) -> None:
     assert lake.look().later.first == {"refs/a.csv": "it changed less than 60 s ago"}
     days = shore(tmp_path, "in/%Y/%m/%d", convention="success")
     days.put("in/2023/11/14/a.csv")
-    assert days.look().later.first == {"in/2023/11/14": "no _SUCCESS in it yet"}
+    assert days.look().later.first == {"in/2023/11/14": "it has no _SUCCESS yet"}
     (tmp_path / "lake" / "new").mkdir()
-    assert "of the days that are looked at" in str(shore(tmp_path, "new/%Y/%m/%d", convention="success").look().later)
-    assert "no folder gone" in shore(tmp_path, "gone", convention="success").look().troubles["gone"]
+    assert "no folder of these days" in str(shore(tmp_path, "new/%Y/%m/%d", convention="success").look().later)
+    assert "there is no folder gone" in shore(tmp_path, "gone", convention="success").look().troubles["gone"]
     assert "nothing matches" in shore(tmp_path, "new/*/x", convention="success").look().troubles["new/*/x"]
 
 
@@ -232,7 +232,7 @@ def test_a_setting_has_links_followed_each_folder_once(tmp_path: Path) -> None:
     told: dict[str, str] = {}
     found = [one.path for one in store.walk("refs", told.__setitem__)]
     assert found == ["refs/out/secret.csv", "refs/out.csv", "refs/passwd.txt"]
-    assert told["refs/up"] == told["refs/out/back"] == "a link to a folder above it, which would lead in a circle"
+    assert told["refs/up"] == told["refs/out/back"] == "a link to a folder above it, which leads in a circle"
     assert store.get("refs/out.csv") == b"url\n"
     with pytest.raises(NotAFile, match="is a device"):
         store.open("refs/device.csv")

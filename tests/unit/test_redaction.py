@@ -136,7 +136,7 @@ def test_what_holds_no_secret_stays_as_it_is(url: str) -> None:
         "name host and port in lakes.*.url: hdfs://one:9870,two:9870/folder; see: hdfs haadmin -getAllServiceState",
         "s3://bucket/prefix at http://minio.example:9000",
         "hdfs/nn.example@REALM.EXAMPLE has no ticket",
-        "refs/b.jsonl row 2: the partner id is no integer partner_id=zz external_id=c2",
+        "refs/b.jsonl row 2: the partner id is not an integer partner_id=zz external_id=c2",
         "see http://h.example/x; then go on",
         "some data: 5, and more",
     ],

@@ -111,7 +111,7 @@ def test_files_whose_names_tell_no_format_are_read_as_what_they_are_or_rejected_
     assert sorted(ref.external_id for ref in refs(world)) == ["a", "b", "c"]
     assert (tally.counts.refs, tally.counts.rows, tally.counts.rejected) == (3, 4, 1)
     (end,) = ends(world)
-    assert "no known format" in end.rejections[0].why
+    assert "is not known" in end.rejections[0].why
     assert end.rejections[0].file.endswith("part-00003")
 
 

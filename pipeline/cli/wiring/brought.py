@@ -64,7 +64,7 @@ def path_of(refs: str, out: Path) -> str:
         return str(base / _name(refs))
     if scheme not in (*S3.names, *HDFS.names):
         raise ConfigError(
-            f"--refs {redact(refs)}: nothing here reads {scheme}://", f"known: {KNOWN}", "copy the list here"
+            f"--refs {redact(refs)}: Hathi does not read {scheme}://", f"it reads {KNOWN}", "copy the list to this host"
         )
     _, path = _server_and_path(refs)
     return str(base / fixed(path))
@@ -101,10 +101,10 @@ def _server_and_path(refs: str) -> tuple[str, str]:
     """A URL's server and its path without a `/` before it; signs of a pattern, `?` and `#` are a path's."""
     server, _, path = refs.partition("://")[2].partition("/")
     if not server:
-        raise ConfigError(f"--refs {refs} names no server", "", f"write as in {KNOWN}")
+        raise ConfigError(f"--refs {refs} names no server", "", f"write it as in {KNOWN}")
     path = "/".join(part for part in path.split("/") if part not in ("", "."))
     if ".." in path.split("/"):
-        raise ConfigError(f"--refs {refs} holds a `..`", "", "write the path without it")
+        raise ConfigError(f"--refs {refs} holds a `..`", "", "write the path without `..`")
     return server, path
 
 
@@ -131,7 +131,9 @@ def _fetched(settings: Settings, url: str) -> bytes:
         return outcome.content
     failure = cast(Failure, outcome)
     hint = (
-        "--allow-private lifts the rules on addresses and ports" if failure.reason == "blocked" else "look at the URL"
+        "allow addresses in your network and other ports with --allow-private"
+        if failure.reason == "blocked"
+        else "check the URL"
     )
     kind = TemporaryError if failure.retriable else PermanentError
     said = f"{failure.reason}: {failure.detail}: {REASONS[failure.reason].meaning}"
@@ -155,12 +157,12 @@ def _opened(settings: Settings, scheme: str, refs: str) -> Lake:
 
 
 _S3_HINT = (
-    "S3 is reached as bucket.* says: HATHI_BUCKET__ENDPOINT, __REGION, __PROFILE, __ACCESS_KEY, __SECRET_KEY, or "
-    "--set bucket.endpoint=...; without these, as the AWS variables and files of this machine say"
+    "set how S3 is reached with HATHI_BUCKET__ENDPOINT, __REGION, __PROFILE, __ACCESS_KEY, __SECRET_KEY, or "
+    "--set bucket.endpoint=...; otherwise the AWS variables and files of this machine apply"
 )
 _HDFS_HINT = (
-    "HDFS is reached by WebHDFS: hdfs://namenode:9870/path, the port of the NameNode's web page; user and Kerberos "
-    "as lakes.list.hdfs.* says: --set lakes.list.hdfs.user=..., lakes.list.hdfs.authentication=kerberos"
+    "name the WebHDFS port (that of the NameNode's web page): hdfs://namenode:9870/path; give user and Kerberos "
+    "with --set lakes.list.hdfs.user=..., lakes.list.hdfs.authentication=kerberos"
 )
 
 
@@ -174,13 +176,15 @@ def _copied(lake: Lake, source: Source, refs: str, base: Path, say: Callable[[st
             for file in one.snapshot.files:
                 _copy(lake, Stat(file.path, file.length, file.modified), base / file.path)
     except ConfigError as error:
-        raise ConfigError(f"no refs at {refs}", error.detail, "look at the URL") from error
+        raise ConfigError(f"no refs at {refs}", error.detail, "check the URL") from error
     except PipelineError as error:
         reached = _S3_HINT if scheme_of(refs) in S3.names else _HDFS_HINT
         hint = f"{error.hint}; {reached}" if error.hint else reached
         raise type(error)(f"--refs {refs} cannot be read: {error.message}", error.detail, hint) from error
     if named.troubles:
-        raise PermanentError(f"--refs {refs} is not read", "; ".join(named.troubles.values()), "")
+        raise PermanentError(
+            f"--refs {refs} is not read", "; ".join(named.troubles.values()), "name a file or folder that Hathi reads"
+        )
     for where, why in named.left.first.items():
         say(f"left out: {where}: {why}")
     _keep_only(base, {base / file.path for one in named.found for file in one.snapshot.files})

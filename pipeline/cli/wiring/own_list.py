@@ -23,10 +23,12 @@ from pipeline.stores.local import typed
 
 COLUMNS = ("url", "partner_id", "item_id", "external_id", "content")
 TEXT = {
-    "separator": "CSV, TSV: the character between cells: tab, ';', '|' ... (default: found by itself)",
-    "quote": "CSV, TSV: the character around cells; '': none, quotes are text",
-    "escape": "CSV, TSV: the character before a quote that is text, as Spark's '\\'; '': none",
-    "encoding": "the encoding of a text file: utf-16, latin-1, cp1252 ... (default: found by itself)",
+    "separator": "CSV, TSV: the character between cells: tab, ';', '|' ... (default: Hathi finds it)",
+    "quote": "CSV, TSV: the character around cells; '': quotes are text (default: Hathi finds it)",
+    "escape": "CSV, TSV: the character before a quote that is text, such as Spark's '\\'; '': no such "
+    "character (default: Hathi finds it)",
+    "encoding": "the encoding of a text file: utf-16, latin-1, cp1252 ... (default: UTF-8, or what the "
+    "first bytes say)",
 }
 SET, LAKE = "features", "list"
 _LATER = {"text": {}, "ids": "normalised"}
@@ -46,7 +48,8 @@ class _Once(argparse.Action):
         before = getattr(namespace, self.dest)
         if before is not None and before != values:
             parser.error(
-                f"{option_string} stands twice: {redact(str(before))} and {redact(str(values))}; only one list is read."
+                f"{option_string} is given twice: {redact(str(before))} and {redact(str(values))}; Hathi "
+                "reads one list."
                 " Name a folder or a pattern (in quotes) that holds both, or run once for each, with a --features "
                 "folder of its own"
             )
@@ -104,7 +107,9 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that the options stand for.  Raises ConfigError for a net or weights that are not there."""
     out = args.features.resolve()
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"--features: {args.features} is not a folder", "", "name a folder, or one to be made")
+        raise ConfigError(
+            f"--features: {args.features} is not a folder", "", "name a folder; Hathi makes it if it does not exist"
+        )
     source: dict[str, Any] = {
         "path": path_of(args.refs, out),
         "format": args.format or "auto",
@@ -137,7 +142,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
         found[f"sets.{SET}.weights"] = str(args.weights.resolve())
     for path, what in ((args.net, "--net"), (args.weights, "--weights")):
         if path is not None and str(path) != "hog" and not path.exists():
-            raise ConfigError(f"{what}: no file {path}", "", "look at the path")
+            raise ConfigError(f"{what}: no file {path}", "", "correct the path")
     return found
 
 
@@ -196,9 +201,9 @@ def options_of(settings: Settings) -> Options:
     if before is not None and before["features"] != features:
         changed = sorted(key for key in features if before["features"].get(key) != features[key])
         raise ConfigError(
-            f"{one.root} holds features made otherwise",
+            f"{one.root} holds features that were made with other settings",
             f"changed: {', '.join('net or weights (the file)' if key == 'files' else key for key in changed)}",
-            "choose another --features folder: two kinds of features in one would mix",
+            "choose another --features folder, so that two kinds of features do not mix",
         )
     if before is None:
         from pipeline.extraction.feature_maker import FeatureMaker  # the net's engine takes its time to import
@@ -213,7 +218,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found["features"], dict) or "allow_private" not in found["reading"]:
-            raise ValueError("features and reading are missing in it")
+            raise ValueError("it lacks features or reading")
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -221,7 +226,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path} cannot be read",
-            f"it says what this folder's features are made with: {error}",
+            f"it records how the features of this folder are made: {error}",
             "choose another --features folder, or put the file back",
         ) from error
     return {**found, "reading": {**_LATER, **found["reading"]}}

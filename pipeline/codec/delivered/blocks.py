@@ -55,7 +55,9 @@ def matrix_of(name: str, column: pa.Array) -> Matrix:
     if column.null_count:
         raise FormatError(f"no features in {name}", "a vector is null", "not a delivered file of features")
     if not (pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type)):
-        raise FormatError(f"no features in {name}", f"they are of type {column.type}", "lists of floats are read")
+        raise FormatError(
+            f"no features in {name}", f"they are of type {column.type}", "the column features must hold lists of floats"
+        )
     flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
     if len(column) and len(flat) % len(column):
         raise FormatError(f"no features in {name}", "its vectors have several lengths", "not a delivered file")
@@ -108,4 +110,8 @@ def _text(form: TextForm, name: str, stream: BinaryIO, dim: int) -> Iterator[Blo
                 first += len(some)
     except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, OverflowError) as error:
         what = f"{name}, after row {first}: {error}"
-        raise FormatError("a file of features is damaged", what, f"is it {form.name}? docs/consuming.md") from error
+        raise FormatError(
+            "a file of features is damaged",
+            what,
+            f"check that the file is {form.name}: docs/consuming.md shows the form",
+        ) from error

@@ -97,7 +97,9 @@ def held_items(path: Path, batch: int) -> frozenset[tuple[int, int]]:
         table = pq.read_table(path, columns=["partner_id", "item_id", "reason", "detail"])
         cells = list(zip(*(table.column(name).to_pylist() for name in table.schema.names), strict=True))
     except ARROW_ERRORS as error:
-        raise FormatError("a file of failures cannot be read", damage_of(error), "hathi verify --deep") from error
+        raise FormatError(
+            "a file of failures cannot be read", damage_of(error), "find the damaged file with hathi verify --deep"
+        ) from error
     mine = held_detail(batch)
     return frozenset((partner, unsigned(item)) for partner, item, *why in cells if why == ["held", mine])
 

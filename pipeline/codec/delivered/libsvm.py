@@ -37,7 +37,10 @@ def read_libsvm_lines(lines: Sequence[bytes], dim: int) -> tuple[None, npt.NDArr
     Raises ValueError or OverflowError for lines that are none of ours, and where nobody knows dim.
     """
     if not dim:
-        raise ValueError("no _manifest.json beside it says how many values a feature has, and zeros are left out")
+        raise ValueError(
+            "the number of values in a feature is unknown: zeros are left out, and no _manifest.json "
+            "lies beside the file"
+        )
     matrix = np.zeros((len(lines), dim), np.float32)
     items = []
     for row, line in enumerate(lines):
@@ -47,7 +50,7 @@ def read_libsvm_lines(lines: Sequence[bytes], dim: int) -> tuple[None, npt.NDArr
         indices = numbers[0::2].astype(np.int64)
         ascend = np.diff(indices, prepend=0, append=dim + 1) > 0
         if len(numbers) % 2 or (indices != numbers[0::2]).any() or not ascend.all():
-            raise ValueError(f"its indices do not ascend from 1 to {dim} at the most")
+            raise ValueError(f"its indices do not ascend within 1 to {dim}")
         matrix[row, indices - 1] = numbers[1::2]
     return None, np.array(items, np.uint64), matrix
 

@@ -93,5 +93,7 @@ def _halves(matrix: Matrix) -> pa.Array:
     with np.errstate(over="ignore"):
         halves = matrix.astype(np.float16)
     if not np.isfinite(halves).all():
-        raise FormatError("a feature does not fit in float16", "65,504 is the most", 'parquet_numbers = "float32"')
+        raise FormatError(
+            "a feature does not fit in float16", "the greatest float16 is 65,504", 'parquet_numbers = "float32"'
+        )
     return pa.FixedSizeListArray.from_arrays(pa.array(halves.reshape(-1)), type=vectors_of(matrix.shape[1], "float16"))

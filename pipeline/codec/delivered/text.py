@@ -83,7 +83,7 @@ def read_lines(lines: Sequence[bytes], dim: int) -> tuple[npt.NDArray[np.int64],
     """
     cells = [line.split(None, 2) for line in lines]
     if any(len(row) != 3 for row in cells):
-        raise ValueError("a line without numbers")
+        raise ValueError("a line has no numbers")
     width = len(cells[0][2].split())
     vectors = [np.array(row[2].split(), np.float64) for row in cells]
     if any(len(vector) != width for vector in vectors):

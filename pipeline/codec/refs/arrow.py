@@ -27,7 +27,7 @@ def arrow_blocks(file: BinaryIO, format: str, name: str, columns: Columns, rules
         table = ApartFile(file, format)
     except Damaged as error:
         what = {"parquet": "Parquet", "orc": "ORC", "avro": "Avro"}[format]
-        hint = "is it whole, and is that its format?"
+        hint = "check that the file is whole and has this format"
         raise FormatError(f"{name} cannot be read as {what}", sample_of(str(error)), hint) from error
     try:
         found = _find(table.schema, columns, name)

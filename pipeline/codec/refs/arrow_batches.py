@@ -16,7 +16,7 @@ from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
 _BATCH_BYTES = 8 * 2**20
 BATCH_ROWS = 4096
 _PART_BYTES = 128 * 2**20
-TOO_MUCH = "it takes more memory than a file may"
+TOO_MUCH = "reading it needs more memory than one file may use"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def orc_batches(table: orc.ORCFile, names: list[str], start: int, rows: int) -> 
             batch = table.read_stripe(stripe, columns=names)
         except (*ARROW_ERRORS, MemoryError) as failure:
             row = max(row, start)
-            lost = f"stripe {stripe} cannot be read: nor can the rows from {row} on"
+            lost = f"stripe {stripe} cannot be read, so the rows from {row} on are lost"
             yield Batch(row, table.nrows - row, None, lost, _damage(failure), is_short(failure))
             return
         for at in range(0, batch.num_rows, rows):

@@ -52,7 +52,7 @@ def avro_table(file: BinaryIO) -> Table:
     """Raises AvroDamaged where it is no Avro.  How many rows it has is not known before they are read."""
     reader = _Reader(file)
     if reader.exactly(len(MAGIC)) != MAGIC:
-        raise AvroDamaged("it does not begin as Avro does")
+        raise AvroDamaged("its first bytes are not those of an Avro file")
     meta: dict[str, bytes] = {}
     total = 0
     while count := reader.long():
@@ -67,17 +67,17 @@ def avro_table(file: BinaryIO) -> Table:
     sync = reader.exactly(_SYNC)
     codec = meta.get("avro.codec", b"null").decode("utf-8", "replace") or "null"
     if codec not in _UNPACK:
-        raise AvroDamaged(f"its blocks are packed by {codec!r}; known are {', '.join(_UNPACK)}")
+        raise AvroDamaged(f"its blocks are compressed by {codec!r}; Hathi reads {', '.join(_UNPACK)}")
     try:
         schema: Any = fastavro.parse_schema(json.loads(meta["avro.schema"]))
     except Exception as error:  # a hostile schema raises whatever it likes
         raise AvroDamaged(f"its schema cannot be read: {type(error).__name__}: {error}") from error
     if not isinstance(schema, dict) or schema.get("type") != "record":
-        raise AvroDamaged("its rows are no records")
+        raise AvroDamaged("its schema is not a record")
     try:
         columns = pa.schema([(field["name"], _arrow_type(field["type"])) for field in schema["fields"]])
     except RecursionError as error:
-        raise AvroDamaged("its schema is too deep") from error
+        raise AvroDamaged("its schema is nested too deeply") from error
     return Table(AvroFile(file, schema, columns, codec, sync, reader.at), columns, [])
 
 
@@ -95,7 +95,13 @@ def avro_batches(table: AvroFile, names: list[str], start: int, rows: int) -> It
             count, packed = _block(reader, table.sync)
         except AvroDamaged as damage:
             if row >= start:
-                yield Batch(row, 1, None, f"the block at byte {began} cannot be read and counts as one", str(damage))
+                yield Batch(
+                    row,
+                    1,
+                    None,
+                    f"the block at byte {began} cannot be read and counts as one rejected row",
+                    str(damage),
+                )
             row += 1
             if not reader.find(table.sync, began):
                 return
@@ -108,10 +114,10 @@ def avro_batches(table: AvroFile, names: list[str], start: int, rows: int) -> It
 def _block(reader: _Reader, sync: bytes) -> tuple[int, bytes]:
     count, size = reader.long(), reader.long()
     if not 0 <= count <= _MAX_ROWS:
-        raise AvroDamaged(f"a block of {count} rows")
+        raise AvroDamaged(f"a block claims {count} rows")
     packed = reader.exactly(_size(size, MAX_BLOCK))
     if reader.exactly(_SYNC) != sync:
-        raise AvroDamaged("the mark behind it is not the file's")
+        raise AvroDamaged("the sync marker after the block is wrong")
     return count, packed
 
 
@@ -124,7 +130,7 @@ def _rows_of(
     try:
         unpacked = _UNPACK[table.codec](packed)
         if count > len(unpacked):
-            raise AvroDamaged("it says that it has more rows than bytes")
+            raise AvroDamaged("the block claims more rows than it has bytes")
         stream = io.BytesIO(unpacked)
     except Exception as failure:  # whatever a codec raises for what is no data of its own
         yield Batch(start, row + count - start, None, _lost(start), _words(failure), is_short(failure))
@@ -240,7 +246,7 @@ class _Reader:
     def exactly(self, size: int) -> bytes:
         """So many bytes.  Raises AvroDamaged at the file's end."""
         if not self._fill(size):
-            raise AvroDamaged("the file is cut off")
+            raise AvroDamaged("the file ends too early")
         found = self._buffer[self._place : self._place + size]
         self._place += size
         self.at += size

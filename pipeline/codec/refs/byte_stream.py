@@ -65,7 +65,11 @@ class _Pieces:
         while at > 0:
             skipped = self.read(min(at, PIECE))
             if not skipped:
-                raise FormatError(f"{name} is shorter than it was", "", "was it replaced while it was read?")
+                raise FormatError(
+                    f"{name} is shorter than it was",
+                    "the file was replaced while it was read",
+                    "the next run reads it again",
+                )
             at -= len(skipped)
 
     def read(self, size: int) -> bytes:

@@ -33,10 +33,10 @@ _NO_TEXT = {
     b"RCF": "it is an RCFile of Hive",
     b"PK\x03\x04": "it is a ZIP archive or an Excel workbook",
     b"\xd0\xcf\x11\xe0": "it is an old Excel workbook",
-    b"\x04\x22\x4d\x18": "it is packed by LZ4",
-    b"\x89LZO": "it is packed by LZO",
+    b"\x04\x22\x4d\x18": "it is compressed by LZ4",
+    b"\x89LZO": "it is compressed by LZO",
     b"7z\xbc\xaf": "it is a 7-Zip archive",
-    b"\x1f\x9d": "it is packed by compress",
+    b"\x1f\x9d": "it is compressed by compress (.Z)",
     b"%PDF": "it is a PDF",
     b"\x89PNG": "it is a picture",
     b"\xff\xd8\xff": "it is a picture",
@@ -72,13 +72,15 @@ def check_is_text(data: RefBytes, name: str) -> None:
     try:
         first = data.read(PROBE)
     except Damaged as damage:
-        raise FormatError(f"{name} cannot be read", str(damage), "pack it again, or set text.encoding") from damage
+        raise FormatError(
+            f"{name} cannot be read", str(damage), "compress the file again, or set text.encoding"
+        ) from damage
     what = next((what for magic, what in _NO_TEXT.items() if first.startswith(magic)), "")
     line = first.removeprefix(BOM).lstrip(b"\r\n").partition(b"\n")[0].partition(b"\r")[0]
     if not what and b"\0" in line:
         what = "it holds zero bytes"
     if what:
-        raise FormatError(f"{name} is no text file", what, "set the source's format, or save it as UTF-8")
+        raise FormatError(f"{name} is not a text file", what, "set the source's format, or save it as UTF-8")
 
 
 def guess(head: bytes, name: str, columns: Columns, text: Text, least: int = 1) -> Format | None:

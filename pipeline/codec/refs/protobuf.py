@@ -13,7 +13,7 @@ from pipeline.codec.refs.rows import Block, Cursor, Rejected
 from pipeline.codec.refs.rules import Cell, RawRows, Rules, judge
 
 _ROWS = 4096
-NO_MESSAGE = "no ImageRef message"
+NO_MESSAGE = "not an ImageRef message"
 
 
 def protobuf_blocks(data: RefBytes, rules: Rules, at: Cursor) -> Iterator[Block]:
@@ -127,7 +127,7 @@ class _Records:
                 rest += len(more)
         except Damaged:
             pass  # the entry below says that all of it is lost
-        self.lost = f"{why}: {rest} bytes from offset {self.offset} on cannot be read and count as one entry"
+        self.lost = f"{why}: {rest} bytes from offset {self.offset} on cannot be read and count as one rejected row"
         self.lost_at = self.offset
         self.offset += rest
         self.ended = True

@@ -168,7 +168,7 @@ def _numbers(
             continue
         number = cell if type(cell) is int else _decimal(cell)
         if number is None:
-            bad.setdefault(at, f"the {name} is no integer")
+            bad.setdefault(at, f"the {name} is not an integer")
         elif number < 0:
             bad.setdefault(at, f"the {name} is negative")
         elif number > greatest:
@@ -215,7 +215,7 @@ def _texts(cells: Sequence[Cell] | None, count: int, name: str, nulls: frozenset
         if cell is None or cell == "":
             continue
         if not isinstance(cell, str):
-            bad.setdefault(at, f"the {name} is no text")
+            bad.setdefault(at, f"the {name} is not text")
         elif len(cell) > MAX_CHARACTERS:
             bad.setdefault(at, f"the {name} is longer than {MAX_CHARACTERS} characters")
         elif not is_unicode(cell):
@@ -279,10 +279,10 @@ def _contents(cells: Sequence[Cell] | None, urls: Sequence[str], nulls: frozense
             try:
                 cell = base64.b64decode(cell.encode("ascii"), validate=True)
             except (binascii.Error, UnicodeEncodeError):
-                bad.setdefault(at, "the content is no base64")
+                bad.setdefault(at, "the content is not base64")
                 continue
         if not isinstance(cell, bytes):
-            bad.setdefault(at, "the content is no bytes")
+            bad.setdefault(at, "the content is not bytes")
         elif len(cell) > MAX_CONTENT:
             bad.setdefault(at, f"the content is longer than {MAX_CONTENT} bytes")
         else:

@@ -19,8 +19,8 @@ import pyarrow as pa
 from pipeline.codec.refs.arrow_batches import BATCH_ROWS, TOO_MUCH, Batch, lost_group
 from pipeline.codec.refs.sandbox_child import SHORT, WORN, Channel
 
-KILLED = "it kills the process that reads it"
-ENDED = "the process that reads it was killed again and again, as for want of memory"
+KILLED = "the file kills the process that reads it"
+ENDED = "the process that reads it was killed again and again, probably because memory ran out"
 PAUSES = (1.0, 5.0, 25.0, 60.0)
 """Seconds before each further try at a file whose reader somebody has killed: whoever is short of memory may have some
 again.  Then the file is to blame: its reader is what the system ends first when it takes too much."""
@@ -153,7 +153,7 @@ class ApartFile:
                 row = max(died.row, row)
                 why = str(died.__cause__)
             if not self._groups:  # Avro does not say how many there are
-                yield Batch(row, 1, None, f"the rows from {row} on cannot be read and count as one", why)
+                yield Batch(row, 1, None, f"the rows from {row} on cannot be read and count as one rejected row", why)
                 return
             group = next((at for at, end in enumerate(self._groups) if end > row), None)
             if group is None:

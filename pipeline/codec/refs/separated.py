@@ -227,7 +227,7 @@ def _record(page: _Page, place: int, header: Header) -> tuple[list[str] | str, i
             if dialect.escape and not dialect.quote:
                 joined = last
     if isinstance(cells, list):
-        cells = f"{len(cells)} cells where the header has {header.width}"
+        cells = f"the row has {len(cells)} cells, the header {header.width}"
     return cells, max(place + 1, joined - 1)
 
 

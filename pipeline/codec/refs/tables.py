@@ -42,9 +42,9 @@ def detect(name: str) -> Format:
     found = _ENDINGS.get(PurePosixPath(path.stem).suffix if packed else path.suffix)
     if found is not None and not (packed and FORMATS[found].compresses):
         return found
-    known = f"known are {' '.join(_ENDINGS)}, and {' '.join(ENDINGS)} behind those that are not Parquet, ORC or Avro"
+    known = f"known endings: {' '.join(_ENDINGS)}; {' '.join(ENDINGS)} may follow, except after Parquet, ORC and Avro"
     if path.suffix in UNREAD:
-        known = f"{path.suffix} is {UNREAD[path.suffix]}, which is not read; {known}"
+        known = f"{path.suffix} is {UNREAD[path.suffix]}, which Hathi does not read; {known}"
     raise ConfigError(
         f"the format of {name} cannot be told from its name",
         known,

@@ -99,7 +99,9 @@ class Keys:
                 objects += 1
                 names.update(dict.fromkeys(read))
         if lines and not objects:
-            raise FormatError(f"{file} holds no JSON objects", f"none of its first {lines} lines is one", _ONE_EACH)
+            raise FormatError(
+                f"{file} holds no JSON objects", f"none of its first {lines} lines is a JSON object", _ONE_EACH
+            )
         found = Found(None, None, None, None, None)
         try:
             if objects:
@@ -203,7 +205,11 @@ def unread(lines: Lines, row: int) -> list[Rejected]:
     """The one rejected entry for a line that was passed over, or for a rest that cannot be read; else none."""
     at = lines.offsets[0]
     if lines.lost:
-        return [Rejected(row, at, f"{lines.lost}: what follows byte {at} cannot be read and counts as one", "")]
+        return [
+            Rejected(
+                row, at, f"{lines.lost}: the rest from byte {at} on cannot be read and counts as one rejected row", ""
+            )
+        ]
     if lines.passed_over:
         return [Rejected(row, at, f"a line of {lines.passed_over} bytes", sample_of(lines.texts[0]))]
     return []
@@ -217,7 +223,7 @@ def _json_object(text: str) -> dict[str, Any] | str:
         if not is_unicode(text):
             return "not UTF-8"
         return "more than one JSON value on a line" if getattr(error, "msg", "") == "Extra data" else "no JSON"
-    return read if isinstance(read, dict) else "no JSON object"
+    return read if isinstance(read, dict) else "not a JSON object"
 
 
 def _json_value(text: str) -> Any:

@@ -123,7 +123,9 @@ def read_index(path: Path) -> Caffemodel:
             raise NetError(f"the weights {path} are HDF5", "", "save them as a .caffemodel")
         layers = tuple(walker.layers())
     if not layers:
-        raise NetError(f"the weights {path} hold no layers", f"{walker.size} bytes", "is this a .caffemodel?")
+        raise NetError(
+            f"the weights {path} hold no layers", f"{walker.size} bytes", "check that the file is a .caffemodel"
+        )
     return Caffemodel(path, layers, identity)
 
 

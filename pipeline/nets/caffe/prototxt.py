@@ -38,13 +38,15 @@ def read(path: Path) -> caffe_pb2.NetParameter:
         ) from error
     if size > _MAX_BYTES:
         raise NetError(
-            f"the net {path} is no .prototxt", f"it has {size} bytes", "a net's text is small: is this the .caffemodel?"
+            f"the net {path} is not a .prototxt",
+            f"it has {size} bytes",
+            "check that this is not the .caffemodel: a net's text is small",
         )
     try:
         text = text_of(content)
     except UnicodeDecodeError as error:
         raise NetError(
-            f"the net {path} is not text", f"byte {error.start} is no {error.encoding.upper()}", "save it as UTF-8"
+            f"the net {path} is not text", f"byte {error.start} is not {error.encoding.upper()}", "save it as UTF-8"
         ) from error
     if "\0" in text:
         before = text[: text.index("\0")]
@@ -63,7 +65,9 @@ def parse(text: str, source: str = "prototxt") -> caffe_pb2.NetParameter:
     except text_format.ParseError as error:
         raise _syntax_error(error, source) from error
     except RecursionError as error:
-        raise NetError(f"{source} is nested too deeply", "", "a net's text needs a handful of levels") from error
+        raise NetError(
+            f"{source} is nested too deeply", "", "check the file: a net's text needs only a few levels"
+        ) from error
     missing: list[str] = net.FindInitializationErrors()  # type: ignore[attr-defined]
     if missing:
         raise _lacking(missing, source)
@@ -123,7 +127,9 @@ def _layer(
             own = without(own, [Field(inner.name, inner.begin - layer.begin, inner.end - layer.begin)])
             faults += 1
         except RecursionError as error:
-            raise NetError(f"{source} is nested too deeply", "", "a net's text needs a handful of levels") from error
+            raise NetError(
+                f"{source} is nested too deeply", "", "check the file: a net's text needs only a few levels"
+            ) from error
     else:
         assert first is not None
         raise first

@@ -43,7 +43,7 @@ def choose(name: str = "auto", precision: str = "fp32", threads: int = 0, *, mod
             raise NetError(f"engine {name} is not installed", detail, _how_to_install(name))
         return _MAKERS[name](precision, threads, "asked for")
     if "torch" in here and not model and _GPU.exists() and _cuda():
-        return _torch(precision, threads, "auto: there is a GPU")
+        return _torch(precision, threads, "auto: this host has a GPU")
     if "openvino" in here:
         return _openvino(precision, threads, "auto: the fastest on CPUs in our measurements")
     if "onnxruntime" in here:

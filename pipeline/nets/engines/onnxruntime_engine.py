@@ -32,7 +32,7 @@ class OnnxRuntime:
     def __init__(self, precision: str, threads: int, why: str) -> None:
         if precision != "fp32":
             raise NetError(
-                f"precision {precision} is not there",
+                f"precision {precision} is not available",
                 "ONNX Runtime on CPUs computes in fp32",
                 "use engine openvino for bf16",
             )
@@ -72,7 +72,7 @@ class OnnxRuntime:
                 disabled_optimizers=["Pad_Fusion"],  # it makes pads that its own kernels refuse
             )
         except Exception as error:  # its errors share no base but Exception
-            raise NetError("ONNX Runtime does not take the net", str(error).strip(), "try --engine openvino") from error
+            raise NetError("ONNX Runtime refuses the net", str(error).strip(), "try --engine openvino") from error
 
     def _options(self) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions()

@@ -31,10 +31,10 @@ class OpenVino:
     def __init__(self, precision: str, threads: int, why: str) -> None:
         self.core = openvino.Core()
         if precision == "bf16" and "BF16" not in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise NetError("precision bf16 is not there", "this CPU has no bf16 instructions", "use precision fp32")
+            raise NetError("precision bf16 is not available", "this CPU has no bf16 instructions", "use precision fp32")
         if precision not in ("fp32", "bf16"):
             raise NetError(
-                f"precision {precision} is not there",
+                f"precision {precision} is not available",
                 "OpenVINO on CPUs computes in fp32 or bf16",
                 "use precision fp32, or engine torch on a GPU",
             )
@@ -54,7 +54,7 @@ class OpenVino:
             model = self._read(content, weights)
             compiled = self.core.compile_model(model, "CPU", self.settings)
         except RuntimeError as error:
-            raise NetError("OpenVINO does not take the net", _says(error), "try --engine onnxruntime") from error
+            raise NetError("OpenVINO refuses the net", _says(error), "try --engine onnxruntime") from error
         return _runner(compiled, {name: name for name in graph.inputs}, {name: f"out:{name}" for name in graph.outputs})
 
     def _read(self, content: bytes, weights: Mapping[str, NDArray[Any]]) -> openvino.Model:
@@ -81,7 +81,7 @@ class OpenVino:
             compiled = self.core.compile_model(ready.build(), "CPU", self.settings)
         except RuntimeError as error:
             raise NetError(
-                f"OpenVINO does not take the model {model.name}", _says(error), "try --engine onnxruntime"
+                f"OpenVINO refuses the model {model.name}", _says(error), "try --engine onnxruntime"
             ) from error
         return _runner(compiled, {name: name for name in shapes}, {name: name for name in outputs})
 

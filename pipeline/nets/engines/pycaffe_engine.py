@@ -27,12 +27,14 @@ class PyCaffe:
 
     def __init__(self, precision: str, threads: int, why: str) -> None:
         if precision != "fp32":
-            raise NetError(f"precision {precision} is not there", "Caffe computes in fp32", "use precision fp32")
+            raise NetError(f"precision {precision} is not available", "Caffe computes in fp32", "use precision fp32")
         self._caffe = _imported()
         self.info = EngineInfo("pycaffe", environment(self._caffe), precision, why)
 
     def compile(self, graph: Lowered) -> Run:
-        raise NetError("Caffe runs no lowered net", "it opens the net's own files", "load the net with engine pycaffe")
+        raise NetError(
+            "Caffe cannot run a lowered net", "it opens the net's own files", "load the net with engine pycaffe"
+        )
 
     def compile_model(self, model: Model, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
         raise NetError("pycaffe runs Caffe nets only", model.name, "use engine openvino or onnxruntime for ONNX models")
@@ -45,7 +47,7 @@ class PyCaffe:
         try:
             return self._caffe.Net(str(path), phase, level=state.level, stages=list(state.stage), **given)
         except RuntimeError as error:
-            raise NetError(f"Caffe does not take the net {path}", str(error), "try --engine auto") from error
+            raise NetError(f"Caffe refuses the net {path}", str(error), "try --engine auto") from error
 
 
 def _imported() -> Any:
@@ -55,7 +57,7 @@ def _imported() -> Any:
         raise NetError("engine pycaffe: `import caffe` does not work", str(error), HINT) from error
     if not hasattr(found, "Net"):
         where = getattr(found, "__file__", None) or list(getattr(found, "__path__", ["unknown"]))
-        raise NetError("engine pycaffe: what `import caffe` finds is not Caffe", f"{where} has no Net", HINT)
+        raise NetError("engine pycaffe: the module that `import caffe` finds is not Caffe", f"{where} has no Net", HINT)
     return found
 
 

@@ -35,7 +35,11 @@ class Torch:
     def __init__(self, precision: str, threads: int, why: str) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if precision in ("fp16", "tf32") and self.device.type == "cpu":
-            raise NetError(f"precision {precision} is not there", "torch has no GPU here", "use precision fp32 or bf16")
+            raise NetError(
+                f"precision {precision} is not available",
+                "torch finds no GPU on this host",
+                "use precision fp32 or bf16",
+            )
         if threads and self.device.type == "cpu":
             torch.set_num_threads(threads)
         self.dtype, self.tf32 = DTYPES[precision], precision == "tf32"
@@ -45,7 +49,9 @@ class Torch:
     def compile(self, graph: Lowered) -> Run:
         missing = sorted({operation.kind for operation in graph.operations} - OPERATIONS.keys())
         if missing:
-            raise NetError("torch does not take the net", f"operations {', '.join(missing)}", "use another engine")
+            raise NetError(
+                "torch cannot run the net", f"it has no operations {', '.join(missing)}", "use another engine"
+            )
         program = Program(graph, self.device, self.dtype)
         if self.device.type == "cpu":
             return self._eager(program)

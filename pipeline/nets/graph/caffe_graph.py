@@ -160,7 +160,11 @@ def build(
     seen = State(train=where.phase == caffe_pb2.TRAIN, warn=warn)
     made = plan.build([_made(spec, seen) for spec in rules.keep(net, where)])
     if not made.steps:
-        raise NetError(f"the net {source} has no layers", "", "is this a .prototxt of a net, and is the phase right?")
+        raise NetError(
+            f"the net {source} has no layers",
+            "",
+            "check that the file is the .prototxt of a net, and that the phase is right",
+        )
     default = tuple(blobs) if blobs is not None else tuple(made.outputs)
     wanted = made.needed([made.read(blob) for blob in default])
     needed = wanted if blobs is not None else set(range(len(made.steps)))

@@ -31,7 +31,7 @@ def fill(filler: caffe_pb2.FillerParameter, shape: tuple[int, ...], seed: str) -
             values = random.uniform(filler.min, filler.max, shape)
         case "gaussian":
             if not filler.std > 0:
-                raise NetError(f"the gaussian filler of {seed} has std {filler.std:g}", "it must be above 0")
+                raise NetError(f"the gaussian filler of {seed} has std {filler.std:g}", "set std above 0")
             values = random.normal(filler.mean, filler.std, shape)
             if filler.sparse >= 0:  # about `sparse` values a row are kept
                 values *= random.random(shape) < filler.sparse / max(1, shape[0] if shape else 1)

@@ -177,14 +177,14 @@ def make(spec: caffe_pb2.LayerParameter, state: State) -> Layer:
             f"known types: {', '.join(sorted(REGISTRY))}",
             f"near names: {', '.join(near)}"
             if near
-            else "is the net of another branch of Caffe? Ask for a blob that "
+            else "the net may be written for another branch of Caffe; ask for a blob that "
             "does not depend on this layer (--blob NAME)",
         )
     for field, _ in spec.ListFields():
         if field.number >= FROM_BRANCHES and field.name not in MEANINGLESS:
             raise NetError(
                 f"layer '{spec.name}' ({spec.type}) has {field.name}",
-                "that is of another branch of Caffe: what it changes is not known here",
+                "the field belongs to another branch of Caffe, and Hathi does not know what it changes",
                 "remove it if it changes nothing, or ask for a blob that does not depend on this layer (--blob NAME)",
             )
     layer = cls(spec, state)

@@ -40,7 +40,7 @@ def trouble_of(model: onnx.ModelProto) -> str:
     known = {value.name for value in [*graph.input, *graph.initializer]}
     for node in graph.node:  # ONNX wants them in the order in which they can be computed, so there are no circles
         if not any(node.output):
-            return f"a node of type {node.op_type} makes nothing"
+            return f"a node of type {node.op_type} has no output"
         missing = next((name for name in reads(node) if name and name not in known), None)
         if missing is not None:
             return f"'{missing}' is read by a node of type {node.op_type} before anything makes it"

@@ -101,7 +101,7 @@ class OnnxNet(Net):
             return Verdict("unknown", f"it has {len(names)} inputs")
         shape = shapes[names[0]]
         if not shape:
-            return Verdict("mixed", f"its input '{names[0]}' is one number, and no batch")
+            return Verdict("mixed", f"its input '{names[0]}' is one number, not a batch")
         batch = self.batch_of(names[0]) or max(2, shape[0])
         return look(self.source.model([blob]).proto, names[0], (batch, *shape[1:]))
 
@@ -172,7 +172,7 @@ def _kind(value: onnx.ValueInfoProto) -> np.dtype[Any]:
         kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number))
     except (KeyError, TypeError) as error:
         raise NetError(
-            f"input '{value.name}' is fed with nothing known", f"element type {number}", "export it anew"
+            f"input '{value.name}' has a type that Hathi cannot feed", f"element type {number}", "export it anew"
         ) from error
     return kind if kind.kind in "iub" else np.dtype(np.float32)
 

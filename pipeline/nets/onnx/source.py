@@ -53,14 +53,14 @@ class OnnxSource:
             content = self.path.read_bytes()
         except OSError as error:
             raise NetError(
-                f"the model {self.path} cannot be read", error.strerror or str(error), "give its path"
+                f"the model {self.path} cannot be read", error.strerror or str(error), "give the path of an .onnx model"
             ) from error
         model = onnx.ModelProto()
         try:
             model.ParseFromString(content)
         except DecodeError as error:
             raise NetError(
-                f"the model {self.path} is truncated or no ONNX", str(error), "fetch the file again"
+                f"the model {self.path} is truncated, or is not ONNX", str(error), "fetch the file again"
             ) from error
         trouble = trouble_of(model)
         if trouble:
@@ -140,13 +140,14 @@ class OnnxSource:
             raise NetError(
                 f"the model {self.path} names a file outside of its folder",
                 f"{location!r} is {path.resolve()}, links followed",
-                "a model's weights lie beside it or below; copy the file there and export the model anew",
+                "copy the file into the model's folder and export the model again: Hathi reads weights "
+                "only there or below",
             )
         if not path.is_file():
             raise NetError(
                 f"the model {self.path} lacks its second file {location}",
                 f"it keeps weights in {path}, and no file is there",
-                "copy it there under that name: the two belong side by side",
+                "copy the file there under that name: a model and its weights stay in one folder",
             )
         return path
 

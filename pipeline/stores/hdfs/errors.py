@@ -59,10 +59,10 @@ def unanswered(error: requests.RequestException, host: str) -> PipelineError:
         return PermanentError(f"TLS with {address} failed", words, hint)
     if address != host:
         said = "is not reachable" if _unsent(error) else "did not answer"
-        hint = "see with hdfs dfsadmin -report whether it runs, and start it; Hathi tries it again"
+        hint = "check with hdfs dfsadmin -report that it runs, and start it if not; Hathi tries it again"
         return TemporaryError(f"the DataNode {address} {said}", words, hint, 1.0)
     if _unsent(error):
-        hint = f"see whether it runs and the port is right: curl -s http://{address}/jmx; Hathi tries it again"
+        hint = f"check that it runs and that the port is right: curl -s http://{address}/jmx; Hathi tries it again"
         return Elsewhere(f"the NameNode {address} is not reachable", words, hint, 1.0)
     return Unknown(
         f"the NameNode {address} did not answer", words, "Hathi tries it again; if it lasts, see the server's log", 1.0
@@ -89,7 +89,8 @@ def _named(exception: str, words: str, host: str, path: str) -> PipelineError:
         return _over_quota(exception, words, path)
     if "could only be written to" in words or "No space left" in words or "not enough space" in words:
         hint = (
-            "free space on the DataNodes, or start those that are down: hdfs dfsadmin -report; work goes on by itself"
+            "free space on the DataNodes, or start those that are down: hdfs dfsadmin -report; "
+            "Hathi then continues by itself"
         )
         return TemporaryError("HDFS has no room for a block", words, hint, _MINUTES)
     if "Failed to find datanode" in words:
@@ -108,7 +109,7 @@ def _named(exception: str, words: str, host: str, path: str) -> PipelineError:
         return PermanentError(f"HDFS refuses {path}", words, "see dfs.namenode.fs-limits.* of the cluster")
     if exception in ("InvalidPathException", "IllegalArgumentException", "UnsupportedOperationException"):
         return PermanentError(
-            f"{host} does not understand the request for {path}", words, "see whether it is WebHDFS of Hadoop 3"
+            f"{host} does not understand the request for {path}", words, "check that the server is WebHDFS of Hadoop 3"
         )
     return TemporaryError(
         f"{host} failed at {path}",
@@ -125,7 +126,7 @@ def _unbelieved(host: str, words: str, settings: Hdfs) -> PipelineError:
         hint = 'set lakes.*.hdfs.authentication = "kerberos", with principal and keytab'
         return PermanentError(f"{host} asks for Kerberos", words, hint)
     hint = (
-        "see with klist whether this principal is allowed on the "
+        "check with klist that this principal is allowed on the "
         "cluster, and use the NameNode's full name in lakes.*.url"
     )
     return PermanentError(f"{host} does not accept our Kerberos ticket", words, hint)
@@ -135,7 +136,7 @@ def _denied(words: str, path: str) -> PipelineError:
     found = _DENIED.search(words)
     if found is None:
         return Denied(
-            f"HDFS does not allow it: {path}", words, "ask the administrators for the right, or use another user"
+            f"HDFS does not allow access to {path}", words, "ask the administrators for the right, or use another user"
         )
     inode, user, mode = found["path"], found["user"], found["mode"]
     hint = f"as the owner: hdfs dfs -chown {user} {inode}, or hdfs dfs -setfacl -m user:{user}:rwx {inode}"
@@ -147,7 +148,10 @@ def _over_quota(exception: str, words: str, path: str) -> PipelineError:
     found = _QUOTA.search(words)
     folder = found["path"] if found else path
     clear, kind = ("-clrQuota", "names") if exception.startswith("NS") else ("-clrSpaceQuota", "space")
-    hint = f"delete there, or raise it: hdfs dfsadmin {clear.replace('clr', 'set')} N {folder}; work goes on by itself"
+    hint = (
+        f"delete files there, or raise the quota: hdfs dfsadmin {clear.replace('clr', 'set')} N {folder}; "
+        "Hathi then continues by itself"
+    )
     return TemporaryError(f"the {kind} quota of {folder} is exceeded", words, hint, _MINUTES)
 
 

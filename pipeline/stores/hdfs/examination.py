@@ -33,7 +33,7 @@ def examine(
     try:
         for name, step in steps:
             if only_reads and name == "write":
-                yield Examined("write", True, "not tried: HttpFS can only be read from, deliver refuses it")
+                yield Examined("write", True, "not tried: Hathi only reads from HttpFS, and deliver refuses it")
                 return
             try:
                 found = step()
@@ -68,7 +68,7 @@ def _namenode(hdfs: WebHdfs, clock: Clock) -> Examined:
 
 def _list(lake: Lake) -> Examined:
     if lake.stat("") is None:
-        return Examined("list", True, "the lake's folder does not exist yet: the first file creates it")
+        return Examined("list", True, "the lake's folder does not exist yet; writing the first file creates it")
     next(iter(lake.list("", folders=True)), None)
     return Examined("list", True, "the lake's folder can be listed")
 

@@ -180,7 +180,7 @@ class HdfsStore:
     def _writes(self, key: str) -> None:
         if self._only_reads:
             raise PermanentError(
-                f"{self.url} can only be read from: {key} is not written",
+                f"Hathi only reads from {self.url}: {key} is not written",
                 "HttpFS ignores rename options: two writers could both win",
                 "deliver by the NameNode's own port: hdfs://namenode:9870/folder",
             )
@@ -199,7 +199,7 @@ class HdfsStore:
                     length = file.tell()
             found = self._hdfs.status(temporary)
             if found is None or found.length != length:
-                said = f"{found.length if found else 0} of {length} bytes are there"
+                said = f"{found.length if found else 0} of {length} bytes have arrived"
                 raise TemporaryError(f"{key} was written incompletely", said, "Hathi tries it again")
             yield temporary
         except BaseException:

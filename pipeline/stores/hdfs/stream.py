@@ -58,7 +58,7 @@ class HdfsStream(io.RawIOBase):
         try:
             number = self._retry(lambda: self._read(view[:wanted]))
         except _Replaced as error:
-            hint = "the next run looks again"
+            hint = "the next run reads the file again"
             raise TemporaryError(f"{self._path} was replaced while it was read", "", hint, 60.0) from error
         self._at += number
         return number
@@ -81,7 +81,7 @@ class HdfsStream(io.RawIOBase):
             raise TemporaryError(
                 f"reading {self._path} broke at byte {self._at}",
                 str(error),
-                "see with hdfs dfsadmin -report whether its DataNode runs; Hathi tries it again",
+                "check with hdfs dfsadmin -report that its DataNode runs; Hathi tries it again",
             ) from error
         if number == 0:
             self._break_off()

@@ -135,7 +135,7 @@ def explained(number: int, said: str, settings: Hdfs, host: str = "") -> Pipelin
     """A krb5 error as ours.  number: of krb5_err.et; said: Kerberos's own words; host: whom the ticket was for."""
     again, who = _kinit(settings), settings.principal or "the principal"
     if number in (_KDC_UNREACHABLE, _REALM_UNRESOLVED):
-        hint = "see whether the network and kdc = in /etc/krb5.conf are right; Hathi tries it again"
+        hint = "check the network and kdc = in /etc/krb5.conf; Hathi tries it again"
         return TemporaryError("the KDC is not reachable", said, hint, 10.0)
     if number == _REALM_UNKNOWN:
         return PermanentError("the Kerberos realm is not known", said, "name the realm and its kdc in /etc/krb5.conf")
@@ -145,13 +145,17 @@ def explained(number: int, said: str, settings: Hdfs, host: str = "") -> Pipelin
         return PermanentError("the Kerberos ticket has expired", said, f"run: {again}")
     if number in (_CACHE_NOT_FOUND, _CACHE_NO_FILE):
         if settings.keytab is not None:
-            hint = f"principals in it: klist -kt {settings.keytab}; set lakes.*.hdfs.principal to one of them"
+            hint = (
+                f"list its principals with klist -kt {settings.keytab}, and set lakes.*.hdfs.principal to one of them"
+            )
             return PermanentError(f"the keytab holds no key of {who}", said, hint)
         if "principal" in said and settings.principal:
-            return PermanentError(f"the ticket is not of {who}", said, f"see klist; run: {again}")
+            return PermanentError(
+                f"the ticket is not of {who}", said, f"see whose ticket it is with klist, then run: {again}"
+            )
         return PermanentError("there is no Kerberos ticket", said, f"run: {again}")
     if number == _KEYTAB_NO_ENTRY:
-        hint = f"principals in it: klist -kt {settings.keytab}; set lakes.*.hdfs.principal to one of them"
+        hint = f"list its principals with klist -kt {settings.keytab}, and set lakes.*.hdfs.principal to one of them"
         return PermanentError(f"the keytab holds no key of {who}", said, hint)
     if number in (_PREAUTH_FAILED, _BAD_INTEGRITY):
         hint = f"its password or key was changed: ask for a new keytab, then test it with: {again}"
@@ -196,5 +200,7 @@ def _keytab_wrong(path: Path) -> PipelineError | None:
         hint = f"make it readable for this user alone: chown $(id -un) {path}; chmod 400 {path}"
         return PermanentError("the keytab cannot be read", f"{path}: {error.strerror}", hint)
     if begins != _KEYTAB_BEGINS:
-        return PermanentError("the file is no keytab", str(path), f"see: klist -kt {path}; ask for a new keytab")
+        return PermanentError(
+            "the file is no keytab", str(path), f"check it with klist -kt {path}, and ask for a new keytab"
+        )
     return None

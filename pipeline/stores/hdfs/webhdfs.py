@@ -163,7 +163,7 @@ class WebHdfs:
                 raise TemporaryError(
                     f"reading {path} broke",
                     str(error),
-                    "see with hdfs dfsadmin -report whether its DataNode runs; Hathi tries it again",
+                    "check with hdfs dfsadmin -report that its DataNode runs; Hathi tries it again",
                 ) from error
         if announced != str(len(content)):
             raise TemporaryError(f"{path} ended at byte {len(content)} of {announced}", "", "Hathi tries it again")
@@ -192,7 +192,8 @@ class WebHdfs:
             raise PermanentError(
                 f"{self.hosts} ignores rename options",
                 f"asked for {option}, it answered {answer.text.strip()}",
-                "an HttpFS gateway? features can only be delivered by the NameNode's own port (hdfs://)",
+                "if it is an HttpFS gateway, use the NameNode's own port (hdfs://): features can only be "
+                "delivered there",
             )
 
     def make_folder(self, path: str) -> None:

@@ -110,7 +110,7 @@ class Connection:
             if "still expired" not in str(error):  # botocore's word for keys of variables that have ended
                 raise
             self._forget(client)
-            hint = "replace them by new keys"
+            hint = "put new keys in their place"
             raise PermanentError("the temporary keys have expired", self.where, hint) from error
         if verb in SIGNS and SIGNS[verb] not in answer:
             raise TemporaryError(NO_S3[0], f"{self.where}: the answer has no {SIGNS[verb]}", NO_S3[1])

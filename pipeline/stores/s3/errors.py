@@ -20,7 +20,7 @@ CAUGHT: tuple[type[Exception], ...] = (boto.BotoCoreError, boto.ClientError, Res
 _KEYS = "correct bucket.access_key and secret_key, or where they come from: the profile, the variables AWS_*, the role"
 _AGAIN = "Hathi tries it again by itself"
 _REGION = "set bucket.region to the region of the bucket"
-NO_S3 = ("the server that answers is not S3", "correct bucket.endpoint, and see whether a proxy answers instead")
+NO_S3 = ("the server that answers is not S3", "correct bucket.endpoint, and check that no proxy answers instead")
 _CLOCK = "set this host's clock: `timedatectl` says whether it is synchronised"
 
 
@@ -55,12 +55,12 @@ _PERMANENT = {
     "KMS.NotFoundException": Said("there is no such key", "correct bucket.kms_key"),
 }
 _TEMPORARY = {
-    "SlowDown": Said("S3 is asked too much and says: slow down", _AGAIN, 2.0),
+    "SlowDown": Said("S3 gets too many requests and answers: slow down", _AGAIN, 2.0),
     "ConditionalRequestConflict": Said("another writer writes the same key", _AGAIN, 0.1),
     "OperationAborted": Said("another writer writes the same key", _AGAIN, 0.1),
     "RequestTimeout": Said("S3 did not get the rest of a request in time", _AGAIN, 1.0),
     "BadDigest": Said(
-        "what S3 received is not what was sent", f"{_AGAIN}; if it happens often, look at the network", 0.1
+        "what S3 received is not what was sent", f"{_AGAIN}; if it happens often, check the network", 0.1
     ),
     "XAmzContentSHA256Mismatch": Said("what S3 received is not what was sent", _AGAIN, 0.1),
     "IncompleteBody": Said("S3 received less than was sent", _AGAIN, 0.1),
@@ -142,14 +142,14 @@ def _answered(error: Any, where: str) -> PipelineError:
     if code in _MISSING:
         return NotFound("nothing at this key", detail)
     if code in _REFUSED:
-        return Exists("the key exists, or is not what it was", detail)
+        return Exists("the key exists, or has changed", detail)
     said = _SAID.get(_BY_STATUS.get(code, code))
     if said is None and status == 501:
         said = _PERMANENT["NotImplemented"]
     if said is None and (status >= 500 or status == 429 or "Throttl" in code):
         said = Said("the S3 server reports an error of its own", _AGAIN, 1.0)
     if said is None:
-        return PermanentError("S3 refuses it", detail, "the words of the server above say why")
+        return PermanentError("S3 refuses it", detail, "the server's own words above say why")
     if said.delay is not None:
         return TemporaryError(said.message, detail, said.hint, said.delay)
     return PermanentError(said.message, detail, said.hint)
@@ -159,12 +159,12 @@ def _unanswered(error: Exception, inner: object, where: str, detail: str) -> Pip
     """No answer, or half of one."""
     if isinstance(error, boto.EndpointConnectionError):
         if isinstance(inner, socket.gaierror) or "NameResolution" in type(inner).__name__:
-            hint = "correct bucket.endpoint, or see whether this host finds the name: `getent hosts NAME`"
+            hint = "correct bucket.endpoint, or check that this host finds the name: `getent hosts NAME`"
             return TemporaryError("the name of the S3 server is not known", detail, hint, 2.0)
-        hint = "see whether the server runs, bucket.endpoint is right and the firewall lets this host through"
+        hint = "check that the server runs, that bucket.endpoint is right and that the firewall lets this host through"
         return TemporaryError("the S3 server cannot be reached", detail, hint)
     if isinstance(error, (boto.ConnectTimeoutError, boto.ProxyConnectionError)):
-        hint = "see whether firewall and proxy let this host through; raise bucket.connect_seconds for a slow line"
+        hint = "check that firewall and proxy let this host through; raise bucket.connect_seconds for a slow line"
         return TemporaryError("the S3 server cannot be reached", detail, hint)
     if isinstance(error, boto.SSLError):
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -175,7 +175,9 @@ def _unanswered(error: Exception, inner: object, where: str, detail: str) -> Pip
             "write http:// or https:// in bucket.endpoint as the server needs it",
         )
     if isinstance(error, boto.ReadTimeoutError):
-        return TemporaryError("the S3 server stopped answering", detail, f"{_AGAIN}; see bucket.read_seconds")
+        return TemporaryError(
+            "the S3 server stopped answering", detail, f"{_AGAIN}; for a slow server raise bucket.read_seconds"
+        )
     if isinstance(error, (boto.ChecksumError, boto.FlexibleChecksumError)):
         return TemporaryError("what came from S3 is not what was stored", detail, _AGAIN)
     if isinstance(error, ResponseParserError):

@@ -132,7 +132,7 @@ class _Object(io.RawIOBase):
         try:
             answer = self._connection.once("get_object", **self._place, Range=wanted, IfMatch=self._etag)
         except Exists as error:  # 412: If-Match does not hold
-            hint = "Hathi never changes an object: find out who else writes into this bucket"
+            hint = "find out which other program writes into this bucket: Hathi never changes an object"
             raise PermanentError("an object changed while it was read", self._where, hint) from error
         if not str(answer.get("ContentRange", "")).startswith(f"bytes {start}-"):
             answer["Body"].close()

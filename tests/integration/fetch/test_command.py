@@ -106,7 +106,7 @@ def test_the_text_tells_each_step_and_the_rule_that_made_the_verdict(server: Hos
         "bytes",
         "verdict",
     ]
-    assert "not_image: html (final; the bytes are no image format that is known)" in done.stdout
+    assert "not_image: html (final; the bytes are not in an image format that Hathi knows)" in done.stdout
 
 
 def test_images_are_saved_by_their_hash(server: Hostile, tmp_path: Path) -> None:

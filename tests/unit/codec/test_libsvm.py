@@ -81,4 +81,4 @@ def test_without_a_manifest_it_is_refused_because_nobody_knows_its_length(tmp_pa
     lake = LocalStore(tmp_path)
     with pytest.raises(FormatError) as error:
         collect(lake, files_of(lake, ""))
-    assert "no _manifest.json beside it" in error.value.detail
+    assert "no _manifest.json lies beside the file" in error.value.detail

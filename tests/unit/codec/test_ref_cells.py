@@ -92,7 +92,7 @@ def test_text_in_a_column_named_content_is_no_image_beside_a_url(name: str) -> N
     data = written(rows, name, ["id", "url", "content"])
     taken = take_all(data, name)
     assert [(ref.url, ref.content) for ref in taken.refs] == [("http://a/", b""), ("http://b/", b"")]
-    assert whys(taken) == ["the content is no base64"]
+    assert whys(taken) == ["the content is not base64"]
     assert whys(take_all(data, name, content=[])) == ["no url and no content"]
     named = take_all(data, name, content=["content"])
     assert [(ref.url, ref.content) for ref in named.refs] == [("http://b/", b"\xb2\x1a\x1e")]

@@ -99,8 +99,8 @@ def test_a_file_full_of_open_quotes_takes_work_that_grows_with_its_length_only(
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        (b"1,http://a/,b.jpg", "3 cells where the header has 2"),
-        (b"1", "1 cells where the header has 2"),
+        (b"1,http://a/,b.jpg", "the row has 3 cells, the header 2"),
+        (b"1", "the row has 1 cells, the header 2"),
         (b'1,"http://a/"x', separated.STRAY),
     ],
 )

@@ -77,7 +77,7 @@ def test_the_escapes_of_hive_and_mysql_are_undone_in_a_tsv() -> None:
     assert ids(taken) == ["a\\b", "c\td", "e", "f", "g\\d", "h"]
     assert whys(taken) == ["the id is empty"]
     plain = text("\n".join(["id\turl\ttitle", rows[0], rows[2]]), "refs.tsv", escape="")
-    assert (ids(plain), whys(plain)) == (["a\\\\b"], ["4 cells where the header has 3"])
+    assert (ids(plain), whys(plain)) == (["a\\\\b"], ["the row has 4 cells, the header 3"])
 
 
 def test_lines_that_an_escape_joins_cost_work_that_grows_with_their_number_only(

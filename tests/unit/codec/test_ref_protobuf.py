@@ -23,7 +23,7 @@ def test_a_record_that_is_no_message_is_rejected_with_its_offset_and_the_rest_go
     taken = take_all(A + bad + B, "refs.pb")
     assert [ref.item_id for ref in taken.refs] == [1, MAX_ITEM_ID]
     (rejected,) = taken.samples
-    assert (rejected.row, rejected.offset, rejected.why) == (1, len(A), "no ImageRef message")
+    assert (rejected.row, rejected.offset, rejected.why) == (1, len(A), "not an ImageRef message")
 
 
 @pytest.mark.parametrize(

@@ -115,11 +115,11 @@ def test_a_row_without_a_partner_is_rejected_where_the_source_has_none(name: str
 @pytest.mark.parametrize(
     ("cell", "why"),
     [
-        ("x", "the item id is no integer"),
-        ("1.0", "the item id is no integer"),
-        ("1_000", "the item id is no integer"),
-        ("+1", "the item id is no integer"),
-        ("٣", "the item id is no integer"),
+        ("x", "the item id is not an integer"),
+        ("1.0", "the item id is not an integer"),
+        ("1_000", "the item id is not an integer"),
+        ("+1", "the item id is not an integer"),
+        ("٣", "the item id is not an integer"),
         ("-1", "the item id is negative"),
         (str(2**64), f"the item id is greater than {MAX_ITEM_ID}"),
         ("9" * 5000, f"the item id is greater than {MAX_ITEM_ID}"),
@@ -175,7 +175,7 @@ def test_content_in_a_text_format_is_base64_or_the_row_is_rejected(name: str) ->
     rows: list[Row] = [{"item_id": 1, "content": "not base64!"}, {"item_id": 2, "content": b"abc"}]
     taken = take_all(written(rows, name, ["item_id", "content"]), name)
     assert [ref.content for ref in taken.refs] == [b"abc"]
-    assert taken.samples[0].why == "the content is no base64"
+    assert taken.samples[0].why == "the content is not base64"
 
 
 @pytest.mark.parametrize("name", [*ALL, "refs.txt"])
@@ -207,11 +207,11 @@ def test_a_lone_surrogate_in_json_costs_its_row_only() -> None:
     ("line", "why"),
     [
         (b"{", "no JSON"),
-        (b"[1, 2]", "no JSON object"),
-        (b'"x"', "no JSON object"),
+        (b"[1, 2]", "not a JSON object"),
+        (b'"x"', "not a JSON object"),
         (b"[" * 100_000, "no JSON"),
-        (b'{"url": 5.5}', "the url is no text"),
-        (b'{"url": ["http://a/"]}', "the url is no text"),
+        (b'{"url": 5.5}', "the url is not text"),
+        (b'{"url": ["http://a/"]}', "the url is not text"),
         (b"\xff", "not UTF-8"),
     ],
 )

@@ -36,7 +36,7 @@ def test_an_engine_that_is_unknown_or_not_here_is_refused(monkeypatch: pytest.Mo
     [("openvino", "fp16"), ("onnxruntime", "bf16"), ("onnxruntime", "fp16"), ("openvino", "tf32")],
 )
 def test_a_precision_that_an_engine_lacks_is_refused(engine: str, precision: str) -> None:
-    with pytest.raises(NetError, match=f"precision {precision} is not there"):
+    with pytest.raises(NetError, match=f"precision {precision} is not available"):
         engines.choose(engine, precision)
 
 

@@ -110,7 +110,7 @@ def test_a_bad_model_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NetError, match="cannot be read"):
         nets.load(tmp_path / "absent.onnx")
     path.write_bytes(path.read_bytes()[:150])
-    with pytest.raises(NetError, match="truncated or no ONNX"):
+    with pytest.raises(NetError, match="truncated, or is not ONNX"):
         nets.load(path)
 
 

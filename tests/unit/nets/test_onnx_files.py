@@ -67,7 +67,7 @@ def _held(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("content", "location", "offset", "says"),
     [
-        (None, "w.bin", "64", r"lacks its second file w\.bin .*w\.bin.* side by side"),
+        (None, "w.bin", "64", r"lacks its second file w\.bin .*w\.bin.* in one folder"),
         (64 + WEIGHTS.nbytes - 1, "w.bin", "64", r"w\.bin is truncated .*'w' lies from byte 64"),
         (WEIGHTS.nbytes, "../w.bin", "0", "outside of its folder"),
         (WEIGHTS.nbytes, "/etc/passwd", "0", "outside of its folder"),

@@ -99,7 +99,7 @@ def test_where_caffe_cannot_be_imported_pycaffe_is_refused(monkeypatch: pytest.M
 
 def test_pycaffe_is_for_caffe_nets_in_fp32(caffe: type[standin_caffe.Net], tmp_path: Path) -> None:
     prototxt, weights, _, _ = case("mini_alexnet")
-    with pytest.raises(NetError, match="precision bf16 is not there"):
+    with pytest.raises(NetError, match="precision bf16 is not available"):
         nets.load(prototxt, weights, engine="pycaffe", precision="bf16")
     for engine in ("pycaffe", "torch"):
         with pytest.raises(NetError, match=f"engine {engine} runs Caffe nets only"):

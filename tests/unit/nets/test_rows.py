@@ -217,11 +217,11 @@ def test_rows_that_are_their_images_own_are_told_by_the_graph_alone(name: str, t
 @pytest.mark.parametrize("name", MIXED)
 def test_rows_that_depend_on_their_neighbours_are_refused_and_the_node_is_named(name: str, tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx", MIXED[name])
-    with pytest.raises(NetError, match=r"when others stand beside it .*blob 'y'.*dependent_rows") as caught:
+    with pytest.raises(NetError, match=r"when other images are in its batch .*blob 'y'.*dependent_rows") as caught:
         FeatureNet(feature_set(path))
     assert "node '" in caught.value.detail
     # A batch of one has no neighbours, but the fingerprint of every other.
-    with pytest.raises(NetError, match=r"when others stand beside it|does not compute a batch of 1"):
+    with pytest.raises(NetError, match=r"when other images are in its batch|does not compute a batch of 1"):
         FeatureNet(feature_set(path, batch_size=1))
 
 
@@ -240,7 +240,7 @@ def test_a_net_that_keeps_something_for_the_next_pass_is_refused_always(tmp_path
     """ONNX Runtime writes the new statistics over the old ones, which here are the scale as well."""
     path = write(tmp_path / "m.onnx", [("BatchNormalization", "x one none none one", "a u v", {"training_mode": 1}),
                                        ("Flatten", "a", "y", {})])  # fmt: skip
-    with pytest.raises(NetError, match="another feature in each pass"):
+    with pytest.raises(NetError, match="in each pass"):
         FeatureNet(feature_set(path, dependent_rows="alone"))
     assert FeatureNet(feature_set(path, "openvino", dependent_rows="alone")).dim == 192
 
@@ -358,7 +358,7 @@ CAFFE_OWN = {
 def test_layers_that_mix_the_items_of_a_batch_are_refused_and_named(name: str, tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text(CAFFE.replace("dim: 1", "dim: 6", 1) + 'layer { name: "z" ' + CAFFE_MIXED[name])
-    with pytest.raises(NetError, match=r"when others stand beside it .*layer '\w+' \(\w+\)"):
+    with pytest.raises(NetError, match=r"when other images are in its batch .*layer '\w+' \(\w+\)"):
         FeatureNet(feature_set(path))
 
 

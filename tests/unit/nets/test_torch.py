@@ -113,7 +113,7 @@ def test_what_needs_a_card_is_refused_without_one() -> None:
         assert engines.choose("torch", "fp16").info.precision == "fp16"
         return
     for precision in ("fp16", "tf32"):
-        with pytest.raises(NetError, match=f"precision {precision} is not there"):
+        with pytest.raises(NetError, match=f"precision {precision} is not available"):
             engines.choose("torch", precision)
 
 
