@@ -303,7 +303,7 @@ def test_whatever_looks_tells_what_was_not_read(own: OwnList) -> None:
     assert first.returncode == 1, "a table's folder could not be done"
     assert "left out: 1 file or folder, not read" in first.stdout
     assert f"{lists}/part-00000: its name tells no known format" in first.stdout
-    assert "is a Delta table, and is not read" in first.stderr
+    assert "is a Delta table, and Hathi does not read it" in first.stderr
     assert len(rows(own, "features")) == 1
     told = own.hathi("why", "7", "sku-2", "--features", str(own.out)).stdout
     assert "it may stand in what is not read at the sources (2):" in told
@@ -345,7 +345,7 @@ def test_a_txt_is_what_its_first_line_says(own: OwnList) -> None:
 
 def test_two_lists_are_refused_and_a_pattern_that_the_shell_has_read_is_explained(own: OwnList) -> None:
     twice = own.run("--refs", "other.csv")
-    assert (twice.returncode, "--refs stands twice" in twice.stderr) == (2, True)
+    assert (twice.returncode, "--refs is given twice" in twice.stderr) == (2, True)
     several = own.run("other.csv")
     assert (several.returncode, "in quotes" in several.stderr) == (2, True)
     braces = own.run(refs=str(own.folder / "{a,b}.csv"))

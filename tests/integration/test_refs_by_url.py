@@ -145,7 +145,7 @@ def test_a_list_of_the_web_is_read_by_the_rules_that_images_are_under(web: tuple
 @pytest.mark.parametrize(
     ("refs", "words"),
     [
-        ("gs://bucket/x.csv", "nothing here reads gs://"),
+        ("gs://bucket/x.csv", "Hathi does not read gs://"),
         ("ftp://host/x.csv", "copy the list to this host"),
         ("hdfs:///data/x.csv", "names no server"),
         ("s3://bucket/a/../x.csv", "write the path without `..`"),
