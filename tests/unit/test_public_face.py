@@ -185,7 +185,7 @@ def test_a_column_of_pandas_is_taken_as_it_is_with_its_holes(here: str) -> None:
     assert reasons == [None, "bad_ref", "bad_ref", "http_4xx"]
     fetched = [one.reason if isinstance(one, hathi.Failure) else one.status for one in hathi.fetch(urls)]
     assert sorted(map(str, fetched)) == ["200", "bad_url", "bad_url", "http_4xx"]
-    with pytest.raises(TypeError, match="a int is no URL"):
+    with pytest.raises(TypeError, match="a int is not a URL"):
         list(hathi.fetch([7]))  # type: ignore[list-item]
 
 
