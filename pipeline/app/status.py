@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from pipeline.errors import PermanentError, PipelineError, TemporaryError
 from pipeline.ledger.protocol import Context
-from pipeline.operations.health.facts import Facts
-from pipeline.operations.health.look import Look
-from pipeline.operations.open_shipments import open_shipments
+from pipeline.operations.health.facts import Facts, StoreFacts
+from pipeline.operations.health.look import Look, said
+from pipeline.operations.open_shipments import OpenShipments, open_shipments
 from pipeline.operations.report.standing import Standing, standing
 
 
@@ -28,17 +29,38 @@ def status(
 ) -> Status:
     """One look; each open shipment is listed once.  first_seen: as of Look.
 
-    Raises TemporaryError or PermanentError where the bucket does not answer.
+    What a store does not answer is a fact: `not_seen` says what is missing, and why.
     """
-    opened = {context.lake_name: open_shipments(context) for context in contexts}
+    opened: dict[str, OpenShipments] = {}
+    lakes: list[Standing] = []
+    held: list[str] = []
+    failed: dict[str, PipelineError] = {}
+    for context in contexts:
+        try:
+            opened[context.lake_name] = open_shipments(context)
+        except (TemporaryError, PermanentError) as error:
+            failed[context.lake_name] = error
     facts = look(first_seen, opened)
     known = {one.lake: one for one in facts.lakes}
-    return Status(
-        facts,
-        tuple(standing(one, known[one.lake_name], opened[one.lake_name]) for one in contexts if one.lake_name in known),
-        programs,
-        tuple(entry.key for context in contexts for entry in context.bucket.list(context.keys.held_hints)),
-    )
+    for context in contexts:
+        name = context.lake_name
+        if name not in known or name not in opened:
+            continue
+        try:
+            lakes.append(standing(context, known[name], opened[name]))
+            held += (entry.key for entry in context.bucket.list(context.keys.held_hints))
+        except (TemporaryError, PermanentError) as error:
+            failed[name] = error
+    if any(one.trouble for one in facts.stores if one.name.startswith("bucket")):
+        failed = {}  # the look met it as well, and says it
+    stores = [StoreFacts(f"bucket for lake {name}", said(error), error.hint) for name, error in failed.items()]
+    return Status(replace(facts, stores=(*facts.stores, *stores)), tuple(lakes), programs, tuple(held))
+
+
+def not_seen(facts: Facts) -> dict[str, str]:
+    """What could not be looked at from this host, and why."""
+    silent = {one.name: one.trouble for one in facts.stores if one.trouble}
+    return {**silent, **facts.unseen}
 
 
 def as_tree(found: Status) -> dict[str, Any]:
@@ -62,7 +84,7 @@ def as_tree(found: Status) -> dict[str, Any]:
         "alive": sorted({name for lake in lakes for name in lake.facts.alive}),
         "partners": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.freshness],
         "failing": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.failing],
-        "unseen": dict(facts.unseen),
+        "unseen": not_seen(facts),
         "refused": {
             lake.facts.lake: {**lake.facts.refused, **lake.facts.troubles}
             for lake in lakes

@@ -28,11 +28,12 @@ from pipeline.settings import Settings, load
 from pipeline.stage_names import ON_THE_LAKE, STAGES
 from pipeline.stages.snapshots import takes
 from pipeline.stores.backends import only_read
+from pipeline.stores.hurried import brief
 from pipeline.stores.opening import open_bucket, open_lake
 from pipeline.stores.store import Examined, Store
 
-STORE_SECONDS = 120.0
 NET_SECONDS = 300.0
+GPU_SECONDS = machine.SMI_SECONDS + 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +72,9 @@ def ground(wrong: ConfigError | None, place: Path) -> list[Probe]:
         yield Examined("read", False, f"{place}: {wrong.message} {wrong.detail}".rstrip(), wrong.hint)
 
     found = [Probe("python", packages.python), Probe("python", partial(packages.packages, INSTALLATION / "locks"))]
-    return found + [Probe("configuration", refused), Probe("gpu", partial(machine.gpus, False))] * (wrong is not None)
+    return found + [Probe("configuration", refused), Probe("gpu", partial(machine.gpus, False), GPU_SECONDS)] * (
+        wrong is not None
+    )
 
 
 def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
@@ -81,28 +84,30 @@ def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
     on_lake = any(stage in ON_THE_LAKE for stage in stages)
     computes = "compute" in stages
     limit = settings.health.clock_seconds
-    opened: list[tuple[str, Callable[[], Store]]] = [("bucket", lambda: open_bucket(settings))]
-    opened += [(f"lake {name}", partial(open_lake, settings, name)) for name in settings.lakes if on_lake]
+    asked = brief(settings)
+    opened: list[tuple[str, Callable[[], Store]]] = [("bucket", lambda: open_bucket(asked))]
+    opened += [(f"lake {name}", partial(open_lake, asked, name)) for name in settings.lakes if on_lake]
 
-    probes = [Probe("configuration", partial(_configuration, settings, tuple(stages), place), STORE_SECONDS)]
+    probes = [Probe("configuration", partial(_configuration, settings, tuple(stages), place))]
     for folder in (state, state / "spill", Path(settings.logs.folder)):
         probes.append(Probe("disk", partial(machine.disk, folder, settings.health.disk_percent)))
-    probes.append(Probe("names", partial(machine.names, machine.hosts(settings, on_lake))))
+    for one_host in machine.hosts(settings, on_lake):
+        probes.append(Probe("names", partial(machine.names, [one_host])))
     for name, store in opened:
-        probes.append(Probe("clock", partial(machine.clock, name, store, limit, time.time), STORE_SECONDS))
+        probes.append(Probe("clock", partial(machine.clock, name, store, limit, time.time)))
     for name in settings.lakes if on_lake else ():
         roots = sorted({one.folder for one in settings.sets.values() if takes(one, name)})
         written = not only_read(settings.lakes[name].url)
-        look = partial(stores.lake, partial(open_lake, settings, name), roots, written=written)
-        probes.append(Probe(f"lake {name}", look, STORE_SECONDS))
-    bucket = partial(stores.bucket, settings, lambda: open_bucket(settings))
-    probes.append(Probe("bucket", bucket, STORE_SECONDS))
+        look = partial(stores.lake, partial(open_lake, asked, name), roots, written=written)
+        probes.append(Probe(f"lake {name}", look))
+    bucket = partial(stores.bucket, settings, lambda: open_bucket(asked))
+    probes.append(Probe("bucket", bucket))
     for name, one in sorted(settings.sets.items()) if computes else ():
         set_ = partial(nets.feature_set, one, settings.compute.threads, time.monotonic)
-        probes.append(Probe(f"set {name}", set_, NET_SECONDS))
+        probes.append(Probe(f"set {name}", set_, NET_SECONDS, alone=True))
     if computes:
         needed = any(one.engine == "torch" for one in settings.sets.values())
-        probes.append(Probe("gpu", partial(machine.gpus, needed)))
+        probes.append(Probe("gpu", partial(machine.gpus, needed), GPU_SECONDS))
         cron = partial(programs.cron, state, INSTALLATION, time.time(), needed=not on_lake)
         probes.append(Probe("cron", cron))
     probes.append(Probe("programs", partial(estop.examined, state, partial(lakes_asked_once, settings, "doctor"))))

@@ -11,24 +11,27 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pipeline.app.contexts import contexts
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.clock import Clock
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, TemporaryError
 from pipeline.ledger.protocol import Context
-from pipeline.operations.health.facts import Facts, LakeFacts
+from pipeline.operations.health.facts import Disk, Facts, LakeFacts
 from pipeline.operations.health.judge import PROGRAM, Finding, Level, judge, level_of
 from pipeline.operations.health.look import Look
 from pipeline.operations.health.memory import read_memory
 from pipeline.operations.health.notify import as_json
-from pipeline.operations.health.this_host import has_seen_lakes
+from pipeline.operations.health.this_host import disks, has_seen_lakes
 from pipeline.process.logs import counted, escape, redact
 from pipeline.process.redaction import redact_tree
 from pipeline.settings import Settings, load
+from pipeline.stores.hurried import Patience, brief, hurried
 from pipeline.stores.opening import open_lake
+from pipeline.stores.store import Lake, Store
 from pipeline.times import HOUR, readable_time
 
 if TYPE_CHECKING:
@@ -50,7 +53,15 @@ def run(args: argparse.Namespace) -> int:
     state = Path(settings.state)
     where, unopened = opened(settings)
     memory = read_memory(state)
-    look = Look(settings, where, Clock(), expects_lakes=has_seen_lakes(state), unopened=unopened, folders=None)
+    look = Look(
+        settings,
+        where,
+        Clock(),
+        expects_lakes=has_seen_lakes(state),
+        unopened=unopened,
+        folders=None,
+        disks=disks_in_time,
+    )
     facts = look(lambda key: memory.unplanned.get(key, 0.0))
     findings = memory.dated(judge(facts, settings.health))
     if args.features:  # no daemon: the person starts it
@@ -71,16 +82,34 @@ def run(args: argparse.Namespace) -> int:
 
 
 def opened(settings: Settings) -> tuple[list[Context], dict[str, PipelineError]]:
-    """One context for each lake, with the lake where it can be opened; why not, where it cannot."""
-    found: list[Context] = []
+    """One context for each lake, with the lake where it can be opened; why not, where it cannot.
+
+    For a person who waits: all stores are asked at the same time, and one that gives no answer within seconds counts
+    as one that cannot be used.
+    """
+    settings = brief(settings)
     unopened: dict[str, PipelineError] = {}
-    for context in contexts(settings, ["compute"], lambda: False, "health"):
+    where = contexts(settings, ["compute"], lambda: False, "health")
+    lakes: dict[str, Lake] = {}
+    for context in where:
         try:
-            found.append(replace(context, lake=open_lake(settings, context.lake_name)))
+            lakes[f"lake {context.lake_name}"] = open_lake(settings, context.lake_name)
         except PipelineError as error:
             unopened[context.lake_name] = error
-            found.append(context)
-    return found, unopened
+    stores: dict[str, Store] = {**lakes, **({"the bucket": where[0].bucket} if where else {})}
+    asked = hurried(stores)
+    return [
+        replace(one, bucket=asked["the bucket"], lake=cast(Lake | None, asked.get(f"lake {one.lake_name}")))
+        for one in where
+    ], unopened
+
+
+def disks_in_time(settings: Settings) -> tuple[tuple[Disk, ...], dict[str, str]]:
+    """The local disks; one whose mount hangs is none that can be looked at."""
+    try:
+        return Patience("a local disk")(partial(disks, settings))
+    except TemporaryError as error:
+        return (), {"the local disks": f"{error.message}: a mount hangs (a bucket or a lake on NFS?)"}
 
 
 def _print(level: Level, findings: Sequence[Finding], facts: Facts) -> None:
@@ -94,7 +123,7 @@ def _print(level: Level, findings: Sequence[Finding], facts: Facts) -> None:
         if one.hint:
             console.print(escape(redact(f"  to do: {one.hint}")))
     for what, why in facts.unseen.items():
-        console.print(escape(redact(f"this host cannot see {what}: {why}")))
+        console.print(escape(redact(f"not seen from here: {what}: {why}")))
     for stage, who in facts.programs.items():
         console.print(escape(f"{stage:<10} {who}"))
     for lake in facts.lakes:

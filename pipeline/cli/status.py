@@ -11,14 +11,16 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from pipeline.app.status import Status, as_tree, status
-from pipeline.cli.health import opened
+from pipeline.app.status import Status, as_tree, not_seen, status
+from pipeline.cli.health import disks_in_time, opened
 from pipeline.cli.output.columns import ago, columns, when
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.ledger.layout import version_of
+from pipeline.ledger.protocol import Context
 from pipeline.operations.health.failing import told
 from pipeline.operations.health.look import Look
 from pipeline.operations.health.memory import read_memory
@@ -27,7 +29,7 @@ from pipeline.operations.report.standing import Running, Standing
 from pipeline.process import logs
 from pipeline.process.lock import holder
 from pipeline.process.redaction import redact_tree
-from pipeline.settings import load
+from pipeline.settings import Settings, load
 from pipeline.sources.found import Left
 from pipeline.stage_names import STAGES
 
@@ -54,16 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0."""
+    """0; 1 where the bucket, or a lake that this host needs, gives no answer."""
     if args.watch is not None and not 0 < args.watch < float("inf"):
         raise ConfigError(f"--watch {args.watch} is not a pause", "", "--watch takes seconds, more than 0")
     settings = load(place_of(args), os.environ)
     state = Path(settings.state)
-    where, unopened = opened(settings)
     clock = Clock()
-    look = Look(
-        settings, where, clock, expects_lakes=has_seen_lakes(state), unopened=unopened, folders=0, forms=False
-    )  # fmt: skip
+    where, look = _looking(settings, clock)
     while True:
         programs = {stage: holder(state, stage) for stage in STAGES}
         found = status(where, look, _first_seen(state), programs)
@@ -73,10 +72,21 @@ def run(args: argparse.Namespace) -> int:
             clear = "\x1b[H\x1b[2J\x1b[3J" if args.watch is not None and sys.stdout.isatty() else ""
             lines = list(as_lines(found, rows=None if args.all else SHOWN))
             print(clear + "\n".join([f"of {place_of(args)}, {when(version_of(found.facts.at))}", *lines]))
+        silent = any(one.trouble for one in found.facts.stores)
         if args.watch is None:
-            return 0
+            return int(silent)
+        if silent:
+            where, look = _looking(settings, clock)  # what gave no answer is asked anew
         sys.stdout.flush()
         clock.sleep(args.watch)
+
+
+def _looking(settings: Settings, clock: Clock) -> tuple[list[Context], Look]:
+    """Every store asked for its first answer, and the look that goes on from there."""
+    where, unopened = opened(settings)
+    expects = has_seen_lakes(Path(settings.state))
+    more: dict[str, Any] = {"unopened": unopened, "disks": disks_in_time}
+    return where, Look(settings, where, clock, expects_lakes=expects, folders=0, forms=False, **more)
 
 
 def _first_seen(state: Path) -> Callable[[str], float]:
@@ -97,8 +107,8 @@ def as_lines(found: Status, rows: int | None) -> Iterator[str]:
             yield f"{stage:<10} ended unexpectedly: {last}"
         else:
             yield f"{stage:<10} does not run"
-    for what, why in facts.unseen.items():
-        yield f"this host cannot see {what}: {logs.escape(logs.redact(why))}"
+    for what, why in not_seen(facts).items():
+        yield f"not seen from here: {what}: {logs.escape(logs.redact(why))}"
     for one in found.lakes:
         yield ""
         yield from _lake(one, rows)

@@ -211,7 +211,7 @@ def test_a_box_that_cannot_see_the_lake_says_so_and_judges_the_rest(site: Site) 
         (site.state / f"{lock}.lock").unlink(missing_ok=True)
     done = site.hathi("health")
     assert done.returncode == 0, done.stdout
-    assert "this host cannot see lake shop" in done.stdout
+    assert "not seen from here: lake shop" in done.stdout
     assert "shop  compute" in done.stdout
 
 

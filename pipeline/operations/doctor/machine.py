@@ -18,7 +18,7 @@ from pipeline.stores.backends import backend_of
 from pipeline.stores.store import Examined, Store
 
 GB = 1e9
-SMI_SECONDS = 8.0
+SMI_SECONDS = 6.0
 QUERY = ["--query-gpu=name,memory.total,memory.used,compute_cap", "--format=csv,noheader,nounits"]
 
 

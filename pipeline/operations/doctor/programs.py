@@ -37,7 +37,7 @@ def own_crontab() -> str:
     program = shutil.which("crontab")
     if program is None:
         return ""
-    done = subprocess.run([program, "-l"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10)
+    done = subprocess.run([program, "-l"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=4)
     return done.stdout if done.returncode == 0 else ""
 
 

@@ -15,7 +15,7 @@ from pipeline.ledger.protocol import Context, beats
 from pipeline.ledger.state import REPAIR, waits_for
 from pipeline.operations.health import this_host
 from pipeline.operations.health.backlog import PARTNERS, Waiting, backlog, freshness, most_lagging, waiting_since
-from pipeline.operations.health.facts import Facts, FailingPartner, Freshness, LakeFacts, StoreFacts
+from pipeline.operations.health.facts import Disk, Facts, FailingPartner, Freshness, LakeFacts, StoreFacts
 from pipeline.operations.health.failing import Failing
 from pipeline.operations.health.folders import Folders
 from pipeline.operations.health.sources import AtSources, Onlooker
@@ -50,7 +50,8 @@ class Look:
 
     expects_lakes: a lake that cannot be seen is trouble here, not just far away.  unopened: by lake, why it could
     not even be opened.  folders: delivered folders that one look lists; None: all of them.  forms: also look whether a
-    source's form has changed, which reads the ends of the last day's shipments.
+    source's form has changed, which reads the ends of the last day's shipments.  disks: how the local disks are looked
+    at.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Look:
         unopened: Mapping[str, PipelineError] | None = None,
         folders: int | None = FOLDERS,
         forms: bool = True,
+        disks: Callable[[Settings], tuple[tuple[Disk, ...], dict[str, str]]] = this_host.disks,
     ) -> None:
         self._settings = settings
         self._contexts = contexts
@@ -71,6 +73,7 @@ class Look:
         self._unopened = unopened or {}
         self._folders = folders
         self._forms = forms
+        self._disks = disks
         self._seen = {context.lake_name: _Seen(Onlooker(context)) for context in contexts}
 
     def __call__(self, first_seen: Callable[[str], float], opened: Mapping[str, OpenShipments] | None = None) -> Facts:
@@ -84,7 +87,7 @@ class Look:
         running, died = this_host.programs(state)
         stores: list[StoreFacts] = []
         lakes: list[LakeFacts] = []
-        disks, unseen = this_host.disks(self._settings)
+        disks, unseen = self._disks(self._settings)
         bucket = self._bucket(unseen)
         if bucket is not None:
             stores.append(bucket)
