@@ -266,7 +266,7 @@ def _features(args: argparse.Namespace) -> int:
         args.weights, args.images = None, [args.weights, *args.images]
     chosen = _feature_set(args)
     net = FeatureNet(chosen, threads=args.threads)
-    prepare = Preparation(chosen.preprocess, net.input_size)
+    prepare = Preparation(net.preprocess, net.input_size, net.mean)
     failed = 0
     for path in args.images:
         try:

@@ -70,7 +70,7 @@ class FeatureMaker:
                 "the file is still being copied, was cut short, or belongs to another net",
                 "wait until the copy is complete, or name the .caffemodel that belongs to the net",
             )
-        self._preparation = Preparation(self._set.preprocess, self._net.input_size, self._net.mean)
+        self._preparation = Preparation(self._net.preprocess, self._net.input_size, self._net.mean)
 
     @property
     def fingerprint(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec.mean_image import read_mean
-from pipeline.errors import ConfigError, NetError
+from pipeline.errors import NetError
 from pipeline.nets import fingerprint
 from pipeline.nets.engines import EngineInfo
 from pipeline.nets.loading import load
@@ -28,7 +28,8 @@ class FeatureNet:
 
     A net whose rows depend on each other all the same is refused, or runs one image at a time, as the settings say.
     feature_set: its paths absolute.  threads: cores that the net may use, 0 for all.
-    dim: numbers a row.  input_size: (height, width) of prepared images.  mean: what the mean's file holds, if any.
+    dim: numbers a row.  input_size: (height, width) of prepared images.  preprocess: how they are prepared for this
+    net.  mean: what the mean's file holds, if any.
     All files are read here, and nothing reads one later: what computes is what was loaded.
     Raises NetError when the files, the blob or the net's input do not fit, and for rows that are not their images' own.
     """
@@ -37,10 +38,10 @@ class FeatureNet:
         self._set = feature_set
         self._alone = feature_set.dependent_rows == "alone"
         self.batch_size = 1 if self._alone else feature_set.batch_size
-        self._hog = Path(feature_set.net).name == "hog"
-        self._blob = "hog" if self._hog else feature_set.blob
+        self._blob = "hog" if Path(feature_set.net).name == "hog" else feature_set.blob
         self._net = self._open(threads)
-        mean = feature_set.preprocess.mean
+        self.preprocess = self._net.preparation(feature_set.preprocess)
+        mean = self.preprocess.mean
         self.mean = read_mean(mean) if isinstance(mean, str) else None
         self._input = image_input(self._net, self._blob)
         self.input_size, self._channels_last = size_of(self._net, self._input, feature_set.input_size)
@@ -144,7 +145,7 @@ class FeatureNet:
 
     def _noise(self) -> Rows:
         """Images of chance, of the numbers that preprocessing gives; the same each time."""
-        how = self._set.preprocess
+        how = self.preprocess
         mean = np.asarray(how.mean if isinstance(how.mean, list) else [how.raw_scale / 2], np.float32).reshape(-1, 1, 1)
         pixels = np.random.default_rng(0).uniform(0, how.raw_scale, (4, 3, *self.input_size))
         scaled = (pixels - mean) / np.asarray(how.std, np.float32).reshape(-1, 1, 1) * how.input_scale
@@ -152,13 +153,7 @@ class FeatureNet:
 
     def _open(self, threads: int) -> Net:
         chosen = self._set
-        if self._hog:
-            from pipeline.nets.hog import Hog
-
-            if isinstance(chosen.preprocess.mean, str):
-                raise ConfigError("hog takes no mean image", chosen.preprocess.mean, "set preprocess.mean = [0, 0, 0]")
-            return Hog()
-        return load(chosen.net, chosen.weights, blobs=[chosen.blob], engine=chosen.engine,
+        return load(chosen.net, chosen.weights, blobs=[self._blob], engine=chosen.engine,
                     precision=chosen.precision, threads=threads)  # fmt: skip
 
     @property
@@ -170,21 +165,12 @@ class FeatureNet:
         if len(batch) < self.batch_size:
             padded = np.zeros((self.batch_size, *batch.shape[1:]), np.float32)
             padded[: len(batch)] = batch
-        if self._hog:
-            padded = self._unprepared(padded)
         if self._channels_last:
             padded = np.ascontiguousarray(padded.transpose(0, 2, 3, 1))
         rows = self._net.forward({self._input: padded}, [self._blob])[self._blob]
         rows = rows.reshape(self.batch_size, self.dim)[: len(batch)]
         rows[~np.isfinite(rows).all(1)] = np.nan
         return normalised(rows) if self._set.normalise == "l2" else rows
-
-    def _unprepared(self, images: Rows) -> Rows:
-        """The pixels, 0 to 255 and BGR, from which these images were prepared: HOG takes no others."""
-        how = self._set.preprocess
-        mean, std = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (how.mean, how.std))
-        pixels = (images / np.float32(how.input_scale) * std + mean) * np.float32(255.0 / how.raw_scale)
-        return pixels if how.channel_order == "bgr" else pixels[:, ::-1]
 
 
 def finite(rows: Rows) -> NDArray[np.bool_]:

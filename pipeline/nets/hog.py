@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.errors import NetError
+from pipeline.errors import ConfigError, NetError
 from pipeline.nets.digests import hashed
 from pipeline.nets.engines.engine import EngineInfo, Run
 from pipeline.nets.graph.lowered import Lowered, Shape
@@ -21,6 +21,7 @@ from pipeline.nets.verdict import OWN, Verdict
 
 if TYPE_CHECKING:
     from pipeline.nets.onnx.source import Model
+    from pipeline.settings import Preprocess
 
 _CELL, _BLOCK, _BINS = 8, 16, 9
 _CLIP = 0.2  # of L2-Hys normalisation
@@ -68,6 +69,13 @@ class Hog(Net):
                 "set input_size, e.g. [128, 64]",
             )
         return count, (high // _CELL - 1) * (wide // _CELL - 1) * 4 * _BINS
+
+    def preparation(self, wanted: Preprocess) -> Preprocess:
+        """The pixels themselves, resized as the set wants it: no mean, no scale, blue first."""
+        if isinstance(wanted.mean, str):
+            raise ConfigError("hog takes no mean image", wanted.mean, "set preprocess.mean = [0, 0, 0]")
+        pixels = {"mean": [0.0], "std": [1.0], "raw_scale": 255.0, "input_scale": 1.0, "channel_order": "bgr"}
+        return wanted.model_copy(update=pixels)
 
     def ready(self, blob: str, shapes: Mapping[str, Shape]) -> None:
         self.shape(blob, shapes)

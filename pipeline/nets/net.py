@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.nets.engines import Engine, EngineInfo
 from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.verdict import Verdict
+
+if TYPE_CHECKING:
+    from pipeline.settings import Preprocess
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +69,11 @@ class Net(ABC):
     @abstractmethod
     def inputs_of(self, blob: str) -> list[str]:
         """The names of the inputs that the blob depends on."""
+
+    def preparation(self, wanted: Preprocess) -> Preprocess:
+        """How images are prepared for this net where a feature set wants `wanted`.  Raises ConfigError for what it
+        cannot take."""
+        return wanted
 
     def batch_of(self, name: str) -> int:
         """The one batch size that an input takes; 0: any."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from pipeline import nets
+from pipeline.clock import Clock
 from pipeline.errors import ConfigError, NetError
+from pipeline.extraction.feature_maker import FeatureMaker
+from pipeline.images import Preparation
 from pipeline.nets.expected import expected
 from pipeline.nets.features import FeatureNet, finite, normalised
 from pipeline.nets.fingerprint import deciding
-from pipeline.settings import FeatureSet
+from pipeline.settings import FeatureSet, Preprocess, Settings
 from tests.golden import bignets
 
 TINY = Path(__file__).parents[2] / "golden" / "tiny"
@@ -202,12 +206,39 @@ def test_hog_is_opencvs() -> None:
         golden = {key: file[key] for key in file.files}
     for case in range(3):
         image, want = golden[f"image{case}"], golden[f"hog{case}"]
-        mean = np.array([104, 117, 123], np.float32)[:, None, None]
         chosen = feature_set(Path("/somewhere/hog"), None, "hog", input_size=list(image.shape[:2]), normalise="none")
         net = FeatureNet(chosen)
-        got = net.forward((image.transpose(2, 0, 1) - mean)[None])[0]
+        got = net.forward(Preparation(net.preprocess, net.input_size).prepare(image)[None])[0]
         np.testing.assert_allclose(got, want, atol=5e-4)
     assert FeatureNet(feature_set(Path("hog"), None, "hog")).dim == 3780
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"mean": [0.0]},
+        {"std": [58.0, 57.0, 59.0], "input_scale": 0.017},
+        {"channel_order": "rgb", "raw_scale": 1.0, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+    ],
+)
+def test_hog_is_prepared_as_pixels_whatever_a_set_says_of_means_and_scales(how: dict[str, object]) -> None:
+    chosen = feature_set(Path("hog"), None, "hog", normalise="none", preprocess={**how, "resize": "crop"})
+    net = FeatureNet(chosen)
+    image = np.random.default_rng(5).integers(0, 256, (300, 211, 3), np.uint8)
+    prepared = Preparation(net.preprocess, net.input_size).prepare(image)
+    pixels = Preparation(Preprocess(resize="crop", mean=[0.0]), net.input_size).prepare(image)
+    np.testing.assert_array_equal(prepared, pixels)
+    assert net.preprocess.resize == "crop"
+    alone = nets.load("hog").forward({"data": pixels[None]})["hog"]
+    assert net.forward(prepared[None]).tobytes() == alone.tobytes()
+    content = cv2.imencode(".png", image)[1].tobytes()
+    settings = Settings.model_validate({"bucket": {"url": "file:///x"}, "sets": {"demo": chosen}})
+    np.testing.assert_array_equal(FeatureMaker(settings, "demo", Clock()).prepare(content), pixels)
+
+
+def test_a_net_takes_images_as_its_set_says_where_it_wants_nothing_else() -> None:
+    chosen = feature_set(preprocess={"channel_order": "rgb", "mean": [1.0, 2.0, 3.0]})
+    assert FeatureNet(chosen).preprocess == chosen.preprocess
 
 
 def test_hog_needs_sides_that_are_multiples_of_a_cell_and_no_mean_image() -> None:
