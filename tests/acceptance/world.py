@@ -221,7 +221,7 @@ def make_host(
         "health": {"every_seconds": 5.0},
         "logs": {"folder": "logs"},
     }  # fmt: skip
-    sources = [
+    sources: list[dict[str, Any]] = [
         {"path": "jobs/outputByPartner", "convention": "index"},
         {"path": "daily/%Y/%m/%d", "convention": "success", "look_back_days": 1},
     ]

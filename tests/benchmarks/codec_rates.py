@@ -84,7 +84,7 @@ def ref_files() -> Iterator[tuple[str, bytes, int | None]]:
     yield "urls.orc", buffer.getvalue(), None
     for quoting, name, wanted in ((csv.QUOTE_MINIMAL, "urls.csv", 100_000), (csv.QUOTE_ALL, "quoted.csv", None)):
         text = io.StringIO()
-        writer = csv.writer(text, quoting=quoting)
+        writer = csv.writer(text, quoting=quoting)  # type: ignore[arg-type]
         writer.writerow(["partner_id", "external_id", "url"])
         writer.writerows(zip(partners, names, urls, strict=True))
         yield name, text.getvalue().encode(), wanted

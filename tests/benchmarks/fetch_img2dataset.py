@@ -62,7 +62,7 @@ def theirs(python: Path, port: int, first: int, images: int) -> tuple[float, flo
         script.write_text(THEIRS)
         command = [python, script, urls, Path(scratch) / "out", str(len(os.sched_getaffinity(0)))]
         environment = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}
-        said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout  # type: ignore[arg-type]
     wall, cpu, done = json.loads(said.splitlines()[-1])
     assert done == images, f"img2dataset got {done} of {images}"
     return wall, cpu

@@ -93,7 +93,7 @@ def write_refs(path: Path, count: int) -> None:
         return
     quoting = csv.QUOTE_NONNUMERIC if "quoted" in path.name else csv.QUOTE_MINIMAL
     with path.open("w", newline="") as file:
-        writer = csv.writer(file, quoting=quoting)
+        writer = csv.writer(file, quoting=quoting)  # type: ignore[arg-type]
         writer.writerow(table.column_names)
         writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
 

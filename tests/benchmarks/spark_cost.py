@@ -85,7 +85,7 @@ def lake(folder: Path, port: int, batches: int) -> Path:
     urls = [f"http://127.0.0.1:{port}/{number}.jpg" for number in range(batches * BATCH)]
     (folder / "lake" / "refs" / "urls.txt").write_text("\n".join(urls))
     net, weights = bignets.prototxt("caffenet"), bignets.weights("caffenet")
-    tables = {
+    tables: dict[str, dict[str, object]] = {
         "bucket": {"url": "bucket", "fsync": False}, "lakes.shop": {"url": "lake", "sources": [{"path": "refs"}]},
         "sets.demo": {"net": str(net), "weights": str(weights), "blob": "fc7", "root": "features"},
         "ship": {"batch_refs": BATCH},

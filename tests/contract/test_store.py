@@ -310,7 +310,7 @@ def test_without_hard_links_a_folder_says_what_it_lacks(tmp_path: Path, monkeypa
     def link(old: Path, new: Path) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(local.os, "link", link)
+    monkeypatch.setattr("pipeline.stores.local.os.link", link)
     store = LocalStore(tmp_path / "store", fsync=False)
     with pytest.raises(PermanentError, match="makes no hard links"):
         store.put_new("k", b"1")

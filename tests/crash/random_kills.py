@@ -127,7 +127,7 @@ class Life:
                 time.sleep(0.5)
 
     def start(self, name: str) -> None:
-        self.living[name] = self.sites[name].start(["run", "--once", *HOSTS[name]], clock=self.clock, **MANY)
+        self.living[name] = self.sites[name].start(["run", "--once", *HOSTS[name]], clock=self.clock, **MANY)  # type: ignore[arg-type]
         self.ran.starts += 1
 
     def strike(self, name: str) -> None:

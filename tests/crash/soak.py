@@ -134,7 +134,7 @@ class Soak:
             counts.write_bytes(bytes(COUNTED.size))
         words = ["serve", *HOSTS[name]]
         environ = {**ENVIRON, COUNTS: str(counts)}
-        self.running[name] = self.site(name).start(words, clock="", journal=False, **environ)
+        self.running[name] = self.site(name).start(words, clock="", journal=False, **environ)  # type: ignore[arg-type]
 
     def run(self, refs: int) -> list[Part]:
         """The warm-up, then ten tenths."""
@@ -155,7 +155,7 @@ class Soak:
         self.pass_through(max(0, fed + files - self.fed))
         used = [after - before for after, before in zip(self.counts(), counts, strict=True)]
         return Part(
-            (self.fed - fed) * FILE_REFS, self.cpu() - cpu, *used,
+            (self.fed - fed) * FILE_REFS, self.cpu() - cpu, *used,  # type: ignore[arg-type]
             memory={name: self.memory(name) for name in LIVING},
             descriptors={name: len(os.listdir(f"/proc/{self.running[name]}/fd")) for name in LIVING},
         )  # fmt: skip

@@ -68,7 +68,7 @@ def tell(site: Site, story: Story, place: str = "", fault: Fault | None = None) 
                 faults[place] = [fault, *faults.get(place, [])]
             # Who is not to be cut is also asked how it stands: one process less for each life.
             looks = LOOKS if number == len(story.steps) and not faults else ()
-            pid = site.start(list(step.words), *looks, faults=faults, clock=step.clock, **step.environ)
+            pid = site.start(list(step.words), *looks, faults=faults, clock=step.clock, **step.environ)  # type: ignore[arg-type]
             code = site.zygote.wait(pid)
             if bool(_strikes(site, fault)) > struck:
                 if step.done(site):

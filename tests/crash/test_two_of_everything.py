@@ -149,10 +149,10 @@ def test_who_wakes_after_another_has_taken_over_changes_nothing(
     ship_some(one)
     two = host(one, "two")
     place, fault = ASLEEP[where]
-    sleeper = one.start(["run", "--json"], faults={place: [fault]}, clock=REAL, **LIVELY)
+    sleeper = one.start(["run", "--json"], faults={place: [fault]}, clock=REAL, **LIVELY)  # type: ignore[arg-type]
     until(lambda: frozen(sleeper) or not lives(sleeper), lambda: one.said)
     assert frozen(sleeper), one.said
-    taker = two.start(["serve", *ALL], clock=REAL, **LIVELY)
+    taker = two.start(["serve", *ALL], clock=REAL, **LIVELY)  # type: ignore[arg-type]
     until(lambda: (one.rows() == some.rows() and one.nothing_open()) or not lives(taker), lambda: two.said)
     assert lives(taker), two.said
     end(two, taker)
@@ -179,9 +179,9 @@ def test_who_wakes_after_even_the_ledger_is_forgotten_leaves_nothing_that_prune_
     ship_some(one)
     two = host(one, "two")
     place, fault = ASLEEP["compute"]
-    sleeper = one.start(["run", "ship", "compute"], faults={place: [fault]}, clock=REAL, **LIVELY)
+    sleeper = one.start(["run", "ship", "compute"], faults={place: [fault]}, clock=REAL, **LIVELY)  # type: ignore[arg-type]
     until(lambda: frozen(sleeper) or not lives(sleeper), lambda: one.said)
-    taker = two.start(["serve", *ALL], clock=REAL, **LIVELY)
+    taker = two.start(["serve", *ALL], clock=REAL, **LIVELY)  # type: ignore[arg-type]
     until(lambda: (one.rows() == some.rows() and one.nothing_open()) or not lives(taker), lambda: two.said)
     end(two, taker)
     (one.lake / "refs" / "a.jsonl").unlink()

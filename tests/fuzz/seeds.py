@@ -43,7 +43,7 @@ def dialects() -> Iterator[bytes]:
     import bz2
     import lzma
 
-    from pipeline.codec.refs.packed import zstd
+    from pipeline.codec.refs.packed import zstd  # type: ignore[attr-defined]
 
     rows = [
         ("id", "title", "url"),

@@ -136,10 +136,12 @@ def _avro(data: bytes) -> object:
 
 def _prototxt(data: bytes) -> object:
     from pipeline.nets import load
+    from pipeline.nets.caffe_net import CaffeNet
 
     path = _file(".prototxt")
     path.write_bytes(data)
     net = load(path, engine="onnxruntime")
+    assert isinstance(net, CaffeNet)
     return [net.fingerprint(blob, {}) and blob for blob in net.graph.default[:1]]
 
 

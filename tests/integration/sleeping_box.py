@@ -35,5 +35,5 @@ class Sleeper:
 
 if __name__ == "__main__":
     Sleeper.seconds = float(sys.argv[1])
-    feature_maker.FeatureNet = Sleeper  # type: ignore[assignment,misc]
+    feature_maker.FeatureNet = Sleeper  # type: ignore[assignment,attr-defined,misc]
     sys.exit(main(sys.argv[2:]))

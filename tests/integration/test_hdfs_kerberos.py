@@ -28,7 +28,7 @@ def tickets(realm: Realm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def by_cache(server: HdfsServer, **more: object) -> HdfsStore:
-    return server.store(keytab=None, retry_seconds=0.0, **{"principal": None, **more})
+    return server.store(keytab=None, retry_seconds=0.0, **{"principal": None, **more})  # type: ignore[arg-type]
 
 
 def test_without_its_package_one_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

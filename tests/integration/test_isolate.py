@@ -65,7 +65,7 @@ def in_order(computed: Computed[str]) -> tuple[list[object], list[object], list[
     """Rows, failures and the bits of each feature, by ordinal; when an inline image was looked at is not compared."""
     order = sorted(range(len(computed.rows)), key=lambda at: computed.rows[at].ordinal)
     rows: list[object] = [replace(computed.rows[at], fetched_at=LONG_AGO) for at in order]
-    failures: list[object] = sorted(computed.failures, key=lambda row: row.ordinal)
+    failures: list[object] = [*sorted(computed.failures, key=lambda row: row.ordinal)]
     return rows, failures, [computed.matrix[at].tobytes() for at in order]
 
 

@@ -242,8 +242,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Request]]:
 def check(recording: Recording) -> None:
     """What `hathi config check` and `hathi doctor` ask."""
     folder = "doctor-0123456789abcdef/"
-    probe(recording, "")
-    probe(recording, folder)
+    probe(recording, "")  # type: ignore[arg-type]
+    probe(recording, folder)  # type: ignore[arg-type]
     recording.put(f"{folder}small", b"")
     recording.get(f"{folder}small")
     list(recording.list(folder))

@@ -6,6 +6,7 @@ import io
 import random
 import tracemalloc
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,7 +54,7 @@ def noise(length: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(length)
 
 
-def operations(seen: list[object]) -> Counter[str]:
+def operations(seen: Sequence[object]) -> Counter[str]:
     return Counter(one.operation for one in seen)  # type: ignore[attr-defined]
 
 

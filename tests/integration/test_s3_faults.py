@@ -61,7 +61,7 @@ def through(proxy: Proxy, server: S3Server, prefix: str, retry: Retry | None = N
 def when_waiting(do: Callable[[], object]) -> Retry:
     """A retry that does something, once, instead of its first pause, and does not wait."""
     left = [do]
-    return Retry(60.0, Clock(sleep=lambda _: left.pop()() if left else None))
+    return Retry(60.0, Clock(sleep=lambda _: left.pop()() if left else None))  # type: ignore[arg-type]
 
 
 def methods(proxy: Proxy) -> list[str]:

@@ -57,7 +57,7 @@ class S3Server:
             missing(str(error))
         for name in ("data", "people"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        command = [
+        command: list[str | Path] = [
             program, "--port", f"127.0.0.1:{self.port}", "--access", self.access_key, "--secret", self.secret_key,
             "--iam-dir", self.folder / "people", "--keep-alive", "--quiet", "posix",
             "--default-etag", "placed", self.folder / "data",

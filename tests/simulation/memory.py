@@ -53,7 +53,7 @@ class Disk:
 
     def under(self, prefix: str, after: str = "") -> Iterator[str]:
         """The keys that begin with prefix, in order, from about `after` on."""
-        for key in self.files.irange(max(prefix, after)):
+        for key in self.files.irange(max(prefix, after)):  # type: ignore[attr-defined]
             if not key.startswith(prefix):
                 return
             yield key

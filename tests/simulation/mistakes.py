@@ -30,7 +30,7 @@ def a_second_result_key_for_held_batches(patch: pytest.MonkeyPatch) -> None:
             return real_hold(context, task)
 
     real_hold = compute._hold
-    real_body = aggregate.body_at
+    real_body = protocol.body_at
 
     def body_at(context: protocol.Context, key: str, kind: type) -> object:
         try:
@@ -84,7 +84,7 @@ def mixing_two_fingerprints(patch: pytest.MonkeyPatch) -> None:
             merged.append(replace(state, results=dict.fromkeys(state.results, union)))
         return real_plan(replace(seen, states=tuple(merged)), fingerprints)
 
-    real_body = aggregate.body_at
+    real_body = protocol.body_at
 
     def body_at(context: protocol.Context, key: str, kind: type) -> object:
         try:
@@ -140,7 +140,7 @@ def retrying_with_a_fresh_nonce(patch: pytest.MonkeyPatch) -> None:
 
 def pruning_children_before_parents(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(shipments, "_before", lambda name, plan: [])
-    real = prune.walk
+    real = shipments.walk
     patch.setattr(prune, "walk", lambda context, after: reversed(list(real(context, after))))
 
 

@@ -180,8 +180,8 @@ class Universe:
         )
         context = Context(
             lake_name="shop",
-            bucket=MemoryStore(self.bucket, gate),
-            lake=MemoryStore(self.lake, gate) if proc.kind != "box" else None,
+            bucket=MemoryStore(self.bucket, gate),  # type: ignore[arg-type]
+            lake=MemoryStore(self.lake, gate) if proc.kind != "box" else None,  # type: ignore[arg-type]
             settings=self.settings,
             process=Process(name=proc.name, clock=clock, nonce=self._nonce, gone=lambda name: False),
             spill=Path(self._spill.name),

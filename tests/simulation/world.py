@@ -207,8 +207,8 @@ class World:
         process = Process(name=name, clock=self.hand.clock(), nonce=self.nonce)
         return Context(
             lake_name="shop",
-            bucket=MemoryStore(self.bucket),
-            lake=MemoryStore(self.lake),
+            bucket=MemoryStore(self.bucket),  # type: ignore[arg-type]
+            lake=MemoryStore(self.lake),  # type: ignore[arg-type]
             settings=self.settings,
             process=process,
             spill=self.spill,

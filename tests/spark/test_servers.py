@@ -62,7 +62,7 @@ def test_on_s3_and_hdfs_the_cluster_delivers_what_one_box_delivers(
     there.hathi("run", "ship")
     totals = on_cluster(there, session)
     there.hathi("run", "deliver")
-    assert totals.of("compute").refs == 80
+    assert totals.of("compute").counts.refs == 80
     assert delivered(far) == delivered(near)
     assert len(delivered(far)) == 6
     there.hathi("verify", "--deep")

@@ -62,7 +62,7 @@ def test_what_is_delivered_equals_the_run_of_one_box(tmp_path: Path, session: Sp
     totals = on_cluster(lake, session)
     lake.hathi("run", "deliver")
     assert_equal(lake, alone)
-    assert (totals.of("compute").refs, totals.of("aggregate").refs) == (120, 120)
+    assert (totals.of("compute").counts.refs, totals.of("aggregate").counts.refs) == (120, 120)
     assert len({result["process"] for result in lake.results()}) >= 2, "both workers computed"
     assert shuffled(events) == 0
 

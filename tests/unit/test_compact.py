@@ -27,6 +27,7 @@ from pipeline.errors import FormatError, Unknown
 from pipeline.ledger.layout import SUCCESS, ShipmentName
 from pipeline.ledger.protocol import Context
 from pipeline.operations import prune
+from pipeline.operations.prune.lake import plan_lake
 from pipeline.stages import index
 from pipeline.stages.compact import merging, running
 from pipeline.stages.compact.compacting import Compacted, perform, plan, point
@@ -228,10 +229,10 @@ def test_killed_at_any_call_the_next_run_ends_as_if_nothing_had_been(tmp_path: P
             assert (world.top / "lake/features" / table.folder / SUCCESS).exists(), f"named before it stood: {partner}"
         compacted(context)
         index = read_index(context.lake, ROOT)
-        for partner, rows in wanted.items():
-            assert table_of(context, partner) == rows
-            assert numbers(context.lake, ROOT, partner) == [1]
-            assert index.current[str(partner)].number == 1
+        for one, rows in wanted.items():
+            assert table_of(context, one) == rows
+            assert numbers(context.lake, ROOT, one) == [1]
+            assert index.current[str(one)].number == 1
     assert died > 60
 
 
@@ -244,7 +245,7 @@ def test_two_gateways_at_once_leave_one_table_that_both_name(tmp_path: Path) -> 
         context = world.context(name)
         tasks = list(plan(context))
         together.wait()
-        found.extend(done for task in tasks if (done := perform(context, task)) is not None)
+        found.extend(done for task in tasks if (done := perform(context, task)) is not None)  # type: ignore[arg-type]
         compacted(context)
 
     threads = [threading.Thread(target=gateway, args=(name,)) for name in ("gate.one", "gate.two")]
@@ -270,8 +271,8 @@ def test_who_saw_less_and_was_first_is_followed_by_a_table_with_all(tmp_path: Pa
     deliver(world.top / "lake", name_of(9), 7, {1: 5.0})
     ahead = world.context("gate.ahead")
     seen_all = next(plan(ahead, 7))
-    assert perform(slow, early) is not None
-    found = list(running._one(ahead, seen_all))
+    assert perform(slow, early) is not None  # type: ignore[arg-type]
+    found = list(running._one(ahead, seen_all))  # type: ignore[arg-type]
     numbered = [(one.won, one.current.body.number) for one in found if isinstance(one, Compacted)]
     assert numbered == [(False, 1), (True, 2)]
     assert table_of(ahead, 7) == {**wanted[7], 1: (5.0, str(name_of(9)))}
@@ -394,7 +395,7 @@ def test_a_net_of_another_length_is_refused_and_the_old_table_stays(tmp_path: Pa
 
 def forget(world: Folders) -> list[str]:
     context = world.context("box.prune")
-    found = list(prune.plan_lake(context, context.settings.sets["demo"], world.hand.at))
+    found = list(plan_lake(context, context.settings.sets["demo"], world.hand.at))
     for one in found:
         prune.perform(context, one)
     return [f"{one.key}: {one.why}" for one in found]

@@ -18,7 +18,7 @@ TODAY, YESTERDAY, LONG_AGO = "events/2023/11/14", "events/2023/11/13", "events/2
 
 
 def shore(tmp_path: Path, path: str = DAILY, **settings: object) -> Shore:
-    return Shore(tmp_path / "lake", path, convention="success", **settings)
+    return Shore(tmp_path / "lake", path, convention="success", **settings)  # type: ignore[arg-type]
 
 
 def filled(lake: Shore, folder: str, *, at: float | None = None) -> None:

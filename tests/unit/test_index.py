@@ -9,6 +9,7 @@ import pytest
 from pipeline.ledger.layout import Root
 from pipeline.ledger.manifest import Delivery, Index, IndexFile, Proposal
 from pipeline.stages import index
+from pipeline.times import HOUR
 from tests.simulation.memory import MemoryStore
 from tests.simulation.world import World
 
@@ -55,7 +56,7 @@ def test_a_delivery_is_entered_once(tmp_path: Path) -> None:
     mine = [delivery("s1", 5, "20250101T000000Z")]
     assert index.enter(context, ROOT, {"no/done": mine}, NOW).version == 1
     assert index.enter(context, ROOT, {"no/done": mine}, NOW).version == 1
-    assert index.read_index(MemoryStore(world.lake), ROOT).deliveries[0].delivered == NOW
+    assert index.read_index(MemoryStore(world.lake), ROOT).deliveries[0].delivered == NOW  # type: ignore[arg-type]
     left = sorted(key for key in world.lake.files)
     assert left == ["features/_index/0000000001", "features/outputByPartner"]
 
@@ -99,6 +100,6 @@ def test_what_was_read_an_hour_ago_proposes_nothing_even_where_the_old_proposals
         one = delivery(f"s{number}", 5, "20250101T000000Z")
         index.enter(world.context("box.two"), ROOT, {f"no/{number}": [one]}, NOW)
         world.lake.remove(ROOT.proposal(number))
-    world.hand.at += index.HOUR
+    world.hand.at += HOUR
     done = index.enter(context, ROOT, {"no/done": [delivery("s3", 6, "20250101T000000Z")]}, NOW, seen)
     assert (done.version, [one.folder for one in done.deliveries]) == (3, ["s1/5", "s2/5", "s3/6"])

@@ -17,7 +17,7 @@ from pyarrow import parquet as pq
 from pipeline.codec import image_refs
 from pipeline.codec.delivered import merge as merge_module
 from pipeline.codec.delivered.merge import Merged, MergeInput, merge
-from pipeline.codec.delivered.merge_plan import Winners
+from pipeline.codec.delivered.merge_plan import Winners, choose
 from pipeline.codec.shards import FailureRow, FeatureRow, write_failures, write_features
 from pipeline.errors import FormatError, LawBroken
 from pipeline.process.redaction import redact_query
@@ -99,8 +99,8 @@ def by_the_rules(batches: Sequence[Batch], last_try: bool) -> Expected:
     items: dict[tuple[int, int], list[FeatureRow | FailureRow]] = {}
     for number, batch in enumerate(batches):
         held = [FailureRow(r[0], r[1], r.ordinal, r[2], r[3], "held", False, f"batch {number}") for r in batch.held]
-        for row in [*batch.features, *batch.failures, *held]:
-            items.setdefault((row.partner_id, row.item_id), []).append(row)
+        for row in (*batch.features, *batch.failures, *held):
+            items.setdefault((row.partner_id, row.item_id), []).append(row)  # type: ignore[arg-type, attr-defined]
     features: list[FeatureRow] = []
     failures: list[FailureRow] = []
     carried: list[ImageRef] = []
@@ -196,7 +196,7 @@ def check(batches: Sequence[Batch], result: Merged, last_try: bool) -> None:
     assert (result.features, result.failures) == (len(expected.features), len(expected.failures))
     assert result.refs == sum(len(batch.features) + len(batch.failures) + len(batch.held) for batch in batches)
     assert sum(result.reasons.values()) == result.failures
-    partners = sorted({row.partner_id for row in [*expected.features, *expected.failures]})
+    partners = sorted({row.partner_id for row in (*expected.features, *expected.failures)})  # type: ignore[attr-defined]
     assert [partner.partner_id for partner in result.partners] == partners
     for partner in result.partners:
         for file in partner.files:
@@ -329,10 +329,9 @@ def test_the_last_try_gives_up_and_carries_nothing(tmp_path: Path) -> None:
 
 def test_a_merge_that_loses_a_row_publishes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forgetful(*arguments: Any) -> Winners:
-        winners = right(*arguments)
+        winners = choose(*arguments)
         return replace(winners, features=winners.features[1:])
 
-    right = merge_module.choose
     monkeypatch.setattr(merge_module, "choose", forgetful)
     with pytest.raises(LawBroken, match="lost rows"):
         merged_batches([Batch((feature(1, 2, 0), feature(1, 3, 1)))], tmp_path)

@@ -170,7 +170,7 @@ def test_features_are_the_bits_of_the_pipeline_in_whatever_form_an_image_is_give
 
 def test_each_image_that_has_no_feature_is_a_value_beside_the_others(here: str) -> None:
     images = ["", b"", b"<html>", Path("none.png"), Path("."), "ftp://x/y", "\ud800", f"{here}/shoe.png"]
-    table = hathi.features(images, net="deploy.prototxt", weights="x.caffemodel", blob="pool").to_arrow()
+    table = hathi.features(images, net="deploy.prototxt", weights="x.caffemodel", blob="pool").to_arrow()  # type: ignore[arg-type]
     reasons = [one and one["reason"] for one in table["failure"].to_pylist()]
     assert reasons == ["bad_ref", "empty", "not_image", "http_4xx", "blocked", "blocked", "bad_url", None]
     assert [one is None for one in table["features"].to_pylist()] == [True] * 7 + [False]

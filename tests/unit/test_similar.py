@@ -78,8 +78,8 @@ def test_features_of_float16_and_of_float32_are_compared(tmp_path: Path) -> None
     deliver(tmp_path, name_of(1), {item: rows[item] for item in range(50)}, numbers="float16")
     deliver(tmp_path, name_of(2), {item: rows[item] for item in range(50, 90)})
     catalogue = catalogue_of(tmp_path)
-    found = exact(catalogue, Query(rows.pop(77), F, "l2", 5, 77))
-    assert [one.item_id for one in found.nearest] == plainly("l2", chance(90)[77].astype(np.float16), rows, 5)
+    found = exact(catalogue, Query(rows.pop(77), F, "l2", 5, 77))  # type: ignore[arg-type]
+    assert [one.item_id for one in found.nearest] == plainly("l2", chance(90)[77].astype(np.float16), rows, 5)  # type: ignore[arg-type]
 
 
 @given(

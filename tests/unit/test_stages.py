@@ -416,7 +416,7 @@ def test_caps_stop_a_run_and_the_next_goes_on_where_it_stopped(tmp_path: Path) -
 
 def test_partners_take_turns_and_the_most_lagging_comes_first(tmp_path: Path) -> None:
     from pipeline.ledger.manifest import Reading, Snapshot, SourceFile
-    from pipeline.sources.conventions import Found
+    from pipeline.sources.found import Found
     from pipeline.stages import snapshots
 
     def found(path: str, version: str, partner: int) -> Found:

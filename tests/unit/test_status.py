@@ -19,13 +19,13 @@ from pipeline.app.status import status as look_at
 from pipeline.cli import main as command_line
 from pipeline.cli import status
 from pipeline.cli.output.columns import ago, columns, when
-from pipeline.cli.wiring.assembly import STAGES
 from pipeline.ledger.layout import FIRST_DUE, Task, version_of
 from pipeline.ledger.manifest import Attempt
 from pipeline.ledger.protocol import Context, beat
 from pipeline.operations.health.look import Look
 from pipeline.operations.report.standing import Standing
 from pipeline.process.lock import ESTOP, holder, locked
+from pipeline.stage_names import STAGES
 from tests.simulation.folders import Folders, hold, url, world_of
 from tests.unit.test_health import look_of, settled
 from tests.unit.test_polls import END, Host, name_of, opened, plan_of, world_with

@@ -299,7 +299,7 @@ def test_at_no_moment_of_a_life_with_kills_and_lost_answers_does_it_find_damage_
             stores = {"bucket": MemoryStore(universe.bucket), "lake": MemoryStore(universe.lake)}
             context = Context(
                 lake_name="shop",
-                **stores,
+                **stores,  # type: ignore[arg-type]
                 settings=universe.settings,
                 process=Process("verify", clock=universe.hand.clock()),
                 spill=Path("/nowhere"),

@@ -85,7 +85,7 @@ def test_an_image_that_waits_alone_goes_to_the_net_after_a_while() -> None:
         assert next(window) is None
     assert [count for count, _ in stand.net.passes] == [1]
     assert stand.net.passes[0][1] - began == pytest.approx(PARTIAL_SECONDS, abs=0.2)
-    window.close()
+    window.close()  # type: ignore[attr-defined]
 
 
 def test_what_the_net_raises_is_the_trouble_of_the_batches_in_that_stack_and_of_no_other() -> None:
@@ -158,7 +158,7 @@ def test_closing_in_the_middle_closes_the_stream_of_urls() -> None:
     stand = Stand({"a": [["ok"] * 9] * 3})
     window = stand.window().run()
     next(window)
-    window.close()
+    window.close()  # type: ignore[attr-defined]
     assert stand.web.closed
 
 
@@ -189,7 +189,7 @@ def test_every_ref_of_every_batch_ends_once_whatever_the_order(
         if computed.trouble:
             assert (len(computed.rows), len(computed.matrix), len(computed.failures)) == (0, 0, 0)
             continue
-        ended = [row.external_id for row in [*computed.rows, *computed.failures]]
+        ended = [row.external_id for row in (*computed.rows, *computed.failures)]  # type: ignore[attr-defined]
         assert sorted(ended) == sorted(ref.external_id for ref in refs)
         for row, vector in zip(computed.rows, computed.matrix, strict=True):
             content = row.url.encode() or next(ref.content for ref in refs if ref.external_id == row.external_id)
@@ -227,7 +227,7 @@ def test_no_thread_and_no_file_is_left_when_a_window_at_work_is_closed(tmp_path:
         assert {thread.name for thread in set(threading.enumerate()) - before} >= {"fetch"}
         assert len(list(spill.iterdir())) == 1
         deque((next(stream) for _ in range(2)), maxlen=0)
-        stream.close()
+        stream.close()  # type: ignore[attr-defined]
     assert set(threading.enumerate()) == before
     assert list(spill.iterdir()) == []
 

@@ -167,7 +167,7 @@ def test_a_later_deadline_of_an_equal_url_keeps_the_transfer_alive(server: Hosti
     url = server.url("/late")
     soon = hand.monotonic() + 5.0
     ended = {}
-    for result in Fetcher(limits(), clock=hand.clock).stream([("soon", url, soon), ("whenever", url)]):
+    for result in Fetcher(limits(), clock=hand.clock).stream([("soon", url, soon), ("whenever", url)]):  # type: ignore[arg-type]
         if result is None:
             hand.turn(3.0)
             continue

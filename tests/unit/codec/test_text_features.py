@@ -50,7 +50,7 @@ def test_every_value_is_written_as_its_rounded_millionths(
 def test_every_number_from_minus_a_million_to_a_million_is_written_right() -> None:
     numbers = np.arange(-1_000_000, 1_000_001)
     matrix = (numbers / 1e6).reshape(1, -1)
-    assert text_lines(0, [0], matrix).tobytes().split()[2:] == [b"%d" % number for number in numbers.tolist()]
+    assert text_lines(0, [0], matrix).tobytes().split()[2:] == [b"%d" % number for number in numbers.tolist()]  # type: ignore[arg-type]
 
 
 def test_the_longest_ids_have_room() -> None:

@@ -49,7 +49,7 @@ def upright(opened: Image.Image) -> Image.Image:
         number = opened.getexif().get(ORIENTATION)
     except SyntaxError:  # the block is no TIFF: it says nothing
         number = None
-    turn = _TURNS.get(number)
+    turn = _TURNS.get(number)  # type: ignore[arg-type]
     return opened if turn is None else opened.transpose(turn)
 
 

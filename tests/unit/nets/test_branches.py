@@ -12,6 +12,7 @@ from pipeline.cli.main import main
 from pipeline.codec.mean_image import read_mean
 from pipeline.errors import NetError
 from pipeline.nets.caffe import caffemodel, prototxt
+from pipeline.nets.caffe.fields import fields_of
 from tests.golden.bignets import field, varint
 
 NET = """name: "caf\xe9"  # h\xf6he
@@ -71,7 +72,7 @@ def test_many_faults_late_in_a_long_layer_cost_no_more_than_a_few_readings(
     """All fields are found once; and of the whole text, little more than what is allowed is parsed once more."""
     parsed: list[int] = []
     found: list[int] = []
-    merged, fields_of = prototxt._merged, prototxt.fields_of
+    merged = prototxt._merged
     monkeypatch.setattr(prototxt, "_merged", lambda text: (parsed.append(len(text)), merged(text))[1])
     monkeypatch.setattr(prototxt, "fields_of", lambda text: (found.append(len(text)), fields_of(text))[1])
     path = tmp_path / "net.prototxt"

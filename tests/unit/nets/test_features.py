@@ -256,7 +256,7 @@ def test_a_host_without_an_engine_knows_the_fingerprint_that_a_box_will_have(tmp
         feature_set(),
         feature_set(blob="pool1", input_size=[51, 43]),
         feature_set(preprocess={"mean": str(tmp_path / "mean.npy"), "channel_order": "rgb"}, normalise="none"),
-        feature_set("hog", None, "hog"),
+        feature_set("hog", None, "hog"),  # type: ignore[arg-type]
         feature_set(dependent_rows="alone"),
         feature_set(models / "resnet_opset11.onnx", None, "feature"),
         feature_set(models / "resnet_bytes_last_opset13.onnx", None, "feature"),
