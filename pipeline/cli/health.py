@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from pipeline.amounts import counted
 from pipeline.app.contexts import contexts
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.clock import Clock
@@ -26,7 +27,7 @@ from pipeline.operations.health.look import Look
 from pipeline.operations.health.memory import read_memory
 from pipeline.operations.health.notify import as_json
 from pipeline.operations.health.this_host import disks, has_seen_lakes
-from pipeline.process.logs import counted, escape, redact
+from pipeline.process.logs import escape, redact
 from pipeline.process.redaction import redact_tree
 from pipeline.settings import Settings, load
 from pipeline.stores.hurried import Patience, brief, hurried

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.amounts import counted, length_of_time
 from pipeline.app.status import Status, as_tree, not_seen, status
 from pipeline.cli.health import disks_in_time, opened
-from pipeline.cli.output.columns import ago, columns, when
+from pipeline.cli.output.columns import columns, when
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
@@ -126,10 +127,10 @@ def _lake(one: Standing, rows: int | None) -> Iterator[str]:
     yield from _running(one.running, facts.now, rows)
     yield from _open(one, rows)
     for due in one.retries[:3]:
-        yield f"retries: {logs.counted(due.shipments, 'shipment')} due {when(due.at)}"
+        yield f"retries: {counted(due.shipments, 'shipment')} due {when(due.at)}"
     told = sum(due.shipments for due in one.retries[:3])
     if facts.retries > told:
-        yield f"retries: {logs.counted(facts.retries - told, 'shipment')} due later"
+        yield f"retries: {counted(facts.retries - told, 'shipment')} due later"
     for name in facts.held[:rows]:
         yield f"held: {name}"
     if facts.held:
@@ -158,8 +159,8 @@ def _stages(one: Standing) -> Iterator[str]:
     now = one.facts.now
     table = [("waits for", "shipments", "batches", "images", "oldest", "last hour", "to finish")]
     for row in one.stages:
-        oldest = ago(now - row.oldest) if row.oldest is not None else ""
-        left = ago(row.seconds_left) if row.seconds_left is not None else "unknown" if row.refs else ""
+        oldest = length_of_time(now - row.oldest) if row.oldest is not None else ""
+        left = length_of_time(row.seconds_left) if row.seconds_left is not None else "unknown" if row.refs else ""
         table.append(
             (row.stage, f"{row.shipments:,}", f"{row.batches:,}", f"{row.refs:,}", oldest, f"{row.last_hour:,}", left)
         )  # fmt: skip
@@ -177,7 +178,7 @@ def _running(running: Sequence[Running], now: float, rows: int | None) -> Iterat
     table = [("running on", "stage", "attempts", "oldest", "its shipment")]
     for (host, stage), attempts in list(groups.items())[:rows]:
         first = min(attempts, key=lambda one: one.since)
-        table.append((host[:16], stage, str(len(attempts)), ago(now - first.since), first.shipment[:30]))
+        table.append((host[:16], stage, str(len(attempts)), length_of_time(now - first.since), first.shipment[:30]))
     yield ""
     yield from columns(table, right={2, 3})
     yield from _more(len(groups), rows, "hosts")
@@ -212,7 +213,7 @@ def _partners(one: Standing, rows: int | None) -> Iterator[str]:
                 row.set,
                 when(row.source) if row.source else "-",
                 when(row.delivered) if row.delivered else "never",
-                ago(row.lag) if row.lag > 0 else "",
+                length_of_time(row.lag) if row.lag > 0 else "",
             )
         )
     yield ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from pipeline.amounts import counted, size
 from pipeline.fetch.job import Fetched
 from pipeline.records import Failure
 
@@ -56,19 +57,15 @@ class Counts:
         return whole
 
     def summary(self) -> str:
-        """e.g. `fetched 1200 images (54.0 MB) with 1290 requests to 3 hosts, 12 failures (dns 2, http_4xx 10)`."""
+        """e.g. `fetched 1,200 images (54 MB) with 1,290 requests to 3 hosts, 12 failures (dns 2, http_4xx 10)`."""
         whole = self.total()
         hosts = sum(host != "" for host in self.by_host)
         text = (
-            f"fetched {_number(whole.images, 'image')} ({whole.bytes / 1e6:.1f} MB) "
-            f"with {_number(whole.requests, 'request')} to {_number(hosts, 'host')}"
+            f"fetched {counted(whole.images, 'image')} ({size(whole.bytes)}) "
+            f"with {counted(whole.requests, 'request')} to {counted(hosts, 'host')}"
         )
         if not whole.failures:
             return text
-        failures = _number(sum(whole.failures.values()), "failure")
+        failures = counted(sum(whole.failures.values()), "failure")
         parts = ", ".join(f"{reason} {count}" for reason, count in sorted(whole.failures.items()))
         return f"{text}, {failures} ({parts})"
-
-
-def _number(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -23,5 +23,5 @@ def content_of(store: Store, key: str) -> bytes:
         return store.get(key, MOST_BYTES)
     except NotAFile as error:
         raise FormatError(
-            f"no file: {key}", error.message, "it is ignored and kept; docs/runbook.md says how to repair it"
+            f"{key} is not a file", error.message, "Hathi ignores and keeps it; docs/runbook.md says how to repair it"
         ) from error

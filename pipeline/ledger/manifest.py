@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from pipeline.amounts import counted
 from pipeline.errors import FormatError
 from pipeline.ledger.layout import FIRST_DUE, ShipmentName, digest, number_of, seconds_of
 from pipeline.records import Numbers
@@ -35,6 +36,7 @@ MAX_DIM = 2**31 - 1
 
 _CAPITAL = re.compile("(?<!^)(?=[A-Z])")
 _DELIVERED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+_KEPT = "Hathi ignores and keeps it; docs/runbook.md says how to repair it"
 _LAST_YEAR = "9900"
 """Delays can be added to any time before it."""
 _MOST_DIGITS = 20
@@ -44,7 +46,7 @@ def _stamp(text: str) -> str:
     """A time as names carry it."""
     seconds_of(text)
     if text >= _LAST_YEAR:
-        raise ValueError("no time of this age")
+        raise ValueError("it is not a time before the year 9900")
     return text
 
 
@@ -62,9 +64,9 @@ def _shipment(text: str) -> str:
 
 def _inside(text: str) -> str:
     if text.startswith("/") or ".." in text.split("/"):
-        raise ValueError("no path below the place that it belongs to")
+        raise ValueError("the path leads out of its folder")
     if "\0" in text or re.search("[\ud800-\udc7f\udd00-\udfff]", text):
-        raise ValueError("no name that a file can have")
+        raise ValueError("a file cannot have this name")
     return text
 
 
@@ -72,7 +74,7 @@ def _delivered(text: str) -> str:
     if not _DELIVERED.fullmatch(text):
         _inside(text)
         raise ValueError(
-            "no file of a delivered folder: letters, digits, `.`, `_` and `-`, in one folder at the most, are expected"
+            "it is not a file of a delivered folder, whose name has letters, digits, `.`, `_`, `-` and at most one `/`"
         )
     return text
 
@@ -92,7 +94,7 @@ def _spelt(pattern: str, otherwise: str) -> AfterValidator:
 def _partner(text: str) -> str:
     number = number_of(text)
     if number is None or str(number) != text or number >= 2**63:
-        raise ValueError("no partner's number")
+        raise ValueError("it is not the number of a partner")
     return text
 
 
@@ -109,11 +111,11 @@ Inside = Annotated[str, AfterValidator(_inside)]
 """A path or key: whoever can write a body must not thereby reach what lies elsewhere."""
 Delivered = Annotated[str, AfterValidator(_delivered)]
 """A file of a delivered folder, relative to it."""
-Digest = Annotated[str, _spelt("[0-9a-f]{64}", "no SHA-256: 64 digits, each 0 to 9 or a to f, are expected")]
+Digest = Annotated[str, _spelt("[0-9a-f]{64}", "it is not a SHA-256, which has 64 digits, each 0 to 9 or a to f")]
 Fingerprint = Annotated[
-    str, _spelt("[0-9a-f]{12,64}", "no fingerprint: 12 to 64 digits, each 0 to 9 or a to f, are expected")
+    str, _spelt("[0-9a-f]{12,64}", "it is not a fingerprint, which has 12 to 64 digits, each 0 to 9 or a to f")
 ]
-PerhapsFingerprint = Annotated[str, _spelt("([0-9a-f]{12,64})?", "neither a fingerprint nor empty")]
+PerhapsFingerprint = Annotated[str, _spelt("([0-9a-f]{12,64})?", "it is neither a fingerprint nor empty")]
 Count = Annotated[int, Field(ge=0, le=2**60)]
 Refs = Annotated[int, Field(ge=0, le=2**20)]
 """Of one batch."""
@@ -154,10 +156,12 @@ B = TypeVar("B", bound=Body)
 def read(kind: type[B], content: bytes, where: str) -> B:
     """The body that `content` holds, every value of it judged.  Raises NewerFormat or FormatError, naming `where`."""
     name = _CAPITAL.sub(" ", kind.__name__).lower()
-    what = f"not {'an' if name[0] in 'aeio' else 'a'} {name}: {where}"
+    what = f"{where} is not {'an' if name[0] in 'aeio' else 'a'} {name}"
     if len(content) > MOST_BYTES:
         raise FormatError(
-            what, f"longer than {MOST_BYTES} bytes", "it is ignored and kept; docs/runbook.md says how to repair it"
+            what,
+            f"it is longer than {MOST_BYTES:,} bytes",
+            _KEPT,
         )
     try:
         fields = json.loads(
@@ -165,25 +169,25 @@ def read(kind: type[B], content: bytes, where: str) -> B:
         )
     except (ValueError, RecursionError) as error:
         why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise FormatError(
-            what, f"not JSON: {why}", "it is ignored and kept; docs/runbook.md says how to repair it"
-        ) from error
+        raise FormatError(what, f"it is not JSON: {why}", _KEPT) from error
     number = fields.get("format") if isinstance(fields, dict) else None
     if type(number) is not int or number < 1:
-        raise FormatError(what, "no format number", "it is not of Hathi: it is ignored and kept")
+        raise FormatError(what, "it has no format number", "Hathi did not write it; Hathi ignores and keeps it")
     if number > FORMAT:
         raise NewerFormat(
-            f"written by a newer Hathi: {where}", f"format {number}, known {FORMAT}", "upgrade Hathi on this host"
+            f"{where} was written by a newer Hathi",
+            f"it has format {number}; this host knows {FORMAT}",
+            "upgrade Hathi on this host",
         )
     try:
         body = kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         detail = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].removeprefix('Value error, ')}"
-        raise FormatError(what, detail, "it is ignored and kept; docs/runbook.md says how to repair it") from error
+        raise FormatError(what, detail, _KEPT) from error
     flaw = body.flaw()
     if flaw:
-        raise FormatError(what, flaw, "it is ignored and kept; docs/runbook.md says how to repair it")
+        raise FormatError(what, flaw, _KEPT)
     return body
 
 
@@ -201,18 +205,18 @@ def _frozen(value: Any) -> Any:
 
 def _integer(text: str) -> int:
     if len(text) > _MOST_DIGITS:
-        raise ValueError(f"a number of {len(text)} digits")
+        raise ValueError(f"a number has {len(text)} digits")
     return int(text)
 
 
 def _fraction(text: str) -> float:
     if len(text) > 400:
-        raise ValueError(f"a number of {len(text)} digits")
+        raise ValueError(f"a number has {len(text)} digits")
     return float(text)
 
 
 def _constant(text: str) -> float:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a number in JSON")
 
 
 def _twice(names: Iterable[str]) -> bool:
@@ -316,10 +320,15 @@ class Plan(Body):
         except ValueError as error:
             return str(error)
         if self.cursor.file > len(self.snapshot.files):
-            return f"its cursor is in file {self.cursor.file} of {len(self.snapshot.files)}"
+            files = counted(len(self.snapshot.files), "file")
+            return f"its cursor is in file {self.cursor.file}, and its snapshot has {files}"
         if self.kind in ("retry", "release", "drop", "backfill") and self.parent is None:
-            return f"a {self.kind} without a parent"
-        return f"a {self.kind} of no batch" if self.kind in ("release", "drop") and self.parent_batch is None else ""
+            return f"it is a {self.kind} and names no parent"
+        return (
+            f"it is a {self.kind} and names no batch"
+            if self.kind in ("release", "drop") and self.parent_batch is None
+            else ""
+        )
 
 
 class Batch(Body):
@@ -334,8 +343,12 @@ class Batch(Body):
 
     def flaw(self) -> str:
         if self.rows != self.refs + self.rejected:
-            return f"{self.rows} rows are not {self.refs} refs and {self.rejected} rejected"
-        return f"{self.refs} refs, but {self.data.rows} in its data" if self.refs != self.data.rows else ""
+            return f"it counts {counted(self.rows, 'row')}, but {counted(self.refs, 'ref')} + {self.rejected} rejected"
+        return (
+            f"it counts {counted(self.refs, 'ref')}, but {self.data.rows} in its data"
+            if self.refs != self.data.rows
+            else ""
+        )
 
 
 class End(Body):
@@ -351,7 +364,7 @@ class End(Body):
 
     def flaw(self) -> str:
         if self.void is None and self.rows != self.refs + self.rejected:
-            return f"{self.rows} rows are not {self.refs} refs and {self.rejected} rejected"
+            return f"it counts {counted(self.rows, 'row')}, but {counted(self.refs, 'ref')} + {self.rejected} rejected"
         return ""
 
 
@@ -394,14 +407,14 @@ class Result(Body):
         if self.kind == "held":
             return ""
         if self.refs != self.features + self.failures:
-            return f"{self.refs} refs are not {self.features} features and {self.failures} failures"
+            return f"it counts {counted(self.refs, 'ref')}, but {self.features} features + {self.failures} failures"
         for what, count, file in (
             ("features", self.features, self.features_file),
             ("failures", self.failures, self.failures_file),
         ):
             rows = file.rows if file is not None else 0
             if count != rows:
-                return f"{count} {what}, but {rows} in their file"
+                return f"it counts {count} {what}, but {rows} in their file"
         return ""
 
 
@@ -450,16 +463,16 @@ class Out(Body):
 
     def flaw(self) -> str:
         if self.refs != self.features + self.failures + self.duplicates:
-            counts = f"{self.features} features, {self.failures} failures and {self.duplicates} duplicates"
-            return f"{self.refs} refs are not {counts}"
+            counts = f"{self.features} features + {self.failures} failures + {self.duplicates} duplicates"
+            return f"it counts {counted(self.refs, 'ref')}, but {counts}"
         for what, count, sums in (
             ("features", self.features, sum(one.features for one in self.partners.values())),
             ("failures", self.failures, sum(one.failures for one in self.partners.values())),
         ):
             if count != sums:
-                return f"{count} {what}, but {sums} of its partners"
+                return f"it counts {count} {what}, but {sums} of its partners"
         twice = [partner for partner, one in self.partners.items() if _twice(file.name for file in one.files)]
-        return f"a file of partner {twice[0]} stands twice" if twice else ""
+        return f"it names a file of partner {twice[0]} twice" if twice else ""
 
 
 class Done(Body):
@@ -573,5 +586,5 @@ class Proposal(Body):
 
     token: Annotated[
         str,
-        _spelt("[A-Za-z0-9_-]{1,64}", "no name of a token: letters, digits, `_` and `-`, 64 at the most, are expected"),
+        _spelt("[A-Za-z0-9_-]{1,64}", "it is not a token's name, which has at most 64 letters, digits, `_` and `-`"),
     ]

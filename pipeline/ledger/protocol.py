@@ -170,7 +170,7 @@ def open_hints(context: Context, *, later: bool = True) -> Hints:
             name = ShipmentName.parse(text)
             _ = when == FIRST_DUE or seconds_of(when)
         except ValueError:
-            context.once(f"hint {entry.key}", f"{entry.key} is not a hint of a shipment; it is ignored and kept")
+            context.once(f"hint {entry.key}", f"{entry.key} is not a hint of a shipment; Hathi ignores and keeps it")
             continue
         (rest if when > until else due).setdefault(name, Hint(when, entry.modified))
     return Hints(listing.now, due, {name: hint for name, hint in rest.items() if name not in due})

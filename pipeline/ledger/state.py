@@ -231,13 +231,14 @@ def derive(
             foreign.append(key)
             if FOLDER.fullmatch(rest) or _hides(rest, present):
                 unreadable[key] = Unreadable(
-                    key, f"not ours: {key} | Hathi needs this key for a manifest of its own | move the object away"
+                    key,
+                    f"{key} is not Hathi's | Hathi needs this key for a manifest of its own | move the object away",
                 )
     plan, end, out, done = (bodies.get(top + which) for which in ("plan", "end", "out", "done"))
     if isinstance(plan, Plan) and _name_of(name, plan) != name:
         why = (
-            f"not the plan of {name}: {top}plan | its content belongs to another "
-            "name | it is ignored and kept; docs/runbook.md says how to repair it"
+            f"{top}plan is not the plan of {name} | its content belongs to another name | "
+            "Hathi ignores and keeps it; docs/runbook.md says how to repair it"
         )
         unreadable[f"{top}plan"] = Unreadable(f"{top}plan", why)
         plan = None
@@ -266,7 +267,7 @@ def _hides(rest: str, present: set[str]) -> bool:
 
 def _unreadable(key: str, error: Exception | None) -> Unreadable:
     """error: None where it went away between the listing and its reading."""
-    return Unreadable(key, str(error or f"not there any more: {key}"), isinstance(error, NewerFormat))
+    return Unreadable(key, str(error or f"{key} is gone"), isinstance(error, NewerFormat))
 
 
 def _name_of(name: ShipmentName, plan: Plan) -> ShipmentName:

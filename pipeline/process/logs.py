@@ -73,11 +73,6 @@ def once(key: str, text: str, program: str = ROOT) -> bool:
     return _once.say(program, key, text)
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 shipment`, `3,200 shipments`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def escape(text: str) -> str:
     """The text on one line; for control characters and what changes its direction stand `\\n`, `\\x1b`, ..."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from pipeline.amounts import counted
 from pipeline.codec.refs.rules import is_unicode
 from pipeline.errors import FormatError
-from pipeline.process.logs import counted
 from pipeline.settings import Source
 from pipeline.sources.index_times import job_seconds
 from pipeline.sources.paths import partner_number

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.amounts import counted
 from pipeline.codec.delivered.merge import Merged, MergeInput
 from pipeline.codec.refs.rows import sample_of
 from pipeline.ledger.layout import AGGREGATE, ShipmentName, seconds_of, version_of
@@ -166,11 +167,9 @@ def _alike(name: ShipmentName, out: Out) -> str:
         f"{sample_of(one)} and {sample_of(other)} of partner {partner}" for partner, one, other in out.alike_ids
     )
     return (
-        f"{out.alike} refs of {name} get no feature of their own: their "
-        "ids differ from those of other refs only in letter case or "
-        "percent-coding, and Hathi treats such ids as one item: "
-        f'{ids}; to keep them apart set ids = "as_written" in the '
-        "source, with --refs: --ids as_written"
+        f"Hathi makes no feature of its own for {counted(out.alike, 'ref')} of {name}: ids that differ only in letter "
+        f"case or percent-coding are one item ({ids}). "
+        'To keep such ids apart, set ids = "as_written" in the source; with --refs: --ids as_written'
     )
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.amounts import counted
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
 from pipeline.errors import FormatError, LawBroken, NotFound, PipelineError
@@ -242,8 +243,8 @@ def _give_up(context: Context, task: BatchTask, end: AttemptEnd) -> None:
         give_up(context, task.name, task.task, task.number, end)
     except PipelineError as error:
         context.say(
-            f"{task.name} batch {task.batch} was not given back, so "
-            f"others wait until this process counts as gone: {error}"
+            f"This process could not say that it ends its work on batch {task.batch} of {task.name}: {error}; "
+            "other processes take the batch once this one counts as gone"
         )
 
 
@@ -267,7 +268,7 @@ def _publish(context: Context, served: Served, computed: Computed[BatchTask], re
     if computed.trouble:
         end = AttemptEnd(kind="strike", cause=computed.trouble)
         give_up(context, task.name, task.task, task.number, end)
-        context.say(f"{task.name} batch {task.batch} failed (one strike): {computed.trouble}")
+        context.say(f"Batch {task.batch} of {task.name} failed (one strike): {computed.trouble}; Hathi tries it again")
         return Published(task, "strike", RowCounts(refs=refs))
     counts = RowCounts(
         refs=refs,
@@ -347,12 +348,13 @@ def _perform_alone(context: Context, served: Served, task: BatchTask) -> Publish
 
 def _hold(context: Context, task: BatchTask) -> Published:
     """Give a batch up: the hint for people, then THE result."""
-    counted = task.counted
+    tries = task.counted
     reason = (
-        f"computed alone, it failed {counted.strikes_alone} times and its process was lost {counted.lost_alone} times"
+        f"it ran alone, failed {counted(tries.strikes_alone, 'time')} and lost its process "
+        f"{counted(tries.lost_alone, 'time')}"
     )
-    if counted.cause:
-        reason += f"; last: {counted.cause}"
+    if tries.cause:
+        reason += f"; the last cause: {tries.cause}"
     batch = body_at(context, context.keys.batch(task.name, task.batch), Batch)
     context.bucket.put(context.keys.held_hint(task.name, task.batch), b"")
     body = Result(
@@ -364,5 +366,8 @@ def _hold(context: Context, task: BatchTask) -> Published:
         attempt=task.counted.next_number - 1,
     )
     won, _ = commit(context, context.keys.result(task.name, task.fingerprint, task.batch), body)
-    context.say(f"held: {task.name} batch {task.batch}: {reason}; see `hathi quarantine show`, then release or drop it")
+    context.say(
+        f"Batch {task.batch} of {task.name} is held, and no run tries it again: {reason}; "
+        f"look at it with `hathi quarantine show {task.name}.{task.batch}`, then release or drop it"
+    )
     return Published(task, "held" if won else "lost", RowCounts(refs=batch.refs))

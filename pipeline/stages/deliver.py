@@ -171,10 +171,16 @@ def _stands(lake: Lake, target: str, shipment: str) -> bool:
         ) from None
     except FormatError as error:
         raise PermanentError(
-            f"Alert: {target} holds other files than this delivery", error.detail, "move the folder away"
+            f"Alert: {target} holds other files than this delivery",
+            error.detail,
+            "move the folder away",
         ) from error
     if body.shipment != shipment:
-        raise PermanentError(f"Alert: {target} belongs to another shipment", body.shipment, "move the folder away")
+        raise PermanentError(
+            f"Alert: {target} belongs to another shipment",
+            body.shipment,
+            "move the folder away",
+        )
     return True
 
 

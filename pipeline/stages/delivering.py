@@ -26,7 +26,7 @@ def _say_unknown_sets(one: Turn, seen: Seen) -> None:
         if state.unreadable or state.plan is None or state.out is None or state.done is not None:
             continue
         if state.plan.set not in one.context.settings.sets:
-            text = f"Alert: this configuration has no set {state.plan.set}: {state.name} waits; put the set back"
+            text = f"Alert: this configuration has no set {state.plan.set}; {state.name} waits for it; put the set back"
             one.context.once(f"set {state.plan.set}", text)
 
 

@@ -112,9 +112,9 @@ def _backfill(context: Context, state: ShipmentState, parent: ShipmentName) -> b
         try:
             content = load_data(context, original.data)
         except (NotFound, Damaged) as error:
-            why = f"the refs to copy are gone: {error.message}; ship the snapshot again"
+            why = f"the refs to copy are gone ({error.message}); ship the snapshot again: `hathi ship --again`"
             commit(context, context.keys.end(name), End(batches=number, refs=0, rows=0, rejected=0, void=why))
-            context.say(f"{name} is void: {why}")
+            context.say(f"{name} ends without features (it is void): {why}")
             return True
         key = context.keys.shipment_data(name, context.process.nonce(), f"{number:05d}.pb")
         data = store_data(context, key, content, original.data.rows)

@@ -151,7 +151,7 @@ def change(context: Context, root: Root, changed: Callable[[Index], Index | None
             if rounds > STUCK_ROUNDS:
                 raise IndexStuck(
                     f"the index {root.index} stays at version {index.version}: "
-                    "the next version cannot be put in its place",
+                    "Hathi cannot put the next version in its place",
                     f"proposal {root.proposal(index.version + 1)} names {proposal.token}, which cannot be moved",
                     "stop the daemons and run `hathi verify --repair`",
                 )

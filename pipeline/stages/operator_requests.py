@@ -46,7 +46,7 @@ def held(context: Context) -> Iterator[HeldBatch]:
         try:
             name, batch = held_of(entry.key.removeprefix(prefix))
         except ValueError:
-            context.once(entry.key, f"{entry.key} is not the key of a held batch; it is ignored and kept")
+            context.once(entry.key, f"{entry.key} is not the key of a held batch; Hathi ignores and keeps it")
             continue
         plan = readable(context, context.keys.plan(name), Plan)
         result = _held_result(context, name, batch)
@@ -130,9 +130,9 @@ def again(context: Context, name: ShipmentName, plan: Plan, *, backfill: bool = 
     round_ = rounds(list(names_under(context.bucket, context.keys.commits, begin=name.version)), name.version)
     if round_ > MAX_ROUND:
         raise PermanentError(
-            f"version {name.version} was shipped the most times that are possible",
+            f"version {name.version} was shipped {MAX_ROUND + 1} times, and more are not possible",
             str(name),
-            "touch the files of the source: that makes a new version",
+            "touch the files of the source, which makes a new version",
         )
     copies = backfill and has_refs(context, name, plan)
     child = ShipmentName.of(plan.lake, plan.snapshot_digest, plan.set, name.version, round_, 0, 0)

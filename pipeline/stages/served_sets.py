@@ -57,8 +57,8 @@ class ServedSets:
         if name not in context.settings.sets:
             context.once(
                 f"set {name}",
-                f"this configuration has no set {name}: its shipments "
-                "wait; add the set, or compute them on another host",
+                f"this configuration has no set {name}, and its shipments wait; "
+                "add the set, or compute them on another host",
             )
             return
         now = context.process.clock.monotonic()

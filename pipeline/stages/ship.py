@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from pipeline.amounts import counted, length_of_time
 from pipeline.ledger.layout import FIRST_DUE, ShipmentName
 from pipeline.ledger.manifest import Batch, End, Place, Plan, Rejection
 from pipeline.ledger.protocol import Context, announce, body_at, close_if_done, commit, exists, law, store_data
@@ -204,7 +205,7 @@ class Stream:
             context.say(f"{self._plan.snapshot.source} has no rows")
         if end.rejected:
             first = [f"{one.file} row {one.row + 1}: {one.why} {one.sample}".rstrip() for one in end.rejections]
-            context.say(f"{name}: {end.rejected:,} of {end.rows:,} rows were rejected; the first ones:")
+            context.say(f"Hathi rejected {end.rejected:,} of {counted(end.rows, 'row')} of {name}; the first are:")
             for text in first:
                 context.say(f"  {text}")
         read = len(self._plan.snapshot.files) if end.next is None else 0
@@ -290,11 +291,15 @@ def _gone(context: Context, state: ShipmentState) -> Shipped:
     since = next((entry.modified for entry in listing), None)
     if since is None:
         context.bucket.put(hint, b"")
-        context.once(hint, f"{state.name} waits for a file that is missing: {_missing(context, state)}")
+        context.once(
+            hint,
+            f"{state.name} waits for a file that is missing: {_missing(context, state)}; "
+            f"it ends without features after {length_of_time(context.settings.ship.gone_seconds)}",
+        )
         return Shipped(waits=True)
     if listing.now - since < context.settings.ship.gone_seconds:
         return Shipped(waits=True)
-    return _void(context, state, f"a file was missing for too long: {_missing(context, state)}")
+    return _void(context, state, f"a file is missing for too long: {_missing(context, state)}")
 
 
 def _missing(context: Context, state: ShipmentState) -> str:
@@ -309,7 +314,7 @@ def _void(context: Context, state: ShipmentState, why: str) -> Shipped:
     if stands.void is None:
         return Shipped(ended=True)
     context.say(
-        f"{state.name} is void (it ends without features): {why}; the present files are shipped as a new snapshot"
+        f"{state.name} ends without features (it is void): {why}; Hathi ships the present files as a new snapshot"
     )
     assert state.plan is not None
     close_if_done(context, replace(state, end=stands), state.plan.due)

@@ -82,10 +82,10 @@ class Shipping:
         before = self._named.left
         for path, why in left.first.items():
             if before.first.get(path) != why:
-                self._context.say(f"not read: {path}: {why}")
+                self._context.say(f"Hathi does not read {path}: {why}")
         if left.number > len(left.first) and left.number != before.number:
             self._context.say(
-                f"not read: {left.number:,} files or folders in all; the first {len(left.first)} are named"
+                f"Hathi does not read {left.number:,} files or folders; the log names the first {len(left.first)}"
             )
 
     def begin(self, seen: Seen) -> tuple[list[ShipmentState], int]:
@@ -96,7 +96,7 @@ class Shipping:
         open_groups = Counter(self._groups.values())
         new, refused = self._shipper.fresh(self.look(seen.now).found, seen.now, len(seen.due), open_groups)
         for one in refused:
-            context.once(f"refused {one.source} {one.why}", f"not shipped: {one.source}: {one.why}")
+            context.once(f"refused {one.source} {one.why}", f"Hathi does not ship {one.source}: {one.why}")
         states = list(seen.states)
         spoilt = 0
         for begun in new:
@@ -105,7 +105,7 @@ class Shipping:
                 snapshots.begin(context, begun)
             except FormatError as error:  # something else stands where its plan belongs
                 spoilt += 1
-                context.once(f"begin {begun.name}", f"not shipped: {begun.plan.snapshot.source}: {error}")
+                context.once(f"begin {begun.name}", f"Hathi does not ship {begun.plan.snapshot.source}: {error}")
             else:
                 states.append(state_of(context, begun.name))
         self._note(states)

@@ -79,7 +79,12 @@ def plan(
     for one in found:
         version = one.snapshot.version
         if seconds_of(version) > now + DAY:
-            refused.append(Refused(one.snapshot.source, f"its version {version} lies more than a day in the future"))
+            refused.append(
+                Refused(
+                    one.snapshot.source,
+                    f"its version {version} lies more than a day in the future",
+                )
+            )
             continue
         for set_name in sorted(sets):
             if not takes(sets[set_name], lake) or covered(one, set_name, lake, known):
@@ -95,9 +100,8 @@ def plan(
                 continue
             round_ = rounds(known.names, version) if newest == version else 0
             if round_ > MAX_ROUND:
-                refused.append(
-                    Refused(one.snapshot.source, f"version {version} was shipped the most times that are possible")
-                )
+                why = f"version {version} was shipped {MAX_ROUND + 1} times, and more are not possible; touch its files"
+                refused.append(Refused(one.snapshot.source, why))
                 continue
             new.append(_new(one, set_name, lake, round_, settings))
     room = max(0, settings.open_shipments - due_open)
@@ -166,7 +170,7 @@ class Shipper:
         found = set()
         for entry, name in named(context.bucket, context.keys.commits, after=version):
             if name is None:
-                context.once(entry.key, f"{entry.key} is not a key of Hathi; it is ignored and kept")
+                context.once(entry.key, f"{entry.key} is not a key of Hathi; Hathi ignores and keeps it")
             elif name.part == 0 and name.generation == 0:
                 found.add(name)
         return Known(frozenset(found), frozenset(self._gone(version)))

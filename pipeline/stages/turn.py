@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ParamSpec, Protocol
 
+from pipeline.amounts import counted
 from pipeline.errors import PipelineError, Stopped, TemporaryError
 from pipeline.ledger.protocol import SHIPMENTS_OF_A_POLL, Context, Seen, close_if_done, poll
 from pipeline.ledger.state import ShipmentState
@@ -74,7 +75,8 @@ class Turn:
         """Work that another host had done first."""
         self.tally.dropped += refs
         self.context.say(
-            f"{what}: another host finished first; our result for {refs} refs was discarded (nothing is lost)"
+            f"{what}: another host finished first; "
+            f"our result for {counted(refs, 'ref')} was discarded (nothing is lost)"
         )
 
     def close(self, seen: Seen, state: ShipmentState) -> bool:

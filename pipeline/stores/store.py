@@ -71,7 +71,7 @@ def too_long(key: str, at_most: int) -> TooLong:
     return TooLong(
         f"too long to be read: {key}",
         f"more than {at_most} bytes",
-        "it is ignored and kept; docs/runbook.md says how to repair it",
+        "Hathi ignores and keeps it; docs/runbook.md says how to repair it",
     )
 
 

@@ -210,7 +210,7 @@ def account(world: World) -> None:
 def read_like_the_example(world: World) -> None:
     """`2016-03-13 06:59:52	[deliver]	Summary : Sent 2429 MB to HDFS`"""
     said = world.second.run("scripts/print_logs.sh", str(world.second.config)).stdout
-    summary = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\t\[deliver\]\tSummary : Sent \d+ MB to HDFS$"
+    summary = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\t\[deliver\]\tSummary : Sent \d+ (?:bytes|kB|MB) to HDFS$"
     assert re.search(summary, said, re.M), said
     assert re.search(r"^== ship$", said, re.M)
     assert re.search(r"^not running", said, re.M)

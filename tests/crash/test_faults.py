@@ -138,7 +138,7 @@ TROUBLES = [
             ("lake", Fault("truncated", "get", "outputByPartner|_index|_manifest", times=3)),
         ),
         "not JSON",
-        "left alone|ignored and kept|move the (object|folder) away",
+        "left alone|ignores and keeps|move the (object|folder) away",
         strikes=0,
     ),
     Trouble(

@@ -58,7 +58,7 @@ def test_odd_rows_are_accounted_for_one_by_one(own: OwnList) -> None:
     assert [(found["external_id"], found["reason"]) for found in rows(own, "failures")] == [("long", "bad_url")]
     end = end_of(own)
     assert (end["rows"], end["refs"], end["rejected"]) == (9, 5, 4)
-    assert "4 of 9 rows were rejected" in done.stderr
+    assert "Hathi rejected 4 of 9 rows" in done.stderr
 
 
 def test_a_malformed_record_in_a_protobuf_file_is_named_with_file_and_offset(own: OwnList) -> None:
@@ -83,7 +83,7 @@ def test_a_table_without_a_url_says_which_columns_it_has(own: OwnList) -> None:
     named = own.run("--url-column", "picture", "--external-id-column", "sku", "--features", str(own.folder / "out2"),
                     refs=str(table))  # fmt: skip
     assert named.returncode == 0
-    assert "rows were rejected" not in named.stderr
+    assert "Hathi rejected" not in named.stderr
 
 
 @pytest.mark.parametrize(

@@ -322,7 +322,7 @@ def test_after_a_change_of_formats_what_has_parquet_is_merged_and_the_rest_is_co
     deliver(world.top / "lake", name_of(12), 7, {1: 6.0})
     found = list(running.run(world.context()))
     (trouble,) = [one for one in found if isinstance(one, Trouble)]
-    assert "3 shipments are not in its merged table" in trouble.what
+    assert "lacks 3 shipments" in trouble.what
     assert f"features/{name_of(11)}/7 has no Parquet files" in trouble.error.message
     assert table_of(world.context(), 7) == {**wanted[7], 1: (6.0, str(name_of(12)))}
     assert [type(one) for one in running.run(world.context())] == [Trouble], "counted in each run, nothing is written"

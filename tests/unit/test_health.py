@@ -84,7 +84,7 @@ def test_a_host_that_cannot_see_the_lake_judges_by_what_moves_in_the_bucket() ->
     assert judged(one) == []
     (found,) = judge(facts(replace(one, moved=NOW - 13 * HOUR)), LIMITS)
     assert found.level is Level.ALERT
-    assert "no progress for 13.0 h" in found.text
+    assert "no progress for 13 h 0 min" in found.text
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,7 @@ def test_a_change_is_told_once_by_mail_and_webhook_and_log_and_its_end_too(
     assert len(mail.mails) == len(hook.posts) == 1
     to, letter = mail.mails[0]
     assert to == ["a@shop.example", "b@shop.example"]
-    assert "Alert: lake shop: nothing was delivered for 13." in letter["Subject"]
+    assert "Alert: lake shop: nothing was delivered for 13 h" in letter["Subject"]
     assert "to do: " in letter.get_content()
     assert hook.posts[0]["level"] == "Alert"
     assert [one["key"] for one in hook.posts[0]["findings"]] == ["sent shop"]

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from pipeline.amounts import length_of_time
 from pipeline.app import estop
 from pipeline.app.status import Status, as_tree
 from pipeline.app.status import status as look_at
 from pipeline.cli import main as command_line
 from pipeline.cli import status
-from pipeline.cli.output.columns import ago, columns, when
+from pipeline.cli.output.columns import columns, when
 from pipeline.ledger.layout import FIRST_DUE, Task, version_of
 from pipeline.ledger.manifest import Attempt
 from pipeline.ledger.protocol import Context, beat
@@ -158,7 +159,7 @@ def test_it_reads_well_at_eighty_columns(tmp_path: Path) -> None:
 
 
 def test_times_and_tables_are_short() -> None:
-    assert [ago(one) for one in (0, 59, 60, 3600 * 5 + 600, 86400 * 3 + 3600 * 4)] == [
+    assert [length_of_time(one) for one in (0, 59, 60, 3600 * 5 + 600, 86400 * 3 + 3600 * 4)] == [
         "0 s", "59 s", "1 min", "5 h 10 min", "3 d 4 h",
     ]  # fmt: skip
     assert (when("20261120T185900Z"), when(FIRST_DUE)) == ("2026-11-20 18:59", "now")

@@ -224,20 +224,20 @@ def test_a_number_is_a_number_and_sums_are_sums(tmp_path: Path, kind: type, fiel
     files = world.lake.files if kind is Index else world.bucket.files
     content = next(content for key, (content, _, _) in files.items() if key.endswith(suffix))
     assert read(kind, content, "x").encode() == content
-    with pytest.raises(FormatError, match=r"^not a"):
+    with pytest.raises(FormatError, match=r"^x is not a"):
         read(kind, json.dumps({**json.loads(content), field: value}).encode(), "x")
 
 
 @pytest.mark.parametrize(
     ("kind", "path", "value", "words"),
     [
-        (Out, ("fingerprint",), "../x", "no fingerprint"),
-        (Out, ("partners", "7", "files", 0, "sha256"), "0" * 64 + "\n", "no SHA-256"),
-        (Out, ("partners", "7", "files", 0, "name"), "a/b/c", "no file of a delivered folder"),
-        (Out, ("partners", "7", "files", 0, "name"), "features/../x", "no path below"),
-        (Out, ("partners", "7", "files", 0, "key"), "/etc/x", "no path below"),
-        (Result, ("fingerprint",), "0", "neither a fingerprint nor empty"),
-        (Proposal, ("token",), "../../x", "no name of a token"),
+        (Out, ("fingerprint",), "../x", "it is not a fingerprint"),
+        (Out, ("partners", "7", "files", 0, "sha256"), "0" * 64 + "\n", "it is not a SHA-256"),
+        (Out, ("partners", "7", "files", 0, "name"), "a/b/c", "it is not a file of a delivered folder"),
+        (Out, ("partners", "7", "files", 0, "name"), "features/../x", "the path leads out of its folder"),
+        (Out, ("partners", "7", "files", 0, "key"), "/etc/x", "the path leads out of its folder"),
+        (Result, ("fingerprint",), "0", "it is neither a fingerprint nor empty"),
+        (Proposal, ("token",), "../../x", "it is not a token's name"),
     ],
 )
 def test_what_is_wrong_with_a_value_is_said_in_words_and_not_as_a_pattern(
@@ -257,4 +257,4 @@ def test_what_is_wrong_with_a_value_is_said_in_words_and_not_as_a_pattern(
         read(kind, json.dumps(body).encode(), "x")
     where = ".".join(map(str, path))
     assert caught.value.detail.startswith(f"{where}: {words}")
-    assert caught.value.message == f"not {'an' if kind is Out else 'a'} {kind.__name__.lower()}: x"
+    assert caught.value.message == f"x is not {'an' if kind is Out else 'a'} {kind.__name__.lower()}"

@@ -1,4 +1,4 @@
-"""Small tables and times for a terminal of 80 columns."""
+"""Small tables for a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.ledger.layout import FIRST_DUE, seconds_of
 from pipeline.process import logs
-from pipeline.times import DAY, HOUR, to_the_minute
+from pipeline.times import to_the_minute
 
 
 def columns(rows: Sequence[Sequence[str]], right: frozenset[int] | set[int] = frozenset()) -> Iterator[str]:
@@ -26,15 +26,3 @@ def when(version: str) -> str:
     if version == FIRST_DUE:
         return "now"
     return to_the_minute(seconds_of(version))
-
-
-def ago(seconds: float) -> str:
-    """A length of time in one or two units: `40 s`, `12 min`, `5 h 10 min`, `3 d 4 h`."""
-    minutes, hours, days = int(seconds // 60), int(seconds // HOUR), int(seconds // DAY)
-    if minutes < 1:
-        return f"{max(0, int(seconds))} s"
-    if hours < 1:
-        return f"{minutes} min"
-    if days < 1:
-        return f"{hours} h {minutes % 60} min"
-    return f"{days} d {hours % 24} h"

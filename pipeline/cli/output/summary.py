@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from pipeline.amounts import counted, size
 from pipeline.ledger.row_counts import RowCounts
 from pipeline.settings import Settings
 from pipeline.stages.tally import Tally
 from pipeline.stores.backends import label_of
-
-MB = 1_000_000
 
 
 def summary_of(stage: str, tally: Tally, settings: Settings, lake: str) -> str:
@@ -15,27 +14,33 @@ def summary_of(stage: str, tally: Tally, settings: Settings, lake: str) -> str:
     bucket = label_of(settings.bucket.url) or "the bucket"
     counts = tally.counts
     if stage == "ship":
-        rejected = f", {counts.rejected} rows rejected" if counts.rejected else ""
+        rejected = f", {counted(counts.rejected, 'row')} rejected" if counts.rejected else ""
         return (
-            f"Summary: transferred {tally.files} files ({len(tally.partners)} partners) to {bucket}: "
-            f"{counts.refs} refs{rejected}"
+            f"Summary: transferred {counted(tally.files, 'file')} ({counted(len(tally.partners), 'partner')}) "
+            f"to {bucket}: {counted(counts.refs, 'ref')}{rejected}"
         )
     if stage == "compute":
         rate = counts.refs / tally.seconds if tally.seconds else 0.0
-        dropped = f", {tally.dropped} refs dropped that another host had first" if tally.dropped else ""
-        failed = f"{counts.failures} failures{_reasons(tally)}"
+        dropped = f", {counted(tally.dropped, 'ref')} discarded that another host had first" if tally.dropped else ""
+        failed = f"{counted(counts.failures, 'failure')}{_reasons(tally)}"
         return (
-            f"Summary: computed {counts.features} features{_damaged(counts)} of {counts.refs} images ({failed}) "
-            f"at {rate:.1f} images/s, {tally.bytes / MB:.1f} MB fetched{dropped}"
+            f"Summary: computed {counted(counts.features, 'feature')}{_damaged(counts)} "
+            f"of {counted(counts.refs, 'image')} ({failed}) "
+            f"at {rate:.1f} images/s, {size(tally.bytes)} fetched{dropped}"
         )
     if stage == "aggregate":
-        alike = f", {counts.alike} ids alike (in letter case or percent-coding they differ)" if counts.alike else ""
+        alike = (
+            f", {counted(counts.alike, 'id')} alike (they differ only in letter case or percent-coding)"
+            if counts.alike
+            else ""
+        )
         return (
-            f"Summary: aggregated {len(tally.shipments)} shipments: {counts.features} features{_damaged(counts)}, "
-            f"{counts.failures} failures, {counts.duplicates - counts.alike} duplicates{alike}"
+            f"Summary: aggregated {counted(len(tally.shipments), 'shipment')}: "
+            f"{counted(counts.features, 'feature')}{_damaged(counts)}, {counted(counts.failures, 'failure')}, "
+            f"{counted(counts.duplicates - counts.alike, 'duplicate')}{alike}"
         )
     url = settings.lakes[lake].url
-    return f"Summary : Sent {tally.bytes / MB:.0f} MB to {label_of(url) or url.removeprefix('file://')}"
+    return f"Summary : Sent {size(tally.bytes)} to {label_of(url) or url.removeprefix('file://')}"
 
 
 def _damaged(counts: RowCounts) -> str:

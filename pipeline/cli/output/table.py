@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.amounts import counted
 from pipeline.cli.wiring.metering import Meter, Unmetered
 from pipeline.codec.delivered.forms import FEATURES
 from pipeline.ledger.layout import seconds_of
@@ -162,12 +163,12 @@ def print_table(totals: Totals, settings: Settings, own: bool = False) -> None:
     if own and "blocked" in shown["failures"] and not settings.fetch.allow_private:
         print("blocked: addresses in your network and ports other than 80 and 443; --allow-private lifts these rules")
     if shown["open"]:
-        print(f"open: {_count(shown['open'], 'shipment')}; see `hathi status`")
+        print(f"open: {counted(shown['open'], 'shipment')}; see `hathi status`")
     if shown["waiting"]:
         when = readable_time(seconds_of(shown["next_due"]))
-        print(f"waiting: {_count(shown['waiting'], 'shipment')} of retries, the first due {when}")
+        print(f"waiting: {counted(shown['waiting'], 'shipment')} of retries, the first due {when}")
     if shown["held"]:
-        print(f"held: {_count(shown['held'], 'batch', 'batches')}; see `hathi quarantine list`")
+        print(f"held: {counted(shown['held'], 'batch', 'batches')}; see `hathi quarantine list`")
     where = roots(settings)
     for root in where:
         print(f"features: {_near(root)}")
@@ -181,7 +182,7 @@ def _print_left(totals: Totals, top: str) -> None:
     for left, text in ((totals.left, "left out: {}, not read"), (totals.later, "not read yet: {}")):
         if not left.number:
             continue
-        print(text.format(_count(left.number, "file or folder", "files or folders")))
+        print(text.format(counted(left.number, "file or folder", "files or folders")))
         for path, why in list(left.first.items())[:SHOWN]:
             print(f"  {escape(top + path)}: {why}")
         if left.number > SHOWN:
@@ -190,7 +191,7 @@ def _print_left(totals: Totals, top: str) -> None:
 
 def _rows(totals: Totals, shown: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "shipments", f"{shown['shipments']:,}"
-    rejected = f", {_count(shown['rejected'], 'row')} rejected" if shown["rejected"] else ""
+    rejected = f", {counted(shown['rejected'], 'row')} rejected" if shown["rejected"] else ""
     yield "refs shipped", f"{shown['refs']:,}{rejected}"
     yield "images", f"{shown['images']:,}"
     if shown["counted_at"] != "compute" and shown["counted_refs"] != shown["refs"]:
@@ -213,7 +214,3 @@ def _rows(totals: Totals, shown: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for stage, unit in zip(STAGES, ("refs", "images", "rows", "rows"), strict=True):
         if stage in totals.stages:
             yield f"{stage} {unit}/s", f"{shown['per_second'][stage]:,.1f}"
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 
+from pipeline.amounts import size
 from pipeline.errors import TemporaryError
 from pipeline.settings import Settings
-
-GB = 10**9
 
 
 def demand_free(settings: Settings) -> None:
@@ -18,6 +17,6 @@ def demand_free(settings: Settings) -> None:
         if free < least:
             raise TemporaryError(
                 f"the disk of {folder} is nearly full: nothing was begun",
-                f"{free / GB:.1f} GB are free there, compute.free_bytes asks for {least / GB:.1f} GB",
+                f"{size(free)} are free there, compute.free_bytes asks for {size(least)}",
                 f"delete what is not needed, or set {what} to a folder on another disk; the next run looks again",
             )

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from pipeline.amounts import counted, length_of_time
 from pipeline.operations.health.facts import Facts, LakeFacts, StoreFacts
 from pipeline.operations.health.failing import by_reason, told, too_many
 from pipeline.operations.health.remedies import REMEDIES, UNKNOWN
-from pipeline.process.logs import counted
 from pipeline.process.troubles import Trouble
 from pipeline.settings import Health
 from pipeline.times import HOUR
@@ -121,7 +121,7 @@ def _store(store: StoreFacts, at: float, limits: Health) -> Iterator[Finding]:
         )
     if store.credentials_end is not None and store.credentials_end - at < limits.ticket_hours * HOUR:
         left = store.credentials_end - at
-        when = f"ends in {_hours(left)}" if left > 0 else f"ended {_hours(-left)} ago"
+        when = f"ends in {length_of_time(left)}" if left > 0 else f"ended {length_of_time(-left)} ago"
         hint = "renew it (kinit, or new keys), or set a keytab or a role, which renew themselves"
         yield Finding(Level.ALERT, f"ticket {store.name}", f"the ticket for the {store.name} {when}", hint)
     for lake, rule in sorted(store.forgets.items()):
@@ -221,7 +221,7 @@ def _stalled(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
     backlog = ", ".join(
         f"{counted(one.shipments, 'shipment')} for {one.stage}" for one in lake.backlog if one.shipments
     )
-    text = f"lake {lake.lake}: {what} for {_hours(lake.now - since)} although work waits: {backlog}"
+    text = f"lake {lake.lake}: {what} for {length_of_time(lake.now - since)} although work waits: {backlog}"
     hint = f"the oldest waits for {lake.waiting_for}: run hathi doctor on the host that runs it, and read its log"
     yield Finding(level, f"sent {lake.lake}", text, hint, since)
 
@@ -238,10 +238,6 @@ def _failing(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
         text = f"lake {lake.lake}: too many images of the last day failed: {named}{more}"
         hint = f"{reason or 'unknown reason'} usually means: {remedy.means}.  {remedy.do}"
         yield Finding(Level.WARNING, f"failures {lake.lake} {reason or 'unknown'}", text, hint)
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / HOUR:.1f} h" if seconds >= HOUR else f"{seconds / 60:.0f} min"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from statistics import median
 from markupsafe import Markup
 
 from pipeline import __version__
+from pipeline.amounts import counted, length_of_time
 from pipeline.ledger.row_counts import RowCounts
 from pipeline.operations.report.chart import bar, bars
 from pipeline.operations.report.facts import Hour, Report, SetStatistics
@@ -87,9 +88,9 @@ def _heads(report: Report) -> Iterator[tuple[str, str, str]]:
 
 def _span(report: Report) -> str:
     last = min(report.end, report.made)
-    count = len(report.shipments) + report.more.get("shipments", 0)
+    shipments = counted(len(report.shipments) + report.more.get("shipments", 0), "shipment")
     between = f"{to_the_minute(report.begin)} to {to_the_minute(last)} UTC"
-    return f"{between}; {count:,} {'shipment' if count == 1 else 'shipments'}"
+    return f"{between}; {shipments}"
 
 
 def _funnels(report: Report) -> Iterator[tuple[str, int, list[tuple[str, int, str, bool]]]]:
@@ -156,12 +157,5 @@ def _png(content: bytes) -> Markup:
 
 
 def _duration(seconds: float) -> str:
-    """Two units at the most."""
-    minutes = int(seconds // 60)
-    if minutes < 1:
-        return f"{int(seconds)}\u00a0s"
-    if minutes < 60:
-        return f"{minutes}\u00a0min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60}\u00a0h {minutes % 60}\u00a0min"
-    return f"{minutes // 1440}\u00a0d {minutes // 60 % 24}\u00a0h"
+    """A length of time that no line of the page breaks in two."""
+    return length_of_time(seconds).replace(" ", "\u00a0")

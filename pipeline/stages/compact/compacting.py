@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.amounts import counted
 from pipeline.codec.delivered.forms import tables as delivered_tables
 from pipeline.errors import FormatError, NotFound, PermanentError, PipelineError, TemporaryError
 from pipeline.ledger.layout import Root, ShipmentName
@@ -126,7 +127,7 @@ def _usable(
         try:
             body = delta(lake, task.root, name, task.partner)
             if (body.shipment, body.partner_id) != (str(name), task.partner):
-                raise FormatError(f"{folder} is of {body.shipment}/{body.partner_id}", "", "hathi verify")
+                raise FormatError(f"{folder} has the manifest of {body.shipment}/{body.partner_id}", "", "hathi verify")
             files = delivered_tables(body.files)
             if body.features and not files:
                 what, hint = f"{folder} has no Parquet files", "it stays as it is: only Parquet can be merged"
@@ -143,9 +144,8 @@ def _usable(
     dim = _dim(task, bodies)
     for name, body in list(bodies.items()):
         if body.dim != dim:
-            what = (
-                f"{task.root.partner(name, task.partner)}: its vectors have {body.dim} values, those of the table {dim}"
-            )
+            folder = task.root.partner(name, task.partner)
+            what = f"the vectors of {folder} have {body.dim} values, and those of the table have {dim}"
             hint = "two nets share this root: give the new set a root of its own, or move the old table away"
             left_out[name] = FormatError(CANNOT, what, hint)
             del bodies[name]
@@ -166,8 +166,8 @@ def _told(task: Task, left_out: Mapping[ShipmentName, PipelineError]) -> Iterato
         error = left_out[name]
         kinds.setdefault((type(error), error.message if error.message == CANNOT else "", error.hint), []).append(name)
     for names in kinds.values():
-        count = f"{len(names)} shipments" if len(names) > 1 else "1 shipment"
-        yield Trouble(f"partner {task.partner} of {task.set}: {count} are not in its merged table", left_out[names[-1]])
+        what = f"the merged table of partner {task.partner} of {task.set} lacks {counted(len(names), 'shipment')}"
+        yield Trouble(what, left_out[names[-1]])
 
 
 def point(context: Context, root: Root) -> None:

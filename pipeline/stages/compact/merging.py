@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import parquet as pq
 
+from pipeline.amounts import counted
 from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
 from pipeline.codec.delivered.parquet import features_schema, vectors_of
 from pipeline.errors import FormatError, NotFound
@@ -135,7 +136,9 @@ class _Cursor:
             if batch is None:
                 self.close()
                 if self._rows != self._input.rows:
-                    raise self._wrong(f"the file has {self._rows} rows, its manifest says {self._input.rows}")
+                    raise self._wrong(
+                        f"the file has {counted(self._rows, 'row')}, and its manifest says {self._input.rows}"
+                    )
                 return False
             self._block(batch)
         return True
@@ -159,7 +162,7 @@ class _Cursor:
                 raise self._wrong(f"the file has no column {name}")
         wanted_type = vectors_of(self._schema.field("features").type.list_size, self._input.numbers)
         if have.field("features").type != wanted_type:
-            what = f"its vectors are {have.field('features').type}, by the manifests {wanted_type}"
+            what = f"its vectors are {have.field('features').type}, and the manifests say {wanted_type}"
             raise self._wrong(what, "two nets share this root: give the new set a root of its own")
         yield from file.iter_batches(BLOCK_ROWS, columns=[n for n in wanted if n in have.names], use_threads=False)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from pipeline.amounts import counted
 from pipeline.errors import ConfigError, FormatError, NotFound
 from pipeline.ledger.layout import MANIFEST, Root
 from pipeline.stages.compact.merging import SHIPMENT, Input, merged, table_schema
@@ -62,7 +63,7 @@ def delivered_by_partner(lake: Lake, root: Root, only_partner: int | None = None
             found.append(Delivered(partner, dim, inputs, tuple(sorted(covered | {str(name) for name in bodies}))))
     lengths = {one.dim: one.partner for one in found}
     if len(lengths) > 1:
-        some = ", ".join(f"{dim} numbers (partner {partner})" for dim, partner in sorted(lengths.items()))
+        some = ", ".join(f"partner {partner}: {counted(dim, 'value')}" for dim, partner in sorted(lengths.items()))
         raise ConfigError("the features have different lengths", some, "read one partner at a time: partner=N")
     return found
 

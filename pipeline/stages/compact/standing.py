@@ -75,7 +75,7 @@ def inputs_of(
         files = delivered_tables(body.files)
         if not files:
             raise PermanentError(
-                f"{folder} has no Parquet files", "it was delivered as text alone", "add it to the set's formats"
+                f"{folder} has no Parquet files", "it was delivered as text alone", "add parquet to the set's formats"
             )
         law(f"{folder}", body.features, rows=sum(file.rows for file in files))
         for file in files:

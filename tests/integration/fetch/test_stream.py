@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from pipeline.amounts import size
 from pipeline.errors import PipelineError
 from pipeline.fetch import Fetched, Fetcher, fetch_all
 from pipeline.fetch.dns import Answer
@@ -234,8 +235,10 @@ def test_a_fetch_counts_what_it_did_by_host_and_reason(server: Hostile) -> None:
     assert counts.by_host[f"a.example:{server.port}"].requests == 2
     assert counts.by_host[f"a.example:{server.port}"].failures == {"http_4xx": 1}
     assert counts.by_host["b.example"].failures == {"dns": 1}
+    got = size(counts.total().bytes)
+    assert got[0] != "0", "a little is not 0 MB"
     assert counts.summary() == (
-        "fetched 1 image (0.0 MB) with 2 requests to 2 hosts, 3 failures (bad_url 1, dns 1, http_4xx 1)"
+        f"fetched 1 image ({got}) with 2 requests to 2 hosts, 3 failures (bad_url 1, dns 1, http_4xx 1)"
     )
 
 
