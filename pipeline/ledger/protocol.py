@@ -38,11 +38,10 @@ from pipeline.errors import (
     Stopped,
     TemporaryError,
 )
-from pipeline.ledger import manifest
-from pipeline.ledger.bodies import read_body
+from pipeline.ledger.bodies import Body, body_of, read_body
 from pipeline.ledger.commit import put_first
 from pipeline.ledger.layout import FIRST_DUE, Keys, ShipmentName, Task, seconds_of, version_of
-from pipeline.ledger.manifest import Attempt, AttemptEnd, Body, DataFile, Plan
+from pipeline.ledger.manifest import Attempt, AttemptEnd, DataFile, Plan
 from pipeline.ledger.state import ShipmentState, Unreadable, child_of, derive, next_of, wanted
 from pipeline.process.scratch import made
 from pipeline.recent import Recent
@@ -306,7 +305,7 @@ def commit(context: Context, key: str, body: B) -> tuple[bool, B]:
     stands = put_first(context.bucket, key, encoded, context.process.clock.sleep)
     if stands == encoded:
         return True, mine
-    return False, manifest.read(type(body), stands, key)
+    return False, body_of(type(body), stands, key)
 
 
 def announce(context: Context, name: ShipmentName, plan: Plan) -> tuple[bool, Plan]:

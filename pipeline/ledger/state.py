@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from pipeline.ledger.bodies import Body, NewerFormat
 from pipeline.ledger.layout import (
     ATTEMPT,
     BATCH,
@@ -29,7 +30,7 @@ from pipeline.ledger.layout import (
     ShipmentName,
     Task,
 )
-from pipeline.ledger.manifest import Attempt, AttemptEnd, Body, Done, End, NewerFormat, Out, Plan
+from pipeline.ledger.manifest import Attempt, AttemptEnd, Done, End, Out, Plan
 
 BODIES: dict[str, type[Body]] = {"plan": Plan, "end": End, "out": Out, "done": Done}
 

@@ -8,8 +8,9 @@ from itertools import islice
 
 from pipeline.codec.delivered.forms import is_text
 from pipeline.errors import FormatError, NotFound, PermanentError
+from pipeline.ledger.bodies import MOST_BYTES
 from pipeline.ledger.layout import version_of
-from pipeline.ledger.manifest import MOST_BYTES, Reading, Snapshot
+from pipeline.ledger.manifest import Reading, Snapshot
 from pipeline.settings import Source
 from pipeline.sources.each_file import frozen, reading_of
 from pipeline.sources.found import Found, Named

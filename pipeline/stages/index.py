@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pipeline.errors import NotFound, PipelineError, Unknown
 from pipeline.ledger.bodies import read_body
 from pipeline.ledger.commit import rename_first
+from pipeline.ledger.deliveries import Delivery, Index, IndexCurrent, IndexPartner, Proposal
 from pipeline.ledger.layout import Root, seconds_of
-from pipeline.ledger.manifest import Delivery, Index, IndexCurrent, IndexPartner, Proposal
 from pipeline.ledger.protocol import Context
 from pipeline.stores.store import Lake
 from pipeline.times import DAY, HOUR

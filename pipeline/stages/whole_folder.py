@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pipeline.errors import TemporaryError
 from pipeline.ledger.commit import rename_first
+from pipeline.ledger.deliveries import CurrentManifest, PartnerManifest
 from pipeline.ledger.layout import MANIFEST, SUCCESS
-from pipeline.ledger.manifest import CurrentManifest, PartnerManifest
 from pipeline.stores.store import Lake
 
 

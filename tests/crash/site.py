@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.errors import NotFound
+from pipeline.ledger.deliveries import Index
 from pipeline.ledger.layout import Keys
-from pipeline.ledger.manifest import Index
 from pipeline.settings import load
 from pipeline.stage_names import STAGES
 from pipeline.stores.opening import open_bucket, open_lake

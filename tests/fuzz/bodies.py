@@ -22,23 +22,10 @@ from typing import Any
 
 from pipeline.codec.codecs import Forms
 from pipeline.errors import FormatError, PipelineError
-from pipeline.ledger import manifest
+from pipeline.ledger.bodies import Body, body_of
+from pipeline.ledger.deliveries import CurrentManifest, Index, PartnerManifest, Proposal
 from pipeline.ledger.layout import ShipmentName
-from pipeline.ledger.manifest import (
-    Attempt,
-    AttemptEnd,
-    Batch,
-    Body,
-    CurrentManifest,
-    Done,
-    End,
-    Index,
-    Out,
-    PartnerManifest,
-    Plan,
-    Proposal,
-    Result,
-)
+from pipeline.ledger.manifest import Attempt, AttemptEnd, Batch, Done, End, Out, Plan, Result
 from pipeline.ledger.protocol import Context
 from pipeline.operations.health.judge import judge
 from pipeline.operations.health.look import Look
@@ -254,7 +241,7 @@ class Stand:
 def place(world: World, target: Target) -> tuple[Disk, str]:
     """Where the target stands, or would."""
     plans = {
-        ShipmentName.parse(key.split("/")[2]): manifest.read(Plan, content, key)
+        ShipmentName.parse(key.split("/")[2]): body_of(Plan, content, key)
         for key, (content, _, _) in world.bucket.files.items()
         if key.endswith("/plan")
     }
@@ -391,7 +378,7 @@ def _unreadable(change: Change, key: str, content: bytes) -> bool:
     if change.target.name.removeprefix("child ") not in ("plan", "end", "out", "done"):
         return False
     try:
-        manifest.read(change.target.kind, content, key)
+        body_of(change.target.kind, content, key)
     except FormatError:
         return True
     return False

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pipeline.ledger import manifest
+from pipeline.ledger.bodies import body_of
+from pipeline.ledger.deliveries import CurrentManifest, Index, PartnerManifest, Proposal
+from pipeline.ledger.manifest import Attempt, AttemptEnd, Batch, Done, End, Out, Plan, Result
 from pipeline.records import Failure
 from tests.fuzz import seeds
 
@@ -206,9 +208,9 @@ def _index(data: bytes) -> object:
     return sorted(set(whys))
 
 
-BODIES = (manifest.Plan, manifest.Batch, manifest.End, manifest.Attempt, manifest.AttemptEnd, manifest.Result,
-          manifest.Out, manifest.Done, manifest.PartnerManifest, manifest.CurrentManifest, manifest.Index,
-          manifest.Proposal)  # fmt: skip
+BODIES = (Plan, Batch, End, Attempt, AttemptEnd, Result,
+          Out, Done, PartnerManifest, CurrentManifest, Index,
+          Proposal)  # fmt: skip
 
 
 def _manifest(data: bytes) -> object:
@@ -217,7 +219,7 @@ def _manifest(data: bytes) -> object:
     said = []
     for kind in BODIES:
         try:
-            manifest.read(kind, manifest.read(kind, data, "key").encode(), "key")
+            body_of(kind, body_of(kind, data, "key").encode(), "key")
         except FormatError as error:
             said.append(error.detail[:40])
     return said

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.ledger.deliveries import Delivery, IndexFile
 from pipeline.ledger.layout import Root, ShipmentName, version_of
-from pipeline.ledger.manifest import Delivery, Done, IndexFile
+from pipeline.ledger.manifest import Done
 from pipeline.ledger.protocol import Context, commit
 from pipeline.process.host import this_process
 from pipeline.settings import Settings

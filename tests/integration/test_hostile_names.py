@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import FormatError
-from pipeline.ledger import manifest
-from pipeline.ledger.manifest import DataFile, Done, IndexFile, OutFile, SourceFile
+from pipeline.ledger.bodies import body_of
+from pipeline.ledger.deliveries import IndexFile
+from pipeline.ledger.manifest import DataFile, Done, OutFile, SourceFile
 from pipeline.process.logs import escape
 from tests.fuzz.targets import CORPUS
 from tests.integration.conftest import picture, row
@@ -89,7 +90,7 @@ def test_no_body_names_what_lies_elsewhere(path: str) -> None:
         with pytest.raises(ValueError, match="leads out of its folder"):
             kind.model_validate(fields)
     with pytest.raises(FormatError, match="leads out of its folder"):
-        manifest.read(Done, json.dumps({"format": 1, "folders": [path], "at": ""}).encode(), "c/done")
+        body_of(Done, json.dumps({"format": 1, "folders": [path], "at": ""}).encode(), "c/done")
 
 
 def test_a_manifest_that_names_a_key_of_another_lake_is_refused_and_said(site: Path) -> None:

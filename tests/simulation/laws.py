@@ -7,9 +7,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.ledger import manifest
+from pipeline.ledger.bodies import body_of
+from pipeline.ledger.deliveries import Index, PartnerManifest
 from pipeline.ledger.layout import INDEX, MANIFEST, SUCCESS, Keys, ShipmentName
-from pipeline.ledger.manifest import Attempt, Batch, Done, End, Index, Out, PartnerManifest, Plan, Result
+from pipeline.ledger.manifest import Attempt, Batch, Done, End, Out, Plan, Result
 from pipeline.ledger.state import child_of, next_of
 from pipeline.settings import Settings
 from tests.simulation.memory import Disk
@@ -69,7 +70,7 @@ class Laws:
         if key not in self.history:
             return None
         if key not in self._parsed:
-            self._parsed[key] = manifest.read(kind, self.history[key], key)
+            self._parsed[key] = body_of(kind, self.history[key], key)
         return self._parsed[key]
 
     # --- the bucket ---
@@ -213,7 +214,7 @@ class Laws:
             self._appeared.add("/".join(parts[:3]))
 
     def _index_goes_on(self, root: str, key: str, content: bytes) -> None:
-        new = manifest.read(Index, content, key)
+        new = body_of(Index, content, key)
         old = self.indexes.get(root, Index())
         if new.version != old.version + 1:
             raise Violation(f"the index goes from version {old.version} to {new.version}")
@@ -285,7 +286,7 @@ class Laws:
         rows = 0
         for partner in out.partners:
             folder = f"{root}/{name}/{partner}"
-            body = manifest.read(PartnerManifest, self.lake.files[f"{folder}/{MANIFEST}"][0], folder)
+            body = body_of(PartnerManifest, self.lake.files[f"{folder}/{MANIFEST}"][0], folder)
             rows += sum(file.rows for file in body.files if file.name.startswith(("features/", "failures/")))
         if rows != out.features + out.failures:
             raise Violation(f"the law at delivery of {name}")
@@ -303,7 +304,7 @@ class Laws:
         """A partner's folder has its manifest, its _SUCCESS, and every byte that the manifest names."""
         if not {f"{folder}/{MANIFEST}", f"{folder}/{SUCCESS}"} <= set(self.lake.under(f"{folder}/")):
             raise Violation(f"{folder} is seen half")
-        body = manifest.read(PartnerManifest, self.lake.files[f"{folder}/{MANIFEST}"][0], folder)
+        body = body_of(PartnerManifest, self.lake.files[f"{folder}/{MANIFEST}"][0], folder)
         for file in body.files:
             content = self.lake.files.get(f"{folder}/{file.name}", (b"", 0.0, 0))[0]
             if hashlib.sha256(content).hexdigest() != file.sha256:

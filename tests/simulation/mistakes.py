@@ -10,8 +10,10 @@ import pytest
 from pipeline.errors import Exists, FormatError, NotFound, Unknown
 from pipeline.ledger import protocol
 from pipeline.ledger import state as states
+from pipeline.ledger.bodies import Body, body_of
+from pipeline.ledger.deliveries import Proposal
 from pipeline.ledger.layout import Keys
-from pipeline.ledger.manifest import Batch, Body, Plan, Proposal, read
+from pipeline.ledger.manifest import Batch, Plan
 from pipeline.operations import prune
 from pipeline.operations.prune import shipments
 from pipeline.stages import aggregate, compute, index, ship
@@ -126,7 +128,7 @@ def retrying_with_a_fresh_nonce(patch: pytest.MonkeyPatch) -> None:
             context.bucket.put_new(key, tried.encode())
             return True, tried
         except Exists:
-            return False, read(type(body), context.bucket.get(key), key)
+            return False, body_of(type(body), context.bucket.get(key), key)
         except Unknown:
             context.process.clock.sleep(0.05)
             won, stands = real(context, key, body)
@@ -179,7 +181,7 @@ def deleting_the_data_of_what_cannot_be_read(patch: pytest.MonkeyPatch) -> None:
     def plan_shipment(context: object, one: shipments.Standing, *rest: object) -> object:
         plan = next((entry.key for entry in one.records if entry.key.endswith("/plan")), "")
         try:
-            read(Plan, context.bucket.get(plan), plan) if plan else None  # type: ignore[attr-defined]
+            body_of(Plan, context.bucket.get(plan), plan) if plan else None  # type: ignore[attr-defined]
         except FormatError:
             one = replace(one, records=())
         yield from real(context, one, *rest)  # type: ignore[arg-type]

@@ -10,8 +10,8 @@ import numpy as np
 from pipeline.codec.delivered.forms import TextFiles
 from pipeline.codec.delivered.parquet import FeaturesWriter
 from pipeline.codec.hashed_file import Written
+from pipeline.ledger.deliveries import IndexFile, PartnerManifest
 from pipeline.ledger.layout import MANIFEST, SUCCESS, Root, ShipmentName
-from pipeline.ledger.manifest import IndexFile, PartnerManifest
 from pipeline.records import Numbers
 from tests.unit.codec.rows import feature
 

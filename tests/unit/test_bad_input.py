@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ledger import manifest
+from pipeline.ledger.bodies import body_of
 from pipeline.ledger.layout import Keys, ShipmentName
 from pipeline.ledger.manifest import Out, Plan
 from pipeline.ledger.protocol import Context
@@ -58,7 +58,7 @@ def world_of(tmp_path: Path, **changes: object) -> Spoken:
 
 def shipment_of(world: World, source: str) -> ShipmentName:
     for key, (content, _, _) in world.bucket.files.items():
-        if key.endswith("/plan") and manifest.read(Plan, content, key).snapshot.source == source:
+        if key.endswith("/plan") and body_of(Plan, content, key).snapshot.source == source:
             return ShipmentName.parse(key.split("/")[2])
     raise AssertionError(source)
 
@@ -218,5 +218,5 @@ def test_a_set_that_is_renamed_is_another_set_and_delivers_anew_beside_the_old_f
     }
     sets = {json.loads(content)["set"] for key, content in after.items() if key.endswith("_manifest.json")}
     assert sets == {"demo", "renamed"}
-    outs = [manifest.read(Out, c, k) for k, (c, _, _) in world.bucket.files.items() if k.endswith("/out")]
+    outs = [body_of(Out, c, k) for k, (c, _, _) in world.bucket.files.items() if k.endswith("/out")]
     assert len(outs) == 4

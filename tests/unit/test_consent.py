@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.main import main
-from pipeline.ledger import manifest
+from pipeline.ledger.bodies import Body
 from pipeline.ledger.layout import Keys, ShipmentName
 from pipeline.ledger.manifest import Batch, DataFile, End, Place, Plan, Result, Snapshot
 
@@ -92,7 +92,7 @@ def hold(tmp_path: Path) -> None:
     keys = Keys("shop")
     data = DataFile(key=keys.shipment_data(HELD, "n", "00000.pb"), size=0, sha256="0" * 64, rows=3)
     snapshot = Snapshot(source="refs/a.csv", version=HELD.version, files=())
-    bodies: dict[str, manifest.Body] = {
+    bodies: dict[str, Body] = {
         keys.plan(HELD): Plan(lake="shop", set="demo", snapshot=snapshot, snapshot_digest="s", batch_refs=3,
                               batch_bytes=1, batches=1, due="00000000T000000Z"),
         keys.batch(HELD, 0): Batch(data=data, refs=3, rows=3, rejected=0, cursor=Place()),

@@ -20,7 +20,7 @@ import schedule
 from pipeline.clock import Clock
 from pipeline.errors import NetError, TemporaryError
 from pipeline.extraction.window import Computed
-from pipeline.ledger import manifest
+from pipeline.ledger.bodies import body_of
 from pipeline.ledger.manifest import AttemptEnd
 from pipeline.ledger.protocol import poll
 from pipeline.process.host import Owner, gone, owner_of, start_of, this_process
@@ -300,7 +300,7 @@ def test_children_that_die_of_the_stop_itself_make_no_item_poison(tmp_path: Path
     assert turns.take("compute").stopped
     keys = [key for key in world.bucket.files if "/c/" in key]
     assert not [key for key in keys if "/r/" in key]
-    ends = [manifest.read(AttemptEnd, world.bucket.files[key][0], key).kind for key in sorted(keys) if key[-2:] == ".x"]
+    ends = [body_of(AttemptEnd, world.bucket.files[key][0], key).kind for key in sorted(keys) if key[-2:] == ".x"]
     assert ends == ["strike", "abandoned"]
     asked.clear()
     world.run()

@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.app.status import as_tree
 from pipeline.cli import status
+from pipeline.ledger.deliveries import Delivery, Index
 from pipeline.ledger.layout import Root, version_of
-from pipeline.ledger.manifest import Delivery, Index
 from pipeline.operations.health.facts import Facts, FailingPartner, LakeFacts
 from pipeline.operations.health.failing import LOOKED_INTO, Failing, days, told, too_many
 from pipeline.operations.health.judge import NAMED, judge

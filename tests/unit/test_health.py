@@ -14,8 +14,8 @@ import pytest
 from pipeline.app import estop
 from pipeline.clock import Clock
 from pipeline.errors import PermanentError, TemporaryError
+from pipeline.ledger.deliveries import Index, IndexPartner
 from pipeline.ledger.layout import FIRST_DUE, Root, seconds_of, version_of
-from pipeline.ledger.manifest import Index, IndexPartner
 from pipeline.operations.health.backlog import PARTNERS, freshness, most_lagging
 from pipeline.operations.health.facts import Disk, Facts, Freshness, LakeFacts, StoreFacts
 from pipeline.operations.health.folders import Folders as DeliveredFolders

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.ledger.deliveries import Delivery, Index, IndexFile, Proposal
 from pipeline.ledger.layout import Root
-from pipeline.ledger.manifest import Delivery, Index, IndexFile, Proposal
 from pipeline.stages import index
 from pipeline.times import HOUR
 from tests.simulation.memory import MemoryStore

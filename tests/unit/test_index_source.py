@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.ledger.deliveries import Index, IndexPartner
 from pipeline.ledger.layout import seconds_of, version_of
-from pipeline.ledger.manifest import Index, IndexPartner
 from pipeline.settings import Source
 from pipeline.sources.index_entries import Home, judge
 from pipeline.sources.index_times import job_seconds

@@ -36,6 +36,10 @@ MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELIN
         pytest.param(r"is not what was written", ["stages/whole_folder.py"], id="how a folder appears whole"),
         pytest.param(r"rejected: int = 0", ["ledger/row_counts.py"], id="the counters of rows"),
         pytest.param(r"\.(?:duplicates|damaged|alike) \+", [], id="how they are added"),
+        pytest.param(
+            r"\bspelt\(\s*\n?\s*[\"']\[0-9a-f\]", ["ledger/values.py"], id="how a digest in a document is judged"
+        ),
+        pytest.param(r"kind.model_validate\(fields\)", ["ledger/bodies.py"], id="how a document is read"),
         pytest.param("against_host=", ["records.py"], id="which reasons speak against a host"),
     ],
 )

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PermanentError
-from pipeline.ledger import manifest
+from pipeline.ledger.bodies import body_of
 from pipeline.ledger.layout import Keys, ShipmentName, Task
-from pipeline.ledger.manifest import End, Out
+from pipeline.ledger.manifest import End, Out, Plan
 from pipeline.ledger.protocol import claim
 from pipeline.stages import operator_requests
 from tests.simulation.world import World
@@ -67,7 +67,7 @@ def test_a_release_computes_just_the_held_rows_and_two_people_agree(tmp_path: Pa
         operator_requests.answer(world.context("c"), name, 0, "drop")
     assert child.generation == 4
     world.run()
-    end = manifest.read(End, world.bucket.files[KEYS.end(child)][0], "")
+    end = body_of(End, world.bucket.files[KEYS.end(child)][0], "")
     assert end.refs == 3
     got = {row["external_id"]: row["url"] for row in tables(world, "features") if row["shipment"] == str(child)}
     assert got == {"item0": url("ok", 0), "item1": url("ok", 1), "item2": url("ok", 2)}
@@ -82,7 +82,7 @@ def test_a_drop_is_a_release_whose_end_is_void(tmp_path: Path) -> None:
     world = held_world(tmp_path)
     child = operator_requests.answer(world.context(), held_name(world), 0, "drop")
     world.run()
-    assert manifest.read(End, world.bucket.files[KEYS.end(child)][0], "").void == "dropped by an operator"
+    assert body_of(End, world.bucket.files[KEYS.end(child)][0], "").void == "dropped by an operator"
     assert [key for key in world.bucket.files if "/h/" in key] == []
     assert list(operator_requests.held(world.context())) == []
 
@@ -138,7 +138,7 @@ def test_a_back_fill_reads_the_source_once_the_bucket_has_forgotten(tmp_path: Pa
     world.pruner().prune()
     ((name, plan),) = operator_requests.newest(world.context(), "", ["demo"])
     child = operator_requests.again(world.context(), name, plan, backfill=True)
-    assert manifest.read(manifest.Plan, world.bucket.files[KEYS.plan(child)][0], "").kind == "again"
+    assert body_of(Plan, world.bucket.files[KEYS.plan(child)][0], "").kind == "again"
     world.run()
     assert len(tables(world, "features")) == 16
     assert all(isinstance(out, Out) for out in outs(world))
@@ -155,9 +155,7 @@ def test_a_release_of_a_batch_whose_shipment_became_void_is_void_too(tmp_path: P
     commit(world.context(), KEYS.end(name), End(batches=0, refs=0, rows=0, rejected=0, void="a file is gone"))
     child = operator_requests.answer(world.context(), name, 0, "release")
     world.run()
-    assert (
-        manifest.read(End, world.bucket.files[KEYS.end(child)][0], "").void == "the shipment that it comes from is void"
-    )
+    assert body_of(End, world.bucket.files[KEYS.end(child)][0], "").void == "the shipment that it comes from is void"
     assert [key for key in world.bucket.files if "/h/" in key] == []
 
 

@@ -17,7 +17,7 @@ from pyarrow import parquet as pq
 from pipeline.codec.codecs import Forms
 from pipeline.codec.image_refs import decode
 from pipeline.errors import TemporaryError
-from pipeline.ledger import manifest
+from pipeline.ledger.bodies import body_of
 from pipeline.ledger.layout import Keys
 from pipeline.ledger.manifest import Batch, End, Plan, Reading, Snapshot, SourceFile
 from pipeline.operations.prune import Pruner
@@ -63,14 +63,14 @@ def refs(world: Folders) -> list[ImageRef]:
     """All refs of the bucket that a batch names."""
     found: list[ImageRef] = []
     for path in sorted((world.top / "bucket").glob("shop/c/*/b/*")):
-        data = manifest.read(Batch, path.read_bytes(), str(path)).data
+        data = body_of(Batch, path.read_bytes(), str(path)).data
         found += decode((world.top / "bucket" / data.key).read_bytes(), 0)
     return found
 
 
 def ends(world: Folders) -> list[End]:
     found = sorted((world.top / "bucket").glob("shop/c/*/end"))
-    return [manifest.read(End, path.read_bytes(), str(path)) for path in found]
+    return [body_of(End, path.read_bytes(), str(path)) for path in found]
 
 
 def test_folders_in_all_formats_reach_the_bucket_with_the_partner_of_their_path(tmp_path: Path) -> None:
@@ -267,11 +267,11 @@ def test_a_source_that_is_down_is_a_trouble_of_its_own_and_what_is_open_goes_on(
 def shipped_refs(world: Folders) -> list[str]:
     """External ids of the refs of shipments that are not void."""
     void = {path.parent.name for path in (world.top / "bucket").glob("shop/c/*/end")
-            if manifest.read(End, path.read_bytes(), "").void is not None}  # fmt: skip
+            if body_of(End, path.read_bytes(), "").void is not None}  # fmt: skip
     found: list[str] = []
     for path in sorted((world.top / "bucket").glob("shop/c/*/b/*")):
         if path.parent.parent.name not in void:
-            data = manifest.read(Batch, path.read_bytes(), str(path)).data
+            data = body_of(Batch, path.read_bytes(), str(path)).data
             found += [one.external_id for one in decode((world.top / "bucket" / data.key).read_bytes(), 0)]
     return found
 
@@ -332,7 +332,7 @@ def test_the_ledger_of_a_source_that_cannot_be_seen_is_kept(tmp_path: Path) -> N
         stamp(world, plan, NOW)
     (world.top / "lake/x/partner=7/loop").symlink_to("loop")
     Pruner(turns.context, turns.look).prune()
-    left = [manifest.read(Plan, path.read_bytes(), "") for path in (world.top / "bucket").glob("shop/c/*/plan")]
+    left = [body_of(Plan, path.read_bytes(), "") for path in (world.top / "bucket").glob("shop/c/*/plan")]
     assert [plan.snapshot.source for plan in left] == ["x/partner=7"], "the day of the other one is long swept"
 
 
@@ -355,7 +355,7 @@ def test_a_plan_that_was_written_before_partners_stood_in_paths_is_read() -> Non
         "snapshot": {"source": "a", "version": "20231114T221320Z",
                      "files": [{"path": "a", "length": 1, "modified": 1}]},
     }  # fmt: skip
-    plan = manifest.read(Plan, json.dumps(body).encode(), "plan")
+    plan = body_of(Plan, json.dumps(body).encode(), "plan")
     assert (plan.snapshot.files[0].partner, plan.snapshot.group, plan.reading) == ("", "", Reading())
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.ledger import manifest
+from pipeline.ledger.bodies import body_of
+from pipeline.ledger.deliveries import Index, PartnerManifest
 from pipeline.ledger.layout import Keys, ShipmentName
-from pipeline.ledger.manifest import End, Out, PartnerManifest, Plan, Result
+from pipeline.ledger.manifest import End, Out, Plan, Result
 from pipeline.records import item_id_of, signed
 from pipeline.settings import FeatureSet
 from tests.simulation.world import World, feature, settings_of
@@ -49,7 +50,7 @@ def shipments(world: World) -> dict[str, ShipmentName]:
 
 def outs(world: World) -> list[Out]:
     return [
-        manifest.read(Out, content, key)
+        body_of(Out, content, key)
         for key, (content, _, _) in sorted(world.bucket.files.items())
         if key.startswith("shop/c/") and key.endswith("/out")
     ]
@@ -100,7 +101,7 @@ def test_a_long_file_becomes_parts_of_a_bounded_number_of_batches(tmp_path: Path
     world.run()
     parts = sorted(shipments(world).values())
     assert [name.part for name in parts] == [0, 1, 2, 3]
-    ends = [manifest.read(End, world.bucket.files[Keys("shop").end(name)][0], "") for name in parts]
+    ends = [body_of(End, world.bucket.files[Keys("shop").end(name)][0], "") for name in parts]
     assert [(end.batches, end.refs) for end in ends] == [(2, 6), (2, 6), (2, 6), (1, 2)]
     assert ends[-1].next is None
 
@@ -231,7 +232,7 @@ def test_a_folder_whose_partner_is_hives_null_is_as_an_empty_cell(
     world.hand.at += 10
     world.run()
     assert [row["partner_id"] for row in tables(world, "features")] == ([5, 5] if partner else [])
-    (end,) = [manifest.read(End, body, key) for key, (body, _, _) in world.bucket.files.items() if key.endswith("/end")]
+    (end,) = [body_of(End, body, key) for key, (body, _, _) in world.bucket.files.items() if key.endswith("/end")]
     assert [one.why for one in end.rejections] == ([] if partner else ["the partner id is empty"] * 2)
 
 
@@ -240,9 +241,7 @@ def test_the_law_holds_from_rows_to_delivered_rows(tmp_path: Path) -> None:
     lines += ["x,bad-partner,http://u/", f"7,,{url('ok', 99)}", f"7,gone,{url('gone')}", f"8,item1,{url('junk')}"]
     world = world_of(tmp_path, *lines)
     world.run()
-    ends = [
-        manifest.read(End, content, key) for key, (content, _, _) in world.bucket.files.items() if key.endswith("/end")
-    ]
+    ends = [body_of(End, content, key) for key, (content, _, _) in world.bucket.files.items() if key.endswith("/end")]
     assert sum(end.rows for end in ends) == 13
     assert sum(end.rejected for end in ends) == 2
     assert {one.row for end in ends for one in end.rejections}
@@ -257,7 +256,7 @@ def test_a_file_with_no_good_ref_is_accounted_for(tmp_path: Path) -> None:
     world.put_refs("empty.csv", "")
     world.run()
     ends = {
-        manifest.read(Plan, world.bucket.files[key.replace("/end", "/plan")][0], key).snapshot.source: manifest.read(
+        body_of(Plan, world.bucket.files[key.replace("/end", "/plan")][0], key).snapshot.source: body_of(
             End, content, key
         )
         for key, (content, _, _) in world.bucket.files.items()
@@ -282,7 +281,7 @@ def test_two_sets_side_by_side_never_mix(tmp_path: Path) -> None:
     assert roots == {"features", "features2"}
     for key, (content, _, _) in world.bucket.files.items():
         if "/r/" in key:
-            result = manifest.read(Result, content, key)
+            result = body_of(Result, content, key)
             assert key.split("/")[3] == result.fingerprint[:12]
     assert len({out.fingerprint for out in outs(world)}) == 2
 
@@ -309,7 +308,7 @@ def test_the_index_names_every_delivery_with_its_hashes(tmp_path: Path) -> None:
 
     world = world_of(tmp_path, *(f"{p},item{n},{url('ok', n)}" for n in range(4) for p in (1, 2)))
     world.run()
-    index = manifest.read(manifest.Index, world.lake.files["features/outputByPartner"][0], "")
+    index = body_of(Index, world.lake.files["features/outputByPartner"][0], "")
     folders = {path.rpartition("/")[0] for path in world.delivered() if path.endswith("_SUCCESS")}
     assert {f"features/{one.folder}" for one in index.deliveries} == folders
     for one in index.deliveries:
@@ -440,7 +439,7 @@ def test_the_manifest_says_that_features_are_float16_and_the_fingerprint_stays(t
         world = world_of(tmp_path / numbers, line, sets=sets)
         world.run()
         (path,) = (path for path in world.delivered() if path.endswith("_manifest.json"))
-        body = manifest.read(PartnerManifest, world.delivered()[path], path)
+        body = body_of(PartnerManifest, world.delivered()[path], path)
         assert body.numbers == numbers
         prints.add(body.fingerprint)
     assert len(prints) == 1

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.codec.image_refs import decode
-from pipeline.ledger import manifest
+from pipeline.ledger.bodies import body_of
 from pipeline.ledger.layout import Keys, ShipmentName
 from pipeline.ledger.manifest import Batch, Plan
 from pipeline.ledger.protocol import Context
@@ -53,7 +53,7 @@ def put(world: World, partner: int, number: int) -> None:
 def batches(world: World) -> list[int]:
     """Whose each batch is, in the order in which they were committed."""
     plans = {
-        key.split("/")[2]: manifest.read(Plan, content, key)
+        key.split("/")[2]: body_of(Plan, content, key)
         for key, (content, _, _) in world.bucket.files.items()
         if key.endswith("/plan")
     }
@@ -66,7 +66,7 @@ def shipped(world: World) -> list[tuple[int, str]]:
     found = []
     for key, (content, _, _) in world.bucket.files.items():
         if key.startswith("shop/c/") and "/b/" in key:
-            data = world.bucket.files[manifest.read(Batch, content, key).data.key][0]
+            data = world.bucket.files[body_of(Batch, content, key).data.key][0]
             found += [(ref.partner_id, ref.external_id) for ref in decode(data, 0)]
     return sorted(found)
 
@@ -125,7 +125,7 @@ def test_one_group_leaves_a_quarter_of_the_open_shipments_to_the_others(tmp_path
     turns.take("ship")
 
     def plans() -> list[int]:
-        found = [manifest.read(Plan, c, k) for k, (c, _, _) in world.bucket.files.items() if k.endswith("/plan")]
+        found = [body_of(Plan, c, k) for k, (c, _, _) in world.bucket.files.items() if k.endswith("/plan")]
         return sorted(plan.reading.partner_id or 0 for plan in found)
 
     assert plans() == [1] * 6
@@ -218,7 +218,7 @@ def threaded(tmp_path: Path, partners: int, number: int, **ship: Any) -> Threade
 def refs_in(folder: Path) -> list[tuple[int, str]]:
     found = []
     for path in folder.glob("shop/c/*/b/*"):
-        data = manifest.read(Batch, path.read_bytes(), str(path)).data
+        data = body_of(Batch, path.read_bytes(), str(path)).data
         found += [(ref.partner_id, ref.external_id) for ref in decode((folder / data.key).read_bytes(), 0)]
     return sorted(found)
 
@@ -292,7 +292,7 @@ def test_trouble_with_one_shipment_ends_no_other(tmp_path: Path) -> None:
     turns = world.turns()
     broken = ShipmentName.of("shop", "other", "demo", "20200101T000000Z", 0, 0, 0)
     found = next(c for k, (c, _, _) in _planned(world).items())
-    plan = manifest.read(Plan, found, "").model_copy(update={"lake": "shop"})
+    plan = body_of(Plan, found, "").model_copy(update={"lake": "shop"})
     world.bucket.write(KEYS.open_hint(plan.due, broken), b"")
     world.bucket.write(KEYS.plan(broken), plan.encode())
     world.bucket.write(KEYS.batch(broken, 0), b"no batch")

@@ -10,10 +10,13 @@ import pytest
 
 from pipeline.cli import main as command_line
 from pipeline.errors import FormatError
+from pipeline.ledger.bodies import body_of
+from pipeline.ledger.deliveries import Index, Proposal
 from pipeline.ledger.layout import FIRST_DUE, ShipmentName
-from pipeline.ledger.manifest import MAX_VERSION, Index, Out, Plan, Proposal, Result, read
+from pipeline.ledger.manifest import Out, Plan, Result
 from pipeline.ledger.protocol import is_closed, open_hints, planned, state_of
 from pipeline.ledger.state import REPAIR, waits_for
+from pipeline.ledger.values import MAX_VERSION
 from pipeline.operations.health.judge import Level, judge
 from tests.simulation.folders import Folders, url
 from tests.simulation.folders import world_of as folders_of
@@ -223,9 +226,9 @@ def test_a_number_is_a_number_and_sums_are_sums(tmp_path: Path, kind: type, fiel
     suffix = {Out: "/out", Index: "/outputByPartner", Plan: "/plan"}[kind]
     files = world.lake.files if kind is Index else world.bucket.files
     content = next(content for key, (content, _, _) in files.items() if key.endswith(suffix))
-    assert read(kind, content, "x").encode() == content
+    assert body_of(kind, content, "x").encode() == content
     with pytest.raises(FormatError, match=r"^x is not a"):
-        read(kind, json.dumps({**json.loads(content), field: value}).encode(), "x")
+        body_of(kind, json.dumps({**json.loads(content), field: value}).encode(), "x")
 
 
 @pytest.mark.parametrize(
@@ -254,7 +257,7 @@ def test_what_is_wrong_with_a_value_is_said_in_words_and_not_as_a_pattern(
         inner = inner[step]
     inner[path[-1]] = value
     with pytest.raises(FormatError) as caught:
-        read(kind, json.dumps(body).encode(), "x")
+        body_of(kind, json.dumps(body).encode(), "x")
     where = ".".join(map(str, path))
     assert caught.value.detail.startswith(f"{where}: {words}")
     assert caught.value.message == f"x is not {'an' if kind is Out else 'a'} {kind.__name__.lower()}"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.clock import Process
-from pipeline.ledger import manifest
+from pipeline.ledger.bodies import body_of
+from pipeline.ledger.deliveries import Index
 from pipeline.ledger.layout import Root, ShipmentName, version_of
-from pipeline.ledger.manifest import Index
 from pipeline.ledger.protocol import Context
 from pipeline.operations.verify import KINDS, Finding, verify
 from pipeline.settings import FeatureSet
@@ -247,7 +247,7 @@ def files(world: Folders, under: str) -> list[tuple[str, Path]]:
 
 
 def read_index(content: bytes) -> Index:
-    return manifest.read(Index, content, "")
+    return body_of(Index, content, "")
 
 
 def test_repair_of_what_is_right_changes_nothing(sound: Folders) -> None:

@@ -14,9 +14,9 @@ from pipeline.analysis.stats.sampling import Repeated, Repeats, Sample, item_has
 from pipeline.codec.delivered.blocks import Block, blocks
 from pipeline.codec.shards import Matrix
 from pipeline.errors import ConfigError, FormatError, NotFound
-from pipeline.ledger.bodies import read_body
+from pipeline.ledger.bodies import Body, read_body
 from pipeline.ledger.layout import MANIFEST
-from pipeline.ledger.manifest import Body, Dim
+from pipeline.ledger.values import Dim
 from pipeline.stores.store import Lake
 
 Values = npt.NDArray[np.float64]

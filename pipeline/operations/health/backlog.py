@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from pipeline.ledger.deliveries import Index
 from pipeline.ledger.layout import FIRST_DUE, seconds_of
-from pipeline.ledger.manifest import Index
 from pipeline.ledger.state import ShipmentState, waits_for
 from pipeline.operations.health.facts import Backlog, Freshness
 from pipeline.stage_names import AGGREGATE, COMPUTE, DELIVER, SHIP, STAGES

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from pipeline.codec.delivered.failures import Behind, count_failures
 from pipeline.codec.delivered.forms import is_failures
 from pipeline.errors import PipelineError, Stopped
+from pipeline.ledger.deliveries import Delivery, Index
 from pipeline.ledger.layout import Root, ShipmentName, seconds_of
-from pipeline.ledger.manifest import Delivery, Index
 from pipeline.operations.health.facts import FailingPartner
 from pipeline.settings import Health
 from pipeline.stores.store import Lake

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.ledger.manifest import Index
+from pipeline.ledger.deliveries import Index
 from pipeline.stores.store import Lake
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pipeline.clock import Clock
 from pipeline.errors import FormatError, PipelineError, Stopped
+from pipeline.ledger.bodies import NewerFormat
 from pipeline.ledger.layout import Root, seconds_of
-from pipeline.ledger.manifest import NewerFormat
 from pipeline.ledger.protocol import Context, beats
 from pipeline.ledger.state import REPAIR, waits_for
 from pipeline.operations.health import this_host

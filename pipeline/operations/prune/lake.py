@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from pipeline.errors import FormatError, PermanentError, Stopped
 from pipeline.ledger.bodies import read_body
+from pipeline.ledger.deliveries import Index, Proposal
 from pipeline.ledger.layout import Root, ShipmentName, number_of, seconds_of
 from pipeline.ledger.listing import named
-from pipeline.ledger.manifest import Done, Index, Proposal
+from pipeline.ledger.manifest import Done
 from pipeline.ledger.protocol import Context, readable
 from pipeline.operations.prune.deletion import Deletion
 from pipeline.settings import FeatureSet

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pipeline.ledger.deliveries import PartnerManifest
 from pipeline.ledger.layout import INDEX, MANIFEST, Root, ShipmentName, number_of
-from pipeline.ledger.manifest import Done, Out, OutPartner, PartnerManifest
+from pipeline.ledger.manifest import Done, Out, OutPartner
 from pipeline.ledger.protocol import Context, readable
 from pipeline.operations.verify.current import current
 from pipeline.operations.verify.finding import Finding, Looking, Say, body_at

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from pipeline.errors import FormatError, NotFound, PermanentError
-from pipeline.ledger import manifest
-from pipeline.ledger.manifest import Body, NewerFormat
+from pipeline.ledger.bodies import Body, NewerFormat, body_of
 
 Level = Literal["information", "warning", "damage"]
 T = TypeVar("T")
@@ -108,7 +107,7 @@ def body_at(
 ) -> Looking[B | None]:
     """The body at a key; None where nothing stands (no finding), or where it cannot be read (one finding)."""
     try:
-        return manifest.read(kind, get(key), key)
+        return body_of(kind, get(key), key)
     except NotFound:
         return None
     except NewerFormat as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from pipeline.ledger.deliveries import IndexFile
 from pipeline.ledger.layout import MANIFEST, SUCCESS
-from pipeline.ledger.manifest import IndexFile
 from pipeline.operations.verify.finding import Finding, Say
 from pipeline.operations.verify.hashing import wrong_hash
 from pipeline.stores.store import Lake

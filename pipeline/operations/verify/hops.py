@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.codec.delivered.forms import FAILURES, rows_of_failures, rows_of_features
+from pipeline.ledger.deliveries import PartnerManifest
 from pipeline.ledger.layout import Keys, ShipmentName
-from pipeline.ledger.manifest import Batch, DataFile, Out, OutPartner, PartnerManifest, Plan, Result
+from pipeline.ledger.manifest import Batch, DataFile, Out, OutPartner, Plan, Result
 from pipeline.ledger.state import last_try
 from pipeline.operations.verify.finding import Finding, Say
 from pipeline.operations.verify.record import Record

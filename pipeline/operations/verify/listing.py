@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from pipeline.errors import FormatError, NotFound
 from pipeline.ledger.bodies import read_body
+from pipeline.ledger.deliveries import Delivery, Index, PartnerManifest, Proposal
 from pipeline.ledger.layout import MANIFEST, Root, number_of, seconds_of
-from pipeline.ledger.manifest import Delivery, Done, Index, PartnerManifest, Proposal
+from pipeline.ledger.manifest import Done
 from pipeline.ledger.protocol import Context
 from pipeline.operations.verify.finding import Finding, Looking, Say, body_at
 from pipeline.stores.store import Lake

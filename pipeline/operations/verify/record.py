@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from pipeline.ledger.bodies import Body
 from pipeline.ledger.layout import ATTEMPT, BATCH, RESULT, Keys, ShipmentName
-from pipeline.ledger.manifest import Attempt, AttemptEnd, Batch, Body, DataFile, Done, End, Out, Plan, Result
+from pipeline.ledger.manifest import Attempt, AttemptEnd, Batch, DataFile, Done, End, Out, Plan, Result
 from pipeline.ledger.state import ShipmentState
 from pipeline.operations.verify.finding import Looking, Say, body_at
 from pipeline.stores.store import Store

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.errors import FormatError, NotFound, PipelineError
-from pipeline.ledger import manifest
-from pipeline.ledger.bodies import read_body
+from pipeline.ledger.bodies import NewerFormat, read_body
 from pipeline.ledger.commit import rename_first
+from pipeline.ledger.deliveries import Delivery, Index, IndexCurrent, PartnerManifest, Proposal
 from pipeline.ledger.layout import MANIFEST, Root, ShipmentName, seconds_of, version_of
 from pipeline.ledger.listing import names_under
-from pipeline.ledger.manifest import Delivery, Done, Index, IndexCurrent, PartnerManifest, Proposal
+from pipeline.ledger.manifest import Done
 from pipeline.ledger.protocol import Context, exists, is_closed, readable, state_of
 from pipeline.operations.verify.listing import chain_of, read_if_good
 from pipeline.stages.compact.standing import newest, tables
@@ -68,7 +68,7 @@ def _is_newer(lake: Lake, root: Root) -> bool:
     """Written by a newer Hathi: not this host's to rebuild."""
     try:
         read_body(lake, Index, root.index)
-    except manifest.NewerFormat:
+    except NewerFormat:
         return True
     except FormatError:
         return False

@@ -8,8 +8,9 @@ from typing import BinaryIO
 
 from pipeline.errors import FormatError, NotFound
 from pipeline.ledger.bodies import read_body
+from pipeline.ledger.deliveries import PartnerManifest
 from pipeline.ledger.layout import MANIFEST, Root, ShipmentName, version_of
-from pipeline.ledger.manifest import Out, OutPartner, PartnerManifest, Plan
+from pipeline.ledger.manifest import Out, OutPartner, Plan
 from pipeline.ledger.protocol import Context, alive, readable, state_of
 from pipeline.ledger.state import ShipmentState
 from pipeline.operations.why.delivered import rows_of

@@ -9,8 +9,8 @@ from pathlib import Path
 from pipeline.amounts import counted
 from pipeline.codec.delivered.forms import tables as delivered_tables
 from pipeline.errors import FormatError, NotFound, PermanentError, PipelineError, TemporaryError
+from pipeline.ledger.deliveries import CurrentManifest, IndexCurrent, IndexFile, PartnerManifest
 from pipeline.ledger.layout import Root, ShipmentName
-from pipeline.ledger.manifest import CurrentManifest, IndexCurrent, IndexFile, PartnerManifest
 from pipeline.ledger.protocol import Context, law, scratch
 from pipeline.settings import FeatureSet
 from pipeline.stages import index

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from pipeline.errors import PermanentError
+from pipeline.ledger.deliveries import Index
 from pipeline.ledger.layout import Root, ShipmentName
-from pipeline.ledger.manifest import Index
 from pipeline.stages.compact.standing import Current, newest, partners, tables
 from pipeline.stores.store import Lake
 from pipeline.times import DAY

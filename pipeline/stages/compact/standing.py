@@ -9,9 +9,9 @@ from functools import partial
 from pipeline.codec.delivered.forms import tables as delivered_tables
 from pipeline.errors import NotFound, PermanentError
 from pipeline.ledger.bodies import read_body
+from pipeline.ledger.deliveries import CurrentManifest, IndexCurrent, PartnerManifest
 from pipeline.ledger.layout import MANIFEST, Root, ShipmentName, number_of
 from pipeline.ledger.listing import names_under
-from pipeline.ledger.manifest import CurrentManifest, IndexCurrent, PartnerManifest
 from pipeline.ledger.protocol import law
 from pipeline.stages.compact.merging import Input
 from pipeline.stores.store import Lake

@@ -13,8 +13,8 @@ import pytest
 
 from pipeline.codec.delivered.merge import MergeInput, merge
 from pipeline.codec.shards import write_failures, write_features
+from pipeline.ledger.deliveries import Delivery, Index, IndexFile, PartnerManifest
 from pipeline.ledger.layout import ShipmentName
-from pipeline.ledger.manifest import Delivery, Index, IndexFile, PartnerManifest
 from pipeline.records import MAX_ITEM_ID
 from pipeline.stages.index import next_index
 from tests.unit.codec.rows import failure, feature
