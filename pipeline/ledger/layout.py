@@ -132,6 +132,14 @@ class Keys:
         return f"{self.lake}/h/gone/"
 
     @property
+    def expects_hints(self) -> str:
+        return f"{self.lake}/h/expects/"
+
+    @property
+    def refused_hints(self) -> str:
+        return f"{self.lake}/h/refused/"
+
+    @property
     def alive_hints(self) -> str:
         return f"{self.lake}/h/alive/"
 
@@ -151,6 +159,12 @@ class Keys:
 
     def gone_hint(self, name: ShipmentName) -> str:
         return f"{self.gone_hints}{name}"
+
+    def expects_hint(self, feature_set: str) -> str:
+        return f"{self.expects_hints}{feature_set}"
+
+    def refused_hint(self, feature_set: str, host: str) -> str:
+        return f"{self.refused_hints}{feature_set}/{host}"
 
     def shipment(self, name: ShipmentName) -> str:
         return f"{self.commits}{name}/"

@@ -104,6 +104,19 @@ class Reading(Part):
     ids: str = "normalised"
 
 
+class Expected(Part):
+    """What whoever planned a shipment expects of its features: a host that would compute others leaves it alone."""
+
+    fingerprint: PerhapsFingerprint = ""
+    """"" where the net's files could not be read there."""
+    decode: str = ""
+    """The decode policy; fingerprints of two policies cannot be compared."""
+    settings: dict[str, str] = {}
+    """What decides the features beside the net's files: by the setting's path in the set, its value as JSON."""
+    files: dict[str, str] = {}
+    """The net's files by setting, name and size: what a person is told where settings do not differ."""
+
+
 class Plan(Body):
     """A shipment exists from here on."""
 
@@ -124,6 +137,8 @@ class Plan(Body):
     salt: str = ""
     due: Due
     retry_delays: tuple[Delay, Delay, Delay] = (HOUR, DAY, 3 * DAY)
+    expects: Expected | None = None
+    """None in plans of older versions: whatever is computed is taken."""
 
     def flaw(self) -> str:
         try:

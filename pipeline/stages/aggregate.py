@@ -274,6 +274,7 @@ def retry(context: Context, state: ShipmentState) -> ShipmentName | None:
         salt=state.plan.salt,
         due=due,
         retry_delays=state.plan.retry_delays,
+        expects=state.plan.expects,
     )
     _, stands = announce(context, name, body)
     with scratch(context) as folder:

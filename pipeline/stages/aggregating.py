@@ -24,7 +24,7 @@ class Aggregating:
     def turn(self, one: Turn) -> None:
         """Merge what is whole; then plan retries, write the refs of derived shipments, and close what is done."""
         seen = one.poll()
-        self._merge(one, seen)
+        self._merge(one, self._sets.agreed(seen))
         if one.wanted():
             _follow(one, seen)
 

@@ -18,7 +18,7 @@ class Computing:
     def turn(self, one: Turn) -> None:
         """Compute what waits for this box; a set that fails leaves the other sets at work."""
         tasks = self._batches(one)
-        one.tally.problems += self._sets.problems
+        one.tally.problems += self._sets.problems + self._sets.refused
         one.tried.update({f"set {name}": error for name, error in self._sets.tried.items()})
         for name in sorted({task.set for task in tasks}):
             mine = [task for task in tasks if task.set == name]
@@ -34,7 +34,7 @@ class Computing:
         tasks: dict[compute.BatchTask, None] = {}
         looked = 0
         while not looked or looked < one.tally.polls_to_see_all:
-            seen = one.poll()
+            seen = self._sets.agreed(one.poll())
             looked += 1
             more = compute.plan(seen, self._sets.fingerprints(seen), limits)
             context.progress("compute", 0, compute.expected(seen.states, [task for task in more if task not in tasks]))

@@ -15,6 +15,7 @@ from pipeline.ledger.listing import names_under
 from pipeline.ledger.manifest import Batch, End, Out, Plan, Result
 from pipeline.ledger.protocol import Context, announce, body_at, exists, readable, state_of
 from pipeline.ledger.state import next_of
+from pipeline.stages.expectations import expectation
 from pipeline.stages.snapshots import rounds
 
 
@@ -87,6 +88,7 @@ def answer(context: Context, name: ShipmentName, batch: int, kind: str) -> Shipm
         salt=f"{name}.{batch}",
         due=FIRST_DUE,
         retry_delays=plan.retry_delays,
+        expects=plan.expects,
     )
     _, stands = announce(context, child, body)
     if stands.kind != body.kind:
@@ -126,6 +128,7 @@ def again(context: Context, name: ShipmentName, plan: Plan, *, backfill: bool = 
     """Announce a snapshot once more, in a new round: behind all that its version has, before any newer version.
 
     backfill: copy the refs from the bucket while it has them, so that the source is not read again.
+    What is expected of its features is what this host expects of the set now.
     """
     round_ = rounds(list(names_under(context.bucket, context.keys.commits, begin=name.version)), name.version)
     if round_ > MAX_ROUND:
@@ -136,12 +139,14 @@ def again(context: Context, name: ShipmentName, plan: Plan, *, backfill: bool = 
         )
     copies = backfill and has_refs(context, name, plan)
     child = ShipmentName.of(plan.lake, plan.snapshot_digest, plan.set, name.version, round_, 0, 0)
+    sets = context.settings.sets
     body = plan.model_copy(
         update={
             "kind": "backfill" if copies else "again",
             "parent": str(name) if copies else None,
             "salt": "",
             "due": FIRST_DUE,
+            "expects": expectation(sets[plan.set]) if plan.set in sets else None,
         }
     )
     announce(context, child, body)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from pipeline.errors import ConfigError, NetError, PipelineError
 from pipeline.ledger.protocol import Context, Seen
+from pipeline.stages.agreement import Agreement
 from pipeline.stages.compute import Served
 
 LOAD_AGAIN_SECONDS = 300.0
@@ -24,6 +25,7 @@ class ServedSets:
         self._context = context
         self._serve = serve
         self._strict = strict
+        self._agreement = Agreement(context)
         self._served: dict[str, Served] = {}
         self._again: dict[str, float] = {}
         """Sets that could not be loaded -> when to try again, in monotonic seconds."""
@@ -41,6 +43,18 @@ class ServedSets:
     def tried(self) -> Mapping[str, PipelineError | None]:
         """What became of loading each set: why it could not be loaded, None where it was."""
         return {**dict.fromkeys(self._served), **self._refused}
+
+    @property
+    def refused(self) -> int:
+        """How many shipments are left alone, since the gateway expects other features of them."""
+        return self._agreement.refused
+
+    def agreed(self, seen: Seen) -> Seen:
+        """Without the shipments of which the gateway expects other features than this host would compute.
+
+        Raises as `fingerprints`.
+        """
+        return self._agreement.of(seen, self.fingerprints(seen))
 
     def fingerprints(self, seen: Seen) -> dict[str, str]:
         """Fingerprints of the sets that are loaded, among them those that open work asks for.

@@ -14,6 +14,8 @@ from pipeline.sources.conventions import Sources
 from pipeline.sources.found import Left, Named
 from pipeline.sources.troubles import Troubles
 from pipeline.stages import ship, snapshots
+from pipeline.stages.agreement import Restating
+from pipeline.stages.expectations import Expectations
 from pipeline.stages.fair_queue import Rota, group_of_state
 from pipeline.stages.streams import InTurn, Readers, Streamed, stream
 from pipeline.stages.turn import Turn
@@ -27,6 +29,8 @@ class Shipping:
         self._context = context
         self._readers = Readers(executor, context.settings.ship.streams) if executor else Readers(InTurn())
         self._shipper = snapshots.Shipper(context)
+        self._expectations = Expectations(context.settings.sets)
+        self._restating = Restating(context, self._expectations)
         self._sources: Sources | None = None
         self._rota = Rota()
         self._groups: dict[str, str] = {}
@@ -48,6 +52,7 @@ class Shipping:
     def turn(self, one: Turn) -> None:
         """Begin what the sources name anew, read on what is begun, then close or follow what is read to its end."""
         seen = one.poll()
+        self._restating.turn(seen)
         states, refused = self.begin(seen)
         one.tally.problems += refused + len(self._source_troubles.now)
         for state, outcome in self.read(states, one.wanted):
@@ -102,7 +107,7 @@ class Shipping:
         for begun in new:
             context.safe_point()
             try:
-                snapshots.begin(context, begun)
+                snapshots.begin(context, begun, self._expectations[begun.plan.set])
             except FormatError as error:  # something else stands where its plan belongs
                 spoilt += 1
                 context.once(f"begin {begun.name}", f"Hathi does not ship {begun.plan.snapshot.source}: {error}")

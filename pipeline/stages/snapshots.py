@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.ledger.layout import FIRST_DUE, MAX_ROUND, ShipmentName, seconds_of
 from pipeline.ledger.listing import named, names_under
-from pipeline.ledger.manifest import End, Plan
+from pipeline.ledger.manifest import End, Expected, Plan
 from pipeline.ledger.protocol import Context, announce, readable
 from pipeline.settings import FeatureSet, Ship
 from pipeline.sources.found import Found
@@ -150,9 +150,9 @@ def _in_turn(new: Sequence[New], most: int, open_groups: Mapping[str, int]) -> l
     return [place[-1] for place in sorted(places, key=lambda place: place[:3])]
 
 
-def begin(context: Context, new: New) -> None:
+def begin(context: Context, new: New, expects: Expected) -> None:
     """The hint and the plan; whoever wrote the plan first, its files, N and cursor count."""
-    announce(context, new.name, new.plan)
+    announce(context, new.name, new.plan.model_copy(update={"expects": expects}))
 
 
 class Shipper:
