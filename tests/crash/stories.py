@@ -116,6 +116,13 @@ def hold_a_batch(site: Site) -> None:
     assert site.hathi("run", journal=False) == 3, site.said
 
 
+def ship_as_another_gateway(site: Site) -> None:
+    """Its settings say other features than the box would compute."""
+    ship_some(site)
+    other = {"HATHI_SETS__DEMO__PREPROCESS": '{"channel_order": "rgb"}'}
+    assert site.hathi("run", "ship", journal=False, **other) == 0, site.said
+
+
 def ship_half(site: Site) -> None:
     """A run whose cap ended it within the first part."""
     ship_some(site)
@@ -158,6 +165,7 @@ def leave_things(site: Site) -> None:
         site.lake / "features" / "_index" / "tokens" / "0123456789abcdef",
         site.bucket / KEYS.data / name / "0123456789abcdef" / "00000.pb",
         site.bucket / KEYS.alive_hint("nobody"),
+        site.bucket / KEYS.refused_hint("demo", "nobody"),
         site.bucket / KEYS.open_hints / "00000000T000000Z" / "20200101T000000Z.000.00000.0-0123456789ab",
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -208,6 +216,9 @@ STORIES = {
         Story("full on the lake", ship_some, (Step(faults=FULL_LAKE),)),
         Story("gone and back", ship_half, (
             Step(("run", "ship"), before=take_the_file_away), Step(before=bring_the_file_back),
+        )),
+        Story("refused", ship_as_another_gateway, (
+            Step(("run", "--once", "compute", "aggregate"), codes=(1,)), Step(),
         )),
         Story("changed", ship_half, (Step(before=change_the_file),)),
         Story("pruned", deliver_some, (Step(("prune", "--yes"), before=leave_things, clock=LATER),)),

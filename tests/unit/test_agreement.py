@@ -1,8 +1,9 @@
-"""A gateway and a box that mean different features by one set's name: refused by name, told, and mended from either side."""
+"""A gateway and a box that mean different features by one set's name: refused by name, mended from either side."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from pipeline.ledger import manifest
 from pipeline.ledger.expectation import Refused, differing
 from pipeline.ledger.layout import Keys
 from pipeline.ledger.manifest import Expected, Plan
-from pipeline.settings import Settings
+from pipeline.operations.health.disagreement import REPEATED_SECONDS, SILENT_SECONDS
+from pipeline.operations.health.judge import judge
+from pipeline.operations.health.look import Look
+from pipeline.settings import Health, Settings
 from pipeline.stages import operator_requests
 from pipeline.stages.agreement import AGAIN_SECONDS
 from pipeline.stages.expectations import Expectations, expectation
 from pipeline.stages.loop import Turns
+from tests.simulation.folders import world_of
 from tests.simulation.world import World, settings_of
 
 KEYS = Keys("shop")
@@ -178,6 +183,38 @@ def test_retries_and_releases_expect_what_their_parent_expects_and_a_new_round_w
     child = operator_requests.again(context, name, plan)
     stands = manifest.read(Plan, hosts.world.bucket.files[KEYS.plan(child)][0], "")
     assert stands.expects == expectation(settings().sets["demo"])
+
+
+def test_health_on_both_sides_names_the_box_the_set_and_the_setting_until_it_is_mended(tmp_path: Path) -> None:
+    world = world_of(tmp_path, ONE)
+    world.settings = settings(**RGB)
+    gate = world.turns(GATE)
+    world.run(gate, ("ship",))
+
+    def told(name: str) -> list[tuple[str, str, str]]:
+        look = Look(world.settings, [world.context(name)], world.hand.clock(), expects_lakes=True)
+        found = judge(look(lambda key: 0.0), Health())
+        return [(one.level.word, one.key, one.text) for one in found if one.key.startswith("disagrees")]
+
+    assert told(GATE) == []
+    world.settings = settings()
+    world.run(world.turns(BOX), ("compute", "aggregate"))
+    world.settings = settings(**RGB)
+    for name in (GATE, BOX):
+        ((level, key, text),) = told(name)
+        assert (level, key) == ("Alert", "disagrees shop demo box")
+        assert "1 shipment of set demo waits, since host box" in text
+        assert 'preprocess.channel_order is "rgb" at the gateway and "bgr" on the box' in text
+    hint = world.in_bucket("shop/h/refused/demo/*")
+    os.utime(hint, (world.hand.at - SILENT_SECONDS - 1,) * 2)
+    assert told(GATE) == [], "of a host that is gone nothing is told"
+    os.utime(hint, (world.hand.at, world.hand.at))
+    assert len(told(GATE)) == 1
+    world.turns(BOX).take("compute")
+    assert len(told(GATE)) == 1, "the result may be another box's"
+    os.utime(hint, (world.hand.at - REPEATED_SECONDS - 1,) * 2)
+    assert told(GATE) == [], "the mended box is at work: its old hint tells nothing"
+    assert hint.exists()
 
 
 def expected(fingerprint: str = "", decode: str = "3", files: dict[str, str] | None = None, **more: str) -> Expected:

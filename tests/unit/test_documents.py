@@ -44,7 +44,16 @@ def test_the_glossary_explains_each_word_of_logs_and_manifests(word: str) -> Non
 def test_the_protocol_explains_each_key_that_the_code_spells() -> None:
     protocol = (ROOT / "docs" / "protocol.md").read_text()
     keys = Keys("")
-    for prefix in (keys.open_hints, keys.held_hints, keys.alive_hints, keys.gone_hints, keys.commits, keys.data):
+    for prefix in (
+        keys.open_hints,
+        keys.held_hints,
+        keys.alive_hints,
+        keys.gone_hints,
+        keys.expects_hints,
+        keys.refused_hints,
+        keys.commits,
+        keys.data,
+    ):
         assert prefix.strip("/").rstrip("/") + "/" in protocol, prefix
     for name in ("plan", "end", "out", "done", "b/<n>", "t/<n>/<k>", "r/<n>", "t/out/<k>"):
         assert f"/{name}`" in protocol, name

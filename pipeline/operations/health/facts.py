@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.ledger.expectation import Refused
 from pipeline.ledger.state import Unreadable
 from pipeline.process.troubles import Trouble
 from pipeline.sources.found import NONE_LEFT, Left
@@ -82,6 +83,8 @@ class LakeFacts:
     unreadable: tuple[Unreadable, ...] = ()
     """What stands of open shipments and cannot be read from here."""
     unknown_sets: tuple[str, ...] = ()
+    refused_by: tuple[Refused, ...] = ()
+    """Hosts that leave shipments alone, since the gateway expects other features than they would compute."""
     missing: tuple[str, ...] = ()
     """Files that the index names and that are not there, or not whole."""
     folders_checked: int = 0

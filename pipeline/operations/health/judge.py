@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from pipeline.amounts import counted, length_of_time
+from pipeline.operations.health import disagreement
 from pipeline.operations.health.facts import Facts, LakeFacts, StoreFacts
 from pipeline.operations.health.failing import by_reason, told, too_many
 from pipeline.operations.health.remedies import REMEDIES, UNKNOWN
@@ -171,6 +172,8 @@ def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
     for one in lake.unknown_sets:
         text = f"lake {name}: shipments of set {one} wait, and this configuration has no such set"
         yield Finding(Level.ALERT, f"set {name} {one}", text, "put the set back into the configuration")
+    for key, text, hint in disagreement.findings(name, lake.refused_by):
+        yield Finding(Level.ALERT, key, text, hint)
     for source, why in sorted(lake.troubles.items()):
         text = f"lake {name}: {source}: {why}"
         hint = lake.remedies.get(source, "look at what writes there, and at the source's settings")

@@ -15,6 +15,7 @@ from pipeline.ledger.protocol import Context, beats
 from pipeline.ledger.state import REPAIR, waits_for
 from pipeline.operations.health import this_host
 from pipeline.operations.health.backlog import PARTNERS, Waiting, backlog, freshness, most_lagging, waiting_since
+from pipeline.operations.health.disagreement import refusals
 from pipeline.operations.health.facts import Disk, Facts, FailingPartner, Freshness, LakeFacts, StoreFacts
 from pipeline.operations.health.failing import Failing
 from pipeline.operations.health.folders import Folders
@@ -204,6 +205,7 @@ class Look:
             unreadable=tuple(one for state in states for one in state.unreadable),
             held=_held(context),
             unknown_sets=tuple(sorted(unknown)),
+            refused_by=refusals(context, {str(state.name): state for state in states}, beating.alive, hints.now),
             missing=tuple(path for root in sorted(seen.folders) for path in seen.folders[root].all_missing),
             folders_checked=sum(folders.checked for folders in seen.folders.values()),
             troubles={**at.troubles, **{where: said(error) for where, error in troubles.items()}},

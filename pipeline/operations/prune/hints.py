@@ -1,4 +1,4 @@
-"""Beats of processes long gone, hints of held batches that were answered, hints without a plan."""
+"""Beats of processes long gone, old words of boxes, hints of held batches that were answered, or without a plan."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ def plan_hints(context: Context, now: float) -> Iterator[Deletion]:
         if entry.key != keys.estop and entry.modified < now - ALIVE_DAYS * DAY:
             yield Deletion("bucket", "delete", entry.key, "the beat of a process long gone")
     yield from _answered(context)
+    for entry in context.bucket.list(keys.refused_hints):
+        if entry.modified < now - context.settings.prune.orphan_days * DAY:
+            yield Deletion("bucket", "delete", entry.key, "an old word of a box that leaves shipments alone")
     for entry in context.bucket.list(keys.open_hints):
         if entry.modified < now - context.settings.prune.orphan_days * DAY and not _planned(context, entry.key):
             yield Deletion("bucket", "delete", entry.key, "a hint without a plan")
