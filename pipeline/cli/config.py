@@ -10,21 +10,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, SecretStr
+from typing import Literal
 
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.process.redaction import redact_text, redact_tree
 from pipeline.settings import FeatureSet, Settings, reading
+from pipeline.settings.leaves import flatten
 from pipeline.settings.places import folder_of
 from pipeline.stage_names import ON_THE_LAKE, STAGES
 from pipeline.stores.store import Store
 
+DIFF = "say which settings of two files differ that have to match between a gateway and a box"
 LEFT_OUT = 10
 """Paths of a source that are not read, of those that a check names."""
-MASK = "********"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,8 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`hathi config show|get|check|reference [--config FILE] [--json]`, for `check` also the stages of this host."""
+    """`hathi config show|get|check|reference [--config FILE] [--json]`, for `check` also the stages of this host;
+    `hathi config diff A B`."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
     purposes = {
         "show": "print the effective settings",
@@ -45,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "check": "say what would not work here",
         "reference": "print every setting with its meaning and default: config/reference.toml",
     }
+    between = actions.add_parser("diff", help=DIFF, description=f"{DIFF}.  Exit codes: 0 equal, 1 different.")
+    between.add_argument("first", type=Path, metavar="A", help="a configuration file, e.g. the gateway's")
+    between.add_argument("second", type=Path, metavar="B", help="another one, e.g. the box's")
+    between.add_argument("--all", action="store_true", help="every setting, not only what has to match")
+    between.add_argument("--json", action="store_true", help="for programs")
     for name, purpose in purposes.items():
         below = actions.add_parser(name, help=purpose, description=purpose)
         if name == "reference":
@@ -66,12 +71,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0; 2 when `check` found an error."""
+    """0; 1 when `diff` found a difference; 2 when `check` found an error."""
     if args.action == "reference":
         from pipeline.settings.reference import reference
 
         print(reference(), end="")
         return 0
+    if args.action == "diff":
+        return _diff(args)
     path = args.config or (Path(os.environ["HATHI_CONFIG"]) if os.environ.get("HATHI_CONFIG") else None)
     effective = reading.read(Settings, path, os.environ, {})
     settings = reading.validate(Settings, effective)
@@ -95,6 +102,24 @@ def run(args: argparse.Namespace) -> int:
         warnings = sum(finding.level == "warning" for finding in findings)
         print(f"{path or 'settings'}: {errors} errors, {warnings} warnings")
     return 2 if errors else 0
+
+
+def _diff(args: argparse.Namespace) -> int:
+    from pipeline.app.config_diff import Side, everything, that_matters  # reads nets: not for who shows a setting
+
+    first, second = Side.of(args.first), Side.of(args.second)
+    found = list(everything(first, second) if args.all else that_matters(first, second))
+    if args.json:
+        print(json.dumps([redact_tree(asdict(one)) for one in found], indent=1))
+        return int(bool(found))
+    for one in found:
+        print(redact_text(one.key))
+        print(redact_text(f"  {args.first}: {one.first}"))
+        print(redact_text(f"  {args.second}: {one.second}"))
+    what = f"{len(found)} different" if found else "nothing differs"
+    whole = "of all settings" if args.all else "of what has to match between a gateway and a box"
+    print(f"{what}, {whole}" + ("" if args.all else "; --all shows every setting that differs"))
+    return int(bool(found))
 
 
 def check(settings: Settings, stages: tuple[str, ...] = STAGES, *, probing: bool = True) -> Iterator[Finding]:
@@ -150,24 +175,6 @@ def _get(settings: Settings, keys: list[str]) -> None:
         if key not in values:
             raise ConfigError(f"no such setting: {key}", hint="`hathi config show` names them all")
         print(values[key] if isinstance(values[key], str) else json.dumps(values[key]))
-
-
-def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of all leaves; secrets masked."""
-    items: Mapping[str, object]
-    if isinstance(value, BaseModel):
-        items = {name: getattr(value, name) for name in type(value).model_fields}
-    elif isinstance(value, dict):
-        items = value
-    elif isinstance(value, list) and any(isinstance(one, BaseModel) for one in value):
-        items = {str(number): one for number, one in enumerate(value)}
-    else:
-        yield prefix, MASK if isinstance(value, SecretStr) else value
-        return
-    if not items:
-        yield prefix, {}
-    for name, below in items.items():
-        yield from flatten(below, f"{prefix}.{name}" if prefix else name)
 
 
 def _folders(settings: Settings, stages: tuple[str, ...]) -> Iterator[Finding]:
