@@ -111,9 +111,9 @@ class Expected(Part):
     """"" where the net's files could not be read there."""
     decode: str = ""
     """The decode policy; fingerprints of two policies cannot be compared."""
-    settings: dict[str, str] = {}
+    settings: dict[str, str] = Field(default={})
     """What decides the features beside the net's files: by the setting's path in the set, its value as JSON."""
-    files: dict[str, str] = {}
+    files: dict[str, str] = Field(default={})
     """The net's files by setting, name and size: what a person is told where settings do not differ."""
 
 
