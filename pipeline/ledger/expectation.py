@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.ledger.manifest import Body, Expected, Part
+from pipeline.ledger.bodies import Body, Part
+from pipeline.ledger.manifest import Expected
 
 
 class Differs(Part):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.ledger import manifest
+from pipeline.ledger.bodies import body_of
 from pipeline.ledger.expectation import Refused, differing
 from pipeline.ledger.layout import Keys
 from pipeline.ledger.manifest import Expected, Plan
@@ -69,13 +69,13 @@ class Hosts:
         found = {}
         for key, (content, _, _) in self.world.bucket.files.items():
             if key.endswith("/out"):
-                plan = manifest.read(Plan, self.world.bucket.files[key[:-3] + "plan"][0], key)
+                plan = body_of(Plan, self.world.bucket.files[key[:-3] + "plan"][0], key)
                 found[plan.set] = json.loads(content)["fingerprint"]
         return found
 
     def refusals(self) -> list[Refused]:
         found = sorted(self.world.bucket.under(KEYS.refused_hints))
-        return [manifest.read(Refused, self.world.bucket.files[key][0], key) for key in found]
+        return [body_of(Refused, self.world.bucket.files[key][0], key) for key in found]
 
 
 def test_a_box_with_another_channel_order_refuses_by_name_and_computes_everything_else(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_retries_and_releases_expect_what_their_parent_expects_and_a_new_round_w
     hosts.ship()
     hosts.compute()
     plans = {
-        key: manifest.read(Plan, content, key)
+        key: body_of(Plan, content, key)
         for key, (content, _, _) in hosts.world.bucket.files.items()
         if key.endswith("/plan")
     }
@@ -181,7 +181,7 @@ def test_retries_and_releases_expect_what_their_parent_expects_and_a_new_round_w
     context = hosts.world.context("person.one")
     ((name, plan),) = operator_requests.newest(context, "", ["demo"])
     child = operator_requests.again(context, name, plan)
-    stands = manifest.read(Plan, hosts.world.bucket.files[KEYS.plan(child)][0], "")
+    stands = body_of(Plan, hosts.world.bucket.files[KEYS.plan(child)][0], "")
     assert stands.expects == expectation(settings().sets["demo"])
 
 
