@@ -73,8 +73,8 @@ class Settings(BaseSettings):
     """The lakes (Hadoop sides), by name: a to z, 0 to 9, - and _. The name is part of every key in the bucket: gateways
     and boxes must use the same name, and it must not change later."""
     sets: dict[Name, FeatureSet] = Field(default={}, examples=["features"])
-    """What is computed and where it is delivered: feature sets by name (a to z, 0 to 9, - and _). Gateways and boxes
-    need the same sets."""
+    """The feature sets, by name (a to z, 0 to 9, - and _): what Hathi computes and where it delivers it. Gateways and
+    boxes need the same sets."""
     ship: Ship = Ship()
     fetch: Fetch = Fetch()
     compute: Compute = Compute()

@@ -18,7 +18,7 @@ class Bucket(Section):
     endpoint: str | None = Field(default=None, examples=["https://s3.example.org"])
     """S3: the server's address. Set it for any server but Amazon's: MinIO, Ceph, a proxy."""
     region: str | None = Field(default=None, examples=["eu-west-1"])
-    """S3: the region of the bucket. Set it where the machine's own AWS settings do not say it."""
+    """S3: the region of the bucket. Set it where the machine's own AWS settings do not name it."""
     profile: str | None = Field(default=None, examples=["hathi"])
     """S3: the profile in the usual credentials file. Without a profile and keys the AWS variables are used,
     then the role of the machine."""

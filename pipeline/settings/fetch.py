@@ -128,16 +128,16 @@ class HostFetch(Section):
 
 
 class Fetch(Section):
-    """How images are fetched from the hosts of others: limits, timeouts, and what is allowed."""
+    """How Hathi fetches images from web hosts: limits, timeouts, and what is allowed."""
 
     allow_private: bool = False
     """Also fetch from addresses inside your network and from any port; all other rules stay. Turn it on for image hosts
     of your own, and only where you trust everybody who writes the URLs."""
     allow_ports: list[int] = [80, 443]
-    """The ports that a URL may name. Add those of image hosts that use others."""
+    """The ports that a URL may name. Add a port if an image host uses another one."""
     allow_downgrade: bool = False
-    """Follow a redirect from https to http. Turn it on for hosts that redirect so; anybody on the way can then read
-    and change their images."""
+    """Follow a redirect from https to http. Turn it on for hosts that redirect so; everybody on the network path can
+    then read and change their images."""
     max_redirects: Annotated[int, Field(ge=0, le=20)] = 5
     """The most redirects that are followed for one URL; a URL with more fails with `redirect`. Raise it for hosts with
     long chains of redirects."""
@@ -176,8 +176,8 @@ class Fetch(Section):
     """The longest body of an image, bytes, also after decompression; a longer one fails with `too_large`. Raise it
     for a catalogue with huge originals; memory grows with it."""
     max_header_bytes: Annotated[int, Field(ge=1024)] = 64 * 2**10
-    """The longest header of an answer, bytes; a longer one fails with `protocol`. You will hardly need to change
-    it."""
+    """The longest header of an answer, bytes; a longer one fails with `protocol`. Raise it only for a host that
+    sends very long headers."""
     max_url_length: Annotated[int, Field(ge=1)] = 8192
     """The longest URL, characters; a longer one fails with `bad_url`. Raise it for signed URLs that are longer."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3

@@ -37,19 +37,20 @@ _NAMED = {"\\t": "\t", "tab": "\t", "\\u0001": "\x01", "\\x01": "\x01", "\\001":
 
 
 class Columns(Section):
-    """Names of the columns of ref tables; the first one that a file has is taken."""
+    """Names of the columns of ref tables. Hathi uses the first name that a file has; set your own names where your
+    tables use others."""
 
     url: list[str] = ["url", "image_url", "imageUrl", "image"]
-    """The image's URL."""
+    """The image's URL. Set the name of your column if it is not among these."""
     partner_id: list[str] = ["partner_id", "partner", "partnerId"]
-    """The partner: an integer. Without such a column the partner_id of the source is used, else 0."""
+    """The partner: an integer. Without such a column the partner_id of the source applies, otherwise 0."""
     item_id: list[str] = ["item_id", "itemId"]
-    """The item: an integer of 64 bits, signed or unsigned."""
+    """The item: an integer of 64 bits, signed or unsigned. Set the name of your column if it is not among these."""
     external_id: list[str] = ["external_id", "externalId", "sku", "id"]
-    """The shop's own id as text. Where a row has no item id, the item id is a hash of this."""
+    """The shop's own id as text. If a row has no item id, Hathi hashes this text to one."""
     content: list[str] = ["content", "image_bytes"]
-    """The image's bytes. The default names are used only where the column can hold images (bytes in Parquet, ORC and
-    Avro, base64 in text), and only in rows without a url. Names that you set are always used, before the url; an empty
+    """The image's bytes. Hathi uses the default names only if the column can hold images (bytes in Parquet, ORC and
+    Avro, base64 in text), and only in rows without a url. It always uses names that you set, before the url; an empty
     list: no column holds images."""
 
     @property
@@ -92,22 +93,22 @@ class Text(Section):
     """The form of CSV, TSV, JSON lines and lists of URLs, where the files themselves do not tell it."""
 
     encoding: Annotated[str, AfterValidator(_encoding)] = AUTO
-    """The encoding of characters, for example utf-16, latin-1 or cp1252. auto: UTF-8, or UTF-16 and UTF-32 where the
-    first bytes of the file say so."""
+    """The encoding of characters, for example utf-16, latin-1 or cp1252. auto: UTF-8, or UTF-16 and UTF-32 if the
+    first bytes of the file show it. Set it where cells show wrong letters."""
     separator: Annotated[str, AfterValidator(_separator)] = AUTO
-    """CSV, TSV: the character between cells. auto: a comma or a tab, by the name of the file; if that finds no url
-    column, the one of comma, tab, semicolon and `|` that finds it."""
+    """CSV, TSV: the character between cells. auto: a comma or a tab, by the name of the file; if that gives no url
+    column, the one of comma, tab, semicolon and `|` that gives one. Set it for any other character."""
     quote: Annotated[str, AfterValidator(_sign)] = AUTO
-    """CSV, TSV: the character around cells. "": none, quotes are text. auto: `"` in CSV; in TSV none, unless the names
-    in the header are quoted."""
+    """CSV, TSV: the character around cells. "": no such character, quotes are text. auto: `"` in CSV; in TSV none,
+    unless the names in the header are quoted."""
     escape: Annotated[str, AfterValidator(_sign)] = AUTO
-    """CSV, TSV: the character before a quote, separator or line end that is text. "": none. auto: in CSV a doubled
-    quote, and a backslash (as Spark writes) in rows that cannot be read otherwise; in TSV a backslash."""
+    """CSV, TSV: the character before a quote, separator or line end that is text. "": no such character. auto: in CSV a
+    doubled quote, and a backslash (as Spark writes) in rows that cannot be read otherwise; in TSV a backslash."""
     header: bool = True
-    """CSV, TSV: whether the first line names the columns. Without a header and without `names` the columns are called
-    1, 2, 3 ..."""
+    """CSV, TSV: the first line names the columns. Turn it off for files without a header; without `names` the columns
+    are then called 1, 2, 3 ..."""
     names: list[str] = []
-    """CSV, TSV without a header: the names of the columns, beginning with the first."""
+    """CSV, TSV without a header: the names of the columns, in order. Set them with header = false."""
 
 
 def _zone(name: str) -> str:
@@ -122,8 +123,8 @@ class Source(Section):
     """Where a lake's image refs are."""
 
     path: SourcePath = Field(examples=["refs"])
-    """Folder, file or glob, relative to the lake; with index, the index file. With success, `%Y/%m/%d` stands for a
-    day."""
+    """The folder, file or glob with the refs, relative to the lake. With index it is the index file; with success,
+    `%Y/%m/%d` in it stands for a day."""
     convention: Literal["each_file", "success", "index"] = "each_file"
     """How Hathi knows that files are complete. each_file: every file is a snapshot; success: a folder is a snapshot
     once it contains _SUCCESS; index: a JSON file names the files of each partner (as outputByPartner does)."""
@@ -143,17 +144,20 @@ class Source(Section):
     columns: Columns = Columns()
     text: Text = Text()
     settle_seconds: Annotated[float, Field(ge=0)] = 0.0
-    """each_file: a file is read once it has not changed for this long, seconds by the store's clock. Raise it where
-    files are written in place."""
+    """each_file: Hathi reads a file when it has not changed for this long, seconds by the store's clock. Raise it where
+    programs write files in place."""
     look_back_days: Annotated[int, Field(ge=0, le=400)] = 3
-    """success: how many days before today are looked at in a path with `%Y/%m/%d`, by the store's clock, UTC. Raise it
-    where folders of a day arrive late."""
+    """success: how many days before today each poll looks at in a path with `%Y/%m/%d`, by the store's clock, UTC.
+    Raise it where folders of a day arrive late."""
     sweep_days: Annotated[int, Field(ge=0, le=400)] = 30
-    """success: how many days before today are looked at once a day, for folders that arrive very late."""
+    """success: how many days before today Hathi looks at once a day, for folders that arrive very late. Raise it where
+    they arrive later still."""
     job_time_unit: Literal["milliseconds", "seconds", "text"] = "milliseconds"
-    """index: the unit of jobTimeStamp since 1970; text: yyyymmddhhmmss, with or without signs between."""
+    """index: the unit of jobTimeStamp since 1970; text: yyyymmddhhmmss, with or without separators. Use what the
+    program that writes the index uses."""
     job_time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
-    """index: the time zone of a jobTimeStamp that is written as text."""
+    """index: the time zone of a jobTimeStamp that is text. Set it where the program that writes the index does not use
+    UTC."""
 
 
 class Hdfs(Section):
@@ -165,12 +169,12 @@ class Hdfs(Section):
     user: str | None = Field(default=None, examples=["hathi"])
     """simple: the user name that is sent. none: the name of this process's user."""
     principal: str | None = Field(default=None, examples=["hathi@EXAMPLE.ORG"])
-    """kerberos: the principal, as in hathi@EXAMPLE.ORG. none: that of the ticket cache."""
+    """kerberos: the principal, such as hathi@EXAMPLE.ORG. none: the principal of the ticket cache."""
     keytab: FilePath | None = Field(default=None, examples=["/etc/hathi/hathi.keytab"])
-    """kerberos: the keytab from which tickets are taken and renewed. none: tickets come from the ticket cache, and you
-    must renew them (kinit)."""
+    """kerberos: the keytab from which Hathi takes and renews tickets. none: Hathi uses the ticket cache, and you must
+    renew the tickets (kinit)."""
     ticket_cache: FilePath | None = Field(default=None, examples=["/tmp/krb5cc_1000"])
-    """kerberos: the ticket cache that kinit writes. none: the usual place."""
+    """kerberos: the ticket cache that kinit writes. none: the usual place of this user."""
     ca_bundle: FilePath | None = Field(default=None, examples=["/etc/ssl/ours.pem"])
     """swebhdfs: a file of trusted certificates. Set it where the cluster's certificate is from your own authority."""
     connect_seconds: Annotated[float, Field(gt=0)] = 10.0
@@ -189,8 +193,8 @@ class Lake(Section):
     """A folder; or `hdfs://namenode:port[,namenode:port]/folder` with the ports of WebHDFS (`swebhdfs://`: over TLS;
     `httpfs://`: an HttpFS gateway, which can only be read). A compute box never reads it, but needs the lake's name."""
     follow_links: bool = False
-    """Where the lake is a folder: follow links that lead out of it, for reading and for writing; otherwise they are not
-    read, and are named. Turn it on where the lake consists of links that you trust."""
+    """For a lake that is a folder: follow links that lead out of it, for reading and for writing. Without it Hathi does
+    not read such links, and names them. Turn it on if the lake consists of links that you trust."""
     hdfs: Hdfs = Hdfs()
     sources: list[Source] = []
-    """Where the refs are. A lake without sources only receives features."""
+    """The places of the refs. A lake without sources only receives features."""

@@ -1,4 +1,4 @@
-"""How the programs run, speak, and are watched."""
+"""How programs run, log, report their health and show metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.settings.section import Section
 
 
 class Daemon(Section):
-    """How daemons and processes work, and how their death is noticed."""
+    """How daemons and processes work, and how other hosts notice that one has died."""
 
     poll_seconds: Annotated[float, Field(gt=0)] = 60.0
     """The pause between two looks for work, seconds. Lower it to deliver sooner; each look costs a few requests."""
@@ -19,8 +19,8 @@ class Daemon(Section):
     """How often a process writes its sign of life (its beat) to the bucket, seconds. Keep it under a third of
     alive_seconds."""
     alive_seconds: Annotated[float, Field(gt=0)] = 360.0
-    """A process without a beat for this long, seconds by the store's clock, counts as dead, and others take over its
-    work. Set the same value on every host."""
+    """A process without a beat for this long, seconds by the store's clock, counts as dead, and other processes take
+    over its work. Set the same value on every host."""
     watchdog_seconds: Annotated[float, Field(gt=0)] = 900.0
     """A process that has work and fetches, computes and commits nothing for this long, seconds, writes its stacks to
     a file and kills itself; cron or the supervisor starts it again. Raise it where one step really takes longer."""
@@ -30,7 +30,8 @@ class Logs(Section):
     """Log files."""
 
     folder: FilePath = "../logs"
-    """The folder of log files, one for each program."""
+    """The folder of log files, one for each program. Put it on a disk with room for max_bytes times keep for each
+    program."""
     max_bytes: Annotated[int, Field(ge=1024)] = 16 * 2**20
     """The size at which a log file is rotated, bytes. Lower it where the disk is small."""
     keep: Annotated[int, Field(ge=0)] = 5
@@ -71,14 +72,14 @@ class Health(Section):
 
 
 class Notify(Section):
-    """Who is told when the health changes, by mail or webhook. When nothing is set, nobody is told."""
+    """Where Hathi reports each change of the health, by mail or webhook. When nothing is set, it reports to nobody."""
 
     mail_to: list[str] = []
     """The mail addresses that get each change of the health. Empty: no mail is sent."""
     mail_from: str = "hathi@localhost"
-    """The sender of these mails. Change it where the mail server refuses this one."""
+    """The sender of these mails. Change it if the mail server refuses this address."""
     smtp_host: str = "localhost"
-    """The mail server."""
+    """The mail server's host name. Set it where this host runs no mail server."""
     smtp_port: Annotated[int, Field(ge=1, le=65535)] = 25
     """The mail server's port: 25, 587 (STARTTLS) or 465 (TLS from the first byte)."""
     smtp_tls: bool = False
@@ -97,10 +98,11 @@ class Metrics(Section):
     """Metrics for Prometheus."""
 
     port: Annotated[int, Field(ge=1, le=65535)] | None = Field(default=None, examples=[9464])
-    """The port on which a daemon serves metrics; a second daemon of the host takes the next port. none: no port is
-    opened."""
+    """The port on which a daemon serves metrics; a second daemon of the host takes the next port. none: Hathi opens no
+    port."""
     address: str = "127.0.0.1"
-    """The address of that port. 0.0.0.0 lets other hosts read the metrics, and anybody in the network can."""
+    """The address of that port. Set 0.0.0.0 to let other hosts read the metrics; everybody in the network can then read
+    them."""
     file: FilePath | None = Field(default=None, examples=["/var/lib/node_exporter/hathi.prom"])
     """A file into which runs from cron write their metrics, for the node exporter's textfile collector; its name must
-    end in .prom. none: no file is written."""
+    end in .prom. none: Hathi writes no file."""

@@ -95,7 +95,7 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file", hint="give the configuration with --config FILE") from None
+        raise ConfigError(f"{path}: no such file", hint="name a configuration that exists: --config FILE") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read", str(error)) from error
     except tomllib.TOMLDecodeError as error:

@@ -1,4 +1,4 @@
-"""What is computed of an image, and where it goes."""
+"""What Hathi computes from an image, and where it delivers the feature."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Preprocess(Section):
 
 
 class FeatureSet(Section):
-    """What is computed, and where it is delivered."""
+    """What Hathi computes, and where it delivers the features."""
 
     net: FilePath = Field(examples=["deploy.prototxt"])
-    """A deploy .prototxt, an .onnx model, or `hog`: OpenCV's descriptor, which needs no weights."""
+    """The net: a deploy .prototxt, an .onnx model, or `hog` (OpenCV's descriptor, which needs no weights)."""
     weights: FilePath | None = Field(default=None, examples=["x.caffemodel"])
-    """The .caffemodel of a .prototxt; none for ONNX."""
+    """The .caffemodel of a .prototxt. Leave it out for ONNX, whose model holds its weights, and for hog."""
     blob: str = Field(examples=["fc7"])
     """The blob of the net, or the output of the ONNX model, whose values are the feature. `hathi net show` lists
     them."""
@@ -80,10 +80,10 @@ class FeatureSet(Section):
     Raise it on a GPU; lower it where memory is short."""
     dependent_rows: Literal["refuse", "alone"] = "refuse"
     """What happens to a net whose rows depend on each other, for example by statistics of the batch: an image would get
-    another feature beside other images. refuse: the net is not loaded; alone: each image gets a pass of its own, which
-    is slower. `alone` is part of the fingerprint. A net that draws random numbers is always refused."""
+    another feature when other images are in its batch. refuse: the net is not loaded; alone: each image gets a pass of
+    its own, which is slower. `alone` is part of the fingerprint. A net that draws random numbers is always refused."""
     root: RootPath = Field(examples=["features"])
-    """The folder on the lake where features are delivered, relative to the lake. Each set needs one of its own."""
+    """The folder on the lake where features are delivered, relative to the lake. Each set needs its own folder."""
     lakes: list[str] | None = Field(default=None, examples=[["main"]])
     """The lakes whose refs this set takes. none: all of them."""
     formats: Annotated[list[Literal["text", "parquet", "libsvm"]], Field(min_length=1)] = ["text", "parquet"]

@@ -1,4 +1,4 @@
-"""What the stages take on, and what is forgotten."""
+"""How much the stages do in one run, and how long data is kept."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ class Ship(Section):
     """A run of ship stops after this many refs, and the next run continues. Lower it to spread a first, huge list over
     days."""
     bytes_per_run: Annotated[int, Field(ge=1)] = 100 * 2**30
-    """A run of ship stops after this many bytes, and the next run continues. Lower it as refs_per_run."""
+    """A run of ship stops after this many bytes, and the next run continues. Lower it for the same reason as
+    refs_per_run."""
     files_per_run: Annotated[int, Field(ge=1)] = 10_000
-    """A run of ship begins at most this many files, and the next run continues. Lower it as refs_per_run."""
+    """A run of ship begins at most this many files, and the next run continues. Lower it for the same reason as
+    refs_per_run."""
     open_shipments: Annotated[int, Field(ge=1)] = 256
-    """No new snapshot is begun while this many shipments are due and open. Raise it for many small partners; lower
+    """Ship begins no new snapshot while this many shipments are due and open. Raise it for many small partners; lower
     it to keep the bucket small while boxes are behind."""
     streams: Annotated[int, Field(ge=1, le=64)] = 4
-    """How many shipments are read at the same time. Raise it where the lake is slow and the gateway has free cores."""
+    """How many shipments ship reads at the same time. Raise it where the lake is slow and the gateway has free
+    cores."""
     retry_delays: Annotated[
         list[Annotated[float, Field(ge=0, le=10 * 366 * DAY)]], Field(min_length=3, max_length=3)
     ] = [HOUR, DAY, 3 * DAY]
@@ -45,7 +48,7 @@ class Ship(Section):
 
 
 class Compute(Section):
-    """How much one compute run takes on, and when a batch is held for a person."""
+    """How much one compute run does, and when a batch is held for an operator."""
 
     threads: Annotated[int, Field(ge=0)] = 0
     """Cores for decoding and the net together; 0: all that this process may use. Set it on a machine that has other
@@ -53,28 +56,30 @@ class Compute(Section):
     open_batches: Annotated[int, Field(ge=1)] = 256
     """The most batches that are open at once. Raise it where images come from very many slow hosts."""
     open_bytes: Annotated[int, Field(ge=2**20)] = 1024 * 2**20
-    """Memory for refs and features of open batches, bytes; beyond it features go to the local disk. Lower it on
-    small machines."""
+    """Memory for refs and features of open batches, bytes; when it is full, finished features go to the local disk.
+    Lower it on small machines."""
     strikes: Annotated[int, Field(ge=1)] = 2
-    """After this many crashes of a worker that held a batch, the batch runs alone, so that it harms no other."""
+    """After this many crashes of a worker that held a batch, the batch runs alone, so that it harms no other batch.
+    Raise it where workers crash for other reasons, such as a shortage of memory."""
     lost: Annotated[int, Field(ge=1)] = 3
     """After this many attempts whose process disappeared, a batch runs alone. Raise it on machines that are often taken
     away (spot instances)."""
     strikes_alone: Annotated[int, Field(ge=1)] = 3
-    """After this many crashes while it ran alone, a batch is held for a person. Raise it to try longer before somebody
-    is asked."""
+    """After this many crashes while it ran alone, a batch is held for an operator. Raise it to try longer before an
+    operator must decide."""
     lost_alone: Annotated[int, Field(ge=1)] = 20
-    """After this many attempts alone whose process disappeared, a batch is held for a person. Raise it as `lost`."""
+    """After this many attempts alone whose process disappeared, a batch is held for an operator. Raise it for the same
+    reason as `lost`."""
     alone_bytes: Annotated[int, Field(ge=2**28)] = 8 * 2**30
     """The most memory of the child process in which a batch runs alone, bytes. Raise it for nets that need more."""
     spill_bytes: Annotated[int, Field(ge=2**20)] = 8 * 2**30
     """Space on the local disk (in the folder state) for finished features of open batches and for temporary files,
     bytes. Raise it for nets with long features; lower it on small disks."""
     free_bytes: Annotated[int, Field(ge=0)] = 2 * 2**30
-    """A run begins nothing while the local disk has less free space than this, bytes. Raise it where others write to
-    the same disk."""
+    """A run begins no work while the local disk has less free space than this, bytes. Raise it where other programs
+    write to the same disk."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that compute at the same time in one run. 0: one for each GPU, or one without a GPU. Raise it
+    """Processes that compute at the same time in one run. 0: one for each GPU, or one if there is no GPU. Raise it
     where one process cannot fill the machine."""
     max_run_seconds: Annotated[float, Field(gt=0)] = 3300.0
     """A run from cron takes no new batch after this long, seconds, and ends when its open batches are done. A new
@@ -82,7 +87,7 @@ class Compute(Section):
 
 
 class Deliver(Section):
-    """What is written on the lake."""
+    """What deliver writes on the lake."""
 
     index_days: Annotated[float, Field(gt=0)] = 7.0
     """How long a delivery stays in the list of the index, days. Raise it for consumers that read the index less often;

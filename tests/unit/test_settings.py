@@ -433,6 +433,8 @@ def test_the_words_of_each_setting_are_sentences_that_name_the_unit() -> None:
                 continue
             words, place = " ".join((field.description or "").split()), f"{model.__name__}.{name}"
             assert re.fullmatch(r"\S.{9,}[.]", words), f"{place}: say what it is, why one would change it, the unit"
+            clauses = re.findall(r"[.:;](?= |$)", words)
+            assert len(clauses) >= 2, f"{place} says what it is, but not why one would change it: {words}"
             for suffix, unit in UNITS.items():
                 assert not name.endswith(suffix) or unit in words, f"{place} names no unit: {words}"
 
