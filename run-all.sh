@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The pipeline here, or the daemons of a configuration.
 #
-#   ./run-all.sh                    the embedded default: every stage on the sample lake, until nothing is left to do
-#   ./run-all.sh CONFIG             the daemons ship and deliver of a gateway's configuration, in the background
-#   ./run-all.sh status [CONFIG]    which of them run
-#   ./run-all.sh stop [CONFIG]      asks them to stop and waits
-#   ./run-all.sh kill [CONFIG]      kill -9 of all that runs with this configuration, a compute box's run too: loses nothing
+#   ./run-all.sh                    runs every stage on the sample lake, until nothing is left to do
+#   ./run-all.sh CONFIG             starts the daemons ship and deliver of a gateway's configuration, in the background
+#   ./run-all.sh status [CONFIG]    says which daemons run
+#   ./run-all.sh stop [CONFIG]      asks the daemons to stop, and waits
+#   ./run-all.sh kill [CONFIG]      kills every program of this configuration, a compute box's run too; nothing is lost
 #
 # Without CONFIG the last three are about every configuration whose daemons this script started and that still run;
 # where there is none, about config/gateway.toml.
@@ -209,7 +209,7 @@ kill_all() {
         while is_running "$program"; do sleep 0.1; done
         say "$program killed: process $process"
     done
-    say "nothing runs with this configuration"
+    say "no program of this configuration runs"
 }
 
 case "${1:-}" in

@@ -1,6 +1,6 @@
 """Makes the small sample lake under work/: pictures to be served, refs of three partners, and the demonstration net.
 
-`python sample/render.py [--work work] [--port 8973]`: does nothing when it was done before.
+`python sample/render.py [--work work] [--port 8973]`: does nothing if the sample exists already.
 The refs' contents and times are the same at every call, so a second run of the pipeline finds nothing to do.
 """
 
@@ -41,7 +41,7 @@ def main() -> int:
         return 0
     if made and not made.startswith(f"port {args.port}\n"):
         print(f"the sample lake in {args.work} was made for {made.splitlines()[0]}, not {args.port}", file=sys.stderr)
-        print(f"use that one (SAMPLE_PORT=...), or move {args.work} away to start anew", file=sys.stderr)
+        print(f"use that port (SAMPLE_PORT=...), or move {args.work} away to start anew", file=sys.stderr)
         return 2
     print(f"making the sample lake: pictures, refs and a net, under {args.work}", file=sys.stderr)
     render(args.work, f"http://127.0.0.1:{args.port}")

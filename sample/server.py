@@ -1,4 +1,4 @@
-"""The sample's shop: serves the pictures over HTTP on loopback, with what goes wrong in real shops.
+"""The sample's shop: it serves the pictures over HTTP on loopback, with the faults of real shops.
 
 `python sample/server.py FOLDER --port 8973`: prints `ready` once it answers, and ends with the process that started it.
 /NAME a picture; /moved/NAME a redirect to it; /sold-out.html a page; /busy.jpg 503; anything else 404.
@@ -94,7 +94,7 @@ def main() -> int:
         server = open_server(args.folder, args.port)
     except OSError as error:
         print(f"the sample's web server cannot listen on 127.0.0.1:{args.port}: {error.strerror}", file=sys.stderr)
-        print("end what uses that port, or choose another: SAMPLE_PORT=9000 ./run-all.sh", file=sys.stderr)
+        print("end the program on that port, or choose another port: SAMPLE_PORT=9000 ./run-all.sh", file=sys.stderr)
         return 2
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     print("ready", flush=True)

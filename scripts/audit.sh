@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Asks a public list of known vulnerabilities about each locked package: scripts/audit.sh [LOCK...]
-# Exit codes: 0 none is known, 1 some are, 2 the list could not be asked (which says nothing about the packages).
-# Not a part of CI: what it says changes without the code.  pip-audit goes into a folder of its own (locks/audit.txt:
+# Looks up each locked package in a public list of known vulnerabilities: scripts/audit.sh [LOCK...]
+# Exit codes: 0 no vulnerability is known, 1 some are known, 2 the list could not be reached: nothing is known.
+# It is not a part of CI, since its result changes without the code.  pip-audit goes into a folder of its own (locks/audit.txt:
 # echo 'pip-audit>=2.7' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -).
 set -uo pipefail
 
@@ -13,7 +13,7 @@ trap 'rm -rf "$scratch"' EXIT
 
 not_asked() {
     echo "NOT AUDITED: $1" >&2
-    echo "  Nothing is known about the packages, neither good nor bad; run it where the list can be reached." >&2
+    echo "  This says nothing about the packages, neither good nor bad. Run the script where the list can be reached." >&2
     exit 2
 }
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# What cron calls on a compute box: computes and aggregates what is open, once, and says nothing when all is well.
+# Cron calls this script on a compute box. It computes and aggregates what is open, and prints nothing if all is well.
 #
 #   scripts/compute-cron.sh [CONFIG]        (CONFIG: config/compute.toml of this project)
 #
-# A run that meets another one ends at once, quietly.  The log is logs/compute-aggregate.log; what a run says before or
-# beside it goes to logs/compute-cron.log.  A problem is also printed, so that cron mails it: once, not at each run.
+# If another run is at work, this one ends at once and prints nothing.  The log is logs/compute-aggregate.log; messages
+# from before the log is open go to logs/compute-cron.log.  The script also prints a problem when it begins, so that
+# cron mails it once, not in each run.
 #
-# Exit codes: 0 done, or another run is at it; 1 unexpected; 2 usage or configuration; 4 ESTOP (nothing is printed).
+# Exit codes: 0 done, or another run is at work; 1 unexpected; 2 usage or configuration; 4 ESTOP (nothing is printed).
 set -euo pipefail
 
 case "${1:-}" in

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts pillow-heif and pillow-jxl-plugin beside what is in .venv, as locks/images.txt says: with them HEIC and JPEG XL
-# are read.  Does nothing when they are there already.
+# Installs pillow-heif and pillow-jxl-plugin from locks/images.txt into .venv: with them Hathi reads HEIC and JPEG XL.
+# Does nothing if they are installed.
 # The lock: printf 'pillow-heif>=1.8\npillow-jxl-plugin>=1.3.8\n' | uv pip compile --universal --python-version 3.11 \
 #   --generate-hashes --no-header --no-annotate -c locks/dev.txt - -o locks/images.txt
 set -euo pipefail
@@ -16,4 +16,4 @@ if [ "$has" = "$wanted" ]; then exit 0; fi
 started=$SECONDS
 echo "hathi: installing" $(sed -n 's/^\(pillow-heif\|pillow-jxl-plugin\)==\([^ ]*\).*/\1 \2/p' locks/images.txt) >&2
 .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r locks/images.txt
-echo "hathi: HEIC and JPEG XL are read ($((SECONDS - started)) s)" >&2
+echo "hathi: Hathi now reads HEIC and JPEG XL ($((SECONDS - started)) s)" >&2

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts gssapi beside what is in .venv, as locks/kerberos.txt says: what a lake with authentication = "kerberos" needs.
-# It is compiled here (half a minute): Debian's packages libkrb5-dev and gcc.  Does nothing when it is there already.
+# Installs gssapi from locks/kerberos.txt into .venv: a lake with authentication = "kerberos" needs it.
+# Compiling it takes half a minute and needs Debian's packages libkrb5-dev and gcc.  Does nothing if it is installed.
 # The lock: echo 'gssapi>=1.9' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 #   --no-annotate -c locks/runtime.txt - -o locks/kerberos.txt
 set -euo pipefail
@@ -12,7 +12,7 @@ has="$(.venv/bin/python -c 'from importlib.metadata import version; print(versio
 touch .venv/.extra-kerberos # venv.sh puts it back when it makes .venv anew
 if [ "$has" = "$wanted" ]; then exit 0; fi
 if ! command -v krb5-config >/dev/null || ! command -v gcc >/dev/null; then
-    echo "hathi: gssapi needs what it is compiled with: sudo apt-get install libkrb5-dev gcc" >&2
+    echo "hathi: gssapi must be compiled, and its tools are missing. Install them: sudo apt-get install libkrb5-dev gcc" >&2
     exit 2
 fi
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the servers that the tests run against into ~/.cache/hathi-tests, once: scripts/servers.sh [s3|hdfs|kerberos|spark...]
-# What this machine lacks for one is named, and its tests are left out; with HATHI_DEMAND_SERVERS=1 it is an error.
+# If this machine lacks something for a server, the script names it, and its tests are left out; with
+# HATHI_DEMAND_SERVERS=1 that is an error.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts pyspark beside what is in .venv, as locks/spark.txt says (480 MB).  Does nothing when it is there already.
-# On a cluster the cluster's own Spark is used, and nothing of this is needed: docs/spark.md.
+# Installs pyspark from locks/spark.txt into .venv (480 MB).  Does nothing if it is installed.
+# On a cluster use the cluster's own Spark; it does not need this script: docs/spark.md.
 # The lock: echo 'pyspark>=4,<4.2' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 #   --no-annotate - -o locks/spark.txt
 set -euo pipefail

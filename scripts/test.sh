@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs everything that CI runs, or the parts that are named: scripts/test.sh [PART...]
+# Runs everything that CI runs, or only the parts that you name: scripts/test.sh [PART...]
 # Parts: lint, and each folder of tests/ that holds tests (unit, contract, simulation, ...); what follows -- goes to pytest.
 # torch: its engine alone, once scripts/torch.sh has put 4 GB into .venv; a run of everything has it when it is there.
 set -euo pipefail
@@ -26,7 +26,7 @@ generated_code_is_current() {
     scripts/generate.sh "$fresh" >/dev/null || return 1
     while read -r file; do
         if ! cmp -s "$fresh/$file" "$file"; then
-            echo "$file is not what scripts/generate.sh makes of proto/: run it and commit" >&2
+            echo "$file differs from what scripts/generate.sh makes from proto/: run it and commit the result" >&2
             status=1
         fi
     done < <(cd "$fresh" && find . -type f -name '*_pb2.py*' | sed 's,^\./,,')

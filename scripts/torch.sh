@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts torch beside what is in .venv, as locks/torch.txt says: 4 GB, since the package index has no build without CUDA
-# for Linux.  Triton is left out: nothing here compiles with it.  Does nothing when it is there already.
+# Installs torch from locks/torch.txt into .venv: 4 GB, since the package index has no build without CUDA for Linux.
+# The lock leaves out Triton: nothing here compiles with it.  Does nothing if torch is installed.
 # The lock: echo 'torch>=2.4' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 #   --no-annotate --no-emit-package triton -c locks/dev.txt - -o locks/torch.txt
 set -euo pipefail

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv as the lock files say, or does nothing when it is so already.  The only place that does.
-# Usage: scripts/venv.sh runtime|dev     (dev holds runtime too; PYTHON=... chooses the interpreter)
+# Makes .venv from the lock files, or does nothing if it is current.  No other script makes it.
+# Usage: scripts/venv.sh runtime|dev     (dev includes runtime; PYTHON=... chooses the interpreter)
 set -euo pipefail
 
 kind="${1:-runtime}"
@@ -32,8 +32,8 @@ find_python() {
             return
         fi
     done
-    say "needs Python 3.11 or newer, found: $(python3 --version 2>&1 || true)"
-    say "install one, or name it: PYTHON=/path/to/python3.12 $0 $kind"
+    say "Hathi needs Python 3.11 or newer; this machine has $(python3 --version 2>&1 || true)"
+    say "install it, or name it: PYTHON=/path/to/python3.12 $0 $kind"
     return 2
 }
 
@@ -43,7 +43,7 @@ make_venv() {
         return
     fi
     if [ -e "$venv" ] && [ ! -f "$venv/pyvenv.cfg" ] && [ -n "$(ls -A "$venv")" ]; then
-        say "$venv is there but is no virtual environment: move it away"
+        say "$venv exists but is not a virtual environment: move it away, then start again"
         return 2
     fi
     say "making .venv with $("$python" --version)"
@@ -62,7 +62,7 @@ install_packages() {
     pip_into_venv "$python" --require-hashes -r locks/uv.txt
     say "installing $(grep -c '^[a-zA-Z]' "$lock") packages from $lock"
     if ! UV_PYTHON_DOWNLOADS=never "$venv/bin/uv" pip sync --quiet --python "$venv/bin/python" --require-hashes "$lock"; then
-        say "uv could not (see above); trying pip, which is slower"
+        say "uv failed (see above); trying pip, which is slower"
         pip_into_venv "$python" --require-hashes --no-deps -r "$lock" # what no lock names is not wanted
     fi
 }
@@ -81,7 +81,7 @@ is_current && exit 0
 # Two may start at once: the second waits, then finds everything done.  A folder can be locked as a file can.
 exec 9<"$root/locks"
 if command -v flock >/dev/null && ! flock -n 9; then
-    say "another start is making .venv: waiting for it"
+    say "another program is making .venv: waiting for it"
     flock 9
 fi
 is_current && exit 0
@@ -96,7 +96,7 @@ install_packages "$python" "locks/$kind.txt"
 install_project
 for extra in "$venv"/.extra-*; do # what was there beside the lock file's packages is gone now
     if [ -e "$extra" ] && ! "$root/scripts/${extra##*.extra-}.sh"; then
-        say "${extra##*.extra-} could not be put back (see above): scripts/${extra##*.extra-}.sh"
+        say "${extra##*.extra-} could not be installed again (see above): run scripts/${extra##*.extra-}.sh"
     fi
 done
 wanted "${kind#runtime}" >"$venv/.stamp"

@@ -18,15 +18,15 @@ from pydantic.fields import FieldInfo
 from pipeline.settings import Settings
 
 HEAD = """\
-# Every setting. Made by `hathi config reference > config/reference.toml`; the words stand in pipeline/settings.
+# This file explains every setting. `hathi config reference` prints it; the texts are in pipeline/settings.
 #
-# A line that is commented out shows the default of a setting, or an example where there is no default. A line that is
-# not commented out has no default. Your own file sets only what differs: see local.toml, gateway.toml and compute.toml.
+# A line that is commented out shows the default of a setting, or an example if there is no default. You must set a
+# line that is not commented out. Your own file sets only what differs: see local.toml, gateway.toml and compute.toml.
 # `hathi config show --config FILE` prints each value and where it comes from; `hathi config check --config FILE` says
 # what would not work on this host.
 #
-# Paths are relative to the folder of the file. Each setting is also an environment variable that wins over the file:
-# HATHI_ and the path with double underscores, e.g. HATHI_FETCH__SHARE=0.5; lists and tables are JSON there.
+# Paths are relative to the folder of the file. Each setting is also an environment variable, which wins over the file:
+# HATHI_ and the key with double underscores, for example HATHI_FETCH__SHARE=0.5. Write lists and tables as JSON there.
 """
 WIDTH = 118
 _MEBI = 2**20

@@ -37,4 +37,4 @@ def test_a_python_that_is_too_old_is_refused_with_what_to_do(other_clone: Clone)
         PATH=other_clone.environ["PATH"],
     )
     assert done.returncode == 2, done.stdout
-    assert "needs Python 3.11 or newer, found: Python 3.9.2" in done.stdout
+    assert "needs Python 3.11 or newer; this machine has Python 3.9.2" in done.stdout
