@@ -1,16 +1,16 @@
-"""Hathi as a library: what a person may import.
+"""Hathi as a library: everything that you may import.
 
     import hathi
 
     for one in hathi.features(urls, net="deploy.prototxt", weights="x.caffemodel", blob="fc7"):
         ...                                   # one.vector, or one.failure and why
-    table = hathi.read_features("out/")       # what was delivered, the newest feature of each item
+    table = hathi.read_features("out/")       # an Arrow table: the newest feature of each item
     stories = hathi.why(12, "SKU-4711", features="out/")
 
-Everything that stands in `__all__` keeps its name and its meaning; nothing behind it is promised.  A name is loaded
-when it is first used, so that `import hathi` is quick and loads no engine.
+Every name in `__all__` keeps its name and its meaning; the code behind it may change.  Python loads a name when you
+first use it, so `import hathi` is quick and loads no engine.
 
-What goes wrong with one image is a value, a `Failure` with its reason, and stops nothing.  What a person has to change
+A problem with one image is a value, a `Failure` with its reason, and stops nothing.  A problem that you have to solve
 is an exception, an `Error`: its text says what happened, the facts, and what to do.
 """
 

@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 Image = str | bytes | Path
 """Where an image is: a URL, its bytes, or a file."""
 PIECE_BYTES = 4 * 2**20
-"""A piece of work ends with so many bytes that were given; 16 pieces are in memory at most."""
+"""Bytes of given images after which a piece of work ends; at most 16 pieces are in memory."""
 _SET = "features"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one image: a vector, or a failure."""
+    """The result for one image: a vector, or a failure."""
 
     index: int
-    """Its place among the images that were given: 0, 1, ..."""
+    """The image's place among the given images: 0, 1, ..."""
     url: str
-    """As given; "" of bytes, the path of a file."""
+    """The URL as given, the path of a file, or "" for bytes."""
     vector: NDArray[np.float32] | None
-    """(dim,); None where there is a failure."""
+    """(dim,) float32, or None if there is a failure."""
     failure: Failure | None
 
 
 class Features(Iterator[Result]):
     """The results, one for each image, in the order in which they end.
 
-    dim: numbers in a vector.  engine: what runs the net, and why.
-    fingerprint: a hash of what decides a vector's values (net, weights, preprocessing): vectors are comparable where
-    their fingerprints are equal.
+    dim: the number of values in a vector.  engine: the library that runs the net, and why it was chosen.
+    fingerprint: a hash of everything that decides a vector's values (net, weights, preprocessing).  Vectors with equal
+    fingerprints are comparable.
     """
 
     def __init__(self, maker: FeatureMaker, images: Iterable[Image], max_bytes: int) -> None:
@@ -64,14 +64,14 @@ class Features(Iterator[Result]):
         return next(self._results)
 
     def close(self) -> None:
-        """End early: what is being fetched is given up, threads end, and nothing more is yielded."""
+        """End early: stop fetching, end the threads, and yield nothing more."""
         self._results.close()
 
     def to_arrow(self) -> pa.Table:
-        """All that is left as one Arrow table, in the order of the images.
+        """All remaining results as one Arrow table, in the order of the images.
 
         Columns: index int64, url string, features list<float32>[dim] or null, failure struct<reason, retriable, detail>
-        or null.  Memory: all of it.
+        or null.  Memory: the whole table.
         """
         import pyarrow as pa
 
@@ -106,20 +106,21 @@ def features(
     allow_private: bool = False,
     fetch: Mapping[str, object] | None = None,
 ) -> Features:
-    """Compute a feature of each image, by the pipeline's own fetcher, decoders and net: the same bits.
+    """Compute a feature of each image.  The pipeline's own fetcher, decoders and net give the same bits as a run.
 
-    images: URLs (str), bytes (bytes) or files (pathlib.Path), one or many, mixed as you like; None and NaN, as in a
-        column of pandas, are failures.  An iterable is read a few thousand images ahead; memory does not grow with it.
+    images: URLs (str), bytes (bytes) or files (pathlib.Path), one or many, in any mix; None and NaN, as in a
+        column of pandas, become failures.  Hathi reads a few thousand images ahead; memory stays bounded.
     net, weights, blob: a deploy .prototxt, its .caffemodel and the blob that is the feature; or an .onnx model and its
         output; or "hog".
     preprocess: settings of `[sets.NAME.preprocess]`, e.g. {"resize": "crop", "mean": [104.0, 117.0, 123.0]}.  The
-        default is Caffe's: straight to the net's size, BGR, 0 to 255, that mean.
-    normalise: l2, each vector divided by its length, or none.
-    input_size: height and width, where the net does not fix them.
-    engine, precision, batch_size: what runs the net, and how; see `load_net`.
+        default is Caffe's: resize directly to the net's size, BGR, 0 to 255, that mean.
+    normalise: "l2" divides each vector by its length; "none" keeps the net's values.
+    input_size: height and width in pixels, if the net does not fix them.
+    engine, precision, batch_size: the library that runs the net, and how; see `load_net`.
     allow_private, fetch: for URLs; see `fetch`.
-    Returns `Features`: iterate over it, or call `to_arrow()` for one table.
-    Raises `Error` at once for a net or a setting that cannot be used; never for an image.
+    Returns `Features`; iterate over it, or call `to_arrow()` for one table.
+    Raises `Error` at once for a net or a setting that cannot be used, never for an image; TypeError for an image
+    that is neither str, bytes nor a path.
 
     >>> import hathi
     >>> from pathlib import Path

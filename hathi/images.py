@@ -19,14 +19,14 @@ def fetch(
 ) -> Iterator[Fetched | Failure]:
     """Fetch images politely: limits for each host, retries, a cap on size, no addresses inside your network.
 
-    urls: one, or as many as you like; an iterable is read only as fast as results are taken.  None and NaN, as in a
-        column of pandas, are failures.
+    urls: one or many; Hathi reads an iterable only as fast as you take results.  None and NaN, as in a column of
+        pandas, become failures.
     allow_private: also fetch from private networks and from any port.
     settings: settings of the table `[fetch]`, e.g. {"requests_per_second": 5.0, "contact": "me@example.com"}; variables
         HATHI_FETCH__... count as well.  config/reference.toml has them all.
     Yields a `Fetched` (url, content, final_url, status, sha256 ...) or a `Failure` (url, reason, detail, retriable) for
     each URL, in the order in which they end.  Memory: `fetch.buffer_bytes` of bodies.
-    Raises `Error` for a setting that is wrong; never for a URL.
+    Raises `Error` for a wrong setting, never for a URL; TypeError for a value that is not a text.
 
     >>> import hathi
     >>> urls = ["https://img.shop.example/shoe.png", "https://img.shop.example/missing.png"]
@@ -46,9 +46,9 @@ def decode(content: bytes, *, max_pixels: int = 100_000_000) -> NDArray[np.uint8
     """The pixels of an image, as nets see them: upright, over white, the first frame.
 
     content: JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF, JPEG 2000 or ICO.
-    max_pixels: an image that declares more is refused before memory is taken for it.
+    max_pixels: an image that declares more pixels is refused before it takes memory.
     Returns (height, width, 3) uint8 in the order blue, green, red (`pixels[:, :, ::-1]` is RGB), or a `Failure`.
-    Raises nothing for any bytes.
+    It raises no exception, whatever the bytes are.
 
     >>> import hathi
     >>> from pathlib import Path

@@ -1,4 +1,4 @@
-"""Stories: what became of an item, and why."""
+"""Stories: what happened to an item, and why."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def why(
     features: str | os.PathLike[str] | None = None,
     config: str | os.PathLike[str] | None = None,
 ) -> list[Story]:
-    """What became of an item: when it was shipped, what was tried, what was delivered, what comes next.
+    """What happened to an item: when it was shipped, what was tried, what was delivered, what comes next.
 
     partner: 0 in a list that names no partners.  item: an item id, or an external id; digits are tried as both.
     features: the folder of a list of your own (`hathi run --features DIR`).

@@ -30,6 +30,7 @@ def words() -> set[str]:
     sorted(
         {
             "strike", "held", "hint", "beat", "claim", "lost", "due", "void", "round", "part", "generation", "window",
+            "breaker", "rejected", "duplicate", "ids alike", "left out", "not read yet", "redacted",
             "quarantine", "spill", "poison", "alone", "carried", "child", "parent", "law", "index", "watchdog",
             *get_args(Plan.model_fields["kind"].annotation),
             *get_args(AttemptEnd.model_fields["kind"].annotation),
