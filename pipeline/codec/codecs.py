@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from pipeline.codec import image_refs, shards
 from pipeline.codec.delivered.failures import held_items
-from pipeline.codec.delivered.merge import Merged, merge
+from pipeline.codec.delivered.merge import Merged, MergeInput, Output, merge
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.refs.tables import Cursor, Format, How, RefReader, open_refs
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
@@ -28,7 +28,7 @@ class Forms:
     open_refs: OpenRefs = open_refs
     write_features: Callable[[Path, Sequence[FeatureRow], Matrix], Written] = shards.write_features
     write_failures: Callable[[Path, Sequence[FailureRow]], Written] = shards.write_failures
-    merge: Callable[..., Merged] = merge
+    merge: Callable[[Sequence[MergeInput], Output], Merged] = merge
     pieces: Callable[[Path, int, int], Iterator[list[ImageRef]]] = image_refs.pieces
     """The refs of a local file in the form of `encode`, so many, or so many bytes, at a time."""
     held_items: Callable[[Path, int], frozenset[tuple[int, int]]] = held_items

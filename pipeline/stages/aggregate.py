@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.amounts import counted
-from pipeline.codec.delivered.merge import Merged, MergeInput
+from pipeline.codec.delivered.merge import Merged, MergeInput, Output
 from pipeline.codec.refs.rows import sample_of
 from pipeline.ledger.layout import AGGREGATE, ShipmentName, seconds_of, version_of
 from pipeline.ledger.manifest import Batch, DataFile, End, Out, OutFile, OutPartner, Place, Plan, Result
@@ -129,8 +129,7 @@ def _merge(context: Context, feature_set: FeatureSet, fingerprint: str, task: Ag
     name = state.name
     with scratch(context) as folder:
         inputs, dim, held = _inputs(context, state, task.fingerprint, folder)
-        merged = context.forms.merge(
-            inputs,
+        output = Output(
             folder / "out",
             dim=dim,
             version=name.version,
@@ -140,6 +139,7 @@ def _merge(context: Context, feature_set: FeatureSet, fingerprint: str, task: Ag
             redact_queries=context.settings.logs.redact_queries,
             last_try=last_try(name),
         )
+        merged = context.forms.merge(inputs, output)
         law(f"{name} end", state.end.refs, merged=merged.refs)
         law(
             f"{name} out",
@@ -149,7 +149,7 @@ def _merge(context: Context, feature_set: FeatureSet, fingerprint: str, task: Ag
             duplicates=merged.duplicates,
         )
         context.safe_point()
-        body = _upload(context, name, fingerprint, merged, dim, held, engine)
+        body = _upload(context, name, output, merged, held, engine)
     won, stands = commit(context, context.keys.out(name), body)
     if not won:
         kept = {file.key for partner in stands.partners.values() for file in partner.files}
@@ -212,9 +212,8 @@ def _refs(context: Context, name: ShipmentName, number: int) -> list[ImageRef]:
     return context.forms.decode(load_data(context, batch.data), number * ORDINALS_PER_BATCH)
 
 
-def _upload(
-    context: Context, name: ShipmentName, fingerprint: str, merged: Merged, dim: int, held: int, engine: str
-) -> Out:
+def _upload(context: Context, name: ShipmentName, output: Output, merged: Merged, held: int, engine: str) -> Out:
+    """The files, and the body that names them.  held: refs of held batches.  engine: what computed the features."""
     nonce = context.process.nonce()
     partners: dict[str, OutPartner] = {}
     for partner in merged.partners:
@@ -235,9 +234,9 @@ def _upload(
         carried = DataFile(key=key, size=merged.carried.stat().st_size, sha256=sha256, rows=merged.carried_refs)
     now = context.bucket.list(context.keys.out(name)).now
     return Out(
-        fingerprint=fingerprint,
+        fingerprint=output.fingerprint,
         engine=engine,
-        dim=dim,
+        dim=output.dim,
         numbers=merged.numbers,
         at=version_of(now),
         partners=partners,

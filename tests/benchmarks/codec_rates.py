@@ -22,7 +22,7 @@ from pyarrow import orc
 from pyarrow import parquet as pq
 
 from pipeline.codec import image_refs
-from pipeline.codec.delivered.merge import MergeInput, merge
+from pipeline.codec.delivered.merge import MergeInput, Output, merge
 from pipeline.codec.refs.tables import Cursor, detect, open_refs
 from pipeline.codec.shards import FeatureRow, write_features
 from pipeline.records import ImageRef, item_id_of
@@ -132,14 +132,16 @@ def shards(folder: Path, rows: int) -> list[MergeInput]:
 def merged(inputs: list[MergeInput], out: Path, formats: list[str], threads: int) -> None:
     merge(
         inputs,
-        out,
-        dim=DIM,
-        version="20240101T000000Z",
-        fingerprint="0" * 64,
-        formats=formats,
-        redact_queries=True,
-        last_try=False,
-        threads=threads,
+        Output(
+            out,
+            dim=DIM,
+            version="20240101T000000Z",
+            fingerprint="0" * 64,
+            formats=formats,
+            redact_queries=True,
+            last_try=False,
+        ),
+        threads,
     )
     shutil.rmtree(out)
 

@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 
 from pipeline.codec.codecs import Forms
 from pipeline.codec.delivered.failures import held_detail
-from pipeline.codec.delivered.merge import Merged, MergeInput, PartnerResult, WrittenFile
+from pipeline.codec.delivered.merge import Merged, MergeInput, Output, PartnerResult, WrittenFile
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.refs.tables import Cursor, Rejected, Taken
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
-from pipeline.records import ImageRef, Numbers, item_id_of, normalise_external_id
+from pipeline.records import ImageRef, item_id_of, normalise_external_id
 from pipeline.settings import Columns
 
 COLLIDED = "another external id has this item id"
@@ -93,19 +93,8 @@ def read_lines(content: bytes) -> list[list[Any]]:
     return [json.loads(line) for line in content.splitlines()]
 
 
-def merge(
-    inputs: Sequence[MergeInput],
-    folder: Path,
-    *,
-    dim: int,
-    version: str,
-    fingerprint: str,
-    formats: Sequence[str],
-    redact_queries: bool,
-    last_try: bool,
-    numbers: Numbers = "float32",
-    threads: int = 0,
-) -> Merged:
+def merge(inputs: Sequence[MergeInput], output: Output) -> Merged:
+    folder, last_try = output.folder, output.last_try
     features: list[list[Any]] = []
     failures: list[list[Any]] = []
     for one in inputs:
@@ -160,7 +149,7 @@ def merge(
         reasons=reasons,
         carried=carried,
         carried_refs=len(carried_rows) if carried else 0,
-        numbers=numbers,
+        numbers=output.numbers,
     )
 
 

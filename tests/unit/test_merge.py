@@ -16,7 +16,7 @@ from pyarrow import parquet as pq
 
 from pipeline.codec import image_refs
 from pipeline.codec.delivered import merge as merge_module
-from pipeline.codec.delivered.merge import Merged, MergeInput, merge
+from pipeline.codec.delivered.merge import Merged, MergeInput, Output, merge
 from pipeline.codec.delivered.merge_plan import Winners, choose
 from pipeline.codec.shards import FailureRow, FeatureRow, write_failures, write_features
 from pipeline.errors import FormatError, LawBroken
@@ -55,7 +55,7 @@ def shards(batches: Sequence[Batch], folder: Path) -> list[MergeInput]:
     return inputs
 
 
-def merged(inputs: Sequence[MergeInput], folder: Path, **more: Any) -> Merged:
+def merged(inputs: Sequence[MergeInput], folder: Path, threads: int = 0, **more: Any) -> Merged:
     options: dict[str, Any] = {
         "dim": DIM,
         "version": "20240101T000000Z",
@@ -64,7 +64,7 @@ def merged(inputs: Sequence[MergeInput], folder: Path, **more: Any) -> Merged:
         "redact_queries": True,
         "last_try": False,
     }
-    return merge(inputs, folder, **options | more)
+    return merge(inputs, Output(folder, **options | more), threads)
 
 
 def merged_batches(batches: Sequence[Batch], tmp_path: Path, **more: Any) -> Merged:

@@ -28,7 +28,7 @@ from pipeline.codec.shards import FailureRow, FeatureRow
 from pipeline.errors import LawBroken
 from pipeline.records import ImageRef, Numbers
 
-__all__ = ["MergeInput", "Merged", "PartnerResult", "WrittenFile", "merge"]
+__all__ = ["MergeInput", "Merged", "Output", "PartnerResult", "WrittenFile", "merge"]
 
 GAVE_UP = "gave up after 4 tries"
 _JOBS_PER_THREAD = 4
@@ -88,48 +88,39 @@ class Merged:
 
 
 @dataclass(frozen=True)
-class _Output:
-    """What the files of all partners have in common."""
+class Output:
+    """What a merge is to write, the same for all partners."""
 
     folder: Path
+    """Each partner's files go to folder/<partner>/."""
     dim: int
+    """Values of a feature."""
     version: str
     fingerprint: str
-    formats: tuple[str, ...]
+    formats: Sequence[str]
+    """Of `forms.FORMATS`."""
     redact_queries: bool
-    numbers: Numbers
+    last_try: bool
+    """Failures that are retriable are final."""
+    numbers: Numbers = "float32"
+    """Of features in Parquet."""
 
     def file(self, partner_id: int, path: Path, written: Written) -> WrittenFile:
         name = path.relative_to(self.folder / str(partner_id)).as_posix()
         return WrittenFile(name, path, written.size, written.sha256, written.rows)
 
 
-def merge(
-    inputs: Sequence[MergeInput],
-    folder: Path,
-    *,
-    dim: int,
-    version: str,
-    fingerprint: str,
-    formats: Sequence[str],
-    redact_queries: bool,
-    last_try: bool,
-    numbers: Numbers = "float32",
-    threads: int = 0,
-) -> Merged:
-    """Writes each partner's files to folder/<partner>/; the same inputs give the same bytes.
+def merge(inputs: Sequence[MergeInput], output: Output, threads: int = 0) -> Merged:
+    """Writes each partner's files; the same inputs give the same bytes.
 
-    dim: values of a feature.  formats: of `forms.FORMATS`.  last_try: failures that are retriable are final.
-    numbers: of features in Parquet.
     threads: 0 for all cores that this process may use.  Raises FormatError for a damaged shard, LawBroken if rows
     are missing at the end, OSError for a full disk.
     """
-    sources = Sources(inputs, dim)
+    sources = Sources(inputs, output.dim)
     winners = choose(sources.rows, sources.name_digests)
-    output = _Output(folder, dim, version, fingerprint, tuple(formats), redact_queries, numbers)
-    folder.mkdir(parents=True, exist_ok=True)
+    output.folder.mkdir(parents=True, exist_ok=True)
     features, damaged = _write_features(sources, winners, output, threads or len(os.sched_getaffinity(0)))
-    failures = _Failures(output, last_try)
+    failures = _Failures(output)
     failures.write(sources, winners)
     merged = Merged(
         partners=_partners(features, failures.files, winners, sources),
@@ -143,7 +134,7 @@ def merge(
         damaged=damaged,
         alike=winners.alike,
         alike_ids=_alike_ids(sources, winners),
-        numbers=numbers,
+        numbers=output.numbers,
     )
     _check(merged, output)
     return merged
@@ -157,7 +148,7 @@ def _alike_ids(sources: Sources, winners: Winners) -> tuple[tuple[int, str, str]
 
 
 def _write_features(
-    sources: Sources, winners: Winners, output: _Output, threads: int
+    sources: Sources, winners: Winners, output: Output, threads: int
 ) -> tuple[dict[int, list[WrittenFile]], int]:
     """Files by partner, and how many features are of damaged images.
 
@@ -187,7 +178,7 @@ def _write_features(
     return files, sum(damaged for _, damaged in results)
 
 
-def _write_partners(sources: Sources, job: list[Indices], output: _Output) -> tuple[dict[int, list[WrittenFile]], int]:
+def _write_partners(sources: Sources, job: list[Indices], output: Output) -> tuple[dict[int, list[WrittenFile]], int]:
     damaged = 0
 
     def counted() -> Iterator[tuple[FeatureRow, Vector]]:
@@ -204,7 +195,7 @@ def _write_partners(sources: Sources, job: list[Indices], output: _Output) -> tu
 
 
 def _write_partner(
-    partner_id: int, rows: Iterator[tuple[FeatureRow, Vector]], count: int, output: _Output
+    partner_id: int, rows: Iterator[tuple[FeatureRow, Vector]], count: int, output: Output
 ) -> list[WrittenFile]:
     """One partner's features in each format, a row group of them at a time."""
     folder = output.folder / str(partner_id)
@@ -240,13 +231,12 @@ def _filled(matrix: npt.NDArray[np.float32], rows: Iterator[tuple[FeatureRow, Ve
 class _Failures:
     """Writes the failures of all partners, and the refs that are carried over."""
 
-    def __init__(self, output: _Output, last_try: bool) -> None:
+    def __init__(self, output: Output) -> None:
         self.files: dict[int, list[WrittenFile]] = {}
         self.reasons: Counter[str] = Counter()
         self.carried: Path | None = None
         self.carried_refs = 0
         self._output = output
-        self._last_try = last_try
 
     def write(self, sources: Sources, winners: Winners) -> None:
         rows = sources.failures(winners.failures, winners.collided)
@@ -281,7 +271,7 @@ class _Failures:
         self.reasons[row.reason] += 1
         if not row.retriable:
             return row
-        if self._last_try:
+        if self._output.last_try:
             detail = f"{row.detail}; {GAVE_UP}" if row.detail else GAVE_UP
             return replace(row, retriable=False, detail=detail, content=None)
         ref = ImageRef(row.partner_id, row.item_id, row.external_id, row.url, row.content or b"", 0)
@@ -315,7 +305,7 @@ def _partners(
     )
 
 
-def _check(merged: Merged, output: _Output) -> None:
+def _check(merged: Merged, output: Output) -> None:
     """The law, and that each format holds what was counted."""
     found = merged.features + merged.failures + merged.duplicates
     if merged.refs != found:

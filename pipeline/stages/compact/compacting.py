@@ -14,7 +14,7 @@ from pipeline.ledger.layout import Root, ShipmentName
 from pipeline.ledger.protocol import Context, law, scratch
 from pipeline.settings import FeatureSet
 from pipeline.stages import index
-from pipeline.stages.compact.merging import CANNOT, Unmergeable
+from pipeline.stages.compact.merging import CANNOT, Target, Unmergeable
 from pipeline.stages.compact.standing import Current, by_partner, delta, inputs_of, newest, table, tables
 from pipeline.stages.compact.writing import Table, write
 from pipeline.stages.snapshots import takes
@@ -94,11 +94,11 @@ def perform(context: Context, task: Task, troubles: list[Trouble] | None = None)
     while bodies:
         names = sorted({*(task.current.body.covers if task.current else ()), *map(str, bodies)})
         inputs = list(inputs_of(lake, task.root, task.partner, task.current, bodies))
-        dim = _dim(task, bodies)
+        target = Target(task.partner, names, _dim(task, bodies))
         with scratch(context) as folder:
             formats = context.settings.sets[task.set].formats
             try:
-                merged = write(folder / "table", inputs, names, task.partner, dim, formats, _noted(context))
+                merged = write(folder / "table", inputs, target, formats, _noted(context))
             except Unmergeable as error:
                 if error.shipment is None:
                     raise
@@ -106,7 +106,7 @@ def perform(context: Context, task: Task, troubles: list[Trouble] | None = None)
                 left_out[name] = error
                 del bodies[name]
                 continue
-            done = _put(context, task, folder / "table", merged, names, dim, sum(one.rows for one in inputs))
+            done = _put(context, task, folder / "table", merged, target, sum(one.rows for one in inputs))
         break
     if troubles is not None:
         troubles.extend(_told(task, left_out))
@@ -205,9 +205,7 @@ def _noted(context: Context):  # type: ignore[no-untyped-def]
     return note
 
 
-def _put(
-    context: Context, task: Task, folder: Path, merged: Table, names: list[str], dim: int, rows_read: int
-) -> Compacted:
+def _put(context: Context, task: Task, folder: Path, merged: Table, target: Target, rows_read: int) -> Compacted:
     lake = context.lake
     assert lake is not None
     body = CurrentManifest(
@@ -215,12 +213,12 @@ def _put(
         partner_id=task.partner,
         set=task.set,
         number=task.number,
-        dim=dim,
+        dim=target.dim,
         numbers=merged.numbers,
         features=merged.rows,
         fingerprints=merged.fingerprints,
         files=tuple(IndexFile(name=n, size=w.size, sha256=w.sha256, rows=w.rows) for n, w in merged.files),
-        covers=tuple(names),
+        covers=tuple(target.names),
     )
     before = task.current.body.features if task.current else 0
     if merged.rows < before:

@@ -44,6 +44,17 @@ class Input:
     numbers: Numbers = "float32"
 
 
+@dataclass(frozen=True)
+class Target:
+    """The table that a merge makes: one partner's, of features of one length."""
+
+    partner_id: int
+    names: Sequence[str]
+    """Every shipment, ascending."""
+    dim: int
+    """Values of a feature."""
+
+
 class Unmergeable(FormatError):
     """An input that is not what it is said to be.  shipment: the one that it is of; None where it is a table's."""
 
@@ -75,18 +86,18 @@ def most_inputs(dim: int) -> int:
     return max(2, min(_MOST_INPUTS, MEMORY // (_HELD * BLOCK_ROWS * 4 * max(1, dim))))
 
 
-def merged(inputs: Sequence[Input], names: Sequence[str], partner_id: int, dim: int) -> Iterator[Rows]:
-    """The rows that win, in blocks.  names: every shipment, ascending; at most `most_inputs` inputs.
+def merged(inputs: Sequence[Input], target: Target) -> Iterator[Rows]:
+    """The rows that win, in blocks, of at most `most_inputs` inputs.
     Their features have the type of `numbers_of` the inputs.
 
     Raises Unmergeable for a file that is lost, damaged, unsorted, of another partner or of another length than it says.
     """
-    known = np.array(names)
-    schema = features_schema(dim, numbers_of(inputs))
+    known = np.array(target.names)
+    schema = features_schema(target.dim, numbers_of(inputs))
     cursors: list[_Cursor] = []
     try:
         for one in inputs:
-            cursor = _Cursor(one, known, partner_id, schema)
+            cursor = _Cursor(one, known, target.partner_id, schema)
             if cursor.more():
                 cursors.append(cursor)
         while cursors:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline.amounts import counted
 from pipeline.errors import ConfigError, FormatError, NotFound
 from pipeline.ledger.layout import MANIFEST, Root
-from pipeline.stages.compact.merging import SHIPMENT, Input, merged, table_schema
+from pipeline.stages.compact.merging import SHIPMENT, Input, Target, merged, table_schema
 from pipeline.stages.compact.standing import by_partner, delta, inputs_of, newest, tables
 from pipeline.stages.compact.writing import fewer
 from pipeline.stores.store import Lake
@@ -77,8 +77,9 @@ def newest_rows(found: list[Delivered]) -> Iterator[pa.Table]:
     """
     for one in found:
         with tempfile.TemporaryDirectory(prefix="hathi-merge-") as folder:
-            inputs = fewer(Path(folder), one.inputs, one.names, one.partner, one.dim, lambda rows: None)
+            target = Target(one.partner, one.names, one.dim)
+            inputs = fewer(Path(folder), one.inputs, target, lambda rows: None)
             names = pa.array(one.names, pa.string())
-            for rows in merged(inputs, one.names, one.partner, one.dim):
+            for rows in merged(inputs, target):
                 shipments = names.take(pa.array(np.asarray(rows.ranks)))
                 yield rows.table.append_column(table_schema(one.dim).field(SHIPMENT), shipments)

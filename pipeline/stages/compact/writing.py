@@ -18,7 +18,7 @@ from pipeline.codec.delivered.parquet import GROUP_ROWS
 from pipeline.codec.delivered.parquet_parts import Parts
 from pipeline.codec.hashed_file import Written
 from pipeline.records import Numbers, unsigned
-from pipeline.stages.compact.merging import SHIPMENT, Input, Rows, merged, most_inputs, numbers_of, table_schema
+from pipeline.stages.compact.merging import SHIPMENT, Input, Rows, Target, merged, most_inputs, numbers_of, table_schema
 
 _REPEATED = ("version", "fingerprint", SHIPMENT)
 
@@ -36,23 +36,21 @@ class Table:
 def write(
     folder: Path,
     inputs: Sequence[Input],
-    names: Sequence[str],
-    partner_id: int,
-    dim: int,
+    target: Target,
     formats: Sequence[str],
     note: Callable[[int], None],
 ) -> Table:
     """Merge inputs into Parquet in a folder and, where asked for, text; the same inputs give the same bytes.
 
-    names: every shipment, ascending.  note: told of so many more rows, at a point where it is safe to stop.
+    note: told of so many more rows, at a point where it is safe to stop.
     """
     folder.mkdir(parents=True)
-    left = fewer(folder, inputs, names, partner_id, dim, note)
+    left = fewer(folder, inputs, target, note)
     numbers = numbers_of(left)
-    parts = Parts(folder / FEATURES, table_schema(dim, numbers), _REPEATED)
+    parts = Parts(folder / FEATURES, table_schema(target.dim, numbers), _REPEATED)
     texts = TextFiles(folder, formats)
     try:
-        rows, prints = _into(parts, texts, merged(left, names, partner_id, dim), names, partner_id, note)
+        rows, prints = _into(parts, texts, merged(left, target), target, note)
     except BaseException:
         parts.abandon()
         texts.abandon()
@@ -64,20 +62,18 @@ def write(
 def fewer(
     folder: Path,
     inputs: Sequence[Input],
-    names: Sequence[str],
-    partner_id: int,
-    dim: int,
+    target: Target,
     note: Callable[[int], None],
 ) -> list[Input]:
     """As many inputs as one merge may have: some of very many are merged into files in a local folder first."""
     left = list(inputs)
-    room = most_inputs(dim)
+    room = most_inputs(target.dim)
     while len(left) > room:
         some, left = left[:room], left[room:]
         path = folder / f"some-{len(left)}"
         numbers = numbers_of(some)
-        parts = Parts(path, table_schema(dim, numbers), _REPEATED, part_bytes=2**62)
-        rows = _into(parts, None, merged(some, names, partner_id, dim), names, partner_id, note)[0]
+        parts = Parts(path, table_schema(target.dim, numbers), _REPEATED, part_bytes=2**62)
+        rows = _into(parts, None, merged(some, target), target, note)[0]
         parts.close()
         left.append(Input(path.name, partial(_opened, path / "part-00000.parquet"), None, rows, numbers))
     return left
@@ -91,19 +87,18 @@ def _into(
     parts: Parts,
     texts: TextFiles | None,
     blocks: Iterator[Rows],
-    names: Sequence[str],
-    partner_id: int,
+    target: Target,
     note: Callable[[int], None],
 ) -> tuple[int, dict[str, int]]:
     rows = 0
     prints: Counter[str] = Counter()
     for table, ranks in _regrouped(blocks):
         columns = {name: table.column(name).combine_chunks() for name in table.schema.names}
-        columns[SHIPMENT] = pa.array(names).take(pa.array(ranks))
+        columns[SHIPMENT] = pa.array(target.names).take(pa.array(ranks))
         parts.write(columns)
         if texts:
             items = [unsigned(item) for item in columns["item_id"].to_pylist()]
-            texts.write(partner_id, items, matrix_of("a current table", columns["features"]))
+            texts.write(target.partner_id, items, matrix_of("a current table", columns["features"]))
         prints.update(columns["fingerprint"].to_pylist())
         rows += len(table)
         note(len(table))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.codec.delivered.merge import MergeInput, merge
+from pipeline.codec.delivered.merge import MergeInput, Output, merge
 from pipeline.codec.shards import write_failures, write_features
 from pipeline.ledger.deliveries import Delivery, Index, IndexFile, PartnerManifest
 from pipeline.ledger.layout import ShipmentName
@@ -37,13 +37,15 @@ def deliver(root: Path, scratch: Path, shipment: str, items: dict[int, float]) -
     write_failures(inputs / "failures", [failure(12, item, 100 + at) for at, item in enumerate(bad)])
     (partner,) = merge(
         [MergeInput(0, inputs / "features", inputs / "failures")],
-        root / shipment,
-        dim=2,
-        version=shipment[:16],
-        fingerprint="f" * 64,
-        formats=["text", "parquet", "libsvm"],
-        redact_queries=True,
-        last_try=True,
+        Output(
+            root / shipment,
+            dim=2,
+            version=shipment[:16],
+            fingerprint="f" * 64,
+            formats=["text", "parquet", "libsvm"],
+            redact_queries=True,
+            last_try=True,
+        ),
     ).partners
     (root / shipment / "12" / "_SUCCESS").touch()
     files = tuple(IndexFile(name=f.name, size=f.size, sha256=f.sha256, rows=f.rows) for f in partner.files)
