@@ -17,5 +17,5 @@ def report(contexts: Sequence[Context], scope: Scope, *, redact_queries: bool) -
         raise ConfigError("no lake is configured", "", "add a table [lakes.NAME] to the configuration")
     found = gather(contexts, scope, redact_queries)
     if scope.shipment is not None and not found.shipments:
-        raise PermanentError(f"nothing is known of shipment {scope.shipment}", "", "`hathi status` names open ones")
+        raise PermanentError(f"Hathi knows no shipment {scope.shipment}", "", "`hathi status` names open ones")
     return page(found).encode("utf-8", "backslashreplace")

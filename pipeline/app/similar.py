@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.amounts import counted
 from pipeline.analysis.similar.catalogue import About, Catalogue, sources_of
 from pipeline.analysis.similar.images import feature_of, fetched
 from pipeline.analysis.similar.indexed import approximate
@@ -88,7 +89,7 @@ def similar(settings: Settings, place: Place, wanted: Wanted, *, by_index: bool 
     query, label, url, content = _query(settings, place, catalogue, wanted)
     found = approximate(catalogue, query, Path(settings.state) / "similar") if by_index else exact(catalogue, query)
     if not found.compared and found.left_out:
-        what = f"{found.left_out} items of partner {wanted.partner} have features of other nets"
+        what = f"other nets made the features of {counted(found.left_out, 'item')} of partner {wanted.partner}"
         raise PermanentError("nothing can be compared", what, "hathi backfill, or the set that they were made with")
     about = catalogue.about([one.row for one in found.nearest])
     return Similar(wanted, label, url, content, found, tuple(about))

@@ -13,6 +13,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from pipeline.amounts import counted
 from pipeline.app.contexts import contexts
 from pipeline.cli.output.progress import shown
 from pipeline.cli.wiring.assembly import add_place, place_of
@@ -59,8 +60,9 @@ def run(args: argparse.Namespace) -> int:
                             "won": one.won}  # fmt: skip
                     print(json.dumps(told, sort_keys=True))
                 else:
-                    by = "" if one.won else "; another gateway's"
-                    print(f"{one.current.folder}: {body.features:,} features of {len(body.covers):,} shipments{by}")
+                    by = "" if one.won else "; another gateway wrote it"
+                    shipments = counted(len(body.covers), "shipment")
+                    print(f"{one.current.folder}: {counted(body.features, 'feature')} of {shipments}{by}")
     if not written and not troubles and not args.json:
         print("nothing to compact")
     return 1 if troubles else 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TextIO
 
+from pipeline.amounts import counted
 from pipeline.errors import ConfigError
 from pipeline.process.logs import escape
 from pipeline.process.redaction import redact_query, redact_text, redact_tree
@@ -138,8 +139,8 @@ class Steps:
             lifted = "; --allow-private lifts the rules on addresses and ports" if outcome.reason == "blocked" else ""
             lines.append(f"  {'verdict':<11} {outcome.reason}: {outcome.detail} ({again}; {_meaning(outcome)}{lifted})")
         else:
-            size = len(outcome.content)
-            lines.append(f"  {'verdict':<11} ok: {size} bytes in {seconds:.3f} s, sha256 {outcome.sha256.hex()}")
+            size = counted(len(outcome.content), "byte")
+            lines.append(f"  {'verdict':<11} ok: {size} in {seconds:.3f} s, sha256 {outcome.sha256.hex()}")
             lines.append(f"  {'decoded':<11} {_decoded(outcome.content)}")
         if name:
             lines.append(f"  {'saved':<11} {name}")

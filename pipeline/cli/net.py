@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.amounts import counted
 from pipeline.errors import NetError
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _show(args: argparse.Namespace) -> int:
                       f"{row.parameters:,}" if row.parameters else "", cost)  # fmt: skip
     for what, chosen in (("all", rows), ("needed", [row for row in rows if row.needed])):
         least = "at least " if any(row.multiply_adds is None for row in chosen) else ""
-        table.add_row("", what, f"{len(chosen)} layers", "", f"{sum(row.parameters for row in chosen):,}",
+        table.add_row("", what, counted(len(chosen), "layer"), "", f"{sum(row.parameters for row in chosen):,}",
                       f"{least}{sum(row.multiply_adds or 0 for row in chosen):,}")  # fmt: skip
     Console(highlight=False, width=1000, markup=False).print(table)  # nothing is cut where output goes to a file
     for says in _refused(net):
@@ -253,7 +254,7 @@ def _export(args: argparse.Namespace) -> int:
         print(json.dumps({"file": str(args.onnx), "bytes": size, "weights_file": beside and str(beside),
                           "inputs": inputs, "outputs": outputs}))  # fmt: skip
         return 0
-    print(f"{args.onnx}: {size:,} bytes" + (f", weights in {beside}" if beside else ""))
+    print(f"{args.onnx}: {counted(size, 'byte')}" + (f", weights in {beside}" if beside else ""))
     return 0
 
 

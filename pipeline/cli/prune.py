@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
+from pipeline.amounts import counted
 from pipeline.app.contexts import contexts
 from pipeline.cli.consent import add_yes, agreed, need_terminal
 from pipeline.cli.wiring.assembly import add_place, place_of, serving, turns
@@ -94,6 +95,6 @@ def _line(one: Deletion) -> str:
 def _summary(counts: Counter[str], would: bool = False) -> str:
     deleted, hints = counts["deleted"], counts["hints"]
     would_be = " would be" if would else ""
-    said = [f"{deleted:,} object{'s' if deleted != 1 else ''}{would_be} deleted"] if deleted else []
-    said += [f"{hints:,} lost hint{'s' if hints != 1 else ''}{would_be} restored"] if hints else []
+    said = [f"{counted(deleted, 'object')}{would_be} deleted"] if deleted else []
+    said += [f"{counted(hints, 'lost hint')}{would_be} restored"] if hints else []
     return ", ".join(said) or f"nothing {'would be' if would else 'was'} deleted"

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 
+from pipeline.amounts import counted
 from pipeline.app import quarantine
 from pipeline.app.contexts import contexts
 from pipeline.app.quarantine import Held
@@ -54,36 +55,38 @@ def run(args: argparse.Namespace) -> int:
             _show(one)
             continue
         child = quarantine.answer(one, args.action)
-        print(f"{one.name}: {args.action} announced as {child}; the next compute run takes it up")
-        logs.log("quarantine").info("%s of %s announced as %s", args.action, one.name, child)
+        print(f"{one.name}: {args.action} is requested as {child}; the next compute run performs it")
+        logs.log("quarantine").info("%s of %s is requested as %s", args.action, one.name, child)
     return 0
 
 
 def _what_goes(chosen: list[Held]) -> str:
-    lines = [logs.escape(f"{one.name}  {one.batch.refs} refs  {one.batch.reason}") for one in chosen[:SHOWN]]
+    lines = [logs.escape(f"{one.name}  {counted(one.batch.refs, 'ref')}  {one.batch.reason}") for one in chosen[:SHOWN]]
     if len(chosen) > SHOWN:
         lines.append(f"and {len(chosen) - SHOWN:,} more (`hathi quarantine list` names them all)")
     refs, number = sum(one.batch.refs for one in chosen), len(chosen)
-    batches = "1 batch" if number == 1 else f"{number:,} batches"
-    return "\n".join([*lines, f"{batches} with {refs:,} refs would be given up for good; no run tries them again"])
+    batches = counted(number, "batch", "batches")
+    return "\n".join(
+        [*lines, f"Hathi gives up {batches} with {counted(refs, 'ref')} for good; no run tries them again"]
+    )
 
 
 def _list(found: list[Held], as_json: bool) -> None:
     if not as_json and not found:
-        print("nothing is held")
+        print("no batch is held")
     for one in found:
         batch = one.batch
         if as_json:
             body = {"lake": one.context.lake_name, "batch": one.name, "refs": batch.refs, "reason": batch.reason}
             print(json.dumps({**body, "answered": batch.answered}, sort_keys=True))
         else:
-            answered = f" ({batch.answered} is announced)" if batch.answered else ""
-            print(logs.escape(f"{one.name}  {batch.refs} refs  {batch.reason}{answered}"))
+            answered = f" ({batch.answered} is requested)" if batch.answered else ""
+            print(logs.escape(f"{one.name}  {counted(batch.refs, 'ref')}  {batch.reason}{answered}"))
 
 
 def _show(one: Held) -> None:
     """The attempts and the first refs of a held batch."""
-    print(logs.escape(f"{one.name}: {one.batch.refs} refs held: {one.batch.reason}"))
+    print(logs.escape(f"{one.name}: {counted(one.batch.refs, 'ref')} held: {one.batch.reason}"))
     found = quarantine.detail(one)
     for made in found.tries:
         ended = f"{made.end.kind}: {made.end.cause}" if made.end else "ended without a result (killed or crashed)"

@@ -40,7 +40,7 @@ def announce(config: Path, wanted: str, chosen: list[str] | None, *, backfill: b
     number = 0
     where = contexts(settings, ["compute"], lambda: False, "ship")
     for one in ship_again.announce(where, wanted, chosen or (), backfill=backfill):
-        print(logs.escape(f"{one.source} for {one.set}: announced as {one.shipment}"))
+        print(logs.escape(f"{one.source} for {one.set}: requested as {one.shipment}"))
         number += 1
     print(f"the next run, or a daemon, ships {'it' if number == 1 else 'them'}")
     return 0

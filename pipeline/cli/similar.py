@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.amounts import counted
 from pipeline.cli.wiring.assembly import add_place
 from pipeline.cli.wiring.assembly import place_of as config_of
 from pipeline.errors import ConfigError
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.app.similar import Wanted, as_tree, place_of, similar  # NumPy and pyarrow take their time to import
 
     if sum(one is not None for one in (args.item, args.image, args.url)) != 1:
-        raise ConfigError("hathi similar needs an item or an image", "", "give one of ITEM, --image FILE, --url URL")
+        raise ConfigError("hathi similar needs an item or an image", "", "give one of ITEM, --image FILE and --url URL")
     if args.count < 1:
         raise ConfigError("--count is too small", str(args.count), "1 or more")
     overrides = {"fetch.allow_private": True} if args.allow_private else {}
@@ -96,7 +97,7 @@ def _shown(text: str, redacted: bool) -> str:
 def _print(one: Similar, redacted: bool) -> None:
     found = one.found
     left = f"; {found.left_out:,} left out, of other nets" if found.left_out else ""
-    lines = [f"nearest to {one.label} by {one.wanted.metric}, of {found.compared:,} items{left}"]
+    lines = [f"nearest to {one.label} by {one.wanted.metric}, of {counted(found.compared, 'item')}{left}"]
     for place, (near, known) in enumerate(zip(found.nearest, one.about, strict=True), 1):
         named = f"  {known.external_id}" if known.external_id else ""
         lines.append(f"{place:>3}  {near.distance:<12.6g} {near.item_id:>20}{named}  {known.url}".rstrip())

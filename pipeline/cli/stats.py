@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.amounts import counted
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.errors import ConfigError
 from pipeline.process.logs import escape
@@ -166,15 +167,16 @@ def _lines(names: Sequence[str], runs: Sequence[Stats], apart: Drift | None, pic
         yield from _drift(apart)
         prints = [{text for text in stats.fingerprints if text} for stats in runs]
         if all(prints) and not prints[0] & prints[1]:
-            yield "  the two were made by different nets or preprocessing: the drift tells of these, not of the images"
+            yield "  different nets or preprocessing made the two: the drift measures these, not the images"
     for picture in pictures:
         yield f"drawn: {picture}"
 
 
 def _about(stats: Stats) -> Iterator[str]:
     bad = f", {stats.not_finite:,} with NaN or infinity (left out below)" if stats.not_finite else ""
-    yield f"  rows           {stats.rows:,} of {stats.dim:,} values in {stats.files:,} files{bad}"
-    prints = [f"{text[:12]} ({rows:,} rows)" for text, rows in stats.fingerprints.items() if text]
+    files = counted(stats.files, "file")
+    yield f"  rows           {stats.rows:,} of {counted(stats.dim, 'value')} in {files}{bad}"
+    prints = [f"{text[:12]} ({counted(rows, 'row')})" for text, rows in stats.fingerprints.items() if text]
     if prints:
         odd = "; two nets: their rows are not comparable" if len(prints) > 1 else ""
         yield f"  fingerprint    {', '.join(prints)}{odd}"
@@ -182,11 +184,11 @@ def _about(stats: Stats) -> Iterator[str]:
     yield f"  dead           {_named(stats.always_zero)} always zero; {_named(stats.constant)} constant"
     norms = stats.norms
     odd = f"; {norms.not_one:,} are not 1" if norms.normalised and norms.not_one else ""
-    zero = f"; {norms.zero:,} rows are all zero" if norms.zero else ""
+    zero = f"; all values are zero in {counted(norms.zero, 'row')}" if norms.zero else ""
     yield f"  norm           least {norms.least:.6g}, mean {norms.mean:.6g}, greatest {norms.greatest:.6g}{odd}{zero}"
     for what, again in (("equal items", stats.equal_items), ("equal vectors", stats.equal_vectors)):
         about = "" if again.exact else "about "
-        yield f"  {what:<14} {about}{again.rows:,} rows repeat an earlier one"
+        yield f"  {what:<14} {about}an earlier row is repeated in {counted(again.rows, 'row')}"
     yield "  percentiles    " + "  ".join(f"{share * 100:g}%".rjust(8) for share in SHARES)
     yield "  (within 0.4%)  " + "  ".join(f"{value:8.4g}" for value in stats.buckets.quantiles(SHARES).tolist())
     edges = _edges(stats)
@@ -211,7 +213,7 @@ def _drift(apart: Drift) -> Iterator[str]:
     yield f"  means          {apart.shift:.4g} standard deviations (root mean square); most at {most}"
     yield f"  mean vectors   {apart.apart:.4g} = 1 - cosine"
     if apart.common:
-        yield (f"  common items   {apart.moved:.4g} = 1 - mean cosine of {apart.common:,} items; "
+        yield (f"  common items   {apart.moved:.4g} = 1 - mean cosine of {counted(apart.common, 'item')}; "
                f"1% of them more than {apart.moved_most:.4g}")  # fmt: skip
     else:
         yield "  common items   none in the two samples"

@@ -148,7 +148,7 @@ def _lake(one: Standing, rows: int | None) -> Iterator[str]:
 def _left(left: Left, what: str, rows: int | None) -> Iterator[str]:
     if not left.number:
         return
-    yield f"{what}: {left.number:,} files or folders at the sources"
+    yield f"{what}: {counted(left.number, 'file or folder', 'files or folders')} at the sources"
     shown = list(left.first.items())[:rows]
     for path, why in shown:
         yield f"  {logs.escape(path)}: {why}"

@@ -35,7 +35,7 @@ Print = Callable[[str], None]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi verify`."""
-    parser.add_argument("lakes", nargs="*", metavar="LAKE", help="only these lakes")
+    parser.add_argument("lakes", nargs="*", metavar="LAKE", help="check only these lakes (default: all)")
     add_place(parser)
     parser.add_argument("--deep", action="store_true", help="read and hash every delivered file and every data object")
     parser.add_argument(
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="first rebuild the index from the delivered manifests and restore lost hints; stop all daemons before",
     )
-    parser.add_argument("--json", action="store_true", help="one object a line, the last with the counts")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line; the last has the counts")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,7 +81,7 @@ def _repair(where: list[Context], as_json: bool, out: Print) -> None:
             text = f"repaired {one.where}: {one.what}"
             out(json.dumps({"repaired": asdict(one)}, sort_keys=True) if as_json else logs.escape(text))
     if not number and not as_json:
-        out("nothing needed repair")
+        out("nothing needed a repair")
 
 
 def _verify(where: list[Context], deep: bool, as_json: bool, out: Print) -> dict[str, int]:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 
+from pipeline.amounts import counted
 from pipeline.app.contexts import sighted
 from pipeline.app.stories import Asked, as_tree, stories, without_secrets
 from pipeline.cli.output.progress import shown
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             print("\n".join(logs.escape(line) for line in _lines(told)))
     if not found and not args.json:
-        print("nothing is known of that URL")
+        print("Hathi knows nothing of that URL")
     sys.stdout.flush()
     return 0
 
@@ -76,7 +77,7 @@ def _lines(told: Story) -> Iterator[str]:
     ids = " or ".join(f"{item} ({how})" for item, how in told.items.items())
     yield f"partner {told.partner}, item {ids}, lake {told.lake}"
     if not told.lake_seen:
-        yield "the lake cannot be seen from here: this is what the bucket knows"
+        yield "this host cannot see the lake; the following comes from the bucket alone"
     for chapter in told.chapters:
         yield ""
         yield from _chapter(chapter, several=len(told.items) > 1)
@@ -84,18 +85,18 @@ def _lines(told: Story) -> Iterator[str]:
     for row in told.rejected:
         yield f"rejected: row {row.row} of {row.file} ({row.shipment}): {row.why}: {row.sample}"
     if not told.chapters and not told.rejected:
-        yield f"nothing is known of it: {told.looked_at} shipments were looked at"
+        yield f"Hathi knows nothing of this item; it looked at {counted(told.looked_at, 'shipment')}"
         if told.unsampled:
-            yield f"{told.unsampled} rejected rows of this partner's sources are kept without a sample"
+            yield f"Hathi keeps no sample of {counted(told.unsampled, 'rejected row')} of this partner's sources"
     if told.not_read:
-        yield f"it may stand in what is not read at the sources ({told.not_read_number:,}):"
+        yield f"the item may stand in files that Hathi does not read at the sources ({told.not_read_number:,}):"
         yield from (f"  {path}: {why}" for path, why in list(told.not_read.items())[:NOT_READ])
     for seen in told.consumers_see():
         what = "the feature" if seen.outcome.kind == "feature" else f"no feature, but {seen.outcome.reason}"
         of = f" of item {seen.outcome.item_id}" if len(told.items) > 1 else ""
         yield f"consumers see{of} in set {seen.set}: {what} of {seen.shipment}{_from(seen.outcome)}"
     if told.chapters and not told.consumers_see():
-        yield "consumers see nothing of it yet"
+        yield "consumers do not see the item yet"
 
 
 def _from(outcome: Outcome) -> str:
@@ -128,7 +129,7 @@ def _ref(ref: Ref, duplicates: bool, several: bool, rival: Ref | None) -> Iterat
         mark += f": its id differs from {rival.external_id} in letter case or percent-coding only"
     of = f", item {ref.item_id}" if several else ""
     yield f"  shipped    {shown_time(ref.shipped)} UTC {where}in batch {ref.batch}{of}{mark}"
-    image = f"{ref.inline_bytes} bytes that travel inline" if ref.inline_bytes else ref.url
+    image = f"{counted(ref.inline_bytes, 'byte')}, sent with the ref" if ref.inline_bytes else ref.url
     named = f" (external id {ref.external_id})" if ref.external_id and ref.external_id != ref.url else ""
     yield f"  image      {image}{named}"
     for made in ref.tries:

@@ -32,11 +32,11 @@ FILE_SECONDS = 60.0
 
 BY_STAGE = {
     "hathi_tasks": "Tasks done.",
-    "hathi_problems": "Tasks, or whole turns, that could not be done; they are tried again.",
+    "hathi_problems": "Tasks or whole turns that failed; Hathi tries them again.",
     "hathi_refs": "Image refs shipped, computed, aggregated.",
     "hathi_features": "Features computed, aggregated, delivered.",
-    "hathi_bytes": "Bytes: of batches shipped, of images fetched, of files delivered.",
-    "hathi_turn_seconds": "Seconds in turns of the stage.",
+    "hathi_bytes": "Bytes of batches shipped, of images fetched and of files delivered.",
+    "hathi_turn_seconds": "Seconds spent in turns of the stage.",
 }
 COUNTERS = {
     **BY_STAGE,
@@ -118,11 +118,16 @@ class Metrics(Collector):
             for labels, amount in sorted(sums[name].items()):
                 counter.add_metric(labels, amount)
             yield counter
-        last = _gauge("hathi_last_success_timestamp_seconds", "End of the last good turn.", "lake", "stage")
+        last = _gauge(
+            "hathi_last_success_timestamp_seconds",
+            "When the last good turn ended.",
+            "lake",
+            "stage",
+        )
         for pair, when in sorted(success.items()):
             last.add_metric(pair, when)
         yield last
-        build = _gauge("hathi_build_info", "The version at work.", "version", "python")
+        build = _gauge("hathi_build_info", "The version of Hathi that runs.", "version", "python")
         build.add_metric([__version__, python_version()], 1)
         yield build
         yield from self._gauges
@@ -171,13 +176,13 @@ def gauges(facts: Facts, findings: Sequence[Finding]) -> Iterator[GaugeMetricFam
 def _of_backlog(lakes: Sequence[LakeFacts]) -> Iterator[GaugeMetricFamily]:
     shipments = _gauge("hathi_backlog_shipments", "Open shipments by the stage that they wait for.", "lake", "stage")
     batches = _gauge("hathi_backlog_batches", "Batches that wait for a stage.", "lake", "stage")
-    refs = _gauge("hathi_backlog_refs", "About so many refs wait for a stage.", "lake", "stage")
-    oldest = _gauge("hathi_backlog_oldest_timestamp_seconds", "Since when the first of them waits.", "lake", "stage")
+    refs = _gauge("hathi_backlog_refs", "Estimate of the refs that wait for a stage.", "lake", "stage")
+    oldest = _gauge("hathi_backlog_oldest_timestamp_seconds", "Since when the oldest shipment waits.", "lake", "stage")
     held = _gauge("hathi_held_batches", "Held batches that nobody has answered.", "lake")
-    retries = _gauge("hathi_retries_waiting", "Shipments of retries whose day has not come.", "lake")
-    due = _gauge("hathi_retry_next_due_timestamp_seconds", "When the first of them is due.", "lake")
+    retries = _gauge("hathi_retries_waiting", "Shipments of retries that are not due yet.", "lake")
+    due = _gauge("hathi_retry_next_due_timestamp_seconds", "When the first of the retries is due.", "lake")
     sent = _gauge("hathi_last_delivery_timestamp_seconds", "When something last entered an index.", "lake")
-    missing = _gauge("hathi_missing_files", "Files that an index names and that are not there.", "lake")
+    missing = _gauge("hathi_missing_files", "Files that an index names and that do not exist.", "lake")
     for lake in lakes:
         for one in lake.backlog:
             labels = [lake.lake, one.stage]
@@ -214,12 +219,12 @@ def _of_partners(lakes: Sequence[LakeFacts]) -> Iterator[GaugeMetricFamily]:
 
 
 def _of_host(facts: Facts) -> Iterator[GaugeMetricFamily]:
-    disk = _gauge("hathi_disk_used_ratio", "How full the local disk of a folder is.", "folder")
+    disk = _gauge("hathi_disk_used_ratio", "How full the local disk of a folder is, from 0 to 1.", "folder")
     for one in facts.disks:
         disk.add_metric([one.folder], one.percent / 100)
     yield disk
-    up = _gauge("hathi_store_up", "Whether a store answers.", "store")
-    skew = _gauge("hathi_clock_skew_seconds", "A store's clock less this host's.", "store")
+    up = _gauge("hathi_store_up", "1 when a store answers, else 0.", "store")
+    skew = _gauge("hathi_clock_skew_seconds", "A store's clock minus this host's, in seconds.", "store")
     ends = _gauge("hathi_credentials_end_timestamp_seconds", "When a ticket or key ends that nothing renews.", "store")
     for store in facts.stores:
         up.add_metric([store.name], int(not store.trouble))
@@ -228,11 +233,11 @@ def _of_host(facts: Facts) -> Iterator[GaugeMetricFamily]:
         if store.credentials_end is not None:
             ends.add_metric([store.name], store.credentials_end)
     yield from (up, skew, ends)
-    runs = _gauge("hathi_program_running", "Whether a program has its lock on this host.", "program")
+    runs = _gauge("hathi_program_running", "1 while a program runs on this host (holds its lock), else 0.", "program")
     for stage in STAGES:
         runs.add_metric([stage], int(stage in facts.programs))
     yield runs
-    estop = _gauge("hathi_estop", "Whether ESTOP is engaged.")
+    estop = _gauge("hathi_estop", "1 while ESTOP is engaged, else 0.")
     engaged = facts.estop is not None or any(lake.estop is not None for lake in facts.lakes)
     estop.add_metric([], int(engaged))
     yield estop

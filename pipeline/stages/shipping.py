@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 
+from pipeline.amounts import counted
 from pipeline.errors import FormatError, PipelineError, TemporaryError
 from pipeline.ledger.layout import ShipmentName
 from pipeline.ledger.protocol import Context, Seen, known_to_exist, state_of
@@ -90,7 +91,8 @@ class Shipping:
                 self._context.say(f"Hathi does not read {path}: {why}")
         if left.number > len(left.first) and left.number != before.number:
             self._context.say(
-                f"Hathi does not read {left.number:,} files or folders; the log names the first {len(left.first)}"
+                f"Hathi does not read {counted(left.number, 'file or folder', 'files or folders')}; "
+                f"the log names the first {len(left.first)}"
             )
 
     def begin(self, seen: Seen) -> tuple[list[ShipmentState], int]:

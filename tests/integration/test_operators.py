@@ -98,7 +98,7 @@ def test_a_held_batch_is_listed_shown_and_released(site: Site) -> None:
     done = site.hathi("run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert {item for _, item in site.features()} == {"one", "two"}
-    assert "nothing is held" in site.hathi("quarantine", "list").stdout
+    assert "no batch is held" in site.hathi("quarantine", "list").stdout
     assert site.hathi("quarantine", "drop", f"{name}.0").returncode == 2
 
 
@@ -115,11 +115,11 @@ def test_a_snapshot_is_shipped_again_and_a_set_back_filled(site: Site) -> None:
     site.refs("shop", "a.jsonl", "one", "two")
     assert site.hathi("run").returncode == 0
     again = site.hathi("ship", "--again", "7").stdout
-    assert "announced as" in again
+    assert "requested as" in again
     assert "the next run, or a daemon, ships it" in again
     assert site.hathi("run").returncode == 0
     assert len(site.features()) == 4
-    assert "announced as" in site.hathi("backfill", "demo").stdout
+    assert "requested as" in site.hathi("backfill", "demo").stdout
     assert site.hathi("run").returncode == 0
     names = {ShipmentName.parse(name).round for name, _ in site.features()}
     assert names == {0, 1, 2}

@@ -306,7 +306,7 @@ def test_whatever_looks_tells_what_was_not_read(own: OwnList) -> None:
     assert "is a Delta table, and Hathi does not read it" in first.stderr
     assert len(rows(own, "features")) == 1
     told = own.hathi("why", "7", "sku-2", "--features", str(own.out)).stdout
-    assert "it may stand in what is not read at the sources (2):" in told
+    assert "the item may stand in files that Hathi does not read at the sources (2):" in told
     assert "part-00000: its name tells no known format" in told
     page = own.hathi("report", "--features", str(own.out), "--out", "-").stdout
     assert "part-00000: its name tells no known format" in page

@@ -106,7 +106,7 @@ def test_why_tells_the_story_of_an_item_on_a_terminal_and_to_programs(delivered:
     config = str(delivered / "h.toml")
     done = hathi("why", "8", "c", "--config", config)
     assert done.returncode == 0, done.stderr
-    assert "8 bytes that travel inline (external id c)" in done.stdout
+    assert "8 bytes, sent with the ref (external id c)" in done.stdout
     assert "no feature: not_image" in done.stdout
     body = json.loads(hathi("why", "7", "a", "--json", "--config", config).stdout)
     (chapter,) = body["chapters"]

@@ -133,7 +133,7 @@ def test_drop_all_on_a_terminal_says_what_will_be_given_up_and_does_what_is_answ
     assert main(["quarantine", "drop", "--all", "--config", str(config)]) == 0
     asked = capsys.readouterr().err
     assert f"{HELD}.0  3 refs  lost 20 times alone" in asked
-    assert "1 batch with 3 refs would be given up for good" in asked
+    assert "Hathi gives up 1 batch with 3 refs for good" in asked
     assert len(announced(tmp_path)) == int(goes)
 
 

@@ -457,7 +457,7 @@ def test_the_command_writes_a_page_or_says_why_not(tmp_path: Path) -> None:
     assert (tmp_path / "hathi-2026-11-20.html").read_text().startswith("<!doctype html>")
     assert hathi(tmp_path, "--out", "-").stdout.endswith("</html>\n")
     unknown = hathi(tmp_path, "20261120T185900Z.000.00000.0-0123456789ab")
-    assert (unknown.returncode, "nothing is known of shipment" in unknown.stderr) == (1, True)
+    assert (unknown.returncode, "Hathi knows no shipment" in unknown.stderr) == (1, True)
     nowhere = hathi(tmp_path, "--out", str(tmp_path / "no" / "page.html"))
     assert (nowhere.returncode, "name another file with --out" in nowhere.stderr) == (1, True)
     assert hathi(tmp_path, "tomorrow").returncode == 2

@@ -238,7 +238,7 @@ def test_the_command_tells_draws_and_judges(tmp_path: Path, capsys: pytest.Captu
     one, other = str(tmp_path / "a"), str(tmp_path / "b" / "*" / "7")
     code, text = told(capsys, one)
     assert code == 0
-    assert "400 of 16 values in 1 files" in text
+    assert "400 of 16 values in 1 file" in text
     assert "1 (4) always zero; none constant" in text
     code, text = told(capsys, one, other, "--plot", str(tmp_path / "plots"), "--json", "--max-drift", "0.25")
     assert code == 1

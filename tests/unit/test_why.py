@@ -168,7 +168,7 @@ def test_an_unknown_item_is_said_to_be_unknown(tmp_path: Path) -> None:
     world.run()
     for found in (told(world, "nobody"), told(world, "a", partner=8)):
         assert found.chapters == []
-        assert "nothing is known of it: 1 shipments were looked at" in text_of(found)
+        assert "Hathi knows nothing of this item; it looked at 1 shipment" in text_of(found)
 
 
 def test_an_item_in_two_snapshots_has_two_chapters_and_the_newer_feature_wins(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_an_inline_image_is_said_to_travel_inline(tmp_path: Path) -> None:
     world.run()
     (ref,) = only(world, "a").refs
     assert (ref.url, ref.inline_bytes) == ("", 4)
-    assert "4 bytes that travel inline" in text_of(told(world, "a"))
+    assert "4 bytes, sent with the ref" in text_of(told(world, "a"))
 
 
 def test_what_prune_took_is_said_to_be_unknown_and_the_rest_is_told_from_the_lake(tmp_path: Path) -> None:
@@ -218,12 +218,12 @@ def test_what_prune_took_is_said_to_be_unknown_and_the_rest_is_told_from_the_lak
     chapter = only(world, "a")
     assert chapter.refs == ()
     assert [row.url for row in chapter.delivered] == [url("ok")]
-    assert any("pruned" in note for note in chapter.notes)
+    assert any("prune deleted" in note for note in chapter.notes)
     shutil.rmtree(world.top / "bucket/shop")
     bare = only(world, "a")
     assert (bare.shipment, bare.set, bare.kind) == (chapter.shipment, "demo", "")
     assert [row.url for row in bare.delivered] == [url("ok")]
-    assert any("ledger is pruned" in note for note in bare.notes)
+    assert any("prune deleted its ledger" in note for note in bare.notes)
     assert told(world, "a").consumers_see()[0].outcome.kind == "feature"
 
 
@@ -234,7 +234,7 @@ def test_on_a_box_without_the_lake_it_tells_what_the_bucket_knows(tmp_path: Path
     found = told(world, "a")
     assert not found.lake_seen
     assert found.chapters[0].delivered[0].kind == "feature"
-    assert "the lake cannot be seen from here" in text_of(found)
+    assert "this host cannot see the lake" in text_of(found)
 
 
 def test_damaged_refs_and_shards_are_named_and_stop_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pyarrow import parquet as pq
 
+from pipeline.amounts import counted
 from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
 from pipeline.codec.delivered.blocks import Block, blocks, matrix_of
 from pipeline.codec.delivered.forms import to_read
@@ -155,7 +156,7 @@ def _ids(lake: Lake, source: Source, numbers: dict[str, int]) -> tuple[Ids, npt.
                 raise FormatError("a delivered file is damaged", what, "hathi verify") from error
     found = np.concatenate(ids)
     if len(found) != source.rows:
-        what = f"{source.path}: {len(found)} rows, its manifest says {source.rows}"
+        what = f"{source.path}: {counted(len(found), 'row')}, and its manifest says {source.rows}"
         raise FormatError("a delivered file is damaged", what, "hathi verify")
     if source.shipment:
         return found, np.full(len(found), numbers.setdefault(source.shipment, len(numbers)), np.int32)

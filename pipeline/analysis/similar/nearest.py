@@ -86,5 +86,5 @@ def _named(catalogue: Catalogue, rows: npt.NDArray[np.int64], far: npt.NDArray[n
 
 def _check(query: Query, dim: int) -> None:
     if dim != len(query.vector):
-        what = f"{len(query.vector)} values, the delivered features {dim}"
+        what = f"the query has {len(query.vector)} values, and the delivered features have {dim}"
         raise ConfigError("these features cannot be compared", what, "they are of two nets")

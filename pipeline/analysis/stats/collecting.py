@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.amounts import counted
 from pipeline.analysis.stats.buckets import Buckets
 from pipeline.analysis.stats.sampling import Repeated, Repeats, Sample, item_hashes, vector_hashes
 from pipeline.codec.delivered.blocks import Block, blocks
@@ -97,7 +98,9 @@ def collect(lake: Lake, files: Iterable[str], partner: int | None = None) -> Sta
             seen = seen or _Collected(block.matrix.shape[1])
             seen.add(file, block)
     if seen is None:
-        raise ConfigError("no features are there", f"{number} files without a row", "look at --partner and the path")
+        raise ConfigError(
+            "no features are there", f"{counted(number, 'file')} without a row", "look at --partner and the path"
+        )
     return seen.stats(number)
 
 
@@ -144,7 +147,7 @@ class _Collected:
 
     def add(self, file: str, block: Block) -> None:
         if block.matrix.shape[1] != self._dim:
-            what = f"{file} has {block.matrix.shape[1]} values a row, the files before it {self._dim}"
+            what = f"{file} has {block.matrix.shape[1]} values a row, and the files before it have {self._dim}"
             raise FormatError("features of two lengths", what, "two nets: name the files of one of them")
         self._rows += len(block.item_id)
         self._fingerprints.update(block.fingerprint)

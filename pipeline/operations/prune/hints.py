@@ -27,7 +27,7 @@ def plan_hints(context: Context, now: float) -> Iterator[Deletion]:
     keys = context.keys
     for entry in context.bucket.list(keys.alive_hints):
         if entry.key != keys.estop and entry.modified < now - ALIVE_DAYS * DAY:
-            yield Deletion("bucket", "delete", entry.key, "the beat of a process long gone")
+            yield Deletion("bucket", "delete", entry.key, "the process of this beat ended long ago")
     yield from _answered(context)
     for entry in context.bucket.list(keys.refused_hints):
         if entry.modified < now - context.settings.prune.orphan_days * DAY:

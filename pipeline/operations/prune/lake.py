@@ -52,7 +52,7 @@ def _one(context: Context, root: Root, deletions: Iterator[Deletion]) -> Iterato
     except Stopped:
         raise
     except PermanentError as error:
-        context.once(f"prune {root.root} {error.message}", f"under {root.root} not all is forgotten: {error}")
+        context.once(f"prune {root.root} {error.message}", f"prune did not finish under {root.root}: {error}")
 
 
 def _half_delivered(lake: Lake, root: Root, old: float) -> Iterator[Deletion]:
@@ -63,7 +63,7 @@ def _half_delivered(lake: Lake, root: Root, old: float) -> Iterator[Deletion]:
         own = lake.stat(folder)
         newest = max((one.modified for one in lake.list(entry.key)), default=own.modified / 1000 if own else old)
         if newest < old:
-            yield Deletion("lake", "delete_folder", folder, "a delivery that never appeared", f"{root.root}/_tmp")
+            yield Deletion("lake", "delete_folder", folder, "a delivery that was not finished", f"{root.root}/_tmp")
 
 
 def _index_leftovers(context: Context, lake: Lake, root: Root, version: int, old: float) -> Iterator[Deletion]:

@@ -90,7 +90,10 @@ def plan_shipment(
     try:
         name = ShipmentName.parse(one.text)
     except ValueError:
-        context.once(f"prune {one.text}", f"not ours, left alone: {(*one.records, *one.data)[0].key}")
+        context.once(
+            f"prune {one.text}",
+            f"Hathi leaves alone a key that is not its own: {(*one.records, *one.data)[0].key}",
+        )
         return
     try:
         yield from _bodies_of(context, name, one, now, hints)
@@ -99,7 +102,7 @@ def plan_shipment(
     except Stopped:
         raise
     except PermanentError as error:
-        context.once(f"prune {one.text}", f"nothing of {one.text} is forgotten: {error}")
+        context.once(f"prune {one.text}", f"prune deletes nothing of {one.text}: {error}")
 
 
 def _bodies_of(
@@ -109,14 +112,14 @@ def _bodies_of(
     limits = context.settings.prune
     orphaned = now - limits.orphan_days * DAY
     if not one.records:
-        yield from _old(one.data, orphaned, frozenset(), "of a shipment that is not there")
+        yield from _old(one.data, orphaned, frozenset(), "its shipment does not exist")
         return
     rests = one.rests(context)
     if not _has_plan(rests):
         if one.data and not _came_late(rests):  # its plan was deleted by somebody: what it names may be wanted again
             where = context.keys.plan(name)
             context.once(
-                where, f"no plan, though more of it stands: {where} | nothing of it is forgotten | hathi verify"
+                where, f"no plan, though more of it stands: {where} | prune deletes nothing of it | hathi verify"
             )
         return
     attempts = any(f"/{rest}".count("/t/") for rest in rests)
@@ -155,7 +158,7 @@ def _record_of(
         if one.records and (not one.data or _came_late(rests)):  # the plan went first: the rest is finished off
             yield from _ledger(context, name, one.records)
             orphaned = now - context.settings.prune.orphan_days * DAY
-            yield from _old(one.data, orphaned, frozenset(), "of a shipment that was forgotten")
+            yield from _old(one.data, orphaned, frozenset(), "prune deleted its shipment")
         return
     if seconds_of(name.version) > now - context.settings.prune.ledger_days * DAY or kept.blind or kept.surely(name):
         return

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from pipeline.amounts import counted
 from pipeline.codec.delivered.forms import is_failures, is_table
 from pipeline.errors import FormatError, NotFound, PipelineError
 from pipeline.ledger.layout import Root, ShipmentName, seconds_of, version_of
@@ -294,7 +295,7 @@ def _report(sums: _Sums, scope: Scope, now: float) -> Report:
     notes = [f"{number:,} {what}" for what, number in sorted(sums.unread.items())[:20]]
     notes += [sums.shown(note) for note in sums.at_sources]
     if sums.failing.left_out:
-        notes.append(f"{sums.failing.left_out:,} failures are counted by reason, but not by host")
+        notes.append(f"the page counts {counted(sums.failing.left_out, 'failure')} by reason, but not by host")
     return Report(
         title=scope.title,
         made=now,

@@ -19,7 +19,7 @@ def current(say: Say, context: Context, lake: Lake, root: Root, *, deep: bool) -
     named = read_if_good(lake, root)
     for partner_id, one in named.current.items() if named is not None else ():
         if lake.stat(f"{root.root}/{one.folder}") is None and _still_named(lake, root, partner_id, one.folder):
-            yield say("index_lacks", root.index, f"it names {one.folder}, where nothing stands")
+            yield say("index_lacks", root.index, f"the index names {one.folder}, and this folder does not exist")
     for partner, numbers in tables(lake, root).items():
         for number in numbers:
             context.safe_point()
@@ -44,7 +44,7 @@ def _table(say: Say, lake: Lake, root: Root, partner: int, number: int, deep: bo
         return  # pruned meanwhile
     body = stands.body
     if (body.partner_id, body.number) != (partner, number):
-        yield say("folder_strange", folder, f"its manifest is of partner {body.partner_id}, table {body.number}")
+        yield say("folder_strange", folder, f"its manifest belongs to table {body.number} of partner {body.partner_id}")
         return
     there = {entry.key.removeprefix(f"{folder}/"): entry.size for entry in lake.list(f"{folder}/")}
     if not there:

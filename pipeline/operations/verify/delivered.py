@@ -28,7 +28,7 @@ def delivered(say: Say, context: Context, lake: Lake, root: Root, view: IndexVie
         try:
             name = ShipmentName.parse(text.removesuffix("/") if text.endswith("/") else "")
         except ValueError:
-            yield say("not_ours", entry.key, "neither a shipment's folder nor the index")
+            yield say("not_ours", entry.key, "this is neither the folder of a shipment nor the index")
             continue
         yield from _shipment(say, context, lake, root, name, view, deep)
         context.progress("verify", 1, 0)
@@ -48,7 +48,7 @@ def _shipment(
         text = entry.key.removeprefix(prefix)
         partner = number_of(text[:-1])
         if partner is None or text != f"{partner}/":
-            yield say("not_ours", entry.key, "no partner's folder")
+            yield say("not_ours", entry.key, "this is not the folder of a partner")
             continue
         body = yield from _folder(say, lake, root, name, partner, deep)
         if body is None:
@@ -67,7 +67,7 @@ def _without_ledger(say: Say, context: Context, lake: Lake, root: Root, name: Sh
     found = lake.stat(root.shipment(name))
     limits = context.settings.prune
     if found is not None and found.modified / 1000 > listing.now - limits.ledger_days * DAY:
-        what = f"{context.keys.shipment(name)} is gone, and was not yet to go"
+        what = f"{context.keys.shipment(name)} is gone, although prune still keeps it"
         yield say("ledger_missing", root.shipment(name), what)
 
 
@@ -79,13 +79,13 @@ def _folder(
     there = {entry.key.removeprefix(f"{folder}/"): entry.size for entry in lake.list(f"{folder}/")}
     where = f"{folder}/{MANIFEST}"
     if MANIFEST not in there:
-        yield say("folder_strange", folder, f"it stands without a {MANIFEST}")
+        yield say("folder_strange", folder, f"the folder has no {MANIFEST}")
         return None
     body = yield from body_at(say, lake.get, where, PartnerManifest, "folder_strange")
     if body is None:
         return None
     if (body.shipment, body.partner_id) != (str(name), partner):
-        yield say("folder_strange", folder, f"its manifest is of {body.shipment}/{body.partner_id}")
+        yield say("folder_strange", folder, f"its manifest belongs to {body.shipment}/{body.partner_id}")
         return None
     yield from whole(say, lake, folder, there, body.files, deep=deep)
     yield from partner_rows(say, where, str(partner), body)
@@ -96,15 +96,15 @@ def _against_out(say: Say, where: str, body: PartnerManifest, out: Out) -> Itera
     """A folder's manifest says what the ledger says."""
     mine = out.partners.get(str(body.partner_id))
     if mine is None:
-        yield say("manifest_differs", where, "the out of its shipment has nothing for this partner")
+        yield say("manifest_differs", where, "the `out` of its shipment has nothing for this partner")
         return
     for what, here, there in (
-        ("files", _files(body), {(f.name, f.size, f.sha256, f.rows) for f in mine.files}),
-        ("counts", (body.features, body.failures), (mine.features, mine.failures)),
+        ("list of files", _files(body), {(f.name, f.size, f.sha256, f.rows) for f in mine.files}),
+        ("number of features or failures", (body.features, body.failures), (mine.features, mine.failures)),
         ("fingerprint", body.fingerprint, out.fingerprint),
     ):
         if here != there:
-            yield say("manifest_differs", where, f"its {what} are not those of the out of its shipment")
+            yield say("manifest_differs", where, f"its {what} differs from what the `out` of its shipment says")
 
 
 def _files(body: PartnerManifest | OutPartner) -> set[tuple[str, int, str, int]]:

@@ -28,37 +28,42 @@ _NOTHING = "nothing"
 
 KINDS: dict[str, Kind] = {
     # information: normal, or somebody else's
-    "not_ours": Kind("information", "nothing; it is left alone, remove it if it is a stray"),
-    "unnamed_data": Kind("information", "nothing; prune deletes what stays unnamed"),
+    "not_ours": Kind("information", "nothing; Hathi leaves it alone; remove it if nobody needs it"),
+    "unnamed_data": Kind("information", "nothing; prune deletes it if no manifest comes to name it"),
     "being_pruned": Kind("information", "nothing; prune deletes the rest of it"),
     "hint_without_plan": Kind("information", "nothing; prune deletes it"),
     "held": Kind("information", "look at it with `hathi quarantine show`, then release or drop it"),
     "index_pending": Kind("information", "nothing; the next delivery finishes it"),
     # warnings: something to look at; nothing is lost
-    "newer": Kind("warning", "upgrade this host (compute boxes before gateways); it is left alone until then"),
-    "no_hint": Kind("warning", "nothing looks for it: `hathi verify --repair`, or wait for the daily prune"),
-    "set_unknown": Kind("warning", "configure the set here, or deliver on a host that has it; the shipment waits"),
-    "lake_not_seen": Kind("warning", "only the bucket was looked at: run verify where the lake can be reached"),
-    "ledger_missing": Kind("warning", "the folder itself is whole; find out who deleted under `c/`"),
-    "data_gone_early": Kind("warning", "nothing waits for it; find out who deletes under `d/` besides prune"),
+    "newer": Kind("warning", "upgrade this host (compute boxes before gateways); Hathi leaves it alone until then"),
+    "no_hint": Kind(
+        "warning",
+        "no stage sees the shipment: run `hathi verify --repair`, or wait for the daily prune",
+    ),
+    "set_unknown": Kind("warning", "the shipment waits: configure the set here, or deliver on a host that has it"),
+    "lake_not_seen": Kind("warning", "verify read only the bucket: run it again on a host that reaches the lake"),
+    "ledger_missing": Kind("warning", "the delivered folder is whole; find out who deleted objects under `c/`"),
+    "data_gone_early": Kind(
+        "warning", "no work needs it any more; find out who besides prune deletes objects under `d/`"
+    ),
     # damage: something is not as it was written
     "unreadable": Kind("damage", "restore the object from the store's versions or a copy; its shipment waits for it"),
-    "misnamed": Kind("damage", "restore the plan from the store's versions or a copy; nothing may write there"),
+    "misnamed": Kind("damage", "restore the plan from the store's versions or a copy; only Hathi may write there"),
     "hop_missing": Kind("damage", "restore the object from the store's versions or a copy"),
     "law": Kind("damage", "change nothing in the bucket and the lake; this is a bug in Hathi: please report it"),
-    "data_missing": Kind("damage", f"restore it from the store's versions; where that cannot be, {_AGAIN}"),
-    "data_length": Kind("damage", f"restore it from the store's versions; where that cannot be, {_AGAIN}"),
-    "data_hash": Kind("damage", f"restore it from the store's versions; where that cannot be, {_AGAIN}"),
+    "data_missing": Kind("damage", f"restore it from the store's versions; if that is impossible, {_AGAIN}"),
+    "data_length": Kind("damage", f"restore it from the store's versions; if that is impossible, {_AGAIN}"),
+    "data_hash": Kind("damage", f"restore it from the store's versions; if that is impossible, {_AGAIN}"),
     "child_differs": Kind(
         "damage", "change nothing in the bucket and the lake; this is a bug in Hathi: please report it"
     ),
-    "folder_missing": Kind("damage", f"restore the folder from a copy; where that cannot be, {_AGAIN}"),
+    "folder_missing": Kind("damage", f"restore the folder from a copy; if that is impossible, {_AGAIN}"),
     "folder_strange": Kind("damage", f"move the folder away; then restore it from a copy, or {_AGAIN}"),
-    "file_missing": Kind("damage", f"restore the file from a copy; where that cannot be, {_AGAIN}"),
-    "file_length": Kind("damage", f"restore the file from a copy; where that cannot be, {_AGAIN}"),
-    "file_hash": Kind("damage", f"restore the file from a copy; where that cannot be, {_AGAIN}"),
-    "success_missing": Kind("damage", "the rest of the folder was checked as well: put an empty _SUCCESS back"),
-    "manifest_differs": Kind("damage", "the folder is not what was computed: restore its _manifest.json from a copy"),
+    "file_missing": Kind("damage", f"restore the file from a copy; if that is impossible, {_AGAIN}"),
+    "file_length": Kind("damage", f"restore the file from a copy; if that is impossible, {_AGAIN}"),
+    "file_hash": Kind("damage", f"restore the file from a copy; if that is impossible, {_AGAIN}"),
+    "success_missing": Kind("damage", "put an empty _SUCCESS back; verify checked the other files as well"),
+    "manifest_differs": Kind("damage", "restore _manifest.json from a copy: it is not what Hathi wrote"),
     "index_behind": Kind("damage", _INDEX),
     "index_unreadable": Kind("damage", _INDEX),
     "index_names_nothing": Kind("damage", f"restore the folder from a copy, or {_INDEX}"),
@@ -111,11 +116,11 @@ def body_at(
     except NotFound:
         return None
     except NewerFormat as error:
-        yield say("newer", key, f"written by a newer Hathi: {error.detail}")
+        yield say("newer", key, f"a newer Hathi wrote it: {error.detail}")
     except FormatError as error:
         yield say(damage, key, f"{error.message}: {error.detail}")
     except PermanentError as error:
         yield say(damage, key, f"it cannot be read: {error.message} {error.detail}".rstrip())
     except RecursionError:
-        yield say(damage, key, "it cannot be read: JSON nested without end")
+        yield say(damage, key, "it cannot be read: its JSON is nested too deeply")
     return None

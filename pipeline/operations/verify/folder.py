@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from pipeline.amounts import counted
 from pipeline.ledger.deliveries import IndexFile
 from pipeline.ledger.layout import MANIFEST, SUCCESS
 from pipeline.operations.verify.finding import Finding, Say
@@ -19,14 +20,19 @@ def whole(
     there: length in bytes of each file that stands in the folder, by its name within it.
     """
     if SUCCESS not in there:
-        yield say("success_missing", f"{folder}/{SUCCESS}", "a folder without it does not count as complete")
+        yield say(
+            "success_missing",
+            f"{folder}/{SUCCESS}",
+            "the file is missing, and readers skip a folder without it",
+        )
     for file in files:
         path = f"{folder}/{file.name}"
         if file.name not in there:
-            yield say("file_missing", path, "its manifest names it, and it is not there")
+            yield say("file_missing", path, "the folder's manifest names the file, and it does not exist")
         elif there[file.name] != file.size:
-            yield say("file_length", path, f"it has {there[file.name]} bytes, its manifest says {file.size}")
+            length = counted(there[file.name], "byte")
+            yield say("file_length", path, f"the file has {length}; the folder's manifest says {file.size:,}")
         elif deep and (wrong := wrong_hash(lake, path, file.sha256)) and lake.stat(folder) is not None:
             yield say("file_hash", path, wrong)  # a folder that is gone now was pruned meanwhile
     for extra in sorted(there.keys() - {file.name for file in files} - {MANIFEST, SUCCESS}):
-        yield say("not_ours", f"{folder}/{extra}", "its folder's manifest does not name it")
+        yield say("not_ours", f"{folder}/{extra}", "the folder's manifest does not name this file")

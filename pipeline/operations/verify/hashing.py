@@ -22,4 +22,4 @@ def wrong_hash(store: Store, key: str, sha256: str) -> str:
     except (PermanentError, OSError) as error:
         return f"it cannot be read: {error}"
     found = hasher.hexdigest()
-    return "" if found == sha256 else f"its SHA-256 is {found}, its manifest says {sha256}"
+    return "" if found == sha256 else f"its SHA-256 is {found}; its manifest says {sha256}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pipeline.amounts import counted
 from pipeline.codec.delivered.forms import FAILURES, rows_of_failures, rows_of_features
 from pipeline.ledger.deliveries import PartnerManifest
 from pipeline.ledger.layout import Keys, ShipmentName
@@ -50,9 +51,9 @@ def _name(say: Say, keys: Keys, name: ShipmentName, plan: Plan) -> Iterator[Find
         plan.lake, plan.snapshot_digest, plan.set, name.version, name.round, name.part, name.generation, plan.salt
     )
     if follows != name or snapshot.version != name.version or snapshot.digest() != plan.snapshot_digest:
-        yield say("misnamed", keys.plan(name), f"its name does not follow from what it says; that would be {follows}")
+        yield say("misnamed", keys.plan(name), f"its content belongs to another name: {follows}")
     if plan.lake != keys.lake:
-        yield say("misnamed", keys.plan(name), f"it is of the lake {plan.lake}")
+        yield say("misnamed", keys.plan(name), f"it belongs to the lake {plan.lake}")
 
 
 def _batches(say: Say, keys: Keys, record: Record) -> Iterator[Finding]:
@@ -62,7 +63,7 @@ def _batches(say: Say, keys: Keys, record: Record) -> Iterator[Finding]:
     for number in range(last + 1):
         batch = record.batches.get(number)
         if batch is None:
-            why = f"batch {number} is not there, though batch {last} is"
+            why = f"batch {number} does not exist, although batch {last} does"
             yield from _missing(say, record, f"b/{number:05d}", keys.batch(record.name, number), why)
             continue
         where = keys.batch(record.name, number)
@@ -70,7 +71,7 @@ def _batches(say: Say, keys: Keys, record: Record) -> Iterator[Finding]:
         yield from _law(say, where, "refs", batch.refs, rows_of_its_data=batch.data.rows)
         cursor = (batch.cursor.file, batch.cursor.position)
         if cursor < before:
-            yield say("law", where, f"it ends at {cursor}, before the batch before it, which ends at {before}")
+            yield say("law", where, f"the batch ends at {cursor}; the batch before it ends later, at {before}")
         before = cursor
 
 
@@ -78,14 +79,16 @@ def _end(say: Say, keys: Keys, record: Record) -> Iterator[Finding]:
     end, where = record.end, keys.end(record.name)
     if end is None:
         if record.out is not None:
-            yield from _missing(say, record, "end", where, "there is an out, but no end")
+            yield from _missing(say, record, "end", where, "the shipment has an `out`, but no `end`")
         return
     for number in range(end.batches):
         if number not in record.batches and number > max(record.batches, default=-1):
-            why = f"the end counts {end.batches} batches"
+            why = f"`end` counts {counted(end.batches, 'batch', 'batches')}, and this one does not exist"
             yield from _missing(say, record, f"b/{number:05d}", keys.batch(record.name, number), why)
     if len(record.batches) > end.batches:
-        yield say("law", where, f"it counts {end.batches} batches, but there are {len(record.batches)}")
+        yield say(
+            "law", where, f"`end` counts {counted(end.batches, 'batch', 'batches')}, but {len(record.batches)} exist"
+        )
     if set(range(end.batches)) == set(record.batches):
         yield from _law(say, where, "refs", end.refs, in_batches=sum(b.refs for b in record.batches.values()))
     yield from _law(say, where, "rows", end.rows, refs=end.refs, rejected=end.rejected)
@@ -95,7 +98,7 @@ def _result(say: Say, where: str, fingerprint: str, batch: Batch | None, result:
     if batch is not None:
         yield from _law(say, where, "refs of the batch", batch.refs, in_result=result.refs)
     if not result.fingerprint.startswith(fingerprint):
-        yield say("law", where, f"it is of the fingerprint {result.fingerprint}")
+        yield say("law", where, f"the result belongs to the fingerprint {result.fingerprint}")
     if result.kind == "shard":
         yield from _law(say, where, "refs", result.refs, features=result.features, failures=result.failures)
         yield from _law(say, where, "features", result.features, rows=_rows(result.features_file))
@@ -110,7 +113,9 @@ def _out(say: Say, keys: Keys, record: Record) -> Iterator[Finding]:
     out, end = record.out, record.end
     if out is None:
         if record.done is not None:
-            yield from _missing(say, record, "out", keys.out(record.name), "it is delivered, but there is no out")
+            yield from _missing(
+                say, record, "out", keys.out(record.name), "the shipment is delivered, but has no `out`"
+            )
         return
     where = keys.out(record.name)
     if end is not None:
@@ -119,10 +124,10 @@ def _out(say: Say, keys: Keys, record: Record) -> Iterator[Finding]:
         for number in range(end.batches):
             if number not in results:
                 rest = f"{out.fingerprint[:12]}/r/{number:05d}"
-                why = f"out is of {out.fingerprint[:12]}, under which batch {number} has no result"
+                why = f"`out` has the fingerprint {out.fingerprint[:12]}, under which batch {number} has no result"
                 yield from _missing(say, record, rest, keys.shipment(record.name) + rest, why)
-    counted = {"features": out.features, "failures": out.failures, "duplicates": out.duplicates}
-    yield from _law(say, where, "refs", out.refs, **counted)
+    sums = {"features": out.features, "failures": out.failures, "duplicates": out.duplicates}
+    yield from _law(say, where, "refs", out.refs, **sums)
     features, failures = _sums(out)
     yield from _law(say, where, "features", out.features, of_its_partners=features)
     yield from _law(say, where, "failures", out.failures, of_its_partners=failures)
@@ -131,7 +136,8 @@ def _out(say: Say, keys: Keys, record: Record) -> Iterator[Finding]:
         yield say(
             "law",
             where,
-            f"{out.carried.rows} refs carried over, of {out.failures} failures of generation {record.name.generation}",
+            f"`out` of generation {record.name.generation} carries {counted(out.carried.rows, 'ref')} over, but has "
+            f"{counted(out.failures, 'failure')}",
         )
     for partner, one in out.partners.items():
         yield from partner_rows(say, where, partner, one)
@@ -158,4 +164,4 @@ def _done(say: Say, keys: Keys, record: Record) -> Iterator[Finding]:
     named = {"/".join(folder.split("/")[-2:]) for folder in done.folders}
     if ends != named:
         wrong = ", ".join(sorted(ends ^ named)[:5])
-        yield say("law", keys.done(record.name), f"its folders are not those of the partners in out: {wrong}")
+        yield say("law", keys.done(record.name), f"its folders are not those of the partners in `out`: {wrong}")

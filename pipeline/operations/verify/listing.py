@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pipeline.amounts import counted
 from pipeline.errors import FormatError, NotFound
 from pipeline.ledger.bodies import read_body
 from pipeline.ledger.deliveries import Delivery, Index, PartnerManifest, Proposal
@@ -73,10 +74,11 @@ class IndexView:
         """What is missing after a second look: one finding for all folders."""
         self._judge()
         if self._unlisted:
-            what = f"its deliveries are without {self._unlisted} delivered folders, the first {self._first_unlisted}"
+            folders = counted(self._unlisted, "delivered folder")
+            what = f"its deliveries lack {folders}; the first is {self._first_unlisted}"
             yield say("index_lacks", self._root.index, what)
         if self._without_files:
-            what = f"its partners are without files of {self._without_files} folders, the first"
+            what = f"its partners lack files of {counted(self._without_files, 'folder')}; the first is"
             yield say("index_lacks", self._root.index, f"{what} {self._first_without_files}")
 
     def _look(self) -> None:
@@ -142,21 +144,23 @@ def _read(say: Say, lake: Lake, root: Root) -> Looking[Index | None]:
 def _chain(say: Say, lake: Lake, root: Root, version: int, greatest: int) -> Iterator[Finding]:
     where = root.index
     if version + 1 < greatest:
-        text = "is not there" if version == 0 else f"is version {version}"
-        yield say("index_behind", where, f"it {text}, but version {greatest} was proposed: it was rolled back by hand")
+        text = "the index does not exist" if version == 0 else f"the index has version {version}"
+        yield say(
+            "index_behind",
+            where,
+            f"{text}, but Hathi wrote version {greatest}: somebody put an older file back",
+        )
     elif version + 1 == greatest:
         path = root.proposal(greatest)
         proposal = yield from body_at(say, lake.get, path, Proposal, "index_unreadable")
         if proposal is None:
             return
         if lake.stat(root.token(proposal.token)) is not None:
-            yield say("index_pending", path, f"version {greatest} is proposed and not yet in place")
+            yield say("index_pending", path, f"version {greatest} of the index is proposed and not yet in place")
         else:
             again = read_if_good(lake, root)
             if again is not None and again.version + 1 == greatest:
-                what = (
-                    f"it is version {version}, and version {greatest}, which stood there, is gone: rolled back by hand"
-                )
+                what = f"it has version {version}, but Hathi wrote version {greatest}: somebody put an older file back"
                 yield say("index_behind", where, what)
 
 
@@ -165,12 +169,12 @@ def _delivery(say: Say, lake: Lake, root: Root, one: Delivery) -> Iterator[Findi
     try:
         body = read_body(lake, PartnerManifest, f"{path}/{MANIFEST}")
     except NotFound:
-        yield say("index_names_nothing", root.index, f"its deliveries list {one.folder}, and nothing stands at {path}")
+        yield say("index_names_nothing", root.index, f"the index lists {one.folder}, and {path} does not exist")
         return
     except FormatError:
         return  # the folder's own turn says so
     if (body.files, body.fingerprint, f"{body.shipment}/{body.partner_id}") != (one.files, one.fingerprint, one.folder):
-        yield say("index_differs", root.index, f"its entry {one.folder} is not what the folder's manifest says")
+        yield say("index_differs", root.index, f"the entry {one.folder} differs from the manifest of that folder")
 
 
 def _partners(say: Say, lake: Lake, root: Root, body: Index) -> Iterator[Finding]:
@@ -184,10 +188,12 @@ def _partners(say: Say, lake: Lake, root: Root, body: Index) -> Iterator[Finding
             else:
                 size += found.length
         if missing:
-            what = f"partner {partner} has {len(missing)} files that are not there, the first {missing[0]}"
+            files = counted(len(missing), "file")
+            what = f"the index names {files} of partner {partner} that Hathi cannot find; the first is {missing[0]}"
             yield say("index_names_nothing", root.index, what)
         elif size != one.outputSize:
-            what = f"partner {partner}: outputSize {one.outputSize}, on the lake {size}"
+            what = f"outputSize of partner {partner} is {one.outputSize}; its files have {size}"
             yield say("index_differs", root.index, what)
         if one.outputFolder != root.root:
-            yield say("index_differs", root.index, f"partner {partner}: outputFolder {one.outputFolder}")
+            what = f"outputFolder of partner {partner} is {one.outputFolder}, not the root of the set"
+            yield say("index_differs", root.index, what)

@@ -73,7 +73,7 @@ def read_record(say: Say, bucket: Store, keys: Keys, name: ShipmentName, *, deep
         rest = entry.key.removeprefix(top)
         kind = _kind(rest)
         if kind is None:
-            yield say("not_ours", entry.key, "no key that Hathi writes")
+            yield say("not_ours", entry.key, "Hathi writes no such key")
             continue
         if kind in (Attempt, AttemptEnd):
             attempts.append((entry.key, kind))

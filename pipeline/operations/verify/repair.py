@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pipeline.amounts import counted
 from pipeline.errors import FormatError, NotFound, PipelineError
 from pipeline.ledger.bodies import NewerFormat, read_body
 from pipeline.ledger.commit import rename_first
@@ -59,7 +60,9 @@ def _index(context: Context, lake: Lake, root: Root) -> Repaired | None:
         return None
     version = max(old.version if old else 0, greatest) + 1
     _put(context, lake, root, rebuilt.model_copy(update={"version": version}))
-    counts = f"{len(rebuilt.partners)} partners, {len(rebuilt.deliveries)} deliveries"
+    counts = (
+        f"{counted(len(rebuilt.partners), 'partner')}, {counted(len(rebuilt.deliveries), 'delivery', 'deliveries')}"
+    )
     what = f"rebuilt from the manifests as version {version}: {counts}"
     return Repaired(context.lake_name, root.index, what)
 
@@ -147,7 +150,7 @@ def _put(context: Context, lake: Lake, root: Root, index: Index) -> None:
     stands = read_body(lake, Proposal, path)
     if stands.token != token:
         lake.delete(root.token(token))
-        raise SomebodyWrites(f"{root.index} is being written by somebody else", path, "stop the daemons on every host")
+        raise SomebodyWrites(f"another process writes {root.index}", path, "stop the daemons on every host")
     lake.rename_over(root.token(token), root.index)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pipeline.amounts import counted, size
 from pipeline.ledger.layout import ShipmentName, seconds_of
 from pipeline.ledger.listing import named
 from pipeline.ledger.manifest import DataFile, End, Plan
@@ -23,7 +24,7 @@ def shipments(say: Say, context: Context, lake: Lake | None, *, deep: bool) -> I
     for entry, name in named(context.bucket, context.keys.commits):
         context.safe_point()
         if name is None:
-            yield say("not_ours", entry.key, "no shipment's name")
+            yield say("not_ours", entry.key, "this is not the name of a shipment")
             continue
         yield from _shipment(say, context, lake, name, deep)
         context.progress("verify", 1, 0)
@@ -49,9 +50,10 @@ def _without_plan(say: Say, context: Context, record: Record) -> Iterator[Findin
         return
     where = context.keys.shipment(record.name)
     if record.newest < record.now - context.settings.prune.ledger_days * DAY:
-        yield say("being_pruned", where, f"{record.objects} objects of a shipment whose plan prune has deleted")
+        rest = counted(record.objects, "object")
+        yield say("being_pruned", where, f"prune has deleted the plan of this shipment; {rest} left")
     elif record.batches or record.end or record.results or record.out or record.done:
-        yield say("hop_missing", context.keys.plan(record.name), "there is a record of it, but no plan")
+        yield say("hop_missing", context.keys.plan(record.name), "the shipment has objects, but no plan")
 
 
 def _relations(say: Say, context: Context, record: Record) -> Looking[bool]:
@@ -67,11 +69,11 @@ def _relations(say: Say, context: Context, record: Record) -> Looking[bool]:
     if closed:
         return True
     if record.plan.set not in context.settings.sets:
-        what = f"it is open, and its set {record.plan.set} is not known here"
+        what = f"the shipment is open, and this configuration has no set {record.plan.set}"
         yield say("set_unknown", context.keys.plan(record.name), what)
     hint = context.keys.open_hint(record.plan.due, record.name)
     if not exists(context, hint) and not _closed_by_now(context, record.name):
-        yield say("no_hint", hint, "the shipment is open, and its hint is not there")
+        yield say("no_hint", hint, "the shipment is open, and its hint does not exist")
     return False
 
 
@@ -89,7 +91,7 @@ def _parent(say: Say, context: Context, record: Record, plan: Plan) -> Iterator[
     try:
         parent = ShipmentName.parse(plan.parent)
     except ValueError:
-        yield say("misnamed", where, f"its parent is no shipment: {plan.parent}")
+        yield say("misnamed", where, f"its parent is not a shipment: {plan.parent}")
         return
     if exists(context, context.keys.plan(parent)):
         return
@@ -97,7 +99,7 @@ def _parent(say: Say, context: Context, record: Record, plan: Plan) -> Iterator[
     if plan.kind == "retry":
         born = _seconds(plan.due) - plan.retry_delays[min(parent.generation % 4, 2)]
     if born > record.now - context.settings.prune.ledger_days * DAY:
-        yield say("hop_missing", context.keys.plan(parent), f"it is the parent of {record.name}, and is not there")
+        yield say("hop_missing", context.keys.plan(parent), f"it is the parent of {record.name}, and does not exist")
 
 
 def _seconds(version: str) -> float:
@@ -116,11 +118,13 @@ def _child(say: Say, context: Context, record: Record, plan: Plan, carried: int)
     if end is None:  # where it cannot be read, the child's own turn says so
         return exists(context, keys.end(child))
     if end.refs != carried or end.void is not None:
-        what = "it is void" if end.void is not None else f"it has {end.refs} refs"
-        yield say("child_differs", keys.end(child), f"{what}, but {record.name} carries {carried} refs over to it")
+        what = "it is void" if end.void is not None else f"it has {counted(end.refs, 'ref')}"
+        yield say(
+            "child_differs", keys.end(child), f"{what}, but {record.name} carries {counted(carried, 'ref')} over to it"
+        )
     body = readable(context, keys.plan(child), Plan)
     if body is not None and (body.parent, body.kind) != (str(record.name), "retry"):
-        yield say("child_differs", keys.plan(child), f"its parent is {body.parent}, it should be {record.name}")
+        yield say("child_differs", keys.plan(child), f"its parent is {body.parent}, but must be {record.name}")
     return True
 
 
@@ -130,7 +134,7 @@ def _held(say: Say, context: Context, record: Record) -> Iterator[Finding]:
         for number, result in results.items():
             if result.kind == "held" and not _answered(context, record.name, record.plan, number):
                 where = f"{context.keys.shipment(record.name)}{fingerprint}/r/{number:05d}"
-                yield say("held", where, f"{result.refs} refs are held: {result.reason}")
+                yield say("held", where, f"the batch is held, with {counted(result.refs, 'ref')}: {result.reason}")
 
 
 def _answered(context: Context, name: ShipmentName, plan: Plan, batch: int) -> bool:
@@ -149,13 +153,14 @@ def _data(say: Say, context: Context, record: Record, closed: bool, deep: bool) 
         if file.key not in there:
             needed = not closed or _needed(context, record, batch)
             if needed and "plan" not in record.unread:
-                yield say("data_missing", file.key, f"{rest} of {record.name} names it, and it is not there")
+                yield say("data_missing", file.key, f"{rest} of {record.name} names it, and it does not exist")
             elif there and not may_go:
-                yield say("data_gone_early", file.key, f"{rest} of {record.name} names it, and it is not there")
+                yield say("data_gone_early", file.key, f"{rest} of {record.name} names it, and it does not exist")
             continue
-        size = there[file.key][0]
-        if size != file.size:
-            yield say("data_length", file.key, f"it has {size} bytes, {rest} of {record.name} says {file.size}")
+        length = there[file.key][0]
+        if length != file.size:
+            what = f"it has {counted(length, 'byte')}; {rest} of {record.name} says {file.size:,}"
+            yield say("data_length", file.key, what)
         elif deep and (wrong := _wrong(context, record, file)):
             yield say("data_hash", file.key, f"{wrong} ({rest} of {record.name})")
     unnamed = sorted(there.keys() - named)
@@ -183,11 +188,11 @@ def unnamed_data(
     say: Say, unnamed: list[str], there: dict[str, tuple[int, float]], now: float, orphan_days: float
 ) -> Finding:
     """One line for all of a shipment's data that no manifest names.  there: size and time of each key."""
-    size = sum(there[key][0] for key in unnamed)
+    in_bytes = size(sum(there[key][0] for key in unnamed))
     old = sum(there[key][1] < now - orphan_days * DAY for key in unnamed)
-    young = "all young: work in progress, or of a killed process"
-    age = f"{old} of them older than {orphan_days:g} days" if old else young
-    return say("unnamed_data", unnamed[0], f"{len(unnamed)} objects ({size} bytes) that no manifest names; {age}")
+    young = "all are young: a process still works on them, or was killed"
+    age = f"{old:,} of them are older than {orphan_days:g} days" if old else young
+    return say("unnamed_data", unnamed[0], f"no manifest names {counted(len(unnamed), 'object')} ({in_bytes}); {age}")
 
 
 def _folders(say: Say, context: Context, lake: Lake, record: Record) -> Iterator[Finding]:
@@ -198,4 +203,4 @@ def _folders(say: Say, context: Context, lake: Lake, record: Record) -> Iterator
         return
     for folder in record.done.folders:
         if lake.stat(folder) is None:
-            yield say("folder_missing", folder, f"{record.name} was delivered there, and nothing stands there")
+            yield say("folder_missing", folder, f"{record.name} was delivered there, and the folder does not exist")

@@ -25,7 +25,7 @@ def _tops(say: Say, context: Context) -> Iterator[Finding]:
     known = {f"{lake}/{top}/" for top in "cdh"}
     for entry in context.bucket.list(f"{lake}/", folders=True):
         if entry.key not in known:
-            yield say("not_ours", entry.key, "a lake has c/, d/ and h/ and nothing else")
+            yield say("not_ours", entry.key, "Hathi writes only c/, d/ and h/ there")
 
 
 def _data(say: Say, context: Context) -> Iterator[Finding]:
@@ -33,7 +33,7 @@ def _data(say: Say, context: Context) -> Iterator[Finding]:
     for entry, name in named(context.bucket, keys.data):
         context.safe_point()
         if name is None:
-            yield say("not_ours", entry.key, "no shipment's data")
+            yield say("not_ours", entry.key, "this is not the data of a shipment")
             continue
         if any(True for _ in context.bucket.list(keys.shipment(name))):
             continue
@@ -53,10 +53,14 @@ def _open_hints(say: Say, context: Context) -> Iterator[Finding]:
             name = ShipmentName.parse(text)
             _ = due == FIRST_DUE or seconds_of(due)
         except ValueError:
-            yield say("not_ours", entry.key, "no shipment's hint")
+            yield say("not_ours", entry.key, "this is not the hint of a shipment")
             continue
         if entry.modified < old and not exists(context, keys.plan(name)):
-            yield say("hint_without_plan", entry.key, f"older than {context.settings.prune.orphan_days:g} days")
+            yield say(
+                "hint_without_plan",
+                entry.key,
+                f"it has no plan, and is older than {context.settings.prune.orphan_days:g} days",
+            )
 
 
 def _held_hints(say: Say, context: Context) -> Iterator[Finding]:
@@ -65,4 +69,4 @@ def _held_hints(say: Say, context: Context) -> Iterator[Finding]:
         try:
             held_of(entry.key.removeprefix(prefix))
         except ValueError:
-            yield say("not_ours", entry.key, "no held batch's hint")
+            yield say("not_ours", entry.key, "this is not the hint of a held batch")

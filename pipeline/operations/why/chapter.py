@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from pipeline.amounts import counted
 from pipeline.errors import FormatError, NotFound
 from pipeline.ledger.bodies import read_body
 from pipeline.ledger.deliveries import PartnerManifest
@@ -58,7 +59,8 @@ def chapter(place: Place, question: Question) -> Chapter | None:
     if not refs and not delivered:
         return None
     if reader.pruned:
-        notes.append(f"the refs of {reader.pruned} batches are pruned: where the item stood in them is no longer known")
+        batches = counted(reader.pruned, "batch", "batches")
+        notes.append(f"prune deleted the refs of {batches}: Hathi no longer knows where the item stood in them")
     if len(refs) > 1:
         refs = winners(refs)
     folder = _folder(context, state, question.partner)
@@ -91,7 +93,7 @@ def _folder(context: Context, state: ShipmentState, partner: int) -> str:
 def _gone(place: Place, state: ShipmentState, folder: str) -> list[str]:
     if place.lake is None or state.done is None or not folder or place.lake.stat(folder) is not None:
         return []
-    return ["its delivered folder is not there any more: run `hathi verify`"]
+    return ["its delivered folder no longer exists: run `hathi verify`"]
 
 
 def _delivered(place: Place, out: Out, question: Question, notes: list[str]) -> tuple[Outcome, ...] | None:
@@ -106,7 +108,7 @@ def _delivered(place: Place, out: Out, question: Question, notes: list[str]) -> 
             continue
         except FormatError as error:
             notes.append(f"{error.message} ({where}): {error.detail}")
-    notes.append("its delivered rows can be read neither in the bucket nor on the lake")
+    notes.append("Hathi can read its delivered rows neither in the bucket nor on the lake")
     return None
 
 
@@ -142,7 +144,7 @@ def _without_ledger(place: Place, question: Question) -> Chapter | None:
 
 
 def _bare(place: Place, folder: str, rows: tuple[Outcome, ...], set_name: str, at: str, trouble: str) -> Chapter:
-    gone = "its ledger is pruned: batch, attempts and source are no longer known"
+    gone = "prune deleted its ledger: Hathi no longer knows batch, attempts and source"
     return Chapter(
         shipment=str(place.name),
         set=set_name,

@@ -17,7 +17,7 @@ def ahead(
     if state.plan is None:
         return "unknown: its plan cannot be read here (see `hathi verify`)"
     if state.end is not None and state.end.void is not None:
-        return f"nothing: the shipment is void ({state.end.void}); what the source names now is shipped anew"
+        return f"nothing: the shipment is void ({state.end.void}); Hathi ships what the source names now"
     if state.out is None:
         return _until_out(context, state, state.plan, refs, now)
     carried = [row for row in delivered if row.retriable]
@@ -58,7 +58,7 @@ def _computing(context: Context, state: ShipmentState, refs: tuple[Ref, ...], ba
         if task == Task(f"{task.path[:12]}/t/{batch:05d}"):
             counted = count(state.tries[task], frozenset())
             if counted.held(limits.strikes_alone, limits.lost_alone):
-                return "waits for compute, which will hold its batch"
+                return "waits for compute, which will put its batch on hold"
             if counted.isolated(limits.strikes, limits.lost):
                 return "waits for compute, where its batch runs alone"
     return "waits for compute"
@@ -68,7 +68,7 @@ def _child(context: Context, state: ShipmentState, plan: Plan, now: str) -> str:
     name = child_of(state.name, plan)
     child = state_of(context, name)
     if child.plan is None:
-        return f"is tried again in {name}, which the compute box has still to plan"
+        return f"is tried again in {name}, which the compute box does not have planned yet"
     if child.out is not None:
         return f"was tried again in {name}"
     if child.plan.due > now:

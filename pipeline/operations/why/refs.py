@@ -131,7 +131,7 @@ class Refs:
                 download(self._context, file, path)
                 return _row_in(path, ordinal, dim)
         except NotFound:
-            self.notes.append("its shard is pruned: what became of it is told from what was delivered")
+            self.notes.append("prune deleted its shard: the outcome comes from the delivered files")
         except (Damaged, FormatError) as error:
             self.notes.append(f"its shard is damaged: {error.message}")
         return None
