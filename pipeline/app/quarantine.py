@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import ConfigError
+from pipeline.ledger.data import load_data
 from pipeline.ledger.layout import ShipmentName
 from pipeline.ledger.manifest import Batch
-from pipeline.ledger.protocol import Context, body_at, load_data, state_of
+from pipeline.ledger.protocol import Context, body_at, state_of
 from pipeline.ledger.state import Try
 from pipeline.records import ImageRef
 from pipeline.stages import operator_requests

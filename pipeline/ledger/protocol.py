@@ -19,7 +19,6 @@ any two of them.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,7 +40,7 @@ from pipeline.errors import (
 from pipeline.ledger.bodies import Body, body_of, read_body
 from pipeline.ledger.commit import put_first
 from pipeline.ledger.layout import FIRST_DUE, Keys, ShipmentName, Task, seconds_of, version_of
-from pipeline.ledger.manifest import Attempt, AttemptEnd, DataFile, Plan
+from pipeline.ledger.manifest import Attempt, AttemptEnd, Plan
 from pipeline.ledger.state import ShipmentState, Unreadable, child_of, derive, next_of, wanted
 from pipeline.process.scratch import made
 from pipeline.recent import Recent
@@ -54,10 +53,6 @@ B = TypeVar("B", bound=Body)
 SHIPMENTS_OF_A_POLL = 64
 CACHED_BODIES = 20_000
 SEEN_KEYS = 100_000
-
-
-class Damaged(PermanentError):
-    """Bytes whose SHA-256 is not what their manifest says: never used."""
 
 
 def silent(text: str) -> None:
@@ -391,47 +386,3 @@ def scratch(context: Context) -> Iterator[Path]:
             yield Path(folder)
     except OSError as error:
         raise typed(error, context.spill) from error
-
-
-def store_data(context: Context, key: str, content: bytes, rows: int) -> DataFile:
-    """Put small data under a key that nobody else uses."""
-    context.bucket.put(key, content)
-    return DataFile(key=key, size=len(content), sha256=hashlib.sha256(content).hexdigest(), rows=rows)
-
-
-def load_data(context: Context, file: DataFile) -> bytes:
-    """The content of a data file.  Raises Damaged when its hash does not fit, NotFound when it is gone."""
-    content = context.bucket.get(_data_key(context, file))
-    if hashlib.sha256(content).hexdigest() != file.sha256:
-        raise Damaged(
-            f"{file.key} does not hold the bytes that were written",
-            "SHA-256 differs",
-            "run `hathi verify --deep`: it names every damaged file and the way to repair it",
-        )
-    return content
-
-
-def download(context: Context, file: DataFile, path: Path) -> None:
-    """Stream a data file to a local path, verified as `load_data`."""
-    hasher = hashlib.sha256()
-    with context.bucket.open(_data_key(context, file)) as source, path.open("wb") as target:
-        while block := source.read(1 << 20):
-            hasher.update(block)
-            target.write(block)
-    if hasher.hexdigest() != file.sha256:
-        raise Damaged(
-            f"{file.key} does not hold the bytes that were written",
-            "SHA-256 differs",
-            "run `hathi verify --deep`: it names every damaged file and the way to repair it",
-        )
-
-
-def _data_key(context: Context, file: DataFile) -> str:
-    """The file's key.  Raises Damaged where a body names what is no data of this lake."""
-    if not file.key.startswith(context.keys.data):
-        raise Damaged(
-            f"{file.key} is not data of the lake {context.lake_name}",
-            "",
-            "run `hathi verify --deep`: it names every damaged file and the way to repair it",
-        )
-    return file.key

@@ -19,6 +19,7 @@ from pathlib import Path
 from pipeline.amounts import counted
 from pipeline.codec.delivered.merge import Merged, MergeInput, Output
 from pipeline.codec.refs.rows import sample_of
+from pipeline.ledger.data import download, load_data, store_data
 from pipeline.ledger.layout import AGGREGATE, ShipmentName, seconds_of, version_of
 from pipeline.ledger.manifest import Batch, DataFile, End, Out, OutFile, OutPartner, Place, Plan, Result
 from pipeline.ledger.protocol import (
@@ -28,15 +29,12 @@ from pipeline.ledger.protocol import (
     body_at,
     claim,
     commit,
-    download,
     ended,
     exists,
     known_to_exist,
     law,
-    load_data,
     readable,
     scratch,
-    store_data,
 )
 from pipeline.ledger.state import ShipmentState, child_of, count, last_try, resting
 from pipeline.records import ImageRef

@@ -24,21 +24,10 @@ from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
 from pipeline.errors import FormatError, LawBroken, NotFound, PipelineError
 from pipeline.extraction.same_net import same_net
 from pipeline.extraction.window import Computed, Opened
+from pipeline.ledger.data import Damaged, load_data
 from pipeline.ledger.layout import ShipmentName, Task
 from pipeline.ledger.manifest import AttemptEnd, Batch, DataFile, Result
-from pipeline.ledger.protocol import (
-    Context,
-    Damaged,
-    Seen,
-    body_at,
-    claim,
-    commit,
-    give_up,
-    law,
-    load_data,
-    readable,
-    scratch,
-)
+from pipeline.ledger.protocol import Context, Seen, body_at, claim, commit, give_up, law, readable, scratch
 from pipeline.ledger.row_counts import NO_ROWS, RowCounts
 from pipeline.ledger.state import Counted, ShipmentState, count
 from pipeline.records import ImageRef

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pipeline.codec.delivered.forms import rows_of_failures, rows_of_features
 from pipeline.errors import FormatError, NotFound, PermanentError, TemporaryError
 from pipeline.ledger.bodies import read_body
+from pipeline.ledger.data import download, load_data
 from pipeline.ledger.deliveries import Delivery, IndexFile, PartnerManifest
 from pipeline.ledger.layout import DELIVER, MANIFEST, Root, ShipmentName, version_of
 from pipeline.ledger.manifest import DataFile, Done, Out, OutFile, OutPartner
-from pipeline.ledger.protocol import Context, Seen, claim, commit, download, ended, law, load_data, scratch
+from pipeline.ledger.protocol import Context, Seen, claim, commit, ended, law, scratch
 from pipeline.ledger.state import ShipmentState, count, resting
 from pipeline.settings import FeatureSet
 from pipeline.stages import index

@@ -6,22 +6,10 @@ from collections.abc import Iterable
 
 from pipeline.codec.delivered.forms import is_failures
 from pipeline.errors import NotFound
+from pipeline.ledger.data import Damaged, download, load_data, store_data
 from pipeline.ledger.layout import FIRST_DUE, ShipmentName
 from pipeline.ledger.manifest import Batch, DataFile, End, Out, Plan
-from pipeline.ledger.protocol import (
-    Context,
-    Damaged,
-    announce,
-    body_at,
-    commit,
-    download,
-    exists,
-    law,
-    load_data,
-    readable,
-    scratch,
-    store_data,
-)
+from pipeline.ledger.protocol import Context, announce, body_at, commit, exists, law, readable, scratch
 from pipeline.ledger.state import ShipmentState, next_of
 from pipeline.records import ImageRef
 from pipeline.stages.aggregate import write_batches

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from pipeline.amounts import counted, length_of_time
+from pipeline.ledger.data import store_data
 from pipeline.ledger.layout import FIRST_DUE, ShipmentName
 from pipeline.ledger.manifest import Batch, End, Place, Plan, Rejection
-from pipeline.ledger.protocol import Context, announce, body_at, close_if_done, commit, exists, law, store_data
+from pipeline.ledger.protocol import Context, announce, body_at, close_if_done, commit, exists, law
 from pipeline.ledger.row_counts import NO_ROWS, RowCounts
 from pipeline.ledger.state import READ_FROM_SOURCES, ShipmentState, next_of
 from pipeline.settings import Ship

@@ -40,6 +40,7 @@ MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELIN
             r"\bspelt\(\s*\n?\s*[\"']\[0-9a-f\]", ["ledger/values.py"], id="how a digest in a document is judged"
         ),
         pytest.param(r"kind.model_validate\(fields\)", ["ledger/bodies.py"], id="how a document is read"),
+        pytest.param(r"startswith\(context\.keys\.data\)", ["ledger/data.py"], id="what may be read as a data file"),
         pytest.param("against_host=", ["records.py"], id="which reasons speak against a host"),
     ],
 )

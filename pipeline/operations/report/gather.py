@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from pipeline.amounts import counted
 from pipeline.codec.delivered.forms import is_failures, is_table
 from pipeline.errors import FormatError, NotFound, PipelineError
+from pipeline.ledger.data import Damaged, load_data
 from pipeline.ledger.layout import Root, ShipmentName, seconds_of, version_of
 from pipeline.ledger.listing import names_under
 from pipeline.ledger.manifest import Batch, Out, OutFile, Plan
-from pipeline.ledger.protocol import Context, Damaged, load_data, readable
+from pipeline.ledger.protocol import Context, readable
 from pipeline.ledger.row_counts import NO_ROWS, RowCounts
 from pipeline.ledger.state import waits_for
 from pipeline.operations.open_shipments import Entered, entered

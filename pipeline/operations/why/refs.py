@@ -9,9 +9,10 @@ from pathlib import Path
 
 from pipeline.codec.shards import FailureRow, FeatureRow, Shard
 from pipeline.errors import FormatError, NotFound
+from pipeline.ledger.data import Damaged, download, load_data
 from pipeline.ledger.layout import Task, version_of
 from pipeline.ledger.manifest import Batch, DataFile, Place, Plan, Result
-from pipeline.ledger.protocol import Context, Damaged, download, load_data, readable, scratch
+from pipeline.ledger.protocol import Context, readable, scratch
 from pipeline.ledger.state import ShipmentState
 from pipeline.ledger.state import Try as Made
 from pipeline.operations.why.story import Outcome, Question, Ref, Try

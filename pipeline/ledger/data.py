@@ -1,0 +1,61 @@
+"""Data files in the bucket: written under a key that nobody else uses, named by a body, and checked when they are read.
+
+A body says of each file its size and SHA-256.  What differs from it is never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from pipeline.errors import PermanentError
+from pipeline.ledger.manifest import DataFile
+from pipeline.ledger.protocol import Context
+
+
+class Damaged(PermanentError):
+    """Bytes whose SHA-256 is not what their manifest says: never used."""
+
+
+def store_data(context: Context, key: str, content: bytes, rows: int) -> DataFile:
+    """Put small data under a key that nobody else uses."""
+    context.bucket.put(key, content)
+    return DataFile(key=key, size=len(content), sha256=hashlib.sha256(content).hexdigest(), rows=rows)
+
+
+def load_data(context: Context, file: DataFile) -> bytes:
+    """The content of a data file.  Raises Damaged when its hash does not fit, NotFound when it is gone."""
+    content = context.bucket.get(_data_key(context, file))
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise Damaged(
+            f"{file.key} does not hold the bytes that were written",
+            "SHA-256 differs",
+            "run `hathi verify --deep`: it names every damaged file and the way to repair it",
+        )
+    return content
+
+
+def download(context: Context, file: DataFile, path: Path) -> None:
+    """Stream a data file to a local path, verified as `load_data`."""
+    hasher = hashlib.sha256()
+    with context.bucket.open(_data_key(context, file)) as source, path.open("wb") as target:
+        while block := source.read(1 << 20):
+            hasher.update(block)
+            target.write(block)
+    if hasher.hexdigest() != file.sha256:
+        raise Damaged(
+            f"{file.key} does not hold the bytes that were written",
+            "SHA-256 differs",
+            "run `hathi verify --deep`: it names every damaged file and the way to repair it",
+        )
+
+
+def _data_key(context: Context, file: DataFile) -> str:
+    """The file's key.  Raises Damaged where a body names what is no data of this lake."""
+    if not file.key.startswith(context.keys.data):
+        raise Damaged(
+            f"{file.key} is not data of the lake {context.lake_name}",
+            "",
+            "run `hathi verify --deep`: it names every damaged file and the way to repair it",
+        )
+    return file.key
