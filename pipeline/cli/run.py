@@ -29,9 +29,10 @@ from pipeline.cli.wiring.metering import metered_run
 from pipeline.cli.wiring.pool import PooledStages, slots_of
 from pipeline.cli.wiring.rounds import look_at_the_rest, take_round
 from pipeline.cli.wiring.running import Program, Running, leave_in_log, running
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, PermanentError, PipelineError
 from pipeline.ledger.protocol import Context
 from pipeline.process.lock import EstopEngaged, Held, locked
+from pipeline.process.logs import counted
 from pipeline.settings import Settings, load
 from pipeline.sources.found import NONE_LEFT
 from pipeline.stage_names import STAGES
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
                 with contextlib.suppress(Held), locked(state, f"pruned.{'-'.join(stages)}"):
                     prune_daily(lakes, stages, state, process.process.clock, process.stop)
             print(as_json(totals)) if args.json else print_table(totals, settings, own is not None)
+            demand_refs(totals, own, lakes, process.stop)
     except EstopEngaged as error:
         if args.once:
             leave_in_log(program, error, logging.INFO)
@@ -101,13 +103,28 @@ def run(args: argparse.Namespace) -> int:
     return HELD_EXIT if (totals.held or totals.left.number) and not args.once else 0
 
 
+def demand_refs(totals: Totals, own: _OwnList | None, lakes: Sequence[Turns], stop: Callable[[], bool]) -> None:
+    """Raises PermanentError where rows were read and no ref came of any: that is no success."""
+    ship = totals.of("ship")
+    if "ship" not in totals.stages or ship.refs or totals.of("compute").refs or stop():
+        return
+    if own is not None:
+        own_list.demand_refs(lakes[0].context, own.refs)
+    elif ship.rejected:
+        raise PermanentError(
+            f"all rows that were read were rejected: {counted(ship.rejected, 'row')}",
+            "no refs were shipped",
+            "the log names the first rows and why; correct the files, or how the source is read",
+        )
+
+
 class _OwnList:
     """A list of one's own: what its folder was made with before, and what was copied here."""
 
     def __init__(self, settings: Settings, refs: str, again: bool) -> None:
         """again: ship the list once more."""
         self._settings = settings
-        self._refs = refs
+        self.refs = refs
         self._again = again
         self._options: own_list.Options | None = None
         self.brought = NONE_LEFT
@@ -116,7 +133,7 @@ class _OwnList:
         """Compare the options with those of the last time, and copy a list that is not here."""
         self._options = own_list.options_of(self._settings)
         if "ship" in stages:
-            self.brought = own_list.bring_to(self._settings, self._refs, say)
+            self.brought = own_list.bring_to(self._settings, self.refs, say)
 
     def announce(self, context: Context) -> None:
         """Have the list shipped once more where that is asked for, or where it is read in another way now."""

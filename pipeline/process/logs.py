@@ -112,6 +112,9 @@ class SharedRotatingFile(RotatingFileHandler):
     did so meanwhile; and who holds a file that was rotated away opens the new one.
     """
 
+    _unwritten = False
+    """A line could not be written, and that was said."""
+
     def shouldRollover(self, record: logging.LogRecord) -> bool:
         """Whether the file that has the name now would grow too large."""
         if not self._is_current():
@@ -127,6 +130,19 @@ class SharedRotatingFile(RotatingFileHandler):
                 super().doRollover()
             else:
                 self._reopen()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """The line is printed in its place, and once why: a full disk must not hide what it is about."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        with contextlib.suppress(OSError, ValueError):  # nobody reads our stderr
+            if not self._unwritten:
+                self._unwritten = True
+                where = f"the log {self.baseFilename} cannot be written"
+                sys.stderr.write(f"{where} ({error.strerror}); its lines follow here\n")
+            sys.stderr.write(f"{self.format(record)}\n")
 
     def _is_current(self) -> bool:
         """Whether our file still has the name."""

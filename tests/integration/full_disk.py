@@ -26,13 +26,13 @@ def main(folder: Path) -> None:
         full = own.run(stage)
         filler.unlink()
         freed = own.run(stage)
-        seen[stage] = {"full": (full.returncode, full.stderr[-600:]), "freed": freed.returncode}
+        seen[stage] = {"full": (full.returncode, full.stderr[-2000:]), "freed": freed.returncode}
     files = sorted(own.out.glob("*/*/features/*.parquet"))
     seen["features"] = sum(pq.read_metadata(file).num_rows for file in files)
     subprocess.run(["mount", "-o", "remount,ro", str(own.out)], check=True)
     (own.folder / "more.jsonl").write_text(own.refs.read_text())
     refused = own.run(refs=str(own.folder / "more.jsonl"))
-    seen["read_only"] = (refused.returncode, refused.stderr[-600:])
+    seen["read_only"] = (refused.returncode, refused.stderr[-2000:])
     print(json.dumps(seen))
 
 

@@ -74,6 +74,30 @@ def test_a_malformed_record_in_a_protobuf_file_is_named_with_file_and_offset(own
     assert str(len(good)) in str(end_of(own)["rejections"])
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("refs.csv", "sku,picture\n1,http://x/y.jpg\n", "its columns are: sku, picture"),
+        ("refs.csv", "http://x.example/a.jpg,5\nhttp://x.example/b.jpg,6\n", "its first line looks like a row"),
+        ("refs.csv", "sku,url\n", "it holds no row"),
+        ("refs.csv", "", "it holds no row"),
+        ("refs.txt", "", "it holds no row"),
+        ("refs.csv", "sku,url\n1,\n2,\n", "2 rows rejected; the first: row 1: no url and no content"),
+        ("refs.jsonl", '{"sku": 1}\n', "rejected"),
+    ],
+)
+def test_a_list_without_a_single_ref_is_no_success(own: OwnList, name: str, text: str, said: str) -> None:
+    table = own.folder / name
+    table.write_text(text)
+    for _ in range(2):  # nor is it one when there is nothing left to do
+        done = own.run("--partner", "1", refs=str(table))
+        assert done.returncode == 1, done.stderr
+        assert f"no row of {table} is an image ref, so no feature was computed" in done.stderr
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert rows(own, "features") == rows(own, "failures") == []
+
+
 def test_a_table_without_a_url_says_which_columns_it_has(own: OwnList) -> None:
     table = own.folder / "refs.csv"
     table.write_text("sku,picture\n1,http://x/y.jpg\n")

@@ -140,3 +140,19 @@ def test_print_logs_shows_the_last_ten_summaries_of_each_program_oldest_first_fr
 def test_print_logs_without_logs_says_so(tmp_path: Path) -> None:
     done = subprocess.run([PRINT_LOGS, tmp_path / "none"], capture_output=True, text=True, check=True)
     assert "no logs yet" in done.stderr
+
+
+def test_a_log_on_a_full_disk_says_so_once_and_its_lines_on_stderr_without_a_stack_trace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = opened(tmp_path)
+    path.unlink()
+    path.symlink_to("/dev/full")
+    for number in range(2):
+        logs.log("deliver").warning("line %d", number)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        f"the log {path} cannot be written (No space left on device); its lines follow here",
+        "2016-03-13 06:59:52\t[deliver]\tWarning: line 0",
+        "2016-03-13 06:59:52\t[deliver]\tWarning: line 1",
+    ]

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.cli.wiring.brought import bring, path_of
 from pipeline.clock import Clock
-from pipeline.errors import ConfigError
-from pipeline.ledger.protocol import Context
-from pipeline.process.logs import redact
+from pipeline.errors import ConfigError, PermanentError
+from pipeline.ledger.layout import ShipmentName
+from pipeline.ledger.manifest import End, Plan, Reading
+from pipeline.ledger.protocol import Context, readable
+from pipeline.ledger.state import next_of
+from pipeline.process.logs import counted, redact
 from pipeline.settings import Settings, Source
 from pipeline.sources.conventions import Sources
 from pipeline.sources.found import Left
@@ -248,14 +251,46 @@ def ship_again(context: Context, *, everything: bool) -> None:
 
     everything: also what was read in the same way the last time.
     """
+    for name, plan, reading in _shipped(context):
+        if everything or reading != plan.reading:
+            operator_requests.again(context, name, plan.model_copy(update={"reading": reading}))
+
+
+def _shipped(context: Context) -> Iterator[tuple[ShipmentName, Plan, Reading]]:
+    """Part 0 of what the list names now, as far as it was shipped: with its plan, and how it would be read now."""
     assert context.lake is not None
     lake = context.settings.lakes[context.lake_name]
     sources = Sources(context.lake, lake.sources, context.settings.delivered(context.lake_name), lake.url)
     named = {one.digest: one.reading for one in sources.look(context.process.clock.now()).found}
     for name, plan in operator_requests.newest(context, "", [SET]):
-        reading = named.get(plan.snapshot_digest)
-        if reading is not None and (everything or reading != plan.reading):
-            operator_requests.again(context, name, plan.model_copy(update={"reading": reading}))
+        if (reading := named.get(plan.snapshot_digest)) is not None:
+            yield name, plan, reading
+
+
+def demand_refs(context: Context, refs: str) -> None:
+    """Raises PermanentError where the list was read to its end and no row of it is an image ref: a wrong list, or a
+    wrong idea of its columns, must not look like work that is done.  refs: the list, as the person named it.
+    """
+    shipped = list(_shipped(context))
+    rows, first = 0, ""
+    for name, plan, _ in shipped:
+        part: ShipmentName | None = name
+        while part is not None:
+            end = readable(context, context.keys.end(part), End)
+            if end is None or end.void is not None or end.refs:
+                return
+            rows += end.rows
+            if not first and end.rejections:
+                first = f"row {end.rejections[0].row + 1}: {end.rejections[0].why}"
+            part = next_of(part, plan) if end.next is not None else None
+    if not shipped:
+        return
+    rejected = f"{counted(rows, 'row')} rejected" if rows else "it holds no row"
+    raise PermanentError(
+        f"no row of {redact(refs)} is an image ref, so no feature was computed",
+        f"{rejected}; the first: {first}" if first else rejected,
+        "correct the list, or say how it is read: --url-column, --no-header with --names, --format, --separator",
+    )
 
 
 def _stamp(path: str) -> list[object]:
