@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.amounts import counted
 from pipeline.app.installation import default_config
 from pipeline.cli.output.progress import Show, shown
 from pipeline.cli.output.table import Totals, as_json, print_table
@@ -32,7 +33,6 @@ from pipeline.cli.wiring.running import Program, Running, leave_in_log, running
 from pipeline.errors import ConfigError, PermanentError, PipelineError
 from pipeline.ledger.protocol import Context
 from pipeline.process.lock import EstopEngaged, Held, locked
-from pipeline.process.logs import counted
 from pipeline.settings import Settings, load
 from pipeline.sources.found import NONE_LEFT
 from pipeline.stage_names import STAGES
@@ -106,13 +106,13 @@ def run(args: argparse.Namespace) -> int:
 def demand_refs(totals: Totals, own: _OwnList | None, lakes: Sequence[Turns], stop: Callable[[], bool]) -> None:
     """Raises PermanentError where rows were read and no ref came of any: that is no success."""
     ship = totals.of("ship")
-    if "ship" not in totals.stages or ship.refs or totals.of("compute").refs or stop():
+    if "ship" not in totals.stages or ship.counts.refs or totals.of("compute").counts.refs or stop():
         return
     if own is not None:
         own_list.demand_refs(lakes[0].context, own.refs)
-    elif ship.rejected:
+    elif ship.counts.rejected:
         raise PermanentError(
-            f"all rows that were read were rejected: {counted(ship.rejected, 'row')}",
+            f"all rows that were read were rejected: {counted(ship.counts.rejected, 'row')}",
             "no refs were shipped",
             "the log names the first rows and why; correct the files, or how the source is read",
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.amounts import counted
 from pipeline.cli.wiring.brought import bring, path_of
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, PermanentError
@@ -17,7 +18,7 @@ from pipeline.ledger.layout import ShipmentName
 from pipeline.ledger.manifest import End, Plan, Reading
 from pipeline.ledger.protocol import Context, readable
 from pipeline.ledger.state import next_of
-from pipeline.process.logs import counted, redact
+from pipeline.process.logs import redact
 from pipeline.settings import Settings, Source
 from pipeline.sources.conventions import Sources
 from pipeline.sources.found import Left
