@@ -253,6 +253,23 @@ def _upload(context: Context, name: ShipmentName, output: Output, merged: Merged
 
 def retry(context: Context, state: ShipmentState) -> ShipmentName | None:
     """The child shipment of a committed `out`: hint, plan, batches, end.  Any number of writers agree on it."""
+    child = retry_plan(state)
+    if child is None or state.out is None or state.out.carried is None:
+        return None
+    name, body = child
+    _, stands = announce(context, name, body)
+    with scratch(context) as folder:
+        path = folder / "carried"
+        download(context, state.out.carried, path)
+        rows = state.out.carried.rows
+        size = max(stands.batch_refs, -(-rows // stands.batches))
+        end = write_batches(context, name, context.forms.pieces(path, size, stands.batch_bytes))
+    law(f"{name} carried", rows, refs=end.refs)
+    return name
+
+
+def retry_plan(state: ShipmentState) -> tuple[ShipmentName, Plan] | None:
+    """Name and plan of the child that follows from a committed `out`; None where nothing is carried over."""
     if state.plan is None or state.out is None or state.out.carried is None:
         return None
     name = child_of(state.name, state.plan)
@@ -273,15 +290,7 @@ def retry(context: Context, state: ShipmentState) -> ShipmentName | None:
         retry_delays=state.plan.retry_delays,
         expects=state.plan.expects,
     )
-    _, stands = announce(context, name, body)
-    with scratch(context) as folder:
-        path = folder / "carried"
-        download(context, state.out.carried, path)
-        rows = state.out.carried.rows
-        size = max(stands.batch_refs, -(-rows // stands.batches))
-        end = write_batches(context, name, context.forms.pieces(path, size, stands.batch_bytes))
-    law(f"{name} carried", rows, refs=end.refs)
-    return name
+    return name, body
 
 
 def write_batches(context: Context, name: ShipmentName, pieces: Iterable[list[ImageRef]]) -> End:

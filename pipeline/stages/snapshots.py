@@ -103,7 +103,7 @@ def plan(
                 why = f"version {version} was shipped {MAX_ROUND + 1} times, and more are not possible; touch its files"
                 refused.append(Refused(one.snapshot.source, why))
                 continue
-            new.append(_new(one, set_name, lake, round_, settings))
+            new.append(new_of(one, set_name, lake, round_, settings))
     room = max(0, settings.open_shipments - due_open)
     return _in_turn(new, settings.open_shipments, open_groups or {})[:room], refused
 
@@ -119,7 +119,8 @@ def _newest(source: str, set_name: str, plans: Mapping[ShipmentName, Plan]) -> t
     return max((n.version for n, _ in mine), default=""), max((p.snapshot.job_time for _, p in mine), default="")
 
 
-def _new(found: Found, set_name: str, lake: str, round_: int, settings: Ship) -> New:
+def new_of(found: Found, set_name: str, lake: str, round_: int, settings: Ship) -> New:
+    """The first shipment of a snapshot in a round: its name, and the plan that it has."""
     name = part_zero(found, set_name, lake, round_)
     first, second, third = settings.retry_delays
     body = Plan(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from pipeline.ledger.expectation import Refused
 from pipeline.ledger.state import Unreadable
+from pipeline.operations.health.stuck import Stuck
 from pipeline.process.troubles import Trouble
 from pipeline.sources.found import NONE_LEFT, Left
 
@@ -82,6 +83,8 @@ class LakeFacts:
     """Held batches that nobody has answered, as `hathi quarantine list` names them."""
     unreadable: tuple[Unreadable, ...] = ()
     """What stands of open shipments and cannot be read from here."""
+    stuck: tuple[Stuck, ...] = ()
+    """Open shipments that cannot go on."""
     unknown_sets: tuple[str, ...] = ()
     refused_by: tuple[Refused, ...] = ()
     """Hosts that leave shipments alone, since the gateway expects other features than they would compute."""

@@ -12,9 +12,10 @@ from pipeline.operations.health import disagreement
 from pipeline.operations.health.facts import Facts, LakeFacts, StoreFacts
 from pipeline.operations.health.failing import by_reason, told, too_many
 from pipeline.operations.health.remedies import REMEDIES, UNKNOWN
+from pipeline.operations.health.stuck import Stuck
 from pipeline.process.troubles import Trouble
 from pipeline.settings import Health
-from pipeline.times import HOUR
+from pipeline.times import HOUR, readable_time
 
 PROGRAM = "program "
 """How the key of a finding about a program begins."""
@@ -69,6 +70,8 @@ def judge(facts: Facts, limits: Health) -> tuple[Finding, ...]:
     for lake in facts.lakes:
         found += _lake(lake, facts, limits)
     found += _in_vain(facts, limits, [one.text for one in found])
+    for lake in facts.lakes:
+        found += _stuck(lake, limits, [one.text for one in found])
     return tuple(sorted(found, key=lambda one: (-one.level, one.key)))
 
 
@@ -208,6 +211,34 @@ def _in_vain(facts: Facts, limits: Health, told_already: Sequence[str]) -> Itera
             text += f"; in vain: {_some(named)}"
         hint = first.hint or f"see the last log lines of {stage} with scripts/print_logs.sh"
         yield Finding(level, f"{stage} {lake}: {cause}", text, hint, since)
+
+
+def _stuck(lake: LakeFacts, limits: Health, told_already: Sequence[str]) -> Iterator[Finding]:
+    """Single shipments that cannot go on: one finding for each cause.  told_already: as of `_in_vain`."""
+    groups: dict[str, list[Stuck]] = {}
+    for one in lake.stuck:
+        reason = one.cause.partition(": ")[2]
+        if not reason or not any(reason in text for text in told_already):
+            groups.setdefault(PATH.sub("...", re.sub("[0-9]+ ", "", one.cause)), []).append(one)
+    for cause, some in sorted(groups.items()):
+        since = min(one.since for one in some)
+        worst = any(one.for_good for one in some) or lake.now - since >= limits.alert_hours * HOUR
+        named = [f"{one.shipment} (since {readable_time(one.since)}: {one.cause})" for one in some]
+        text = f"lake {lake.lake}: {counted(len(some), 'shipment')} cannot go on: {_some(named)}"
+        yield Finding(Level.ALERT if worst else Level.WARNING, f"stuck {lake.lake} {cause}", text, _out(some[0]), since)
+
+
+def _out(one: Stuck) -> str:
+    """The way out for a shipment that cannot go on."""
+    close = f"`hathi ship --close {one.shipment}` ends it without features and ships its snapshot again"
+    if one.gone.endswith("/plan"):
+        return (
+            f"stop the daemons and run `hathi verify --repair`: it writes the plan again from what the source still "
+            f"has; where the source has it no more, restore {one.gone} from a copy, or {close}"
+        )
+    if one.gone:
+        return f"restore {one.gone} from the store's versions or a copy; where there is none, {close}"
+    return f"`hathi verify --deep` says whether something of it is gone or damaged; where nothing else helps, {close}"
 
 
 def _stalled(lake: LakeFacts, limits: Health) -> Iterator[Finding]:

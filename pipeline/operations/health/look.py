@@ -20,6 +20,7 @@ from pipeline.operations.health.facts import Disk, Facts, FailingPartner, Freshn
 from pipeline.operations.health.failing import Failing
 from pipeline.operations.health.folders import Folders
 from pipeline.operations.health.sources import AtSources, Onlooker
+from pipeline.operations.health.stuck import stuck
 from pipeline.operations.open_shipments import OpenShipments, open_shipments
 from pipeline.process.host import host_name
 from pipeline.process.lock import estop_since
@@ -190,6 +191,10 @@ class Look:
         first = min([*waits, *((since, "ship") for since in unplanned)], default=None)
         seen = self._seen[context.lake_name]
         beating = beats(context, hints.now)
+        mine = [
+            (one.state, one.times) for one in opened.read if one.state.plan is None or one.state.plan.set not in unknown
+        ]
+        hours = self._settings.health.warning_hours
         return LakeFacts(
             lake=context.lake_name,
             now=hints.now,
@@ -204,6 +209,7 @@ class Look:
             next_due=min((seconds_of(hint.due) for hint in hints.later.values()), default=None),
             unreadable=tuple(one for state in states for one in state.unreadable),
             held=_held(context),
+            stuck=stuck(context.keys, mine, hints.now, sent, hours, beating.alive),
             unknown_sets=tuple(sorted(unknown)),
             refused_by=refusals(context, {str(state.name): state for state in states}, beating.alive, hints.now),
             missing=tuple(path for root in sorted(seen.folders) for path in seen.folders[root].all_missing),

@@ -15,6 +15,7 @@ from pipeline.ledger.listing import names_under
 from pipeline.ledger.manifest import Done
 from pipeline.ledger.protocol import Context, exists, is_closed, readable, state_of
 from pipeline.operations.verify.listing import chain_of, read_if_good
+from pipeline.operations.verify.plans import replanned
 from pipeline.stages.compact.standing import newest, tables
 from pipeline.stages.deliver import delivery_of
 from pipeline.stages.index import next_index
@@ -37,7 +38,7 @@ class Repaired:
 
 
 def repair(context: Context, roots: list[Root]) -> Iterator[Repaired]:
-    """Rebuild the index of each root that is not as its folders say, and put back lost hints.
+    """Rebuild the index of each root that is not as its folders say, write lost plans again, and put back lost hints.
 
     No daemon may run meanwhile: the caller holds the locks.  Raises SomebodyWrites when another host's does.
     """
@@ -47,6 +48,8 @@ def repair(context: Context, roots: list[Root]) -> Iterator[Repaired]:
             done = _index(context, lake, root)
             if done is not None:
                 yield done
+    for name in replanned(context, lake):
+        yield Repaired(context.lake_name, context.keys.plan(name), "written again: the shipment goes on")
     yield from _hints(context)
 
 
