@@ -22,6 +22,21 @@ class Announced:
     shipment: ShipmentName
 
 
+def close(contexts: Iterable[Context], shipment: str, why: str = "it could not go on") -> operator_requests.Closed:
+    """End a shipment that cannot go on without features, and ship its snapshot again.
+
+    Raises ConfigError where no lake has it, PermanentError where it is not to be closed.
+    """
+    try:
+        name = ShipmentName.parse(shipment)
+    except ValueError as error:
+        raise ConfigError(f"not a shipment: {shipment}", "", "`hathi status` names the open ones") from error
+    for context in contexts:
+        if any(True for _ in context.bucket.list(context.keys.shipment(name))):
+            return operator_requests.close(context, name, why)
+    raise ConfigError(f"there is no shipment {shipment}", "", "`hathi status` names the open ones")
+
+
 def check_sets(settings: Settings, sets: Sequence[str]) -> None:
     """Raises ConfigError for a set that is not configured."""
     for one in sets:

@@ -1,4 +1,8 @@
-"""Ship a snapshot once more, in a new round: its items are computed and delivered again."""
+"""Ship a snapshot once more, in a new round: its items are computed and delivered again.
+
+--close ends a shipment that cannot go on, as something of it is gone: without features, and its snapshot is shipped
+again.  What was delivered before stays.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from pathlib import Path
 from pipeline.app import ship_again
 from pipeline.app.contexts import contexts
 from pipeline.app.ship_again import check_sets
+from pipeline.cli.consent import add_yes, agreed, need_terminal
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.process import logs
 from pipeline.settings import load
@@ -16,21 +21,42 @@ from pipeline.settings import load
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi ship`."""
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
         "--again",
-        required=True,
         metavar="PARTNER|SNAPSHOT",
         help="what to ship again: a partner, a source, or a shipment",
     )
     parser.add_argument(
         "--set", action="append", dest="sets", metavar="SET", help="only for this feature set (default: all)"
     )
+    what.add_argument(
+        "--close", metavar="SHIPMENT", help="end a shipment that cannot go on, and ship its snapshot again"
+    )
+    add_yes(parser)
     add_place(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """0; 2 when nothing is known by that name."""
+    """0; 1 where a shipment is not to be closed, or nobody agreed; 2 when nothing is known by that name."""
+    if args.close:
+        return _close(place_of(args), args.close, args.yes)
     return announce(place_of(args), args.again, args.sets, backfill=False)
+
+
+def _close(config: Path, shipment: str, yes: bool) -> int:
+    """Ask, close, and tell what becomes of the rows."""
+    need_terminal("hathi ship --close", yes, "hathi status")
+    settings = load(config, os.environ)
+    if not agreed(f"{shipment} ends without features; its snapshot is shipped again.", yes):
+        return 1
+    done = ship_again.close(contexts(settings, ["compute"], lambda: False, "ship"), shipment)
+    print(f"{done.name} is closed: without features: {logs.counted(done.refs, 'ref')}")
+    if done.again is not None:
+        print(f"its snapshot is shipped again as {done.again}: the next run, or a daemon, ships it")
+    else:
+        print("its plan is gone, so its snapshot is not known: `hathi ship --again SOURCE` ships a source again")
+    return 0
 
 
 def announce(config: Path, wanted: str, chosen: list[str] | None, *, backfill: bool) -> int:

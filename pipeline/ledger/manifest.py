@@ -302,10 +302,12 @@ class Out(Body):
 
 
 class Done(Body):
-    """Delivered."""
+    """Delivered; or given up by a person, and why."""
 
     folders: tuple[Inside, ...]
     at: Stamp
+    void: str | None = None
+    """Not delivered: it could not go on, and a person closed it."""
 
 
 def _twice(names: Iterable[str]) -> bool:

@@ -357,7 +357,7 @@ def is_closed(context: Context, state: ShipmentState) -> bool:
     """Looks at child and next part only once `done` exists."""
     if state.unreadable:
         return False
-    if state.void:
+    if state.given_up:
         return True
     if state.plan is None or state.end is None or state.done is None:
         return False

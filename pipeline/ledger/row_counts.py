@@ -58,7 +58,7 @@ class RowCounts:
     @staticmethod
     def of(state: ShipmentState) -> RowCounts:
         """All that is known of a shipment's rows; nothing of one that is void, or is still read."""
-        if state.end is None or state.void:
+        if state.end is None or state.given_up:
             return NO_ROWS
         read = RowCounts.read(state.end)
         if state.out is None:

@@ -89,9 +89,14 @@ class ShipmentState:
         return self.end is not None and self.end.void is not None
 
     @property
+    def given_up(self) -> bool:
+        """Whether it ends without features, whatever else is there."""
+        return self.void or (self.done is not None and self.done.void is not None)
+
+    @property
     def carries(self) -> bool:
         """Whether retriable failures go on in a child shipment."""
-        return self.out is not None and self.out.carried is not None
+        return self.out is not None and self.out.carried is not None and not self.given_up
 
     @property
     def complete(self) -> frozenset[str]:
@@ -107,7 +112,7 @@ class ShipmentState:
         """docs/protocol.md 9: nothing will ever happen to it again.  What cannot be read may say otherwise: open."""
         if self.unreadable:
             return False
-        if self.void:
+        if self.given_up:
             return True
         if self.done is None or self.end is None:
             return False
@@ -126,11 +131,11 @@ def waits_for(state: ShipmentState) -> str:
     `repair` where a person has to, or a newer host."""
     if state.unreadable:
         return REPAIR
+    if state.given_up:
+        return "close"
     if state.plan is None or state.end is None:
         copied = state.plan is not None and state.plan.kind not in READ_FROM_SOURCES
         return "aggregate" if copied else "ship"
-    if state.void:
-        return "close"
     if state.out is None:
         return "aggregate" if state.complete else "compute"
     return "deliver" if state.done is None else "close"

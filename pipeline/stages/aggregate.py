@@ -65,7 +65,7 @@ def plan(seen: Seen, fingerprints: Mapping[str, str]) -> list[AggregateTask]:
     """Shipments to aggregate under our fingerprints, oldest name first."""
     tasks = []
     for state in sorted(seen.states, key=lambda s: s.name):
-        if state.unreadable or state.plan is None or state.out is not None or state.void or state.end is None:
+        if state.unreadable or state.plan is None or state.out is not None or state.given_up or state.end is None:
             continue
         ours = fingerprints.get(state.plan.set, "")[:12]
         if not ours or not ({ours, ""} & state.complete):

@@ -94,7 +94,7 @@ def plan(seen: Seen, fingerprints: Mapping[str, str], limits: Compute) -> list[B
     """
     tasks: list[BatchTask] = []
     for state in sorted(seen.states, key=lambda s: s.name):
-        if state.unreadable or state.plan is None or state.out is not None or state.void:
+        if state.unreadable or state.plan is None or state.out is not None or state.given_up:
             continue
         if state.plan.set not in fingerprints:
             continue

@@ -21,7 +21,8 @@ KINDS = ("release", "drop", "backfill")
 def plan(states: Iterable[ShipmentState]) -> list[ShipmentState]:
     """Shipments that the box has to fill, or whose next part it has perhaps still to plan, oldest name first."""
     mine = [s for s in states if not s.unreadable and s.plan is not None and s.plan.kind in KINDS]
-    open_ = [s for s in mine if s.end is None or (s.plan and s.plan.kind == "backfill" and s.end.next and not s.void)]
+    follows = [s for s in mine if s.end is not None and s.plan is not None and s.plan.kind == "backfill" and s.end.next]
+    open_ = [s for s in mine if s.end is None] + [s for s in follows if not s.given_up]
     return sorted(open_, key=lambda state: state.name)
 
 

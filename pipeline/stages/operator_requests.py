@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pipeline.amounts import counted
 from pipeline.errors import PermanentError
-from pipeline.ledger.layout import FIRST_DUE, MAX_ROUND, RELEASE, ShipmentName, held_of
+from pipeline.ledger.layout import FIRST_DUE, MAX_ROUND, RELEASE, ShipmentName, held_of, version_of
 from pipeline.ledger.listing import names_under
-from pipeline.ledger.manifest import Batch, End, Out, Plan, Result
-from pipeline.ledger.protocol import Context, announce, body_at, exists, readable, state_of
-from pipeline.ledger.state import next_of
+from pipeline.ledger.manifest import Batch, Done, End, Out, Place, Plan, Result
+from pipeline.ledger.protocol import Context, announce, beats, body_at, commit, exists, is_closed, readable, state_of
+from pipeline.ledger.state import READ_FROM_SOURCES, ShipmentState, next_of
+from pipeline.stages.aggregate import retry_plan
 from pipeline.stages.expectations import expectation
 from pipeline.stages.snapshots import rounds
+
+CLOSED = "closed by an operator"
+"""How the reason of what a person closed begins."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,90 @@ def again(context: Context, name: ShipmentName, plan: Plan, *, backfill: bool = 
     )
     announce(context, child, body)
     return child
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A shipment that ends without features.
+
+    refs: those that it had read.  again: the shipment in which its snapshot is shipped once more; None where no plan
+    tells what that was.
+    """
+
+    name: ShipmentName
+    refs: int
+    again: ShipmentName | None
+
+
+def close(context: Context, name: ShipmentName, why: str) -> Closed:
+    """End a shipment that cannot go on without features, and ship its snapshot again (docs/protocol.md 6).
+
+    First the new round is announced: whoever is interrupted has lost nothing, and closes again.  What other processes
+    commit meanwhile stands.  Raises PermanentError: nothing stands there, it is closed or delivered, somebody works on
+    it, or it cannot be read here.
+    """
+    listing = context.bucket.list(context.keys.shipment(name))
+    if not any(True for _ in listing):
+        raise PermanentError(f"there is no shipment {name}", "", "`hathi status` names the open ones")
+    state = state_of(context, name)
+    if state.unreadable:
+        one = state.unreadable[0]
+        raise PermanentError(f"{one.key} cannot be read here", one.why, "docs/runbook.md says how to repair it")
+    if is_closed(context, state):
+        raise PermanentError(f"{name} is closed already", "", "")
+    alive = beats(context, listing.now).alive
+    if at_it := sorted(_running(state, alive)):
+        raise PermanentError(f"{name} is being worked on", ", ".join(at_it), "wait until it ends, or stop that process")
+    again_ = _shipped_again(context, name, state.plan)
+    refs = _refs_of(context, state)
+    text = f"{CLOSED}: {why}; without features: {counted(refs, 'ref')}"
+    if state.end is None:
+        void = End(batches=len(state.batches), refs=0, rows=0, rejected=0, void=text)
+        _, ended = commit(context, context.keys.end(name), void)
+        if ended.void is None:
+            raise PermanentError(f"{name} was ended by another process meanwhile", "", "look at it again")
+    elif state.done is None:
+        _, done = commit(context, context.keys.done(name), Done(folders=(), at=version_of(listing.now), void=text))
+        if done.void is None:
+            raise PermanentError(f"{name} was delivered meanwhile", "", "nothing has to be closed")
+    elif (child := retry_plan(state)) is not None:
+        announce(context, *child)
+        commit(context, context.keys.end(child[0]), End(batches=0, refs=0, rows=0, rejected=0, void=text))
+    context.bucket.delete(context.keys.open_hint(state.plan.due if state.plan else FIRST_DUE, name))
+    return Closed(name, refs, again_)
+
+
+def _running(state: ShipmentState, alive: frozenset[str]) -> set[str]:
+    """Processes whose attempts have not ended."""
+    return {made.process for tries in state.tries.values() for made in tries if made.end is None} & alive
+
+
+def _shipped_again(context: Context, name: ShipmentName, plan: Plan | None) -> ShipmentName | None:
+    """The later round of the snapshot: one that there is, or a new one."""
+    if plan is None:
+        return None
+    first = ShipmentName.of(plan.lake, plan.snapshot_digest, plan.set, name.version, name.round, 0, 0)
+    whole = readable(context, context.keys.plan(first), Plan)
+    if whole is None and plan.kind in READ_FROM_SOURCES:
+        whole = plan.model_copy(update={"cursor": Place()})
+    if whole is None:
+        return None
+    last = rounds(list(names_under(context.bucket, context.keys.commits, begin=name.version)), name.version) - 1
+    for round_ in range(last, name.round, -1):
+        later = ShipmentName.of(plan.lake, plan.snapshot_digest, plan.set, name.version, round_, 0, 0)
+        if exists(context, context.keys.plan(later)):
+            end = readable(context, context.keys.end(later), End)
+            if end is None or end.void is None:
+                return later
+    return again(context, first, whole)
+
+
+def _refs_of(context: Context, state: ShipmentState) -> int:
+    """What it had read: as its end says, else its batches."""
+    if state.end is not None:
+        return state.end.refs
+    bodies = (readable(context, context.keys.batch(state.name, number), Batch) for number in sorted(state.batches))
+    return sum(body.refs for body in bodies if body is not None)
 
 
 def has_refs(context: Context, name: ShipmentName, plan: Plan) -> bool:

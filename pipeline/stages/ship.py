@@ -111,7 +111,7 @@ def unfinished(states: Iterable[ShipmentState]) -> list[ShipmentState]:
 
 def follow(context: Context, state: ShipmentState) -> ShipmentName | None:
     """Plan the part after an ended one; its name when that was still to do."""
-    if state.unreadable or state.plan is None or state.end is None or state.end.next is None or state.void:
+    if state.unreadable or state.plan is None or state.end is None or state.end.next is None or state.given_up:
         return None
     name = next_of(state.name, state.plan)
     if state.plan.kind == "backfill" or exists(context, context.keys.plan(name)):

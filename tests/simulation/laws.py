@@ -13,6 +13,7 @@ from pipeline.ledger.layout import INDEX, MANIFEST, SUCCESS, Keys, ShipmentName
 from pipeline.ledger.manifest import Attempt, Batch, Done, End, Out, Plan, Result
 from pipeline.ledger.state import child_of, next_of
 from pipeline.settings import Settings
+from pipeline.stages.operator_requests import CLOSED
 from tests.simulation.memory import Disk
 from tests.simulation.scheduler import Proc
 
@@ -237,10 +238,30 @@ class Laws:
         if end.void is not None:
             return True
         out, done = self.body(Out, KEYS.out(name)), self.body(Done, KEYS.done(name))
+        if done is not None and done.void is not None:
+            return True
         if out is None or done is None:
             return False
         child = out.carried is None or KEYS.end(child_of(name, plan)) in self.history
         return child and (end.next is None or KEYS.plan(next_of(name, plan)) in self.history)
+
+    def given_up(self, name: ShipmentName) -> bool:
+        """Whether a person closed it though it had its end."""
+        done = self.body(Done, KEYS.done(name))
+        return done is not None and done.void is not None
+
+    def _is_shipped_again(self, name: ShipmentName, end: End) -> None:
+        """What a person closed has a later round of the same snapshot."""
+        done = self.body(Done, KEYS.done(name))
+        words = [end.void or "", (done.void or "") if done is not None else ""]
+        if not any(word.startswith(CLOSED) for word in words):
+            return
+        plan = self.body(Plan, KEYS.plan(name))
+        for other in self.names():
+            body = self.body(Plan, KEYS.plan(other))
+            if other.round > name.round and (body.snapshot_digest, body.set) == (plan.snapshot_digest, plan.set):
+                return
+        raise Violation(f"{name} was closed, and its snapshot is not shipped again")
 
     def names(self) -> list[ShipmentName]:
         """Every shipment that ever had a plan."""
@@ -274,7 +295,8 @@ class Laws:
 
     def _law_of(self, name: ShipmentName) -> None:
         plan, end = self.body(Plan, KEYS.plan(name)), self.body(End, KEYS.end(name))
-        if end.void is not None:
+        if end.void is not None or self.given_up(name):
+            self._is_shipped_again(name, end)
             return
         out = self.body(Out, KEYS.out(name))
         batches = [self.body(Batch, KEYS.batch(name, number)) for number in range(end.batches)]
@@ -292,7 +314,7 @@ class Laws:
             raise Violation(f"the law at delivery of {name}")
         if out.carried is not None:
             child = self.body(End, KEYS.end(child_of(name, plan)))
-            if child.refs != out.carried.rows:
+            if child.refs != out.carried.rows and not (child.void or "").startswith(CLOSED):
                 raise Violation(f"the law at the child of {name}")
 
     def _folders_are_whole(self, root: str) -> None:
@@ -338,7 +360,7 @@ class Laws:
         newest: dict[tuple[int, str], ShipmentName] = {}
         for name in self.names():
             plan, end = self.body(Plan, KEYS.plan(name)), self.body(End, KEYS.end(name))
-            if plan.set != set_name or end.void is not None or self._has_held(name):
+            if plan.set != set_name or end.void is not None or self._has_held(name) or self.given_up(name):
                 continue
             for number in range(end.batches):
                 for item in self.good_items.get(self.body(Batch, KEYS.batch(name, number)).data.sha256, ()):

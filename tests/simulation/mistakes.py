@@ -16,7 +16,7 @@ from pipeline.ledger.layout import Keys
 from pipeline.ledger.manifest import Batch, Plan
 from pipeline.operations import prune
 from pipeline.operations.prune import shipments
-from pipeline.stages import aggregate, compute, index, ship
+from pipeline.stages import aggregate, compute, index, operator_requests, ship
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -189,6 +189,11 @@ def deleting_the_data_of_what_cannot_be_read(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(prune, "plan_shipment", plan_shipment)
 
 
+def closing_without_shipping_again(patch: pytest.MonkeyPatch) -> None:
+    """A shipment that cannot go on is ended, and the person is trusted to ship its snapshot again."""
+    patch.setattr(operator_requests, "_shipped_again", lambda context, name, plan: None)
+
+
 MISTAKES: list[Plant] = [
     a_second_result_key_for_held_batches,
     closing_without_looking_at_child_or_next_part,
@@ -203,4 +208,5 @@ MISTAKES: list[Plant] = [
     judging_beats_by_the_local_clock,
     an_error_of_one_done_stops_the_others,
     deleting_the_data_of_what_cannot_be_read,
+    closing_without_shipping_again,
 ]

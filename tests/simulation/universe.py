@@ -148,8 +148,16 @@ class Universe:
                     if found:
                         name, plan = self.random.choice(found)
                         operator_requests.again(context, name, plan, backfill=self.random.random() < 0.5)
+                if self.scheduler.faults and self.random.random() < 0.3:
+                    self._close(context)
             except PipelineError as error:
                 self.said.append(f"{proc.name}: {error}")
+
+    def _close(self, context: Context) -> None:
+        """A person takes an open shipment for one that cannot go on."""
+        hinted = sorted({key.rpartition("/")[2] for key in self.bucket.under(KEYS.open_hints)})
+        if hinted:
+            operator_requests.close(context, ShipmentName.parse(self.random.choice(hinted)), "a test")
 
     def _turns(self, proc: Proc, stopping: Callable[[], bool]) -> Turns:
         context = self._context(proc, stopping)

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ledger.layout import Keys, ShipmentName
-from pipeline.ledger.protocol import state_of
+from pipeline.app import ship_again
+from pipeline.errors import ConfigError, PermanentError
+from pipeline.ledger.layout import Keys, ShipmentName, Task
+from pipeline.ledger.protocol import beat, claim, state_of
+from pipeline.ledger.row_counts import NO_ROWS, RowCounts
 from pipeline.ledger.state import ShipmentState
 from pipeline.operations.health.judge import Finding, Level, judge
 from pipeline.operations.health.stuck import stuck
 from pipeline.settings import Health
+from pipeline.stages import aggregate, operator_requests
 from tests.simulation.folders import HEADER, Folders, url, world_of
 from tests.unit.test_health import look_of
 
@@ -146,3 +150,121 @@ def test_a_batch_that_nobody_computes_is_told_where_others_get_on_and_a_queue_is
 def test_a_shipment_of_which_nothing_but_the_hint_stands_is_none() -> None:
     name = ShipmentName.parse("20260101T000000Z.000.00000.0-abcdefabcdef")
     assert stuck(KEYS, [(ShipmentState(name), {})], 1e9, None, 6.0, ()) == ()
+
+
+# ---- the way out
+
+
+def only_shipment(world: Folders) -> str:
+    (plan,) = (world.top / "bucket").glob("shop/c/*/plan")
+    return plan.parent.name
+
+
+def close(world: Folders, shipment: str) -> operator_requests.Closed:
+    done = ship_again.close([world.context("gate.operator")], shipment)
+    world.hand.at += 10
+    return done
+
+
+def is_well(world: Folders, tmp_path: Path) -> None:
+    """Nothing is open, nothing is damaged, and health has nothing to say of it."""
+    world.run()
+    assert found(world, tmp_path) == []
+    assert [f for f in world.look() if f.level == "damage"] == []
+    assert list((world.top / "bucket" / "shop/h/open").glob("*/*")) == []
+
+
+def test_a_shipment_whose_batch_is_gone_is_closed_and_its_items_are_delivered_all_the_same(tmp_path: Path) -> None:
+    world = world_of(tmp_path, *(f"7,i{n},{url('ok', n)}" for n in range(3)))
+    world.turns().take("ship")
+    name = only_shipment(world)
+    gone(world, "shop/c/*/b/00000")
+    done = close(world, name)
+    assert (done.refs, str(done.again).split(".")[1]) == (3, "001")
+    is_well(world, tmp_path)
+    assert sum(int(line.split()[0]) for line in _rows(world)) == 3
+    with pytest.raises(PermanentError, match="closed already"):
+        close(world, name)
+
+
+def test_a_shipment_whose_data_is_gone_before_delivery_is_closed(tmp_path: Path) -> None:
+    world = world_of(tmp_path, f"7,a,{url('ok', 1)}", f"7,b,{url('down', 1)}")
+    turns = world.turns()
+    for stage in ("ship", "compute", "aggregate"):
+        turns.take(stage)
+    name = min(path.parent.name for path in (world.top / "bucket").glob("shop/c/*/plan"))
+    gone(world, "shop/d/*/*/7/*.gz")
+    close(world, name)
+    world.run()
+    assert found(world, tmp_path) == []
+    assert [f for f in world.look() if f.level == "damage"] == []
+    assert not [line for line in _rows(world) if name in line], "nothing of it is delivered"
+    assert sum(int(line.split()[0]) for line in _rows(world)) == 1
+
+
+def test_a_delivered_shipment_whose_retry_cannot_be_planned_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = world_of(tmp_path, f"7,a,{url('ok', 1)}", f"7,b,{url('down', 1)}")
+    turns = world.turns()
+    turns.take("ship")
+    turns.take("compute")
+    with monkeypatch.context() as patch:
+        patch.setattr(aggregate, "retry", lambda context, state: None)
+        turns.take("aggregate")
+        turns.take("deliver")
+    name = only_shipment(world)
+    gone(world, "shop/d/*/*/carried.pb")
+    world.turns().take("aggregate")
+    assert world.context().bucket.get(f"shop/c/{name}/done")
+    close(world, name)
+    world.run(stages=["ship", "aggregate", "deliver"])
+    assert not [f for f in world.look() if f.level == "damage"]
+    assert not list((world.top / "bucket").glob(f"shop/h/open/*/{name}"))
+
+
+def test_what_goes_on_is_not_closed(tmp_path: Path) -> None:
+    world = world_of(tmp_path, f"7,a,{url('ok', 1)}")
+    world.turns().take("ship")
+    name = only_shipment(world)
+    box = world.context("box.two")
+    beat(box)
+    claim(box, ShipmentName.parse(name), Task.batch("ab" * 32, 0), 1)
+    with pytest.raises(PermanentError, match="being worked on"):
+        close(world, name)
+    with pytest.raises(ConfigError, match="no shipment"):
+        close(world, name[:-1] + ("0" if name[-1] != "0" else "1"))
+    with pytest.raises(ConfigError, match="not a shipment"):
+        close(world, "yesterday's")
+
+
+def test_who_is_interrupted_closes_again_and_ships_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = world_of(tmp_path, f"7,a,{url('ok', 1)}")
+    world.turns().take("ship")
+    name = only_shipment(world)
+    gone(world, "shop/c/*/b/00000")
+
+    def die(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(operator_requests, "commit", die)
+        with pytest.raises(KeyboardInterrupt):
+            close(world, name)
+    close(world, name)
+    assert len(list((world.top / "bucket").glob("shop/c/*/plan"))) == 2
+    is_well(world, tmp_path)
+
+
+def test_why_and_the_report_tell_what_became_of_a_closed_shipment(tmp_path: Path) -> None:
+    world = world_of(tmp_path, f"7,a,{url('ok', 1)}")
+    turns = world.turns()
+    for stage in ("ship", "compute", "aggregate"):
+        turns.take(stage)
+    name = only_shipment(world)
+    close(world, name)
+    state = state_of(world.context(), ShipmentName.parse(name))
+    assert state.given_up
+    assert state.done is not None
+    assert state.done.void == "closed by an operator: it could not go on; without features: 1 ref"
+    assert RowCounts.of(state) == NO_ROWS

@@ -173,7 +173,7 @@ def _add(context: Context, sums: _Sums, one: Entered, plan: Plan) -> None:
 
 
 def _lag(one: Entered, plan: Plan) -> float | None:
-    if one.state.done is None or plan.kind != "source":
+    if one.state.done is None or one.state.given_up or plan.kind != "source":
         return None
     return max(0.0, seconds_of(one.state.done.at) - seconds_of(one.state.name.version))
 
@@ -182,7 +182,7 @@ def _word(one: Entered, plan: Plan, now: str) -> str:
     if one.state.end is not None and one.state.end.void is not None:
         return f"void: {one.state.end.void}"
     if one.state.done is not None:
-        return "delivered"
+        return "delivered" if one.state.done.void is None else f"void: {one.state.done.void}"
     return f"due {readable_time(seconds_of(plan.due))}" if plan.due > now else f"waits for {waits_for(one.state)}"
 
 

@@ -40,7 +40,7 @@ def steps(keys: Keys, one: Entered) -> Iterator[Step]:
             yield Step("compute", times[keys.result(name, fingerprint, number)], _refs(state, state.plan, number))
     if state.out is not None:
         yield Step("aggregate", times[keys.out(name)], state.out.refs)
-        if state.done is not None:
+        if state.done is not None and not state.given_up:
             yield Step("deliver", times[keys.done(name)], state.out.features + state.out.failures)
 
 

@@ -55,7 +55,7 @@ def _shipment(
             continue
         if out is not None:
             yield from _against_out(say, f"{entry.key}{MANIFEST}", body, out)
-        if done is not None:
+        if done is not None and done.void is None:
             view.note(body, done)
 
 

@@ -19,8 +19,9 @@ def hops(say: Say, keys: Keys, record: Record) -> Iterator[Finding]:
     if record.plan is None:
         return
     yield from _name(say, keys, record.name, record.plan)
-    yield from _batches(say, keys, record)
-    if record.void:
+    if not record.given_up:
+        yield from _batches(say, keys, record)
+    if record.void or record.given_up:
         return
     for fingerprint, results in record.results.items():
         for number, result in results.items():

@@ -39,6 +39,11 @@ class Record:
     def void(self) -> bool:
         return self.end is not None and self.end.void is not None
 
+    @property
+    def given_up(self) -> bool:
+        """A person closed it, as it could not go on: what it lacks is missed by nobody."""
+        return self.done is not None and self.done.void is not None
+
     def closed(self, *, child_has_end: bool, next_has_plan: bool) -> bool:
         """docs/protocol.md 9, by the one function that says so."""
         state = ShipmentState(self.name, self.plan, end=self.end, out=self.out, done=self.done)

@@ -14,7 +14,7 @@ from pipeline.operations.verify.finding import Finding, Looking, Say
 from pipeline.operations.verify.hashing import wrong_hash
 from pipeline.operations.verify.hops import hops
 from pipeline.operations.verify.record import Record, read_record
-from pipeline.stages.operator_requests import release_of
+from pipeline.stages.operator_requests import CLOSED, release_of
 from pipeline.stores.store import Lake
 from pipeline.times import DAY
 
@@ -39,14 +39,14 @@ def _shipment(say: Say, context: Context, lake: Lake | None, name: ShipmentName,
     yield from hops(say, keys, record)
     closed = yield from _relations(say, context, record)
     yield from _data(say, context, record, closed, deep)
-    if not record.void:
+    if not (record.void or record.given_up):
         yield from _held(say, context, record)
     if lake is not None and record.done is not None:
         yield from _folders(say, context, lake, record)
 
 
 def _without_plan(say: Say, context: Context, record: Record) -> Iterator[Finding]:
-    if "plan" in record.unread or not record.objects:
+    if "plan" in record.unread or not record.objects or record.void or record.given_up:
         return
     where = context.keys.shipment(record.name)
     if record.newest < record.now - context.settings.prune.ledger_days * DAY:
@@ -61,7 +61,7 @@ def _relations(say: Say, context: Context, record: Record) -> Looking[bool]:
     assert record.plan is not None
     yield from _parent(say, context, record, record.plan)
     child = follows = True
-    if record.out is not None and record.out.carried is not None and not record.void:
+    if record.out is not None and record.out.carried is not None and not (record.void or record.given_up):
         child = yield from _child(say, context, record, record.plan, record.out.carried.rows)
     if record.end is not None and record.end.next is not None:
         follows = exists(context, context.keys.plan(next_of(record.name, record.plan)))
@@ -117,6 +117,8 @@ def _child(say: Say, context: Context, record: Record, plan: Plan, carried: int)
     end = readable(context, keys.end(child), End)
     if end is None:  # where it cannot be read, the child's own turn says so
         return exists(context, keys.end(child))
+    if end.void is not None and end.void.startswith(CLOSED):
+        return True
     if end.refs != carried or end.void is not None:
         what = "it is void" if end.void is not None else f"it has {counted(end.refs, 'ref')}"
         yield say(

@@ -75,7 +75,7 @@ def chapter(place: Place, question: Question) -> Chapter | None:
         refs=refs,
         delivered=delivered or (),
         folder=folder,
-        delivered_at=state.done.at if state.done is not None else "",
+        delivered_at=state.done.at if state.done is not None and not state.given_up else "",
         next=ahead(context, state, refs, delivered or (), version_of(listing.now)),
         notes=tuple(dict.fromkeys([*notes, *reader.notes, *_gone(place, state, folder)])),
     )

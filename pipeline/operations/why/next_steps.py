@@ -18,6 +18,8 @@ def ahead(
         return "unknown: its plan cannot be read here (see `hathi verify`)"
     if state.end is not None and state.end.void is not None:
         return f"nothing: the shipment is void ({state.end.void}); Hathi ships what the source names now"
+    if state.done is not None and state.done.void is not None:
+        return f"nothing: {state.done.void}; its snapshot was shipped again"
     if state.out is None:
         return _until_out(context, state, state.plan, refs, now)
     carried = [row for row in delivered if row.retriable]
