@@ -10,6 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
+from pipeline.amounts import counted
 from pipeline.app import ship_again
 from pipeline.app.contexts import contexts
 from pipeline.app.ship_again import check_sets
@@ -51,7 +52,7 @@ def _close(config: Path, shipment: str, yes: bool) -> int:
     if not agreed(f"{shipment} ends without features; its snapshot is shipped again.", yes):
         return 1
     done = ship_again.close(contexts(settings, ["compute"], lambda: False, "ship"), shipment)
-    print(f"{done.name} is closed: without features: {logs.counted(done.refs, 'ref')}")
+    print(f"{done.name} is closed: without features: {counted(done.refs, 'ref')}")
     if done.again is not None:
         print(f"its snapshot is shipped again as {done.again}: the next run, or a daemon, ships it")
     else:
