@@ -1,23 +1,22 @@
 """One worker of a run (`pipeline.cluster.worker_pool`): takes turns as its parent says, and tells it what was done.
 
-Nobody types this: the parent writes one line of JSON to its standard input, and hears JSON lines from its standard
-output.  It looks for no ESTOP and holds no lock: the parent does, and ends it by SIGTERM.
+Nobody types this.  It looks for no ESTOP on its host and holds no lock: the parent does, and ends it by SIGTERM.  An
+ESTOP that it meets in the bucket it tells the parent, which says so and stops them all.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
-import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.main import unexpected
 from pipeline.errors import PipelineError
-from pipeline.process.forks import leave
-from pipeline.process.host import die_with, leave_no_core
+from pipeline.process.channel import Channel, Gone
+from pipeline.process.life import live
 
 if TYPE_CHECKING:
     from pipeline.cli.wiring.running import Running
@@ -28,37 +27,18 @@ if TYPE_CHECKING:
 Tell = Callable[[dict[str, Any]], None]
 
 
-def main() -> int:
-    """A worker's whole life: 0, or 1 when it said why it could not work."""
-    die_with(int(sys.argv[1]))
-    leave_no_core(secret=True)
-    tell = _telling()
-    instructions = json.loads(sys.stdin.readline())
+def work(channel: Channel) -> None:
+    """A worker's work.  Raises PipelineError: why it could not be done."""
+    instructions, _ = channel.receive()
     os.sched_setaffinity(0, instructions["cores"])  # before any library counts them
     try:
-        _work(instructions, tell)
-    except PipelineError as error:
-        words = {"message": error.message, "detail": error.detail, "hint": error.hint}
-        tell({"failed": {**words, "exit_code": error.exit_code}})
-        return 1
+        _work(instructions, lambda words: channel.send(**words))
+    except (PipelineError, Gone):
+        raise
     except Exception as error:
         said = io.StringIO()
         unexpected(error, said)
-        message = said.getvalue().strip().removeprefix("hathi: ")
-        tell({"failed": {"message": message, "detail": "", "hint": "", "exit_code": 1}})
-        return 1
-    return 0
-
-
-def _telling() -> Tell:
-    """How to tell the parent; whatever a library prints goes to stderr from now on."""
-    pipe = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-
-    def tell(words: dict[str, Any]) -> None:
-        pipe.write(json.dumps(words) + "\n")
-
-    return tell
+        raise PipelineError(said.getvalue().strip().removeprefix("hathi: ")) from error
 
 
 def _work(instructions: dict[str, Any], tell: Tell) -> None:
@@ -72,12 +52,25 @@ def _work(instructions: dict[str, Any], tell: Tell) -> None:
     program = Program(name, settings, stages, speaker="compute", stacks=stacks, echo=logging.WARNING)
     with running(program) as process:
         tell({"name": process.process.name})
-        where = process.contexts(lambda *more: tell({"progress": more}))
+        where = [
+            replace(context, engage=_passed_on(context.lake_name, process, tell))
+            for context in process.contexts(lambda *more: tell({"progress": more}))
+        ]
         lakes = process.lakes(where, _agreed(process.serving(), instructions.get("loaded", {}), tell), strict=True)
         clock = process.process.clock
         ends = clock.monotonic() + settings.compute.max_run_seconds
         with process.beating(where):
             _take_turns(lakes, stages, lambda: clock.monotonic() < ends, process, tell)
+
+
+def _passed_on(lake: str, process: Running, tell: Tell) -> Callable[[str], None]:
+    """What is done where ESTOP stands in the bucket: to the worker itself it is a stop like its parent's."""
+
+    def engage(key: str) -> None:
+        tell({"estop": [lake, key]})
+        process.stop.ask()
+
+    return engage
 
 
 def _agreed(serve: Serve, others: Mapping[str, str], tell: Tell) -> Serve:
@@ -114,4 +107,4 @@ def _take_turns(
 
 
 if __name__ == "__main__":
-    leave(main())
+    live(work)

@@ -18,7 +18,8 @@ from pipeline.errors import PipelineError
 from pipeline.extraction.feature_maker import FeatureMaker
 from pipeline.ledger.protocol import Context, alive, beat, leave, state_of
 from pipeline.ledger.state import count
-from pipeline.process.host import leave_no_core, this_process
+from pipeline.process.host import this_process
+from pipeline.process.life import leave_no_core
 from pipeline.process.scratch import folder_of, private_folder, scratch
 from pipeline.process.stop import beating
 from pipeline.settings import Settings

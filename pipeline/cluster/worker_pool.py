@@ -1,37 +1,31 @@
 """Processes that compute side by side in one run, one for each GPU or group of cores (docs/protocol.md 5, 13).
 
 The run's own process is the parent: it alone holds lock and `_PIPE_RUNNING`, starts the workers, hears what they tell,
-passes a stop on, and sees how each one ends.  A worker tells on a pipe, one JSON object a line.
+passes a stop on, and sees how each one ends.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
 import shutil
-import signal
-import subprocess
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.ledger.manifest import AttemptEnd
 from pipeline.ledger.protocol import Context, give_up, poll
+from pipeline.process.channel import Message
+from pipeline.process.child import Child, Ended, asked
 from pipeline.settings import Settings
 
 DRIVER_SECONDS = 5.0
 """A driver in trouble does not answer at all."""
 LOOK_SECONDS = 0.2
-LAST_WORDS_SECONDS = 2.0
-"""So long what a worker told before it ended may take to be read."""
 RESTARTS = 3
 """So often a slot gets a new worker within one run."""
-TOLD_TO_END = (-signal.SIGTERM, -signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -62,14 +56,8 @@ def devices(environ: Mapping[str, str], seconds: float = DRIVER_SECONDS) -> tupl
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
-    with subprocess.Popen([program, "-L"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as asked:
-        try:
-            shown, _ = asked.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            asked.kill()
-            asked.returncode = -signal.SIGKILL  # it may hang in the kernel: nobody waits for it
-            return ()
-    if asked.returncode != 0:
+    code, shown = asked([program, "-L"], seconds)
+    if code != 0:
         return ()
     return tuple(str(index) for index, line in enumerate(shown.splitlines()) if line.startswith("GPU "))
 
@@ -133,65 +121,29 @@ def strike(context: Context, process: str, cause: str) -> int:
 
 
 class Worker:
-    """One process in a slot, from its start to its end."""
+    """A child in a slot."""
 
-    def __init__(
-        self, slot: Slot, command: Sequence[str], instructions: str, messages: queue.SimpleQueue[Message]
-    ) -> None:
-        """command: gets this process's id as its last word.  instructions: its standard input."""
+    def __init__(self, slot: Slot, command: Sequence[str], instructions: Message, heard: Heard) -> None:
+        """command: of `python_of`.  instructions: the first message to it.  heard: gets what it tells, and its end."""
         self.slot = slot
         self.name = ""
         """As its attempts name it; told by itself before it claims anything."""
         self.failed: WorkerFailed | None = None
         """Why it could not work, told by itself."""
-        environ = {**os.environ, "CUDA_VISIBLE_DEVICES": slot.device} if slot.device else None
-        # A group of its own: an interrupt from the keyboard is the parent's to judge and to pass on.
-        self._process = subprocess.Popen(
-            [*command, str(os.getpid())], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, process_group=0
-        )
-        self._messages = messages
-        self._reader = threading.Thread(
-            target=self._read, args=(instructions,), name=f"worker {slot.number}", daemon=True
-        )
-        self._reader.start()
-        threading.Thread(target=self._await, name=f"end of worker {slot.number}", daemon=True).start()
-
-    def _read(self, instructions: str) -> None:
-        pipe_in, pipe_out = self._process.stdin, self._process.stdout
-        assert pipe_in is not None
-        assert pipe_out is not None
-        with contextlib.suppress(BrokenPipeError), pipe_in:  # a worker that is dead already is seen by its end
-            pipe_in.write(instructions.encode())
-        with pipe_out:
-            for line in pipe_out:
-                self._messages.put((self, line))
-
-    def _await(self) -> None:
-        """Its end is its process's end: a fork that a library made of it may have its pipe open for ever."""
-        self._process.wait()
-        self._reader.join(LAST_WORDS_SECONDS)
-        self._messages.put((self, None))
+        self.child = Child(command, {**os.environ, "CUDA_VISIBLE_DEVICES": slot.device} if slot.device else None)
+        self.child.hear(instructions, lambda one: heard.put((self, one)))
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self.child.pid
 
     def end(self) -> None:
         """Ask it to stop at its next safe point."""
-        self._process.terminate()
-
-    def wait(self) -> int:
-        """Its exit code; negative: the signal that killed it."""
-        return self._process.wait()
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._reader.join(1.0)
+        self.child.end()
 
 
-Message = tuple[Worker, bytes | None]
-"""A line of a worker; None: it has ended."""
+Heard = queue.SimpleQueue[tuple[Worker, Message | Ended]]
+"""What workers tell, and how they end."""
 
 
 @dataclass(frozen=True)
@@ -199,11 +151,11 @@ class Pool:
     """The workers of a run, one in each slot, and what is done about each that dies."""
 
     slots: Sequence[Slot]
-    begin: Callable[[Slot, queue.SimpleQueue[Message]], Worker]
-    hear: Callable[[Worker, Mapping[str, Any]], None]
-    """Called with each message of a worker, read from its JSON."""
-    lost: Callable[[Worker, str], None]
-    """Called with each worker that was killed, and by what."""
+    begin: Callable[[Slot, Heard], Worker]
+    hear: Callable[[Worker, Message], None]
+    """Called with each message of a worker that is about its work."""
+    lost: Callable[[Worker, Ended], None]
+    """Called with each worker that was killed, or ended itself without a word."""
     say: Callable[[str], None]
 
     def work(self, stopping: Callable[[], bool], noted: Callable[[], None]) -> None:
@@ -211,34 +163,35 @@ class Pool:
 
         Raises WorkerFailed: one could not work, for a reason that is no batch's; the others were heard to their end.
         """
-        messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        heard: Heard = queue.SimpleQueue()
         failed: list[WorkerFailed] = []
         restarts: Counter[int] = Counter()
         with _ended_at_last() as at_work:
-            at_work.update(self.begin(slot, messages) for slot in self.slots)
-            asked = False
+            at_work.update(self.begin(slot, heard) for slot in self.slots)
+            stopped = False
             while at_work:
-                if stopping() and not asked:
-                    asked = True
+                if stopping() and not stopped:
+                    stopped = True
                     for worker in at_work:
                         worker.end()
                 noted()
                 try:
-                    worker, line = messages.get(timeout=LOOK_SECONDS)
+                    worker, one = heard.get(timeout=LOOK_SECONDS)
                 except queue.Empty:
                     continue
-                if line is not None:
-                    self._hear(worker, json.loads(line))
+                if not isinstance(one, Ended):
+                    self._hear(worker, one)
                     continue
                 at_work.remove(worker)
-                if self._ended(worker, asked, restarts):
-                    at_work.add(self.begin(worker.slot, messages))
+                worker.child.kill()  # it has ended: its sockets are given back
+                if self._ended(worker, one, stopped, restarts):
+                    at_work.add(self.begin(worker.slot, heard))
                 if worker.failed:
                     failed.append(worker.failed)
         if failed:
             raise failed[0]
 
-    def _hear(self, worker: Worker, tells: Mapping[str, Any]) -> None:
+    def _hear(self, worker: Worker, tells: Message) -> None:
         if "name" in tells:
             worker.name = tells["name"]
         elif "failed" in tells:
@@ -246,21 +199,19 @@ class Pool:
         else:
             self.hear(worker, tells)
 
-    def _ended(self, worker: Worker, asked: bool, restarts: Counter[int]) -> bool:
+    def _ended(self, worker: Worker, end: Ended, stopped: bool, restarts: Counter[int]) -> bool:
         """Whether its slot gets a new worker."""
-        code = worker.wait()
-        if worker.failed or code == 0 or code in TOLD_TO_END:
+        if worker.failed or end.code == 0 or end.told_to_end:
             return False
         # An exit code without a word is the interpreter's own watchdog: the worker hung where nothing could be said.
-        by = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended itself with exit code {code}"
-        self.lost(worker, f"its worker {by}")
-        if asked:
+        self.lost(worker, end)
+        if stopped:
             return False
         restarts[worker.slot.number] += 1
         if restarts[worker.slot.number] <= RESTARTS:
             return True
         self.say(
-            f"worker {worker.slot.number} died {RESTARTS + 1} times in this run, the last time it {by}: it is not "
+            f"worker {worker.slot.number} died {RESTARTS + 1} times in this run, the last time it {end.how}: it is not "
             "started again in this run | check in dmesg whether memory "
             "ran out; lower compute.workers or compute.open_bytes"
         )
@@ -275,4 +226,4 @@ def _ended_at_last() -> Iterator[set[Worker]]:
         yield workers
     finally:
         for worker in workers:
-            worker.kill()
+            worker.child.kill()

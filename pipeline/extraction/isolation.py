@@ -1,20 +1,15 @@
 """A batch alone in a child process, halved until one item is found that kills it (docs/protocol.md 5).
 
-Parent and child share a folder, not memory: refs go in as a protobuf batch, a shard comes out.  The child dies with
-its parent and under a memory limit.
+Parent and child share a folder, not memory: refs go in as a protobuf batch, a shard comes out.  The child works under a
+memory limit.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import resource
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,17 +20,20 @@ import numpy as np
 from pipeline.clock import Clock
 from pipeline.codec import image_refs
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix, Shard, write_failures, write_features
-from pipeline.errors import ConfigError, NetError, Stopped
+from pipeline.errors import NetError, Stopped
 from pipeline.extraction.same_net import same_net
 from pipeline.extraction.window import Computed, Opened, failure_row
-from pipeline.process.forks import leave
-from pipeline.process.host import die_with, leave_no_core, this_process
+from pipeline.process.channel import Channel
+from pipeline.process.child import Child, Ended, python_of
+from pipeline.process.host import this_process
+from pipeline.process.life import limit_memory, live
 from pipeline.process.scratch import SPILL, scratch
 from pipeline.records import Failure, ImageRef
 from pipeline.settings import Settings, travelling
 
 T = TypeVar("T")
 START_SECONDS = 120.0
+REFS = "refs.pb"
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class Part:
     failures: tuple[FailureRow, ...]
 
 
-RunChild = Callable[[Sequence[ImageRef]], Part | None]
-"""Refs -> what a child made of them; None when it died."""
+RunChild = Callable[[Sequence[ImageRef]], Part | Ended]
+"""Refs -> what a child made of them, or how it died."""
 
 
 def compute_alone(
@@ -72,7 +70,7 @@ def compute_alone(
     with contextlib.ExitStack() as held:
         own = spill or held.enter_context(scratch(Path(settings.state) / SPILL, this_process(clock).name))
 
-        def run_child(part: Sequence[ImageRef]) -> Part | None:
+        def run_child(part: Sequence[ImageRef]) -> Part | Ended:
             return _run_child(settings, set_name, part, dim, noted, own, fingerprint)
 
         return halve(run_child, task, refs, dim, clock)
@@ -87,16 +85,15 @@ def halve(run_child: RunChild, task: T, refs: Sequence[ImageRef], dim: int, cloc
     while waiting:
         some = waiting.pop()
         made = run_child(some)
-        if made is not None:
+        if isinstance(made, Part):
             parts.append(made)
             continue
-        if not checked and run_child([]) is None:
-            return Computed(
-                task, (), np.empty((0, dim), np.float32), (), 0, 0.0, "the child process died before it saw an image"
-            )
+        if not checked and isinstance(empty := run_child([]), Ended):
+            trouble = f"the child process died before it saw an image: it {empty.story}"
+            return Computed(task, (), np.empty((0, dim), np.float32), (), 0, 0.0, trouble)
         checked = True
         if len(some) == 1:
-            failure = Failure.of("poison", "the process that computed this image alone died")
+            failure = Failure.of("poison", f"the process that computed this image alone {made.how}")
             parts.append(Part((), np.empty((0, dim), np.float32), (failure_row(some[0], failure),)))
         else:
             middle = len(some) // 2
@@ -119,48 +116,32 @@ def _run_child(
     noted: Callable[[], None],
     spill: Path,
     fingerprint: str,
-) -> Part | None:
+) -> Part | Ended:
     with tempfile.TemporaryDirectory(prefix="alone-", dir=spill) as made:  # complete URLs: for this user alone
         folder = Path(made)
-        for name in ("set", "refs.pb", "ordinals"):
-            (folder / name).touch(mode=0o600)
-        (folder / "set").write_text(set_name)
-        (folder / "fingerprint").write_text(fingerprint)
-        (folder / "refs.pb").write_bytes(image_refs.encode(refs))
-        (folder / "ordinals").write_text("\n".join(str(ref.ordinal) for ref in refs))
+        (folder / REFS).touch(mode=0o600)
+        (folder / REFS).write_bytes(image_refs.encode(refs))
+        asked = {
+            "settings": travelling(settings),  # secrets touch no disk
+            "set": set_name,
+            "fingerprint": fingerprint,
+            "folder": made,
+            "ordinals": [ref.ordinal for ref in refs],
+        }
         limit = START_SECONDS + (settings.fetch.batch_seconds if refs else 0.0)
-        # A group of its own: an interrupt from the keyboard is the parent's to judge, not the death of an item.
-        words = [sys.executable, "-m", "pipeline.extraction.isolation", str(folder), str(os.getpid())]
-        child = subprocess.Popen(words, process_group=0, stdin=subprocess.PIPE)
-        try:
-            assert child.stdin is not None
-            with contextlib.suppress(BrokenPipeError), child.stdin as pipe:  # secrets touch no disk
-                pipe.write(travelling(settings).encode())
-            code = _wait(child, limit, noted)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            child.wait()
-        if code in (-signal.SIGTERM, -signal.SIGINT):
-            # A service manager stops children as well as us: that is no item's doing.
+        with Child(python_of("pipeline.extraction.isolation", made)) as child:
+            told, end = child.run(asked, limit, noted)
+        said = {name: value for message in told for name, value in message.items()}
+        if end.told_to_end:
             raise Stopped("stopped", "a child process was told to stop", "its batch is computed at the next start")
-        if (folder / "refused").exists():
-            raise NetError(*json.loads((folder / "refused").read_text()))
-        if code != 0 or not (folder / "done").exists():
-            return None
+        if "failed" in said and "loaded" not in said:
+            failed = said["failed"]
+            raise NetError(failed["message"], failed["detail"], failed["hint"])
+        if end.code != 0 or "done" not in said:
+            return end
         if fingerprint:
-            same_net(set_name, fingerprint, (folder / "done").read_text())
+            same_net(set_name, fingerprint, said["loaded"])
         return _read(folder, dim)
-
-
-def _wait(child: subprocess.Popen[bytes], seconds: float, noted: Callable[[], None]) -> int | None:
-    """The child's exit code; None when it has not ended in time."""
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return child.wait(1.0)
-        noted()
-    return None
 
 
 def _read(folder: Path, dim: int) -> Part:
@@ -180,40 +161,34 @@ def _read(folder: Path, dim: int) -> Part:
     return Part(tuple(rows), np.concatenate(blocks), tuple(failures))
 
 
-def _child(folder: Path, parent: int) -> None:
-    """The child's whole life."""
-    die_with(parent)
-    leave_no_core(secret=True)
+def _work(channel: Channel) -> None:
+    """What a child does."""
     os.umask(0o077)
 
     from pipeline.extraction.feature_maker import FeatureMaker
 
-    settings = Settings.model_validate_json(sys.stdin.read())
-    resource.setrlimit(resource.RLIMIT_DATA, (settings.compute.alone_bytes,) * 2)
-    ordinals = [int(line) for line in (folder / "ordinals").read_text().split()]
-    plain = image_refs.decode((folder / "refs.pb").read_bytes())
-    refs = [ref._replace(ordinal=ordinal) for ref, ordinal in zip(plain, ordinals, strict=True)]
-    name, fingerprint = (folder / "set").read_text(), (folder / "fingerprint").read_text()
-    try:
-        maker = FeatureMaker(settings, name, Clock())
-        if fingerprint:
-            same_net(name, fingerprint, maker.fingerprint)
-    except (ConfigError, NetError) as error:
-        (folder / "refused").write_text(json.dumps([error.message, error.detail, error.hint]))
-        sys.exit(1)
+    told, _ = channel.receive()
+    settings = Settings.model_validate_json(told["settings"])
+    limit_memory(settings.compute.alone_bytes)
+    folder = Path(told["folder"])
+    plain = image_refs.decode((folder / REFS).read_bytes())
+    refs = [ref._replace(ordinal=ordinal) for ref, ordinal in zip(plain, told["ordinals"], strict=True)]
+    maker = FeatureMaker(settings, told["set"], Clock())
+    if told["fingerprint"]:
+        same_net(told["set"], told["fingerprint"], maker.fingerprint)
+    channel.send(loaded=maker.fingerprint)
     stream = maker.window({"alone": [refs]}, lambda refs: Opened(refs, refs), lambda: True)
     for computed in stream:
         if computed is None:
             continue
         if computed.trouble:
-            sys.exit(1)
+            sys.exit(computed.trouble)
         if computed.rows:
             write_features(folder / "features", computed.rows, computed.matrix)
         if computed.failures:
             write_failures(folder / "failures", computed.failures)
-    (folder / "done").write_text(maker.fingerprint)
+    channel.send(done=True)
 
 
 if __name__ == "__main__":
-    _child(Path(sys.argv[1]), int(sys.argv[2]))
-    leave(0)
+    live(_work)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
-import resource
 import secrets
-import signal
 import socket
 from enum import Enum
 from pathlib import Path
@@ -17,8 +14,6 @@ from pipeline.clock import Clock, Process
 _NAME = re.compile(r"(?P<host>.+)\.(?P<boot>[0-9a-f]{8})\.(?P<pid>\d+)\.(?P<start>\d+)\.(?P<chance>[0-9a-f]{6})")
 _UNSAFE = re.compile(r"[^A-Za-z0-9-]")
 _NO_BOOT = "00000000"
-_PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
 
 
 def host_name() -> str:
@@ -92,20 +87,3 @@ def host_of(name: str) -> str:
     """The host in a process's name; a name of another form as it is."""
     match = _NAME.fullmatch(name)
     return match["host"] if match else name
-
-
-def leave_no_core(*, secret: bool = False) -> None:
-    """Whatever ends this process, or one that it starts, writes no core: it would hold URLs, bodies and keys.
-
-    secret: not even to a program that the system pipes cores to; the process cannot be traced by its own user then.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if secret:
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
-
-
-def die_with(parent: int) -> None:
-    """From now on the kernel kills this process as soon as its parent ends; at once if it has ended already."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)

@@ -55,7 +55,7 @@ def test_urls_of_a_killed_run_lie_where_others_may_not_look_and_are_gone_at_the_
         assert process.stdin is not None
         process.stdin.write(settings_text(own))
         process.stdin.close()
-        begun = "*/alone-*/ordinals"
+        begun = "*/alone-*/refs.pb"
         wait_until(lambda: [path for path in spill.glob(begun) if path.stat().st_size], "a child was to begin")
         process.send_signal(signal.SIGKILL)
     left = [path for path in spill.rglob("refs.pb") if SECRET.encode() in path.read_bytes()]
@@ -71,7 +71,7 @@ def test_urls_of_a_killed_run_lie_where_others_may_not_look_and_are_gone_at_the_
 CHILDREN = {
     "a worker": ["pipeline.cli.worker", "PARENT"],
     "a batch alone": ["pipeline.extraction.isolation", "FOLDER", "PARENT"],
-    "a reader": ["pipeline.codec.refs.sandbox_child"],
+    "a reader": ["pipeline.codec.refs.sandbox_child", "PARENT"],
     "hathi": ["pipeline.cli.main", "status", "--watch", "0.2"],
 }
 

@@ -208,9 +208,7 @@ def test_of_two_workers_that_load_two_nets_at_the_same_time_one_ends(tmp_path: P
     assert (first.ended, first.failed) == (False, None)
     assert second.ended
     assert "the net's files changed" in str(second.failed)
-    instructions = json.loads(
-        pool.instructions_for(Slot(1, (0,)), box.settings, ["compute"], "compute", pooled._loaded)
-    )
+    instructions = pool.instructions_for(Slot(1, (0,)), box.settings, ["compute"], "compute", pooled._loaded)
     assert instructions["loaded"] == {"demo": "a" * 64}, "who is started next is told"
 
 

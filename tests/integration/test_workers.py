@@ -21,10 +21,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli.wiring.pool import instructions_for
-from pipeline.cluster.worker_pool import Message, Pool, Slot, Worker, WorkerFailed, devices, portion, slots, strike
+from pipeline.cluster.worker_pool import Heard, Pool, Slot, Worker, WorkerFailed, devices, portion, slots, strike
 from pipeline.ledger.layout import AGGREGATE, ShipmentName, Task
 from pipeline.ledger.manifest import AttemptEnd
 from pipeline.ledger.protocol import SHIPMENTS_OF_A_POLL, beat, claim, give_up, state_of
+from pipeline.process.child import Ended
 from pipeline.settings import Settings, load
 from sample import random_features
 from tests.integration.conftest import ROOT, environ, picture
@@ -244,6 +245,19 @@ def test_a_stop_is_passed_on_and_what_was_open_is_no_strike(box: Box, web: str) 
     assert box.bodies("*/*/r/*") == []
 
 
+def test_estop_in_the_bucket_that_a_worker_meets_stops_all_of_them_and_the_run_ends_with_4(box: Box, web: str) -> None:
+    box.write(web, slow=True)
+    assert box.run("--once", "ship")[0] == 0
+    with box.start("--once", "compute", "aggregate") as process:
+        wait_until(lambda: len(pids(box.bodies("*/*/t/*/00001"))) == 2, "both workers hold batches", process)
+        (box.folder / "bucket/shop/h/alive/ESTOP").touch()  # the next beats are minutes away: a worker's poll sees it
+        Shop.open.set()
+        _, err = process.communicate(timeout=240)
+    assert process.returncode == 4, err
+    assert box.log.count("ESTOP engaged in the bucket: shop/h/alive/ESTOP") == 1, box.log
+    assert {end["kind"] for end in box.bodies("*/*/t/*/*.x")} <= {"abandoned"}
+
+
 def test_workers_die_with_their_parent_and_the_next_run_says_so_and_goes_on(box: Box, web: str) -> None:
     box.write(web, slow=True)
     assert box.run("--once", "ship")[0] == 0
@@ -282,21 +296,27 @@ def test_what_no_worker_can_do_ends_the_run_with_cause_and_remedy(box: Box) -> N
 
 def test_a_slot_whose_workers_keep_dying_stays_empty_and_one_that_speaks_ends_the_run(tmp_path: Path) -> None:
     said: list[str] = []
-    lost: list[str] = []
+    lost: list[Ended] = []
     marks = tmp_path / "marks"
     marks.mkdir()
     dying = f"import os, sys, tempfile; tempfile.mkstemp(dir={str(marks)!r}); os.kill(os.getpid(), 9)"
-    speaking = 'print(\'{"failed": {"message": "no", "detail": "", "hint": "", "exit_code": 2}}\'); raise SystemExit(1)'
+    speaking = """
+from pipeline.errors import ConfigError
+from pipeline.process.life import live
+def work(channel):
+    raise ConfigError("no")
+live(work)
+"""
 
     def pool_of(script: str) -> Pool:
-        def begin(slot: Slot, told: queue.SimpleQueue[Message]) -> Worker:
-            return Worker(slot, [sys.executable, "-c", script], "{}\n", told)
+        def begin(slot: Slot, heard: Heard) -> Worker:
+            return Worker(slot, [sys.executable, "-c", script], {}, heard)
 
-        return Pool([Slot(0, (0,))], begin, lambda *_: None, lambda _, cause: lost.append(cause), said.append)
+        return Pool([Slot(0, (0,))], begin, lambda *_: None, lambda _, end: lost.append(end), said.append)
 
     pool_of(dying).work(lambda: False, lambda: None)
     assert len(list(marks.iterdir())) == 4
-    assert lost == ["its worker was killed by SIGKILL"] * 4
+    assert [end.how for end in lost] == ["was killed by SIGKILL"] * 4
     assert len(said) == 1
     assert "it is not started again in this run" in said[0]
     with pytest.raises(WorkerFailed) as caught:
@@ -338,8 +358,7 @@ def test_a_worker_gets_its_part_of_what_the_box_may_take(box: Box) -> None:
 def test_a_secret_reaches_a_worker_and_nothing_else_shows_it(box: Box) -> None:
     settings = load(box.config, {"HATHI_BUCKET__SECRET_KEY": "hunter2", "HATHI_NOTIFY__WEBHOOK": "https://h/?t=x"})
     instructions = instructions_for(Slot(1, (0,)), portion(settings, 2, 9.0), ["compute"], "compute")
-    assert instructions.count("\n") == 1
-    read = Settings.model_validate_json(json.loads(instructions)["settings"])
+    read = Settings.model_validate_json(json.loads(json.dumps(instructions))["settings"])
     assert read == portion(settings, 2, 9.0)
     assert read.bucket.secret_key is not None
     assert read.bucket.secret_key.get_secret_value() == "hunter2"

@@ -20,6 +20,7 @@ from pipeline.extraction.memory_budget import Bounds
 from pipeline.extraction.window import Computed, Opened, Tag, Wanted, Window
 from pipeline.ledger.protocol import Context
 from pipeline.operations.prune import Pruner
+from pipeline.process.child import Ended
 from pipeline.records import Failure, ImageRef
 from pipeline.settings import Settings
 from pipeline.stages.loop import Turns
@@ -154,9 +155,9 @@ class StubServed:
             yield one.tag, Fetched(got, hashlib.sha256(got).digest(), when)
 
     def alone(self, task: T, refs: Sequence[ImageRef]) -> Computed[T]:
-        def child(part: Sequence[ImageRef]) -> Part | None:
+        def child(part: Sequence[ImageRef]) -> Part | Ended:
             if any("/bang" in ref.url for ref in part):
-                return None
+                return Ended(-9)
             computed = [c for c in self.window({"": [part]}, lambda p: Opened(p, p), lambda: True) if c]
             if not computed:
                 return Part((), np.empty((0, DIM), np.float32), ())

@@ -41,6 +41,12 @@ MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELIN
         ),
         pytest.param(r"kind.model_validate\(fields\)", ["ledger/bodies.py"], id="how a document is read"),
         pytest.param(r"startswith\(context\.keys\.data\)", ["ledger/data.py"], id="what may be read as a data file"),
+        pytest.param(
+            r"\b(?:import|from) (?:subprocess|multiprocessing|pty)\b|ProcessPoolExecutor|create_subprocess|PDEATHSIG"
+            r"|\bos\.(?:fork|forkpty|posix_spawnp?|popen|system|(?:spawn|exec)[lv]\w*)\(",
+            ["process/child.py", "process/life.py"],
+            id="how a process begins, and dies with its parent",
+        ),
         pytest.param("against_host=", ["records.py"], id="which reasons speak against a host"),
     ],
 )

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import queue
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from pipeline.cli.output.summary import summary_of
 from pipeline.cli.output.table import Totals
-from pipeline.cluster.worker_pool import Message, Pool, Slot, Worker, WorkerFailed, devices, portion, slots, strike
+from pipeline.cluster.worker_pool import Heard, Pool, Slot, Worker, WorkerFailed, devices, portion, slots, strike
 from pipeline.errors import NetError, PipelineError
 from pipeline.extraction.same_net import same_net
 from pipeline.ledger.protocol import Context
 from pipeline.ledger.row_counts import RowCounts
 from pipeline.process import logs
+from pipeline.process.channel import Message
+from pipeline.process.child import Ended, python_of
 from pipeline.settings import Settings, travelling
 from pipeline.stage_names import ON_THE_BOX
 from pipeline.stages.tally import Tally
@@ -54,9 +53,9 @@ class PooledStages:
         """
         mine = portion(self._settings, len(self._places), seconds)
 
-        def begin(slot: Slot, messages: queue.SimpleQueue[Message]) -> Worker:
+        def begin(slot: Slot, heard: Heard) -> Worker:
             instructions = instructions_for(slot, mine, self.stages, self._program, self._loaded)
-            return Worker(slot, _command(), instructions, messages)
+            return Worker(slot, python_of("pipeline.cli.worker"), instructions, heard)
 
         self._tallies.clear()
         try:
@@ -65,9 +64,12 @@ class PooledStages:
             worked = self._sum_up(totals)
         return worked
 
-    def _hear(self, worker: Worker, tells: Mapping[str, Any]) -> None:
+    def _hear(self, worker: Worker, tells: Message) -> None:
         if "progress" in tells:
             next(iter(self._where.values())).progress(*tells["progress"])
+        elif "estop" in tells:
+            lake, key = tells["estop"]
+            self._where[lake].engage(key)
         elif "loaded" in tells:
             self._agree(worker, *tells["loaded"])
         else:
@@ -82,8 +84,8 @@ class PooledStages:
             worker.failed = WorkerFailed(error.message, error.detail, error.hint, error.exit_code)
             worker.end()
 
-    def _lost(self, worker: Worker, cause: str) -> None:
-        struck = 0
+    def _lost(self, worker: Worker, end: Ended) -> None:
+        struck, cause = 0, f"its worker {end.how}"
         if worker.name:
             for context in self._where.values():
                 try:
@@ -91,7 +93,7 @@ class PooledStages:
                 except PipelineError as error:
                     self._say("could not write the strikes of worker %s: %s", worker.name, error)
         self._say(
-            "worker %d (process %d): %s; a strike against %d batches", worker.slot.number, worker.pid, cause, struck
+            "worker %d (process %d) %s; a strike against %d batches", worker.slot.number, worker.pid, end.story, struck
         )
 
     def _sum_up(self, totals: Totals) -> bool:
@@ -112,13 +114,13 @@ class PooledStages:
 
 def instructions_for(
     slot: Slot, settings: Settings, stages: Sequence[str], program: str, loaded: Mapping[str, str] | None = None
-) -> str:
-    """What a worker reads first: one line of JSON.  It goes by a pipe alone, since the secrets are in it.
+) -> Message:
+    """What a worker is told first.  It goes by a socket alone, since the secrets are in it.
 
     loaded: the fingerprints of the sets that other workers of the run have loaded.
     """
     place = {"number": slot.number, "cores": slot.cores, "loaded": dict(loaded or {})}
-    return json.dumps({"settings": travelling(settings), "stages": list(stages), "program": program, **place}) + "\n"
+    return {"settings": travelling(settings), "stages": list(stages), "program": program, **place}
 
 
 def as_told(tally: Tally) -> dict[str, Any]:
@@ -133,6 +135,6 @@ def tally_of(told: Mapping[str, Any]) -> Tally:
     return Tally(**{**told, **sets, "counts": RowCounts(**told["counts"])})
 
 
-def _command() -> list[str]:
-    safe = ["-P"] if sys.flags.safe_path else []
-    return [sys.executable, *safe, "-m", "pipeline.cli.worker"]
+def _add(sums: Tally, more: Tally) -> None:
+    one = Totals(stages={"": sums})
+    one.add("", more)

@@ -1,4 +1,4 @@
-"""Parquet, ORC and Avro files read in a process of their own (ref_child.py): one that kills its reader costs its rows.
+"""Parquet, ORC and Avro files read in a process of their own (sandbox_child.py): what kills it costs its rows.
 
 A reader that has finished a file is kept for the next one.
 """
@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -17,7 +14,10 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from pipeline.codec.refs.arrow_batches import BATCH_ROWS, TOO_MUCH, Batch, lost_group
-from pipeline.codec.refs.sandbox_child import SHORT, WORN, Channel
+from pipeline.codec.refs.sandbox_child import WORN
+from pipeline.process.channel import Gone
+from pipeline.process.child import Child, python_of
+from pipeline.process.life import OUT_OF_MEMORY
 
 KILLED = "the file kills the process that reads it"
 ENDED = "the process that reads it was killed again and again, probably because memory ran out"
@@ -27,9 +27,6 @@ again.  Then the file is to blame: its reader is what the system ends first when
 
 MOST_WORN = 16
 """So many readers a file may wear out; then the rest of it takes too much."""
-
-_FAULTS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGPROF})
-"""How a process ends by what it reads; other signals somebody sent."""
 
 
 class Died(Exception):
@@ -49,45 +46,37 @@ class Damaged(Exception):
 
 
 class Reader:
-    """One process."""
+    """A child that reads."""
 
     def __init__(self) -> None:
-        words = [sys.executable, "-m", "pipeline.codec.refs.sandbox_child"]
-        # A group of its own: an interrupt from the keyboard is the parent's to judge.
-        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._channel = Channel(self._process.stdout, self._process.stdin)  # type: ignore[arg-type]
+        self.child = Child(python_of("pipeline.codec.refs.sandbox_child"))
 
     def ask(self, file: BinaryIO, **fields: Any) -> tuple[dict[str, Any], bytes]:
         """Its answer, once it has what it needs of the file.  Raises Died, Killed, Worn, and what the file raises."""
+        channel = self.child.channel
         try:
-            self._channel.send(**fields)
+            channel.send(**fields)
             while True:
-                said, content = self._channel.receive()
+                said, content = channel.receive()
                 if said["kind"] != "read":
                     return said, content
                 file.seek(said["at"])
-                self._channel.send(_read(file, said["size"]))
-        except (EOFError, BrokenPipeError) as error:
-            code = self._process.wait()  # its pipes are closed: it has ended
-            if code == WORN:
+                channel.send(_read(file, said["size"]))
+        except Gone as error:
+            end = self.child.wait()
+            if end.code == WORN:
                 raise Worn from error
-            if code > 0 or -code in _FAULTS:
-                raise Died(TOO_MUCH if code == SHORT else KILLED) from error
-            raise Killed(f"exit code {code}") from error
+            if end.by_itself:
+                raise Died(TOO_MUCH if end.code == OUT_OF_MEMORY else KILLED) from error
+            raise Killed(end.story) from error
 
     def tell(self, **fields: Any) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it is gone: the next one who asks sees it
-            self._channel.send(**fields)
+        with contextlib.suppress(Gone):  # the next one who asks sees it
+            self.child.channel.send(**fields)
 
     def end(self) -> None:
         """Kill it, whatever it does."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()  # type: ignore[union-attr]
+        self.child.kill()
 
 
 class Readers:

@@ -1,59 +1,29 @@
 """The process in which foreign Parquet, ORC and Avro files are read: what kills it costs the rows it was at, no daemon.
 
-It knows no store: it asks its parent for the file's bytes, and gives back rows as Arrow's streams.  Messages go over
-stdin and stdout, one JSON line each, with the number of bytes that follow it.
+It knows no store: it asks its parent for the file's bytes, and gives back rows as Arrow's streams.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import os
-import resource
 import signal
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
 from pipeline.codec.arrow_damage import ARROW_ERRORS
 from pipeline.codec.refs.arrow_batches import Batch, orc_batches, orc_table, parquet_batches, parquet_table
-from pipeline.process.host import leave_no_core
+from pipeline.process.channel import Channel
+from pipeline.process.life import OUT_OF_MEMORY, limit_memory, limit_processor, live
 
 MEMORY = 2 * 2**30
 """Bytes that a file may make the process take, beyond what it is."""
 WORN = 71
 """The exit code of a process that wants memory after it has read something else: another one is to judge."""
-SHORT = 72
-"""That of one that had read nothing else."""
 STEP_SECONDS = 120
 """Processor time of one step; then the system ends the process."""
-
-
-class Channel:
-    """Messages with bytes behind them, in both directions."""
-
-    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
-        self._incoming = incoming
-        self._outgoing = outgoing
-
-    def send(self, content: bytes | memoryview = b"", **fields: Any) -> None:
-        self._outgoing.write(json.dumps({**fields, "bytes": len(content)}).encode() + b"\n")
-        self._outgoing.write(content)
-        self._outgoing.flush()
-
-    def receive(self) -> tuple[dict[str, Any], bytes]:
-        """The next message.  Raises EOFError where the other side is gone."""
-        line = self._incoming.readline()
-        if not line.endswith(b"\n"):
-            raise EOFError
-        fields = json.loads(line)
-        content = self._incoming.read(fields["bytes"])
-        if len(content) < fields["bytes"]:
-            raise EOFError
-        return fields, content
 
 
 class AskedFile(io.RawIOBase):
@@ -104,7 +74,7 @@ def _read(channel: Channel, format: str, file: BinaryIO, fresh: bool) -> None:
     What wants too much memory is lost only if a process says so that has read nothing before it: so the same rows are
     lost wherever reading begins, and whatever was read before.
     """
-    _limit_step()
+    limit_processor(STEP_SECONDS)
     open_table, read = _reader_of(format)
     try:
         table = open_table(file)
@@ -119,12 +89,12 @@ def _read(channel: Channel, format: str, file: BinaryIO, fresh: bool) -> None:
         return
     batches: Iterator[Batch] = read(table.file, asked["names"], asked["start"], asked["rows"])
     while asked["kind"] != "leave":
-        _limit_step()
+        limit_processor(STEP_SECONDS)
         try:
             batch = next(batches, None)
             cells = _stream(batch.cells) if batch else b""
         except MemoryError:  # beside what the formats' readers tell of
-            os._exit(SHORT if fresh else WORN)
+            os._exit(OUT_OF_MEMORY if fresh else WORN)
         if batch is None:
             channel.send(kind="end")
         elif batch.short and not fresh:
@@ -153,26 +123,15 @@ def _stream(cells: pa.RecordBatch | None) -> bytes | memoryview:
     return memoryview(sink.getvalue())
 
 
-def _limit_step() -> None:
-    signal.setitimer(signal.ITIMER_PROF, STEP_SECONDS)  # SIGPROF ends a process that does not expect it
-
-
-def main() -> None:
-    status = Path("/proc/self/status").read_text().splitlines()
-    held = int(next(line for line in status if line.startswith("VmData:")).split()[1]) * 1024
-    resource.setrlimit(resource.RLIMIT_DATA, (held + MEMORY,) * 2)
-    leave_no_core(secret=True)
+def _work(channel: Channel) -> None:
+    limit_memory(MEMORY, beyond=True)
     for asked_to_stop in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the parent decides; without it we end too
         signal.signal(asked_to_stop, signal.SIG_IGN)
-    outgoing = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing that a library prints gets between the messages
     try:
-        serve(Channel(sys.stdin.buffer, outgoing))
-    except (EOFError, BrokenPipeError):
-        os._exit(0)
+        serve(channel)
     except MemoryError:  # between two batches: it is no batch's fault
         os._exit(WORN)
 
 
 if __name__ == "__main__":
-    main()
+    live(_work)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import socket
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.operations.health.this_host import existing
+from pipeline.process.child import asked
 from pipeline.settings import Settings
 from pipeline.stores.backends import backend_of
 from pipeline.stores.store import Examined, Store
@@ -86,7 +85,7 @@ def gpus(needed: bool, program: str = "nvidia-smi", seconds: float = SMI_SECONDS
         hint = 'install the driver, or set engine = "auto"' if needed else ""
         yield Examined("driver", not needed, f"{program} is not installed: no GPU is used", hint)
         return
-    code, said = _asked([path, *QUERY], seconds)
+    code, said = asked([path, *QUERY], seconds)
     if code is None:
         hint = "the driver hangs: read the reason in dmesg (Xid), then reboot the host"
         yield Examined("driver", False, f"{program} does not answer within {seconds:.0f} s", hint)
@@ -110,19 +109,3 @@ def _gpu(number: int, fields: list[str]) -> Examined:
         return Examined("GPU", True, f"{number}: {', '.join(fields)}")
     said = f"{number}: {name}, {free:.1f} of {int(total) / 1024:.1f} GiB free, compute capability {capability}"
     return Examined("GPU", True, said)
-
-
-def _asked(command: list[str], seconds: float) -> tuple[int | None, str]:
-    """Exit code and output of a command; None when it does not end in time, and then it is not waited for: a process
-    that the kernel holds cannot be killed."""
-    with tempfile.TemporaryFile() as out:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
-        try:
-            code = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.5)
-            return None, ""
-        out.seek(0)
-        return code, out.read().decode("utf-8", "replace")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.operations.health.this_host import programs
+from pipeline.process.child import asked
 from pipeline.process.lock import RUNNING, holder
 from pipeline.stores.store import Examined
 from pipeline.times import HOUR
@@ -15,6 +15,7 @@ from pipeline.times import HOUR
 OVERDUE_HOURS = 3.0
 """Cron starts a run each hour, and a run lasts up to one."""
 CRON_FOLDERS = (Path("/etc/crontab"), Path("/etc/cron.d"))
+CRONTAB_SECONDS = 4.0
 NAMES = ("compute-cron.sh", "hathi")
 
 
@@ -33,12 +34,12 @@ def crontab_lines(own: Callable[[], str], places: Sequence[Path] = CRON_FOLDERS)
 
 
 def own_crontab() -> str:
-    """What `crontab -l` prints; "" without a crontab, or without cron."""
+    """What `crontab -l` prints; "" without a crontab or cron, or where it does not answer."""
     program = shutil.which("crontab")
     if program is None:
         return ""
-    done = subprocess.run([program, "-l"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=4)
-    return done.stdout if done.returncode == 0 else ""
+    code, said = asked([program, "-l"], CRONTAB_SECONDS)
+    return said if code == 0 else ""
 
 
 def cron(

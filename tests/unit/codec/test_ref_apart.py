@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
-from pipeline.codec.refs import sandbox, sandbox_child
+from pipeline.codec.refs import sandbox
 from pipeline.codec.refs.rows import RefReader
 from pipeline.codec.refs.tables import Cursor
 from pipeline.errors import FormatError
@@ -77,8 +77,8 @@ def killing(monkeypatch: pytest.MonkeyPatch, times: int, kind: str) -> Iterator[
     def ask(self: sandbox.Reader, file: BinaryIO, **fields: Any) -> tuple[dict[str, Any], bytes]:
         if fields["kind"] == kind and left[0]:
             left[0] -= 1
-            self._process.kill()
-            self._process.wait()
+            os.kill(self.child.pid, signal.SIGKILL)
+            self.child.wait()
         return asked(self, file, **fields)
 
     with monkeypatch.context() as patch:
@@ -158,7 +158,7 @@ def wanting(monkeypatch: pytest.MonkeyPatch, spare: int, *, kept_only: bool) -> 
     begun: list[int] = []
 
     def ask(self: sandbox.Reader, file: BinaryIO, **fields: Any) -> tuple[dict[str, Any], bytes]:
-        pid = self._process.pid
+        pid = self.child.pid
         if fields["kind"] == "read" and fields["start"] == 0 and not (kept_only and pid not in idle):
             lines = Path(f"/proc/{pid}/status").read_text().splitlines()
             held = int(next(line for line in lines if line.startswith("VmData:")).split()[1]) * 1024
@@ -210,9 +210,3 @@ def test_readers_are_kept_and_do_not_grow_in_number() -> None:
         begun().close()
         take_all(table(), "refs.parquet")
     assert len(children()) <= 2
-
-
-def test_a_channel_that_breaks_off_is_an_end() -> None:
-    for content in (b"", b'{"kind": "x"', b'{"kind": "x", "bytes": 5}\nabc'):
-        with pytest.raises(EOFError):
-            sandbox_child.Channel(io.BytesIO(content), io.BytesIO()).receive()
