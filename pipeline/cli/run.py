@@ -36,7 +36,7 @@ from pipeline.process.lock import EstopEngaged, Held, locked
 from pipeline.settings import Settings, load
 from pipeline.sources.found import NONE_LEFT
 from pipeline.stage_names import STAGES
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 
 HELD_EXIT = 3
 
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     return HELD_EXIT if (totals.held or totals.left.number) and not args.once else 0
 
 
-def demand_refs(totals: Totals, own: _OwnList | None, lakes: Sequence[Turns], stop: Callable[[], bool]) -> None:
+def demand_refs(totals: Totals, own: _OwnList | None, lakes: Sequence[LakeStages], stop: Callable[[], bool]) -> None:
     """Raises PermanentError where rows were read and no ref came of any: that is no success."""
     ship = totals.of("ship")
     if "ship" not in totals.stages or ship.counts.refs or totals.of("compute").counts.refs or stop():
@@ -143,7 +143,7 @@ class _OwnList:
         self._options.keep()
 
 
-def work(process: Running, once: bool, show: Show, own: _OwnList | None = None) -> tuple[Totals, list[Turns]]:
+def work(process: Running, once: bool, show: Show, own: _OwnList | None = None) -> tuple[Totals, list[LakeStages]]:
     """Take turns until nothing is due, or once round all that is open, and say what was done; and the lakes."""
     program, stop, watch = process.program, process.stop, process.watch
     settings, stages = program.settings, list(program.stages)
@@ -190,7 +190,7 @@ def work(process: Running, once: bool, show: Show, own: _OwnList | None = None) 
 
 
 def _shared_round(
-    lakes: list[Turns],
+    lakes: list[LakeStages],
     process: Running,
     totals: Totals,
     wanted: Callable[[], bool],

@@ -19,7 +19,7 @@ from pipeline.process import logs
 from pipeline.process.stop import loop
 from pipeline.settings import load
 from pipeline.stage_names import STAGES
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +67,7 @@ def _serve(process: Running) -> None:
         loop(turn, settings.daemon.poll_seconds, stop, clock)
 
 
-def _take(lake: Turns, stage: str, meter: Meter) -> None:
+def _take(lake: LakeStages, stage: str, meter: Meter) -> None:
     """One turn; whatever is wrong is one line with cause and remedy, and the daemon lives on."""
     try:
         with meter.turn(lake.context.lake_name, stage) as tally:

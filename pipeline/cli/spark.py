@@ -18,7 +18,7 @@ from pipeline.cli.wiring.running import Program, Running, running
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.settings import Settings, load
 from pipeline.stage_names import ON_THE_BOX
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 
 if TYPE_CHECKING:
     from pipeline.cluster.spark import Cluster
@@ -76,7 +76,7 @@ def work(process: Running, cluster: Cluster, once: bool, show: Show) -> Totals:
     """Rounds over all lakes until nothing is done any more, or one round over all that is open."""
     totals, stop = Totals(), process.stop
     where = process.contexts(show)
-    lakes = [Turns(context, cluster.serve, strict=True, performer=cluster) for context in where]
+    lakes = [LakeStages(context, cluster.serve, strict=True, performer=cluster) for context in where]
     with process.beating(where):
         rounds = idle = failed = 0
         while not stop() and failed < FAILED_ROUNDS:

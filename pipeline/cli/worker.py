@@ -21,7 +21,7 @@ from pipeline.process.life import live
 if TYPE_CHECKING:
     from pipeline.cli.wiring.running import Running
     from pipeline.stages.compute import Served
-    from pipeline.stages.loop import Turns
+    from pipeline.stages.loop import LakeStages
     from pipeline.stages.served_sets import Serve
 
 Tell = Callable[[dict[str, Any]], None]
@@ -90,7 +90,7 @@ def _agreed(serve: Serve, others: Mapping[str, str], tell: Tell) -> Serve:
 
 
 def _take_turns(
-    lakes: list[Turns], stages: list[str], wanted: Callable[[], bool], process: Running, tell: Tell
+    lakes: list[LakeStages], stages: list[str], wanted: Callable[[], bool], process: Running, tell: Tell
 ) -> None:
     """Once round all that is open."""
     from pipeline.cli.wiring.pool import as_told

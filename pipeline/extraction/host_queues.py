@@ -1,6 +1,6 @@
-"""Open batches in lanes, one lane for each host: whose ref is next, and which group may open its next batch.
+"""Open batches in queues, one queue for each host: whose ref is next, and which group may open its next batch.
 
-A polite host yields some tens of images a second, so the fetcher's room is shared out between the lanes: a host that
+A polite host yields some tens of images a second, so the fetcher's room is shared out between the queues: a host that
 is slow, dead or full keeps its own batches waiting and no others.
 """
 
@@ -18,7 +18,7 @@ from pipeline.records import Failure, ImageRef
 T = TypeVar("T")
 
 LEAST_AHEAD = 16
-"""URLs that a lane may always have in the fetcher, however many lanes there are."""
+"""URLs that a queue may always have in the fetcher, however many queues there are."""
 
 
 @dataclass(eq=False)
@@ -28,7 +28,7 @@ class OpenBatch(Generic[T]):
     number: int
     task: T
     refs: list[ImageRef]
-    lane: Lane[T]
+    queue: HostQueue[T]
     features: Features
     began: float
     left: int
@@ -51,7 +51,7 @@ class OpenBatch(Generic[T]):
 
 
 @dataclass(eq=False)
-class Lane(Generic[T]):
+class HostQueue(Generic[T]):
     """What the open batches of one host have to do."""
 
     batches: deque[OpenBatch[T]] = field(default_factory=deque)
@@ -64,10 +64,10 @@ class Lane(Generic[T]):
     listed: bool = False
 
 
-class Lanes(Generic[T]):
+class HostQueues(Generic[T]):
     """groups: for each group (a shipment, which is about one host) its batches still to be opened, in order.
 
-    ahead: URLs that all lanes together may have in the fetcher.  host_of: whose limits a URL is under, "" for none.
+    ahead: URLs that all queues together may have in the fetcher.  host_of: whose limits a URL is under, "" for none.
     has_room: whether the queue of a URL's host takes it.
     """
 
@@ -76,19 +76,19 @@ class Lanes(Generic[T]):
         groups: Mapping[str, Sequence[T]],
         *,
         ahead: int,
-        max_lanes: int,
+        max_queues: int,
         host_of: Callable[[str], str],
         has_room: Callable[[str], bool],
     ) -> None:
         self._groups = {name: deque(tasks) for name, tasks in groups.items() if tasks}
         self._ahead = ahead
-        self._max_lanes = max_lanes
+        self._max_queues = max_queues
         self._host_of = host_of
         self._has_room = has_room
-        self._lanes: dict[str, Lane[T]] = {}
-        self._lane_of: dict[str, Lane[T]] = {}
+        self._queues: dict[str, HostQueue[T]] = {}
+        self._queue_of: dict[str, HostQueue[T]] = {}
         """By group: where its last batch went."""
-        self._turn: deque[Lane[T]] = deque()
+        self._turn: deque[HostQueue[T]] = deque()
         self._look = True
         self._share = 0
         self.fetching = 0
@@ -112,7 +112,7 @@ class Lanes(Generic[T]):
         self._look = True
 
     def next_task(self) -> tuple[str, T] | None:
-        """A batch to open: of the group whose lane has the least to do, and less than a batch."""
+        """A batch to open: of the group whose queue has the least to do, and less than a batch."""
         free = [group for group in self._groups if self._todo(group) < self._size(group)]
         if not free:
             self._look = False
@@ -125,53 +125,53 @@ class Lanes(Generic[T]):
         return group, task
 
     def _todo(self, group: str) -> int:
-        lane = self._lane_of.get(group)
-        return 0 if lane is None else lane.waiting
+        queue = self._queue_of.get(group)
+        return 0 if queue is None else queue.waiting
 
     def _size(self, group: str) -> int:
-        lane = self._lane_of.get(group)
-        return 1 if lane is None else lane.size
+        queue = self._queue_of.get(group)
+        return 1 if queue is None else queue.size
 
-    def lane_for(self, group: str, refs: Sequence[ImageRef]) -> Lane[T]:
+    def queue_for(self, group: str, refs: Sequence[ImageRef]) -> HostQueue[T]:
         """The host's, where the first and the last URL agree on it; a batch of many hosts goes with its group."""
         hosts = {self._host_of(ref.url) if ref.url else "" for ref in (*refs[:1], *refs[-1:])}
         key = f"host {hosts.pop()}" if len(hosts) == 1 and "" not in hosts else f"group {group}"
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = Lane()
-        self._lane_of[group] = lane
-        return lane
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = HostQueue()
+        self._queue_of[group] = queue
+        return queue
 
     def opened(self, batch: OpenBatch[T]) -> None:
-        """Queue its refs behind those of its lane's earlier batches."""
-        lane, number = batch.lane, len(batch.refs)
-        lane.size = max(lane.size, number)
-        lane.waiting += number
+        """Queue its refs behind those of its queue's earlier batches."""
+        queue, number = batch.queue, len(batch.refs)
+        queue.size = max(queue.size, number)
+        queue.waiting += number
         self.waiting += number
         if number:
-            lane.batches.append(batch)
-            self._list(lane)
+            queue.batches.append(batch)
+            self._list(queue)
         self._share_out()
 
     def _share_out(self) -> None:
-        lanes = sum(lane.waiting > 0 for lane in self._lanes.values())
-        lanes += sum(self._todo(group) == 0 for group in self._groups)
-        self._share = max(LEAST_AHEAD, self._ahead // max(1, min(lanes, self._max_lanes)))
+        queues = sum(queue.waiting > 0 for queue in self._queues.values())
+        queues += sum(self._todo(group) == 0 for group in self._groups)
+        self._share = max(LEAST_AHEAD, self._ahead // max(1, min(queues, self._max_queues)))
 
-    def _list(self, lane: Lane[T]) -> None:
-        if not lane.listed:
-            lane.listed = True
-            self._turn.append(lane)
+    def _list(self, queue: HostQueue[T]) -> None:
+        if not queue.listed:
+            queue.listed = True
+            self._turn.append(queue)
 
     def next_ref(self) -> tuple[OpenBatch[T], int] | None:
-        """The batch and place of the ref whose turn it is; None while no lane may have more."""
+        """The batch and place of the ref whose turn it is; None while no queue may have more."""
         for _ in range(len(self._turn)):
-            lane = self._turn.popleft()
-            lane.listed = False
-            if not lane.batches or lane.fetching >= self._share:
+            queue = self._turn.popleft()
+            queue.listed = False
+            if not queue.batches or queue.fetching >= self._share:
                 continue  # listed again with a new batch, or when a URL of it ends
-            self._list(lane)
-            batch = lane.batches[0]
+            self._list(queue)
+            batch = queue.batches[0]
             place = batch.given
             url = batch.refs[place].url
             if url and not self._has_room(url):
@@ -183,30 +183,30 @@ class Lanes(Generic[T]):
     def _give_out(self, batch: OpenBatch[T], number: int) -> None:
         batch.given += number
         if batch.given == len(batch.refs):
-            batch.lane.batches.remove(batch)
+            batch.queue.batches.remove(batch)
 
     def fetch(self, batch: OpenBatch[T]) -> None:
         """A ref that was given out goes to the fetcher."""
-        batch.lane.fetching += 1
+        batch.queue.fetching += 1
         self.fetching += 1
 
     def fetched(self, batch: OpenBatch[T]) -> None:
         """It has ended there."""
-        lane = batch.lane
-        lane.fetching -= 1
+        queue = batch.queue
+        queue.fetching -= 1
         self.fetching -= 1
         self.not_fetched(batch, 1)
-        if lane.batches:
-            self._list(lane)
+        if queue.batches:
+            self._list(queue)
 
     def not_fetched(self, batch: OpenBatch[T], number: int) -> None:
         """So many refs that were given out need no fetcher."""
-        lane = batch.lane
-        before, lane.waiting = lane.waiting, lane.waiting - number
+        queue = batch.queue
+        before, queue.waiting = queue.waiting, queue.waiting - number
         self.waiting -= number
-        if lane.waiting < lane.size <= before:
+        if queue.waiting < queue.size <= before:
             self._look = True
-        if not lane.waiting:
+        if not queue.waiting:
             self._share_out()
 
     def overdue(self, batch: OpenBatch[T], now: float) -> range:

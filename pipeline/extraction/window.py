@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.clock import Clock
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
-from pipeline.extraction.host_queues import Lanes, OpenBatch
+from pipeline.extraction.host_queues import HostQueues, OpenBatch
 from pipeline.extraction.memory_budget import Bounds, Load
 from pipeline.extraction.net_batches import FeatureNet, Marked, Outcome, Prepare, Stacks, Trouble
 from pipeline.extraction.spill import ROW_BYTES, Features, Origin
@@ -117,8 +117,8 @@ class Window(Generic[T]):
         self._clock = clock
         self._bounds = bounds
         self._wanted = wanted
-        self._lanes: Lanes[T] = Lanes(
-            groups, ahead=bounds.ahead, max_lanes=bounds.batches, host_of=host_of, has_room=has_room
+        self._queues: HostQueues[T] = HostQueues(
+            groups, ahead=bounds.ahead, max_queues=bounds.batches, host_of=host_of, has_room=has_room
         )
         self._stacks: Stacks[bytes] = Stacks(prepare, net, decoders, runner, clock, bounds.decoding, self._made)
         self._under_way: dict[bytes, list[tuple[OpenBatch[T], int, Origin]]] = {}
@@ -159,13 +159,13 @@ class Window(Generic[T]):
     def _urls(self) -> Iterator[Wanted | None]:
         """URLs of all open batches, in turn; where none may go out just now the next batch is opened."""
         while True:
-            given = self._lanes.next_ref()
+            given = self._queues.next_ref()
             if given is not None:
                 wanted = self._begin(*given)
                 if wanted is not None:
                     yield wanted
             elif not self._open_next():
-                if not self._lanes.waiting and not (self._lanes.more and self._wanted()):
+                if not self._queues.waiting and not (self._queues.more and self._wanted()):
                     return
                 yield None
             if self._finished:
@@ -177,9 +177,9 @@ class Window(Generic[T]):
             batch.deadline = self._clock.monotonic() + self._bounds.batch_seconds
         ref = batch.refs[place]
         if ref.url and not ref.content:
-            self._lanes.fetch(batch)
+            self._queues.fetch(batch)
             return Wanted((batch.number, place), ref.url, batch.deadline)
-        self._lanes.not_fetched(batch, 1)
+        self._queues.not_fetched(batch, 1)
         if ref.content:
             origin = Origin(
                 hashlib.sha256(ref.content).digest(), datetime.fromtimestamp(self._clock.now(), UTC), None, None
@@ -191,8 +191,8 @@ class Window(Generic[T]):
 
     def _open_next(self) -> bool:
         """Open a batch, if one may be; False: none was."""
-        while self._lanes.may_open and self._wanted() and self._load.takes_another(len(self._batches)):
-            found = self._lanes.next_task()
+        while self._queues.may_open and self._wanted() and self._load.takes_another(len(self._batches)):
+            found = self._queues.next_task()
             if found is None:
                 return False
             opened = self._open_batch(found[1])
@@ -209,7 +209,7 @@ class Window(Generic[T]):
             number,
             opened.task,
             refs,
-            self._lanes.lane_for(group, refs),
+            self._queues.queue_for(group, refs),
             Features(self._dim, folder / f"batch-{number}" if folder else None),
             self._clock.monotonic(),
             left=len(refs),
@@ -218,12 +218,12 @@ class Window(Generic[T]):
         )
         self._batches[number] = batch
         self._load.opened(batch)
-        self._lanes.opened(batch)
+        self._queues.opened(batch)
         self._finish(batch)
 
     def _ended_fetch(self, tag: Tag, outcome: Body | Failure) -> None:
         batch, place = self._batches[tag[0]], tag[1]
-        self._lanes.fetched(batch)
+        self._queues.fetched(batch)
         if isinstance(outcome, Failure):
             self._failed(batch, place, outcome)
         else:
@@ -239,9 +239,9 @@ class Window(Generic[T]):
             return
         self._look_at = now + LATE_SECONDS
         for batch in list(self._batches.values()):
-            for place in self._lanes.overdue(batch, now):
+            for place in self._queues.overdue(batch, now):
                 if batch.refs[place].url and not batch.refs[place].content:
-                    self._lanes.not_fetched(batch, 1)
+                    self._queues.not_fetched(batch, 1)
                     self._failed(batch, place, Failure.of("host_busy", "batch deadline"))
                 else:
                     self._begin(batch, place)
@@ -310,7 +310,7 @@ class Window(Generic[T]):
         while self._finished:
             batch = self._finished.popleft()
             self._load.closed(batch)
-            self._lanes.look_again()
+            self._queues.look_again()
             yield self._computed(batch)
 
     def _computed(self, batch: OpenBatch[T]) -> Computed[T]:

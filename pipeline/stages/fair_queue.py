@@ -15,7 +15,7 @@ def group_of_state(state: ShipmentState) -> str:
     return group_of(state.plan.snapshot, state.plan.reading)
 
 
-class Rota:
+class FairQueue:
     """Shipments that wait to be read, by group; remembers who had a turn, from one run to the next.
 
     A run that ends at its caps is taken up by the next one behind the groups that it served, so that a small cap

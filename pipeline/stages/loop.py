@@ -19,7 +19,7 @@ from pipeline.stages.tally import Tally
 from pipeline.stages.turn import Polls, Stage, Turn
 
 
-class Turns:
+class LakeStages:
     """The stages of one lake, as one process takes them in turn."""
 
     def __init__(

@@ -17,7 +17,7 @@ from pipeline.sources.troubles import Troubles
 from pipeline.stages import ship, snapshots
 from pipeline.stages.agreement import Restating
 from pipeline.stages.expectations import Expectations
-from pipeline.stages.fair_queue import Rota, group_of_state
+from pipeline.stages.fair_queue import FairQueue, group_of_state
 from pipeline.stages.streams import InTurn, Readers, Streamed, stream
 from pipeline.stages.turn import Turn
 
@@ -33,7 +33,7 @@ class Shipping:
         self._expectations = Expectations(context.settings.sets)
         self._restating = Restating(context, self._expectations)
         self._sources: Sources | None = None
-        self._rota = Rota()
+        self._queue = FairQueue()
         self._groups: dict[str, str] = {}
         """Whose each open shipment is, as far as it was looked at."""
         self._source_troubles = Troubles(context.say, "a source can be read again")
@@ -123,8 +123,8 @@ class Shipping:
         context = self._context
         caps = ship.Caps(context.settings.ship)
         troubles: dict[str, str] = {}
-        self._rota.begin(ship.unfinished(states))
-        for state, outcome in stream(context, self._rota, caps, self._readers, wanted):
+        self._queue.begin(ship.unfinished(states))
+        for state, outcome in stream(context, self._queue, caps, self._readers, wanted):
             if isinstance(outcome, TemporaryError):
                 troubles[outcome.message] = f"ship: {outcome}; the next turn tries it again"
             elif isinstance(outcome, ship.Shipped):
@@ -134,9 +134,9 @@ class Shipping:
                 if outcome.next is not None:
                     for one in ship.unfinished([state_of(context, outcome.next)]):
                         self._note([one])
-                        self._rota.add(one)
+                        self._queue.add(one)
             yield state, outcome
-        self._rota.end(all_read=not caps.reached and wanted())
+        self._queue.end(all_read=not caps.reached and wanted())
         self._troubles.see(troubles)
 
     def follow(self, state: ShipmentState) -> ShipmentName | None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pipeline.errors import PipelineError, Stopped
 from pipeline.ledger.protocol import Context
 from pipeline.ledger.state import ShipmentState
-from pipeline.stages.fair_queue import Rota, group_of_state
+from pipeline.stages.fair_queue import FairQueue, group_of_state
 from pipeline.stages.ship import Caps, Memory, Shipped, Stream
 
 T = TypeVar("T")
@@ -46,9 +46,9 @@ class Readers:
 
 
 def stream(
-    context: Context, rota: Rota, caps: Caps, readers: Readers, wanted: Callable[[], bool] = lambda: True
+    context: Context, queue: FairQueue, caps: Caps, readers: Readers, wanted: Callable[[], bool] = lambda: True
 ) -> Iterator[Streamed]:
-    """Read what waits in the rota until the caps are reached; the caller may add to it while it iterates.
+    """Read what waits in the queue until the caps are reached; the caller may add to it while it iterates.
 
     Trouble with one shipment is a value, and ends it for this run.  Raises Stopped, when all that runs has ended.
     """
@@ -60,12 +60,12 @@ def stream(
         while True:
             if wanted() and not caps.reached:
                 context.safe_point()
-                while rota and len(resting) + len(running) < most:
+                while queue and len(resting) + len(running) < most:
                     groups = [group_of_state(one.state) for one in (*resting, *running.values())]
-                    resting.append(Stream(context, rota.next(groups), memory))
+                    resting.append(Stream(context, queue.next(groups), memory))
                 while resting and len(running) < readers.width and not caps.reached:
                     one = resting.popleft()
-                    rota.had_a_turn(group_of_state(one.state))
+                    queue.had_a_turn(group_of_state(one.state))
                     running[readers.executor.submit(one.read, SLICE, caps)] = one
             if not running:
                 return

@@ -33,7 +33,7 @@ from pipeline.fetch import Fetcher
 from pipeline.nets.features import FeatureNet
 from pipeline.records import Failure
 from pipeline.settings import Settings
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from tests.benchmarks.end_to_end_by_hand import by_hand
 from tests.benchmarks.end_to_end_server import pictures
 from tests.golden import bignets
@@ -135,11 +135,11 @@ def forward(net: FeatureNet, count: int) -> None:
 def compute(folder: Path, settings: Settings, maker: FeatureMaker, count: int) -> Way:
     """The compute stage over what was shipped just now, into a new bucket."""
     shutil.rmtree(folder / "bucket", ignore_errors=True)
-    turns = Turns(contexts(settings, ["ship", "compute"], lambda: False, "run")[0], lambda name: maker, strict=True)
-    assert turns.take("ship").counts.refs == count
+    lake = LakeStages(contexts(settings, ["ship", "compute"], lambda: False, "run")[0], lambda name: maker, strict=True)
+    assert lake.take("ship").counts.refs == count
 
     def take() -> None:
-        assert turns.take("compute").counts.features == count
+        assert lake.take("compute").counts.features == count
 
     return take
 

@@ -23,7 +23,7 @@ from pipeline.ledger.layout import FIRST_DUE, Keys, ShipmentName, version_of
 from pipeline.ledger.manifest import End, Out, OutFile, OutPartner, Plan, Snapshot, SourceFile
 from pipeline.ledger.protocol import Context, announce, commit
 from pipeline.settings import Settings
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from tests.servers import hdfs, s3
 
 MB = 1_000_000
@@ -36,13 +36,13 @@ def settings_of(values: dict[str, Any]) -> Settings:
     return Settings.model_validate(values)
 
 
-def turns_of(settings: Settings) -> tuple[Turns, Context]:
+def turns_of(settings: Settings) -> tuple[LakeStages, Context]:
     context = contexts(settings, ["ship", "deliver"], lambda: False, "benchmark")[0]
 
     def nothing(name: str) -> Any:
         raise RuntimeError("a gateway computes nothing")
 
-    return Turns(context, nothing, strict=True), context
+    return LakeStages(context, nothing, strict=True), context
 
 
 def make_refs(settings: Settings, total: int) -> None:

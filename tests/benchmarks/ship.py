@@ -25,7 +25,7 @@ from pyarrow import parquet as pq
 from pipeline.app.contexts import contexts
 from pipeline.settings import Settings
 from pipeline.stages.compute import Served
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 
 WANTED = {"parquet": 200_000, "csv": 100_000, "quoted.csv": 100_000}
 
@@ -108,7 +108,7 @@ def ship(folder: Path, *, fsync: bool) -> int:
             "sets": {"demo": {"net": "none", "blob": "none", "root": "features"}},
         }
     )
-    turns = Turns(contexts(settings, ["ship"], lambda: False, "ship")[0], no_set, strict=False)
+    turns = LakeStages(contexts(settings, ["ship"], lambda: False, "ship")[0], no_set, strict=False)
     refs = 0
     while True:
         tally = turns.take("ship")

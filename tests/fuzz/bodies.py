@@ -37,7 +37,7 @@ from pipeline.operations.report.standing import standing
 from pipeline.operations.verify import verify
 from pipeline.operations.why import question_of, story
 from pipeline.stages.compact.running import run as compact
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from tests.simulation.light import LIGHT
 from tests.simulation.memory import Disk, MemoryStore
 from tests.simulation.world import STAGES, World, settings_of
@@ -407,7 +407,7 @@ def _said_twice(world: Spoken) -> str:
     return f"said more than once: {sorted(twice)[0]}" if twice else ""
 
 
-def _look(world: Spoken, turns: Turns) -> None:
+def _look(world: Spoken, turns: LakeStages) -> None:
     """Status, health, verify, why, report."""
     context = world.context("gate.look")
     look = Look(world.settings, [context], world.hand.clock(), expects_lakes=True)

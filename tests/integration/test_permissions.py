@@ -17,7 +17,7 @@ from pipeline.ledger.manifest import AttemptEnd
 from pipeline.ledger.protocol import Context, beat, claim, give_up, leave
 from pipeline.operations.prune import Pruner
 from pipeline.stages import operator_requests
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from pipeline.stores.opening import probe
 from pipeline.stores.store import Listing
 from tests.integration.conftest import ROOT
@@ -171,10 +171,10 @@ class Site:
     def box(self) -> Context:
         return self.where["Compute box"][0]
 
-    def turns(self) -> tuple[Turns, Turns]:
+    def turns(self) -> tuple[LakeStages, LakeStages]:
         return (
-            Turns(self.gateway, self.world.serve, strict=True),
-            Turns(self.box, self.world.serve, strict=True),
+            LakeStages(self.gateway, self.world.serve, strict=True),
+            LakeStages(self.box, self.world.serve, strict=True),
         )
 
     def work(self) -> None:

@@ -17,7 +17,7 @@ import pytest
 from pipeline.clock import random_nonce
 from pipeline.ledger.layout import version_of
 from pipeline.ledger.protocol import SHIPMENTS_OF_A_POLL
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from pipeline.stores.s3.store import S3Store
 from sample import random_features
 from tests.integration.conftest import ROOT, environ, picture, row
@@ -59,7 +59,7 @@ class Site:
         self.new_host()
 
     def new_host(self) -> None:
-        self.turns = Turns(self.world.context("host.one"), self.world.serve, strict=True)
+        self.turns = LakeStages(self.world.context("host.one"), self.world.serve, strict=True)
 
     def asks(self, stage: str) -> Counter[str]:
         self.seen.clear()

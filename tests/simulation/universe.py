@@ -24,7 +24,7 @@ from pipeline.operations.prune import Pruner
 from pipeline.records import ImageRef
 from pipeline.settings import FeatureSet, Settings
 from pipeline.stages import derived_shipments, operator_requests
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from tests.simulation.laws import Laws, Violation
 from tests.simulation.light import LIGHT
 from tests.simulation.memory import Disk, MemoryStore
@@ -159,7 +159,7 @@ class Universe:
         if hinted:
             operator_requests.close(context, ShipmentName.parse(self.random.choice(hinted)), "a test")
 
-    def _turns(self, proc: Proc, stopping: Callable[[], bool]) -> Turns:
+    def _turns(self, proc: Proc, stopping: Callable[[], bool]) -> LakeStages:
         context = self._context(proc, stopping)
         mute = MemoryStore(self.bucket)
         proc.beat = lambda: mute.put(KEYS.alive_hint(proc.name), b"")
@@ -173,7 +173,7 @@ class Universe:
             served.chance = self.random.random
             return served
 
-        return Turns(context, serve, strict=False)
+        return LakeStages(context, serve, strict=False)
 
     def _context(self, proc: Proc, stopping: Callable[[], bool]) -> Context:
         passing = self.scheduler.gate(proc, proc.lives)

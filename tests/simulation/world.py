@@ -23,7 +23,7 @@ from pipeline.operations.prune import Pruner
 from pipeline.process.child import Ended
 from pipeline.records import Failure, ImageRef
 from pipeline.settings import Settings
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from tests.simulation.memory import Disk, MemoryStore
 
 T = TypeVar("T")
@@ -221,14 +221,14 @@ class World:
     def serve(self, name: str) -> StubServed:
         return StubServed(self.fingerprints[name], self.hand.clock(), self.asked)
 
-    def turns(self, name: str = "box.one") -> Turns:
-        return Turns(self.context(name), self.serve, strict=True)
+    def turns(self, name: str = "box.one") -> LakeStages:
+        return LakeStages(self.context(name), self.serve, strict=True)
 
     def pruner(self, name: str = "box.one") -> Pruner:
         turns = self.turns(name)
         return Pruner(turns.context, turns.look)
 
-    def run(self, turns: Turns | None = None, stages: Sequence[str] = STAGES) -> int:
+    def run(self, turns: LakeStages | None = None, stages: Sequence[str] = STAGES) -> int:
         """Until nothing is due; how many tasks that took."""
         turns = turns or self.turns()
         tasks = idle = 0

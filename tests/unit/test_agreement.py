@@ -20,7 +20,7 @@ from pipeline.settings import Health, Settings
 from pipeline.stages import operator_requests
 from pipeline.stages.agreement import AGAIN_SECONDS
 from pipeline.stages.expectations import Expectations, expectation
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from tests.simulation.folders import world_of
 from tests.simulation.world import World, settings_of
 
@@ -262,7 +262,7 @@ def test_a_net_that_is_exchanged_under_a_daemon_is_read_again(tmp_path: Path) ->
 def test_turns_of_one_process_never_refuse_what_they_planned(tmp_path: Path) -> None:
     world = World(tmp_path, settings(**RGB))
     world.put_refs("a.csv", f"partner_id,sku,url\n{ONE}\n")
-    world.run(Turns(world.context(), world.serve, strict=True))
+    world.run(LakeStages(world.context(), world.serve, strict=True))
     assert not list(world.bucket.under(KEYS.refused_hints))
     assert not list(world.bucket.under(KEYS.expects_hints))
     assert len([key for key in world.delivered() if key.startswith(("features/", "others/"))]) > 0

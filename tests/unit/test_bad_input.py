@@ -13,7 +13,7 @@ from pipeline.ledger.layout import Keys, ShipmentName
 from pipeline.ledger.manifest import Out, Plan
 from pipeline.ledger.protocol import Context
 from pipeline.settings import FeatureSet, Settings
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from tests.simulation.world import STAGES, World, settings_of
 
 HEADER = "partner_id,external_id,url\n"
@@ -63,7 +63,7 @@ def shipment_of(world: World, source: str) -> ShipmentName:
     raise AssertionError(source)
 
 
-def keep_going(turns: Turns, rounds: int = 4) -> None:
+def keep_going(turns: LakeStages, rounds: int = 4) -> None:
     for _ in range(rounds):
         for stage in STAGES:
             turns.take(stage)

@@ -28,7 +28,7 @@ from pipeline.process.lock import EstopEngaged, Held, forget_running, holder, lo
 from pipeline.process.stop import Stop, beating, loop
 from pipeline.records import ImageRef
 from pipeline.stages.compute import Served
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from pipeline.stages.served_sets import LOAD_AGAIN_SECONDS, ServedSets
 from tests.simulation.world import StubServed
 from tests.unit.test_stages import tables, world_of
@@ -294,7 +294,7 @@ def test_children_that_die_of_the_stop_itself_make_no_item_poison(tmp_path: Path
     def serve(name: str) -> Served:
         return Stopping(world.fingerprints[name], world.hand.clock(), world.asked)
 
-    turns = Turns(context, serve, strict=True)
+    turns = LakeStages(context, serve, strict=True)
     turns.take("ship")
     assert turns.take("compute").problems == 1, "the net raised: a strike"
     assert turns.take("compute").stopped
@@ -318,7 +318,7 @@ def test_a_set_that_could_not_be_loaded_is_tried_again_after_a_while(tmp_path: P
             raise NetError("the weights are truncated")
         return world.serve(name)
 
-    turns = Turns(world.context(), serve, strict=False)
+    turns = LakeStages(world.context(), serve, strict=False)
     turns.take("ship")
     for _ in range(2):
         assert turns.take("compute").tasks == 0

@@ -15,7 +15,7 @@ from pipeline.errors import Stopped, TemporaryError
 from pipeline.ledger.layout import Keys
 from pipeline.ledger.protocol import Context, alive, beat, poll
 from pipeline.process.stop import Stop
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from tests.simulation.memory import MemoryStore
 from tests.simulation.world import STAGES, World
 from tests.unit.test_polls import LIST_ALIVE, LIST_HINTS, Counting
@@ -38,7 +38,7 @@ def test_a_turn_of_each_stage_stops_at_its_poll_and_the_process_ends_with_4(tmp_
     context, stop, said = stopping_host(world)
     estop.engage_remote([context])
     before = dict(world.bucket.files)
-    tally = Turns(context, world.serve, strict=True).take(stage)
+    tally = LakeStages(context, world.serve, strict=True).take(stage)
     assert (tally.stopped, tally.tasks) == (True, 0)
     assert world.bucket.files == before, "nothing is begun"
     assert (stop(), stop.exit_code) == (True, 4)
@@ -94,7 +94,7 @@ def test_a_bucket_that_cannot_be_reached_is_no_estop(tmp_path: Path) -> None:
     context, stop, said = stopping_host(world_of(tmp_path))
     deaf = replace(context, bucket=Unreachable())  # type: ignore[arg-type]
     with pytest.raises(TemporaryError):
-        Turns(deaf, lambda name: None, strict=True).take("ship")  # type: ignore[arg-type, return-value]
+        LakeStages(deaf, lambda name: None, strict=True).take("ship")  # type: ignore[arg-type, return-value]
     assert (stop(), said) == (False, [])
 
 

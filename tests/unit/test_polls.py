@@ -30,7 +30,7 @@ from pipeline.ledger.manifest import (
     SourceFile,
 )
 from pipeline.ledger.protocol import SHIPMENTS_OF_A_POLL, Context, beat
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from pipeline.stores.store import Entry, Listing
 from tests.simulation.memory import MemoryStore
 from tests.simulation.world import STAGES, World, settings_of
@@ -89,7 +89,7 @@ class Host:
         context = self.world.context(self.name)
         self.counting = Counting(MemoryStore(self.world.bucket))
         self.context: Context = replace(context, bucket=self.counting)  # type: ignore[arg-type]
-        self.turns = Turns(self.context, self.world.serve, strict=True)
+        self.turns = LakeStages(self.context, self.world.serve, strict=True)
 
     def asks(self, stage: str) -> dict[str, int]:
         """The requests of one turn of a stage."""

@@ -14,7 +14,7 @@ from pipeline.operations.prune import Pruner
 from pipeline.process.logs import Once
 from pipeline.recent import Recent
 from pipeline.stages import operator_requests
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from tests.simulation.light import LIGHT
 from tests.simulation.memory import MemoryStore
 from tests.simulation.world import World, settings_of
@@ -213,7 +213,7 @@ def asked_by_prune(world: World) -> tuple[int, int, int]:
     """Requests to the bucket and to the lake of one whole pass, pages of listings apart; the pages."""
     host = Host(world)
     lake = Counting(MemoryStore(world.lake))
-    turns = Turns(replace(host.context, lake=lake), world.serve, strict=True)  # type: ignore[arg-type]
+    turns = LakeStages(replace(host.context, lake=lake), world.serve, strict=True)  # type: ignore[arg-type]
     assert Pruner(turns.context, turns.look).prune() == 0
     pages = sum(count for what, count in host.counting.asked.items() if what.startswith("list"))
     return sum(host.counting.asked.values()) - pages, sum(lake.asked.values()), pages

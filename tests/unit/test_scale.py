@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from tests.simulation.memory import MemoryStore
 from tests.simulation.world import STAGES, World, settings_of
 from tests.unit.test_polls import Counting
@@ -29,7 +29,7 @@ def requests(folder: Path, batches: int) -> dict[str, Counter[str]]:
     for stage in STAGES:  # each in a process of its own, as a gateway and a box have them
         context = world.context(f"host.{stage}")
         bucket, lake = Counting(MemoryStore(world.bucket)), Counting(MemoryStore(world.lake))
-        turns = Turns(replace(context, bucket=bucket, lake=lake), world.serve, strict=True)  # type: ignore[arg-type]
+        turns = LakeStages(replace(context, bucket=bucket, lake=lake), world.serve, strict=True)  # type: ignore[arg-type]
         assert turns.take(stage).worked
         found[stage] = Counter({"bucket": bucket.asked.total(), "lake": lake.asked.total()})
     return found

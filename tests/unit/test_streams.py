@@ -18,7 +18,7 @@ from pipeline.ledger.bodies import body_of
 from pipeline.ledger.layout import Keys, ShipmentName
 from pipeline.ledger.manifest import Batch, Plan
 from pipeline.ledger.protocol import Context
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from pipeline.stages.ship import Memory
 from pipeline.stages.streams import SLICE
 from pipeline.stages.tally import Tally
@@ -71,7 +71,7 @@ def shipped(world: World) -> list[tuple[int, str]]:
     return sorted(found)
 
 
-def ship_all(turns: Turns) -> list[Tally]:
+def ship_all(turns: LakeStages) -> list[Tally]:
     tallies = []
     while (tally := turns.take("ship")).worked:
         tallies.append(tally)
@@ -227,7 +227,7 @@ def test_as_many_shipments_as_streams_are_read_at_the_same_time(tmp_path: Path) 
     """Each first batch waits until four of them are on their way at once."""
     world = threaded(tmp_path, 8, 60, streams=4)
     with ThreadPoolExecutor(4) as readers:
-        turns = Turns(world.context(), world.serve, strict=True, readers=readers)
+        turns = LakeStages(world.context(), world.serve, strict=True, readers=readers)
         tally = turns.take("ship")
     assert (tally.problems, tally.counts.refs, tally.files) == (0, 8 * 60, 8)
     assert world.most == 4
@@ -274,7 +274,7 @@ def test_a_stop_ends_what_all_threads_do_at_their_next_batch(tmp_path: Path) -> 
 
     bucket.put = put
     with ThreadPoolExecutor(4) as readers:
-        turns = Turns(context, world.serve, strict=True, readers=readers)
+        turns = LakeStages(context, world.serve, strict=True, readers=readers)
         tally = turns.take("ship")
         assert tally.stopped
         made = {path.parent.parent.name for path in (tmp_path / "bucket").glob("shop/c/*/b/*")}
@@ -282,7 +282,7 @@ def test_a_stop_ends_what_all_threads_do_at_their_next_batch(tmp_path: Path) -> 
         assert len(refs_in(tmp_path / "bucket")) < 4 * 600 / 2
         stopping.clear()
         bucket.put = lambda key, body: bucket._store.put(key, body)
-        again = Turns(context, world.serve, strict=True, readers=readers)
+        again = LakeStages(context, world.serve, strict=True, readers=readers)
         assert again.take("ship").problems == 0
     assert refs_in(tmp_path / "bucket") == sorted((p, f"i{n}") for p in range(1, 5) for n in range(600))
 

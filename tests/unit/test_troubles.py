@@ -14,7 +14,7 @@ from pipeline.operations.health.judge import Finding, Level, judge
 from pipeline.operations.health.memory import Memory
 from pipeline.process.troubles import FILE, MOST, Trouble, Troubles, troubles
 from pipeline.settings import Health
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from pipeline.stores.local import LocalStore
 from tests.simulation.folders import Folders, url, world_of
 from tests.simulation.world import HandClock
@@ -145,7 +145,7 @@ class Full(LocalStore):
 def delivering(world: Folders, book: Troubles) -> None:
     lake = Full(world.top / "lake", fsync=False, now=lambda: world.hand.at)
     context = replace(world.context(), lake=lake, turned=lambda stage, tried: book.turned("shop", stage, tried))
-    Turns(context, world.serve, strict=True).take("deliver")
+    LakeStages(context, world.serve, strict=True).take("deliver")
 
 
 def test_a_deliver_that_is_refused_in_each_turn_is_known_from_its_first_turn_until_it_works(tmp_path: Path) -> None:
@@ -159,5 +159,5 @@ def test_a_deliver_that_is_refused_in_each_turn_is_known_from_its_first_turn_unt
     assert (one.stage, one.message, one.passing) == ("deliver", QUOTA.message, False)
     world.hand.at += HOUR / 2
     context = replace(world.context(), turned=lambda stage, tried: book.turned("shop", stage, tried))
-    Turns(context, world.serve, strict=True).take("deliver")
+    LakeStages(context, world.serve, strict=True).take("deliver")
     assert troubles(tmp_path / "state", world.hand.at) == ()

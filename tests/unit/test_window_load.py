@@ -1,4 +1,4 @@
-"""What a window takes on: lanes for hosts, memory and disk for what waits, each image through the net once."""
+"""What a window takes on: queues for hosts, memory and disk for what waits, each image through the net once."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from pipeline.process.scratch import SPILL, scratch
 from pipeline.process.watchdog import Watch, noting
 from pipeline.settings import Settings
 from pipeline.stage_names import STAGES
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from pipeline.stages.served_sets import Serve
 
 
@@ -94,8 +94,8 @@ def serving(
     return serve
 
 
-def turns(context: Context, serve: Serve, *, strict: bool) -> Turns:
+def turns(context: Context, serve: Serve, *, strict: bool) -> LakeStages:
     """The stages of one lake."""
     streams = context.settings.ship.streams
     readers = ThreadPoolExecutor(streams, "ship") if streams > 1 and context.lake is not None else None
-    return Turns(context, serve, strict=strict, readers=readers)
+    return LakeStages(context, serve, strict=strict, readers=readers)

@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError, Stopped
 from pipeline.operations.prune import Pruned, Pruner
 from pipeline.process import logs
 from pipeline.stage_names import COMPUTE, SHIP
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from pipeline.stores.local import typed
 from pipeline.times import DAY
 
@@ -22,7 +22,7 @@ PRUNING = (SHIP, COMPUTE)
 
 
 def prune_daily(
-    lakes: Sequence[Turns], stages: Sequence[str], state: Path, clock: Clock, stopping: Callable[[], bool]
+    lakes: Sequence[LakeStages], stages: Sequence[str], state: Path, clock: Clock, stopping: Callable[[], bool]
 ) -> None:
     """Some of today's prune of each lake: at most prune.turn_seconds of it, and the next turn goes on.
 
@@ -81,7 +81,7 @@ def _note(mark: Path, left: dict[str, str]) -> None:
 
 
 def compact_daily(
-    lakes: Sequence[Turns], stages: Sequence[str], state: Path, clock: Clock, stopping: Callable[[], bool]
+    lakes: Sequence[LakeStages], stages: Sequence[str], state: Path, clock: Clock, stopping: Callable[[], bool]
 ) -> None:
     """Compact each lake where `deliver.compact` asks for it, unless this host did so within a day."""
     if "deliver" not in stages or stopping() or not any(_compacts(lake) for lake in lakes):
@@ -109,7 +109,7 @@ def compact_daily(
             logs.log("compact").info("Summary: wrote %d current tables of %s", tables, lake.context.lake_name)
 
 
-def _compacts(lake: Turns) -> bool:
+def _compacts(lake: LakeStages) -> bool:
     return lake.context.settings.deliver.compact and lake.context.lake is not None
 
 

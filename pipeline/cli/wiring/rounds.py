@@ -9,12 +9,12 @@ from pipeline.cli.output.table import Totals
 from pipeline.cli.wiring.memory import give_back
 from pipeline.ledger.protocol import Context, open_hints, planned
 from pipeline.process import logs
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from pipeline.stages.tally import Tally
 
 
 def take_round(
-    lakes: Sequence[Turns], stages: Sequence[str], totals: Totals, wanted: Callable[[], bool]
+    lakes: Sequence[LakeStages], stages: Sequence[str], totals: Totals, wanted: Callable[[], bool]
 ) -> tuple[bool, int]:
     """One turn of each stage of each lake: whether anything was done, and how many such rounds see everything."""
     worked, polls = False, 1

@@ -33,7 +33,7 @@ from pipeline.process.stop import Stop, beating, drained, signals
 from pipeline.process.troubles import Troubles
 from pipeline.process.watchdog import Watch, watched
 from pipeline.settings import Settings
-from pipeline.stages.loop import Turns
+from pipeline.stages.loop import LakeStages
 from pipeline.stages.served_sets import Serve
 
 
@@ -92,7 +92,7 @@ class Running:
         settings = self.program.settings
         return serving(settings, self.process.clock, self.watch.note, spill_of(settings, self.process))
 
-    def lakes(self, where: Sequence[Context], serve: Serve, *, strict: bool) -> list[Turns]:
+    def lakes(self, where: Sequence[Context], serve: Serve, *, strict: bool) -> list[LakeStages]:
         """The stages of each lake; what gets on in them is noted for the watchdog."""
         return [turns(attentive(context, self.watch), serve, strict=strict) for context in where]
 
