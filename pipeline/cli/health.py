@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         folders=None,
         disks=disks_in_time,
     )
-    facts = look(lambda key: memory.unplanned.get(key, 0.0))
+    facts = memory.with_renewals(look(lambda key: memory.unplanned.get(key, 0.0)))
     findings = memory.dated(judge(facts, settings.health))
     if args.features:  # no daemon: the person starts it
         findings = tuple(

@@ -69,6 +69,9 @@ class Health(Section):
     failed_refs: Annotated[int, Field(ge=1)] = 100
     """Partners with fewer images in a day are not judged by failed_percent. Raise it where small lists raise too
     many warnings."""
+    silent_days: Annotated[float, Field(gt=0)] = 2.0
+    """Warning when a partner's source has not been renewed for this long, days, and for twice as long as it ever paused
+    before. Raise it where partners often pause."""
 
 
 class Notify(Section):

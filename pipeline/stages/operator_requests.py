@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 
 from pipeline.amounts import counted
 from pipeline.errors import PermanentError
@@ -15,7 +16,8 @@ from pipeline.ledger.layout import FIRST_DUE, MAX_ROUND, RELEASE, ShipmentName, 
 from pipeline.ledger.listing import names_under
 from pipeline.ledger.manifest import Batch, Done, End, Out, Place, Plan, Result
 from pipeline.ledger.protocol import Context, announce, beats, body_at, commit, exists, is_closed, readable, state_of
-from pipeline.ledger.state import READ_FROM_SOURCES, ShipmentState, next_of
+from pipeline.ledger.state import READ_FROM_SOURCES, ShipmentState, child_of, last_try, next_of
+from pipeline.records import REASONS
 from pipeline.stages.aggregate import retry_plan
 from pipeline.stages.expectations import expectation
 from pipeline.stages.snapshots import rounds
@@ -127,6 +129,41 @@ def _names(context: Context, wanted: str, name: ShipmentName, plan: Plan) -> boo
         end = readable(context, context.keys.end(part), End)
         part = next_of(part, plan) if end is not None and end.next is not None else None
     return False
+
+
+class Tried(Enum):
+    """What a person who wants to try failures again has to know of a snapshot."""
+
+    NOTHING = "nothing of it failed finally for that reason"
+    OPEN = "its newest round is not over, and tries again what failed before, or has failures that are tried again"
+    FAILED = "something of it failed finally for that reason"
+
+
+def failed_finally(context: Context, name: ShipmentName, plan: Plan, reason: str, partner: str) -> Tried:
+    """Whether images of a snapshot failed finally for a reason: no retry of them is to come.
+
+    name, plan: its newest first shipment.  partner: of this one; "" for any.
+    """
+    part: ShipmentName | None = name
+    failed, met = False, bool(name.round)
+    while part is not None:
+        end = readable(context, context.keys.end(part), End)
+        if end is None:
+            return Tried.OPEN if met else Tried.NOTHING
+        if end.void is not None:
+            break
+        shipment: ShipmentName | None = part
+        while shipment is not None:
+            out = readable(context, context.keys.out(shipment), Out)
+            if out is None or not exists(context, context.keys.done(shipment)):
+                return Tried.OPEN if met else Tried.NOTHING
+            final = not REASONS[reason].retriable or last_try(shipment)
+            mine = [one for whose, one in out.partners.items() if partner in ("", whose)]
+            here = bool(out.reasons.get(reason)) and any(one.failures for one in mine)
+            failed, met = failed or (final and here), met or here
+            shipment = child_of(shipment, plan) if out.carried is not None else None
+        part = next_of(part, plan) if end.next is not None else None
+    return Tried.FAILED if failed else Tried.NOTHING
 
 
 def again(context: Context, name: ShipmentName, plan: Plan, *, backfill: bool = False) -> ShipmentName:

@@ -103,6 +103,8 @@ class LakeFacts:
     """What lies there and is read once it is complete."""
     freshness: tuple[Freshness, ...] = ()
     """Most lagging partner first."""
+    renewals: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """By partner: the times of the versions that its source is known to have had, in order."""
     failing: tuple[FailingPartner, ...] = ()
     """The most failures first."""
     unplanned: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from pipeline.operations.health import disagreement
 from pipeline.operations.health.facts import Facts, LakeFacts, StoreFacts
 from pipeline.operations.health.failing import by_reason, told, too_many
 from pipeline.operations.health.remedies import REMEDIES, UNKNOWN
+from pipeline.operations.health.rhythm import silent
 from pipeline.operations.health.stuck import Stuck
 from pipeline.process.troubles import Trouble
 from pipeline.settings import Health
@@ -182,6 +183,7 @@ def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
         hint = lake.remedies.get(source, "look at what writes there, and at the source's settings")
         yield Finding(Level.ALERT, f"source {name} {source}", text, hint)
     yield from _failing(lake, limits)
+    yield from _silent(lake, limits)
     for source, why in sorted(lake.refused.items()):
         text = f"lake {name}: {source} is not shipped: {why}"
         yield Finding(Level.WARNING, f"refused {name} {source}", text)
@@ -260,6 +262,21 @@ def _stalled(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
     yield Finding(level, f"sent {lake.lake}", text, hint, since)
 
 
+def _silent(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
+    """Partners whose source has not come anew for days, against its own rhythm."""
+    quiet = silent(lake.renewals, lake.now, limits.silent_days)
+    if not quiet:
+        return
+    named = [
+        f"partner {one.partner} (last version {readable_time(one.last)}; before, one came every "
+        f"{length_of_time(one.rhythm)} at the latest)"
+        for one in quiet
+    ]
+    text = f"lake {lake.lake}: {counted(len(quiet), 'partner')} silent, no new version of the source: {_some(named)}"
+    hint = "ask whoever writes the source; of a partner that has left, this warning ends after 30 days of silence"
+    yield Finding(Level.WARNING, f"silent {lake.lake}", text, hint, min(one.last for one in quiet))
+
+
 def _failing(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
     """One finding for each reason: one cause often hits many partners."""
     for reason, some in sorted(by_reason(lake.failing).items()):
@@ -271,6 +288,9 @@ def _failing(lake: LakeFacts, limits: Health) -> Iterator[Finding]:
         remedy = REMEDIES.get(reason, UNKNOWN)
         text = f"lake {lake.lake}: too many images of the last day failed: {named}{more}"
         hint = f"{reason or 'unknown reason'} usually means: {remedy.means}.  {remedy.do}"
+        if reason:
+            partner = f" --partner {bad[0].partner}" if len(bad) == 1 else ""
+            hint += f"; once that is mended, `hathi ship --again --failed {reason}{partner}` tries them again"
         yield Finding(Level.WARNING, f"failures {lake.lake} {reason or 'unknown'}", text, hint)
 
 

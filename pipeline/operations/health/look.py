@@ -19,6 +19,7 @@ from pipeline.operations.health.disagreement import refusals
 from pipeline.operations.health.facts import Disk, Facts, FailingPartner, Freshness, LakeFacts, StoreFacts
 from pipeline.operations.health.failing import Failing
 from pipeline.operations.health.folders import Folders
+from pipeline.operations.health.rhythm import joined
 from pipeline.operations.health.sources import AtSources, Onlooker
 from pipeline.operations.health.stuck import stuck
 from pipeline.operations.open_shipments import OpenShipments, open_shipments
@@ -183,9 +184,12 @@ class Look:
         fresh: list[Freshness] = []
         failing: list[FailingPartner] = []
         troubles: dict[str, PipelineError] = {}
+        renewals: dict[str, set[float]] = {}
         if lake is not None:
             at = self._seen[context.lake_name].sources.look(lake, hints.now, forms=self._forms)
-            sent, fresh, failing = self._delivered(context, lake, at, hints.now, troubles)
+            sent, fresh, failing = self._delivered(context, lake, at, hints.now, troubles, renewals)
+            for partner, version in at.newest.items():
+                renewals.setdefault(partner, set()).add(seconds_of(version))
         unplanned = [max(seconds_of(version), first_seen(key)) for key, version in at.unplanned.items()]
         waits = [(one.since, waits_for(one.state)) for one in open_ if one.state.plan and one.state.plan.set in sets]
         first = min([*waits, *((since, "ship") for since in unplanned)], default=None)
@@ -220,6 +224,7 @@ class Look:
             left=at.left,
             later=at.later,
             freshness=most_lagging(fresh),
+            renewals={partner: joined((), times) for partner, times in renewals.items()},
             failing=tuple(sorted(failing, key=lambda one: (-one.failed, one.set, int(one.partner)))[:PARTNERS]),
             unplanned=tuple(sorted(at.unplanned)),
             alive=tuple(sorted(beating.alive)),
@@ -227,7 +232,13 @@ class Look:
         )
 
     def _delivered(
-        self, context: Context, lake: Lake, at: AtSources, now: float, troubles: dict[str, PipelineError]
+        self,
+        context: Context,
+        lake: Lake,
+        at: AtSources,
+        now: float,
+        troubles: dict[str, PipelineError],
+        renewals: dict[str, set[float]],
     ) -> tuple[float | None, list[Freshness], list[FailingPartner]]:
         """When something was last entered into an index, how fresh each partner is, of whose images too many failed;
         folders are looked at."""
@@ -240,6 +251,8 @@ class Look:
             folders = seen.folders.setdefault(root.root, Folders(root.root))
             try:
                 index = read_index(lake, root)
+                for one in index.deliveries:
+                    renewals.setdefault(str(one.partner_id), set()).add(seconds_of(one.jobTimeStamp))
                 times += [seconds_of(one.delivered) for one in index.deliveries if one.delivered]
                 fresh += freshness(name, index, at.newest, now)
                 folders.look(lake, index, self._folders, context.safe_point)

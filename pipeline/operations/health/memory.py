@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pipeline.errors import PermanentError
+from pipeline.operations.health.facts import Facts
 from pipeline.operations.health.judge import Finding
+from pipeline.operations.health.rhythm import joined
 
 FILE = "health.json"
 
@@ -23,6 +25,8 @@ class Memory:
     """By a finding's key: when it was first seen, at whatever level."""
     unplanned: Mapping[str, float] = field(default_factory=dict)
     """By a snapshot that no shipment covers: when it was first seen."""
+    renewals: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
+    """By lake and partner: the times of the versions that its source had."""
     told: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By channel: the signs of the findings that it was last told of."""
 
@@ -33,6 +37,22 @@ class Memory:
             looked=now,
             since={one.key: self.since.get(one.key, now) for one in findings},
             unplanned={key: self.unplanned.get(key, now) for key in unplanned},
+        )
+
+    def with_renewals(self, facts: Facts) -> Facts:
+        """The facts, with what is remembered of each partner's rhythm."""
+        lakes = []
+        for lake in facts.lakes:
+            before = self.renewals.get(lake.lake, {})
+            partners = {*before, *lake.renewals} if lake.sees_lake else set()
+            seen = {one: joined(before.get(one, ()), lake.renewals.get(one, ())) for one in sorted(partners)}
+            lakes.append(replace(lake, renewals=seen))
+        return replace(facts, lakes=tuple(lakes))
+
+    def knowing(self, facts: Facts) -> Memory:
+        """With the rhythms that the facts tell."""
+        return replace(
+            self, renewals={**self.renewals, **{one.lake: one.renewals for one in facts.lakes if one.sees_lake}}
         )
 
     def dated(self, findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -48,6 +68,10 @@ def read_memory(state: Path) -> Memory:
             float(fields["looked"]),
             {str(key): float(when) for key, when in fields["since"].items()},
             {str(key): float(when) for key, when in fields["unplanned"].items()},
+            {
+                str(lake): {str(one): tuple(map(float, times)) for one, times in partners.items()}
+                for lake, partners in fields.get("renewals", {}).items()
+            },
             {str(key): tuple(str(sign) for sign in signs) for key, signs in fields["told"].items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

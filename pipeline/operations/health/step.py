@@ -81,10 +81,10 @@ class Step:
     def _step(self) -> None:
         memory = read_memory(self._state)
         now = self._clock.now()
-        facts = self._look(lambda key: memory.unplanned.get(key, now))
+        facts = memory.with_renewals(self._look(lambda key: memory.unplanned.get(key, now)))
         findings = judge(facts, self._settings.health)
         unplanned = [key for lake in facts.lakes for key in lake.unplanned]
-        memory = memory.after(findings, unplanned, now)
+        memory = memory.after(findings, unplanned, now).knowing(facts)
         findings = memory.dated(findings)
         self._shown(facts, findings)
         memory = self._tell(memory, facts, findings)
