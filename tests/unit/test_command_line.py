@@ -57,6 +57,15 @@ def test_every_command_that_is_listed_exists() -> None:
         assert find_spec(f"pipeline.cli.{entry.module}") is not None, name
 
 
+def test_a_report_that_is_refused_pays_for_no_template_engine(tmp_path: Path) -> None:
+    config = tmp_path / "hathi.toml"
+    config.write_text(f'state = "{tmp_path}"\n[bucket]\nurl = "{tmp_path}"\n[lakes.shop]\nurl = "{tmp_path}"\n')
+    words = ["report", "20261120T000000Z.0.0000.0-000000000000", "--config", str(config)]
+    code = f"import sys; from pipeline.cli.main import main\nmain({words})\nprint('jinja2' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "False\n"
+
+
 def test_help_lists_commands_and_exit_codes_and_imports_nothing_heavy() -> None:
     code = "import sys; from pipeline.cli.main import main\ntry: main(['--help'])\nfinally: print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -10,9 +10,12 @@ import unicodedata
 from functools import cache
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 LONG = 300
 """Characters of a foreign text that are shown."""
@@ -74,6 +77,8 @@ def rendered(template: str, **values: object) -> str:
 @cache
 def environment() -> Environment:
     """How templates are read: each value that they show goes through `attribute`, and a name without a value raises."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # only for who renders a page
+
     found = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
