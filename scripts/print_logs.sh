@@ -77,7 +77,11 @@ say_alive() {
                 echo "alive: $(head -n 1 "$lock")"
                 return
             fi
-            if [ -s "$lock" ]; then died=": ended unexpectedly ($(head -n 1 "$lock"))"; fi
+            case "$(head -n 1 "$lock")" in
+                "") ;;
+                "ended "*) died=": $(head -n 1 "$lock")" ;;
+                *) died=": ended unexpectedly ($(head -n 1 "$lock"))" ;;
+            esac
         done
     done
     if [ $known = yes ]; then echo "not running$died"; fi

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import resource
+import select
 import signal
 import sys
 import tempfile
@@ -68,7 +69,10 @@ exit codes:
   2    usage or configuration
   3    only `run` until idle: done, but a batch is held, or files of the sources were not read
   4    ESTOP is engaged
-  130  interrupted from the keyboard
+  130  interrupted from the keyboard (SIGINT); type the same command to go on
+  141  nobody reads the output any more (SIGPIPE)
+  143  `run` and `spark` asked to end (SIGTERM)
+`serve`, and `run --once` without a terminal, end with 0 when a signal asks them to: that is their good order
 `health` has its own: 0 OK, 1 Warning, 2 Alert"""
 
 
@@ -97,12 +101,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has seen enough, e.g. `hathi why ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError as error:
+        if not _unread():
+            unexpected(error, sys.stderr, debug)
+            return 1
+        return 128 + signal.SIGPIPE
     except Exception as error:
         unexpected(error, sys.stderr, debug)
         return 1
+
+
+def _unread() -> bool:
+    """Whether nobody reads our output any more, e.g. after `hathi why ... | head`; it goes nowhere from now on."""
+    gone = select.poll()
+    for stream in (1, 2):
+        gone.register(stream, 0)
+    streams = [stream for stream, event in gone.poll(0) if event & select.POLLERR]
+    for stream in streams:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    return bool(streams)
 
 
 @contextlib.contextmanager

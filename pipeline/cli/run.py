@@ -20,6 +20,7 @@ from typing import Any
 from pipeline.amounts import counted
 from pipeline.app.installation import default_config
 from pipeline.cli.output.progress import Show, shown
+from pipeline.cli.output.reached import Reached
 from pipeline.cli.output.table import Totals, as_json, print_table
 from pipeline.cli.wiring import own_list
 from pipeline.cli.wiring.assembly import check_stages
@@ -32,6 +33,7 @@ from pipeline.cli.wiring.rounds import look_at_the_rest, take_round
 from pipeline.cli.wiring.running import Program, Running, leave_in_log, running
 from pipeline.errors import ConfigError, PermanentError, PipelineError
 from pipeline.ledger.protocol import Context
+from pipeline.process import logs
 from pipeline.process.lock import EstopEngaged, Held, locked
 from pipeline.settings import Settings, load
 from pipeline.sources.found import NONE_LEFT
@@ -70,7 +72,10 @@ def run(args: argparse.Namespace) -> int:
     own = _OwnList(settings, args.refs, args.again) if own_list.given(args) else None
     name = "-".join(stages) if len(stages) < len(STAGES) else "run"
     computes = "compute" in stages
-    program = Program(name, settings, stages, stages, speaker="run", echo=logging.WARNING, marks=computes)
+    quiet = args.once and not sys.stdin.isatty()  # cron's: an end in good order is no news
+    program = Program(
+        name, settings, stages, stages, speaker="run", echo=logging.WARNING, marks=computes, foreground=not quiet
+    )
 
     def first() -> None:
         if own is not None:
@@ -81,19 +86,26 @@ def run(args: argparse.Namespace) -> int:
     try:
         with running(program, first) as process:
             with shown() as show:
-                totals, lakes = work(process, args.once, show, own)
+                reached = Reached(show, process.stop)
+                totals, lakes = work(process, args.once, reached, own)
                 process.locks.close()  # the next run need not wait until this one has forgotten what is old
                 state = Path(settings.state)
                 with contextlib.suppress(Held), locked(state, f"pruned.{'-'.join(stages)}"):
                     prune_daily(lakes, stages, state, process.process.clock, process.stop)
-            print(as_json(totals)) if args.json else print_table(totals, settings, own is not None)
+            if process.stop():
+                logs.log("run").info("%s", reached.told())
+                print(reached.told(), file=sys.stderr)
+            if args.json:
+                print(as_json(totals))
+            elif not process.stop():
+                print_table(totals, settings, own is not None)
             demand_refs(totals, own, lakes, process.stop)
     except EstopEngaged as error:
         if args.once:
             leave_in_log(program, error, logging.INFO)
         raise
     except Held:
-        if args.once and not sys.stdin.isatty():
+        if quiet:
             return 0  # cron met a run that goes on: quietly
         raise
     if process.stop():

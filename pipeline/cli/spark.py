@@ -7,10 +7,12 @@ import contextlib
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pipeline.cli.output.progress import Show, shown
+from pipeline.cli.output.reached import Reached
 from pipeline.cli.output.table import Totals, as_json, print_table
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.cli.wiring.rounds import look_at_the_rest, take_round
@@ -54,11 +56,25 @@ def run(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("pyspark") is None:
         raise ConfigError("no pyspark here", "it is an extra", "install it: see docs/spark.md")
     settings = load(place_of(args), os.environ)
-    program = Program(PROGRAM, settings, ON_THE_BOX, [PROGRAM], echo=logging.WARNING, watchdog=False)
+    program = Program(
+        PROGRAM,
+        settings,
+        ON_THE_BOX,
+        [PROGRAM],
+        echo=logging.WARNING,
+        watchdog=False,
+        foreground=not args.once or sys.stdin.isatty(),
+    )
     with running(program) as process:
         with _cluster(settings, args) as cluster, shown() as show:
-            totals = work(process, cluster, args.once, show)
-        print(as_json(totals)) if args.json else print_table(totals, settings)
+            reached = Reached(show, process.stop)
+            totals = work(process, cluster, args.once, reached)
+        if process.stop():
+            print(reached.told(), file=sys.stderr)
+        if args.json:
+            print(as_json(totals))
+        elif not process.stop():
+            print_table(totals, settings)
     if process.stop():
         return process.stop.exit_code
     return PipelineError.exit_code if totals.blocked else 0

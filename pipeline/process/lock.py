@@ -25,6 +25,7 @@ from pipeline import __version__
 from pipeline.errors import PermanentError, PipelineError
 from pipeline.process.forks import at_the_end, undone_in_forks
 from pipeline.process.host import boot_id, host_name
+from pipeline.process.redaction import redact_text
 from pipeline.times import to_the_second
 
 FLOCK_SECONDS = 0.5
@@ -33,11 +34,14 @@ FLOCK_SECONDS = 0.5
 _FLOCK = struct.Struct("hhqqi")
 """Linux's struct flock: type, whence, start, length, process."""
 
-_MINE: dict[tuple[int, int], str] = {}
-"""The locks of this process: the file's device and inode -> what stands in it.  The kernel has them by process, too."""
+_MINE: dict[tuple[int, int], tuple[str, int]] = {}
+"""The locks of this process: the file's device and inode -> what stands in it, and its descriptor.  The kernel has them
+by process, too."""
 
 ESTOP = "ESTOP"
 RUNNING = "_PIPE_RUNNING"
+ENDED = "ended"
+"""So begins what stands in the lock of a program that ended with an error."""
 
 
 class Held(PipelineError):
@@ -69,6 +73,7 @@ def locked(state: Path, program: str) -> Iterator[None]:
     """Hold a program's lock.  Raises Held, which says who has it.
 
     Who holds it stands in the file until the program ends as it should: what a killed one leaves there tells of it.
+    One that ends with an error says so itself, and the file says with which.
     """
     path = state / f"{program}.lock"
     try:
@@ -88,7 +93,7 @@ def locked(state: Path, program: str) -> Iterator[None]:
         raise Held(f"{program} runs already", who, "stop it first") from error
     who = f"pid {os.getpid()} since {_now()}"
     key = _key(os.fstat(handle))
-    _MINE[key] = who
+    _MINE[key] = who, handle
 
     def forget() -> None:
         _MINE.pop(key, None)
@@ -106,9 +111,30 @@ def locked(state: Path, program: str) -> Iterator[None]:
             os.pwrite(handle, f"{who}\n".encode(), 0)
         except OSError as error:
             raise _unwritable(state, error) from error
-        yield
-        if key in _MINE:  # a fork that leaves through here has not
-            os.ftruncate(handle, 0)
+        try:
+            yield
+        except Exception as error:
+            if key in _MINE:  # a fork that leaves through here has not
+                _leave(handle, f"{ENDED} {_now()} with an error ({who}): {_one_line(error)}\n")
+            raise
+        if key in _MINE:
+            _leave(handle, "")
+
+
+def leave_locks() -> None:
+    """Say in the files of all locks of this process that it ends as it should: the last thing before it ends itself."""
+    for _, handle in list(_MINE.values()):
+        with contextlib.suppress(OSError):  # it ends at once, whatever its disk says
+            _leave(handle, "")
+
+
+def _leave(handle: int, text: str) -> None:
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, text.encode(), 0)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(redact_text(str(error) or type(error).__name__).split())[:500]
 
 
 def _flock(handle: int) -> None:
@@ -130,7 +156,8 @@ def _key(stat: os.stat_result) -> tuple[int, int]:
 def _mine(path: Path) -> str | None:
     """What stands in the file of a lock that this process has; None for all others."""
     try:
-        return _MINE.get(_key(path.stat()))
+        mine = _MINE.get(_key(path.stat()))
+        return mine[0] if mine else None
     except FileNotFoundError:
         return None
 
@@ -167,13 +194,17 @@ def holder(state: Path, program: str) -> str | None:
 
 
 def left_behind(state: Path, program: str) -> str:
-    """Who had the lock of a program that ended without being stopped; "" where it runs, ended well, or never ran."""
+    """Who had the lock of a program that ended without being stopped; "" where it runs, ended well, or never ran.
+
+    One that ended with an error, and said so, has ended well in that sense.
+    """
     if holder(state, program) is not None:
         return ""
     try:
-        return (state / f"{program}.lock").read_text("utf-8", "replace").strip()
+        left = (state / f"{program}.lock").read_text("utf-8", "replace").strip()
     except OSError:
         return ""
+    return "" if left.startswith(ENDED) else left
 
 
 @contextlib.contextmanager

@@ -21,8 +21,8 @@ from pipeline.process.lock import estop_since
 
 DRAIN_SECONDS = 10.0
 LOOK_SECONDS = 1.0
-INTERRUPTED = 130
-"""The exit code after a second SIGINT, as shells know it."""
+SIGNALLED = 128
+"""And a signal's number: the exit code of a process that the signal ended, as shells know it."""
 
 _CREDENTIALS = struct.Struct("3i")
 """Linux's struct ucred: process, user, group."""
@@ -33,18 +33,27 @@ _END = b"\0"
 class Stop:
     """Why work is to end.  Looked at by the loop each second and by stages at their safe points."""
 
-    def __init__(self, state: Path | None, clock: Clock, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, state: Path | None, clock: Clock, say: Callable[[str], None], *, foreground: bool = False
+    ) -> None:
+        """foreground: a person waits for this process: a signal that ended it shows in its exit code, as in a shell."""
+        self._foreground = foreground
         self._state = state
         self._clock = clock
         self._say = say
         self._looked = float("-inf")
-        self._asked = False
+        self._asked = 0
         self._looking = threading.Lock()
         self.estop = False
 
-    def ask(self) -> None:
-        """Work is to end: what a signal says."""
-        self._asked = True
+    def ask(self, number: int = signal.SIGTERM) -> None:
+        """Work is to end: what the signal of that number says."""
+        self._asked = self._asked or number
+
+    @property
+    def why(self) -> str:
+        """ESTOP, or the signal's name; "" while nothing asked for the end."""
+        return "ESTOP" if self.estop else signal.Signals(self._asked).name if self._asked else ""
 
     def engage(self, where: str) -> None:
         """Work is to end: ESTOP stands in the bucket, at this key."""
@@ -72,7 +81,10 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        return Stopped.exit_code if self.estop else 0
+        """4 after ESTOP; after a signal 128 and its number where a person waits, and 0 elsewhere."""
+        if self.estop:
+            return Stopped.exit_code
+        return SIGNALLED + self._asked if self._asked and self._foreground else 0
 
 
 @contextlib.contextmanager
@@ -133,9 +145,10 @@ def _listen(hear: socket.socket, stop: Stop, cleanup: Callable[[], None]) -> Non
         interrupts += heard.count(signal.SIGINT)
         if interrupts > 1:
             cleanup()
-            os._exit(INTERRUPTED)  # safe: whatever is lost is taken up at the next start
-        if signal.SIGINT in heard or signal.SIGTERM in heard:
-            stop.ask()
+            os._exit(SIGNALLED + signal.SIGINT)  # safe: whatever is lost is taken up at the next start
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if number in heard:
+                stop.ask(number)
 
 
 def _sender(about: list[tuple[int, int, bytes]]) -> int:

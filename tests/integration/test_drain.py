@@ -33,7 +33,7 @@ SEED = int(os.environ.get("DRAIN_SEED", "1"))
 STOP_SECONDS = 10.0
 AT_ONCE_SECONDS = 2.0
 ITEMS = 240
-NOT_BEGUN = {-signal.SIGTERM, -signal.SIGINT, 130}
+NOT_BEGUN = {-signal.SIGTERM, -signal.SIGINT, 130, 143}
 """Exit codes of a process that was ended before it had taken its locks: the interpreter's own."""
 HOW = ("ESTOP", "SIGTERM", "SIGINT", "two SIGINTs")
 
@@ -188,7 +188,8 @@ class Round:
     def expected(self) -> set[int]:
         if self.ended_itself:
             return {0}
-        codes = {"ESTOP": {4}, "SIGTERM": {0}, "SIGINT": {0}, "two SIGINTs": {0, 130, -signal.SIGINT}}[self.how]
+        asked, term = ({130}, {143}) if self.command == "run" else ({0}, {0})
+        codes = {"ESTOP": {4}, "SIGTERM": term, "SIGINT": asked, "two SIGINTs": asked | {130, -signal.SIGINT}}[self.how]
         return codes if self.begun or self.how == "ESTOP" else codes | NOT_BEGUN
 
 

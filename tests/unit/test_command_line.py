@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -223,3 +224,18 @@ def test_check_finds_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "bucket").touch()
     assert "is not a folder" in said(settings_in(tmp_path), "error")["bucket.url"]
     assert not (tmp_path / "state").exists(), "checking makes nothing"
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_output_that_nobody_reads_ends_with_141_and_another_broken_pipe_is_unexpected(ours: bool) -> None:
+    code = "import sys\nfrom pipeline.cli import main, status\n"
+    code += "def broken(args): raise BrokenPipeError(32, 'of whoever it is')\nstatus.run = broken\n"
+    code += "sys.exit(main.main(['status']))"
+    read, write = os.pipe()
+    if ours:
+        os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=write, stderr=subprocess.DEVNULL, timeout=60)
+    os.close(write)
+    if not ours:
+        os.close(read)
+    assert done.returncode == (141 if ours else 1)

@@ -24,7 +24,16 @@ from pipeline.ledger.bodies import body_of
 from pipeline.ledger.manifest import AttemptEnd
 from pipeline.ledger.protocol import poll
 from pipeline.process.host import Owner, gone, owner_of, start_of, this_process
-from pipeline.process.lock import EstopEngaged, Held, forget_running, holder, locked, refuse_estop, running_file
+from pipeline.process.lock import (
+    EstopEngaged,
+    Held,
+    forget_running,
+    holder,
+    left_behind,
+    locked,
+    refuse_estop,
+    running_file,
+)
 from pipeline.process.stop import Stop, beating, loop
 from pipeline.records import ImageRef
 from pipeline.stages.compute import Served
@@ -90,6 +99,31 @@ def test_a_signal_ends_with_zero(tmp_path: Path) -> None:
     stop.ask()
     assert stop()
     assert stop.exit_code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGPIPE])
+def test_a_signal_that_ends_what_a_person_waits_for_shows_in_the_exit_code_and_estop_before_it(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    stop = Stop(tmp_path, Hand().clock, print, foreground=True)
+    assert (stop.exit_code, stop.why) == (0, "")
+    stop.ask(number)
+    stop.ask(signal.SIGTERM)
+    assert (stop.exit_code, stop.why) == (128 + number, number.name), "the first one counts"
+    stop.engage("shop/h/alive/ESTOP")
+    assert (stop.exit_code, stop.why) == (4, "ESTOP")
+
+
+def test_a_lock_says_with_which_error_its_program_ended_and_without_secrets(tmp_path: Path) -> None:
+    with pytest.raises(TemporaryError), locked(tmp_path, "ship"):
+        raise TemporaryError("no answer of http://x.example/a?sig=secret", "", "look")
+    left = (tmp_path / "ship.lock").read_text()
+    assert left.startswith("ended 20")
+    assert f" with an error (pid {os.getpid()} since " in left
+    assert "secret" not in left
+    assert left_behind(tmp_path, "ship") == ""
+    (tmp_path / "ship.lock").write_text("pid 7 since then\n")
+    assert left_behind(tmp_path, "ship") == "pid 7 since then"
 
 
 def test_with_estop_nothing_is_started(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ def shown(live: bool | None = None, clock: Callable[[], float] = time.monotonic)
         try:
             yield lines
         finally:
-            lines.flush()
+            with contextlib.suppress(BrokenPipeError):  # nobody reads it any more
+                lines.flush()
 
 
 def _live() -> Iterator[Show]:

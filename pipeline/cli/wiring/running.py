@@ -28,7 +28,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.ledger.protocol import Context, beat, leave, silent_progress
 from pipeline.process import logs
 from pipeline.process.host import this_process
-from pipeline.process.lock import forget_running, locked, refuse_estop, running_file
+from pipeline.process.lock import forget_running, leave_locks, locked, refuse_estop, running_file
 from pipeline.process.stop import Stop, beating, drained, signals
 from pipeline.process.troubles import Troubles
 from pipeline.process.watchdog import Watch, watched
@@ -55,6 +55,8 @@ class Program:
     """The least level of the log's lines that go to stderr as well, where `logs.echo` says so; INFO when absent."""
     marks: bool = False
     """It writes `_PIPE_RUNNING` while it works."""
+    foreground: bool = False
+    """A person waits for it: a signal that ends it shows in its exit code."""
     watchdog: bool = True
     """It is killed when it gets nothing done."""
 
@@ -120,9 +122,10 @@ def running(program: Program, first: Callable[[], None] = lambda: None) -> Itera
     state = Path(settings.state)
     if not program.child:
         refuse_estop(state)
-    stop = Stop(None if program.child else state, Clock(), say)
+    stop = Stop(None if program.child else state, Clock(), say, foreground=program.foreground)
 
     def forget() -> None:
+        leave_locks()
         if program.marks:
             forget_running(state)
 
