@@ -105,6 +105,7 @@ def answer(context: Context, name: ShipmentName, batch: int, kind: str) -> Shipm
 
 def newest(context: Context, wanted: str, sets: Iterable[str]) -> list[tuple[ShipmentName, Plan]]:
     """The newest part-0 first try of each source and set that `wanted` names: a partner, a source or a shipment."""
+    wanted = _first_of(context, wanted)
     found: dict[tuple[str, str], tuple[ShipmentName, Plan]] = {}
     for name in names_under(context.bucket, context.keys.commits):
         if name.part or name.generation:
@@ -116,6 +117,18 @@ def newest(context: Context, wanted: str, sets: Iterable[str]) -> list[tuple[Shi
         if key not in found or found[key][0] < name:
             found[key] = (name, plan)
     return [found[key] for key in sorted(found)]
+
+
+def _first_of(context: Context, wanted: str) -> str:
+    """Of a retry, a release or a later part the first try of its first part; else what is wanted, as it is."""
+    try:
+        name = ShipmentName.parse(wanted)
+    except ValueError:
+        return wanted
+    plan = readable(context, context.keys.plan(name), Plan)
+    if plan is None:
+        return wanted
+    return str(ShipmentName.of(plan.lake, plan.snapshot_digest, plan.set, name.version, name.round, 0, 0))
 
 
 def _names(context: Context, wanted: str, name: ShipmentName, plan: Plan) -> bool:

@@ -22,6 +22,7 @@ PROGRAM = "program "
 """How the key of a finding about a program begins."""
 PATH = re.compile(r"\S*/\S*")
 """What differs from try to try in the cause of one trouble: the folder that was written, the shipment's data."""
+SHIPMENT_OF = re.compile(r"/([0-9]{8}T[0-9]{6}Z\.[0-9.]+-[0-9a-f]{12})/")
 TURNS = 2
 """What may pass by itself is told once it has failed so many times in a row."""
 NAMED = 5
@@ -148,7 +149,7 @@ def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
             Level.ALERT,
             f"missing {name}",
             text,
-            "restore them from a backup, or ship those snapshots again; `hathi verify` names them all",
+            _bring_back(lake.missing),
         )
     if lake.held:
         text = f"lake {name}: {len(lake.held):,} held (batches that failed too often): {_some(lake.held)}"
@@ -213,6 +214,17 @@ def _in_vain(facts: Facts, limits: Health, told_already: Sequence[str]) -> Itera
             text += f"; in vain: {_some(named)}"
         hint = first.hint or f"see the last log lines of {stage} with scripts/print_logs.sh"
         yield Finding(level, f"{stage} {lake}: {cause}", text, hint, since)
+
+
+def _bring_back(missing: Sequence[str]) -> str:
+    """What to do about delivered files that are gone.  missing: ROOT/SHIPMENT/PARTNER/..."""
+    names = (SHIPMENT_OF.search(path) for path in missing)
+    shipments = sorted({found[1] for found in names if found is not None})
+    again = ", ".join(f"`hathi ship --again {one}`" for one in shipments[:NAMED]) or "`hathi ship --again SHIPMENT`"
+    return (
+        f"restore them from a backup; where there is none, {again}, and once that is delivered, stop the daemons and "
+        "run `hathi verify --repair`: it takes what is gone out of the index (`hathi verify` names all files)"
+    )
 
 
 def _stuck(lake: LakeFacts, limits: Health, told_already: Sequence[str]) -> Iterator[Finding]:

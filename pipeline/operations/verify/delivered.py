@@ -13,6 +13,7 @@ from pipeline.operations.verify.finding import Finding, Looking, Say, body_at
 from pipeline.operations.verify.folder import whole
 from pipeline.operations.verify.hops import partner_rows
 from pipeline.operations.verify.listing import IndexView
+from pipeline.operations.verify.replaced import REPLACED, replaced
 from pipeline.stores.store import Lake
 from pipeline.times import DAY
 
@@ -50,13 +51,27 @@ def _shipment(
         if partner is None or text != f"{partner}/":
             yield say("not_ours", entry.key, "this is not the folder of a partner")
             continue
-        body = yield from _folder(say, lake, root, name, partner, deep)
+        found, body = _kept(_folder(say, lake, root, name, partner, deep))
+        if any(one.level == "damage" for one in found) and replaced(context, name):
+            yield say("replaced", entry.key.rstrip("/"), REPLACED)
+            continue
+        yield from found
         if body is None:
             continue
         if out is not None:
             yield from _against_out(say, f"{entry.key}{MANIFEST}", body, out)
         if done is not None and done.void is None:
             view.note(body, done)
+
+
+def _kept(looking: Looking[PartnerManifest | None]) -> tuple[list[Finding], PartnerManifest | None]:
+    """What is found of one folder, and its manifest."""
+    found: list[Finding] = []
+    while True:
+        try:
+            found.append(next(looking))
+        except StopIteration as end:
+            return found, end.value
 
 
 def _without_ledger(say: Say, context: Context, lake: Lake, root: Root, name: ShipmentName) -> Iterator[Finding]:

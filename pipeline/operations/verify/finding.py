@@ -23,7 +23,12 @@ class Kind:
 
 
 _INDEX = "stop the daemons and run `hathi verify --repair`, which rebuilds the index from the manifests"
-_AGAIN = "ship the snapshot again: `hathi ship --again`"
+_AGAIN = (
+    "ship the snapshot again with `hathi ship --again SHIPMENT`; once that is delivered, stop the daemons and run "
+    "`hathi verify --repair`, which takes what it replaces out of the index"
+)
+_VERSIONS = "restore the object from a copy, or from the store's versions (S3: list-object-versions, copy-object)"
+_CLOSE = "`hathi ship --close SHIPMENT` ends its shipment and ships the snapshot again"
 _NOTHING = "nothing"
 
 KINDS: dict[str, Kind] = {
@@ -33,6 +38,7 @@ KINDS: dict[str, Kind] = {
     "being_pruned": Kind("information", "nothing; prune deletes the rest of it"),
     "hint_without_plan": Kind("information", "nothing; prune deletes it"),
     "held": Kind("information", "look at it with `hathi quarantine show`, then release or drop it"),
+    "replaced": Kind("information", "nothing; delete what is left of the folder, if you like"),
     "index_pending": Kind("information", "nothing; the next delivery finishes it"),
     # warnings: something to look at; nothing is lost
     "newer": Kind("warning", "upgrade this host (compute boxes before gateways); Hathi leaves it alone until then"),
@@ -47,13 +53,15 @@ KINDS: dict[str, Kind] = {
         "warning", "no work needs it any more; find out who besides prune deletes objects under `d/`"
     ),
     # damage: something is not as it was written
-    "unreadable": Kind("damage", "restore the object from the store's versions or a copy; its shipment waits for it"),
+    "unreadable": Kind("damage", f"{_VERSIONS}; where there is none, delete it: a stage writes it again, or {_CLOSE}"),
     "misnamed": Kind("damage", "restore the plan from the store's versions or a copy; only Hathi may write there"),
-    "hop_missing": Kind("damage", "restore the object from the store's versions or a copy"),
+    "hop_missing": Kind(
+        "damage", f"{_VERSIONS}; where there is none, `hathi verify --repair` writes a plan again, or {_CLOSE}"
+    ),
     "law": Kind("damage", "change nothing in the bucket and the lake; this is a bug in Hathi: please report it"),
-    "data_missing": Kind("damage", f"restore it from the store's versions; if that is impossible, {_AGAIN}"),
-    "data_length": Kind("damage", f"restore it from the store's versions; if that is impossible, {_AGAIN}"),
-    "data_hash": Kind("damage", f"restore it from the store's versions; if that is impossible, {_AGAIN}"),
+    "data_missing": Kind("damage", f"{_VERSIONS}; if that is impossible, {_CLOSE}"),
+    "data_length": Kind("damage", f"{_VERSIONS}; if that is impossible, {_CLOSE}"),
+    "data_hash": Kind("damage", f"{_VERSIONS}; if that is impossible, {_CLOSE}"),
     "child_differs": Kind(
         "damage", "change nothing in the bucket and the lake; this is a bug in Hathi: please report it"
     ),

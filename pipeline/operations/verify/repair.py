@@ -16,6 +16,7 @@ from pipeline.ledger.manifest import Done
 from pipeline.ledger.protocol import Context, exists, is_closed, readable, state_of
 from pipeline.operations.verify.listing import chain_of, read_if_good
 from pipeline.operations.verify.plans import replanned
+from pipeline.operations.verify.replaced import replaced
 from pipeline.stages.compact.standing import newest, tables
 from pipeline.stages.deliver import delivery_of
 from pipeline.stages.index import next_index
@@ -101,12 +102,19 @@ def _rebuilt(context: Context, lake: Lake, root: Root, old: Index | None) -> Ind
     stamp = version_of(now)
     grown = Index()
     deliveries: list[Delivery] = []
-    for name in names_under(lake, f"{root.root}/"):
+    names = list(names_under(lake, f"{root.root}/"))
+    rounds: dict[str, int] = {}
+    for name in names:
+        rounds[name.version] = max(rounds.get(name.version, 0), name.round)
+    for name in names:
         context.safe_point()
+        gone = _not_whole(lake, root, name) if name.round < rounds[name.version] and replaced(context, name) else set()
         done = readable(context, context.keys.done(name), Done)
         mine = []
         for body in _folders(lake, root, name):
             folder = f"{name}/{body.partner_id}"
+            if body.partner_id in gone:
+                continue  # a later round is delivered in its place
             known = listed.get(folder)
             if known is None and done is None and exists(context, context.keys.plan(name)):
                 continue  # deliver has still to enter it, with the shipment's other partners
@@ -120,6 +128,17 @@ def _rebuilt(context: Context, lake: Lake, root: Root, old: Index | None) -> Ind
         context.progress("verify", 1, 0)
     deliveries.sort(key=lambda one: (one.delivered, one.folder))
     return Index(partners=grown.partners, deliveries=tuple(deliveries), current=_current(lake, root))
+
+
+def _not_whole(lake: Lake, root: Root, name: ShipmentName) -> set[int]:
+    """Partners of whose folders something is missing or of another length."""
+    found = set()
+    for body in _folders(lake, root, name):
+        folder = f"{root.partner(name, body.partner_id)}/"
+        there = {entry.key.removeprefix(folder): entry.size for entry in lake.list(folder)}
+        if any(there.get(file.name) != file.size for file in body.files):
+            found.add(body.partner_id)
+    return found
 
 
 def _folders(lake: Lake, root: Root, name: ShipmentName) -> Iterator[PartnerManifest]:

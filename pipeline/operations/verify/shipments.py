@@ -14,6 +14,7 @@ from pipeline.operations.verify.finding import Finding, Looking, Say
 from pipeline.operations.verify.hashing import wrong_hash
 from pipeline.operations.verify.hops import hops
 from pipeline.operations.verify.record import Record, read_record
+from pipeline.operations.verify.replaced import REPLACED, replaced
 from pipeline.stages.operator_requests import CLOSED, release_of
 from pipeline.stores.store import Lake
 from pipeline.times import DAY
@@ -204,5 +205,9 @@ def _folders(say: Say, context: Context, lake: Lake, record: Record) -> Iterator
     if days is not None and _seconds(record.done.at) < record.now - days * DAY:
         return
     for folder in record.done.folders:
-        if lake.stat(folder) is None:
+        if lake.stat(folder) is not None:
+            continue
+        if replaced(context, record.name):
+            yield say("replaced", folder, REPLACED)
+        else:
             yield say("folder_missing", folder, f"{record.name} was delivered there, and the folder does not exist")
