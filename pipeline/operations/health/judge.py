@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from pipeline.amounts import counted, length_of_time
+from pipeline.ledger.layout import ShipmentName
 from pipeline.operations.health import disagreement
 from pipeline.operations.health.facts import Facts, LakeFacts, StoreFacts
 from pipeline.operations.health.failing import by_reason, told, too_many
@@ -22,7 +23,6 @@ PROGRAM = "program "
 """How the key of a finding about a program begins."""
 PATH = re.compile(r"\S*/\S*")
 """What differs from try to try in the cause of one trouble: the folder that was written, the shipment's data."""
-SHIPMENT_OF = re.compile(r"/([0-9]{8}T[0-9]{6}Z\.[0-9.]+-[0-9a-f]{12})/")
 TURNS = 2
 """What may pass by itself is told once it has failed so many times in a row."""
 NAMED = 5
@@ -218,13 +218,19 @@ def _in_vain(facts: Facts, limits: Health, told_already: Sequence[str]) -> Itera
 
 def _bring_back(missing: Sequence[str]) -> str:
     """What to do about delivered files that are gone.  missing: ROOT/SHIPMENT/PARTNER/..."""
-    names = (SHIPMENT_OF.search(path) for path in missing)
-    shipments = sorted({found[1] for found in names if found is not None})
+    shipments = sorted({str(name) for path in missing for name in map(_shipment, path.split("/")) if name is not None})
     again = ", ".join(f"`hathi ship --again {one}`" for one in shipments[:NAMED]) or "`hathi ship --again SHIPMENT`"
     return (
         f"restore them from a backup; where there is none, {again}, and once that is delivered, stop the daemons and "
         "run `hathi verify --repair`: it takes what is gone out of the index (`hathi verify` names all files)"
     )
+
+
+def _shipment(word: str) -> ShipmentName | None:
+    try:
+        return ShipmentName.parse(word)
+    except ValueError:
+        return None
 
 
 def _stuck(lake: LakeFacts, limits: Health, told_already: Sequence[str]) -> Iterator[Finding]:
