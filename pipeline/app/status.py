@@ -22,12 +22,18 @@ class Status:
     lakes: tuple[Standing, ...]
     programs: Mapping[str, str | None]
     held: tuple[str, ...]
+    belong: frozenset[str] = frozenset()
+    """The stages that have ever run on this host: of the others nobody wants to hear that they do not run."""
 
 
 def status(
-    contexts: Sequence[Context], look: Look, first_seen: Callable[[str], float], programs: Mapping[str, str | None]
+    contexts: Sequence[Context],
+    look: Look,
+    first_seen: Callable[[str], float],
+    programs: Mapping[str, str | None],
+    belong: frozenset[str] = frozenset(),
 ) -> Status:
-    """One look; each open shipment is listed once.  first_seen: as of Look.
+    """One look; each open shipment is listed once.  first_seen: as of Look; belong: as of Status.
 
     What a store does not answer is a fact: `not_seen` says what is missing, and why.
     """
@@ -54,7 +60,7 @@ def status(
     if any(one.trouble for one in facts.stores if one.name.startswith("bucket")):
         failed = {}  # the look met it as well, and says it
     stores = [StoreFacts(f"bucket for lake {name}", said(error), error.hint) for name, error in failed.items()]
-    return Status(replace(facts, stores=(*facts.stores, *stores)), tuple(lakes), programs, tuple(held))
+    return Status(replace(facts, stores=(*facts.stores, *stores)), tuple(lakes), programs, tuple(held), belong)
 
 
 def not_seen(facts: Facts) -> dict[str, str]:

@@ -22,6 +22,7 @@ from pipeline.cli.wiring.assembly import add_place, check_stages, place_of
 from pipeline.errors import ConfigError
 from pipeline.operations.doctor import machine, nets, packages, programs, stores
 from pipeline.operations.doctor.probe import Probe, run_all
+from pipeline.operations.health.this_host import ran_here
 from pipeline.process.logs import escape, redact
 from pipeline.process.redaction import redact_tree
 from pipeline.settings import Settings, load
@@ -80,7 +81,7 @@ def ground(wrong: ConfigError | None, place: Path) -> list[Probe]:
 def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
     """Everything that the configuration says, from the disks up."""
     state = Path(settings.state)
-    stages = list(named) or [one for one in STAGES if (state / f"{one}.lock").exists()] or list(STAGES)
+    stages = list(named) or [one for one in STAGES if one in ran_here(state)] or list(STAGES)
     on_lake = any(stage in ON_THE_LAKE for stage in stages)
     computes = "compute" in stages
     limit = settings.health.clock_seconds

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from pipeline.amounts import counted
+from pipeline.amounts import counted, length_of_time
 from pipeline.app.contexts import contexts
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.clock import Clock
@@ -33,7 +33,7 @@ from pipeline.settings import Settings, load
 from pipeline.stores.hurried import Patience, brief, hurried
 from pipeline.stores.opening import open_lake
 from pipeline.stores.store import Lake, Store
-from pipeline.times import HOUR, readable_time
+from pipeline.times import readable_time
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -156,7 +156,7 @@ def _print_lake(console: Console, lake: LakeFacts) -> None:
     lagging = [one for one in lake.freshness if one.lag > 0][:PARTNERS]
     if lagging:
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for heading in ("partner", "set", "at the source", "delivered", "behind, hours"):
+        for heading in ("partner", "set", "at the source", "delivered", "behind"):
             table.add_column(heading)
         for fresh in lagging:
             table.add_row(
@@ -164,6 +164,6 @@ def _print_lake(console: Console, lake: LakeFacts) -> None:
                 fresh.set,
                 escape(fresh.source),
                 fresh.delivered or "never",
-                f"{fresh.lag / HOUR:.1f}",
+                length_of_time(fresh.lag),
             )
         console.print(table)

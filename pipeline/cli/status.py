@@ -25,7 +25,7 @@ from pipeline.ledger.protocol import Context
 from pipeline.operations.health.failing import told
 from pipeline.operations.health.look import Look
 from pipeline.operations.health.memory import read_memory
-from pipeline.operations.health.this_host import has_seen_lakes
+from pipeline.operations.health.this_host import has_seen_lakes, ran_here
 from pipeline.operations.report.standing import Running, Standing
 from pipeline.process import logs
 from pipeline.process.lock import holder
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     where, look = _looking(settings, clock)
     while True:
         programs = {stage: holder(state, stage) for stage in STAGES}
-        found = status(where, look, _first_seen(state), programs)
+        found = status(where, look, _first_seen(state), programs, ran_here(state))
         if args.json:
             print(json.dumps(redact_tree(as_tree(found)), sort_keys=True))
         else:
@@ -106,8 +106,10 @@ def as_lines(found: Status, rows: int | None) -> Iterator[str]:
             yield f"{stage:<10} runs: {who}"
         elif last := facts.died.get(stage):
             yield f"{stage:<10} ended unexpectedly: {last}"
-        else:
+        elif stage in found.belong:
             yield f"{stage:<10} does not run"
+    if not (found.belong or facts.died or any(found.programs.values())):
+        yield "no program has run on this host yet"
     for what, why in not_seen(facts).items():
         yield f"not seen from here: {what}: {logs.escape(logs.redact(why))}"
     for one in found.lakes:

@@ -24,6 +24,7 @@ from pipeline.ledger.layout import FIRST_DUE, Task, version_of
 from pipeline.ledger.manifest import Attempt
 from pipeline.ledger.protocol import Context, beat
 from pipeline.operations.health.look import Look
+from pipeline.operations.health.this_host import ran_here
 from pipeline.operations.report.standing import Standing
 from pipeline.process.lock import ESTOP, holder, locked
 from pipeline.stage_names import STAGES
@@ -38,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 def status_of(world: Folders, tmp_path: Path, **options: Any) -> Status:
     look = look_of(world, tmp_path, folders=0, forms=False, **options)
     programs = {stage: holder(tmp_path / "state", stage) for stage in STAGES}
-    return look_at([world.context("gate.status")], look, lambda key: 0.0, programs)
+    return look_at([world.context("gate.status")], look, lambda key: 0.0, programs, ran_here(tmp_path / "state"))
 
 
 def stands(world: Folders, tmp_path: Path) -> Standing:
@@ -126,7 +127,10 @@ def test_what_is_held_and_estop_and_locks_are_told(tmp_path: Path) -> None:
     with locked(state, "ship"):
         told = lines(world, tmp_path)
     assert any(line.startswith("ship       runs: pid ") for line in told)
-    assert "deliver    does not run" in told
+    assert not any(line.startswith("deliver") for line in told), "it has never run on this host"
+    with locked(state, "deliver"):
+        pass
+    assert "deliver    does not run" in lines(world, tmp_path)
     with pytest.raises(KeyboardInterrupt), locked(state, "deliver"):
         raise KeyboardInterrupt
     assert any(line.startswith("deliver    ended unexpectedly: pid ") for line in lines(world, tmp_path))

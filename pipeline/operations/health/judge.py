@@ -243,8 +243,8 @@ def _stuck(lake: LakeFacts, limits: Health, told_already: Sequence[str]) -> Iter
     for cause, some in sorted(groups.items()):
         since = min(one.since for one in some)
         worst = any(one.for_good for one in some) or lake.now - since >= limits.alert_hours * HOUR
-        named = [f"{one.shipment} (since {readable_time(one.since)}: {one.cause})" for one in some]
-        text = f"lake {lake.lake}: {counted(len(some), 'shipment')} cannot go on: {_some(named)}"
+        named = [f"{one.shipment} (since {readable_time(one.since)})" for one in some]
+        text = f"lake {lake.lake}: {counted(len(some), 'shipment')} cannot go on, as {some[0].cause}: {_some(named)}"
         yield Finding(Level.ALERT if worst else Level.WARNING, f"stuck {lake.lake} {cause}", text, _out(some[0]), since)
 
 

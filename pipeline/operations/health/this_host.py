@@ -59,6 +59,11 @@ def programs(state: Path, stages: Iterable[str] = STAGES) -> tuple[Mapping[str, 
     return running, died
 
 
+def ran_here(state: Path) -> frozenset[str]:
+    """The stages that have ever run on this host."""
+    return frozenset(stage for stage in STAGES if (state / f"{stage}.lock").exists())
+
+
 def has_seen_lakes(state: Path) -> bool:
     """Whether a program that needs the lakes has ever run on this host."""
-    return any((state / f"{stage}.lock").exists() for stage in ON_THE_LAKE)
+    return any(stage in ON_THE_LAKE for stage in ran_here(state))
