@@ -22,6 +22,7 @@ config="${1:-$root/config/compute.toml}"
 logs="$root/logs" # until the configuration has told
 
 said="$(mktemp)"
+began="$(date -u '+%F %T')" # log lines from here on are this run's
 trap 'rm -f "$said"' EXIT
 
 # Sets state and logs to the folders that the configuration names.
@@ -52,13 +53,28 @@ run() {
     run=$!
     local code=0 passed_on=no
     trap 'passed_on=yes; kill -TERM $run 2>/dev/null || true' TERM INT
-    wait $run || code=$?
+    wait $run 2>/dev/null || code=$? # the shell's own word about a run that was killed would be mailed each hour
     if [ $passed_on = yes ]; then # the signal ended the wait, not yet the run
         code=0
-        wait $run || code=$?
+        wait $run 2>/dev/null || code=$?
     fi
+    if [ $passed_on = no ] && [ $code -gt 128 ]; then say_killed $code; fi
     return $code
 }
+
+# A run that a signal ended has said nothing: which one it was, and whether the kernel says that memory ran out.
+say_killed() { # EXIT-CODE
+    local word
+    word="$({ dmesg 2>/dev/null || journalctl -k -q --no-pager -n 2000 2>/dev/null || true; } |
+        grep -aE "Killed process $run[ (,]" | tail -n 1 || true)"
+    echo "hathi: the run (process $run) was killed by SIG$(kill -l $(($1 - 128)))"
+    if [ -n "$word" ]; then
+        echo "  detail: out of memory; the kernel says: $word"
+    elif [ "$1" = 137 ]; then
+        echo "  detail: out of memory? The kernel's log cannot be read here, or does not name it: \`sudo dmesg\` tells"
+    fi
+    echo "  hint: nothing is lost, and the next run goes on; if memory ran out, lower compute.workers or compute.open_bytes"
+} >>"$said"
 
 # What was said, on one line: message, detail and hint.
 in_one_line() { sed -E 's/^(hathi: |  (detail|hint): )//' "$said" | tail -n 20 | paste -sd '|' | sed 's/|/ | /g'; }
@@ -78,7 +94,8 @@ leave_in_log() {
 print_once() {
     local mark="$logs/compute-cron.mailed" now
     if [ ! -s "$said" ]; then # a task that could not be done: the log alone has it
-        grep -aP '\t(Warning|Error): ' "$logs/compute-aggregate.log" 2>/dev/null | tail -n 3 >"$said" || true
+        cat "$logs/compute-aggregate.log.1" "$logs/compute-aggregate.log" 2>/dev/null |
+            awk -v began="$began" '/\t(Warning|Error|Alert): / && substr($0, 1, 19) >= began' | tail -n 3 >"$said" || true
     fi
     now="$1 $(head -n 1 "$said" | sed 's/[0-9][0-9.,:]*/N/g')"
     if [ "$now" = "$(cat "$mark" 2>/dev/null)" ]; then return; fi

@@ -234,6 +234,42 @@ while :; do sleep 0.1; done
     assert mark.read_text() == "started\nstopped\n"
 
 
+STUB = """#!/bin/bash
+[ "$1" = config ] && exec "{real}" "$@"
+{then}
+"""
+
+
+def stubbed(box: Installation, then: str) -> None:
+    """From here on a run of the box does what these lines of bash say."""
+    command = box.root / ".venv" / "bin" / "hathi"
+    real = command.rename(command.with_name("hathi-itself"))
+    command.write_text(STUB.format(real=real, then=then))
+    command.chmod(0o755)
+
+
+def test_the_mail_of_a_run_that_was_killed_names_the_signal_and_asks_for_memory(box: Installation) -> None:
+    stubbed(box, "kill -KILL $$")
+    done = box.cron()
+    assert done.returncode == 137
+    assert "was killed by SIGKILL" in done.stderr
+    assert "out of memory" in done.stderr
+    assert "was killed by SIGKILL" in box.log("compute-cron")
+    assert said(box.cron()) == (137, ""), "the process has another number, and the trouble is the same"
+
+
+def test_the_mail_holds_the_lines_of_this_run_only(box: Installation) -> None:
+    box.logs.mkdir(parents=True)
+    log = box.logs / "compute-aggregate.log"
+    log.write_text("2020-01-01 00:00:00\t[compute]\tWarning: a trouble of long ago\n")
+    line = "printf '%s\\t[compute]\\tWarning: a trouble of today\\n' \"$(date -u '+%F %T')\""
+    stubbed(box, f'{line} >>"{log}"; exit 1')
+    done = box.cron()
+    assert done.returncode == 1
+    assert "a trouble of today" in done.stderr
+    assert "long ago" not in done.stderr
+
+
 WRITER = """
 import sys
 from pipeline.process import logs
