@@ -20,10 +20,10 @@ from pipeline.settings.places import place_of
 from pipeline.stages.expectations import expectation
 
 MUST_MATCH: dict[str, str] = {
-    "bucket.url": "the same place; so bucket.endpoint",
+    "bucket.url": "the same place, and bucket.endpoint with it",
     "lakes": "the names; a box needs nothing else of a lake",
     "sets": "the names, and of each set what decides its features: net, weights, blob, input_size, preprocess, "
-    "normalise, precision, dependent_rows; so formats and parquet_numbers, which the box writes",
+    "normalise, precision, dependent_rows; and formats and parquet_numbers, which the box writes",
     "daemon.alive_seconds": "one value on every host",
 }
 """The tables and settings that have to match between a gateway and its boxes, and what of them."""

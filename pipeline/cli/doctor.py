@@ -81,7 +81,7 @@ def ground(wrong: ConfigError | None, place: Path) -> list[Probe]:
 def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
     """Everything that the configuration says, from the disks up."""
     state = Path(settings.state)
-    stages = list(named) or [one for one in STAGES if one in ran_here(state)] or list(STAGES)
+    stages = list(named) or [one for one in STAGES if one in ran_here(state)] or list(settings.stages)
     on_lake = any(stage in ON_THE_LAKE for stage in stages)
     computes = "compute" in stages
     limit = settings.health.clock_seconds
@@ -98,7 +98,8 @@ def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
         probes.append(Probe("clock", partial(machine.clock, name, store, limit, time.time)))
     for name in settings.lakes if on_lake else ():
         roots = sorted({one.folder for one in settings.sets.values() if takes(one, name)})
-        written = not only_read(settings.lakes[name].url)
+        url = settings.lakes[name].url
+        written = url is None or not only_read(url)
         look = partial(stores.lake, partial(open_lake, asked, name), roots, written=written)
         probes.append(Probe(f"lake {name}", look))
     bucket = partial(stores.bucket, settings, lambda: open_bucket(asked))
@@ -118,10 +119,10 @@ def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
 
 def _configuration(settings: Settings, stages: tuple[str, ...], place: Path) -> Iterator[Examined]:
     """What `hathi config check` says; its good news apart."""
-    from pipeline.cli.config import check
+    from pipeline.app.config_check import check
 
     yield Examined("read", True, f"{place}, for {', '.join(stages)}")
-    for finding in check(settings, stages, probing=False):
+    for finding in check(settings, stages, costly=False):
         if finding.level == "error":
             yield Examined(finding.key, False, finding.text, "`hathi config show` says where each value comes from")
         elif finding.level == "warning":

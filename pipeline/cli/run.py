@@ -25,7 +25,6 @@ from pipeline.cli.output.table import Totals, as_json, print_table
 from pipeline.cli.wiring import own_list
 from pipeline.cli.wiring.assembly import check_stages
 from pipeline.cli.wiring.daily import compact_daily, prune_daily
-from pipeline.cli.wiring.disk import demand_free
 from pipeline.cli.wiring.health_step import looked_at
 from pipeline.cli.wiring.metering import metered_run
 from pipeline.cli.wiring.pool import PooledStages, slots_of
@@ -34,6 +33,7 @@ from pipeline.cli.wiring.running import Program, Running, leave_in_log, running
 from pipeline.errors import ConfigError, PermanentError, PipelineError
 from pipeline.ledger.protocol import Context
 from pipeline.process import logs
+from pipeline.process.disk import demand_free
 from pipeline.process.lock import EstopEngaged, Held, locked
 from pipeline.settings import Settings, load
 from pipeline.sources.found import NONE_LEFT
@@ -45,7 +45,9 @@ HELD_EXIT = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi run`."""
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"stages to run: {', '.join(STAGES)} (default: all)")
+    parser.add_argument(
+        "stages", nargs="*", metavar="STAGE", help=f"stages to run: {', '.join(STAGES)} (default: those of its role)"
+    )
     parser.add_argument(
         "--config", type=Path, help=("the configuration file (default without --refs: config/local.toml)")
     )
@@ -67,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 done, 1 some task could not be done, 3 done but something is held or left out, 4 ESTOP; see --help."""
-    stages = check_stages(args.stages)
     settings = settings_of(args)
+    stages = check_stages(args.stages or list(settings.stages))
     own = _OwnList(settings, args.refs, args.again) if own_list.given(args) else None
     name = "-".join(stages) if len(stages) < len(STAGES) else "run"
     computes = "compute" in stages

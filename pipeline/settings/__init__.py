@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
@@ -26,6 +27,7 @@ from pipeline.settings.reading import FilePath
 from pipeline.settings.section import Name
 from pipeline.settings.sets import DECODE_POLICY, FeatureSet, Preprocess
 from pipeline.settings.stages import Compute, Deliver, Prune, Ship
+from pipeline.stage_names import ON_THE_BOX, ON_THE_LAKE, STAGES
 
 __all__ = [
     "DECODE_POLICY",
@@ -64,9 +66,15 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
+    role: Literal["gateway", "compute", "local"] | None = Field(default=None, examples=["gateway"])
+    """What this host is. gateway: it runs ship and deliver; compute: it runs compute and aggregate; local: it runs all
+    four. `hathi run` and `hathi config check` take the stages from it where none is named. none: compute where no
+    lake has a url, else local."""
     state: FilePath = "../state"
     """The folder for this host's locks, ESTOP and temporary files. Put it on a local disk with room for
-    compute.spill_bytes; two hosts must never share it."""
+    compute.spill_bytes; two hosts must never share it. For a file under /etc, or in a folder at the top of the file
+    system, the default is /var/lib/hathi/state (/var/lib/NAME/state for /etc/NAME/x.toml); for one under ~/.config it
+    is ~/.local/state/hathi/state."""
     bucket: Bucket
     """The object store that gateways and compute boxes share."""
     lakes: dict[Name, Lake] = Field(default={}, examples=["main"])
@@ -97,6 +105,13 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what it is constructed with: `load` alone looks at the environment, once, where it can be shown."""
         return (init_settings,)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What this host runs, by its role, in the order of the pipeline."""
+        seen = any(lake.url is not None for lake in self.lakes.values())
+        role = self.role or ("compute" if self.lakes and not seen else "local")
+        return {"gateway": ON_THE_LAKE, "compute": ON_THE_BOX, "local": STAGES}[role]
 
     @model_validator(mode="after")
     def _sets_name_lakes_that_exist(self) -> Settings:
@@ -135,16 +150,30 @@ class Settings(BaseSettings):
         return self
 
     def check_lakes(self) -> None:
-        """Raises ConfigError where two lakes are one place, or one in the other, and what is delivered would mix.
+        """Raises ConfigError where a lake has no url, or where two lakes are one place, or one lies in the other, and
+        what is delivered would mix.
 
         For hosts that reach the lakes: a compute box knows them by name alone, and may give them any URL.
         """
+        for name in self.lakes:
+            self.url_of(name)
         for (lake, name, _), (other_lake, other, _) in self._mixed():
             raise ConfigError(
                 f"lakes.{other_lake}.url: lakes {other_lake} and {lake} are the same place, or one lies in the other",
                 f"set {name} of {lake} and set {other} of {other_lake} would deliver into one folder",
                 "use each folder for one lake only, or give the sets different lakes (sets.NAME.lakes)",
             )
+
+    def url_of(self, lake: str) -> str:
+        """Where a lake is.  Raises ConfigError where the configuration does not say it: it is that of a compute box."""
+        url = self.lakes[lake].url
+        if url is None:
+            raise ConfigError(
+                f"lakes.{lake}.url is not set",
+                "ship and deliver read and write the lake; a compute box only needs its name",
+                f"on a gateway add url to [lakes.{lake}]; on a box run compute and aggregate alone",
+            )
+        return url
 
     def _mixed(self) -> Iterator[tuple[tuple[str, str, str], tuple[str, str, str]]]:
         """Deliveries, two at a time, that are one place, or one in the other."""
@@ -156,11 +185,16 @@ class Settings(BaseSettings):
         """(lake, set, the place where it delivers)."""
         for name, one in self.sets.items():
             for lake in self.lakes if one.lakes is None else one.lakes:
-                yield lake, name, place_of(self.lakes[lake].url, one.root)
+                yield lake, name, self._place(lake, one.root)
+
+    def _place(self, lake: str, path: str = "") -> str:
+        """A path of a lake in one spelling; a lake without a url is a place of its own."""
+        url = self.lakes[lake].url
+        return place_of(f"lake://{lake}" if url is None else url, path)
 
     def delivered(self, lake: str) -> tuple[str, ...]:
         """Prefixes of the paths of a lake under which Hathi delivers, by whatever name: never a source."""
-        top = place_of(self.lakes[lake].url)
+        top = self._place(lake)
         own = {one.folder + "/" for one in self.sets.values()}
         others = {
             place.removeprefix(f"{top}/") + "/" for _, _, place in self._deliveries() if place.startswith(f"{top}/")

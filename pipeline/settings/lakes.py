@@ -189,9 +189,10 @@ class Hdfs(Section):
 class Lake(Section):
     """One lake (a Hadoop side): its store and its sources."""
 
-    url: FilePath = Field(examples=["hdfs://namenode.example.org:9870/data"])
+    url: FilePath | None = Field(default=None, examples=["hdfs://namenode.example.org:9870/data"])
     """A folder; or `hdfs://namenode:port[,namenode:port]/folder` with the ports of WebHDFS (`swebhdfs://`: over TLS;
-    `httpfs://`: an HttpFS gateway, which can only be read). A compute box never reads it, but needs the lake's name."""
+    `httpfs://`: an HttpFS gateway, which can only be read). A gateway needs it; a compute box only needs the lake's
+    name, so there the table stays empty."""
     follow_links: bool = False
     """For a lake that is a folder: follow links that lead out of it, for reading and for writing. Without it Hathi does
     not read such links, and names them. Turn it on if the lake consists of links that you trust."""

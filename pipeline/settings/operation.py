@@ -30,8 +30,8 @@ class Logs(Section):
     """Log files."""
 
     folder: FilePath = "../logs"
-    """The folder of log files, one for each program. Put it on a disk with room for max_bytes times keep for each
-    program."""
+    """The folder of log files, one for each program; by default beside the default of state. Put it on a disk with room
+    for max_bytes times keep for each program."""
     max_bytes: Annotated[int, Field(ge=1024)] = 16 * 2**20
     """The size at which a log file is rotated, bytes. Lower it where the disk is small."""
     keep: Annotated[int, Field(ge=0)] = 5

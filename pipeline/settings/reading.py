@@ -23,6 +23,8 @@ from pipeline.errors import ConfigError
 
 PREFIX = "HATHI_"
 DELIMITER = "__"
+SYSTEM_NAME = "hathi"
+"""The folder under /var/lib of a configuration whose own folder has no name to give."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -58,20 +60,40 @@ def read(
     """The file, over it the environment, over that the overrides (nested, or with dotted keys); not validated yet.
 
     Paths become absolute: those of the file, and all defaults, relative to the file's folder; those of the
-    environment and of overrides relative to the current folder.  Raises ConfigError: no such file, invalid TOML.
+    environment and of overrides relative to the current folder.  Defaults of a file among those of the system lie where
+    the system keeps data.  Raises ConfigError: no such file, invalid TOML.
     """
     here = Path.cwd()
     home = path.resolve().parent if path else here / "config"
+    own = _home_of_defaults(home, environ)
     from_file = _locate(model, _parse(path), home) if path else {}
     from_environ = _locate(model, _environment(model, environ), here)
     from_options = _locate(model, _nested(overrides), here)
     origins = dict.fromkeys(_keys(from_file), str(path))
     origins |= {key: _variable(key, environ) for key in _keys(from_environ)}
     origins |= dict.fromkeys(_keys(from_options), "option")
-    values = _locate(model, _default_paths(model), home)
+    values = _locate(model, _default_paths(model), own)
     for layer in (from_file, from_environ, from_options):
         values = _merge(values, layer)
     return Effective(values, origins, str(path) if path else "settings")
+
+
+def _home_of_defaults(home: Path, environ: Mapping[str, str]) -> Path:
+    """The folder to which default paths, such as `../state`, are relative.
+
+    That of the file; but `..` of a file under /etc, in a folder at the top of the file system or in a person's
+    ~/.config is no place for what a program writes.  home: the file's folder, absolute.
+    """
+    person = Path(environ.get("HOME") or Path.home())
+    settings = Path(environ.get("XDG_CONFIG_HOME") or person / ".config")
+    data = Path("/var/lib")
+    for top in (Path("/etc"), settings):
+        if home.is_relative_to(top):
+            parts = home.relative_to(top).parts
+            if top == settings:
+                data = Path(environ.get("XDG_STATE_HOME") or person / ".local" / "state")
+            return data / (parts[0] if parts else SYSTEM_NAME) / "config"
+    return data / SYSTEM_NAME / "config" if home.parent == Path("/") else home
 
 
 def validate(model: type[Model], effective: Effective, section: str = "") -> Model:

@@ -32,7 +32,8 @@ def named_by(context: Context) -> Named:
     if lake is None:
         return Named()
     mine = context.settings.lakes[context.lake_name]
-    sources = Sources(lake, mine.sources, context.settings.delivered(context.lake_name), mine.url)
+    url = context.settings.url_of(context.lake_name)
+    sources = Sources(lake, mine.sources, context.settings.delivered(context.lake_name), url)
     return sources.look(context.bucket.list(context.keys.alive_hints).now)
 
 

@@ -76,7 +76,7 @@ class Shipping:
         if self._sources is None:
             lake = context.settings.lakes[context.lake_name]
             ours = context.settings.delivered(context.lake_name)
-            self._sources = Sources(context.lake, lake.sources, ours, lake.url)
+            self._sources = Sources(context.lake, lake.sources, ours, context.settings.url_of(context.lake_name))
         named = self._sources.look(now, wide=wide)
         self._source_troubles.see(named.troubles)
         self._say_left(named.left)

@@ -26,12 +26,12 @@ def open_bucket(settings: Settings) -> Store:
 
 
 def open_lake(settings: Settings, name: str) -> Lake:
-    """A lake by its configured name."""
-    lake = settings.lakes[name]
-    backend = backend_of(lake.url)
+    """A lake by its configured name.  Raises ConfigError where the configuration does not say where it is."""
+    lake, url = settings.lakes[name], settings.url_of(name)
+    backend = backend_of(url)
     if backend is not None and backend.lake is not None:
-        return backend.lake(lake.url, lake.hdfs, [feature_set.folder for feature_set in settings.sets.values()])
-    return _local(lake.url, settings, f"lakes.{name}.url", links=lake.follow_links)
+        return backend.lake(url, lake.hdfs, [feature_set.folder for feature_set in settings.sets.values()])
+    return _local(url, settings, f"lakes.{name}.url", links=lake.follow_links)
 
 
 def open_place(url: str, hdfs: Hdfs) -> Lake:

@@ -240,7 +240,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Request]]:
 
 
 def check(recording: Recording) -> None:
-    """What `hathi config check` and `hathi doctor` ask."""
+    """What `hathi doctor` asks."""
     folder = "doctor-0123456789abcdef/"
     probe(recording, "")  # type: ignore[arg-type]
     probe(recording, folder)  # type: ignore[arg-type]

@@ -358,7 +358,7 @@ def test_a_clock_that_is_off_is_named(s3_server: S3Server, monkeypatch: pytest.M
         (Canned(503, "SlowDown"), "slow down", "by itself"),
         (Canned(507, "XMinioStorageFull"), "the disk of the S3 server is full", "free space"),
         (Canned(403, "InvalidObjectState"), "moved into an archive", "archiving rule"),
-        (Canned(501, "NotImplemented"), "does not support", "hathi config check"),
+        (Canned(501, "NotImplemented"), "does not support", "hathi doctor"),
         (Canned(418, "ATeapot"), "S3 refuses it", "own words above"),
         (
             Canned(200, body=b"<html>log in to this network</html>"),

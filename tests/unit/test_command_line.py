@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from pipeline import __version__
+from pipeline.app.config_check import check
 from pipeline.app.installation import INSTALLATION, default_config
 from pipeline.cli import main as command_line
-from pipeline.cli.config import check
 from pipeline.errors import NetError, PermanentError, Stopped
 from pipeline.settings import Bucket, Fetch, Logs, Metrics, Settings
+from pipeline.stage_names import STAGES
 
 ROOT = Path(__file__).parents[2]
 
@@ -181,20 +182,22 @@ def test_config_show_prints_where_each_value_came_from_and_masks_secrets(
 def test_config_check_exits_2_when_something_cannot_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "h.toml"
     path.write_text(
-        'state = "s"\nlogs.folder = "l"\n[bucket]\nurl = "b"\n[sets.a]\nnet = "n.onnx"\nblob = "x"\nroot = "r"\n'
+        'state = "s"\nlogs.folder = "l"\n[bucket]\nurl = "b"\n[lakes.m]\nurl = "lake"\n'
+        '[sets.a]\nnet = "n.onnx"\nblob = "x"\nroot = "r"\n'
     )
     assert command_line.main(["config", "check", "--config", str(path)]) == 2
-    assert f"{tmp_path}/n.onnx is not a file" in capsys.readouterr().out
+    assert f"the model {tmp_path}/n.onnx cannot be read" in capsys.readouterr().out
     assert command_line.main(["config", "check", "ship", "--config", str(path)]) == 0, "a gateway needs no net"
 
 
 def test_config_check_does_not_look_for_hog_among_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "h.toml"
     path.write_text(
-        'state = "s"\nlogs.folder = "l"\n[bucket]\nurl = "b"\n[sets.a]\nnet = "hog"\nblob = "hog"\nroot = "r"\n'
+        'state = "s"\nlogs.folder = "l"\n[bucket]\nurl = "b"\n[lakes.m]\n'
+        '[sets.a]\nnet = "hog"\nblob = "hog"\nroot = "r"\n'
     )
     assert command_line.main(["config", "check", "--config", str(path)]) == 0
-    assert "hog: a descriptor that needs no file" in capsys.readouterr().out
+    assert "hog: 3780 values" in capsys.readouterr().out
 
 
 def settings_in(folder: Path, **more: object) -> Settings:
@@ -207,12 +210,13 @@ def settings_in(folder: Path, **more: object) -> Settings:
 
 
 def said(settings: Settings, level: str) -> dict[str, str]:
-    return {finding.key: finding.text for finding in check(settings) if finding.level == level}
+    return {finding.key: finding.text for finding in check(settings, STAGES) if finding.level == level}
 
 
 def test_check_warns_of_what_is_lifted_and_of_what_is_missing(tmp_path: Path) -> None:
     warnings = said(settings_in(tmp_path, fetch=Fetch(allow_private=True)), "warning")
-    assert {"fetch.allow_private", "fetch.contact", "lakes", "sets"} <= set(warnings)
+    assert {"fetch.allow_private", "fetch.contact", "sets"} <= set(warnings)
+    assert "no lake is configured" in said(settings_in(tmp_path), "error")["lakes"], "run refuses it"
 
 
 def test_check_warns_of_a_metrics_file_that_nobody_would_read(tmp_path: Path) -> None:

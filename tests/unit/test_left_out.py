@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.config import check
+from pipeline.app.config_check import check
 from pipeline.errors import ConfigError, NotAFile, NotFound
 from pipeline.sources.each_file import A_FOLDER, UNKNOWN
 from pipeline.sources.found import NAMED, Left, Named
@@ -419,7 +419,7 @@ def test_a_check_of_the_configuration_names_what_ship_would_not_read(tmp_path: P
     lake.put("more/part-00000")
     sources = [{"path": path} for path in ("refs", "more", "gone", "none*.csv", "more/[x")]
     settings = settings_of(lakes={"shop": {"url": f"file://{tmp_path}/lake", "sources": sources}})
-    found = [f"{one.key} {one.text}" for one in check(settings, ("ship",), probing=False) if ".sources." in one.key]
+    found = [f"{one.key} {one.text}" for one in check(settings, ("ship",), costly=False) if ".sources." in one.key]
     words = [
         "a Delta table",
         "not read: more/part-00000",

@@ -39,7 +39,7 @@ def summary_of(stage: str, tally: Tally, settings: Settings, lake: str) -> str:
             f"{counted(counts.features, 'feature')}{_damaged(counts)}, {counted(counts.failures, 'failure')}, "
             f"{counted(counts.duplicates - counts.alike, 'duplicate')}{alike}"
         )
-    url = settings.lakes[lake].url
+    url = settings.url_of(lake)
     return f"Summary : Sent {size(tally.bytes)} to {label_of(url) or url.removeprefix('file://')}"
 
 

@@ -135,8 +135,8 @@ def roots(settings: Settings) -> list[str]:
     for lake_name, lake in sorted(settings.lakes.items()):
         for _, one in sorted(settings.sets.items()):
             if one.lakes is None or lake_name in one.lakes:
-                folder = folder_of(lake.url)
-                base = str(lake.url if folder is None else folder).rstrip("/")
+                folder = folder_of(lake.url) if lake.url is not None else None
+                base = str(lake.url or f"lake {lake_name}:" if folder is None else folder).rstrip("/")
                 found.append(f"{base}/{one.folder}")
     return sorted(set(found))
 

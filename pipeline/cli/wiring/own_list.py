@@ -261,7 +261,8 @@ def _shipped(context: Context) -> Iterator[tuple[ShipmentName, Plan, Reading]]:
     """Part 0 of what the list names now, as far as it was shipped: with its plan, and how it would be read now."""
     assert context.lake is not None
     lake = context.settings.lakes[context.lake_name]
-    sources = Sources(context.lake, lake.sources, context.settings.delivered(context.lake_name), lake.url)
+    ours, url = context.settings.delivered(context.lake_name), context.settings.url_of(context.lake_name)
+    sources = Sources(context.lake, lake.sources, ours, url)
     named = {one.digest: one.reading for one in sources.look(context.process.clock.now()).found}
     for name, plan in operator_requests.newest(context, "", [SET]):
         if (reading := named.get(plan.snapshot_digest)) is not None:

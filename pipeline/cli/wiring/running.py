@@ -4,7 +4,7 @@ A program takes what it needs in one order and gives it back in the opposite one
 
 1. ESTOP refuses the start; SIGTERM, SIGINT and ESTOP ask for the end from here on
 2. its locks, then its log: a program that finds a lock taken writes no line into the log of the one that holds it
-3. what the program itself has to look at before it begins
+3. what its stages demand, as `hathi config check` asks it; then what the program itself has to look at
 4. `_PIPE_RUNNING`: after it stands, this host must not be rebooted
 5. the drain: once an end is asked for, the process is gone within ten seconds
 6. its folder for files on their way, and the watchdog, which takes growth of that folder as progress
@@ -22,9 +22,10 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.app.contexts import contexts, spill_of
+from pipeline.app.demands import meet
 from pipeline.cli.wiring.assembly import attentive, serving, spilling, stacks_of, turns
 from pipeline.clock import Clock, Process
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.ledger.protocol import Context, beat, leave, silent_progress
 from pipeline.process import logs
 from pipeline.process.host import this_process
@@ -81,11 +82,9 @@ class Running:
     """Its locks and `_PIPE_RUNNING`; closed early where the next start need not wait for the rest."""
 
     def contexts(self, progress: Callable[[str, int, int], None] = silent_progress) -> list[Context]:
-        """One for each lake.  Raises ConfigError when there is none."""
+        """One for each lake."""
         one = self.program
         where = contexts(one.settings, list(one.stages), self.stop, one.speaker or one.name, progress, self.process)
-        if not where:
-            raise ConfigError("no lake is configured", "", "add a [lakes.NAME] table")
         noted = Troubles(Path(one.settings.state), self.process.clock)
         return [replace(context, turned=partial(_turned, noted, context)) for context in where]
 
@@ -138,6 +137,7 @@ def running(program: Program, first: Callable[[], None] = lambda: None) -> Itera
         held.callback(logs.close_log)
         if not program.child:
             held.enter_context(_logged(program))
+            meet(settings, program.stages)
         first()
         if program.marks:
             locks.enter_context(running_file(state, say))

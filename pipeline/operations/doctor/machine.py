@@ -47,8 +47,8 @@ def hosts(settings: Settings, lakes: bool) -> list[str]:
     """The hosts that the stores' settings name."""
     found: set[str] = set()
     for url in (settings.bucket.url, *(lake.url for lake in settings.lakes.values() if lakes)):
-        backend = backend_of(url)
-        if backend is not None:
+        backend = backend_of(url) if url is not None else None
+        if url is not None and backend is not None:
             found |= set(backend.hosts(url, settings.bucket))
     return sorted(found)
 

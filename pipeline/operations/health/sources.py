@@ -55,7 +55,7 @@ class Onlooker:
         if self._sources is None:
             mine = context.settings.lakes[context.lake_name]
             ours = context.settings.delivered(context.lake_name)
-            self._sources = Sources(lake, mine.sources, ours, mine.url)
+            self._sources = Sources(lake, mine.sources, ours, context.settings.url_of(context.lake_name))
         named = self._sources.look(now)
         new, refused = self._shipper.fresh(named.found, now, 0)
         newest: dict[str, str] = {}

@@ -17,7 +17,7 @@ def folders(settings: Settings) -> list[Path]:
     """The local folders that a full disk would hurt: state, spill, logs, and stores that are folders."""
     state = Path(settings.state)
     urls = [settings.bucket.url, *(lake.url for lake in settings.lakes.values())]
-    stores = [folder for url in urls if (folder := folder_of(url)) is not None]
+    stores = [folder for url in urls if url is not None and (folder := folder_of(url)) is not None]
     return [state, state / "spill", Path(settings.logs.folder), *stores]
 
 

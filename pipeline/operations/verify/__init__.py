@@ -33,7 +33,7 @@ def verify(context: Context, *, deep: bool = False) -> Iterator[Finding]:
     lake = seen(context.lake)
     if lake is None:
         url = context.settings.lakes[context.lake_name].url
-        yield say("lake_not_seen", url, "the lake cannot be reached from here")
+        yield say("lake_not_seen", url or context.lake_name, "the lake cannot be reached from here")
     else:
         for root in roots(context):
             view = IndexView(context, lake, root)

@@ -49,7 +49,7 @@ _PERMANENT = {
     "InvalidBucketName": Said("no bucket can have this name", "correct the name in bucket.url"),
     "InvalidObjectState": Said("the object was moved into an archive", "remove the archiving rule from the bucket"),
     "NotImplemented": Said(
-        "this server does not support a request that Hathi needs", "use another server; `hathi config check` tests it"
+        "this server does not support a request that Hathi needs", "use another server; `hathi doctor` tests it"
     ),
     "KMS.DisabledException": Said("the key of bucket.kms_key is disabled", "enable the key"),
     "KMS.NotFoundException": Said("there is no such key", "correct bucket.kms_key"),
