@@ -59,7 +59,8 @@ def _at_the_sources(context: Context, lake: Lake | None, now: float) -> tuple[Fo
     if lake is None:
         return ()
     mine = context.settings.lakes[context.lake_name]
-    sources = Sources(lake, mine.sources, context.settings.delivered(context.lake_name), mine.url)
+    url = context.settings.url_of(context.lake_name)
+    sources = Sources(lake, mine.sources, context.settings.delivered(context.lake_name), url)
     return tuple(sources.look(now, wide=True).found)
 
 
