@@ -16,6 +16,7 @@ from pipeline.clock import Clock
 from pipeline.cluster.dataframe import PIECE_ROWS, computed
 from pipeline.extraction.feature_maker import FeatureMaker
 from pipeline.fetch.inline import read_file
+from pipeline.nets.loading import default_blob
 from pipeline.records import Failure, ImageRef
 from pipeline.settings import Settings, load
 
@@ -46,6 +47,7 @@ class Features(Iterator[Result]):
     """The results, one for each image, in the order in which they end.
 
     dim: the number of values in a vector.  engine: the library that runs the net, and why it was chosen.
+    preprocessing: what is done to images before the net and to the blob after it, in one line.
     fingerprint: a hash of everything that decides a vector's values (net, weights, preprocessing).  Vectors with equal
     fingerprints are comparable.
     """
@@ -53,6 +55,7 @@ class Features(Iterator[Result]):
     def __init__(self, maker: FeatureMaker, images: Iterable[Image], max_bytes: int) -> None:
         self.dim = maker.net.dim
         self.engine = maker.engine
+        self.preprocessing = maker.preprocessing
         self._maker = maker
         self._results: Generator[Result, None, None] = _results(maker, images, max_bytes)
 
@@ -96,8 +99,9 @@ def features(
     *,
     net: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
-    blob: str,
-    preprocess: Mapping[str, object] | None = None,
+    blob: str | None = None,
+    preprocess: str | Mapping[str, object] | None = None,
+    pool: Literal["flatten", "mean", "max"] = "flatten",
     normalise: Literal["l2", "none"] = "l2",
     input_size: tuple[int, int] | None = None,
     engine: str = "auto",
@@ -111,11 +115,13 @@ def features(
     images: URLs (str), bytes (bytes) or files (pathlib.Path), one or many, in any mix; None and NaN, as in a
         column of pandas, become failures.  Hathi reads a few thousand images ahead; memory stays bounded.
     net, weights, blob: a deploy .prototxt, its .caffemodel and the blob that is the feature; or an .onnx model and its
-        output; or "hog".
-    preprocess: settings of `[sets.NAME.preprocess]`, e.g. {"resize": "crop", "mean": [104.0, 117.0, 123.0]}.  The
-        default is Caffe's: resize directly to the net's size, BGR, 0 to 255, that mean.
+        output; or "hog".  blob: by default the net's output, if it has one.
+    preprocess: what the net was trained with: "caffe", "imagenet", "clip", "dinov2", "unit" or "none"; or settings of
+        `[sets.NAME.preprocess]`, e.g. {"preset": "clip", "mean": [0.5]}.  The default is Caffe's for a Caffe net; for
+        an ONNX model what its preprocessor_config.json or its metadata say, and an `Error` if there are none.
+    pool: what becomes of a blob with height and width: all its values, or one for each channel.
     normalise: "l2" divides each vector by its length; "none" keeps the net's values.
-    input_size: height and width in pixels, if the net does not fix them.
+    input_size: height and width in pixels, if neither the net nor the preset fixes them.
     engine, precision, batch_size: the library that runs the net, and how; see `load_net`.
     allow_private, fetch: for URLs; see `fetch`.
     Returns `Features`; iterate over it, or call `to_arrow()` for one table.
@@ -141,7 +147,8 @@ def features(
     chosen: dict[str, object] = {
         "bucket.url": os.devnull,  # nothing is kept
         f"sets.{_SET}.net": where if where == "hog" else os.path.abspath(where),
-        f"sets.{_SET}.blob": blob,
+        f"sets.{_SET}.blob": blob if blob is not None else default_blob(where, weights),
+        f"sets.{_SET}.pool": pool,
         f"sets.{_SET}.root": _SET,
         f"sets.{_SET}.normalise": normalise,
         f"sets.{_SET}.engine": engine,
@@ -153,11 +160,12 @@ def features(
         chosen[f"sets.{_SET}.weights"] = os.path.abspath(os.fspath(weights))
     if input_size is not None:
         chosen[f"sets.{_SET}.input_size"] = list(input_size)
-    chosen |= {f"sets.{_SET}.preprocess.{name}": value for name, value in (preprocess or {}).items()}
+    given = {"preset": preprocess} if isinstance(preprocess, str) else preprocess or {}
+    chosen |= {f"sets.{_SET}.preprocess.{name}": value for name, value in given.items()}
     settings: Settings = load(None, os.environ, chosen)
     maker = FeatureMaker(settings, _SET, Clock())
-    given = [images] if isinstance(images, str | bytes | Path) else images
-    return Features(maker, given, settings.fetch.max_bytes)
+    many = [images] if isinstance(images, str | bytes | Path) else images
+    return Features(maker, many, settings.fetch.max_bytes)
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -12,12 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.amounts import counted
-from pipeline.errors import NetError
+from pipeline.cli.wiring import set_options
+from pipeline.cli.wiring.set_options import FORMS
+from pipeline.errors import ConfigError, NetError
+from pipeline.settings import load as load_settings
 
 if TYPE_CHECKING:
     from pipeline.nets.inspection import LayerRow
     from pipeline.nets.net import Net
     from pipeline.settings import FeatureSet
+
+_SET = "net-command"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the blobs to look at (default: the outputs of the net)",
     )
+    set_options.add_arguments(net)
+    net.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                     help=f"a setting of the feature set: {set_options.FORMS}")  # fmt: skip
+    net.add_argument("--config", type=Path, help="a configuration with presets of your own ([preprocess.NAME])")
     net.add_argument("--phase", default="TEST", choices=("TEST", "TRAIN"))
     net.add_argument("--stage", action="append", default=[], metavar="NAME", help="for include and exclude rules")
     net.add_argument("--level", type=int, default=0, help="for include and exclude rules")
@@ -64,8 +74,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     features = actions.add_parser("features", parents=[net], help="compute features of images, one line each")
     features.add_argument("images", nargs="+", metavar="IMAGE", help="files")
     features.add_argument("--json", action="store_true", help="one object a line")
-    features.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                          help="a setting of the feature set, e.g. preprocess.resize=crop, normalise=none")  # fmt: skip
 
 
 def _from(least: int) -> Callable[[str], int]:
@@ -105,7 +113,7 @@ def _load(
 def _show(args: argparse.Namespace) -> int:
     net = _load(args, blobs=args.blob)  # without one, nothing need be computed: layers of other branches are shown too
     blobs = args.blob or list(net.outputs)
-    rows = _rows(net, blobs)
+    rows = _rows(net, blobs, _feature_set(args, blobs[0]).input_size if blobs else None)
     if rows is None:
         facts = {"name": net.name, "inputs": net.inputs, "outputs": net.outputs, "blobs": len(net.blobs)}
         print(json.dumps(facts) if args.json else "\n".join(f"{key}: {value}" for key, value in facts.items()))
@@ -140,8 +148,8 @@ def _show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _rows(net: Net, blobs: list[str]) -> list[LayerRow] | None:
-    """A row a layer; None for what has none."""
+def _rows(net: Net, blobs: list[str], size: tuple[int, int] | None) -> list[LayerRow] | None:
+    """A row a layer; None for what has none.  size: of images, where an ONNX model leaves it free."""
     from pipeline.nets import inspection
     from pipeline.nets.caffe_net import CaffeNet
     from pipeline.nets.onnx import inspection as onnx_inspection
@@ -149,7 +157,7 @@ def _rows(net: Net, blobs: list[str]) -> list[LayerRow] | None:
 
     if isinstance(net, CaffeNet):
         return inspection.layers(net, blobs)
-    return onnx_inspection.layers(net, blobs) if isinstance(net, OnnxNet) else None
+    return onnx_inspection.layers(net, blobs, size) if isinstance(net, OnnxNet) else None
 
 
 def _refused(net: Net) -> list[str]:
@@ -167,39 +175,89 @@ def _sizes(shape: tuple[int, ...] | None) -> str:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from pipeline.nets.inspection import oddities
+    from pipeline.nets.inspection import fed, oddities
 
     net = _load(args)
     blobs = args.blob or list(net.outputs)
-    odd = oddities(net, blobs)
-    sizes = {name: (2, *shape[1:]) for name, shape in net.inputs.items()}
-    shapes = {blob: net.shape(blob, {name: sizes[name] for name in net.inputs_of(blob)}) for blob in blobs}
+    chosen, unstated = _as_applied(_feature_set(args, blobs[0]))
+    size = _size(net, blobs, chosen)
+    odd = oddities(net, blobs, size)
+    shapes = {blob: net.shape(blob, fed(net, [blob], 2, size)) for blob in blobs}
+    lines = {blob: line for blob in blobs if (line := _preprocessing(net, blob, shapes[blob], chosen))}
+    if lines and unstated:
+        lines = {}
+        odd.append(f"{unstated.message}: a feature set with it is refused; {unstated.hint}")
     if args.json:
         print(
-            json.dumps({"name": net.name, "engine": str(net.engine), "inputs": net.inputs, "blobs": shapes, "odd": odd})
-        )
+            json.dumps({"name": net.name, "engine": str(net.engine), "inputs": net.inputs, "blobs": shapes,
+                        "preprocess": lines, "odd": odd})
+        )  # fmt: skip
         return 1 if odd else 0
     print(f"{net.name}: runs on {net.engine}")
     for name, shape in net.inputs.items():
         print(f"  input {name}: {_sizes(shape)}")
     for blob, shape in shapes.items():
         print(f"  blob {blob}: {_sizes(shape)} for a batch of 2")
+        if blob in lines:
+            print(f"    preprocess {lines[blob]}")
     for says in odd:
         print(f"  odd: {says}")
     return 1 if odd else 0
 
 
+def _as_applied(chosen: FeatureSet) -> tuple[FeatureSet, ConfigError | None]:
+    """The set with its preprocessing as it is applied; or as it is, and why it has none."""
+    from pipeline.nets.preprocessing import with_stated
+
+    try:
+        return with_stated(chosen), None
+    except ConfigError as error:
+        return chosen, error
+
+
+def _size(net: Net, blobs: list[str], chosen: FeatureSet) -> tuple[int, int] | None:
+    """What images are fed in: the size that is given, or the preset's where the net's is free; None for the net's."""
+    from pipeline.nets.inspection import fed
+
+    if chosen.input_size is not None:
+        return chosen.input_size
+    try:
+        fed(net, blobs)
+    except NetError:
+        if chosen.preprocess.size is None:
+            raise
+        return chosen.preprocess.size
+    return None
+
+
+def _preprocessing(net: Net, blob: str, shape: tuple[int, ...], chosen: FeatureSet) -> str:
+    """How a feature set of this blob gets its features, in one line; empty where the blob is no feature of an image."""
+    from pipeline.nets.features import described, image_input, size_of
+    from pipeline.nets.pooling import Pooling
+
+    try:
+        size, last = size_of(net, image_input(net, blob), chosen)
+    except NetError:
+        return ""
+    return described(chosen, size, Pooling(chosen.pool, blob, shape[1:], size, last=last), channels_last=last)
+
+
 def _bench(args: argparse.Namespace) -> int:
-    from pipeline.nets.inspection import speeds
+    from pipeline.nets.inspection import noise, speeds
 
     for place, batch in enumerate(args.batch or [1, 32]):
         nets = _nets_to_measure(args, say=place == 0)  # anew for each batch, so that each is compiled for it
+        net = next(iter(nets.values()))
+        blob = args.blob[0] if args.blob else net.outputs[0]
+        size = _size(net, [blob], _as_applied(_feature_set(args, blob))[0])
+        feeds = noise(net, [blob], batch, size)
         if place == 0 and not args.json:
+            fed = ", ".join(_sizes(array.shape[1:]) for array in feeds.values())
+            print(f"blob {blob}, fed with {fed}", file=sys.stderr)
             print(
                 f"{'engine':<12} {'precision':<9} {'batch':>5} {'images/s':>9} {'CPU ms':>7}  distance from the first"
             )
-        blob = args.blob[0] if args.blob else next(iter(nets.values())).outputs[0]
-        for speed in speeds(nets, blob, batch, args.rounds, time.perf_counter):
+        for speed in speeds(nets, blob, feeds, args.rounds, time.perf_counter):
             if args.json:
                 print(json.dumps(asdict(speed)), flush=True)
                 continue
@@ -261,13 +319,17 @@ def _export(args: argparse.Namespace) -> int:
 def _features(args: argparse.Namespace) -> int:
     from pipeline.images import Preparation
     from pipeline.nets.features import FeatureNet, finite
+    from pipeline.nets.loading import default_blob
     from pipeline.records import Failure
 
     if args.weights and not args.net.endswith(".prototxt"):  # nothing but a .prototxt takes weights
         args.weights, args.images = None, [args.weights, *args.images]
-    chosen = _feature_set(args)
-    net = FeatureNet(chosen, threads=args.threads)
+    if len(args.blob) > 1:
+        raise ConfigError("a feature is one blob", f"{len(args.blob)} are given", "--blob NAME")
+    blob = args.blob[0] if args.blob else default_blob(args.net, args.weights)
+    net = FeatureNet(_feature_set(args, blob), threads=args.threads)
     prepare = Preparation(net.preprocess, net.input_size, net.mean)
+    print(f"preprocess {net.preprocessing}", file=sys.stderr)
     failed = 0
     for path in args.images:
         try:
@@ -291,37 +353,26 @@ def _features(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _feature_set(args: argparse.Namespace) -> FeatureSet:
-    from pydantic import ValidationError
-
-    from pipeline.errors import ConfigError
-    from pipeline.settings import FeatureSet
-
-    if len(args.blob) != 1 and Path(args.net).name != "hog":
-        raise ConfigError("a feature is one blob", f"{len(args.blob)} are given", "--blob NAME")
-    values: dict[str, object] = {
-        "net": args.net,
-        "weights": args.weights,
-        "blob": (args.blob or ["hog"])[0],
-        "root": "features",
-        "engine": args.engine,
-        "precision": args.precision,
-        "batch_size": 1,
-    }
-    for pair in args.set:
-        key, _, text = pair.partition("=")
-        *parents, last = key.split(".")
-        target = values
-        for parent in parents:
-            target = target.setdefault(parent, {})  # type: ignore[assignment]
-        try:
-            target[last] = json.loads(text)
-        except json.JSONDecodeError:
-            target[last] = text
-    try:
-        return FeatureSet.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            "the feature set is not right", f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from error
+def _feature_set(args: argparse.Namespace, blob: str) -> FeatureSet:
+    """What the options say of a feature set with this blob."""
+    given = set_options.pairs(args.set, _SET)
+    unknown = [key for key in given if not key.startswith(f"sets.{_SET}.")]
+    if unknown:
+        raise ConfigError(f"--set {unknown[0]}: a feature set has no such setting", "", f"for example {FORMS}")
+    settings = load_settings(
+        args.config,
+        os.environ,
+        {
+            "bucket.url": os.devnull,  # nothing is kept
+            f"sets.{_SET}.net": args.net if Path(args.net).name == "hog" else os.path.abspath(args.net),
+            f"sets.{_SET}.weights": args.weights,
+            f"sets.{_SET}.blob": blob,
+            f"sets.{_SET}.root": _SET,
+            f"sets.{_SET}.engine": args.engine,
+            f"sets.{_SET}.precision": args.precision,
+            f"sets.{_SET}.batch_size": 1,
+            **set_options.overrides(args, _SET),
+            **given,
+        },
+    )
+    return settings.sets[_SET]

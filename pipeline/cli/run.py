@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.amounts import counted
 from pipeline.app.installation import default_config
 from pipeline.cli.output.progress import Show, shown
 from pipeline.cli.output.reached import Reached
 from pipeline.cli.output.table import Totals, as_json, print_table
-from pipeline.cli.wiring import own_list
+from pipeline.cli.wiring import own_list, set_options
 from pipeline.cli.wiring.assembly import check_stages
 from pipeline.cli.wiring.daily import compact_daily, prune_daily
 from pipeline.cli.wiring.health_step import looked_at
@@ -30,7 +28,7 @@ from pipeline.cli.wiring.metering import metered_run
 from pipeline.cli.wiring.pool import PooledStages, slots_of
 from pipeline.cli.wiring.rounds import look_at_the_rest, take_round
 from pipeline.cli.wiring.running import Program, Running, leave_in_log, running
-from pipeline.errors import ConfigError, PermanentError, PipelineError
+from pipeline.errors import PermanentError, PipelineError
 from pipeline.ledger.protocol import Context
 from pipeline.process import logs
 from pipeline.process.disk import demand_free
@@ -63,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="more",
         metavar="KEY=VALUE",
-        help="set any setting by its path, e.g. fetch.contact=me@shop.example or sets.features.preprocess.resize=crop",
+        help="set any setting by its path, e.g. fetch.contact=me@shop.example; for a list of your own also a setting "
+        f"of its set, e.g. {set_options.FORMS}",
     )
 
 
@@ -173,7 +172,7 @@ def work(process: Running, once: bool, show: Show, own: _OwnList | None = None) 
         return left() > 0
 
     where = process.contexts(show)
-    lakes = process.lakes(where, process.serving(), strict=True)
+    lakes = process.lakes(where, process.serving(_quiet if once else _on_stderr), strict=True)
     places = slots_of(settings) if "compute" in stages else []
     pooled = PooledStages(settings, stages, program.name, places, where) if len(places) > 1 else None
     seen = [lake.context for lake in lakes]
@@ -203,6 +202,14 @@ def work(process: Running, once: bool, show: Show, own: _OwnList | None = None) 
     return totals, lakes
 
 
+def _on_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _quiet(text: str) -> None:
+    """cron mails whatever is printed; the log has it."""
+
+
 def _shared_round(
     lakes: list[LakeStages],
     process: Running,
@@ -227,21 +234,10 @@ def _shared_round(
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """The settings of a configuration, of a person's own list, or of both."""
-    overrides: dict[str, Any] = {}
-    for pair in args.more:
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise ConfigError(f"--set {pair}", "no =", "write --set KEY=VALUE")
-        overrides[key] = _value(value)
+    own = own_list.given(args)
+    overrides = set_options.pairs(args.more, own_list.SET if own else None)
     if args.allow_private:
         overrides["fetch.allow_private"] = True
-    if not own_list.given(args):
+    if not own:
         return load(args.config or default_config(), os.environ, overrides)
     return load(args.config, os.environ, {**own_list.overrides(args), **overrides})
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

@@ -29,8 +29,9 @@ from pipeline.cluster import task as executor
 from pipeline.cluster.assignment import deal
 from pipeline.cluster.dataframe import FAILURE, FEATURES, check_columns, domain_of, featurise
 from pipeline.cluster.task import Loaded, Share, Worked
-from pipeline.errors import PermanentError, PipelineError, Stopped, TemporaryError
+from pipeline.errors import ConfigError, NetError, PermanentError, PipelineError, Stopped, TemporaryError
 from pipeline.ledger.protocol import Context
+from pipeline.nets.preprocessing import with_stated
 from pipeline.settings import Bucket, FeatureSet, Fetch, Settings, travelling
 from pipeline.stages.compute import BatchTask, Published, Served
 from pipeline.stages.performer import Merge, Merging
@@ -150,6 +151,7 @@ class _Elsewhere:
     def __init__(self, loaded: Loaded) -> None:
         self.fingerprint = loaded.fingerprint
         self.engine = loaded.engine
+        self.preprocessing = loaded.preprocessing
 
     def window(self, groups: Any, open_batch: Any, wanted: Any) -> Any:
         raise PermanentError(
@@ -204,6 +206,8 @@ class _Carrying:
         """The settings with the names of what is carried in the place of each set's files."""
         sets = {}
         for name, one in settings.sets.items():
+            with contextlib.suppress(ConfigError, NetError):  # who loads the set there says so
+                one = with_stated(one)  # a file that says it lies beside the net here alone
             changes: dict[str, object] = {"net": self._carry(one.net)}
             if one.weights is not None:
                 changes["weights"] = self._carry(one.weights)

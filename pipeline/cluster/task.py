@@ -60,6 +60,7 @@ class Loaded:
 
     fingerprint: str
     engine: str
+    preprocessing: str = ""
 
 
 @functools.lru_cache(maxsize=8)
@@ -76,7 +77,7 @@ def look(settings: str, name: str, device: str) -> Loaded | PipelineError:
     """Load a set and say what it is; why not, as a value."""
     try:
         made = maker(settings, name, device)
-        return Loaded(made.fingerprint, made.engine)
+        return Loaded(made.fingerprint, made.engine, made.preprocessing)
     except PipelineError as error:
         return error
 

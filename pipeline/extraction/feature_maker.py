@@ -86,6 +86,11 @@ class FeatureMaker:
         engine: str = str(self._net.engine)
         return engine
 
+    @property
+    def preprocessing(self) -> str:
+        """What is done to an image, in one line for people."""
+        return self._net.preprocessing
+
     def prepare(self, content: bytes) -> Matrix | Failure:
         """Image bytes -> (3, h, w) float32 for the net, or why not."""
         return self._preparation(content)

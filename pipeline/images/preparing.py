@@ -10,7 +10,7 @@ from pipeline.codec.mean_image import read_mean
 from pipeline.errors import ConfigError
 from pipeline.images.decoding import Extent, Pixels, read
 from pipeline.images.jpeg import Room
-from pipeline.images.resizing import resize
+from pipeline.images.resizing import antialiased, resize
 from pipeline.records import Failure
 from pipeline.settings import Preprocess
 
@@ -42,7 +42,7 @@ class Preparation:
 
     @property
     def _short(self) -> int:
-        return max(self._how.resize_to, *self.size)
+        return max(self._how.short_side(self.size), *self.size)
 
     def __call__(self, content: bytes) -> Prepared | Failure:
         """Image bytes -> (3, height, width) float32, or why not.  Raises nothing for any content."""
@@ -70,7 +70,10 @@ class Preparation:
         """(h, w, 3) uint8 BGR -> (3, height, width) float32: resized, channels ordered, (x raw_scale/255 - mean) / std
         x input_scale.  extent: as of `resize`."""
         direct = self._how.resize == "direct"
-        placed = resize(image, self.size, extent) if direct else self._centre(image, extent)
+        if self._how.interpolation == "fast":
+            placed = resize(image, self.size, extent) if direct else self._centre(image, extent)
+        else:
+            placed = self._antialiased(image, extent or image.shape[:2])
         split = cv2.split(placed)
         planes = np.array(split if self._how.channel_order == "bgr" else split[::-1], np.float32)
         if self._how.raw_scale != 255.0:
@@ -79,6 +82,18 @@ class Preparation:
         if (self._factor != 1).any():
             planes *= self._factor
         return planes
+
+    def _antialiased(self, image: Pixels, extent: Extent) -> Pixels:
+        """As torchvision's Resize and CenterCrop place the picture: the long side rounded down, the middle to even."""
+        if self._how.resize == "direct":
+            return antialiased(image, self.size, self._how.interpolation, (0.0, 0.0, *extent))
+        high, wide = extent
+        short = self._short
+        sized = (short, int(short * wide / high)) if high <= wide else (int(short * high / wide), short)
+        rows, columns = high / sized[0], wide / sized[1]
+        top, left = round((sized[0] - self.size[0]) / 2), round((sized[1] - self.size[1]) / 2)
+        box = (top * rows, left * columns, (top + self.size[0]) * rows, (left + self.size[1]) * columns)
+        return antialiased(image, self.size, self._how.interpolation, (*box[:2], min(box[2], high), min(box[3], wide)))
 
     def _centre(self, image: Pixels, extent: Extent | None) -> Pixels:
         """The short side to resize_to, then the middle cut out."""
@@ -113,8 +128,9 @@ def _mean(preprocess: Preprocess, size: tuple[int, int], read: Prepared | None) 
     mean = read_mean(preprocess.mean) if read is None else read
     if mean.ndim == 1:
         mean = mean.reshape(-1, 1, 1)
-    if preprocess.resize == "crop" and mean.shape[1:] == (preprocess.resize_to,) * 2:
-        top, left = (preprocess.resize_to - size[0]) // 2, (preprocess.resize_to - size[1]) // 2
+    short = preprocess.short_side(size)
+    if preprocess.resize == "crop" and mean.shape[1:] == (short, short):
+        top, left = (short - size[0]) // 2, (short - size[1]) // 2
         if top >= 0 and left >= 0:
             mean = mean[:, top : top + size[0], left : left + size[1]]
     if mean.shape not in ((3, 1, 1), (1, 1, 1), (3, *size)):

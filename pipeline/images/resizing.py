@@ -1,10 +1,13 @@
-"""Resizing that does not alias, from OpenCV's fast pieces."""
+"""Resizing that does not alias: from OpenCV's fast pieces, or by Pillow's filters to the pixel."""
 
 from __future__ import annotations
+
+import math
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 Pixels = NDArray[np.uint8]
 _BLUR_FROM, _STRONG_FROM, _AREA_FROM = 1.33, 1.65, 3.0
@@ -47,3 +50,25 @@ def _softened(image: Pixels, rows: float, columns: float) -> Pixels:
     taps = [3 if ratio > _BLUR_FROM else 1 for ratio in (columns, rows)]
     across, down = (0.0, 0.0) if min(shrunk) >= _STRONG_FROM else (0.375 * columns, 0.375 * rows)
     return np.asarray(cv2.GaussianBlur(image, taps, across, sigmaY=down), np.uint8)
+
+
+def antialiased(image: Pixels, size: tuple[int, int], how: str, box: tuple[float, float, float, float]) -> Pixels:
+    """(h, w, 3) uint8 -> (*size, 3) uint8 as Pillow's filter of the name `how` resizes the part `box` of the image.
+
+    box: top, left, bottom, right, in the image's pixels; the filter reaches beyond it.
+    """
+    top, left, bottom, right = box
+    if (top, left) == (0, 0) and bottom > len(image) - 1 and right > image.shape[1] - 1:
+        whole = Image.fromarray(np.ascontiguousarray(image))
+        return np.asarray(whole.resize((size[1], size[0]), Image.Resampling[how.upper()], (left, top, right, bottom)))
+    reach = math.ceil(_REACH * max(1.0, (bottom - top) / size[0])) + 1
+    first, end = max(0, math.floor(top) - reach), min(len(image), math.ceil(bottom) + reach)
+    rows = Image.fromarray(np.ascontiguousarray(image[first:end]))  # no order of colours matters to it
+    # Pillow rounds between the two axes, and begins with the columns where a whole picture keeps its shape.
+    narrow = rows.resize((size[1], end - first), Image.Resampling[how.upper()], (left, 0, right, end - first))
+    sized = narrow.resize((size[1], size[0]), Image.Resampling[how.upper()], (0, top - first, size[1], bottom - first))
+    return np.asarray(sized, np.uint8)
+
+
+_REACH = 3
+"""Pixels to either side that the widest filter looks at."""

@@ -42,6 +42,8 @@ class PartnerManifest(Body):
     set: str
     fingerprint: Fingerprint
     engine: str = ""
+    preprocessing: str = ""
+    """What was done to images before the net and to the blob after it, for people."""
     dim: Dim
     numbers: Numbers = "float32"
     """Of features in Parquet."""

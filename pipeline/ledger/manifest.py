@@ -267,6 +267,8 @@ class Out(Body):
 
     fingerprint: Fingerprint
     engine: str = ""
+    preprocessing: str = ""
+    """What was done to images before the net and to the blob after it, for people."""
     dim: Dim
     numbers: Numbers = "float32"
     """Of features in Parquet."""

@@ -17,6 +17,7 @@ from pipeline.nets.features import image_input, shape_of, size_of
 from pipeline.nets.graph import rules
 from pipeline.nets.graph.lowered import Lowered, Shape
 from pipeline.nets.net import Net
+from pipeline.nets.preprocessing import with_stated
 from pipeline.settings import FeatureSet
 
 if TYPE_CHECKING:
@@ -40,11 +41,12 @@ def expected(feature_set: FeatureSet) -> str:
 
     feature_set: its paths absolute.  Raises NetError or ConfigError where the files or the blob do not allow it.
     """
+    feature_set = with_stated(feature_set)
     net, blob = _looked_at(feature_set)
     if lacking := net.lacking(blob):
         raise NetError(f"the net {feature_set.net} has no weights", ", ".join(lacking[:5]), "name its .caffemodel")
     name = image_input(net, blob)
-    size, last = size_of(net, name, feature_set.input_size)
+    size, last = size_of(net, name, feature_set)
     mean = feature_set.preprocess.mean
     of_net = net.fingerprint(blob, {name: shape_of(1, size, channels_last=last)})
     return fingerprint.of_features(feature_set, of_net, size, read_mean(mean) if isinstance(mean, str) else None)

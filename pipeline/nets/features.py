@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from pipeline.nets import fingerprint
 from pipeline.nets.engines import EngineInfo
 from pipeline.nets.loading import load
 from pipeline.nets.net import Net
+from pipeline.nets.pooling import Pooling
+from pipeline.nets.preprocessing import told, with_stated
 from pipeline.nets.probing import probe
 from pipeline.nets.verdict import OWN, Verdict
 from pipeline.settings import FeatureSet
@@ -35,7 +36,7 @@ class FeatureNet:
     """
 
     def __init__(self, feature_set: FeatureSet, threads: int = 0) -> None:
-        self._set = feature_set
+        self._set = feature_set = with_stated(feature_set)
         self._alone = feature_set.dependent_rows == "alone"
         self.batch_size = 1 if self._alone else feature_set.batch_size
         self._blob = "hog" if Path(feature_set.net).name == "hog" else feature_set.blob
@@ -44,7 +45,7 @@ class FeatureNet:
         mean = self.preprocess.mean
         self.mean = read_mean(mean) if isinstance(mean, str) else None
         self._input = image_input(self._net, self._blob)
-        self.input_size, self._channels_last = size_of(self._net, self._input, feature_set.input_size)
+        self.input_size, self._channels_last = size_of(self._net, self._input, feature_set)
         out = self._net.shape(self._blob, {self._input: self._shape})
         if not out or out[0] != self.batch_size:
             raise NetError(
@@ -52,7 +53,8 @@ class FeatureNet:
                 f"its shape is {out} for a batch of {self.batch_size}",
                 "choose a blob whose first axis is the batch",
             )
-        self.dim = math.prod(out[1:])
+        self._pooled = Pooling(feature_set.pool, self._blob, out[1:], self.input_size, last=self._channels_last)
+        self.dim = self._pooled.dim
         self._net.ready(self._blob, {self._input: self._shape})
         self._check_rows()
 
@@ -69,6 +71,11 @@ class FeatureNet:
     @property
     def normalise(self) -> str:
         return self._set.normalise
+
+    @property
+    def preprocessing(self) -> str:
+        """What becomes of an image before the net and of the blob after it, in one line for people."""
+        return described(self._set, self.input_size, self._pooled, channels_last=self._channels_last)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -168,7 +175,7 @@ class FeatureNet:
         if self._channels_last:
             padded = np.ascontiguousarray(padded.transpose(0, 2, 3, 1))
         rows = self._net.forward({self._input: padded}, [self._blob])[self._blob]
-        rows = rows.reshape(self.batch_size, self.dim)[: len(batch)]
+        rows = self._pooled(rows)[: len(batch)]
         rows[~np.isfinite(rows).all(1)] = np.nan
         return normalised(rows) if self._set.normalise == "l2" else rows
 
@@ -193,19 +200,37 @@ def image_input(net: Net, blob: str) -> str:
     return names[0]
 
 
-def size_of(net: Net, name: str, wanted: tuple[int, int] | None) -> tuple[tuple[int, int], bool]:
-    """Height and width of an input, and whether its channels come last.  wanted: what the settings say.
+def size_of(net: Net, name: str, chosen: FeatureSet) -> tuple[tuple[int, int], bool]:
+    """Height and width of an input, and whether its channels come last.  chosen: with its preprocessing as applied.
 
     Raises NetError for an input that takes no colour images, or images of any size where none is set.
     """
-    shape = net.inputs[name]
+    shape, how = net.inputs[name], chosen.preprocess
     last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
+    if how.layout != "auto" and len(shape) == 4 and shape[1 if how.layout == "nchw" else 3] in (3, -1):
+        last = how.layout == "nhwc"
     if len(shape) != 4 or (shape[1] not in (3, -1) and not last):
         raise NetError(f"input '{name}' takes no colour images", f"its shape is {shape}", "batch, 3, h, w")
-    high, wide = wanted or (shape[1:3] if last else shape[2:])
+    declared = shape[1:3] if last else shape[2:]
+    high, wide = chosen.input_size or (declared if min(declared) > 0 else how.size or declared)
     if high < 1 or wide < 1:
-        raise NetError(f"input '{name}' takes images of any size", f"its shape is {shape}", "set input_size")
+        raise no_size(name, shape)
     return (high, wide), last
+
+
+def described(chosen: FeatureSet, size: tuple[int, int], pooled: Pooling, *, channels_last: bool) -> str:
+    """What becomes of an image before a net of (height, width) and of the blob after it, in one line for people."""
+    layout = "NHWC" if channels_last else "NCHW"
+    return f"{told(chosen.preprocess, size)}, {layout}; {pooled}; normalise {chosen.normalise}"
+
+
+def no_size(name: str, shape: tuple[int, ...]) -> NetError:
+    """An input whose height and width are free, where nothing says which are meant."""
+    return NetError(
+        f"input '{name}' takes images of any size",
+        f"its shape is {shape}",
+        "set input_size, for example --input-size 224x224; or name a preset that has a size",
+    )
 
 
 def shape_of(batch: int, size: tuple[int, int], *, channels_last: bool) -> tuple[int, ...]:

@@ -74,13 +74,15 @@ def of_features(
         "form": 1,
         "net": net,
         "size": list(size),
-        "preprocess": _preprocess(feature_set.preprocess, mean),
+        "preprocess": _preprocess(feature_set.preprocess, size, mean),
         "decode": DECODE_POLICY,
         "normalise": feature_set.normalise,
         "precision": feature_set.precision,
     }
     if feature_set.dependent_rows == "alone":
         parts["rows"] = "alone"
+    if feature_set.pool != "flatten":
+        parts["pool"] = feature_set.pool
     return hashed(parts)
 
 
@@ -97,7 +99,9 @@ def deciding(feature_set: FeatureSet) -> dict[str, Any]:
         "precision": feature_set.precision,
         "dependent_rows": feature_set.dependent_rows,
     }
-    values = _how_prepared(feature_set.preprocess)
+    if feature_set.pool != "flatten":
+        found["pool"] = feature_set.pool
+    values = _how_prepared(feature_set.preprocess, feature_set.input_size or feature_set.preprocess.size)
     with contextlib.suppress(ConfigError):
         values["mean"] = _mean(feature_set.preprocess.mean, None)
     return found | {f"preprocess.{name}": value for name, value in values.items()}
@@ -108,20 +112,26 @@ def _as_read(known: Mapping[Place, str], shapes: Mapping[Place, Shape], read: Re
     return [known[read.version], list(shapes[read.view][1:])]
 
 
-def _preprocess(preprocess: Preprocess, read: NDArray[np.float32] | None) -> dict[str, Any]:
-    return {**_how_prepared(preprocess), "mean": _mean(preprocess.mean, read)}
+def _preprocess(preprocess: Preprocess, size: tuple[int, int], read: NDArray[np.float32] | None) -> dict[str, Any]:
+    return {**_how_prepared(preprocess, size), "mean": _mean(preprocess.mean, read)}
 
 
-def _how_prepared(preprocess: Preprocess) -> dict[str, Any]:
-    """All but the mean, which can be in a file."""
+def _how_prepared(preprocess: Preprocess, size: tuple[int, int] | None) -> dict[str, Any]:
+    """All but the mean, which can be in a file.  A setting that is younger than fingerprints has a part where it is not
+    what was done before there was one.  size: the net's, or None where it is not known.
+    """
+    short: Any = ["crop_pct", preprocess.crop_pct] if size is None else preprocess.short_side(size)
+    short = preprocess.resize_to if preprocess.crop_pct is None else short
+    younger = {"interpolation": "fast", "layout": "auto"}
     return {
         "resize": preprocess.resize,
-        "resize_to": preprocess.resize_to if preprocess.resize == "crop" else None,
+        "resize_to": short if preprocess.resize == "crop" else None,
         "channel_order": preprocess.channel_order,
         "raw_scale": preprocess.raw_scale,
         "std": _spread(preprocess.std),
         "input_scale": preprocess.input_scale,
         "reduced_decode": preprocess.reduced_decode,
+        **{name: value for name, old in younger.items() if (value := getattr(preprocess, name)) != old},
     }
 
 

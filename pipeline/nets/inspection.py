@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.nets.caffe_net import CaffeNet
+from pipeline.nets.features import no_size
 from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.graph.plan import Place
 from pipeline.nets.net import Net
@@ -61,23 +62,43 @@ def layers(net: CaffeNet, blobs: Sequence[str]) -> list[LayerRow]:
     return rows
 
 
-def noise(net: Net, blobs: Sequence[str], batch: int | None = None, size: tuple[int, int] | None = None) -> Feeds:
-    """Numbers to feed: the same each time, from -128 to 128; batch and size instead of the declared ones."""
-    random = np.random.default_rng(0)
-    feeds = {}
+Size = tuple[int, int]
+
+
+def fed(net: Net, blobs: Sequence[str], batch: int | None = None, size: Size | None = None) -> dict[str, Shape]:
+    """The shapes in which the inputs of the blobs are fed: batch and size instead of the declared ones.
+
+    Raises NetError for images of any size where no size is given.
+    """
+    found = {}
     for name in dict.fromkeys(name for blob in blobs for name in net.inputs_of(blob)):
-        shape = list(net.inputs[name])
+        declared = net.inputs[name]
+        shape = list(declared)
         if batch is not None and shape:
             shape[0] = batch
-        if size is not None and len(shape) == 4:
-            shape[2:] = size
-        feeds[name] = random.uniform(-128, 128, [max(1, n) for n in shape]).astype(np.float32)
-    return feeds
+        if len(shape) == 4:
+            places = slice(1, 3) if shape[3] == 3 and shape[1] != 3 else slice(2, 4)
+            shape[places] = size or shape[places]
+            if min(shape[places]) < 1:
+                raise no_size(name, declared)
+            shape[1] = 3 if shape[1] < 1 else shape[1]  # free channels are those of a colour image
+        found[name] = tuple(max(1, n) for n in shape)
+    return found
 
 
-def oddities(net: Net, blobs: Sequence[str]) -> list[str]:
-    """What a person should know after one pass: warnings, values that are not finite, outputs that never change."""
-    feeds = noise(net, blobs, batch=2)
+def noise(net: Net, blobs: Sequence[str], batch: int | None = None, size: Size | None = None) -> Feeds:
+    """Numbers to feed: the same each time, from -128 to 128.  Otherwise as `fed`."""
+    random = np.random.default_rng(0)
+    shapes = fed(net, blobs, batch, size)
+    return {name: random.uniform(-128, 128, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def oddities(net: Net, blobs: Sequence[str], size: Size | None = None) -> list[str]:
+    """What a person should know after one pass: warnings, values that are not finite, outputs that never change.
+
+    size: (height, width) of images instead of the declared ones.  Raises NetError as `fed` does.
+    """
+    feeds = noise(net, blobs, batch=2, size=size)
     values = net.forward(feeds, blobs)
     found = list(net.warnings)
     for blob, array in values.items():
@@ -123,10 +144,13 @@ class Speed:
 
 
 def speeds(
-    nets: Mapping[tuple[str, str], Net], blob: str, batch: int, rounds: int, clock: Callable[[], float]
+    nets: Mapping[tuple[str, str], Net], blob: str, feeds: Feeds, rounds: int, clock: Callable[[], float]
 ) -> Iterator[Speed]:
-    """Each engine's images a second, the median of `rounds` passes that take turns; the first one is the reference."""
-    feeds = noise(next(iter(nets.values())), [blob], batch=batch)
+    """Each engine's images a second, the median of `rounds` passes that take turns; the first one is the reference.
+
+    feeds: as of `noise`, all of one batch.
+    """
+    batch = max(len(array) for array in feeds.values())
     values = {key: net.forward(feeds, [blob])[blob] for key, net in nets.items()}
     wall: dict[tuple[str, str], list[float]] = {key: [] for key in nets}
     busy: dict[tuple[str, str], list[float]] = {key: [] for key in nets}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.codec import caffe_pb2
-from pipeline.errors import NetError
+from pipeline.errors import ConfigError, NetError
 from pipeline.nets.engines import Engine, choose
 from pipeline.nets.graph import rules
 from pipeline.nets.net import Net
@@ -53,6 +54,17 @@ def load(
     from pipeline.nets.caffe_net import CaffeNet
 
     return CaffeNet(path, found, choose(engine, precision, threads), state, blobs)
+
+
+def default_blob(net: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> str:
+    """The net's output, where it has one.  Raises ConfigError where it has more, NetError for a net that is refused."""
+    if Path(net).name == "hog":
+        return "hog"
+    outputs = load(Path(net), None if weights is None else Path(weights), blobs=[]).outputs
+    if len(outputs) == 1:
+        return outputs[0]
+    many = f"the net has {len(outputs)} outputs: {', '.join(outputs[:20])}"
+    raise ConfigError("a feature is one blob", many, "name it: --blob NAME")
 
 
 def _by_caffe(

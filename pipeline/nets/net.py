@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipeline.errors import NetError
 from pipeline.nets.engines import Engine, EngineInfo
 from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.verdict import Verdict
+from pipeline.records import Failure
 
 if TYPE_CHECKING:
     from pipeline.settings import Preprocess
@@ -74,6 +76,10 @@ class Net(ABC):
         """How images are prepared for this net where a feature set wants `wanted`.  Raises ConfigError for what it
         cannot take."""
         return wanted
+
+    def prepare(self, content: bytes) -> NDArray[np.float32] | Failure:
+        """Bytes of an image -> (3, height, width) float32 for the net; `hathi.load_net` says how."""
+        raise NetError(f"nothing says how images are prepared for the net {self.name}", "", "open it by hathi.load_net")
 
     def batch_of(self, name: str) -> int:
         """The one batch size that an input takes; 0: any."""

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
@@ -23,15 +23,17 @@ from pipeline.settings.fetch import Fetch, HostFetch
 from pipeline.settings.lakes import NULL_WORDS, Columns, Format, Hdfs, Lake, Source, Text
 from pipeline.settings.operation import Daemon, Health, Logs, Metrics, Notify
 from pipeline.settings.places import place_of, within
+from pipeline.settings.preprocessing import PRESETS, Preprocess, with_own_presets
 from pipeline.settings.reading import FilePath
 from pipeline.settings.section import Name
-from pipeline.settings.sets import DECODE_POLICY, FeatureSet, Preprocess
+from pipeline.settings.sets import DECODE_POLICY, FeatureSet
 from pipeline.settings.stages import Compute, Deliver, Prune, Ship
 from pipeline.stage_names import ON_THE_BOX, ON_THE_LAKE, STAGES
 
 __all__ = [
     "DECODE_POLICY",
     "NULL_WORDS",
+    "PRESETS",
     "Bucket",
     "Columns",
     "Compute",
@@ -83,6 +85,9 @@ class Settings(BaseSettings):
     sets: dict[Name, FeatureSet] = Field(default={}, examples=["features"])
     """The feature sets, by name (a to z, 0 to 9, - and _): what Hathi computes and where it delivers it. Gateways and
     boxes need the same sets."""
+    preprocess: dict[Name, Preprocess] = Field(default={}, examples=["mine"])
+    """Presets of your own, by name, for preprocess.preset of sets and --preprocess. Each may begin with a preset that
+    is built in (its own `preset`)."""
     ship: Ship = Ship()
     fetch: Fetch = Fetch()
     compute: Compute = Compute()
@@ -112,6 +117,11 @@ class Settings(BaseSettings):
         seen = any(lake.url is not None for lake in self.lakes.values())
         role = self.role or ("compute" if self.lakes and not seen else "local")
         return {"gateway": ON_THE_LAKE, "compute": ON_THE_BOX, "local": STAGES}[role]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sets_begin_with_their_presets(cls, values: Any) -> Any:
+        return with_own_presets(values)
 
     @model_validator(mode="after")
     def _sets_name_lakes_that_exist(self) -> Settings:

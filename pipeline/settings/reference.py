@@ -35,11 +35,11 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 def reference() -> str:
     """The text of `config/reference.toml`."""
-    return "\n".join([HEAD.rstrip("\n"), *_table(Settings, "")]) + "\n"
+    return "\n".join([HEAD.rstrip("\n"), *_table(Settings, "", {})]) + "\n"
 
 
-def _table(model: type[BaseModel], name: str) -> Iterator[str]:
-    """A table's settings, then the tables in it."""
+def _table(model: type[BaseModel], name: str, told: dict[type[BaseModel], str]) -> Iterator[str]:
+    """A table's settings, then the tables in it.  told: models that stand above already, and where."""
     for key, field in model.model_fields.items():
         if _model_in(field) is None:
             yield ""
@@ -60,7 +60,11 @@ def _table(model: type[BaseModel], name: str) -> Iterator[str]:
         yield ""
         yield from _comment(field.description or _told(below))
         yield title
-        yield from _table(below, inner)
+        if below in told:
+            yield f"# The settings of [{told[below]}]."
+        else:
+            told[below] = inner
+            yield from _table(below, inner, told)
 
 
 def _entry(key: str, field: FieldInfo) -> Iterator[str]:

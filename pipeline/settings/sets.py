@@ -8,46 +8,12 @@ from pydantic import Field
 
 from pipeline.records import Numbers
 from pipeline.settings.places import RootPath
+from pipeline.settings.preprocessing import Preprocess, Size
 from pipeline.settings.reading import FilePath
 from pipeline.settings.section import Section
 
 DECODE_POLICY = "3"
 """What decoding and resizing do to an image; raised when their pixels change, which changes every fingerprint."""
-
-
-class Preprocess(Section):
-    """How image bytes become network input, in the terms of Caffe's `caffe.io.Transformer`. Every value is part of the
-    fingerprint: a change computes everything anew."""
-
-    resize: Literal["direct", "crop"] = "direct"
-    """How an image gets the net's size. direct: it is resized to that size whatever its shape; crop: its short side is
-    resized to resize_to, then the centre is cut out. Use what the net was trained with."""
-    resize_to: Annotated[int, Field(ge=1, le=4096)] = 256
-    """crop: the length of the short side before the centre is cut out, pixels."""
-    channel_order: Literal["bgr", "rgb"] = "bgr"
-    """The order of colours that the net was trained with: bgr for most Caffe nets, rgb for most others."""
-    raw_scale: float = 255.0
-    """The range of pixels before the mean is subtracted: 0 to raw_scale. 255 for Caffe nets, 1 for most others."""
-    mean: list[float] | FilePath = [104.0, 117.0, 123.0]
-    """The mean that is subtracted: one value for each channel in channel_order, or a .binaryproto or .npy file. Use
-    what the net was trained with."""
-    std: list[float] = [1.0, 1.0, 1.0]
-    """The divisor after the mean, one value for each channel in channel_order. Most ONNX models need it; Caffe nets do
-    not."""
-    input_scale: float = 1.0
-    """The factor at the end, as Caffe's Transformer.set_input_scale. Change it only where the net was trained with
-    one."""
-    reduced_decode: bool = True
-    """Let the JPEG decoder skip detail that the resize would drop (1/2, 1/4, 1/8): several times faster. Turn it off to
-    get exactly the pixels of a full decode; features change a little."""
-    max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
-    """The most pixels of an image; a larger one fails with `too_many_pixels` before memory is taken for it. Raise it
-    for huge originals; memory grows with it."""
-    damaged: Literal["keep", "fail"] = "keep"
-    """What happens to a damaged JPEG that has its end marker, where a part of the picture is missing.
-    keep: it gets a feature of the part that can be seen, and summary and report count it; fail: it becomes a failure
-    (`truncated`) and is tried again. Use fail where a feature of half a picture is worse than none; no other feature
-    changes."""
 
 
 class FeatureSet(Section):
@@ -60,12 +26,13 @@ class FeatureSet(Section):
     blob: str = Field(examples=["fc7"])
     """The blob of the net, or the output of the ONNX model, whose values are the feature. `hathi net show` lists
     them."""
-    input_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(
-        default=None, examples=[[227, 227]]
-    )
+    input_size: Size | None = Field(default=None, examples=[[227, 227]])
     """Height and width of the net's input, pixels. none: the size that the net declares; set it where the net declares
-    no fixed size."""
+    no fixed size and the preset has none."""
     preprocess: Preprocess = Preprocess()
+    pool: Literal["flatten", "mean", "max"] = "flatten"
+    """What becomes of a blob with height and width (C x H x W). flatten: all its values are the feature; mean, max: one
+    value for each channel. mean and max are part of the fingerprint."""
     normalise: Literal["l2", "none"] = "l2"
     """l2: each feature is divided by its length, so that dot products are cosines. none: the values stay as
     the net computes them."""

@@ -89,18 +89,23 @@ def plan_children(states: Iterable[ShipmentState], context: Context) -> list[Shi
     ]
 
 
-def perform(
-    context: Context, feature_set: FeatureSet, fingerprint: str, task: AggregateTask, engine: str
-) -> Aggregated | None:
-    """Merge one shipment's shards and commit `out`; None when somebody else is at it.
+@dataclass(frozen=True)
+class Origin:
+    """Where features come from.  engine, preprocessing: what ran the net and what it was fed, for people."""
 
-    fingerprint: all 64 hex digits.
-    """
+    fingerprint: str
+    """All 64 hex digits."""
+    engine: str
+    preprocessing: str
+
+
+def perform(context: Context, feature_set: FeatureSet, origin: Origin, task: AggregateTask) -> Aggregated | None:
+    """Merge one shipment's shards and commit `out`; None when somebody else is at it."""
     name = task.state.name
     if not _readable(context, task) or not claim(context, name, AGGREGATE, task.number):
         return None
     try:
-        return _merge(context, feature_set, fingerprint, task, engine)
+        return _merge(context, feature_set, origin, task)
     except BaseException as error:
         ended(context, name, AGGREGATE, task.number, error)
         raise
@@ -120,7 +125,7 @@ def _readable(context: Context, task: AggregateTask) -> bool:
     return True
 
 
-def _merge(context: Context, feature_set: FeatureSet, fingerprint: str, task: AggregateTask, engine: str) -> Aggregated:
+def _merge(context: Context, feature_set: FeatureSet, origin: Origin, task: AggregateTask) -> Aggregated:
     state = task.state
     assert state.plan is not None
     assert state.end is not None
@@ -131,7 +136,7 @@ def _merge(context: Context, feature_set: FeatureSet, fingerprint: str, task: Ag
             folder / "out",
             dim=dim,
             version=name.version,
-            fingerprint=fingerprint,
+            fingerprint=origin.fingerprint,
             formats=feature_set.formats,
             numbers=feature_set.parquet_numbers,
             redact_queries=context.settings.logs.redact_queries,
@@ -147,7 +152,7 @@ def _merge(context: Context, feature_set: FeatureSet, fingerprint: str, task: Ag
             duplicates=merged.duplicates,
         )
         context.safe_point()
-        body = _upload(context, name, output, merged, held, engine)
+        body = _upload(context, name, output, merged, held, origin)
     won, stands = commit(context, context.keys.out(name), body)
     if not won:
         kept = {file.key for partner in stands.partners.values() for file in partner.files}
@@ -210,8 +215,8 @@ def _refs(context: Context, name: ShipmentName, number: int) -> list[ImageRef]:
     return context.forms.decode(load_data(context, batch.data), number * ORDINALS_PER_BATCH)
 
 
-def _upload(context: Context, name: ShipmentName, output: Output, merged: Merged, held: int, engine: str) -> Out:
-    """The files, and the body that names them.  held: refs of held batches.  engine: what computed the features."""
+def _upload(context: Context, name: ShipmentName, output: Output, merged: Merged, held: int, origin: Origin) -> Out:
+    """The files, and the body that names them.  held: refs of held batches.  origin: of the features."""
     nonce = context.process.nonce()
     partners: dict[str, OutPartner] = {}
     for partner in merged.partners:
@@ -233,7 +238,8 @@ def _upload(context: Context, name: ShipmentName, output: Output, merged: Merged
     now = context.bucket.list(context.keys.out(name)).now
     return Out(
         fingerprint=output.fingerprint,
-        engine=engine,
+        engine=origin.engine,
+        preprocessing=origin.preprocessing,
         dim=output.dim,
         numbers=merged.numbers,
         at=version_of(now),

@@ -8,7 +8,7 @@ from pipeline.errors import PipelineError
 from pipeline.ledger.protocol import Seen, state_of
 from pipeline.ledger.state import ShipmentState
 from pipeline.stages import aggregate, derived_shipments
-from pipeline.stages.aggregate import Aggregated, AggregateTask
+from pipeline.stages.aggregate import Aggregated, AggregateTask, Origin
 from pipeline.stages.performer import Merging, Performer
 from pipeline.stages.served_sets import ServedSets
 from pipeline.stages.turn import Turn
@@ -37,7 +37,8 @@ class Aggregating:
     def _merging(self, task: AggregateTask, fingerprints: Mapping[str, str]) -> Merging:
         assert task.state.plan is not None
         name = task.state.plan.set
-        return Merging(task, name, fingerprints[name], self._sets[name].engine)
+        served = self._sets[name]
+        return Merging(task, name, Origin(fingerprints[name], served.engine, served.preprocessing))
 
 
 def _aggregated(one: Turn, done: Aggregated | PipelineError | None) -> None:

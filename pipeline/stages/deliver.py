@@ -194,6 +194,7 @@ def _partner_manifest(context: Context, set_name: str, name: ShipmentName, partn
         set=set_name,
         fingerprint=out.fingerprint,
         engine=out.engine,
+        preprocessing=out.preprocessing,
         dim=out.dim,
         numbers=out.numbers,
         version=name.version,

@@ -9,7 +9,7 @@ from typing import Protocol
 from pipeline.errors import PipelineError, Stopped
 from pipeline.ledger.protocol import Context
 from pipeline.stages import aggregate, compute
-from pipeline.stages.aggregate import Aggregated, AggregateTask
+from pipeline.stages.aggregate import Aggregated, AggregateTask, Origin
 from pipeline.stages.compute import BatchTask, Published, Served
 
 
@@ -19,9 +19,7 @@ class Merging:
 
     task: AggregateTask
     set: str
-    fingerprint: str
-    """All 64 hex digits."""
-    engine: str
+    origin: Origin
 
 
 Merge = tuple[Merging, Aggregated | PipelineError | None]
@@ -60,7 +58,7 @@ def merged(context: Context, one: Merging) -> Aggregated | PipelineError | None:
     """Aggregate one shipment; its trouble is a value, so that the rest goes on.  Raises Stopped."""
     feature_set = context.settings.sets[one.set]
     try:
-        return aggregate.perform(context, feature_set, one.fingerprint, one.task, one.engine)
+        return aggregate.perform(context, feature_set, one.origin, one.task)
     except Stopped:
         raise
     except PipelineError as error:

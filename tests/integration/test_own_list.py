@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.records import signed
-from tests.integration.conftest import OwnList, picture, row
+from tests.integration.conftest import ROOT, OwnList, picture, row
 
 
 def rows(own: OwnList, kind: str) -> list[dict[str, object]]:
@@ -386,3 +387,37 @@ def test_ids_that_differ_in_letter_case_are_counted_apart_from_duplicates(own: O
     assert "as_written" in said.stderr
     done = json.loads(own.run("--json", "--ids", "as_written").stdout)
     assert (done["refs"], done["features"], done["duplicates"], done["ids_alike"]) == (6, 5, 1, 0)
+
+
+def test_how_images_are_prepared_is_said_demanded_of_an_onnx_net_and_delivered(own: OwnList) -> None:
+    own.refs.write_text("\n".join(row(f"sku-{n}", picture(n)) for n in range(3)))
+    model = str(ROOT / "tests" / "golden" / "onnx" / "clip_opset18.onnx")
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return own.hathi("run", "--refs", str(own.refs), "--features", str(own.out), "--net", model, *words)
+
+    refused = run()
+    assert refused.returncode == 2
+    assert "--preprocess caffe|imagenet|clip|dinov2|unit|none" in refused.stderr
+    done = run("--preprocess", "clip")
+    assert done.returncode == 0, done.stderr
+    line = "clip: short side to 32 (bicubic), centre 32 x 32, RGB 0 to 1"
+    assert f"set features: preprocess {line}" in done.stderr
+    assert done.stderr.count("preprocess clip") == 1
+    (manifest,) = own.out.glob("*/*/_manifest.json")
+    assert json.loads(manifest.read_text())["preprocessing"].startswith(line)
+    assert line in own.hathi("report", "--features", str(own.out), "--out", "-").stdout
+    remembered = json.loads((own.out / ".hathi" / "options.json").read_text())["features"]
+    assert remembered["preprocess"]["interpolation"] == "bicubic"
+    other = run("--preprocess", "dinov2")
+    assert "changed: preprocess" in other.stderr
+
+
+def test_a_caffe_net_has_caffes_and_what_is_remembered_of_it_reads_as_it_always_did(own: OwnList) -> None:
+    own.refs.write_text(row("sku-1", picture(1)))
+    done = own.run()
+    assert "set features: preprocess caffe: resized to" in done.stderr
+    path = own.out / ".hathi" / "options.json"
+    remembered = json.loads(path.read_text())["features"]
+    assert "pool" not in remembered
+    assert not {"preset", "interpolation", "crop_pct", "size", "layout"} & set(remembered["preprocess"])

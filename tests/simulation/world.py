@@ -120,6 +120,7 @@ class StubServed:
     clock: Clock
     asked: dict[str, int] = field(default_factory=dict)
     engine: str = "stub"
+    preprocessing: str = "none"
     max_batches: int = 8
 
     def window(

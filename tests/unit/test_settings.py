@@ -366,6 +366,8 @@ def model_of(table: str) -> type[BaseModel]:
         return {"hdfs": Hdfs, "sources": Source, "columns": Columns, "text": Text}.get(rest[-1], Lake)
     if rest and first == "fetch":
         return HostFetch
+    if first == "preprocess":
+        return Preprocess
     if first == "sets":
         return FeatureSet if len(rest) == 1 else Preprocess
     annotation = Settings.model_fields[first].annotation
@@ -380,7 +382,9 @@ def is_table(field: FieldInfo) -> bool:
 
 def models() -> list[type[BaseModel]]:
     tables = [
-        name for name, field in Settings.model_fields.items() if is_table(field) and name not in ("lakes", "sets")
+        name
+        for name, field in Settings.model_fields.items()
+        if is_table(field) and name not in ("lakes", "sets", "preprocess")
     ]
     tabled = [model_of(name) for name in tables]
     return [*tabled, Settings, HostFetch, Lake, Hdfs, Source, Columns, Text, FeatureSet, Preprocess]

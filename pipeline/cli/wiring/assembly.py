@@ -76,10 +76,11 @@ def serving(
     clock: Clock | None = None,
     noted: Callable[[], None] = lambda: None,
     spill: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Serve:
     """How a set is loaded: its net, its engine, once for all lakes of this process.
 
-    noted: told of each step.  spill: this process's folder for files on their way.
+    noted: told of each step.  spill: this process's folder for files on their way.  say: told how images are prepared.
     """
     made: dict[str, object] = {}
 
@@ -89,6 +90,9 @@ def serving(
         if name not in made:
             made[name] = FeatureMaker(settings, name, clock or Clock(), noted, spill)
             logs.log("compute").log(logging.INFO, "set %s: %s", name, made[name].engine)  # type: ignore[attr-defined]
+            line = f"set {name}: preprocess {made[name].preprocessing}"  # type: ignore[attr-defined]
+            logs.log("compute").log(logging.INFO, "%s", line)
+            say(line)
         return made[name]
 
     return serve

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.amounts import counted
+from pipeline.cli.wiring import set_options
 from pipeline.cli.wiring.brought import bring, path_of
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, PermanentError
@@ -19,7 +20,7 @@ from pipeline.ledger.manifest import End, Plan, Reading
 from pipeline.ledger.protocol import Context, readable
 from pipeline.ledger.state import next_of
 from pipeline.process.logs import redact
-from pipeline.settings import Settings, Source
+from pipeline.settings import Preprocess, Settings, Source
 from pipeline.sources.conventions import Sources
 from pipeline.sources.found import Left
 from pipeline.stages import operator_requests
@@ -35,6 +36,7 @@ TEXT = {
     "first bytes say)",
 }
 SET, LAKE = "features", "list"
+_YOUNGER = ("crop_pct", "size", "interpolation", "layout")
 _LATER = {"text": {}, "ids": "normalised"}
 """What options.json did not say at first."""
 
@@ -73,7 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     own.add_argument("--net", type=Path, help="a deploy .prototxt or an .onnx model")
     own.add_argument("--weights", type=Path, help="a .caffemodel")
-    own.add_argument("--blob", help="the blob of the net whose values are the feature")
+    own.add_argument("--blob", help="the blob of the net whose values are the feature (default: its output)")
+    set_options.add_arguments(own)
     own.add_argument("--format", help="the format of the refs (default: by the name of the file)")
     own.add_argument("--partner", type=int, help="the partner of rows without a partner (default: 0)")
     for column in COLUMNS:
@@ -98,12 +101,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def given(args: argparse.Namespace) -> bool:
     """Whether the options name a list.  Raises ConfigError when they do so in part."""
-    options = {"--refs": args.refs, "--features": args.features, "--net": args.net, "--blob": args.blob}
-    if not any(options.values()):
+    options = {"--refs": args.refs, "--features": args.features, "--net": args.net}
+    of_the_set = (args.blob, args.preprocess, args.pool, args.input_size)
+    if not any([*options.values(), *of_the_set]):
         return False
     for option, value in options.items():
         if not value:
-            raise ConfigError(f"{option} is missing", "", "a list of your own needs --refs --features --net --blob")
+            raise ConfigError(
+                f"{option} is missing",
+                "",
+                "a list of your own needs --refs --features --net; the sets of a configuration say blob, pool, "
+                "input_size and preprocess.preset themselves ([sets.NAME])",
+            )
     return True
 
 
@@ -139,15 +148,21 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
         f"lakes.{LAKE}.url": "/",
         f"lakes.{LAKE}.sources": [source],
         f"sets.{SET}.net": str(args.net) if str(args.net) == "hog" else str(args.net.resolve()),
-        f"sets.{SET}.blob": args.blob,
         f"sets.{SET}.root": str(out),
+        **set_options.overrides(args, SET),
     }
     if args.weights:
         found[f"sets.{SET}.weights"] = str(args.weights.resolve())
     for path, what in ((args.net, "--net"), (args.weights, "--weights")):
         if path is not None and str(path) != "hog" and not path.exists():
             raise ConfigError(f"{what}: no file {path}", "", "correct the path")
-    return found
+    return {**found, f"sets.{SET}.blob": args.blob or _default_blob(args)}
+
+
+def _default_blob(args: argparse.Namespace) -> str:
+    from pipeline.nets.loading import default_blob  # what reads a net takes its time to import
+
+    return default_blob(args.net, args.weights)
 
 
 def bring_to(settings: Settings, refs: str, say: Callable[[str], None]) -> Left:
@@ -189,9 +204,12 @@ def options_of(settings: Settings) -> Options:
     Raises ConfigError when net, weights, blob or preprocessing are others than those it was made with, and as
     FeatureMaker does.
     """
+    from pipeline.nets.preprocessing import with_stated
+
     one = settings.sets[SET]
     private = Path(one.root) / ".hathi"
-    features = {**one.model_dump(mode="json"), "files": [_stamp(path) for path in (one.net, one.weights) if path]}
+    stamps = [_stamp(path) for path in (one.net, one.weights) if path]
+    features = {**_told(with_stated(one).model_dump(mode="json")), "files": stamps}
     reading = {
         "allow_private": settings.fetch.allow_private,
         "columns": settings.lakes[LAKE].sources[0].columns.model_dump(mode="json"),
@@ -215,6 +233,19 @@ def options_of(settings: Settings) -> Options:
         FeatureMaker(settings, SET, Clock())
     _write(private / "config.toml", _toml(settings))
     return Options(path, {"features": features, "reading": reading}, before)
+
+
+def _told(features: dict[str, Any]) -> dict[str, Any]:
+    """What is written down of a set: the name of a preset decides nothing beside its values, and what was not known to
+    who wrote it down long ago stands there once it differs from what was done then."""
+    younger = {name: Preprocess.model_fields[name].default for name in _YOUNGER}
+    how = {
+        name: value
+        for name, value in features["preprocess"].items()
+        if name != "preset" and (name not in younger or value != younger[name])
+    }
+    kept = {name: value for name, value in features.items() if name != "pool" or value != "flatten"}
+    return {**kept, "preprocess": how}
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -319,6 +350,9 @@ def _toml(settings: Settings) -> str:
         f"net = {json.dumps(one.net)}",
         *([f"weights = {json.dumps(one.weights)}"] if one.weights else []),
         f"blob = {json.dumps(one.blob)}",
+        f"pool = {json.dumps(one.pool)}",
+        *([f"input_size = {list(one.input_size)}"] if one.input_size else []),
+        *([f"preprocess.preset = {json.dumps(one.preprocess.preset)}"] if one.preprocess.preset else []),
         f"root = {json.dumps(one.root)}",
     ]
     return "\n".join(lines) + "\n"

@@ -88,10 +88,10 @@ class Running:
         noted = Troubles(Path(one.settings.state), self.process.clock)
         return [replace(context, turned=partial(_turned, noted, context)) for context in where]
 
-    def serving(self) -> Serve:
-        """How the program loads a set."""
+    def serving(self, say: Callable[[str], None] = lambda text: None) -> Serve:
+        """How the program loads a set.  say: told how images are prepared for it, which stands in the log anyway."""
         settings = self.program.settings
-        return serving(settings, self.process.clock, self.watch.note, spill_of(settings, self.process))
+        return serving(settings, self.process.clock, self.watch.note, spill_of(settings, self.process), say)
 
     def lakes(self, where: Sequence[Context], serve: Serve, *, strict: bool) -> list[LakeStages]:
         """The stages of each lake; what gets on in them is noted for the watchdog."""

@@ -73,7 +73,7 @@ class OpenVino:
     def compile_model(self, model: Model, shapes: Mapping[str, Shape], outputs: Sequence[str]) -> Run:
         try:
             read = self._read(_with_inputs_for(model).SerializeToString(), model.apart)
-            read.reshape({name: list(shape) for name, shape in shapes.items()})
+            _reshape(read, model.name, shapes)
             ready = openvino.preprocess.PrePostProcessor(read)
             for name in shapes:
                 if read.input(name).get_element_type().is_real():
@@ -84,6 +84,18 @@ class OpenVino:
                 f"OpenVINO refuses the model {model.name}", _says(error), "try --engine onnxruntime"
             ) from error
         return _runner(compiled, {name: name for name in shapes}, {name: name for name in outputs})
+
+
+def _reshape(read: openvino.Model, name: str, shapes: Mapping[str, Shape]) -> None:
+    try:
+        read.reshape({blob: list(shape) for blob, shape in shapes.items()})
+    except RuntimeError as error:
+        fed = ", ".join(f"{blob} {' x '.join(map(str, shape))}" for blob, shape in shapes.items())
+        raise NetError(
+            f"the model {name} does not compute {fed}",
+            _says(error),
+            "give the size that it was made for (input_size, --input-size), or another batch size",
+        ) from error
 
 
 def _with_inputs_for(model: Model) -> onnx.ModelProto:

@@ -142,10 +142,24 @@ def check_size(layer: Layer, shape: Shape) -> None:
 
 def unknown_blob(blob: str, known: Iterable[str]) -> NetError:
     names = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(blob, names, n=3, cutoff=0.4)
+    near = _near(blob, names)
     hint = f"near names: {', '.join(near)}" if near else "choose one of these; `hathi net show` lists all"
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return NetError(f"the net has no blob '{blob}'", f"it has: {', '.join(names[:_LISTED])}{more}", hint)
+    listed = names
+    if len(names) > _LISTED:  # features are near the end
+        half = _LISTED // 2
+        listed = [*names[:half], f"({len(names) - 2 * half:,} more)", *names[-half:]]
+    return NetError(f"the net has no blob '{blob}'", f"it has: {', '.join(listed)}", hint)
+
+
+def _near(blob: str, names: Sequence[str]) -> list[str]:
+    """Names of the whole list that are spelled alike, whatever the case, and the shortest that hold the word."""
+    plain: dict[str, str] = {}
+    for name in names:
+        plain.setdefault(name.lower(), name)
+    word = blob.lower()
+    alike = difflib.get_close_matches(word, plain, n=3, cutoff=0.4)
+    within = sorted((one for one in plain if len(word) > 1 and word in one), key=len)[:2]
+    return [plain[one] for one in dict.fromkeys([*alike, *within])]
 
 
 def build(layers: Sequence[Layer]) -> Plan:

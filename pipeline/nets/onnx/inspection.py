@@ -14,12 +14,15 @@ from pipeline.nets.onnx.graph import shape_of
 from pipeline.nets.onnx.net import OnnxNet
 
 
-def layers(net: OnnxNet, blobs: Sequence[str]) -> list[LayerRow]:
-    """One row a node; -1: a size that is free; None: a shape that ONNX cannot infer, or a cost that depends on it.
+def layers(net: OnnxNet, blobs: Sequence[str], size: tuple[int, int] | None = None) -> list[LayerRow]:
+    """One row a node, for images of `size` (height, width) where the model leaves that free.
 
-    A weight counts with the first node that reads it.  Multiply-adds are those of one image.
+    -1: a size that is free.  None: a shape that ONNX cannot infer, or a cost that depends on it.  A weight counts with
+    the first node that reads it.  Multiply-adds are those of one image.
     """
     model = net.source.graph()
+    if size is not None:
+        _of_size(model, net.inputs, size)
     shapes = _shapes(model)
     batch = _for_one_image(model, net.inputs_of(blobs[0]) if blobs else ())
     for_one = _shapes(model)
@@ -66,6 +69,21 @@ def _for_one_image(model: onnx.ModelProto, names: Sequence[str]) -> int:
     for value in [*model.graph.output, *model.graph.value_info]:
         value.type.tensor_type.ClearField("shape")
     return batch
+
+
+def _of_size(model: onnx.ModelProto, inputs: Mapping[str, Shape], size: tuple[int, int]) -> None:
+    """Gives images whose height and width are free this size."""
+    for value in model.graph.input:
+        shape = inputs.get(value.name, ())
+        if len(shape) == 4:
+            first = 1 if shape[3] == 3 and shape[1] != 3 else 2
+            for axis, side in zip((first, first + 1), size, strict=True):
+                if shape[axis] < 1:
+                    value.type.tensor_type.shape.dim[axis].dim_value = side
+    for value in [*model.graph.output, *model.graph.value_info]:
+        for axis in range(1, len(value.type.tensor_type.shape.dim)):
+            if not value.type.tensor_type.shape.dim[axis].dim_value:
+                value.type.tensor_type.shape.dim[axis].ClearField("dim_param")
 
 
 def _multiply_adds(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int | None:

@@ -86,7 +86,9 @@ class OnnxNet(Net):
             batch = next((array.shape[0] for array in zeros.values() if array.ndim), 1)
             says = str(error).strip().splitlines()[-1]
             raise NetError(
-                f"the model {self.path} does not compute a batch of {batch}", says, "try another engine"
+                f"the model {self.path} does not compute a batch of {batch}",
+                says,
+                "give the size that it was made for (input_size), or try another engine",
             ) from error
 
     def ready(self, blob: str, shapes: Mapping[str, Shape]) -> None:

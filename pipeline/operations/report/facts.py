@@ -111,6 +111,8 @@ class SetStatistics:
     """Rows that equal an earlier one."""
     histogram: tuple[int, ...] = ()
     edges: tuple[float, float] = (0.0, 0.0)
+    preprocessing: str = ""
+    """What was done to images before the net."""
 
 
 @dataclass(frozen=True, slots=True)

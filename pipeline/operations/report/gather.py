@@ -209,7 +209,9 @@ def _timed(context: Context, sums: _Sums, one: Entered, scope: Scope) -> None:
 def _of_out(context: Context, sums: _Sums, one: Entered, plan: Plan, out: Out) -> None:
     """Its files, in the bucket or on the lake."""
     key = (plan.set, out.fingerprint)
-    sample = sums.samples.setdefault(key, Sample(plan.set, out.fingerprint, out.engine, out.dim))
+    sample = sums.samples.setdefault(
+        key, Sample(plan.set, out.fingerprint, out.engine, out.dim, preprocessing=out.preprocessing)
+    )
     sample.features += out.features
     known = len(sums.failing.broken)
     for partner, what in sorted(out.partners.items(), key=lambda pair: int(pair[0])):

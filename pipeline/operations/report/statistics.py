@@ -31,6 +31,7 @@ class Sample:
     engine: str
     dim: int
     features: int = 0
+    preprocessing: str = ""
     files: int = 0
     parts: list[Matrix] = field(default_factory=list)
 
@@ -63,7 +64,14 @@ class Sample:
         good = matrix[finite]
         if not len(good):
             return SetStatistics(
-                self.set, self.fingerprint, self.engine, self.dim, self.features, len(matrix), not_finite=len(matrix)
+                self.set,
+                self.fingerprint,
+                self.engine,
+                self.dim,
+                self.features,
+                len(matrix),
+                not_finite=len(matrix),
+                preprocessing=self.preprocessing,
             )
         norms = np.linalg.norm(good.astype(np.float64), axis=1)
         low, high = float(good.min()), float(good.max())
@@ -82,4 +90,5 @@ class Sample:
             len(good) - len({row.tobytes() for row in good}),
             tuple(int(one) for one in counts),
             (low, high),
+            self.preprocessing,
         )

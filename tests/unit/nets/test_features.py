@@ -26,6 +26,8 @@ ALEX, ALEX_WEIGHTS = TINY / "mini_alexnet.prototxt", TINY / "mini_alexnet.caffem
 
 def feature_set(net: Path = ALEX, weights: Path | None = ALEX_WEIGHTS, blob: str = "fc6", **more: object) -> FeatureSet:
     values = {"net": str(net), "weights": str(weights) if weights else None, "blob": blob, "root": "r", "batch_size": 4}
+    if str(net).endswith(".onnx"):
+        values["preprocess"] = {"preset": "caffe"}
     return FeatureSet.model_validate({**values, **more})
 
 

@@ -13,6 +13,7 @@ import pytest
 from pipeline import nets
 from pipeline.cli import net as command
 from pipeline.errors import ConfigError, NetError
+from pipeline.nets.graph.plan import unknown_blob
 from tests.unit.images.pictures import encoded, photo
 from tests.unit.nets.test_onnx import write
 
@@ -107,14 +108,17 @@ def test_features_take_settings(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "--set",
         "normalise=none",
     ]
+    with pytest.raises(ConfigError, match="nothing says how images are prepared") as caught:
+        run(*words)
+    assert "--preprocess caffe|imagenet|clip|dinov2|unit|none" in caught.value.hint
     assert run(*words, "--set", "preprocess.channel_order=rgb") == 0
     first = capsys.readouterr().out
-    assert run(*words) == 0
+    assert run(*words, "--preprocess", "caffe") == 0
     assert capsys.readouterr().out != first
     with pytest.raises(ConfigError, match="normalise"):
         run(*words, "--set", "normalise=l7")
     with pytest.raises(ConfigError, match="a feature is one blob"):
-        run("features", model, good)
+        run("features", model, good, "--blob", "feature", "--blob", "flat")
 
 
 def test_an_onnx_model_is_shown_node_by_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,3 +201,67 @@ def test_numbers_that_make_no_sense_are_refused(words: tuple[str, str], capsys: 
     with pytest.raises(SystemExit):
         run("bench", *ALEX, *words)
     assert f"'{words[1]}' is not a number from" in capsys.readouterr().err
+
+
+def test_a_net_of_free_size_is_asked_for_one_and_neither_crashes_nor_measures_dots(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write(tmp_path / "m.onnx", "n", size="side")
+    for action in ("check", "bench"):
+        with pytest.raises(NetError, match="takes images of any size") as caught:
+            run(action, model)
+        assert "--input-size 224x224" in caught.value.hint
+        assert "engine" not in caught.value.hint
+    assert run("check", model, "--input-size", "40x30", "--preprocess", "unit") == 0
+    assert "preprocess unit: resized to 40 x 30 (bilinear), RGB 0 to 1, mean 0, std 1, NCHW" in capsys.readouterr().out
+    assert run("check", model, "--preprocess", "clip") == 0, "the preset has a size"
+    assert "centre 224 x 224" in capsys.readouterr().out
+    assert (
+        run("bench", model, "--set", "input_size=20x24", "--batch", "2", "--rounds", "1", "--precisions", "fp32") == 0
+    )
+    assert "fed with 3x20x24" in capsys.readouterr().err
+    assert run("show", model, "--input-size", "32", "--json") == 0
+    tops = {name: shape for row in json.loads(capsys.readouterr().out)["layers"] for name, shape in row["tops"].items()}
+    assert tops["conv"][2:] == [30, 30]
+    with pytest.raises(NetError, match="does not compute image 2 x 3 x 2 x 2") as caught:
+        run("check", model, "--input-size", "2")
+    assert "--input-size" in caught.value.hint
+
+
+def test_check_says_that_no_preprocessing_is_stated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", write(tmp_path / "m.onnx", "n")) == 1
+    assert "a feature set with it is refused; name what it was trained with: --preprocess caffe|" in (
+        capsys.readouterr().out
+    )
+    assert run("check", *ALEX, "--blob", "conv1") == 0
+    said = capsys.readouterr().out
+    assert "preprocess caffe: resized to" in said
+    assert "(--pool mean or max: 8, one for each channel)" in said
+
+
+@pytest.mark.parametrize("size", ["24", "24x24", "[24,24]", "[24, 24]", "24X24"])
+def test_a_setting_is_taken_in_each_form(size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = tmp_path / "a.png"
+    good.write_bytes(encoded(photo(64, 48), "PNG"))
+    model = write(tmp_path / "m.onnx", "n", size="side")
+    words = ["features", model, good, "--set", f"input_size={size}"]
+    for mean in ("mean=0,0,0", "mean=[0,0,0]", "mean=0", "preprocess.mean=0.0, 0.0, 0.0"):
+        assert run(*words, "--set", mean) == 0, "the blob is the output"
+        assert "resized to 24 x 24, BGR 0 to 255, mean 0, std 1" in capsys.readouterr().err
+    for wrong, forms in (
+        ("input_size=24xx", "write 320, 320x320 or [320, 320]"),
+        ("input_size=[1,2,3]", "write 320, 320x320 or [320, 320]"),
+        ("mean={}", "104,117,123"),
+        ("pool", "write --set KEY=VALUE, for example input_size=320, input_size=320x320"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            run(*words, "--set", wrong)
+        assert forms in f"{caught.value.detail} {caught.value.hint}"
+
+
+def test_names_near_the_end_of_a_long_list_of_blobs_are_seen() -> None:
+    names = [f"/model/layer{n}/Relu_output" for n in range(300)] + ["/head/pooled", "Embedding"]
+    assert "Embedding" in unknown_blob("embedding", names).hint
+    assert "/head/pooled" in unknown_blob("pooled", names).hint
+    assert unknown_blob("x", names).detail.endswith("/head/pooled, Embedding")
+    assert "(262 more)" in unknown_blob("x", names).detail

@@ -197,8 +197,9 @@ def write(path: Path, nodes: Sequence[Node], batch: int | str = "n", opset: int 
 
 def feature_set(net: Path, engine: str = "onnxruntime", **more: Any) -> FeatureSet:
     return FeatureSet.model_validate(
-        {"net": str(net), "blob": "y", "root": "r", "engine": engine, "batch_size": 6, "normalise": "none", **more}
-    )
+        {"net": str(net), "blob": "y", "root": "r", "engine": engine, "batch_size": 6, "normalise": "none",
+         "preprocess": {"preset": "caffe"}, **more}
+    )  # fmt: skip
 
 
 def verdict(path: Path, batch: int = 6) -> Any:
