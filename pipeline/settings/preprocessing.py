@@ -88,7 +88,8 @@ class Preprocess(Section):
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = Field(default=None, examples=[0.875])
     """crop: the net's size as a share of the short side, instead of resize_to: 0.875 is 224 of 256, at any size."""
     size: Size | None = Field(default=None, examples=[[224, 224]])
-    """Height and width where neither input_size of the set nor the net says one, pixels."""
+    """Height and width where neither input_size of the set nor the net says one, pixels. Set it for a net of free size
+    that was trained with one."""
     interpolation: Literal["fast", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "fast"
     """How pixels are resized. fast: OpenCV's cubic, softened where it shrinks; the others are Pillow's, which do not
     alias, as torchvision and Hugging Face use them. Use what the net was trained with; Caffe nets do not mind."""
