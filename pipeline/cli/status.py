@@ -105,7 +105,7 @@ def as_lines(found: Status, rows: int | None) -> Iterator[str]:
         if who := found.programs[stage]:
             yield f"{stage:<10} runs: {who}"
         elif last := facts.died.get(stage):
-            yield f"{stage:<10} ended unexpectedly: {last}"
+            yield f"{stage:<10} does not run: it {logs.escape(logs.redact(last))}"
         elif stage in found.belong:
             yield f"{stage:<10} does not run"
     if not (found.belong or facts.died or any(found.programs.values())):

@@ -194,9 +194,9 @@ def holder(state: Path, program: str) -> str | None:
 
 
 def left_behind(state: Path, program: str) -> str:
-    """Who had the lock of a program that ended without being stopped; "" where it runs, ended well, or never ran.
+    """How a program ended that was not stopped: `ended unexpectedly (pid ...)`, or with which error, as it said itself.
 
-    One that ended with an error, and said so, has ended well in that sense.
+    "" where it runs, was stopped, has done its work, or never ran.
     """
     if holder(state, program) is not None:
         return ""
@@ -204,7 +204,7 @@ def left_behind(state: Path, program: str) -> str:
         left = (state / f"{program}.lock").read_text("utf-8", "replace").strip()
     except OSError:
         return ""
-    return "" if left.startswith(ENDED) else left
+    return left if not left or left.startswith(ENDED) else f"{ENDED} unexpectedly ({left})"
 
 
 @contextlib.contextmanager

@@ -121,9 +121,9 @@ def test_a_lock_says_with_which_error_its_program_ended_and_without_secrets(tmp_
     assert left.startswith("ended 20")
     assert f" with an error (pid {os.getpid()} since " in left
     assert "secret" not in left
-    assert left_behind(tmp_path, "ship") == ""
+    assert left_behind(tmp_path, "ship") == left.strip()
     (tmp_path / "ship.lock").write_text("pid 7 since then\n")
-    assert left_behind(tmp_path, "ship") == "pid 7 since then"
+    assert left_behind(tmp_path, "ship") == "ended unexpectedly (pid 7 since then)"
 
 
 def test_with_estop_nothing_is_started(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_what_is_held_and_estop_and_locks_are_told(tmp_path: Path) -> None:
     assert "deliver    does not run" in lines(world, tmp_path)
     with pytest.raises(KeyboardInterrupt), locked(state, "deliver"):
         raise KeyboardInterrupt
-    assert any(line.startswith("deliver    ended unexpectedly: pid ") for line in lines(world, tmp_path))
+    assert any(line.startswith("deliver    does not run: it ended unexpectedly") for line in lines(world, tmp_path))
     (name,) = stands(world, tmp_path).facts.held
     assert f"held: {name}" in told
 

@@ -81,7 +81,7 @@ def locks(state: Path) -> Iterator[Examined]:
     for program, who in running.items():
         yield Examined("lock", True, f"{program} runs: {who}")
     for program, who in died.items():
-        said = f"{program} ended unexpectedly ({who}) and was not started again"
+        said = f"{program} {who} and was not started again"
         yield Examined("lock", False, said, "see its last log lines with scripts/print_logs.sh, then start it again")
     if not running and not died:
         yield Examined("lock", True, "nothing runs on this host now")

@@ -154,7 +154,7 @@ class Facts:
     programs: Mapping[str, str] = field(default_factory=dict)
     """Those that run on this host: who holds the lock."""
     died: Mapping[str, str] = field(default_factory=dict)
-    """Those that ended without being stopped and were not started again: who held the lock."""
+    """Those that ended without being stopped and were not started again: how."""
     troubles: tuple[Trouble, ...] = ()
     """What the programs of this host tried in vain."""
     unseen: Mapping[str, str] = field(default_factory=dict)

@@ -89,7 +89,7 @@ def _host(facts: Facts, limits: Health) -> Iterator[Finding]:
     else:
         for who, programs in _by_process(facts.died).items():
             names = ", ".join(programs)
-            text = f"{names} {'does' if len(programs) == 1 else 'do'} not run: the process ended unexpectedly ({who})"
+            text = f"{names} {'does' if len(programs) == 1 else 'do'} not run: the process {who}"
             hint = "see its last log lines with scripts/print_logs.sh, then start it again"
             yield Finding(Level.WARNING, f"{PROGRAM}{names}", text, hint)
     for disk in facts.disks:
@@ -104,10 +104,11 @@ def _host(facts: Facts, limits: Health) -> Iterator[Finding]:
 
 
 def _by_process(died: Mapping[str, str]) -> dict[str, list[str]]:
-    """Programs by who had their locks: one process may have had several, from one second to the next."""
+    """Programs by how the process that had their locks ended: one process may have had several."""
     found: dict[str, tuple[str, list[str]]] = {}
     for program, who in died.items():
-        found.setdefault(who.partition(" since ")[0], (who, []))[1].append(program)
+        process = re.search(r"pid \d+", who)
+        found.setdefault(process[0] if process else who, (who, []))[1].append(program)
     return dict(found.values())
 
 

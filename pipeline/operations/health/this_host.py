@@ -47,7 +47,7 @@ def existing(folder: Path) -> Path:
 
 
 def programs(state: Path, stages: Iterable[str] = STAGES) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Those that run, and those that ended without being stopped: who has, or had, the lock."""
+    """Those that run: who has the lock; and those that ended without being stopped: how."""
     running: dict[str, str] = {}
     died: dict[str, str] = {}
     for stage in stages:
