@@ -244,7 +244,7 @@ def test_a_setting_is_taken_in_each_form(size: str, tmp_path: Path, capsys: pyte
     good = tmp_path / "a.png"
     good.write_bytes(encoded(photo(64, 48), "PNG"))
     model = write(tmp_path / "m.onnx", "n", size="side")
-    words = ["features", model, good, "--set", f"input_size={size}"]
+    words: list[str | Path] = ["features", model, good, "--set", f"input_size={size}"]
     for mean in ("mean=0,0,0", "mean=[0,0,0]", "mean=0", "preprocess.mean=0.0, 0.0, 0.0"):
         assert run(*words, "--set", mean) == 0, "the blob is the output"
         assert "resized to 24 x 24, BGR 0 to 255, mean 0, std 1" in capsys.readouterr().err

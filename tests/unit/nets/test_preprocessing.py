@@ -355,4 +355,6 @@ def test_the_library_takes_presets_and_prepares_images(tmp_path: Path) -> None:
     with pytest.raises(hathi.Error, match="clop"):
         hathi.load_net(path, preprocess="clop")
     last = hathi.load_net(GOLDEN / "onnx" / "resnet_bytes_last_opset13.onnx", preprocess="none")
-    assert np.shape(last.prepare(picture)) == (32, 32, 3)
+    prepared = last.prepare(picture)
+    assert isinstance(prepared, np.ndarray)
+    assert prepared.shape == (32, 32, 3)
