@@ -5,6 +5,13 @@ A failure of one item is not an error: it is a `records.Failure`, a value.
 
 from __future__ import annotations
 
+IGNORED = "Hathi ignores and keeps it"
+"""What Hathi does with a key in the bucket that it did not write."""
+
+TO_REPAIR = "docs/runbook.md says how to repair it"
+UNREADABLE = f"{IGNORED}; {TO_REPAIR}"
+"""The hints where an object in the bucket cannot be read."""
+
 
 class PipelineError(Exception):
     """Something a person has to know of; exit code 1 unless a subclass says otherwise.
@@ -65,6 +72,14 @@ class Stopped(PipelineError):
     """ESTOP, SIGTERM or SIGINT was seen at a safe point: work ends here and is taken up again later."""
 
     exit_code = 4
+
+    def __init__(
+        self,
+        message: str = "stopped",
+        detail: str = "ESTOP or a signal",
+        hint: str = "the next start continues unfinished work",
+    ) -> None:
+        super().__init__(message, detail, hint)
 
 
 class NotFound(PermanentError):

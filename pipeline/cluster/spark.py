@@ -128,7 +128,7 @@ class Cluster:
             thread.join(LOOK_SECONDS)
             if thread.is_alive() and stopping():
                 self._spark.cancelJobGroup(group)
-                raise Stopped("stopped", "ESTOP or a signal", "the next start continues unfinished work")
+                raise Stopped
         if problems:
             raise _given_up(problems[0]) from problems[0]
         return answers[0]

@@ -133,7 +133,7 @@ def _run_child(
             told, end = child.run(asked, limit, noted)
         said = {name: value for message in told for name, value in message.items()}
         if end.told_to_end:
-            raise Stopped("stopped", "a child process was told to stop", "its batch is computed at the next start")
+            raise Stopped(detail="a child process was told to stop", hint="the next start computes its batch")
         if "failed" in said and "loaded" not in said:
             failed = said["failed"]
             raise NetError(failed["message"], failed["detail"], failed["hint"])

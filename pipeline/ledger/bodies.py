@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import FormatError, NotAFile
+from pipeline.errors import IGNORED, UNREADABLE, FormatError, NotAFile
 from pipeline.ledger.values import as_tuples
 from pipeline.stores.store import Store
 
@@ -23,7 +23,6 @@ MOST_BYTES = 64 * 2**20
 """A longer body is not read, whoever wrote it."""
 
 _CAPITAL = re.compile("(?<!^)(?=[A-Z])")
-_KEPT = "Hathi ignores and keeps it; docs/runbook.md says how to repair it"
 _MOST_DIGITS = 20
 
 
@@ -64,7 +63,7 @@ def body_of(kind: type[B], content: bytes, where: str) -> B:
         raise FormatError(
             what,
             f"it is longer than {MOST_BYTES:,} bytes",
-            _KEPT,
+            UNREADABLE,
         )
     try:
         fields = json.loads(
@@ -72,10 +71,10 @@ def body_of(kind: type[B], content: bytes, where: str) -> B:
         )
     except (ValueError, RecursionError) as error:
         why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise FormatError(what, f"it is not JSON: {why}", _KEPT) from error
+        raise FormatError(what, f"it is not JSON: {why}", UNREADABLE) from error
     number = fields.get("format") if isinstance(fields, dict) else None
     if type(number) is not int or number < 1:
-        raise FormatError(what, "it has no format number", "Hathi did not write it; Hathi ignores and keeps it")
+        raise FormatError(what, "it has no format number", f"Hathi did not write it; {IGNORED}")
     if number > FORMAT:
         raise NewerFormat(
             f"{where} was written by a newer Hathi",
@@ -87,10 +86,10 @@ def body_of(kind: type[B], content: bytes, where: str) -> B:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         detail = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].removeprefix('Value error, ')}"
-        raise FormatError(what, detail, _KEPT) from error
+        raise FormatError(what, detail, UNREADABLE) from error
     flaw = body.flaw()
     if flaw:
-        raise FormatError(what, flaw, _KEPT)
+        raise FormatError(what, flaw, UNREADABLE)
     return body
 
 
@@ -128,4 +127,4 @@ def content_of(store: Store, key: str) -> bytes:
     try:
         return store.get(key, MOST_BYTES)
     except NotAFile as error:
-        raise FormatError(f"{key} is not a file", error.message, _KEPT) from error
+        raise FormatError(f"{key} is not a file", error.message, UNREADABLE) from error

@@ -29,6 +29,7 @@ from typing import TypeVar
 from pipeline.clock import Process
 from pipeline.codec.codecs import Forms
 from pipeline.errors import (
+    IGNORED,
     FormatError,
     LawBroken,
     NotFound,
@@ -104,7 +105,7 @@ class Context:
     def safe_point(self) -> None:
         """Raises Stopped when ESTOP or a signal asks for it."""
         if self.stopping():
-            raise Stopped("stopped", "ESTOP or a signal", "the next start continues unfinished work")
+            raise Stopped
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def open_hints(context: Context, *, later: bool = True) -> Hints:
             name = ShipmentName.parse(text)
             _ = when == FIRST_DUE or seconds_of(when)
         except ValueError:
-            context.once(f"hint {entry.key}", f"{entry.key} is not a hint of a shipment; Hathi ignores and keeps it")
+            context.once(f"hint {entry.key}", f"{entry.key} is not a hint of a shipment; {IGNORED}")
             continue
         (rest if when > until else due).setdefault(name, Hint(when, entry.modified))
     return Hints(listing.now, due, {name: hint for name, hint in rest.items() if name not in due})

@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from pipeline.errors import UNREADABLE
 from pipeline.ledger.bodies import Body, NewerFormat
 from pipeline.ledger.layout import (
     ATTEMPT,
@@ -242,10 +243,7 @@ def derive(
                 )
     plan, end, out, done = (bodies.get(top + which) for which in ("plan", "end", "out", "done"))
     if isinstance(plan, Plan) and _name_of(name, plan) != name:
-        why = (
-            f"{top}plan is not the plan of {name} | its content belongs to another name | "
-            "Hathi ignores and keeps it; docs/runbook.md says how to repair it"
-        )
+        why = f"{top}plan is not the plan of {name} | its content belongs to another name | {UNREADABLE}"
         unreadable[f"{top}plan"] = Unreadable(f"{top}plan", why)
         plan = None
     return ShipmentState(

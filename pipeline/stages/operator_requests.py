@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pipeline.amounts import counted
-from pipeline.errors import PermanentError
+from pipeline.errors import IGNORED, TO_REPAIR, PermanentError
 from pipeline.ledger.layout import FIRST_DUE, MAX_ROUND, RELEASE, ShipmentName, held_of, version_of
 from pipeline.ledger.listing import names_under
 from pipeline.ledger.manifest import Batch, Done, End, Out, Place, Plan, Result
@@ -54,7 +54,7 @@ def held(context: Context) -> Iterator[HeldBatch]:
         try:
             name, batch = held_of(entry.key.removeprefix(prefix))
         except ValueError:
-            context.once(entry.key, f"{entry.key} is not the key of a held batch; Hathi ignores and keeps it")
+            context.once(entry.key, f"{entry.key} is not the key of a held batch; {IGNORED}")
             continue
         plan = readable(context, context.keys.plan(name), Plan)
         result = _held_result(context, name, batch)
@@ -234,7 +234,7 @@ def close(context: Context, name: ShipmentName, why: str) -> Closed:
     state = state_of(context, name)
     if state.unreadable:
         one = state.unreadable[0]
-        raise PermanentError(f"{one.key} cannot be read here", one.why, "docs/runbook.md says how to repair it")
+        raise PermanentError(f"{one.key} cannot be read here", one.why, TO_REPAIR)
     if is_closed(context, state):
         raise PermanentError(f"{name} is closed already", "", "")
     alive = beats(context, listing.now).alive

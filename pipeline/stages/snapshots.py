@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from pipeline.errors import IGNORED
 from pipeline.ledger.layout import FIRST_DUE, MAX_ROUND, ShipmentName, seconds_of
 from pipeline.ledger.listing import named, names_under
 from pipeline.ledger.manifest import End, Expected, Plan
@@ -171,7 +172,7 @@ class Shipper:
         found = set()
         for entry, name in named(context.bucket, context.keys.commits, after=version):
             if name is None:
-                context.once(entry.key, f"{entry.key} is not a key of Hathi; Hathi ignores and keeps it")
+                context.once(entry.key, f"{entry.key} is not a key of Hathi; {IGNORED}")
             elif name.part == 0 and name.generation == 0:
                 found.add(name)
         return Known(frozenset(found), frozenset(self._gone(version)))

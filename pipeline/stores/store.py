@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from pipeline.errors import TooLong
+from pipeline.errors import UNREADABLE, TooLong
 
 Passed = Callable[[str, str], None]
 """Told of a path that is passed over, and why in words; empty where that is a convention."""
@@ -71,7 +71,7 @@ def too_long(key: str, at_most: int) -> TooLong:
     return TooLong(
         f"too long to be read: {key}",
         f"more than {at_most} bytes",
-        "Hathi ignores and keeps it; docs/runbook.md says how to repair it",
+        UNREADABLE,
     )
 
 

@@ -47,6 +47,9 @@ MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELIN
             ["process/child.py", "process/life.py"],
             id="how a process begins, and dies with its parent",
         ),
+        pytest.param("Hathi ignores and keeps", ["errors.py"], id="what Hathi does with what it cannot read"),
+        pytest.param("says how to repair it", ["errors.py"], id="where it is said how to repair that"),
+        pytest.param(r"[\"']ESTOP or a signal[\"']", ["errors.py"], id="what a stop at a safe point says"),
         pytest.param("against_host=", ["records.py"], id="which reasons speak against a host"),
     ],
 )
