@@ -49,9 +49,12 @@ def choose(found: Sequence[Held], names: Sequence[str], *, unanswered: bool) -> 
     """Those that are named, or those that nobody has answered yet.  Raises ConfigError for a name that is not held."""
     chosen = [one for one in found if one.name in names or (unanswered and not one.batch.answered)]
     missing = set(names) - {one.name for one in chosen}
-    if missing or not chosen:
-        what = ", ".join(sorted(missing)) or "no batch was named"
-        raise ConfigError(f"not held: {what}", "", "`hathi quarantine list` names those that are")
+    look = "`hathi quarantine list` names the batches that are held"
+    if missing:
+        raise ConfigError(f"not held: {', '.join(sorted(missing))}", "", look)
+    if not chosen:
+        said = "no batch waits for an answer" if unanswered else "no batch was named"
+        raise ConfigError(said, "", look if unanswered else f"{look}; --all takes each of them")
     return chosen
 
 

@@ -136,7 +136,8 @@ class Steps:
         lines = [shown[:_SHOWN], *self._steps.pop(outcome.url, ())]
         if isinstance(outcome, Failure):
             again = "may be tried again" if outcome.retriable else "final"
-            lifted = "; --allow-private lifts the rules on addresses and ports" if outcome.reason == "blocked" else ""
+            rule = outcome.reason == "blocked" and not outcome.detail.startswith("scheme ")
+            lifted = "; --allow-private lifts the rules on addresses and ports" if rule else ""
             lines.append(f"  {'verdict':<11} {outcome.reason}: {outcome.detail} ({again}; {_meaning(outcome)}{lifted})")
         else:
             size = counted(len(outcome.content), "byte")

@@ -1,7 +1,7 @@
-"""Tell of a day, or of a shipment, as one HTML page: what became of each row, why and where images failed, how fast.
+"""Write one HTML page about a day or a shipment: what became of each row, why and where images failed, how fast.
 
-The page needs nothing else: no script, no network; it can be mailed and kept.  Made from the ledger and from what was
-delivered; nothing is fetched again.
+The page needs nothing else: no script, no network; it can be mailed and kept.  Hathi makes it from the ledger and the
+delivered files, and fetches nothing again.
 """
 
 from __future__ import annotations

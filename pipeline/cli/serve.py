@@ -1,4 +1,4 @@
-"""Run stages as a daemon: a turn now and then one every poll_seconds, until ESTOP or a signal."""
+"""Run stages as a daemon: one poll at once, then one every poll_seconds, until ESTOP or a signal."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Find the items of a partner whose features are nearest to an item's, or to an image's.
 
-ITEM is an item id as an unsigned decimal, or an external id; digits are tried as both.  The newest feature of each item
-counts.  Every item is looked at, unless --approximate asks an index, which is built the first time and kept.
+ITEM is an item id as an unsigned decimal, or an external id; Hathi tries digits as both.  It compares the newest
+feature of every item.  --approximate asks an index instead, which Hathi builds the first time and keeps.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("item", nargs="?", metavar="ITEM", help="an item id (unsigned decimal) or an external id")
     parser.add_argument("--image", type=Path, metavar="FILE", help="an image file instead of an item")
     parser.add_argument("--url", help="an image on the web instead of an item")
-    parser.add_argument("--metric", choices=("l1", "l2", "cosine"), default="l2", help="default: l2")
-    parser.add_argument("--count", type=int, default=10, metavar="N", help="how many; default: 10")
+    parser.add_argument(
+        "--metric", choices=("l1", "l2", "cosine"), default="l2", help="the distance between features (default: l2)"
+    )
+    parser.add_argument("--count", type=int, default=10, metavar="N", help="the number of items to find (default: 10)")
     parser.add_argument(
         "--approximate",
         action="store_true",
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-private", action="store_true", help="also fetch from private addresses and any port")
     parser.add_argument("--set", help="the feature set, where there are several")
     parser.add_argument("--lake", help="the lake, where there are several")
-    parser.add_argument("--json", action="store_true", help="one object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_place(parser)
 
 

@@ -1,4 +1,4 @@
-"""Say what features look like; of two runs, how far they are apart.
+"""Describe features, and measure how far two runs differ.
 
 FEATURES is a delivered root, a shipment's folder, a glob of Parquet files (in quotes) or a text file: on this machine,
 or with --lake a path on a configured lake.  One pass; memory does not grow with the rows.

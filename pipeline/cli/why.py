@@ -1,6 +1,7 @@
 """Tell an item's story: when it was shipped, what was tried, what became of it, where it was delivered, what is next.
 
-ITEM is an item id as an unsigned decimal, or an external id; digits are tried as both. With --url, whose image it is.
+ITEM is an item id as an unsigned decimal, or an external id; Hathi tries digits as both.  With --url it tells of each
+item with that image.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ KINDS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi why`."""
-    parser.add_argument("partner", nargs="?", type=_partner, metavar="PARTNER")
+    parser.add_argument("partner", nargs="?", type=_partner, metavar="PARTNER", help="the number of the partner")
     parser.add_argument("item", nargs="?", metavar="ITEM", help="an item id (unsigned decimal) or an external id")
     parser.add_argument("--url", help="show the items that have this image (of PARTNER, or of all partners)")
     parser.add_argument("--lake", action="append", default=[], help="only this lake")
     add_place(parser)
-    parser.add_argument("--json", action="store_true", help="one object for each lake and item")
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each lake and item")
 
 
 def _partner(text: str) -> int:
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             print("\n".join(logs.escape(line) for line in _lines(told)))
     if not found and not args.json:
-        print("Hathi knows nothing of that URL")
+        print("Hathi found no item with that URL")
     sys.stdout.flush()
     return 0
 
@@ -85,7 +86,7 @@ def _lines(told: Story) -> Iterator[str]:
     for row in told.rejected:
         yield f"rejected: row {row.row} of {row.file} ({row.shipment}): {row.why}: {row.sample}"
     if not told.chapters and not told.rejected:
-        yield f"Hathi knows nothing of this item; it looked at {counted(told.looked_at, 'shipment')}"
+        yield f"Hathi found nothing about this item in {counted(told.looked_at, 'shipment')}"
         if told.unsampled:
             yield f"Hathi keeps no sample of {counted(told.unsampled, 'rejected row')} of this partner's sources"
     if told.not_read:

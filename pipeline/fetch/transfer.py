@@ -257,7 +257,7 @@ class Transfer:
             length = "unknown" if self.head.length is None else str(self.head.length)
             steps.append(("headers", f"status {self.head.status}, length {length}"))
         if self._sniffed:
-            packed = "compressed" if self.packed else "no image that is known"
+            packed = "compressed" if self.packed else "not an image format that Hathi knows"
             steps.append(("sniffed", self.format or packed))
         if self.size:
             steps.append(("bytes", str(self.size)))

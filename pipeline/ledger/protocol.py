@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline.amounts import counted
 from pipeline.clock import Process
 from pipeline.codec.codecs import Forms
 from pipeline.errors import (
@@ -374,7 +375,7 @@ def law(where: str, left: int, **right: int) -> None:
         terms = " + ".join(f"{count} {word}" for word, count in right.items())
         raise LawBroken(
             f"row counts do not add up at {where}",
-            f"{left} rows, but {terms}",
+            f"{counted(left, 'row')}, but {terms}",
             "nothing was published; this is a bug in Hathi: please report it",
         )
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 
+from pipeline.amounts import counted
 from pipeline.codec.delivered.forms import is_text
 from pipeline.errors import FormatError, NotFound, PermanentError
 from pipeline.ledger.bodies import MOST_BYTES
@@ -156,7 +157,10 @@ class WatchedIndex:
             found[path] = stat
         total = sum(found[path].length for path, _ in entry.files)
         if entry.size is not None and entry.size != total:
-            raise ValueError(f"its outputSize is {entry.size}, but its {len(entry.files)} files have {total} bytes")
+            raise ValueError(
+                f"its outputSize is {entry.size}, but {counted(len(entry.files), 'file')} in all are "
+                f"{counted(total, 'byte')} long"
+            )
         return found
 
     def _listed(self, folder: str, wanted: set[str], number: int) -> dict[str, Stat]:

@@ -147,7 +147,7 @@ def test_the_figures_add_up_and_can_be_found_by_a_screen_reader(running: Browser
         "rows => rows.map(row => [...row.cells].map(one => one.textContent))"
     )
     number = {row[0]: int(row[1].replace(",", "")) for row in rows}
-    assert number["Rows of sources"] == number["rejected: no refs"] + number["Image refs"]
+    assert number["Rows of sources"] == number["rejected: not image refs"] + number["Image refs"]
     parts = ("still at work", "duplicates", "failures", "Features")
     assert number["Image refs"] == sum(number[name] for name in parts)
     assert number["Features"] == number["delivered"] == 12

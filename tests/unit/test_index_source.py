@@ -143,7 +143,7 @@ def test_an_index_that_is_no_index_yet_is_named_and_read_again_when_it_changed(
         (entry(files=17), "not a list"),
         (entry(files=["."]), "outside its outputFolder"),
         (entry(outputFolder="out", files=["7"]), "out/7 is a folder"),
-        (entry(outputSize=6), "outputSize is 6, but its 2 files have 5 bytes"),
+        (entry(outputSize=6), "outputSize is 6, but 2 files in all are 5 bytes long"),
         (entry(outputSize="many"), "not a number of bytes"),
         (entry(outputSize=-5), "not a number of bytes"),
         (entry(files=[{"name": "part-0", "size": 4}, "part-1"]), "part-0 has 3 bytes, and 4 in the index"),

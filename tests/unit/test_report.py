@@ -189,7 +189,7 @@ def test_what_is_pruned_from_the_bucket_is_read_on_the_lake_and_what_is_nowhere_
     ]
     assert any("files of failures that are pruned" in note for note in found.notes)
     assert (found.undecoded, found.thumbnails) == (1, ())
-    assert "Their bytes are not at hand" in page(found)
+    assert "does not keep the bytes of images that come by URL" in page(found)
 
 
 def failures(path: Path, rows: int, urls: list[str], reason: str = "http_4xx", text_of: str = "") -> Path:

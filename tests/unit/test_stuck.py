@@ -141,7 +141,7 @@ def test_a_batch_that_nobody_computes_is_told_where_others_get_on_and_a_queue_is
     times = {KEYS.plan(name): world.hand.at - 7 * HOUR}
     now = world.hand.at
     (one,) = stuck(KEYS, [(state, times)], now, now - 60, 6.0, ())
-    assert "1 of its 1 batches not computed" in one.cause
+    assert "compute has not finished 1 of 1 batch" in one.cause
     later = ShipmentName(name.version, name.round, 1, 0, name.hash)
     behind = replace(state, name=later)
     assert len(stuck(KEYS, [(state, times), (behind, times)], now, now - 60, 6.0, ())) == 1, "it waits for its turn"

@@ -72,7 +72,7 @@ def test_a_final_failure_says_what_its_reason_means(tmp_path: Path) -> None:
     (row,) = chapter.delivered
     assert (row.reason, row.detail, row.retriable) == ("http_4xx", "status 404", False)
     assert row.meaning == "the host answered 4xx; the detail holds the status"
-    assert chapter.next.startswith("nothing: it is final")
+    assert chapter.next.startswith("nothing: the failure is final")
     assert "no feature, but http_4xx" in text_of(told(world, "a"))
 
 
@@ -96,7 +96,7 @@ def test_a_retriable_failure_says_when_it_is_tried_again_and_then_how_that_went(
     *_, last = told(world, "b").chapters
     assert last.generation == 3
     assert "gave up after 4 tries" in last.delivered[0].detail
-    assert last.next.startswith("nothing: it is final")
+    assert last.next.startswith("nothing: the failure is final")
 
 
 def clock(text: str) -> str:
@@ -168,7 +168,7 @@ def test_an_unknown_item_is_said_to_be_unknown(tmp_path: Path) -> None:
     world.run()
     for found in (told(world, "nobody"), told(world, "a", partner=8)):
         assert found.chapters == []
-        assert "Hathi knows nothing of this item; it looked at 1 shipment" in text_of(found)
+        assert "Hathi found nothing about this item in 1 shipment" in text_of(found)
 
 
 def test_an_item_in_two_snapshots_has_two_chapters_and_the_newer_feature_wins(tmp_path: Path) -> None:

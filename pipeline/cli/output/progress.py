@@ -10,7 +10,7 @@ from typing import Protocol
 
 LINE_SECONDS = 5.0
 UNITS = {"ship": "refs", "compute": "images", "aggregate": "rows", "deliver": "bytes"}
-UNITS |= {"verify": "shipments", "why": "shipments", "compact": "rows"}
+UNITS |= {"verify": "shipments and folders", "why": "shipments", "compact": "rows"}
 
 
 class Show(Protocol):

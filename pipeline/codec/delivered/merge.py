@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.amounts import counted
 from pipeline.codec import image_refs
 from pipeline.codec.delivered.failures import GROUP_ROWS as FAILURES_AT_ONCE
 from pipeline.codec.delivered.failures import FailuresWriter
@@ -309,10 +310,12 @@ def _check(merged: Merged, output: Output) -> None:
     """The law, and that each format holds what was counted."""
     found = merged.features + merged.failures + merged.duplicates
     if merged.refs != found:
-        raise LawBroken("a merge lost rows", f"{merged.refs} refs, but {found} features, failures and duplicates")
+        raise LawBroken(
+            "a merge lost rows", f"{counted(merged.refs, 'ref')}, but features, failures and duplicates are {found:,}"
+        )
     for partner in merged.partners:
-        counted = rows_of_features(partner.files)
-        lost = len(counted) < len({*output.formats}) and partner.features
-        if lost or {*counted.values()} != {partner.features} or rows_of_failures(partner.files) != partner.failures:
-            what = f"{counted} of {partner.features} features, {partner.failures} failures"
+        rows = rows_of_features(partner.files)
+        lost = len(rows) < len({*output.formats}) and partner.features
+        if lost or {*rows.values()} != {partner.features} or rows_of_failures(partner.files) != partner.failures:
+            what = f"{rows} of {counted(partner.features, 'feature')}, {counted(partner.failures, 'failure')}"
             raise LawBroken("a merge lost rows", f"partner {partner.partner_id}: {what}")

@@ -8,6 +8,7 @@ from typing import BinaryIO
 import pyarrow as pa
 from pyarrow import types
 
+from pipeline.amounts import counted
 from pipeline.codec.refs.arrow_batches import Batch
 from pipeline.codec.refs.columns import Found, find_columns
 from pipeline.codec.refs.rows import Block, Cursor, Rejected, sample_of
@@ -41,7 +42,9 @@ def _blocks(batches: Iterator[Batch], schema: pa.Schema, found: Found, rules: Ru
     for batch in batches:
         end = Cursor(batch.first + batch.count, batch.first + batch.count)
         if batch.cells is None:
-            rejected = Rejected(batch.first, None, f"{batch.lost} ({batch.count} rows)", sample_of(batch.error))
+            rejected = Rejected(
+                batch.first, None, f"{batch.lost} ({counted(batch.count, 'row')})", sample_of(batch.error)
+            )
             yield judge(RawRows((), ()), rules, [rejected], end)
         else:
             yield judge(_raw(batch.cells, batch.first, schema, found), rules, (), end)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import fastavro
 import pyarrow as pa
 
+from pipeline.amounts import counted
 from pipeline.codec.refs.arrow_batches import TOO_MUCH, Batch, Table, is_short, parts
 from pipeline.codec.refs.packed import open_zstd
 
@@ -114,7 +115,7 @@ def avro_batches(table: AvroFile, names: list[str], start: int, rows: int) -> It
 def _block(reader: _Reader, sync: bytes) -> tuple[int, bytes]:
     count, size = reader.long(), reader.long()
     if not 0 <= count <= _MAX_ROWS:
-        raise AvroDamaged(f"a block claims {count} rows")
+        raise AvroDamaged(f"a block claims {counted(count, 'row')}")
     packed = reader.exactly(_size(size, MAX_BLOCK))
     if reader.exactly(_SYNC) != sync:
         raise AvroDamaged("the sync marker after the block is wrong")

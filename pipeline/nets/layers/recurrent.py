@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.amounts import counted
 from pipeline.codec import caffe_pb2
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.registry import Layer, Parameter, register, text
@@ -46,7 +47,7 @@ class _Recurrent(Layer):
         if len(x) < 2 or cont != x[:2]:
             raise self.refuse(f"cont must have the time and batch axes of x: {text(cont)} and {text(x)}")
         if static and bottoms[2][0] != x[1]:
-            raise self.refuse(f"the static input has {bottoms[2][0]} items, x {x[1]}")
+            raise self.refuse(f"the static input has {counted(bottoms[2][0], 'item')}, x has {x[1]}")
         hidden = (1, x[1], self.p.num_output)
         if exposed and any(bottom != hidden for bottom in bottoms[-self.states :]):
             raise self.refuse(f"hidden states must have the shape {text(hidden)}")

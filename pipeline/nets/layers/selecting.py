@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.amounts import counted
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.registry import Layer, register, text
 
@@ -123,7 +124,7 @@ class Filter(Layer):
             raise self.refuse(f"the selector must be one number an item: {text(selector)}")
         for index, bottom in enumerate(data):
             if bottom[0] != selector[0]:
-                raise self.refuse(f"bottom[{index}] has {bottom[0]} items, the selector {selector[0]}")
+                raise self.refuse(f"bottom[{index}] has {counted(bottom[0], 'item')}, the selector has {selector[0]}")
         return list(data)
 
     def lower_counted(self, graph: Lowered, bottoms: Sequence[Value], count: int) -> list[Value]:

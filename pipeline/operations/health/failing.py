@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from pipeline.amounts import counted
 from pipeline.codec.delivered.failures import Behind, count_failures
 from pipeline.codec.delivered.forms import is_failures
 from pipeline.errors import PipelineError, Stopped
@@ -157,7 +158,7 @@ def by_reason(failing: Iterable[FailingPartner]) -> dict[str, list[FailingPartne
 def told(one: FailingPartner) -> str:
     """A partner in words, with its share, reason and host."""
     percent = f"{100.0 * one.failed / one.refs:.0f} %"
-    text = f"partner {one.partner}: {one.failed:,} of {one.refs:,} images ({percent}"
+    text = f"partner {one.partner}: {one.failed:,} of {counted(one.refs, 'image')} ({percent}"
     if one.reason:
         text += f"; {one.reason_percent:.0f} % of them {one.reason}"
     if one.host:

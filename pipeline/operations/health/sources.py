@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
+from pipeline.amounts import counted
 from pipeline.ledger.layout import version_of
 from pipeline.ledger.listing import named
 from pipeline.ledger.manifest import End, Plan
@@ -108,4 +109,4 @@ def _verdict(end: End) -> str:
     if end.refs or not end.rows or end.next is not None:
         return ""
     first = f"; the first row: {end.rejections[0].why}" if end.rejections else ""
-    return f"none of its {end.rows:,} rows could be read as a ref: its columns or its format may have changed{first}"
+    return f"Hathi could read none of {counted(end.rows, 'row')} as a ref: columns or format may have changed{first}"

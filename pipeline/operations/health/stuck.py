@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.amounts import counted
 from pipeline.ledger import layout
 from pipeline.ledger.layout import ATTEMPT, Keys
 from pipeline.ledger.state import REPAIR, ShipmentState, Try, waits_for
@@ -120,9 +121,10 @@ def _behind(state: ShipmentState, since: float, alive: frozenset[str]) -> Stuck 
     if any(made.end is None and made.process in alive for tries in state.tries.values() for made in tries):
         return None
     stage = waits_for(state)
+    batches = counted(len(state.batches), "batch", "batches")
     what = {
         SHIP: "ship reads it no further (is a file of its source missing?)",
-        COMPUTE: f"{_not_computed(state)} of its {len(state.batches)} batches not computed",
+        COMPUTE: f"compute has not finished {_not_computed(state)} of {batches}",
         AGGREGATE: "it is not aggregated",
         DELIVER: "it is not delivered",
     }.get(stage, "it is delivered, and what follows from it (a retry, the next part) is not planned")

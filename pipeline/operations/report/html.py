@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from pipeline.amounts import counted
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -88,5 +90,5 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.filters.update(text=text, code=code, figure=figure, share=share)
+    found.filters.update(text=text, code=code, figure=figure, share=share, counted=counted)
     return found

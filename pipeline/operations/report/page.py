@@ -36,7 +36,7 @@ def page(report: Report) -> str:
         whole = _whole(report)
     if len(whole.encode()) >= BYTES:
         reasons = tuple(replace(one, examples=()) for one in report.reasons)
-        whole = _whole(replace(report, reasons=reasons, notes=(*report.notes, "examples, for the same reason")))
+        whole = _whole(replace(report, reasons=reasons, notes=(*report.notes, "examples: the page would be too large")))
     return whole
 
 
@@ -105,7 +105,7 @@ def _funnels(report: Report) -> Iterator[tuple[str, int, list[tuple[str, int, st
 def _steps(one: RowCounts) -> Iterator[tuple[str, int, str, bool]]:
     """(name, images, colour, whether it is a part of the step above)."""
     yield "Rows of sources", one.rows, "idle", False
-    yield "rejected: no refs", one.rejected, "bad", True
+    yield "rejected: not image refs", one.rejected, "bad", True
     yield "Image refs", one.refs, "idle", False
     yield "still at work", one.unfinished, "idle", True
     yield "duplicates", one.duplicates - one.alike, "idle", True

@@ -34,7 +34,7 @@ _NOTHING = "nothing"
 KINDS: dict[str, Kind] = {
     # information: normal, or somebody else's
     "not_ours": Kind("information", "nothing; Hathi leaves it alone; remove it if nobody needs it"),
-    "unnamed_data": Kind("information", "nothing; prune deletes it if no manifest comes to name it"),
+    "unnamed_data": Kind("information", "nothing; prune deletes it later, unless a manifest names it by then"),
     "being_pruned": Kind("information", "nothing; prune deletes the rest of it"),
     "hint_without_plan": Kind("information", "nothing; prune deletes it"),
     "held": Kind("information", "look at it with `hathi quarantine show`, then release or drop it"),
@@ -48,9 +48,9 @@ KINDS: dict[str, Kind] = {
     ),
     "set_unknown": Kind("warning", "the shipment waits: configure the set here, or deliver on a host that has it"),
     "lake_not_seen": Kind("warning", "verify read only the bucket: run it again on a host that reaches the lake"),
-    "ledger_missing": Kind("warning", "the delivered folder is whole; find out who deleted objects under `c/`"),
+    "ledger_missing": Kind("warning", "the delivered folder is whole; find out what deleted objects under `c/`"),
     "data_gone_early": Kind(
-        "warning", "no work needs it any more; find out who besides prune deletes objects under `d/`"
+        "warning", "no work needs it any more; find out what other than prune deletes objects under `d/`"
     ),
     # damage: something is not as it was written
     "unreadable": Kind("damage", f"{_VERSIONS}; where there is none, delete it: a stage writes it again, or {_CLOSE}"),

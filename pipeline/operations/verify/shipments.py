@@ -193,7 +193,7 @@ def unnamed_data(
     """One line for all of a shipment's data that no manifest names.  there: size and time of each key."""
     in_bytes = size(sum(there[key][0] for key in unnamed))
     old = sum(there[key][1] < now - orphan_days * DAY for key in unnamed)
-    young = "all are young: a process still works on them, or was killed"
+    young = "all are recent: a process may still work on them, or it was killed"
     age = f"{old:,} of them are older than {orphan_days:g} days" if old else young
     return say("unnamed_data", unnamed[0], f"no manifest names {counted(len(unnamed), 'object')} ({in_bytes}); {age}")
 

@@ -30,7 +30,7 @@ def ahead(
     if state.done is None:
         return "waits for deliver"
     if any(row.kind == "failure" for row in delivered):
-        return "nothing: it is final, until a newer snapshot names the item or somebody runs `hathi ship --again`"
+        return "nothing: the failure is final; a newer snapshot with the item tries it again, or `hathi ship --again`"
     return ""
 
 

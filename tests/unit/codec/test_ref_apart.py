@@ -55,7 +55,7 @@ def test_a_reader_that_crashes_loses_the_rest_of_its_row_group_and_no_more() -> 
         assert [ref.url for ref in taken.refs] == [*URLS[at.row + 10 : 4096], *URLS[6000:]]
         (rejected,) = taken.samples
         assert (taken.rejected, rejected.row, rejected.why) == (
-            1904, 4096, "row group 0 cannot be read from row 4096 on (1904 rows)"
+            1904, 4096, "row group 0 cannot be read from row 4096 on (1,904 rows)"
         )  # fmt: skip
         assert rejected.sample == "the file kills the process that reads it"
 
