@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from pipeline.amounts import counted
 from pipeline.cli.output.progress import UNITS, Show
 from pipeline.process.stop import Stop
 from pipeline.stage_names import AGGREGATE, COMPUTE, DELIVER, SHIP
@@ -36,8 +37,9 @@ class Reached:
     def _so_far(self) -> str:
         done, to_do = self._done.get(COMPUTE, 0), self._to_do.get(COMPUTE, 0)
         if done < to_do:
-            return f"{done:,} of {to_do:,} images are done; those of an unfinished batch are fetched again"
-        parts = [f"{done:,} images are done"] if done else []
+            images = counted(to_do, "image is done", "images are done")
+            return f"{done:,} of {images}; those of an unfinished batch are fetched again"
+        parts = [counted(done, "image is done", "images are done")] if done else []
         for stage, what in ((SHIP, "shipped"), (AGGREGATE, "aggregated"), (DELIVER, "delivered")):
             if self._done.get(stage):
                 parts.append(f"{self._done[stage]:,} {UNITS[stage]} are {what}")
