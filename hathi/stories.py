@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from pipeline.app.contexts import sighted
-from pipeline.app.installation import config_of, default_config
+from pipeline.app.installation import default_config
+from pipeline.app.own_folder import config_of
 from pipeline.app.stories import Asked, stories
 from pipeline.operations.why import Story
 from pipeline.settings import load

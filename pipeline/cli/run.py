@@ -151,8 +151,9 @@ class _OwnList:
     def announce(self, context: Context) -> None:
         """Have the list shipped once more where that is asked for, or where it is read in another way now."""
         assert self._options is not None
-        if self._again or self._options.changed:
-            own_list.ship_again(context, everything=self._again or self._options.refetched)
+        options = self._options
+        if self._again or options.changed or options.remade:
+            own_list.ship_again(context, everything=self._again or options.refetched, ended=options.remade)
         self._options.keep()
 
 

@@ -6,8 +6,6 @@ value where the default is none.  Nothing here knows a setting by name.
 
 from __future__ import annotations
 
-import json
-import re
 import textwrap
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -16,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.settings import Settings
+from pipeline.settings.written import toml_key, toml_value
 
 HEAD = """\
 # This file explains every setting. `hathi config reference` prints it; the texts are in pipeline/settings.
@@ -30,7 +29,6 @@ HEAD = """\
 """
 WIDTH = 118
 _MEBI = 2**20
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def reference() -> str:
@@ -52,7 +50,7 @@ def _table(model: type[BaseModel], name: str, told: dict[type[BaseModel], str]) 
         off = ""
         if _is(field, dict):
             name_of_one = _example(field)
-            inner = f"{inner}.{name_of_one if _BARE.fullmatch(name_of_one) else json.dumps(name_of_one)}"
+            inner = f"{inner}.{toml_key(name_of_one)}"
             if not any(one.is_required() for one in below.model_fields.values()):
                 off = "# "  # a table that sets nothing would still be one
         title = off + (f"[[{inner}]]" if _is(field, list) else f"[{inner}]")
@@ -71,14 +69,14 @@ def _entry(key: str, field: FieldInfo) -> Iterator[str]:
     words = " ".join((field.description or "").split())
     if field.is_required():
         yield from _comment(words)
-        yield f"{key} = {_value(_example(field))}"
+        yield f"{key} = {toml_value(_example(field))}"
     elif field.default is None:
         yield from _comment(f"{words} Default: none.")
-        yield f"# {key} = {_value(_example(field))}"
+        yield f"# {key} = {toml_value(_example(field))}"
     else:
         size = f" Default: {field.default // _MEBI:,} MiB." if key.endswith("_bytes") and field.default >= _MEBI else ""
         yield from _comment(f"{words}{size}")
-        yield f"# {key} = {_value(field.default)}"
+        yield f"# {key} = {toml_value(field.default)}"
 
 
 def _comment(text: str) -> Iterator[str]:
@@ -94,19 +92,6 @@ def _example(field: FieldInfo) -> Any:
     if not field.examples:
         raise ValueError(f"a setting without a default needs an example: {field.description}")
     return field.examples[0]
-
-
-def _value(value: object) -> str:
-    """As TOML writes it; strings and lists as in JSON."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return f"{value:_}" if value >= 10_000 else str(value)
-    if isinstance(value, float):
-        return f"{value:_}" if value.is_integer() and value >= 1000 else repr(value)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value, value))}]"
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _is(field: FieldInfo, kind: type) -> bool:

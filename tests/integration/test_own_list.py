@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.records import signed
+from sample import random_features
 from tests.integration.conftest import ROOT, OwnList, picture, row
 
 
@@ -408,16 +411,67 @@ def test_how_images_are_prepared_is_said_demanded_of_an_onnx_net_and_delivered(o
     assert json.loads(manifest.read_text())["preprocessing"].startswith(line)
     assert line in own.hathi("report", "--features", str(own.out), "--out", "-").stdout
     remembered = json.loads((own.out / ".hathi" / "options.json").read_text())["features"]
-    assert remembered["preprocess"]["interpolation"] == "bicubic"
+    assert remembered["set"]["preprocess"]["interpolation"] == "bicubic"
     other = run("--preprocess", "dinov2")
     assert "changed: preprocess" in other.stderr
 
 
-def test_a_caffe_net_has_caffes_and_what_is_remembered_of_it_reads_as_it_always_did(own: OwnList) -> None:
+def test_a_caffe_net_has_caffes_preprocessing(own: OwnList) -> None:
     own.refs.write_text(row("sku-1", picture(1)))
     done = own.run()
     assert "set features: preprocess caffe: resized to" in done.stderr
-    path = own.out / ".hathi" / "options.json"
-    remembered = json.loads(path.read_text())["features"]
-    assert "pool" not in remembered
-    assert not {"preset", "interpolation", "crop_pct", "size", "layout"} & set(remembered["preprocess"])
+
+
+HOW = ("--set", "sets.features.preprocess.mean=[1, 2, 3]", "--set", "sets.features.input_size=[48, 48]")
+
+
+def test_similar_makes_features_of_an_image_as_the_run_did(own: OwnList) -> None:
+    own.refs.write_text("\n".join(row(f"sku-{n}", picture(n)) for n in range(3)))
+    assert own.run(*HOW).returncode == 0
+    image = own.folder / "two.png"
+    image.write_bytes(picture(2))
+    shutil.move(own.out, own.folder / "moved")
+    for folder in (own.folder / "moved", own.folder / "moved"):
+        found = own.hathi("similar", "7", "--image", str(image), "--features", str(folder))
+        assert found.returncode == 0, found.stderr
+        assert "sku-2" in found.stdout.splitlines()[1], "the image itself is the nearest"
+        assert float(found.stdout.splitlines()[1].split()[1]) < 1e-3
+
+
+def test_what_changes_no_feature_is_no_other_setting(own: OwnList) -> None:
+    """A net that was copied or touched, another engine and batch size, another form, and a folder that was moved."""
+    own.refs.write_text(row("sku-1", picture(1)))
+    assert own.run(*HOW).returncode == 0
+    os.utime(own.weights, (1, 1))
+    copy = own.folder / "copy.prototxt"
+    copy.write_bytes(b"# a comment\n" + own.net.read_bytes())
+    shutil.move(own.out, own.folder / "moved")
+    moved = str(own.folder / "moved")
+    for more in (
+        (),
+        ("--set", "sets.features.engine=onnxruntime", "--set", "sets.features.batch_size=3"),
+        ("--set", "sets.features.formats=[\"parquet\"]"),
+    ):
+        same = own.run(*HOW, *more, features=moved, net=str(copy))
+        assert (same.returncode, "nothing to do" in same.stdout) == (0, True), same.stderr
+    other = own.run(features=moved)
+    assert other.returncode == 2
+    assert "changed: input_size, preprocess.mean" in other.stderr
+    random_features.write(own.weights, seed=5)
+    weights = own.run(*HOW, features=moved)
+    assert weights.returncode == 2
+    assert "changed: net or weights (the file)" in weights.stderr
+
+
+def test_options_are_corrected_in_a_folder_without_one_feature(own: OwnList) -> None:
+    """Shipped and not computed; and done without a feature: the corrected options simply hold, and all is tried."""
+    own.refs.write_text("\n".join(row(f"sku-{n}", picture(n)) for n in range(2)))
+    small = ("--set", "sets.features.preprocess.max_pixels=1")
+    shipped = own.hathi("run", "ship", *own.command("--set", "sets.features.input_size=[40, 40]")[4:])
+    assert shipped.returncode == 0, shipped.stderr
+    done = json.loads(own.run("--json", *small).stdout)
+    assert (done["features"], done["failures"]) == (0, {"too_many_pixels": 2})
+    mended = own.run("--json", *HOW)
+    assert mended.returncode == 0, mended.stderr
+    assert json.loads(mended.stdout)["features"] == 2
+    assert own.run("--json", *HOW, *small).returncode == 0, "no feature would have another value"

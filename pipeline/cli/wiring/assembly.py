@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.app.installation import config_of, default_config
+from pipeline.app.installation import default_config
+from pipeline.app.own_folder import config_of
 from pipeline.clock import Clock, Process
 from pipeline.errors import ConfigError
 from pipeline.ledger.protocol import Context

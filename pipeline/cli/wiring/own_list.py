@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.amounts import counted
+from pipeline.app import own_folder
 from pipeline.cli.wiring import set_options
 from pipeline.cli.wiring.brought import bring, path_of
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, PermanentError
 from pipeline.ledger.layout import ShipmentName
 from pipeline.ledger.manifest import End, Plan, Reading
-from pipeline.ledger.protocol import Context, readable
+from pipeline.ledger.protocol import Context, exists, readable
 from pipeline.ledger.state import next_of
 from pipeline.process.logs import redact
-from pipeline.settings import Preprocess, Settings, Source
+from pipeline.settings import Settings, Source
 from pipeline.sources.conventions import Sources
 from pipeline.sources.found import Left
 from pipeline.stages import operator_requests
@@ -35,8 +35,11 @@ TEXT = {
     "encoding": "the encoding of a text file: utf-16, latin-1, cp1252 ... (default: UTF-8, or what the "
     "first bytes say)",
 }
-SET, LAKE = "features", "list"
-_YOUNGER = ("crop_pct", "size", "interpolation", "layout")
+SET, LAKE = own_folder.SET, own_folder.LAKE
+_NO_VALUE = frozenset(("net", "weights", "engine", "batch_size", "formats", "parquet_numbers", "lakes"))
+"""Settings of a set that decide no value of a feature; of net and weights what the files hold decides."""
+_NO_OTHER_VALUE = ("preprocess.max_pixels", "preprocess.damaged")
+"""Settings that decide whether an image has a feature, and not which."""
 _LATER = {"text": {}, "ids": "normalised"}
 """What options.json did not say at first."""
 
@@ -177,6 +180,8 @@ class Options:
     path: Path
     now: dict[str, Any]
     before: dict[str, Any] | None
+    remade: bool = False
+    """Other features are made now than the last time, when not one came of it: what ended without is shipped again."""
 
     @property
     def changed(self) -> bool:
@@ -194,58 +199,63 @@ class Options:
 
     def keep(self) -> None:
         """Write them down: only once the round that a changed option asks for is announced."""
-        _write(self.path, json.dumps(self.now, indent=1) + "\n")
+        own_folder.write(self.path, json.dumps(self.now, indent=1) + "\n")
 
 
 def options_of(settings: Settings) -> Options:
     """What the folder is made with, beside what it was made with; the caller holds the locks of the stages.
 
-    The first time the set is loaded first: nothing is remembered, and nothing shipped, for a net that cannot be used.
-    Raises ConfigError when net, weights, blob or preprocessing are others than those it was made with, and as
-    FeatureMaker does.
+    Where the options or the files are not those of the last time, the set is loaded first: nothing is remembered, and
+    nothing shipped, for a net that cannot be used.
+    Raises ConfigError where the folder holds features and the set would make others, and as FeatureMaker does.
     """
     from pipeline.nets.preprocessing import with_stated
 
     one = settings.sets[SET]
-    private = Path(one.root) / ".hathi"
-    stamps = [_stamp(path) for path in (one.net, one.weights) if path]
-    features = {**_told(with_stated(one).model_dump(mode="json")), "files": stamps}
-    reading = {
-        "allow_private": settings.fetch.allow_private,
-        "columns": settings.lakes[LAKE].sources[0].columns.model_dump(mode="json"),
-        "format": settings.lakes[LAKE].sources[0].format,
-        "partner_id": settings.lakes[LAKE].sources[0].partner_id,
-        "text": settings.lakes[LAKE].sources[0].text.model_dump(mode="json", exclude_defaults=True),
-        "ids": settings.lakes[LAKE].sources[0].ids,
-    }
-    path = private / "options.json"
+    path = own_folder.private(Path(one.root)) / "options.json"
+    stated = with_stated(one)
+    how = stated.model_dump(mode="json", exclude={"root"})
+    files = [_stamp(name) for name in (one.net, one.weights, stated.preprocess.mean) if isinstance(name, str)]
     before = _read(path)
-    if before is not None and before["features"] != features:
-        changed = sorted(key for key in features if before["features"].get(key) != features[key])
-        raise ConfigError(
-            f"{one.root} holds features that were made with other settings",
-            f"changed: {', '.join('net or weights (the file)' if key == 'files' else key for key in changed)}",
-            "choose another --features folder, so that two kinds of features do not mix",
-        )
-    if before is None:
+    known = {} if before is None else before["features"]
+    fingerprint, remade = known.get("fingerprint"), False
+    if fingerprint is None or (known.get("set"), known.get("files")) != (how, files):
         from pipeline.extraction.feature_maker import FeatureMaker  # the net's engine takes its time to import
 
-        FeatureMaker(settings, SET, Clock())
-    _write(private / "config.toml", _toml(settings))
-    return Options(path, {"features": features, "reading": reading}, before)
+        fingerprint = FeatureMaker(settings, SET, Clock()).fingerprint
+        remade = before is not None and _remade(known, how, fingerprint, Path(one.root))
+    own_folder.write_config(settings)
+    now = {"features": {"set": how, "files": files, "fingerprint": fingerprint}, "reading": _reading(settings)}
+    return Options(path, now, before, remade)
 
 
-def _told(features: dict[str, Any]) -> dict[str, Any]:
-    """What is written down of a set: the name of a preset decides nothing beside its values, and what was not known to
-    who wrote it down long ago stands there once it differs from what was done then."""
-    younger = {name: Preprocess.model_fields[name].default for name in _YOUNGER}
-    how = {
-        name: value
-        for name, value in features["preprocess"].items()
-        if name != "preset" and (name not in younger or value != younger[name])
+def _remade(known: dict[str, Any], how: dict[str, Any], fingerprint: str, root: Path) -> bool:
+    """Whether images are to be computed anew.  Raises ConfigError where features stand there that are others."""
+    changed = [key for key in own_folder.differing(known.get("set", {}), how) if key.partition(".")[0] not in _NO_VALUE]
+    made = own_folder.made_with(root)
+    if made is None:
+        return bool(changed) or known.get("fingerprint") != fingerprint
+    if made != fingerprint:
+        deciding = [key for key in changed if key not in _NO_OTHER_VALUE]
+        raise ConfigError(
+            f"{root} holds features that were made with other settings",
+            f"changed: {', '.join(deciding) or 'net or weights (the file)'}",
+            "choose another --features folder, so that two kinds of features do not mix",
+        )
+    return False
+
+
+def _reading(settings: Settings) -> dict[str, Any]:
+    """What decides how the list is read, and what of it may be fetched."""
+    source = settings.lakes[LAKE].sources[0]
+    return {
+        "allow_private": settings.fetch.allow_private,
+        "columns": source.columns.model_dump(mode="json"),
+        "format": source.format,
+        "partner_id": source.partner_id,
+        "text": source.text.model_dump(mode="json", exclude_defaults=True),
+        "ids": source.ids,
     }
-    kept = {name: value for name, value in features.items() if name != "pool" or value != "flatten"}
-    return {**kept, "preprocess": how}
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -267,24 +277,13 @@ def _read(path: Path) -> dict[str, Any] | None:
     return {**found, "reading": {**_LATER, **found["reading"]}}
 
 
-def _write(path: Path, text: str) -> None:
-    """The old text or the new one stands there, whenever the process is killed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise typed(error, path) from error
-
-
-def ship_again(context: Context, *, everything: bool) -> None:
+def ship_again(context: Context, *, everything: bool, ended: bool = False) -> None:
     """Announce what the list names, as far as it was shipped before, in a new round and as it is read now.
 
-    everything: also what was read in the same way the last time.
+    everything: also what was read in the same way the last time.  ended: also what has ended as it was read then.
     """
     for name, plan, reading in _shipped(context):
-        if everything or reading != plan.reading:
+        if everything or reading != plan.reading or (ended and exists(context, context.keys.out(name))):
             operator_requests.again(context, name, plan.model_copy(update={"reading": reading}))
 
 
@@ -327,32 +326,6 @@ def demand_refs(context: Context, refs: str) -> None:
 
 
 def _stamp(path: str) -> list[object]:
+    """What changes with a file's content, wherever it lies: nobody reads 500 MB to find that nothing has changed."""
     found = Path(path)
     return [found.stat().st_size, found.stat().st_mtime_ns] if found.exists() else [path]
-
-
-def _toml(settings: Settings) -> str:
-    """Enough for the commands that look at the folder; strings of JSON are strings of TOML."""
-    one, source = settings.sets[SET], settings.lakes[LAKE].sources[0]
-    lines = [
-        "# What this folder was made with, for `hathi why`, `status`, `verify` ... --features DIR.",
-        f"state = {json.dumps(settings.state)}",
-        f"bucket.url = {json.dumps(settings.bucket.url)}",
-        f"logs.folder = {json.dumps(settings.logs.folder)}",
-        f"[lakes.{LAKE}]",
-        'url = "/"',
-        f"[[lakes.{LAKE}.sources]]",
-        f"path = {json.dumps(source.path)}",
-        f"format = {json.dumps(source.format)}",
-        *([f"partner_id = {source.partner_id}"] if source.partner_id is not None else []),
-        f"ids = {json.dumps(source.ids)}",
-        f"[sets.{SET}]",
-        f"net = {json.dumps(one.net)}",
-        *([f"weights = {json.dumps(one.weights)}"] if one.weights else []),
-        f"blob = {json.dumps(one.blob)}",
-        f"pool = {json.dumps(one.pool)}",
-        *([f"input_size = {list(one.input_size)}"] if one.input_size else []),
-        *([f"preprocess.preset = {json.dumps(one.preprocess.preset)}"] if one.preprocess.preset else []),
-        f"root = {json.dumps(one.root)}",
-    ]
-    return "\n".join(lines) + "\n"
