@@ -5,6 +5,7 @@
     for one in hathi.features(urls, net="deploy.prototxt", weights="x.caffemodel", blob="fc7"):
         ...                                   # one.vector, or one.failure and why
     table = hathi.read_features("out/")       # an Arrow table: the newest feature of each item
+    ids, matrix = hathi.read_matrix("out/")   # the same for NumPy
     stories = hathi.why(12, "SKU-4711", features="out/")
 
 Every name in `__all__` keeps its name and its meaning; the code behind it may change.  Python loads a name when you
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from hathi.featuring import Features, Result, features
     from hathi.images import decode, fetch
     from hathi.models import load_net
-    from hathi.reading import read_features, scan_features
+    from hathi.reading import read_features, read_matrix, scan_features
     from hathi.stories import why
     from pipeline import __version__
     from pipeline.errors import PipelineError as Error
@@ -46,6 +47,7 @@ __all__ = [
     "fetch",
     "load_net",
     "read_features",
+    "read_matrix",
     "scan_features",
     "why",
 ]
@@ -64,6 +66,7 @@ _HOMES = {
     "fetch": ("hathi.images", "fetch"),
     "load_net": ("hathi.models", "load_net"),
     "read_features": ("hathi.reading", "read_features"),
+    "read_matrix": ("hathi.reading", "read_matrix"),
     "scan_features": ("hathi.reading", "scan_features"),
     "why": ("hathi.stories", "why"),
 }

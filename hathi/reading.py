@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from pipeline.app.newest_features import newest_features
 from pipeline.errors import ConfigError
 from pipeline.ledger.layout import Root
 from pipeline.settings import Hdfs
@@ -13,9 +14,9 @@ from pipeline.stores.opening import open_place
 from pipeline.stores.store import Lake
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
-
-ITEM = "item_id"
+    from numpy.typing import NDArray
 
 
 def read_features(
@@ -43,9 +44,9 @@ def read_features(
     >>> table = hathi.read_features("out")
     >>> sorted(table["external_id"].to_pylist())
     ['SKU-1', 'SKU-2']
-    >>> matrix = table["features"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
-    >>> matrix.shape
-    (2, 128)
+    >>> frame = table.to_pandas()  # a data frame
+    >>> len(frame["features"][0])
+    128
     """
     return scan_features(folder, partner=partner, columns=columns, hdfs=hdfs).read_all()
 
@@ -65,34 +66,31 @@ def scan_features(
     >>> sum(batch.num_rows for batch in hathi.scan_features("out", columns=["item_id"]))
     2
     """
-    import pyarrow as pa
-
-    from pipeline.stages.compact.merging import table_schema
-    from pipeline.stages.compact.reading import delivered_by_partner, newest_rows
-
     lake, root = _place(os.fspath(folder), Hdfs.model_validate(dict(hdfs or {})))
-    found = delivered_by_partner(lake, root, partner)
-    if not found:
-        whose = "" if partner is None else f" of partner {partner}"
-        raise ConfigError(
-            f"no features{whose} under {os.fspath(folder)}",
-            "there is no folder SHIPMENT/PARTNER with features",
-            "name the root: the folder of --features, or a set's root on the lake",
-        )
-    full = table_schema(found[0].dim)
-    item = full.get_field_index(ITEM)
-    full = full.set(item, pa.field(ITEM, pa.uint64(), nullable=False))
-    names = full.names if columns is None else list(columns)
-    if unknown := [name for name in names if name not in full.names]:
-        raise ConfigError(f"no column {unknown[0]}", f"there are: {', '.join(full.names)}", "correct `columns`")
-    schema = pa.schema([full.field(name) for name in names])
+    return newest_features(lake, root, os.fspath(folder), partner=partner, columns=columns)
 
-    def batches() -> Iterator[Any]:
-        for rows in newest_rows(found):
-            unsigned = pa.array(rows.column(ITEM).combine_chunks().to_numpy().view("uint64"))
-            yield from rows.set_column(item, full.field(ITEM), unsigned).select(names).cast(schema).to_batches()
 
-    return pa.RecordBatchReader.from_batches(schema, batches())
+def read_matrix(
+    folder: str | os.PathLike[str],
+    *,
+    partner: int | None = None,
+    hdfs: Mapping[str, object] | None = None,
+) -> tuple[pa.Table, NDArray[np.float32]]:
+    """As `read_features`, in two parts for NumPy: who, and the values, row for row.
+
+    Returns an Arrow table of all columns but `features`, and an array float32 (items, values), read-only.
+    `ids.to_pandas()` is a data frame whose row n belongs to `matrix[n]`.
+
+    >>> import hathi
+    >>> ids, matrix = hathi.read_matrix("out")
+    >>> matrix.shape, str(matrix.dtype)
+    ((2, 128), 'float32')
+    >>> sorted(ids["external_id"].to_pylist()), ids["item_id"].to_numpy().dtype.name
+    (['SKU-1', 'SKU-2'], 'uint64')
+    """
+    table = read_features(folder, partner=partner, hdfs=hdfs)
+    matrix = table["features"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+    return table.drop_columns(["features"]), matrix
 
 
 def _place(where: str, hdfs: Hdfs) -> tuple[Lake, Root]:

@@ -16,9 +16,7 @@ from pipeline.stores.opening import open_place
 
 SET, LAKE = "features", "list"
 """How the configuration of an own list names its set and its lake."""
-HEAD = (
-    "# What this folder was made with, for `hathi why`, `similar` ... --features DIR; each run writes it.\n"
-)
+HEAD = "# What this folder was made with, for `hathi why`, `similar` ... --features DIR; each run writes it.\n"
 
 
 def private(folder: Path) -> Path:

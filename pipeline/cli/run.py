@@ -20,9 +20,9 @@ from pipeline.app.installation import default_config
 from pipeline.cli.output.progress import Show, shown
 from pipeline.cli.output.reached import Reached
 from pipeline.cli.output.table import Totals, as_json, print_table
-from pipeline.cli.wiring import own_list, set_options
+from pipeline.cli.wiring import out_file, own_list, set_options
 from pipeline.cli.wiring.assembly import check_stages
-from pipeline.cli.wiring.daily import compact_daily, prune_daily
+from pipeline.cli.wiring.daily import compact_daily, compact_now, prune_daily
 from pipeline.cli.wiring.health_step import looked_at
 from pipeline.cli.wiring.metering import metered_run
 from pipeline.cli.wiring.pool import PooledStages, slots_of
@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     """0 done, 1 some task could not be done, 3 done but something is held or left out, 4 ESTOP; see --help."""
     settings = settings_of(args)
     stages = check_stages(args.stages or list(settings.stages))
+    out = out_file.out_of(args)
     own = _OwnList(settings, args.refs, args.again) if own_list.given(args) else None
     name = "-".join(stages) if len(stages) < len(STAGES) else "run"
     computes = "compute" in stages
@@ -101,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
             elif not process.stop():
                 print_table(totals, settings, own is not None)
             demand_refs(totals, own, lakes, process.stop)
+            if out is not None and not process.stop():
+                print(out_file.write_out(settings, out), file=sys.stderr if args.json else sys.stdout)
     except EstopEngaged as error:
         if args.once:
             leave_in_log(program, error, logging.INFO)
@@ -196,7 +199,10 @@ def work(process: Running, once: bool, show: Show, own: _OwnList | None = None) 
             rounds, idle = rounds + 1, 0 if worked else idle + 1
             if (rounds if once else idle) >= polls:
                 break
-        compact_daily(lakes, stages, Path(settings.state), clock, stop)
+        if own is None:
+            compact_daily(lakes, stages, Path(settings.state), clock, stop)
+        else:
+            compact_now(lakes, stages, stop)
     if not stop():
         for context in where:
             look_at_the_rest(context, totals)

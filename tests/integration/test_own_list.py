@@ -450,7 +450,7 @@ def test_what_changes_no_feature_is_no_other_setting(own: OwnList) -> None:
     for more in (
         (),
         ("--set", "sets.features.engine=onnxruntime", "--set", "sets.features.batch_size=3"),
-        ("--set", "sets.features.formats=[\"parquet\"]"),
+        ("--set", 'sets.features.formats=["parquet"]'),
     ):
         same = own.run(*HOW, *more, features=moved, net=str(copy))
         assert (same.returncode, "nothing to do" in same.stdout) == (0, True), same.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from pipeline.stage_names import AGGREGATE, DELIVER, STAGES
 from pipeline.stages.tally import Tally
 from pipeline.times import readable_time
 
-LOAD = "{python} -c \"import glob, pyarrow.parquet as p; print(p.ParquetDataset(glob.glob('{glob}')).read())\""
+LOAD = "import hathi; print(hathi.read_features({root}))"
 SHOWN = 10
 """Paths of what is left out that a summary names."""
 
@@ -172,9 +173,9 @@ def print_table(totals: Totals, settings: Settings, own: bool = False) -> None:
     where = roots(settings)
     for root in where:
         print(f"features: {_near(root)}")
-    glob = f"{_near(where[0])}/*/*/{FEATURES}/*.parquet" if where else ""
-    if glob and any(Path("/").glob(glob[1:]) if glob.startswith("/") else Path().glob(glob)):
-        print("load:     " + LOAD.format(python=_near(sys.executable), glob=glob))
+    if where and any(Path(where[0]).glob(f"*/*/{FEATURES}/*.parquet")):
+        code = LOAD.format(root=json.dumps(_near(where[0]), ensure_ascii=False))
+        print(f"load:     {shlex.join([_near(sys.executable), '-c', code])}")
 
 
 def _print_left(totals: Totals, top: str) -> None:

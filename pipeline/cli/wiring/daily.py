@@ -86,8 +86,17 @@ def compact_daily(
     """Compact each lake where `deliver.compact` asks for it, unless this host did so within a day."""
     if "deliver" not in stages or stopping() or not any(_compacts(lake) for lake in lakes):
         return
-    if not _due(state / "compacted", clock, "compact", "nothing is compacted until then"):
-        return
+    if _due(state / "compacted", clock, "compact", "nothing is compacted until then"):
+        _compact(lakes, "Hathi tries it again in a day")
+
+
+def compact_now(lakes: Sequence[LakeStages], stages: Sequence[str], stopping: Callable[[], bool]) -> None:
+    """Compact each lake where `deliver.compact` asks for it, whenever that was done last: for a list of one's own."""
+    if "deliver" in stages and not stopping():
+        _compact(lakes, "the next run tries it again")
+
+
+def _compact(lakes: Sequence[LakeStages], otherwise: str) -> None:
     from pipeline.stages.compact.running import Trouble, run
 
     for lake in lakes:
@@ -97,13 +106,13 @@ def compact_daily(
         try:
             for one in run(lake.context):
                 if isinstance(one, Trouble):
-                    logs.log("compact").warning("%s: %s; Hathi tries it again in a day", one.what, one.error)
+                    logs.log("compact").warning("%s: %s; %s", one.what, one.error, otherwise)
                 else:
                     tables += one.won
         except Stopped:
             return
         except PipelineError as error:
-            logs.log("compact").warning("%s; Hathi tries it again in a day", error)
+            logs.log("compact").warning("%s; %s", error, otherwise)
             continue
         if tables:
             logs.log("compact").info("Summary: wrote %d current tables of %s", tables, lake.context.lake_name)

@@ -99,6 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("normalised", "as_written"),
         help=("how external ids become item ids (default: normalised: case and percent-coding do not matter)"),
     )
+    what = "also write all features of DIR, one row an item, as one file: x.parquet, or x.npy with x.ids.parquet"
+    own.add_argument("--out", type=Path, metavar="FILE", help=what)
     own.add_argument("--again", action="store_true", help="compute and deliver the whole list once more")
 
 
@@ -153,6 +155,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
         f"sets.{SET}.net": str(args.net) if str(args.net) == "hog" else str(args.net.resolve()),
         f"sets.{SET}.root": str(out),
         **set_options.overrides(args, SET),
+        "deliver.compact": True,
     }
     if args.weights:
         found[f"sets.{SET}.weights"] = str(args.weights.resolve())

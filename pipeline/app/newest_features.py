@@ -1,0 +1,52 @@
+"""The newest feature of each item under a root, batch by batch: what `hathi.read_features` and `--out` give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ConfigError
+from pipeline.ledger.layout import Root
+from pipeline.stores.store import Lake
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ITEM = "item_id"
+
+
+def newest_features(
+    lake: Lake, root: Root, where: str, *, partner: int | None = None, columns: Sequence[str] | None = None
+) -> pa.RecordBatchReader:
+    """An Arrow reader: one row for each partner and item, sorted by them; item ids are uint64, features float32.
+
+    where: the root as a person named it.  partner: only this one.  columns: only these.
+    Raises ConfigError where there is nothing to read or no such column, FormatError for a file that is damaged.
+    """
+    import pyarrow as pa
+
+    from pipeline.stages.compact.merging import table_schema
+    from pipeline.stages.compact.reading import delivered_by_partner, newest_rows
+
+    found = delivered_by_partner(lake, root, partner)
+    if not found:
+        whose = "" if partner is None else f" of partner {partner}"
+        raise ConfigError(
+            f"no features{whose} under {where}",
+            "there is no folder SHIPMENT/PARTNER with features",
+            "name the root: the folder of --features, or a set's root on the lake",
+        )
+    full = table_schema(found[0].dim)
+    item = full.get_field_index(ITEM)
+    full = full.set(item, pa.field(ITEM, pa.uint64(), nullable=False))
+    names = full.names if columns is None else list(columns)
+    if unknown := [name for name in names if name not in full.names]:
+        raise ConfigError(f"no column {unknown[0]}", f"there are: {', '.join(full.names)}", "correct `columns`")
+    schema = pa.schema([full.field(name) for name in names])
+
+    def batches() -> Iterator[Any]:
+        for rows in newest_rows(found):
+            unsigned = pa.array(rows.column(ITEM).combine_chunks().to_numpy().view("uint64"))
+            yield from rows.set_column(item, full.field(ITEM), unsigned).select(names).cast(schema).to_batches()
+
+    return pa.RecordBatchReader.from_batches(schema, batches())

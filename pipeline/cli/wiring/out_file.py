@@ -1,0 +1,35 @@
+"""`--out FILE`: all features of an own list as one plain file, at the end of a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline.amounts import counted
+from pipeline.app import one_file, own_folder
+from pipeline.app.newest_features import newest_features
+from pipeline.cli.wiring import own_list
+from pipeline.errors import ConfigError, PermanentError
+from pipeline.ledger.layout import Root
+from pipeline.settings import Hdfs, Settings
+from pipeline.stores.opening import open_place
+
+
+def out_of(args: argparse.Namespace) -> Path | None:
+    """Where --out asks for one file.  Raises ConfigError where none can be written."""
+    if args.out is None:
+        return None
+    if not own_list.given(args):
+        raise ConfigError("--out is for a list of your own", "", "add --refs --features --net --blob")
+    return one_file.checked(args.out)
+
+
+def write_out(settings: Settings, path: Path) -> str:
+    """Write what is delivered of the list as one file, and say so.  Raises PermanentError where there is no feature."""
+    root = Path(settings.sets[own_folder.SET].root)
+    if own_folder.made_with(root) is None:
+        raise PermanentError(f"{path} was not written", "there is no feature yet", "the lines above say why")
+    lake = open_place(str(root.parent), Hdfs())
+    rows = one_file.write(newest_features(lake, Root(root.name), str(root)), path)
+    beside = f"; who they are: {one_file.ids_beside(path)}" if path.suffix == ".npy" else ""
+    return f"out: {path}: {counted(rows, 'feature')}{beside}"
