@@ -20,7 +20,7 @@ from pipeline.app.installation import default_config
 from pipeline.cli.output.progress import Show, shown
 from pipeline.cli.output.reached import Reached
 from pipeline.cli.output.table import Totals, as_json, print_table
-from pipeline.cli.wiring import out_file, own_list, set_options
+from pipeline.cli.wiring import out_file, own_list, remembered, set_options
 from pipeline.cli.wiring.assembly import check_stages
 from pipeline.cli.wiring.daily import compact_daily, compact_now, prune_daily
 from pipeline.cli.wiring.health_step import looked_at
@@ -142,12 +142,12 @@ class _OwnList:
         self._settings = settings
         self.refs = refs
         self._again = again
-        self._options: own_list.Options | None = None
+        self._options: remembered.Options | None = None
         self.brought = NONE_LEFT
 
     def look(self, stages: Sequence[str], say: Callable[[str], None]) -> None:
         """Compare the options with those of the last time, and copy a list that is not here."""
-        self._options = own_list.options_of(self._settings)
+        self._options = remembered.options_of(self._settings)
         if "ship" in stages:
             self.brought = own_list.bring_to(self._settings, self.refs, say)
 

@@ -27,6 +27,7 @@ VALUES: dict[str, Any] = {
     "batch_size": 7,
     "dependent_rows": "alone",
     "lakes": ["list"],
+    "pool": "mean",
     "formats": ["libsvm", "parquet"],
     "preprocess": {
         "resize": "crop",
@@ -39,6 +40,11 @@ VALUES: dict[str, Any] = {
         "reduced_decode": False,
         "max_pixels": 1234567,
         "damaged": "fail",
+        "preset": "imagenet",
+        "crop_pct": 0.5,
+        "size": [224, 223],
+        "interpolation": "lanczos",
+        "layout": "nhwc",
     },
 }
 SOURCE: dict[str, Any] = {
@@ -65,7 +71,7 @@ SOURCE: dict[str, Any] = {
 }
 
 
-def made(folder: Path, values: dict[str, Any], source: dict[str, Any]) -> Settings:
+def made(folder: Path, values: dict[str, Any], source: dict[str, Any], mine: dict[str, Any] | None = None) -> Settings:
     private = own_folder.private(folder)
     return load(
         None,
@@ -75,6 +81,7 @@ def made(folder: Path, values: dict[str, Any], source: dict[str, Any]) -> Settin
             "bucket.url": str(private / "bucket"),
             "logs.folder": str(private / "logs"),
             "lakes.list.url": "/",
+            "preprocess": {"mine": mine} if mine else {},
             "lakes.list.sources": [source],
             "sets.features": {"net": "/n.onnx", "blob": "out", **values, "root": str(folder)},
         },
@@ -138,3 +145,12 @@ def test_any_tree_is_written_as_toml_reads_it() -> None:
     numbers = [0.1, 1e300, 5e-324, 1000.0, float("inf"), -0.0]
     assert tomllib.loads(toml_of({"x": numbers}))["x"] == numbers
     assert math.isnan(tomllib.loads(toml_of({"x": float("nan")}))["x"])
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"preset": "clip"}, {"preset": "clip", "interpolation": "fast", "resize_to": 300}, {"preset": "mine"}]
+)
+def test_what_was_not_said_of_preprocessing_stays_unsaid(tmp_path: Path, how: dict[str, Any]) -> None:
+    """A value that equals the default still wins over the preset's, and a net's owner is asked where nobody says."""
+    settings = made(tmp_path / "out", {"preprocess": how}, {"path": "x"}, mine={"preset": "dinov2", "raw_scale": 3.0})
+    assert again(settings).sets == settings.sets
