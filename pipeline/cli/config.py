@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     between.add_argument("first", type=Path, metavar="A", help="a configuration file, e.g. the gateway's")
     between.add_argument("second", type=Path, metavar="B", help="another one, e.g. the box's")
     between.add_argument("--all", action="store_true", help="every setting, not only what has to match")
-    between.add_argument("--json", action="store_true", help="for programs")
+    between.add_argument("--json", action="store_true", help="print JSON, for programs")
     made = actions.add_parser("init", help=INIT, description=f"{INIT}.  On a terminal it asks for what is not given.")
     made.add_argument("role", choices=ROLES, help="what the host is")
     made.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: ROLE.toml in this folder")
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "get":
             below.add_argument("keys", nargs="+", metavar="KEY", help="the path of a setting, e.g. logs.folder")
         else:
-            below.add_argument("--json", action="store_true", help="for programs")
+            below.add_argument("--json", action="store_true", help="print JSON, for programs")
         if name == "check":
             below.add_argument(
                 "stages",

@@ -56,9 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parents=[net],
         help=("show layers, shapes, parameters and multiply-adds, and which layers the blobs need"),
     )
-    show.add_argument("--json", action="store_true", help="one object")
+    show.add_argument("--json", action="store_true", help="print one JSON object")
     check = actions.add_parser("check", parents=[net], help="run the net once and name what looks wrong")
-    check.add_argument("--json", action="store_true", help="one object")
+    check.add_argument("--json", action="store_true", help="print one JSON object")
     bench = actions.add_parser(
         "bench", parents=[net], help=("measure images per second by engine, precision and batch size")
     )
@@ -66,14 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bench.add_argument("--rounds", type=_from(1), default=5, help="passes of each; their median is shown")
     bench.add_argument("--engines", default="", help="comma-separated; default: all that are installed")
     bench.add_argument("--precisions", default="fp32,bf16", help="comma-separated; the first fp32 is the reference")
-    bench.add_argument("--json", action="store_true", help="one object a line")
+    bench.add_argument("--json", action="store_true", help="print one JSON object a line")
     export = actions.add_parser("export", parents=[net], help="write a Caffe net as an ONNX model")
     export.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
     export.add_argument("--batch", type=_from(1), metavar="N", help="default: the declared one")
-    export.add_argument("--json", action="store_true", help="one object")
+    export.add_argument("--json", action="store_true", help="print one JSON object")
     features = actions.add_parser("features", parents=[net], help="compute features of images, one line each")
     features.add_argument("images", nargs="+", metavar="IMAGE", help="files")
-    features.add_argument("--json", action="store_true", help="one object a line")
+    features.add_argument("--json", action="store_true", help="print one JSON object a line")
 
 
 def _from(least: int) -> Callable[[str], int]:

@@ -36,11 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("other", nargs="?", metavar="OTHER", help="a later run to compare with them")
     parser.add_argument("--partner", type=int, metavar="N", help="only this partner's rows")
     parser.add_argument(
-        "--plot", type=Path, metavar="DIR", help=("write charts of values, dimensions and norms there, as PNG")
+        "--plot",
+        type=Path,
+        metavar="DIR",
+        help=("write PNG charts of values, dimensions and norms into this folder"),
     )
     parser.add_argument("--max-drift", type=float, metavar="X",
                         help="exit code 1 if a measure of drift is greater than X (0.25 is much)")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="one object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--lake", help="the paths are on this lake")
     add_place(parser)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 
+from pipeline import cli
 from pipeline.app.quarantine import choose
 from pipeline.cli.fetch import Steps
 from pipeline.cli.output.progress import UNITS
@@ -41,3 +44,9 @@ def test_fetch_names_its_option_only_where_the_option_helps(detail: str, lifted:
 
 def test_verify_counts_delivered_folders_beside_shipments_and_says_so() -> None:
     assert UNITS["verify"] == "shipments and folders"
+
+
+@pytest.mark.parametrize("path", sorted(Path(cli.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_each_json_option_says_that_it_prints_json(path: Path) -> None:
+    helps = re.findall(r'"--json",[^)]*?help=\(?"([^"]*)', path.read_text())
+    assert [said for said in helps if not re.match("print .*JSON", said)] == []
