@@ -48,6 +48,8 @@ class OpenBatch(Generic[T]):
     failures: list[FailureRow] = field(default_factory=list)
     fetched_bytes: int = 0
     trouble: str = ""
+    ended: Callable[[], None] = lambda: None
+    """Told of each ref that ends."""
 
 
 @dataclass(eq=False)

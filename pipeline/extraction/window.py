@@ -67,10 +67,11 @@ Fetch = Callable[[Iterator[Wanted | None]], Iterator[tuple[Tag, Body | Failure] 
 
 @dataclass(frozen=True)
 class Opened(Generic[T]):
-    """A batch that was claimed, and its refs."""
+    """A batch that was claimed, and its refs.  ended: told of each ref that ends, by the thread that pulls."""
 
     task: T
     refs: Sequence[ImageRef]
+    ended: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,7 @@ class Window(Generic[T]):
             left=len(refs),
             refs_bytes=sum(len(ref.url) + len(ref.external_id) + len(ref.content) + REF_BYTES for ref in refs),
             promise=(4 * self._dim + ROW_BYTES) * len(refs),
+            ended=opened.ended,
         )
         self._batches[number] = batch
         self._load.opened(batch)
@@ -298,6 +300,7 @@ class Window(Generic[T]):
 
     def _count(self, batch: OpenBatch[T]) -> None:
         batch.left -= 1
+        batch.ended()
         self._finish(batch)
 
     def _finish(self, batch: OpenBatch[T]) -> None:

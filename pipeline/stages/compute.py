@@ -36,6 +36,9 @@ from pipeline.settings import Compute
 ORDINALS_PER_BATCH = 1 << 20
 """A ref's ordinal in its shipment is its batch times this plus its place: it sorts, and needs no earlier batch."""
 
+TELL_SECONDS = 0.5
+"""So often images that ended are told of."""
+
 
 @dataclass(frozen=True)
 class BatchTask:
@@ -189,6 +192,7 @@ def _perform_open(
     context: Context, served: Served, groups: Mapping[str, Sequence[BatchTask]], wanted: Callable[[], bool]
 ) -> Iterator[Published | None]:
     begun: dict[BatchTask, int] = {}
+    ended = _Ended(context)
 
     def open_batch(task: BatchTask) -> Opened[BatchTask] | None:
         context.safe_point()
@@ -200,7 +204,7 @@ def _perform_open(
             del begun[task]
             return None
         begun[task] = len(refs)
-        return Opened(task, refs)
+        return Opened(task, refs, ended)
 
     if not groups:
         return
@@ -222,6 +226,22 @@ def _perform_open(
         for task in begun:
             _abandon(context, task)
         raise
+
+
+class _Ended:
+    """Tells of images as they end, some at a time: a word for each would cost more than a small net's pass."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._number = 0
+        self._at = context.process.clock.monotonic()
+
+    def __call__(self) -> None:
+        self._number += 1
+        now = self._context.process.clock.monotonic()
+        if now >= self._at + TELL_SECONDS:
+            self._context.progress("compute", self._number, 0)
+            self._number, self._at = 0, now
 
 
 def _abandon(context: Context, task: BatchTask) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from pipeline.stages import compute
 from pipeline.stages.performer import Performer
 from pipeline.stages.served_sets import ServedSets
@@ -44,10 +47,31 @@ class Computing:
         return list(tasks)
 
     def _compute(self, one: Turn, name: str, tasks: list[compute.BatchTask]) -> None:
-        for published in self._performer.compute(one.context, self._sets[name], tasks, one.wanted):
+        ended = _Ended(one.context.progress)
+        context = replace(one.context, progress=ended)
+        for published in self._performer.compute(context, self._sets[name], tasks, one.wanted):
             if published is not None:
                 _count(one, published)
-            one.context.progress("compute", published.counts.refs if published else 0, 0)
+            ended.published(published.counts.refs if published is not None else 0)
+
+
+class _Ended:
+    """Progress that counts an image once: as it ends, where this process computes, else with its batch."""
+
+    def __init__(self, progress: Callable[[str, int, int], None]) -> None:
+        self._progress = progress
+        self._ahead = 0
+        """Images that ended and whose batch is not published."""
+
+    def __call__(self, stage: str, done: int, to_do: int) -> None:
+        self._ahead += done
+        self._progress(stage, done, to_do)
+
+    def published(self, refs: int) -> None:
+        """So many images of a batch that ended."""
+        told = min(refs, self._ahead)
+        self._ahead -= told
+        self._progress("compute", refs - told, 0)
 
 
 def _count(one: Turn, published: compute.Published) -> None:

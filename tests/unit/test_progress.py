@@ -1,0 +1,57 @@
+"""Progress moves: images as they end, how fast, and how long yet; each image is counted once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.cli.output.progress import Pace, _Lines, lasting
+from pipeline.stages.computing import _Ended
+from tests.unit.window_stand import Stand
+
+
+def test_lines_say_how_fast_and_how_long_yet_and_the_last_one_what_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    lines = _Lines(lambda: now[0])
+    lines("compute", 0, 300)
+    for _ in range(12):
+        now[0] += 0.5
+        lines("compute", 10, 0)
+    lines("compute", 180, 0)
+    lines.flush()
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["compute: 100 of 300 images, 20/s, about 10 s left", "compute: 300 of 300 images"]
+
+
+def test_a_pace_forgets_the_burst_at_the_beginning() -> None:
+    pace = Pace(0.0)
+    assert pace.of(1000, 1.0) == 1000
+    for second in range(2, 40):
+        rate = pace.of(10, float(second))
+    assert rate == 10
+
+
+def test_how_long_is_said_in_a_unit_that_people_use() -> None:
+    assert [lasting(seconds) for seconds in (9.6, 300, 7200)] == ["10 s", "5 min", "2.0 h"]
+
+
+def test_an_image_is_counted_as_it_ends_or_with_its_batch_and_never_twice() -> None:
+    told: list[int] = []
+    ended = _Ended(lambda stage, done, to_do: told.append(done))
+    for number in (400, 500):
+        ended("compute", number, 0)
+    ended.published(1024)  # 900 of them are told of
+    ended.published(0)
+    ended.published(300)  # of a cluster, which tells of none before
+    assert told == [400, 500, 124, 0, 300]
+
+
+def test_the_window_tells_of_each_image_as_it_ends_before_its_batch_does() -> None:
+    """Whatever becomes of it: a feature, or a failure of fetch, decoder or net."""
+    stand = Stand({"a": [["ok"] * 20 + ["gone", "nan", "junk"]]})
+    seen: list[int] = []
+    opened = stand.open_batch
+    stand.open_batch = lambda task: replace(opened(task), ended=lambda: seen.append(len(stand.ended)))  # type: ignore
+    stand.run()
+    assert seen == [0] * 23
