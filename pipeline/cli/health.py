@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
         folders=None,
         disks=disks_in_time,
     )
-    facts = memory.with_renewals(look(lambda key: memory.unplanned.get(key, 0.0)))
+    seen = look(lambda key: memory.unplanned.get(key, 0.0))
+    facts = memory.joined(seen, settings.daemon.alive_seconds, notes=False)
     findings = memory.dated(judge(facts, settings.health))
     if args.features:  # no daemon: the person starts it
         findings = tuple(

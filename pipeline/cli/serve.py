@@ -48,7 +48,7 @@ def _serve(process: Running) -> None:
     where = process.contexts()
     lakes = process.lakes(where, process.serving(), strict=False)
     with (
-        process.beating(where),
+        process.beating(where, serves=True),
         metered_daemon(settings, stages, clock, program.say) as meter,
         looking(settings, [lake.context for lake in lakes], stages, clock, meter) as step,
     ):
@@ -65,6 +65,8 @@ def _serve(process: Running) -> None:
                     step()
 
         loop(turn, settings.daemon.poll_seconds, stop, clock)
+        if stop.estop:
+            step.look()  # whoever is told of changes hears of this one, too
 
 
 def _take(lake: LakeStages, stage: str, meter: Meter) -> None:

@@ -332,9 +332,12 @@ def ended(context: Context, name: ShipmentName, task: Task, number: int, error: 
     give_up(context, name, task, number, AttemptEnd(kind="abandoned", cause=cause))
 
 
-def beat(context: Context) -> None:
-    """Say that this process lives, and look for ESTOP in the bucket: a turn may last for hours without a poll."""
-    context.bucket.put(context.keys.alive_hint(context.process.name), b"")
+def beat(context: Context, serves: Sequence[str] = ()) -> None:
+    """Say that this process lives, and look for ESTOP in the bucket: a turn may last for hours without a poll.
+
+    serves: the stages of a daemon, which is missed once it does not beat any more; none of a run that comes and goes.
+    """
+    context.bucket.put(context.keys.alive_hint(context.process.name), " ".join(serves).encode())
     if beats(context, 0.0).estop is not None:
         context.engage(context.keys.estop)
 

@@ -51,6 +51,11 @@ class Stop:
         self._asked = self._asked or number
 
     @property
+    def signalled(self) -> bool:
+        """Whether a signal asked for the end, not ESTOP alone."""
+        return self._asked != 0
+
+    @property
     def why(self) -> str:
         """ESTOP, or the signal's name; "" while nothing asked for the end."""
         return "ESTOP" if self.estop else signal.Signals(self._asked).name if self._asked else ""

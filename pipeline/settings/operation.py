@@ -72,6 +72,10 @@ class Health(Section):
     silent_days: Annotated[float, Field(gt=0)] = 2.0
     """Warning when a partner's source has not been renewed for this long, days, and for twice as long as it ever paused
     before. Raise it where partners often pause."""
+    gateway_minutes: Annotated[float, Field(gt=0)] = 30.0
+    """Warning when a daemon of the gateway, ship or deliver, has given no sign of life in the bucket for this long,
+    minutes. Every host judges it, so boxes tell when the gateway is dead. Raise it where daemons are stopped for longer
+    on purpose."""
 
 
 class Notify(Section):

@@ -134,9 +134,9 @@ def test_rhythms_are_remembered_over_restarts_and_bounded(tmp_path: Path) -> Non
     lake = LakeFacts("shop", NOW, sees_lake=True, renewals={"7": daily(3)})
     write_memory(tmp_path, Memory().after([], [], NOW).knowing(Facts(NOW, "gate", (lake,))))
     later = replace(lake, renewals={"7": (NOW + DAY,)})
-    facts = read_memory(tmp_path).with_renewals(Facts(NOW + DAY, "gate", (later,)))
+    facts = read_memory(tmp_path).joined(Facts(NOW + DAY, "gate", (later,)), 360.0)
     assert facts.lakes[0].renewals["7"] == (*daily(3), NOW + DAY)
-    unseen = read_memory(tmp_path).with_renewals(Facts(NOW, "box", (replace(lake, sees_lake=False, renewals={}),)))
+    unseen = read_memory(tmp_path).joined(Facts(NOW, "box", (replace(lake, sees_lake=False, renewals={}),)), 360.0)
     assert unseen.lakes[0].renewals == {}, "who cannot see the source judges no silence"
     assert len(joined(range(90), (91.0,))) == RENEWALS
 

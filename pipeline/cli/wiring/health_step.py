@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from pipeline.cli.wiring.metering import Meter
 from pipeline.clock import Clock
@@ -11,8 +12,15 @@ from pipeline.ledger.protocol import Context
 from pipeline.operations.health.look import Look
 from pipeline.operations.health.notify import channels
 from pipeline.operations.health.step import Step
+from pipeline.process.stop import Stop
 from pipeline.settings import Settings
 from pipeline.stage_names import ON_THE_LAKE
+
+
+def _despite_estop(context: Context) -> Context:
+    """ESTOP ends the work, and is what a look has to tell; a signal ends the look as well."""
+    stop = context.stopping
+    return replace(context, stopping=lambda: stop.signalled) if isinstance(stop, Stop) else context
 
 
 @contextlib.contextmanager
@@ -21,7 +29,7 @@ def looking(
 ) -> Iterator[Step]:
     """The step of a process, which keeps the host's lock `health` until it ends."""
     expects = any(stage in ON_THE_LAKE for stage in stages)
-    look = Look(settings, contexts, clock, expects_lakes=expects)
+    look = Look(settings, [_despite_estop(one) for one in contexts], clock, expects_lakes=expects)
     step = Step(settings, look, channels(settings.notify), clock, meter.show)
     try:
         yield step

@@ -97,15 +97,16 @@ class Running:
         """The stages of each lake; what gets on in them is noted for the watchdog."""
         return [turns(attentive(context, self.watch), serve, strict=strict) for context in where]
 
-    def beating(self, where: Sequence[Context]) -> contextlib.AbstractContextManager[None]:
-        """Signs of life in the bucket, taken back at the end."""
+    def beating(self, where: Sequence[Context], *, serves: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Signs of life in the bucket, taken back at the end.  serves: of a daemon, which says what it serves."""
+        stages = self.program.stages if serves else ()
 
         def each(do: Callable[[Context], None]) -> None:
             for context in where:
                 do(context)
 
         seconds = self.program.settings.daemon.beat_seconds
-        return beating(lambda: each(beat), lambda: each(leave), seconds, self.program.say)
+        return beating(lambda: each(partial(beat, serves=stages)), lambda: each(leave), seconds, self.program.say)
 
 
 @contextlib.contextmanager

@@ -58,6 +58,16 @@ class FailingPartner:
     """The host that most failures of this reason have; "" where none has most of them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The beats of a daemon that serves one stage of a gateway.  Seconds since 1970, by the store's clock."""
+
+    last: float
+    """The last one."""
+    missed: float | None = None
+    """The first look that found it silent, where none has found it alive since."""
+
+
 @dataclass(frozen=True)
 class LakeFacts:
     """One lake as its bucket tells it and, where it can be seen, the lake itself."""
@@ -111,6 +121,8 @@ class LakeFacts:
     """Snapshots at the sources that no shipment covers yet, by the names that their shipments would have."""
     alive: tuple[str, ...] = ()
     """Processes that beat, on any host."""
+    gateway: Mapping[str, Heard] = field(default_factory=dict)
+    """By stage: the daemons that a gateway has, or had."""
     estop: float | None = None
     """Since when ESTOP stands in the bucket for this lake, by the store's clock."""
 

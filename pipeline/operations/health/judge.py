@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from pipeline.amounts import counted, length_of_time
 from pipeline.ledger.layout import ShipmentName
-from pipeline.operations.health import disagreement
+from pipeline.operations.health import disagreement, gateways
 from pipeline.operations.health.facts import Facts, LakeFacts, StoreFacts
 from pipeline.operations.health.failing import by_reason, told, too_many
 from pipeline.operations.health.remedies import REMEDIES, UNKNOWN
@@ -184,6 +184,8 @@ def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
         text = f"lake {name}: {source}: {why}"
         hint = lake.remedies.get(source, "look at what writes there, and at the source's settings")
         yield Finding(Level.ALERT, f"source {name} {source}", text, hint)
+    for lasting, key, text, hint, since in gateways.silent(lake, facts, limits):
+        yield Finding(Level.ALERT if lasting else Level.WARNING, key, text, hint, since)
     yield from _failing(lake, limits)
     yield from _silent(lake, limits)
     for source, why in sorted(lake.refused.items()):

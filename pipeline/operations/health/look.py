@@ -16,9 +16,10 @@ from pipeline.ledger.state import REPAIR, waits_for
 from pipeline.operations.health import this_host
 from pipeline.operations.health.backlog import PARTNERS, Waiting, backlog, freshness, most_lagging, waiting_since
 from pipeline.operations.health.disagreement import refusals
-from pipeline.operations.health.facts import Disk, Facts, FailingPartner, Freshness, LakeFacts, StoreFacts
+from pipeline.operations.health.facts import Disk, Facts, FailingPartner, Freshness, Heard, LakeFacts, StoreFacts
 from pipeline.operations.health.failing import Failing
 from pipeline.operations.health.folders import Folders
+from pipeline.operations.health.gateways import heard
 from pipeline.operations.health.rhythm import joined
 from pipeline.operations.health.sources import AtSources, Onlooker
 from pipeline.operations.health.stuck import stuck
@@ -46,6 +47,7 @@ class _Seen:
     sources: Onlooker
     folders: dict[str, Folders] = field(default_factory=dict)
     failing: dict[str, Failing] = field(default_factory=dict)
+    beats: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
 class Look:
@@ -228,6 +230,7 @@ class Look:
             failing=tuple(sorted(failing, key=lambda one: (-one.failed, one.set, int(one.partner)))[:PARTNERS]),
             unplanned=tuple(sorted(at.unplanned)),
             alive=tuple(sorted(beating.alive)),
+            gateway={stage: Heard(last) for stage, last in heard(context, seen.beats).items()},
             estop=beating.estop,
         )
 

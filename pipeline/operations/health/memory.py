@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pipeline.errors import PermanentError
-from pipeline.operations.health.facts import Facts
+from pipeline.operations.health.facts import Facts, Heard
+from pipeline.operations.health.gateways import remembered
 from pipeline.operations.health.judge import Finding
 from pipeline.operations.health.rhythm import joined
 
@@ -27,6 +28,8 @@ class Memory:
     """By a snapshot that no shipment covers: when it was first seen."""
     renewals: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
     """By lake and partner: the times of the versions that its source had."""
+    gateways: Mapping[str, Mapping[str, Heard]] = field(default_factory=dict)
+    """By lake and stage: the daemons of its gateway."""
     told: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By channel: the signs of the findings that it was last told of."""
 
@@ -39,20 +42,29 @@ class Memory:
             unplanned={key: self.unplanned.get(key, now) for key in unplanned},
         )
 
-    def with_renewals(self, facts: Facts) -> Facts:
-        """The facts, with what is remembered of each partner's rhythm."""
+    def joined(self, facts: Facts, alive_seconds: float, *, notes: bool = True) -> Facts:
+        """The facts, with what is remembered of each partner's rhythm and of each gateway.
+
+        alive_seconds: a daemon whose last beat is older does not run any more.  notes: this look is remembered, so a
+        daemon that it misses first may come yet: hosts start one after the other; else the last beat alone counts.
+        """
         lakes = []
         for lake in facts.lakes:
             before = self.renewals.get(lake.lake, {})
             partners = {*before, *lake.renewals} if lake.sees_lake else set()
             seen = {one: joined(before.get(one, ()), lake.renewals.get(one, ())) for one in sorted(partners)}
-            lakes.append(replace(lake, renewals=seen))
+            gateway = remembered(
+                self.gateways.get(lake.lake, {}), lake, alive_seconds, first_look=lake.now if notes else 0.0
+            )
+            lakes.append(replace(lake, renewals=seen, gateway=gateway))
         return replace(facts, lakes=tuple(lakes))
 
     def knowing(self, facts: Facts) -> Memory:
-        """With the rhythms that the facts tell."""
+        """With the rhythms and the gateways that the facts tell."""
         return replace(
-            self, renewals={**self.renewals, **{one.lake: one.renewals for one in facts.lakes if one.sees_lake}}
+            self,
+            renewals={**self.renewals, **{one.lake: one.renewals for one in facts.lakes if one.sees_lake}},
+            gateways={**self.gateways, **{one.lake: one.gateway for one in facts.lakes}},
         )
 
     def dated(self, findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -72,10 +84,19 @@ def read_memory(state: Path) -> Memory:
                 str(lake): {str(one): tuple(map(float, times)) for one, times in partners.items()}
                 for lake, partners in fields.get("renewals", {}).items()
             },
+            {
+                str(lake): {str(stage): _heard(one) for stage, one in stages.items()}
+                for lake, stages in fields.get("gateways", {}).items()
+            },
             {str(key): tuple(str(sign) for sign in signs) for key, signs in fields["told"].items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Memory()
+
+
+def _heard(fields: Mapping[str, float | None]) -> Heard:
+    last, missed = fields["last"], fields["missed"]
+    return Heard(float(last or 0.0), None if missed is None else float(missed))
 
 
 def write_memory(state: Path, memory: Memory) -> None:

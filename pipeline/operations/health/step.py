@@ -81,7 +81,8 @@ class Step:
     def _step(self) -> None:
         memory = read_memory(self._state)
         now = self._clock.now()
-        facts = memory.with_renewals(self._look(lambda key: memory.unplanned.get(key, now)))
+        seen = self._look(lambda key: memory.unplanned.get(key, now))
+        facts = memory.joined(seen, self._settings.daemon.alive_seconds)
         findings = judge(facts, self._settings.health)
         unplanned = [key for lake in facts.lakes for key in lake.unplanned]
         memory = memory.after(findings, unplanned, now).knowing(facts)
