@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The pipeline here, or the daemons of a configuration.
 #
-#   ./run-all.sh                    runs every stage on the sample lake, until nothing is left to do
+#   ./run-all.sh                    runs every stage on the sample lake, until nothing is left to do (hathi sample)
 #   ./run-all.sh CONFIG             starts the daemons ship and deliver of a gateway's configuration, in the background
 #   ./run-all.sh status [CONFIG]    says which daemons run
 #   ./run-all.sh stop [CONFIG]      asks the daemons to stop, and waits
@@ -19,20 +19,6 @@ daemons=(ship deliver)
 . "$root/scripts/folders.sh"
 
 say() { echo "run-all: $*"; }
-
-run_here() {
-    local python="$root/.venv/bin/python" port="${SAMPLE_PORT:-8973}" answer=
-    "$python" "$root/sample/render.py" --work "$root/work" --port "$port"
-    # The shop is this process's child and ends with it; `exec` makes this process the pipeline, so it gets all signals.
-    exec 3< <(trap '' INT && exec "$python" "$root/sample/server.py" "$root/work/sample/web" --port "$port")
-    read -r -t 20 answer <&3 || true
-    exec 3<&-
-    if [ "$answer" != ready ]; then
-        echo "run-all: the sample's web server did not start" >&2
-        exit 2
-    fi
-    exec "$hathi" run --config "$root/config/local.toml"
-}
 
 # Sets config, state and logs; where the configuration cannot be read, that is said and stands in trouble.
 read_configuration() {
@@ -218,7 +204,7 @@ case "${1:-}" in
 esac
 "$root/scripts/venv.sh" runtime
 case "${1:-}" in
-    "") run_here ;;
+    "") exec "$hathi" sample ;;
     status | stop | kill)
         action="$1"
         if [ "$action" = kill ]; then action=kill_all; fi

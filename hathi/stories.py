@@ -24,7 +24,7 @@ def why(
 
     partner: 0 in a list that names no partners.  item: an item id, or an external id; digits are tried as both.
     features: the folder of a list of your own (`hathi run --features DIR`).
-    config: the configuration of an installation; default: $HATHI_CONFIG, else config/local.toml.
+    config: the configuration of an installation; default: that of the commands (`hathi why --help`).
     Returns a `Story` for each lake: `chapters` (one for each shipment that had the item, the oldest first), `rejected`
     rows, and `consumers_see()`: what counts today, in each set.
     Raises `Error` where nothing can be asked; an item that is not known has a story without chapters.

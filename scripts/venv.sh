@@ -13,6 +13,9 @@ esac
 
 say() { echo "hathi: $*" >&2; }
 
+# .venv is not made by itself: its Python stands first on the PATH of many, and has no pip.
+PATH="$(printf %s "$PATH" | tr : '\n' | { grep -vxF "$venv/bin" || true; } | paste -sd :)"
+
 # What .venv must have been made from; a moved project counts as changed, since a venv holds absolute paths.
 wanted() { (cd "$root" && echo "$root" && sha256sum locks/uv.txt locks/runtime.txt ${1:+"locks/$1.txt"}); }
 

@@ -31,6 +31,7 @@ class Entry(NamedTuple):
 GROUPS: dict[str, dict[str, Entry]] = {
     "run the pipeline": {
         "run": Entry("run", "run stages in this process until nothing is due"),
+        "sample": Entry("sample", "try it: run every stage on a small sample lake"),
         "serve": Entry("serve", "run stages as a daemon"),
         "spark": Entry("spark", "compute and aggregate on a Spark cluster"),
         "stop": Entry("stop", "engage ESTOP: here, or on every host by the bucket"),
@@ -143,7 +144,9 @@ def report(error: PipelineError, stream: TextIO, debug: bool = False) -> None:
     if error.detail:
         print(_shown(f"  detail: {error.detail}"), file=stream)
     if error.hint:
-        print(_shown(f"  hint: {error.hint}"), file=stream)
+        from pipeline.app.installation import located
+
+        print(_shown(f"  hint: {located(error.hint)}"), file=stream)
 
 
 def _print_trace(error: Exception, stream: TextIO) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.amounts import counted
-from pipeline.app.installation import default_config
+from pipeline.app.installation import DEFAULT, default_config
 from pipeline.cli.output.progress import Show, shown
 from pipeline.cli.output.reached import Reached
 from pipeline.cli.output.table import Totals, as_json, print_table
@@ -46,9 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "stages", nargs="*", metavar="STAGE", help=f"stages to run: {', '.join(STAGES)} (default: those of its role)"
     )
-    parser.add_argument(
-        "--config", type=Path, help=("the configuration file (default without --refs: config/local.toml)")
-    )
+    parser.add_argument("--config", type=Path, help=f"the configuration file (default without --refs: {DEFAULT})")
     parser.add_argument("--once", action="store_true", help="look once at everything that is open, then end: for cron")
     parser.add_argument("--json", action="store_true", help="print a summary as one JSON object")
     own_list.add_arguments(parser)

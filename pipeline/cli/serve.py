@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from pipeline.app.installation import default_config
+from pipeline.app.installation import DEFAULT, default_config
 from pipeline.cli.wiring.assembly import check_stages
 from pipeline.cli.wiring.daily import compact_daily, prune_daily
 from pipeline.cli.wiring.health_step import looking
@@ -25,7 +25,7 @@ from pipeline.stages.loop import LakeStages
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi serve`."""
     parser.add_argument("stages", nargs="+", metavar="STAGE", help=f"of: {', '.join(STAGES)}")
-    parser.add_argument("--config", type=Path, help="the configuration file (default: config/local.toml)")
+    parser.add_argument("--config", type=Path, help=f"the configuration file (default: {DEFAULT})")
 
 
 def run(args: argparse.Namespace) -> int:

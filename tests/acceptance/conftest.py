@@ -70,7 +70,7 @@ def make_clone(folder: Path) -> Clone:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HATHI_", "PYTHON"))}
     # The venv of the tests must not answer for the clone's own; and a port of its own lets two test runs be.
     kept["PATH"] = ":".join(part for part in kept["PATH"].split(":") if part != str(ROOT / ".venv" / "bin"))
-    return Clone(path, {**kept, "SAMPLE_PORT": str(free_port())})
+    return Clone(path, {**kept, "SAMPLE_PORT": str(free_port()), "SAMPLE_MINUTES": "0.05"})
 
 
 @pytest.fixture(scope="session")

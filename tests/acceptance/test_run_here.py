@@ -27,7 +27,28 @@ def test_killed_at_once_it_leaves_no_server_and_the_next_run_does_the_rest(other
     done = other_clone.run("./run-all.sh", SAMPLE_PORT=str(port))
     assert done.returncode == 0, done.stdout
     assert len(list(other_clone.path.glob("work/lake/features/*T*/*/_SUCCESS"))) == 3
-    assert not answers(port)
+    wait_until(lambda: not answers(port), "the shop closed by itself, soon")
+
+
+def test_the_shop_stays_open_after_a_run_for_as_long_as_one_says_and_a_second_run_uses_it(
+    other_clone: Clone, tmp_path: Path
+) -> None:
+    assert other_clone.run("./scripts/venv.sh runtime").returncode == 0
+    port = str(free_port())
+    command = f"{other_clone.path}/.venv/bin/hathi sample {tmp_path}/mine --port {port}"
+    first = other_clone.run(f"{command} --minutes 0.2")
+    assert first.returncode == 0, first.stdout
+    assert f"http://127.0.0.1:{port}/ stays open" in first.stdout
+    assert answers(int(port))
+    second = other_clone.run(f"{command} --minutes 0.2")
+    assert second.returncode == 0, second.stdout
+    assert "nothing to do" in second.stdout
+    sheet = other_clone.run(
+        f"cd {tmp_path}/mine && {other_clone.path}/.venv/bin/hathi similar 101 mug-03 --config hathi.toml --out s.png"
+    )
+    assert sheet.returncode == 0, sheet.stdout
+    assert (tmp_path / "mine/s.png").stat().st_size > 20_000, "with the shop's pictures"
+    wait_until(lambda: not answers(int(port)), "the shop has closed by itself")
 
 
 def test_commands_without_a_configuration_find_that_of_their_installation(other_clone: Clone, tmp_path: Path) -> None:

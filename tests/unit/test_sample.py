@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -43,10 +45,17 @@ def files_of(folder: Path) -> dict[str, tuple[bytes, float]]:
     return {path.name: (path.read_bytes(), path.stat().st_mtime) for path in folder.iterdir()}
 
 
-def test_refs_have_the_same_bytes_and_times_at_every_call(work: Path, tmp_path: Path) -> None:
+def test_refs_are_of_today_and_keep_bytes_and_times_when_made_again(tmp_path: Path) -> None:
+    began = int(time.time())
     render.render(tmp_path, "http://127.0.0.1:8973")
-    assert files_of(tmp_path / "lake/refs") == files_of(work / "lake/refs")
-    assert sorted(files_of(work / "lake/refs")) == ["cushions.csv", "lamps.parquet", "mugs.pb"]
+    before = files_of(tmp_path / "lake/refs")
+    assert sorted(before) == ["cushions.csv", "lamps.parquet", "mugs.pb"]
+    assert all(began - 1 <= modified <= time.time() + 1 for _, modified in before.values())
+    for path in (tmp_path / "lake/refs").iterdir():
+        os.utime(path, (began - 600, began - 600))
+    before = files_of(tmp_path / "lake/refs")
+    render.render(tmp_path, "http://127.0.0.1:8973")
+    assert files_of(tmp_path / "lake/refs") == before
 
 
 def test_pictures_are_the_same_at_every_call_and_small() -> None:

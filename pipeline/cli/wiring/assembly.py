@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.app.installation import default_config
+from pipeline.app.installation import DEFAULT, default_config
 from pipeline.app.own_folder import config_of
 from pipeline.clock import Clock, Process
 from pipeline.errors import ConfigError
@@ -37,9 +37,7 @@ def check_stages(stages: list[str]) -> list[str]:
 def add_place(parser: argparse.ArgumentParser) -> None:
     """Which installation a command looks at."""
     place = parser.add_mutually_exclusive_group()
-    place.add_argument(
-        "--config", type=Path, help=("the configuration file (default: $HATHI_CONFIG, else config/local.toml)")
-    )
+    place.add_argument("--config", type=Path, help=f"the configuration file (default: {DEFAULT})")
     place.add_argument(
         "--features", type=Path, metavar="DIR", help=("the folder of --features of an own list, instead of --config")
     )

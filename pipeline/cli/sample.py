@@ -1,0 +1,131 @@
+"""Run every stage on a small sample lake: pictures, refs and a net that Hathi makes, and a shop that serves them.
+
+FOLDER gets the sample, its configuration hathi.toml, and everything that the run writes.  A second run finds nothing to
+do.  The shop stays open for some minutes after its last picture, so that `hathi similar --out` can show pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.app.installation import INSTALLATION, PACKAGED
+from pipeline.cli import run as run_command
+from pipeline.errors import ConfigError, PermanentError
+
+PORT, MINUTES = 8973, 10.0
+NET = "random_features.prototxt"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`hathi sample [FOLDER] [--port N] [--minutes N]`."""
+    default = "hathi-sample here" if PACKAGED else "work/ of the checkout, with config/local.toml"
+    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help=f"where to make it (default: {default})")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=_number("SAMPLE_PORT", PORT),
+        help=f"the shop's port (default: $SAMPLE_PORT, {PORT})",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=_number("SAMPLE_MINUTES", MINUTES),
+        help="how long the shop stays open after its last picture; 0: it ends with the run "
+        f"(default: $SAMPLE_MINUTES, else {MINUTES:g})",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """As `hathi run`; 2 where the sample cannot be made or served."""
+    port, minutes = args.port, args.minutes
+    if PACKAGED and args.folder is None:
+        args.folder = Path("hathi-sample")
+    work = (args.folder or INSTALLATION / "work").resolve()
+    script = INSTALLATION / "sample" / "render.py"
+    rendered = subprocess.run([sys.executable, str(script), "--work", str(work), "--port", str(port)], check=False)
+    if rendered.returncode:
+        return rendered.returncode
+    config = _configuration(work) if args.folder else INSTALLATION / "config" / "local.toml"
+    parser = argparse.ArgumentParser()
+    run_command.add_arguments(parser)
+    with _shop(work / "sample" / "web", port, minutes):
+        code = run_command.run(parser.parse_args(["--config", str(config)]))
+    if minutes:
+        print(f"shop:     http://127.0.0.1:{port}/ stays open until {minutes:g} min after its last picture")
+    if args.folder:
+        print(f"next:     cd {_near(work)} && hathi status")
+    return code
+
+
+def _number(variable: str, default: float) -> float:
+    text = os.environ.get(variable, "")
+    try:
+        return float(text) if text else default
+    except ValueError as error:
+        raise ConfigError(f"{variable}={text} is no number", "", f"write a number, such as {default:g}") from error
+
+
+def _configuration(work: Path) -> Path:
+    """The sample's configuration in a folder of its own: local.toml, with everything beside the file.  One that is
+    there stays: it is the reader's to change."""
+    path = work / "hathi.toml"
+    if not path.exists():
+        net = INSTALLATION / "sample" / NET
+        (work / "sample" / NET).write_bytes(net.read_bytes())
+        text = (INSTALLATION / "config" / "local.toml").read_text(encoding="utf-8")
+        settings = text[text.index("\n\n") :].lstrip("\n")
+        path.write_text(
+            "# The sample of `hathi sample`.  Paths are relative to the folder of this file.\n\n"
+            + settings.replace("../work/", "").replace("../", ""),
+            encoding="utf-8",
+        )
+    return path
+
+
+@contextmanager
+def _shop(web: Path, port: int, minutes: float) -> Iterator[None]:
+    """The shop that serves a folder.  It ends with this process, however that ends, unless the run came to its end."""
+    if _is_open(web, port):
+        yield
+        return
+    command = [sys.executable, str(INSTALLATION / "sample" / "server.py"), str(web), "--port", str(port), "--wait"]
+    # A session of its own: the terminal's Ctrl-C is for the run.  Its stderr is ours until it is ready.
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as shop:
+        assert shop.stdin is not None
+        assert shop.stdout is not None
+        if shop.stdout.readline() != "ready\n":
+            raise ConfigError("the sample's shop did not start", "see the line above", "")
+        try:
+            yield
+            shop.stdin.write(f"{minutes * 60:g}\n")
+            shop.stdin.flush()
+            if shop.stdout.readline() not in ("stays\n", "ends\n"):
+                raise PermanentError("the sample's shop ended during the run", "", "run it again")
+        except BaseException:
+            shop.kill()
+            raise
+        if minutes:
+            shop.returncode = 0  # it goes on without us: nobody waits for it
+
+
+def _is_open(web: Path, port: int) -> bool:
+    """Whether the shop of that folder is open still, from an earlier run."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://127.0.0.1:{port}/shop", timeout=2) as answer:
+            return bool(answer.read(4096).decode(errors="replace") == str(web))
+    except (OSError, ValueError):
+        return False
+
+
+def _near(path: Path) -> str:
+    return os.path.relpath(path)

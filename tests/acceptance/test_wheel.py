@@ -1,0 +1,144 @@
+"""The wheel, installed into an empty environment outside the repository: sample, own list, status, report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from dataclasses import dataclass
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import ROOT, free_port
+
+
+@dataclass(frozen=True)
+class Installed:
+    """An environment whose Hathi comes from the wheel, and an empty folder to work in."""
+
+    wheel: Path
+    python: Path
+    home: Path
+
+    def hathi(self, *words: str, where: str = ".") -> subprocess.CompletedProcess[str]:
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("HATHI_", "PYTHON", "SAMPLE"))
+        }
+        command = [str(self.python.with_name("hathi")), *words]
+        return subprocess.run(
+            command, cwd=self.home / where, env={**kept, "HOME": str(self.home)}, text=True, timeout=300,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    @property
+    def code(self) -> Path:
+        (found,) = self.python.parents[1].glob("lib/python*/site-packages")
+        return found
+
+    def files(self) -> set[Path]:
+        return {path for path in self.code.rglob("*") if "__pycache__" not in path.parts}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Dependencies are those of the running environment; the project itself is the wheel's."""
+    folder = tmp_path_factory.mktemp("wheel")
+    uv, python = shutil.which("uv", path=str(Path(sys.executable).parent)), folder / "venv/bin/python"
+    assert uv is not None
+    build = [uv, "build", "--quiet", "--offline", "--no-build-isolation", "--python", sys.executable]
+    subprocess.run([*build, "--out-dir", str(folder), str(ROOT)], check=True)  # the wheel, made of the source archive
+    (wheel,) = folder.glob("hathi_features-*.whl")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+    subprocess.run(
+        [uv, "pip", "install", "-q", "--offline", "--no-deps", "--python", str(python), str(wheel)], check=True
+    )
+    made = Installed(wheel, python, folder / "home")
+    made.home.mkdir()
+    (made.code / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return made
+
+
+def test_the_code_is_that_of_the_wheel(installed: Installed) -> None:
+    code = "import pipeline, hathi; print(pipeline.__file__, hathi.__file__)"
+    done = subprocess.run([installed.python, "-P", "-c", code], capture_output=True, text=True, cwd=installed.home)
+    assert all(path.startswith(str(installed.code)) for path in done.stdout.split()), done.stdout
+    assert len(done.stdout.split()) == 2
+
+
+def test_the_wheel_says_what_it_is_and_has_what_commands_name(installed: Installed) -> None:
+    with zipfile.ZipFile(installed.wheel) as archive:
+        names = set(archive.namelist())
+        (metadata,) = (name for name in names if name.endswith("/METADATA"))
+        told = Parser().parsestr(archive.read(metadata).decode())
+    assert told["Name"] == "hathi-features"
+    assert told["License-Expression"] == "Apache-2.0"
+    assert "Typing :: Typed" in told.get_all("Classifier", [])
+    assert {"hathi/py.typed", "pipeline/py.typed", "pipeline/operations/report/page.html.jinja"} <= names
+    for folder in ("config", "docs", "proto", "sample"):
+        tracked = subprocess.run(["git", "ls-files", folder], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert [name for name in tracked.stdout.split() if f"pipeline/share/{name}" not in names] == []
+    assert not [name for name in names if name.startswith("tests/")]
+
+
+def test_without_a_configuration_a_command_says_how_to_make_one_and_writes_nothing(installed: Installed) -> None:
+    before = installed.files()
+    for words in (["status"], ["run"], ["health"]):
+        done = installed.hathi(*words)
+        assert done.returncode == 2, done.stdout
+        assert "there is no configuration" in done.stdout
+        assert "hathi config init" in done.stdout
+        assert "hathi sample" in done.stdout
+    assert installed.files() == before
+    assert not list(installed.home.iterdir())
+
+
+def test_the_sample_runs_and_is_seen_and_reported(installed: Installed) -> None:
+    before = installed.files()
+    port = str(free_port())
+    words = ["sample", "mine", "--port", port, "--minutes", "0"]
+    done = installed.hathi(*words)
+    assert done.returncode == 0, done.stdout
+    assert "features          36" in done.stdout
+    again = installed.hathi(*words)
+    assert again.returncode == 0, again.stdout
+    assert "nothing to do" in again.stdout
+    status = installed.hathi("status", where="mine")
+    assert status.returncode == 0, status.stdout
+    assert "lake sample" in status.stdout
+    report = installed.hathi("report", where="mine")
+    assert report.returncode == 0, report.stdout
+    assert list((installed.home / "mine").glob("hathi-*.html"))
+    health = installed.hathi("health", where="mine")
+    assert health.returncode == 0, "dates of today: no lag, no silent partner\n" + health.stdout
+    assert installed.files() == before, "nothing is written into the installation"
+
+
+def test_a_list_of_ones_own_is_computed_with_the_wheels_net(installed: Installed) -> None:
+    sample, port = installed.home / "mine/sample", str(free_port())
+    urls = [f"http://127.0.0.1:{port}/mug-{number:02}.jpg" for number in range(3)]
+    (installed.home / "urls.csv").write_text("\n".join(["url", *urls, ""]))
+    net = ["--net", str(sample / "random_features.prototxt"), "--weights", str(sample / "random_features.caffemodel")]
+    words = ["run", "--refs", "urls.csv", "--features", "out", *net, "--blob", "features", "--allow-private"]
+    server = [str(installed.python), str(installed.code / "pipeline/share/sample/server.py"), str(sample / "web")]
+    with subprocess.Popen([*server, "--port", port], stdout=subprocess.PIPE, text=True) as shop:
+        assert shop.stdout is not None
+        assert shop.stdout.readline() == "ready\n"
+        done = installed.hathi(*words)
+        shop.kill()
+    assert done.returncode == 0, done.stdout
+    assert "features          3" in done.stdout
+    status = installed.hathi("status", "--features", "out")
+    assert status.returncode == 0, status.stdout
+
+
+def test_a_hint_names_files_of_the_package_by_their_whole_path(installed: Installed) -> None:
+    config = installed.home / "wrong.toml"
+    config.write_text("state = wrong\n")
+    done = installed.hathi("status", "--config", str(config))
+    assert done.returncode == 2
+    assert str(installed.code / "pipeline/share/config/reference.toml") in done.stdout, done.stdout
