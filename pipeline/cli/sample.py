@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
         type=int,
-        default=_number("SAMPLE_PORT", PORT),
+        default=int(_number("SAMPLE_PORT", PORT)),
         help=f"the shop's port (default: $SAMPLE_PORT, {PORT})",
     )
     parser.add_argument(
