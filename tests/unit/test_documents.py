@@ -83,7 +83,7 @@ def test_each_link_between_the_pages_leads_somewhere(page: Path) -> None:
 def test_the_architecture_is_two_pages_and_names_each_room() -> None:
     assert len(ARCHITECTURE.splitlines()) <= 130
     for path in sorted((ROOT / "pipeline").iterdir()):
-        if path.name in ("__init__.py", "__pycache__") or path.name.startswith("."):
+        if path.name in ("__init__.py", "py.typed", "__pycache__") or path.name.startswith("."):
             continue
         shown = f"`{path.name}/`" if path.is_dir() else f"`{path.name}`"
         assert shown in ARCHITECTURE, shown
