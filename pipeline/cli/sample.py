@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--port",
         type=int,
         default=int(_number("SAMPLE_PORT", PORT)),
-        help=f"the shop's port (default: $SAMPLE_PORT, {PORT})",
+        help=f"the shop's port (default: $SAMPLE_PORT, else {PORT})",
     )
     parser.add_argument(
         "--minutes",
