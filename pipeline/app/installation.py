@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pipeline
+from pipeline.errors import ConfigError
 
 _CODE = Path(pipeline.__file__).resolve().parent
 PACKAGED = (_CODE / "share").is_dir()
