@@ -26,8 +26,6 @@ class Fault:
     host: str = "gateway"
     calls_box: bool = True
     """Cron goes on calling the box while the fault lasts."""
-    quick: bool = False
-    """It is cheap, and one of those that CI tries."""
 
 
 def nothing(deployment: Deployment) -> None:
