@@ -50,7 +50,8 @@ def examined(state: Path, contexts: Callable[[], Sequence[Context]]) -> Iterator
         lakes = contexts()
         remote = standing_remote(lakes)
     except PipelineError as error:
-        yield Examined("ESTOP", False, f"not seen, whether it is engaged in the bucket: {error.message}", error.hint)
+        said = f"it cannot be seen whether ESTOP stands in the bucket: {error.message}"
+        yield Examined("ESTOP", False, said, error.hint)
         return
     for one in remote:
         said = f"ESTOP is engaged in the bucket since {readable_time(one.since)}: nothing starts on any host"

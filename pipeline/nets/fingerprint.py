@@ -62,6 +62,10 @@ def of_net(plan: Plan, parameters: Parameters, blob: str, given: Mapping[str, Sh
     return hashed(["net", _as_read(known, shapes, read)])
 
 
+_YOUNGER = {"interpolation": "fast", "layout": "auto"}
+"""Settings of preprocessing that are younger than fingerprints, and what was done before there were any."""
+
+
 def of_features(
     feature_set: FeatureSet, net: str, size: tuple[int, int], mean: NDArray[np.float32] | None = None
 ) -> str:
@@ -89,21 +93,23 @@ def of_features(
 def deciding(feature_set: FeatureSet) -> dict[str, Any]:
     """What of a set's settings decides a feature's value, by the setting's path in the set, spelt in one way.
 
-    Settings that mean the same give equal values (`mean = [128]` and `[128, 128, 128]`).  The net's own files have no
+    Settings that mean the same give equal values (`mean = [128]` and `[128, 128, 128]`), and each
+    has one, its default too: hosts compare the settings that both name.  The net's own files have no
     part; a mean's file has what it holds, and none where it cannot be read here.
     """
+    size = feature_set.input_size or feature_set.preprocess.size
     found: dict[str, Any] = {
         "blob": "hog" if os.path.basename(feature_set.net) == "hog" else feature_set.blob,
-        "input_size": list(feature_set.input_size) if feature_set.input_size else None,
+        "input_size": list(size) if size else None,
         "normalise": feature_set.normalise,
         "precision": feature_set.precision,
         "dependent_rows": feature_set.dependent_rows,
+        "pool": feature_set.pool,
     }
-    if feature_set.pool != "flatten":
-        found["pool"] = feature_set.pool
-    values = _how_prepared(feature_set.preprocess, feature_set.input_size or feature_set.preprocess.size)
+    values = _how_prepared(feature_set.preprocess, size)
     with contextlib.suppress(ConfigError):
         values["mean"] = _mean(feature_set.preprocess.mean, None)
+    values |= {name: getattr(feature_set.preprocess, name) for name in _YOUNGER}
     return found | {f"preprocess.{name}": value for name, value in values.items()}
 
 
@@ -122,7 +128,6 @@ def _how_prepared(preprocess: Preprocess, size: tuple[int, int] | None) -> dict[
     """
     short: Any = ["crop_pct", preprocess.crop_pct] if size is None else preprocess.short_side(size)
     short = preprocess.resize_to if preprocess.crop_pct is None else short
-    younger = {"interpolation": "fast", "layout": "auto"}
     return {
         "resize": preprocess.resize,
         "resize_to": short if preprocess.resize == "crop" else None,
@@ -131,7 +136,7 @@ def _how_prepared(preprocess: Preprocess, size: tuple[int, int] | None) -> dict[
         "std": _spread(preprocess.std),
         "input_scale": preprocess.input_scale,
         "reduced_decode": preprocess.reduced_decode,
-        **{name: value for name, old in younger.items() if (value := getattr(preprocess, name)) != old},
+        **{name: value for name, old in _YOUNGER.items() if (value := getattr(preprocess, name)) != old},
     }
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.cli.main import main
 from pipeline.extraction import feature_maker
+from pipeline.nets.expected import expected
 from pipeline.settings import FeatureSet
 
 
@@ -21,12 +22,14 @@ class Sleeper:
 
     seconds = 0.0
     dim, batch_size, input_size = 8, 16, (8, 8)
-    fingerprint, engine = "5e" * 32, "sleeping"
+    engine = "sleeping"
     warnings: tuple[str, ...] = ()
+    preprocessing = "as it comes"
     lacking, mean = "", None
 
     def __init__(self, feature_set: FeatureSet, threads: int = 0) -> None:
-        pass
+        self.preprocess = feature_set.preprocess
+        self.fingerprint = expected(feature_set)  # as the gateway expects it
 
     def forward(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         time.sleep(self.seconds)

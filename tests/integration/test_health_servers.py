@@ -81,7 +81,9 @@ def test_health_and_doctor_see_a_gateway_on_hdfs_and_s3_and_what_is_wrong_with_i
     assert (one["level"], one["key"]) == ("Alert", "store bucket")
     assert one["hint"]
     said = [json.loads(line) for line in site.hathi("doctor", "ship", "--json").stdout.splitlines()]
-    assert {line["area"] for line in said if not line["ok"]} == {"clock", "bucket"}
+    assert {line["area"] for line in said if not line["ok"]} == {"clock", "bucket", "programs"}
+    (unseen,) = [line["said"] for line in said if not line["ok"] and line["area"] == "programs"]
+    assert "ESTOP" in unseen, "whether it stands in the bucket is not known"
     assert all(line["hint"] for line in said if not line["ok"])
     assert "another-4711" not in f"{said} {wrong.stdout}"
 

@@ -81,14 +81,17 @@ def test_what_has_to_match_is_named(
 def test_each_setting_that_decides_a_feature_is_among_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A new setting of preprocessing is compared, or is one of those that change no feature."""
     other = {"resize": '"crop"', "channel_order": '"rgb"', "raw_scale": "1.0", "mean": "[1.0]", "std": "[2.0]",
-             "input_scale": "0.5", "reduced_decode": "false"}  # fmt: skip
+             "input_scale": "0.5", "reduced_decode": "false", "interpolation": '"bicubic"', "layout": '"nhwc"',
+             "size": "[64, 64]"}  # fmt: skip
     harmless = {"resize_to", "max_pixels", "damaged"}
-    assert set(Preprocess.model_fields) == set(other) | harmless
+    with_others = {"preset", "crop_pct"}  # a preset is the values that it gives; crop_pct changes what a crop gives
+    assert set(Preprocess.model_fields) == set(other) | harmless | with_others
     for name, value in other.items():
         line = f"{name} = {value}\n"
         text = GATEWAY.replace("mean = [128.0, 128.0, 128.0]\n", "" if name == "mean" else "mean = [128.0]\n") + line
         code, out = diff(capsys, write(tmp_path / "a", GATEWAY), write(tmp_path / "b", text))
-        assert (code, f"sets.features.preprocess.{name}" in out.splitlines()) == (1, True)
+        key = "input_size" if name == "size" else f"preprocess.{name}"
+        assert (code, f"sets.features.{key}" in out.splitlines()) == (1, True), name
     assert {"normalise", "precision", "dependent_rows", "input_size", "blob"} <= set(FeatureSet.model_fields)
 
 

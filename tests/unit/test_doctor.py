@@ -239,7 +239,7 @@ def test_a_net_is_loaded_and_one_image_goes_through(tmp_path: Path) -> None:
     chosen = FeatureSet(net=net, weights=str(tmp_path / "w.caffemodel"), blob="features", root="features")
     found = list(nets.feature_set(chosen, 1, time.monotonic))
     assert bad(found) == []
-    assert [one.step for one in found] == ["load", "image"]
+    assert [one.step for one in found] == ["load", "preprocess", "image"]
     broken = chosen.model_copy(update={"blob": "nothing"})
     (_, one), *_ = run_all([Probe("set", lambda: nets.feature_set(broken, 1, time.monotonic))])
     assert not one.ok
@@ -281,7 +281,7 @@ def test_estop_is_said_of_this_host_and_of_the_bucket(tmp_path: Path) -> None:
 
     (_, unseen) = estop.examined(tmp_path, away)
     assert (unseen.ok, unseen.hint) == (False, "look at the network")
-    assert unseen.said == "not seen, whether it is engaged in the bucket: the bucket cannot be reached"
+    assert unseen.said == "it cannot be seen whether ESTOP stands in the bucket: the bucket cannot be reached"
 
 
 HERE = Path("/opt/hathi")

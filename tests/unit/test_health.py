@@ -314,7 +314,7 @@ def test_a_source_that_is_gone_and_one_whose_form_changed_are_alerts(tmp_path: P
     world.run()
     (one,) = seen(world, tmp_path).lakes
     assert list(one.troubles) == ["refs/b.csv"]
-    assert "its columns or its format may have changed" in one.troubles["refs/b.csv"]
+    assert "columns or format may have changed" in one.troubles["refs/b.csv"]
     (world.top / "lake" / "refs").rename(world.top / "elsewhere")
     assert "refs" in seen(world, tmp_path).lakes[0].troubles
 

@@ -22,7 +22,7 @@ def feature_set(chosen: FeatureSet, threads: int, now: Callable[[], float]) -> I
     net = FeatureNet(chosen, threads=threads or len(os.sched_getaffinity(0)))
     name = os.path.basename(chosen.net)
     yield Examined("load", True, f"{name} on {net.engine}, {net.dim} values, in {now() - began:.1f} s")
-    yield Examined("load", True, f"preprocess {net.preprocessing}")
+    yield Examined("preprocess", True, net.preprocessing)
     for text in net.warnings:
         yield Examined("load", True, f"warning: {text}")
     pixels = np.random.default_rng(1).integers(0, 256, (*net.input_size, 3), np.uint8)
