@@ -23,6 +23,7 @@ from sample import random_features
 from tests.integration.black_hole import THERE, BlackHole, black_hole
 from tests.integration.conftest import ROOT, picture, row
 from tests.integration.witness import Witness
+from tests.servers.demand import free_port
 
 HATHI = (sys.executable, "-P", "-m", "pipeline.cli.main")
 SHOP = "127.0.0.1:8123"
@@ -281,6 +282,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
     root, image = f"{site.folder}/lake/features", f"{site.folder}/shop/0.png"
     return {
         "run": [["--once", "--set", "compute.workers=2", *at]],
+        "sample": [[f"{site.folder}/sample", "--port", str(free_port()), "--minutes", "0"]],
         "serve": [["ship", "compute", "aggregate", "deliver", *at]],
         "status": [at],
         "health": [at],
