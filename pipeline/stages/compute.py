@@ -220,6 +220,7 @@ def _perform_open(
             except (FormatError, LawBroken) as error:
                 published = _spoilt(context, computed.task, error)
             del begun[computed.task]
+            ended.tell()
             yield published
     except BaseException:
         # Whatever ends the run (ESTOP, a full disk, an error of ours): what is open is given up, not a strike.
@@ -238,10 +239,14 @@ class _Ended:
 
     def __call__(self) -> None:
         self._number += 1
-        now = self._context.process.clock.monotonic()
-        if now >= self._at + TELL_SECONDS:
+        if self._context.process.clock.monotonic() >= self._at + TELL_SECONDS:
+            self.tell()
+
+    def tell(self) -> None:
+        """Now, before a batch of them is published: whoever counts them counts each once."""
+        if self._number:
             self._context.progress("compute", self._number, 0)
-            self._number, self._at = 0, now
+        self._number, self._at = 0, self._context.process.clock.monotonic()
 
 
 def _abandon(context: Context, task: BatchTask) -> None:

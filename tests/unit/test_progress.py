@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from pipeline.cli.output.progress import Pace, _Lines, lasting
+from pipeline.clock import Clock
 from pipeline.stages.computing import _Ended
+from pipeline.stages.loop import LakeStages
+from tests.simulation.world import World, settings_of
 from tests.unit.window_stand import Stand
 
 
@@ -55,3 +60,30 @@ def test_the_window_tells_of_each_image_as_it_ends_before_its_batch_does() -> No
     stand.open_batch = lambda task: replace(opened(task), ended=lambda: seen.append(len(stand.ended)))  # type: ignore
     stand.run()
     assert seen == [0] * 23
+
+
+def ticking(at: float) -> Clock:
+    """A clock that goes on a little whenever it is read."""
+    ticks = itertools.count()
+    return Clock(now=lambda: at, monotonic=lambda: 0.07 * next(ticks))
+
+
+def test_a_run_counts_each_image_once_however_its_batches_end(tmp_path: Path) -> None:
+    """Images are told of twice a second, batches as they are published: those told of in between stand in both."""
+    world = World(tmp_path, settings_of(ship={"batch_refs": 3, "batches_per_shipment": 64}))
+    rows = [f"7,{n},http://shop.example/ok-{n}" for n in range(40)]
+    world.put_refs("a.csv", "\n".join(["partner_id,item_id,url", *rows]))
+    world.hand.at += 10
+    done = to_do = 0
+
+    def progress(stage: str, more: int, more_to_do: int) -> None:
+        nonlocal done, to_do
+        if stage == "compute":
+            done, to_do = done + more, to_do + more_to_do
+
+    plain = world.context()
+    process = replace(plain.process, clock=ticking(plain.process.clock.now()))
+    lake = LakeStages(replace(plain, progress=progress, process=process), world.serve, strict=True)
+    lake.take("ship")
+    lake.take("compute")
+    assert (done, to_do) == (40, 40)
