@@ -120,7 +120,7 @@ SCHEDULES_FOR_A_MISTAKE = 150
 
 @pytest.mark.parametrize("plant", MISTAKES, ids=lambda plant: plant.__name__)
 def test_a_planted_mistake_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nearly all in the first few schedules.  The mistake about `done` needs 98: an operator closes what cannot go on."""
+    """Nearly all in the first few schedules; the one about `done` needs 98, since an operator closes what is stuck."""
     plant(monkeypatch)
     for seed in range(SCHEDULES_FOR_A_MISTAKE):
         universe = make(False, seed)
