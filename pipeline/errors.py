@@ -56,6 +56,18 @@ class NetError(PermanentError):
     exit_code = 2
 
 
+class SolverError(PermanentError):
+    """A training that is refused before its first iteration: names the field and says what is wrong."""
+
+    exit_code = 2
+
+
+class Diverged(PermanentError):
+    """A loss, gradient or weight is not finite: names the iteration, the layer and the blob."""
+
+    exit_code = 3
+
+
 class FormatError(PermanentError):
     """Bytes that are not what they should be: names the file and the offset or row."""
 
