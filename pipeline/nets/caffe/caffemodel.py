@@ -20,7 +20,7 @@ from pipeline.codec.caffe_blobs import RAW_TYPES
 from pipeline.errors import NetError
 from pipeline.nets.caffe.encodings import name_of
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+VARINT, _FIXED64, BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_AXES = 32  # Caffe's kMaxBlobAxes
 _MAX_LAYERS, _MAX_BLOBS, _MAX_PIECES = 100_000, 1_000, 65_536  # so that a hostile file costs no more than its size
 
@@ -65,7 +65,7 @@ class Caffemodel:
 
     def read(self, blobs: list[StoredBlob]) -> Iterator[NDArray[np.float32]]:
         """The values of each blob, flat float32, in C order.  Raises NetError when the file changed meanwhile."""
-        with _open(self.path) as file:
+        with opened(self.path) as file:
             self._same(file)
             for blob in blobs:
                 if blob.fault is not None:
@@ -98,13 +98,13 @@ def changed(what: str) -> NetError:
     )
 
 
-def _open(path: Path) -> BinaryIO:
+def opened(path: Path, what: str = "weights", kind: str = ".caffemodel") -> BinaryIO:
+    """A file to walk over.  Raises NetError where it cannot be read."""
     try:
         return path.open("rb", buffering=1 << 16)
     except OSError as error:
-        raise NetError(
-            f"the weights {path} cannot be read", error.strerror or str(error), "give the path of a .caffemodel"
-        ) from error
+        hint = f"give the path of a {kind}"
+        raise NetError(f"the {what} {path} cannot be read", error.strerror or str(error), hint) from error
 
 
 def _identity(file: BinaryIO) -> tuple[int, ...]:
@@ -114,10 +114,10 @@ def _identity(file: BinaryIO) -> tuple[int, ...]:
 
 def read_index(path: Path) -> Caffemodel:
     """Reads where everything is.  Raises NetError: no such file, not a caffemodel, truncated (with the offset)."""
-    with _open(path) as file:
+    with opened(path) as file:
         identity = _identity(file)
         file.seek(0, 2)
-        walker = _Walker(file, file.tell(), path)
+        walker = Walker(file, file.tell(), path)
         file.seek(0)
         if file.read(4) == b"\x89HDF":
             raise NetError(f"the weights {path} are HDF5", "", "save them as a .caffemodel")
@@ -141,16 +141,16 @@ class _Parts:
     raw_type: int = 0
 
 
-class _Walker:
+class Walker:
     """Steps over protobuf fields, each within the bounds of the message that holds it."""
 
-    def __init__(self, file: BinaryIO, size: int, path: Path) -> None:
-        self.file, self.size, self.path = file, size, path
+    def __init__(self, file: BinaryIO, size: int, path: Path, what: str = "weights", kind: str = ".caffemodel") -> None:
+        self.file, self.size, self.path, self.what, self.kind = file, size, path, what, kind
 
     def broken(self, offset: int, says: str) -> NetError:
         where = f"at byte {offset} of {self.size}: {says}"
         return NetError(
-            f"the weights {self.path} are truncated or no .caffemodel",
+            f"the {self.what} {self.path} are truncated or no {self.kind}",
             where,
             "fetch the file again and compare its size or checksum",
         )
@@ -172,13 +172,13 @@ class _Walker:
             number, wire = tag >> 3, tag & 7
             if not number:
                 raise self.broken(at, "field number 0")
-            if wire == _VARINT:
+            if wire == VARINT:
                 _, stop = self.varint(begin, end)
             elif wire == _FIXED64:
                 stop = begin + 8
             elif wire == _FIXED32:
                 stop = begin + 4
-            elif wire == _BYTES:
+            elif wire == BYTES:
                 length, begin = self.varint(begin, end)
                 stop = begin + length
             else:
@@ -196,23 +196,23 @@ class _Walker:
         for count, (number, wire, begin, end) in enumerate(self.fields(0, self.size)):
             if count > _MAX_LAYERS:
                 raise self.broken(begin, f"more than {_MAX_LAYERS} layers")
-            if wire == _BYTES and number == 100:
+            if wire == BYTES and number == 100:
                 yield self.layer(begin, end, name=1, blobs=7)
-            elif wire == _BYTES and number == 2:
+            elif wire == BYTES and number == 2:
                 yield self.old_layer(begin, end)
 
     def old_layer(self, begin: int, end: int) -> StoredLayer:
         for number, wire, first, stop in self.fields(begin, end):
-            if number == 1 and wire == _BYTES:  # V0: the layer is a message within
+            if number == 1 and wire == BYTES:  # V0: the layer is a message within
                 return self.layer(first, stop, name=1, blobs=50)
         return self.layer(begin, end, name=4, blobs=6)
 
     def layer(self, begin: int, end: int, *, name: int, blobs: int) -> StoredLayer:
         title, found = "", []
         for number, wire, first, stop in self.fields(begin, end):
-            if wire == _BYTES and number == name:
+            if wire == BYTES and number == name:
                 title = self.text(first, stop)
-            elif wire == _BYTES and number == blobs:
+            elif wire == BYTES and number == blobs:
                 found.append(self.blob(first, stop, title))
             if len(found) > _MAX_BLOBS:
                 raise self.broken(first, f"layer '{title}' has more than {_MAX_BLOBS} blobs")
@@ -221,17 +221,17 @@ class _Walker:
     def blob(self, begin: int, end: int, layer: str) -> StoredBlob:
         parts = _Parts()
         for number, wire, first, stop in self.fields(begin, end):
-            if number <= 4 and wire == _VARINT:
+            if number <= 4 and wire == VARINT:
                 parts.old[number] = self.varint(first, stop)[0]
-            elif number == 10 and wire == _VARINT:
+            elif number == 10 and wire == VARINT:
                 parts.raw_type = self.varint(first, stop)[0]
-            elif number == 12 and wire == _BYTES:
+            elif number == 12 and wire == BYTES:
                 parts.raw = (first, stop - first)
-            elif number == 7 and wire == _BYTES:
+            elif number == 7 and wire == BYTES:
                 parts.shape = tuple(self.shape(first, stop))
-            elif number == 5 and wire in (_BYTES, _FIXED32):
+            elif number == 5 and wire in (BYTES, _FIXED32):
                 parts.floats.append((first, stop - first))
-            elif number == 8 and wire in (_BYTES, _FIXED64):
+            elif number == 8 and wire in (BYTES, _FIXED64):
                 parts.doubles.append((first, stop - first))
             if len(parts.floats) + len(parts.doubles) > _MAX_PIECES:
                 raise self.broken(first, f"a blob of layer '{layer}' is in more than {_MAX_PIECES} pieces")
@@ -249,7 +249,7 @@ class _Walker:
                 if axes > _MAX_AXES:
                     raise self.broken(first, f"a blob of more than {_MAX_AXES} axes")
                 yield value
-            if wire == _VARINT and at != stop:
+            if wire == VARINT and at != stop:
                 raise self.broken(first, "a bad dimension")
 
     def finish(self, parts: _Parts, at: int, layer: str) -> StoredBlob:

@@ -63,7 +63,7 @@ def parse(text: str, source: str = "prototxt") -> caffe_pb2.NetParameter:
     try:
         net = _merged(text)
     except text_format.ParseError as error:
-        raise _syntax_error(error, source) from error
+        raise syntax_error(error, source) from error
     except RecursionError as error:
         raise NetError(
             f"{source} is nested too deeply", "", "check the file: a net's text needs only a few levels"
@@ -119,7 +119,7 @@ def _layer(
             net = _merged(own)
             break
         except text_format.ParseError as error:
-            said = _syntax_error(error, source, place)
+            said = syntax_error(error, source, place)
             first = first or said
             inner = _innermost(layer, own, error)
             if inner is None:
@@ -156,8 +156,11 @@ def _innermost(layer: Field, text: str, error: text_format.ParseError) -> Field 
     return within[-1] if within and (within[0].name not in _TELLS or within[0].name == "type") else None
 
 
-def _syntax_error(error: text_format.ParseError, source: str, place: tuple[int, int] = (0, 0)) -> NetError:
-    """place: line and column, from 0, at which the text that was parsed begins."""
+def syntax_error(error: text_format.ParseError, source: str, place: tuple[int, int] = (0, 0)) -> NetError:
+    """What is wrong with a text in protobuf's form, with its line and column, and the names that are near.
+
+    place: line and column, from 0, at which the text that was parsed begins.
+    """
     found = _PLACE.match(str(error))
     line, column = (int(found[1]), int(found[2])) if found else (error.GetLine() or 1, error.GetColumn() or 1)
     column += place[1] if line == 1 else 0

@@ -25,7 +25,7 @@ from pipeline.nets.caffe.branches import FROM_BRANCHES
 
 LARGEST = 2**31 - 1
 """Bytes of a protobuf message, and so of a .caffemodel: Caffe and every other reader stop there."""
-_NAME, _DATA, _BLOBS, _SHAPE, _LAYER = 1, 5, 7, 7, 100  # numbers of fields in proto/caffe.proto
+_NAME, _DATA, _DIFF, _BLOBS, _SHAPE, _LAYER = 1, 5, 6, 7, 7, 100  # numbers of fields in proto/caffe.proto
 Array = NDArray[np.float32]
 
 
@@ -37,17 +37,19 @@ class LayerToWrite:
     shapes: tuple[tuple[int, ...], ...] = ()
 
 
-def write(path: Path, name: str, layers: Sequence[LayerToWrite], values: Iterable[Array]) -> int:
+def write(
+    path: Path, name: str, layers: Sequence[LayerToWrite], values: Iterable[Array], *, diffs: bool = False
+) -> int:
     """Puts the net at `path`, whole or not at all; a file that is there is replaced.  Returns its size in bytes.
 
     values: of all blobs, float32, in the order of layers and of each layer's blobs; each is let go before the next one
-    is asked for.
+    is asked for.  diffs: behind each blob's values come those of its `diff`.
     Raises NetError for a net of more than LARGEST bytes, before any value is asked for, for values that do not fit
     their blobs, and where the file cannot be written.
     """
-    parts = [_parts(layer) for layer in layers]
-    head = _field(_NAME, name.encode()) if name else b""
-    size = len(head) + sum(_length(_LAYER, part.length) for part in parts)
+    parts = [_parts(layer, diffs) for layer in layers]
+    head = field(_NAME, name.encode()) if name else b""
+    size = len(head) + sum(length(_LAYER, part.length) for part in parts)
     if size > LARGEST:
         raise NetError(
             f"the net is too large for a .caffemodel: {path}",
@@ -55,7 +57,7 @@ def write(path: Path, name: str, layers: Sequence[LayerToWrite], values: Iterabl
             "give the net fewer parameters, or share them between layers",
         )
     try:
-        with _replacing(path) as file:
+        with replacing(path) as file:
             file.write(head)
             _fill(file, parts, iter(values))
     except OSError as error:
@@ -65,7 +67,7 @@ def write(path: Path, name: str, layers: Sequence[LayerToWrite], values: Iterabl
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[BinaryIO]:
     """A new file, which gets the name once it is whole and on the disk; nothing is left of one that is not."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -86,20 +88,21 @@ class _Parts:
     before: bytes
     shapes: tuple[tuple[int, ...], ...]
     after: bytes
+    diffs: bool
 
     @property
     def length(self) -> int:
-        blobs = sum(_length(_BLOBS, _length_of_blob(shape)) for shape in self.shapes)
+        blobs = sum(length(_BLOBS, length_of_blob(shape, self.diffs)) for shape in self.shapes)
         return len(self.before) + blobs + len(self.after)
 
 
-def _parts(layer: LayerToWrite) -> _Parts:
+def _parts(layer: LayerToWrite, diffs: bool) -> _Parts:
     before, after = caffe_pb2.LayerParameter(), caffe_pb2.LayerParameter()
     for half, kept in ((before, range(_BLOBS)), (after, range(_BLOBS + 1, FROM_BRANCHES))):
         half.CopyFrom(layer.spec)
         _keep(half, kept)
     return _Parts(
-        before.SerializeToString(deterministic=True), layer.shapes, after.SerializeToString(deterministic=True)
+        before.SerializeToString(deterministic=True), layer.shapes, after.SerializeToString(deterministic=True), diffs
     )
 
 
@@ -115,50 +118,55 @@ def _keep(message: Message, numbers: range) -> None:
 
 def _fill(file: BinaryIO, parts: Sequence[_Parts], values: Iterator[Array]) -> None:
     for part in parts:
-        file.write(_begun(_LAYER, part.length) + part.before)
+        file.write(begun(_LAYER, part.length) + part.before)
         for shape in part.shapes:
-            _fill_blob(file, shape, next(values, None))
+            file.write(begun(_BLOBS, length_of_blob(shape, part.diffs)))
+            fill_blob(file, shape, values, part.diffs)
         file.write(part.after)
     if next(values, None) is not None:
         raise NetError("there are values for more blobs than the net has")
 
 
-def _fill_blob(file: BinaryIO, shape: tuple[int, ...], values: Array | None) -> None:
-    if values is None or values.size != math.prod(shape) or values.dtype != np.float32:
-        has = "none" if values is None else f"{values.size} {values.dtype}"
-        raise NetError("the values do not fit the net's blobs", f"a blob of shape {shape} float32; {has} are given")
-    file.write(_begun(_BLOBS, _length_of_blob(shape)))
-    if values.size:
-        file.write(_begun(_DATA, values.size * 4))
-        file.write(np.ascontiguousarray(values, "<f4").data)
+def fill_blob(file: BinaryIO, shape: tuple[int, ...], values: Iterator[Array], diff: bool = False) -> None:
+    """A BlobProto, without what begins a field: its values, its `diff` where it has one, its shape."""
+    for number in (_DATA, _DIFF)[: 1 + diff]:
+        one = next(values, None)
+        if one is None or one.size != math.prod(shape) or one.dtype != np.float32:
+            has = "none" if one is None else f"{one.size} {one.dtype}"
+            raise NetError("the values do not fit the net's blobs", f"a blob of shape {shape} float32; {has} are given")
+        if one.size:
+            file.write(begun(number, one.size * 4))
+            file.write(np.ascontiguousarray(one, "<f4").data)
     file.write(_shape(shape))
 
 
-def _length_of_blob(shape: tuple[int, ...]) -> int:
+def length_of_blob(shape: tuple[int, ...], diff: bool = False) -> int:
     size = 4 * math.prod(shape)
-    return (_length(_DATA, size) if size else 0) + len(_shape(shape))
+    return (1 + diff) * (length(_DATA, size) if size else 0) + len(_shape(shape))
 
 
 def _shape(shape: tuple[int, ...]) -> bytes:
     """Caffe writes none for a blob without axes."""
-    return _field(_SHAPE, caffe_pb2.BlobShape(dim=shape).SerializeToString()) if shape else b""
+    return field(_SHAPE, caffe_pb2.BlobShape(dim=shape).SerializeToString()) if shape else b""
 
 
-def _field(number: int, content: bytes) -> bytes:
-    return _begun(number, len(content)) + content
+def field(number: int, content: bytes) -> bytes:
+    return begun(number, len(content)) + content
 
 
-def _begun(number: int, length: int) -> bytes:
-    """The beginning of a field of `length` bytes."""
-    return _varint(number << 3 | 2) + _varint(length)
+def begun(number: int, size: int) -> bytes:
+    """The beginning of a field of so many bytes."""
+    return varint(number << 3 | 2) + varint(size)
 
 
-def _length(number: int, length: int) -> int:
+def length(number: int, size: int) -> int:
     """The bytes of such a field, whole."""
-    return len(_begun(number, length)) + length
+    return len(begun(number, size)) + size
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number as protobuf writes it; a negative one is a 64-bit number to protobuf."""
+    value &= 2**64 - 1
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

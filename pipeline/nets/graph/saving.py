@@ -17,16 +17,18 @@ from pipeline.nets.graph.lowered import Slot
 Read = Callable[[Slot], NDArray[np.float32]]
 
 
-def save(path: Path, graph: CaffeGraph, values: Read) -> int:
+def save(path: Path, graph: CaffeGraph, values: Read, diffs: Read | None = None) -> int:
     """Puts the net at `path`, whole or not at all.  Returns the file's size in bytes.
 
     values: gives a learned blob's values, float32, by its owner's slot: asked for one blob at a time, and once for each
-    layer that shares it, as every layer's blobs stand in the file.
+    layer that shares it, as every layer's blobs stand in the file.  diffs: the same, of their `diff`.
     Raises NetError as `write`, and for a net with a layer that cannot be computed.
     """
     graph.plan.demand(range(len(graph.plan.steps)))
-    slots = list(graph.parameters.shapes)
-    return write(path, graph.name, layers(graph), (values(graph.parameters.owners[slot]) for slot in slots))
+    owners = [graph.parameters.owners[slot] for slot in graph.parameters.shapes]
+    kinds = [values] if diffs is None else [values, diffs]
+    each = (read(owner) for owner in owners for read in kinds)
+    return write(path, graph.name, layers(graph), each, diffs=diffs is not None)
 
 
 def layers(graph: CaffeGraph) -> list[LayerToWrite]:

@@ -95,7 +95,7 @@ def test_a_truncated_model_is_refused_with_the_offset(tmp_path: Path) -> None:
 def _fields(content: bytes) -> list[tuple[int, int, int, int]]:
     import io
 
-    return list(caffemodel._Walker(io.BytesIO(content), len(content), Path("w")).fields(0, len(content)))
+    return list(caffemodel.Walker(io.BytesIO(content), len(content), Path("w")).fields(0, len(content)))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
