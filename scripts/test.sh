@@ -78,7 +78,7 @@ for part in "${parts[@]}"; do
         echo "=== lint took $((SECONDS - started)) s"
     elif [ "$part" = torch ]; then
         ./scripts/torch.sh
-        folders+=("tests/unit/nets/test_torch.py")
+        folders+=("tests/unit/nets/test_torch.py" tests/unit/training/test_engine_*.py)
     elif has_tests "$part"; then
         folders+=("tests/$part")
     elif has_tests "unit/$part"; then # a room: nets, images, fetch, codec

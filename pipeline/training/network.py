@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.codec import caffe_pb2
 from pipeline.nets.graph.lowered import Shape, Slot
 
 Feeds = Mapping[str, NDArray[np.float32]]
@@ -43,6 +44,58 @@ class Mask:
 
 
 @dataclass(frozen=True, slots=True)
+class Filling:
+    """What a DummyData layer asks of the random stream in each pass: a top that its filler fills anew.
+
+    feed: the name of the input that takes the values.
+    """
+
+    feed: str
+    layer: str
+    shape: Shape
+    filler: caffe_pb2.FillerParameter
+
+
+Draw = Mask | Filling
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One number of a pass that is watched, as a line of Caffe's debug_info prints it.
+
+    what: "top" or "param" (forward), "bottom" or "param" (backward).  blob: its name, of a parameter its name or
+    number.  mean: of the absolute values; NaN or infinite where one of them is.
+    """
+
+    layer: str
+    what: str
+    blob: str
+    mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A pass with what was seen on the way, in the order of Caffe's own lines; norms: Caffe's four of all gradients.
+
+    norms: L1 of all learned values and of their gradients, then L2 of both; None after a pass without gradients.
+    """
+
+    result: Pass
+    forward: Sequence[Seen]
+    backward: Sequence[Seen] = ()
+    norms: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotFinite:
+    """The first blob of a pass that holds NaN or infinity.  gradient: it is the blob's gradient, not its values."""
+
+    layer: str
+    blob: str
+    gradient: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """A blob that nothing of the net reads, as the log prints it; loss_weight: 0 where it is no part of the loss."""
 
@@ -62,14 +115,18 @@ class Pass:
 class Network(Protocol):
     """One phase of a net over one live set of learned blobs, which the nets of other phases may share.
 
-    inputs: the shape of what each pass is fed, masks excluded, by top of a data layer.  learned: what the solver
-    changes, in Caffe's order.  masks: in the order of their layers.  outputs: sorted by name.
+    inputs: the shape of what each pass is fed, draws excluded, by top of a data layer.  learned: what the solver
+    changes, in Caffe's order.  draws: what each pass is fed from the random stream, in the order of their layers.
+    masks: those of Dropout alone.  outputs: sorted by name.
     """
 
     inputs: dict[str, Shape]
     learned: Sequence[LearnedBlob]
-    masks: Sequence[Mask]
+    draws: Sequence[Draw]
     outputs: Sequence[Output]
+
+    @property
+    def masks(self) -> Sequence[Mask]: ...
 
     def forward(self, feeds: Feeds) -> Pass:
         """One pass without gradients.  In phase TRAIN, BatchNorm takes up the batch's mean and variance."""
@@ -77,8 +134,20 @@ class Network(Protocol):
     def backward(self, feeds: Feeds) -> Pass:
         """One pass, whose gradients are added to those that are there already."""
 
+    def watched(self, feeds: Feeds, gradients: bool) -> Watched:
+        """`backward` (gradients) or `forward`, with what debug_info prints."""
+
+    def first_not_finite(self, feeds: Feeds) -> NotFinite | None:
+        """The first blob that is not finite when the same pass runs again; it changes no weights and no gradients."""
+
     def clear(self) -> None:
         """Sets every gradient to 0."""
+
+    def tensor(self, slot: Slot) -> Any:
+        """A learned blob's values as the engine holds them, live and in C order: an update works on them in place."""
+
+    def gradient_tensor(self, slot: Slot) -> Any:
+        """Its gradient, live and in C order, until the next `clear` or `backward`: an update may use it up."""
 
     def weights(self, slot: Slot) -> NDArray[np.float32]:
         """A copy of a learned blob's values."""
@@ -88,3 +157,9 @@ class Network(Protocol):
 
     def load(self, slot: Slot, values: NDArray[np.float32]) -> None:
         """Gives a learned blob other values."""
+
+    def carried(self) -> dict[str, NDArray[np.float32]]:
+        """What goes from one pass to the next beside the weights: the hidden states of LSTM and RNN, by name."""
+
+    def carry(self, states: Mapping[str, NDArray[np.float32]]) -> None:
+        """Gives those other values, as a snapshot holds them."""

@@ -53,7 +53,7 @@ def read_as_numbers(graph: Lowered) -> set[str]:
     """The constants that operations read as shapes, axes and counts: they are no tensors."""
     return {
         name
-        for operation in graph.operations
+        for operation in (*graph.preparations, *graph.operations)
         for place, name in enumerate(operation.inputs)
         if place in _NUMBERS.get(operation.kind, ())
     }

@@ -19,11 +19,13 @@ from pipeline.nets.graph.lowered import Lowered, Shape, Slot, Value
 from pipeline.nets.graph.parameters import Parameters
 from pipeline.nets.graph.plan import Place, Plan, Read
 from pipeline.nets.layers import Layer, State, make
-from pipeline.nets.layers.inputs import Source
-from pipeline.nets.layers.registry import Refused
+from pipeline.nets.layers.inputs import Fed, Source
+from pipeline.nets.layers.registry import DATA, Refused
 from pipeline.nets.layers.selecting import Filter
 
 Warn = Callable[[str], None]
+Lowering = Callable[[Lowered, int, Sequence[Value], Sequence[Value]], list[Value]]
+"""Lowers a step: the graph, the step's number, its bottoms and its learned blobs -> its tops."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,19 @@ class CaffeGraph:
         return self.lowered(self.reads(self.default if blobs is None else blobs), {**self.inputs, **(shapes or {})},
                             counts or {})  # fmt: skip
 
-    def lowered(self, reads: Mapping[str, Read], given: Mapping[str, Shape], counts: Mapping[str, int]) -> Lowered:
-        """As `lower`, of what is read, with the shape of every input that it depends on."""
-        steps = self.plan.computable(reads.values())
+    def lowered(
+        self,
+        reads: Mapping[str, Read],
+        given: Mapping[str, Shape],
+        counts: Mapping[str, int],
+        by: Lowering | None = None,
+    ) -> Lowered:
+        """As `lower`, of what is read, with the shape of every input that it depends on.
+
+        by: another way to lower a step than its layer's own; then every step of the net is lowered, read or not.
+        """
+        steps = self.plan.computable(reads.values()) if by is None else set(range(len(self.plan.steps)))
+        self.plan.demand(steps)
         shapes = self.shapes_of(steps, given, counts)
         graph = Lowered()
         values: dict[Place, Value] = {}
@@ -83,7 +95,7 @@ class CaffeGraph:
             elif not step.layer.is_shared():
                 before = len(graph.operations)
                 bottoms = [graph.reshape(values[read.version], shapes[read.view]) for read in step.reads]
-                for top, value in enumerate(self._tops(graph, number, bottoms, shapes)):
+                for top, value in enumerate(self._tops(graph, number, bottoms, shapes, by)):
                     assert value.shape == shapes[Place(number, top)], (step.layer, value, shapes[Place(number, top)])
                     values[Place(number, top)] = Value(value.name, value.shape)
                 label = f"layer '{step.layer.name}' ({step.layer.spec.type})"
@@ -93,15 +105,22 @@ class CaffeGraph:
         return graph
 
     def _tops(
-        self, graph: Lowered, number: int, bottoms: Sequence[Value], shapes: Mapping[Place, Shape]
+        self,
+        graph: Lowered,
+        number: int,
+        bottoms: Sequence[Value],
+        shapes: Mapping[Place, Shape],
+        by: Lowering | None,
     ) -> list[Value]:
         layer = self.plan.steps[number].layer
-        if isinstance(layer, Filter):
-            return layer.lower_counted(graph, bottoms, shapes[Place(number, 0)][0])
         learned = [
             graph.reshape(graph.weight(self.parameters.learned(slot, self.plan)), self.parameters.shapes[slot])
             for slot in self.parameters.slots(number)
         ]
+        if by is not None:
+            return by(graph, number, bottoms, learned)
+        if isinstance(layer, Filter):
+            return layer.lower_counted(graph, bottoms, shapes[Place(number, 0)][0])
         return layer.lower(graph, bottoms, learned)
 
     def shapes_of(self, steps: set[int], given: Mapping[str, Shape], counts: Mapping[str, int]) -> dict[Place, Shape]:
@@ -147,10 +166,12 @@ def build(
     state: caffe_pb2.NetState,
     blobs: Sequence[str] | None,
     warn: Warn,
+    fed: Mapping[str, Shape] | None = None,
 ) -> CaffeGraph:
     """The layers that the state includes, checked as far as `blobs` depend on them (None: all).
 
     source: where the text is from, for messages; the net's name where it has none.  weights: a .caffemodel.
+    fed: the shape of each top of its data layers (Data, ImageData, ...), by a trainer that has their files.
     Raises NetError for a net, weights or blob that is refused; the layer is named.
     """
     where = caffe_pb2.NetState()
@@ -158,7 +179,7 @@ def build(
     where.stage.extend(text.state.stage)
     net = upgrade(text, warn)
     seen = State(train=where.phase == caffe_pb2.TRAIN, warn=warn)
-    made = plan.build([_made(spec, seen) for spec in rules.keep(net, where)])
+    made = plan.build([_made(spec, seen, fed) for spec in rules.keep(net, where)])
     if not made.steps:
         raise NetError(
             f"the net {source} has no layers",
@@ -176,7 +197,9 @@ def build(
     return CaffeGraph(net.name or Path(source).stem, seen.train, made, learned, declared, default)
 
 
-def _made(spec: caffe_pb2.LayerParameter, where: State) -> Layer:
+def _made(spec: caffe_pb2.LayerParameter, where: State, fed: Mapping[str, Shape] | None) -> Layer:
+    if fed is not None and spec.type in DATA:
+        return Fed(spec, where, fed)
     try:
         return make(spec, where)
     except NetError as error:

@@ -1,13 +1,13 @@
-"""Layers without bottoms: Input, MemoryData, DummyData, Parameter."""
+"""Layers without bottoms: Input, MemoryData, DummyData, Parameter, and data layers that a trainer feeds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.codec import caffe_pb2
 from pipeline.nets.graph.fillers import fill, is_random
 from pipeline.nets.graph.lowered import Lowered, Shape, Value
-from pipeline.nets.layers.registry import Layer, Parameter, filler, register
+from pipeline.nets.layers.registry import Layer, Parameter, State, filler, register
 
 
 class Source(Layer):
@@ -17,6 +17,22 @@ class Source(Layer):
 
     def by_item(self, bottoms: Sequence[Shape]) -> bool:
         return True
+
+
+class Fed(Source):
+    """A data layer whose batches a program makes: it says what shape each top has."""
+
+    tops = (1, None)
+
+    def __init__(self, spec: caffe_pb2.LayerParameter, state: State, tops: Mapping[str, Shape]) -> None:
+        super().__init__(spec, state)
+        self._tops = tops
+
+    def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        lacking = [top for top in self.spec.top if top not in self._tops]
+        if lacking:
+            raise self.refuse(f"nothing gives its top '{lacking[0]}'")
+        return [self._tops[top] for top in self.spec.top]
 
 
 @register("Input")

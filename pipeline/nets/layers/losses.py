@@ -12,7 +12,7 @@ from pipeline.nets.graph.lowered import Lowered, Shape, Value
 from pipeline.nets.layers.registry import Layer, register, text
 
 TINY = float(np.finfo(np.float32).tiny)  # FLT_MIN, what Caffe takes logarithms of instead of 0
-_LOG_THRESHOLD = 1e-20
+LOG_THRESHOLD = 1e-20
 _MODES = caffe_pb2.LossParameter
 
 
@@ -61,7 +61,7 @@ def summed(graph: Lowered, x: Value) -> Value:
     return graph("ReduceSum", [flat, graph.constant(np.array([0]))], (), keepdims=0)
 
 
-class _Labelled(_Loss):
+class Labelled(_Loss):
     """Scores with one label for each place; outer x classes x inner."""
 
     def class_axis(self, bottom: Shape) -> int:
@@ -96,7 +96,7 @@ class _Labelled(_Loss):
 
 
 @register("Accuracy")
-class Accuracy(_Labelled):
+class Accuracy(Labelled):
     """The part of places whose label is among the top_k scores; a second top has it for each class."""
 
     tops = (1, 2)
@@ -147,7 +147,7 @@ def _ratio(graph: Lowered, part: Value, whole: Value) -> Value:
 
 
 @register("SoftmaxWithLoss")
-class SoftmaxWithLoss(_Labelled):
+class SoftmaxWithLoss(Labelled):
     """The mean of -log softmax(score)[label]; a second top has the softmax."""
 
     tops = (0, 2)
@@ -167,9 +167,14 @@ class SoftmaxWithLoss(_Labelled):
         kept = self.kept(graph, label, p.ignore_label if p.HasField("ignore_label") else None)
         total = self.total(graph, prob, bottoms, kept)
         valid = None if kept is None else summed(graph, kept)
+        return [self.normalised(graph, total, valid, outer, inner, self.mode), prob][: len(self.spec.top)]
+
+    @property
+    def mode(self) -> int:
+        """What the sum is divided by: LossParameter.normalization, or what the older `normalize` says."""
+        p = self.spec.loss_param
         old = not p.HasField("normalization") and p.HasField("normalize")
-        mode = (_MODES.VALID if p.normalize else _MODES.BATCH_SIZE) if old else p.normalization
-        return [self.normalised(graph, total, valid, outer, inner, mode), prob][: len(self.spec.top)]
+        return (_MODES.VALID if p.normalize else _MODES.BATCH_SIZE) if old else p.normalization
 
     def total(self, graph: Lowered, prob: Value, bottoms: Sequence[Value], kept: Value | None) -> Value:
         """The sum over all places that are kept."""
@@ -180,17 +185,17 @@ class SoftmaxWithLoss(_Labelled):
 
 
 @register("MultinomialLogisticLoss")
-class MultinomialLogisticLoss(_Labelled):
+class MultinomialLogisticLoss(Labelled):
     """The mean of -log p[label]."""
 
     def loss(self, graph: Lowered, bottoms: Sequence[Value]) -> Value:
         _, _, true = self.picked(graph, *bottoms)
-        logs = graph("Log", [graph("Max", [true, graph.constant(_LOG_THRESHOLD)], true.shape)], true.shape)
+        logs = graph("Log", [graph("Max", [true, graph.constant(LOG_THRESHOLD)], true.shape)], true.shape)
         return graph.mul(summed(graph, logs), -1.0 / bottoms[0].shape[0])
 
 
 @register("HingeLoss")
-class HingeLoss(_Labelled):
+class HingeLoss(Labelled):
     """The mean over items of the sum (L2: of squares) of max(0, 1 - s) for the label, else max(0, 1 + s)."""
 
     def extents(self, bottom: Shape) -> tuple[int, int, int]:
@@ -236,15 +241,18 @@ class SigmoidCrossEntropyLoss(_Loss):
         valid = None
         if p.HasField("ignore_label"):
             whole = graph("Cast", [graph("Cast", [target], x.shape, to=7)], x.shape, to=1)
-            kept = _Labelled.kept(graph, whole, p.ignore_label)
+            kept = Labelled.kept(graph, whole, p.ignore_label)
             assert kept is not None
             lost, valid = graph.mul(lost, kept), summed(graph, kept)
-        mode: int = _MODES.BATCH_SIZE
+        return self.normalised(graph, summed(graph, lost), valid, x.shape[0], math.prod(x.shape[1:]), self.mode)
+
+    @property
+    def mode(self) -> int:
+        """What the sum is divided by: the batch where nothing else is said."""
+        p = self.spec.loss_param
         if p.HasField("normalization"):
-            mode = p.normalization
-        elif p.HasField("normalize") and p.normalize:
-            mode = _MODES.VALID
-        return self.normalised(graph, summed(graph, lost), valid, x.shape[0], math.prod(x.shape[1:]), mode)
+            return p.normalization
+        return _MODES.VALID if p.HasField("normalize") and p.normalize else _MODES.BATCH_SIZE
 
 
 @register("ContrastiveLoss")

@@ -132,10 +132,11 @@ class Refused(Layer):
 REGISTRY: dict[str, type[Layer]] = {}
 L = TypeVar("L", bound=type[Layer])
 
-NEED_FILES = {
+DATA = {
     "Data": "a database", "ImageData": "a list of images", "HDF5Data": "HDF5 files", "WindowData": "a list of windows",
-    "HDF5Output": "a file to write", "Python": "code of its own",
 }  # fmt: skip
+"""What a net is trained with.  Whoever has those files feeds such a layer (inputs.Fed); inference has none of them."""
+NEED_FILES = {**DATA, "HDF5Output": "a file to write", "Python": "code of its own"}
 
 
 def register(*types: str) -> Callable[[L], L]:

@@ -1,0 +1,272 @@
+"""One phase of a net over live learned blobs, in torch: what a solver trains and tests (training/network.Network)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import NetError
+from pipeline.nets.graph.caffe_graph import CaffeGraph
+from pipeline.nets.graph.lowered import Shape, Slot
+from pipeline.nets.graph.plan import Place
+from pipeline.nets.layers.selecting import Filter
+from pipeline.training.engine import watching
+from pipeline.training.engine.ends import Loss, ends
+from pipeline.training.engine.learned import learned_blobs
+from pipeline.training.engine.lowering import Part, Trained, lower
+from pipeline.training.engine.needs import LayerNeeds
+from pipeline.training.engine.program import Arithmetic, Own, Program, Values, Watch
+from pipeline.training.network import Draw, Feeds, LearnedBlob, Mask, NotFinite, Output, Pass, Watched
+
+Array = NDArray[np.float32]
+
+
+class TorchNetwork:
+    """See training/network.Network.  losses: of each top with a loss weight, in order."""
+
+    def __init__(
+        self,
+        graph: CaffeGraph,
+        how: Arithmetic,
+        layers: Sequence[LayerNeeds],
+        tensors: Mapping[Slot, Tensor],
+        owns: Mapping[int, Own] | None,
+        force_backward: bool,
+    ) -> None:
+        """layers: what a backward pass computes.  owns: whose gradient is Caffe's own; None: the net only tests."""
+        self.graph, self.how = graph, how
+        self.inputs: dict[str, Shape] = dict(graph.inputs)
+        self.learned: Sequence[LearnedBlob] = learned_blobs(graph)
+        self._layers, self._tensors, self._owns, self._force = layers, dict(tensors), owns, force_backward
+        self._ends = ends(graph, layers)
+        self.outputs: Sequence[Output] = self._ends.outputs
+        self._filters = [n for n, step in enumerate(graph.plan.steps) if isinstance(step.layer, Filter)]
+        self._compiled: dict[tuple[int, ...], tuple[Trained, Program]] = {}
+        first, _ = self._compile(tuple(graph.declared[self._selector(number)][0] for number in self._filters))
+        self.draws: Sequence[Draw] = first.draws
+        self._states = {
+            state.name: torch.zeros(state.shape, device=how.device, dtype=how.dtype) for state in first.states
+        }
+
+    @property
+    def masks(self) -> list[Mask]:
+        return [draw for draw in self.draws if isinstance(draw, Mask)]
+
+    def forward(self, feeds: Feeds) -> Pass:
+        with torch.no_grad():
+            return self._pass(feeds, None)[0]
+
+    def backward(self, feeds: Feeds) -> Pass:
+        found, slope = self._pass(feeds, None)
+        if slope is not None and slope.requires_grad:
+            slope.backward()
+        return found
+
+    def watched(self, feeds: Feeds, gradients: bool) -> Watched:
+        seen = watching.Watcher()
+        with nullcontext() if gradients else torch.no_grad():
+            result, slope = self._pass(feeds, seen)
+        lines = watching.forward_lines(self.graph, self._layers, seen, self._weight_mean)
+        if not gradients:
+            return Watched(result, lines)
+        if slope is not None and slope.requires_grad:
+            slope.backward()
+        back = watching.backward_lines(self.graph, self._layers, seen, self._gradient_mean)
+        return Watched(result, lines, back, self._norms())
+
+    def first_not_finite(self, feeds: Feeds) -> NotFinite | None:
+        for one in self.learned:
+            if not bool(torch.isfinite(self._tensors[one.slot].detach()).all()):
+                return NotFinite(one.layer, str(one.slot.blob), False)
+        kept = [(tensor, tensor.grad, tensor.detach().clone()) for tensor in self._tensors.values()]
+        states = dict(self._states)
+        for tensor, _, _ in kept:
+            tensor.grad = None
+        try:
+            _, slope = self._pass(feeds, watching.Finder())
+            if slope is not None and slope.requires_grad:
+                slope.backward()
+            return self._gradient_not_finite()
+        except watching.NotFiniteFound as found:
+            spec = self.graph.plan.steps[found.step].layer.spec
+            names = spec.bottom if found.gradient else spec.top
+            return NotFinite(spec.name, [*names, "(automatic)"][found.number], found.gradient)
+        finally:
+            self._states = states
+            with torch.no_grad():
+                for tensor, gradient, values in kept:
+                    tensor.grad = gradient
+                    tensor.copy_(values)
+
+    def clear(self) -> None:
+        for tensor in self._tensors.values():
+            tensor.grad = None
+
+    def tensor(self, slot: Slot) -> Tensor:
+        return self._tensors[slot]
+
+    def gradient_tensor(self, slot: Slot) -> Tensor:
+        tensor = self._tensors[slot]
+        if tensor.grad is None:
+            if not tensor.requires_grad:
+                return torch.zeros_like(tensor)
+            tensor.grad = torch.zeros_like(tensor)
+        return tensor.grad
+
+    def weights(self, slot: Slot) -> Array:
+        return self._array(self._tensors[slot])
+
+    def gradient(self, slot: Slot) -> Array:
+        return self._array(self.gradient_tensor(slot))
+
+    def load(self, slot: Slot, values: Array) -> None:
+        with torch.no_grad():
+            self._tensors[slot].copy_(torch.from_numpy(np.array(values)).reshape(self._tensors[slot].shape))
+
+    def carried(self) -> dict[str, Array]:
+        return {name: self._array(state) for name, state in self._states.items()}
+
+    def carry(self, states: Mapping[str, Array]) -> None:
+        if states.keys() != self._states.keys():
+            raise NetError(
+                "these are the hidden states of another net",
+                f"it has {', '.join(self._states) or 'none'}; given are {', '.join(states) or 'none'}",
+            )
+        for name, values in states.items():
+            self._states[name] = torch.from_numpy(np.array(values)).to(self._states[name])
+
+    @staticmethod
+    def _array(tensor: Tensor) -> Array:
+        array: Array = tensor.detach().to("cpu", torch.float32).numpy().copy()
+        return array
+
+    def _pass(self, feeds: Feeds, watch: Watch | None) -> tuple[Pass, Tensor | None]:
+        """A forward pass, and what its gradients begin with."""
+        given = self._fed(feeds)
+        with _repeatable(), self._precision():
+            net, program = self._compile(self._counts(given))
+            found = program(given, self._live, self._take_up, watch)
+            loss, slope = self._loss(net, found)
+            outputs = {one.blob: self._array(found[self._value(net, one)]) for one in self.outputs}
+            for state in net.states:
+                self._states[state.name] = found[state.after].detach().to(self.how.dtype)
+        return Pass(loss, outputs), slope
+
+    def _loss(self, net: Trained, found: Values) -> tuple[float, Tensor | None]:
+        total: Tensor | None = None
+        slope: Tensor | None = None
+        for one in self._ends.losses:
+            value = found[_top(net, one)].to(self.how.dtype).sum()
+            total = value * one.weight if total is None else total + value * one.weight
+            if one.slope:
+                slope = value * one.slope if slope is None else slope + value * one.slope
+        return 0.0 if total is None else float(total.detach()), slope
+
+    def _take_up(self, part: Part, values: Values) -> None:
+        """BatchNorm's own blobs: sums that fade, and how much they weigh."""
+        if part.statistics is None:
+            return
+        p = part.statistics
+        with torch.no_grad():
+            mean, variance, count = (self._tensors[slot] for slot in p.blobs)
+            count.mul_(p.fraction).add_(1)
+            mean.mul_(p.fraction).add_(values[p.mean])
+            variance.mul_(p.fraction).add_(values[p.variance])
+
+    def _compile(self, counts: tuple[int, ...]) -> tuple[Trained, Program]:
+        """For so many items that each Filter layer selects; the last one is kept."""
+        if counts not in self._compiled:
+            names = [self.graph.plan.steps[number].layer.name for number in self._filters]
+            shared = [one.blob for one in self._ends.losses if self.graph.plan.steps[one.place.step].layer.is_shared()]
+            blobs = [*(self._ends.sources[one.blob] for one in self.outputs), *shared]
+            layers = None if self._owns is None else self._layers
+            net = lower(self.graph, layers, list(dict.fromkeys(blobs)), dict(zip(names, counts, strict=True)))
+            kept = {_top(net, one) for one in self._ends.losses} | {state.after for state in net.states}
+            kept |= {self._value(net, one) for one in self.outputs}
+            self._compiled = {counts: (net, Program(net, self.how, self._owns or {}, kept))}
+        return self._compiled[counts]
+
+    def _value(self, net: Trained, output: Output) -> str:
+        return net.graph.outputs[self._ends.sources[output.blob]].name
+
+    def _counts(self, given: Mapping[str, Tensor]) -> tuple[int, ...]:
+        """How many items each Filter layer selects of what is fed: what follows it has shapes only then."""
+        found: list[int] = [self.graph.declared[self._selector(number)][0] for number in self._filters]
+        for index, number in enumerate(self._filters):
+            _, program = self._compile(tuple(found))
+            chosen = program.last_bottom(given, self._live, number)
+            found[index] = int(torch.count_nonzero(chosen))
+            if not found[index]:
+                layer = self.graph.plan.steps[number].layer
+                raise layer.refuse("selects no item", "what follows it would have no values")
+        return tuple(found)
+
+    def _selector(self, number: int) -> Place:
+        return self.graph.plan.steps[number].reads[-1].view
+
+    def _fed(self, feeds: Feeds) -> dict[str, Tensor]:
+        wanted = {**self.inputs, **{draw.feed: draw.shape for draw in self.draws}}
+        given: dict[str, Tensor] = {}
+        for name, shape in wanted.items():
+            if name not in feeds:
+                raise NetError(f"'{name}' is not fed", f"its shape is {shape}")
+            array = feeds[name]
+            if array.shape != shape:
+                raise NetError(f"'{name}' is fed with the shape {array.shape}", f"its shape is {shape}")
+            tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+            given[f"in:{name}"] = tensor.to(self.how.device, self.how.dtype).requires_grad_(self._force)
+        net, _ = next(iter(self._compiled.values()))
+        given.update((f"in:{state.feed}", self._states[state.name]) for state in net.states)
+        return given
+
+    def _live(self, slot: Slot) -> Tensor:
+        return self._tensors[slot]
+
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.how.device.type, torch.bfloat16) if self.how.half else nullcontext()
+
+    def _weight_mean(self, slot: Slot) -> float:
+        return watching.mean(self._tensors[self.graph.parameters.owners[slot]])
+
+    def _gradient_mean(self, slot: Slot) -> float:
+        gradient = self._tensors[self.graph.parameters.owners[slot]].grad
+        return 0.0 if gradient is None else watching.mean(gradient)
+
+    def _norms(self) -> tuple[float, float, float, float]:
+        """Net::Backward: L1 of all values and of all gradients, L2 of both."""
+        tensors = [self._tensors[one.slot].detach() for one in self.learned]
+        gradients = [self.gradient_tensor(one.slot) for one in self.learned]
+        first = [sum(float(one.abs().sum()) for one in many) for many in (tensors, gradients)]
+        second = [sum(float(one.square().sum()) for one in many) ** 0.5 for many in (tensors, gradients)]
+        return (first[0], first[1], second[0], second[1])
+
+    def _gradient_not_finite(self) -> NotFinite | None:
+        for one in reversed(self.learned):
+            gradient = self._tensors[one.slot].grad
+            if gradient is not None and not bool(torch.isfinite(gradient).all()):
+                return NotFinite(one.layer, str(one.slot.blob), True)
+        return None
+
+
+def _top(net: Trained, loss: Loss) -> str:
+    """The value of a loss; of a layer that shares memory, its blob's."""
+    found = net.tops.get(loss.place)
+    return net.graph.outputs[loss.blob].name if found is None else found
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """The same bits in each run, and fp32 where fp32 is said: on a GPU, nothing is chosen by how long it takes."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
+    cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before

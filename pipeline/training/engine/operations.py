@@ -1,0 +1,112 @@
+"""Operations in torch as training needs them: what inference computes, with gradients that are Caffe's.
+
+Inference's own stand in nets/engines/torch_operations.py; here is what differs, and what only training has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.nets.engines.torch_operations import OPERATIONS, Attributes, Inputs, Operation
+from pipeline.training.engine.convolution import convolved, deconvolved
+
+
+def operations(dtype: torch.dtype, exact: bool) -> Mapping[str, Operation]:
+    """By kind.  dtype: of what is float32 in the graph.  exact: convolution in Caffe's order of sums."""
+    types = {1: dtype, 7: torch.int64, 9: torch.bool, 11: torch.float64}
+    found = {**OPERATIONS, **_TRAINING, "Cast": lambda x, a: x[0].to(types[a["to"]])}
+    return {**found, "Conv": convolved, "ConvTranspose": deconvolved} if exact else found
+
+
+def _largest(x: Inputs, a: Attributes) -> Tensor:
+    return functional.max_pool2d(x[0], a["kernel"], a["stride"], a["pad"], ceil_mode=True)
+
+
+def _average(x: Inputs, a: Attributes) -> Tensor:
+    """Divided by the window as far as the padding goes, as Caffe divides."""
+    return functional.avg_pool2d(x[0], a["kernel"], a["stride"], a["pad"], ceil_mode=True, count_include_pad=True)
+
+
+def _batch_normalised(x: Inputs, a: Attributes) -> Sequence[Tensor]:
+    """The values; the batch's mean and its variance as Caffe keeps it (divided by the count less 1)."""
+    shape = x[0].shape
+    values = _whole(x[0]) if len(shape) > 1 else _whole(x[0]).reshape(-1, 1)
+    channels, count = values.shape[1], math.prod(values.shape) // values.shape[1]
+    mean, variance = values.new_zeros(channels), values.new_ones(channels)
+    if count == 1:  # nothing varies; torch divides by 0 here
+        return (values - values.detach()).reshape(shape), values.detach().reshape(channels), torch.zeros_like(mean)
+    top = torch.batch_norm(values, None, None, mean, variance, True, 1.0, a["eps"], False)
+    return top.reshape(shape), mean, variance
+
+
+class _AcrossChannels(torch.autograd.Function):  # type: ignore[misc]
+    """x / scale ^ beta with scale = k + alpha / n times the sum of squares; Caffe's gradient of it, in few passes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+        scale = _windows(x.square(), size).mul_(alpha).add_(k)
+        top = x * scale.pow(-beta)
+        ctx.save_for_backward(x, scale)
+        ctx.numbers = size, alpha, beta
+        return top
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        x, scale = ctx.saved_tensors
+        return across_channels(x, None, scale, gradient, *ctx.numbers), None, None, None, None
+
+
+def across_channels(
+    x: Tensor, top: Tensor | None, scale: Tensor, gradient: Tensor, size: int, alpha: float, beta: float
+) -> Tensor:
+    """LRN's gradient.  top: what Caffe takes for its values; None: as they were computed."""
+    factor = scale.pow(-beta)
+    top = x * factor if top is None else top
+    ratio = _windows(gradient * top / scale, size)
+    return factor.mul_(gradient).sub_(ratio.mul_(x).mul_(2 * alpha * beta))
+
+
+def scale_of(x: Tensor, size: int, alpha: float, k: float) -> Tensor:
+    """What LRN across channels divides by, before its power."""
+    return _windows(x.square(), size).mul_(alpha).add_(k)
+
+
+def _windows(x: Tensor, size: int) -> Tensor:
+    """The mean over each window of `size` channels, zeros beyond the ends.  (N, C, ...) in and out."""
+    last = x.movedim(1, -1)
+    rows = last.reshape(-1, 1, x.shape[1])
+    return functional.avg_pool1d(rows, size, 1, size // 2).reshape(last.shape).movedim(-1, 1)
+
+
+def _whole(x: Tensor) -> Tensor:
+    """Sums of squares leave the range of half precision."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def _lrn(x: Inputs, a: Attributes) -> Tensor:
+    found = _AcrossChannels.apply(_whole(x[0]), a["size"], a["alpha"], a["beta"], a["bias"])
+    assert isinstance(found, Tensor)
+    return found
+
+
+def _clipped(x: Inputs, a: Attributes) -> Tensor:
+    """torch.clamp: at the bounds the gradient goes through, as in Caffe."""
+    return torch.clamp(x[0], x[1], x[2])
+
+
+_TRAINING: dict[str, Operation] = {
+    "AverageWindows": _average,
+    "BatchNormalised": _batch_normalised,
+    "Clip": _clipped,
+    "Detach": lambda x, a: x[0].detach(),
+    "LRN": _lrn,
+    "LargestOfWindows": _largest,
+    "PRelu": lambda x, a: torch.where(x[0] > 0, x[0], x[0] * x[1]),  # at 0 the slope has the gradient
+}
