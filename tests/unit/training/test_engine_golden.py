@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-
-from tests.unit.training.trained import EXACT, Array
-
 import torch
+from numpy.typing import NDArray
 
 from pipeline.nets.graph import caffe_graph, rules
 from pipeline.nets.graph.caffe_graph import CaffeGraph
@@ -19,11 +17,12 @@ from pipeline.training.engine.building import CPU, build, build_test
 from pipeline.training.engine.net import TorchNetwork
 from pipeline.training.engine.program import Arithmetic
 from pipeline.training.network import LearnedBlob
+from tests.unit.training.trained import EXACT, Array
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "training"
 RUNS = {"lenet_sgd_inv": (0.0, 0.00390625, 0.0005), "bn_nesterov_step": (128.0, 0.015625, 0.001)}
 TOLERANCE = 1e-5
-Run = dict[str, NDArray[np.generic]]
+Run = dict[str, NDArray[Any]]
 
 
 def read(name: str, phase: str) -> CaffeGraph:
@@ -31,7 +30,7 @@ def read(name: str, phase: str) -> CaffeGraph:
     return caffe_graph.read(text, weights, rules.state_of(phase, 0, ()), None, lambda says: None)
 
 
-def far(want: NDArray[np.generic], got: NDArray[np.generic]) -> float:
+def far(want: NDArray[Any], got: NDArray[Any]) -> float:
     """The largest difference as a part of the largest value."""
     wanted = np.asarray(want, np.float64)
     return float(np.abs(wanted - got).max() / max(np.abs(wanted).max(), 1e-30))

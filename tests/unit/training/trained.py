@@ -1,22 +1,13 @@
-"""Nets that train, written as texts, for the tests of this room; without torch, they are left out."""
+"""Nets that train, written as texts, for the tests of this room."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from pathlib import Path
 
 import numpy as np
-import pytest
-from numpy.typing import NDArray
-
-if importlib.util.find_spec("torch") is None:
-    if os.environ.get("HATHI_DEMAND_SERVERS") == "1":
-        pytest.fail("torch is not installed: run scripts/torch.sh", pytrace=False)
-    pytest.skip("LEFT OUT: torch is not installed: scripts/torch.sh", allow_module_level=True)
-
 import torch
 from google.protobuf import text_format
+from numpy.typing import NDArray
 
 from pipeline.codec import caffe_pb2
 from pipeline.nets.graph import caffe_graph, rules
