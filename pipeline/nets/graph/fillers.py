@@ -39,12 +39,12 @@ def fill(filler: caffe_pb2.FillerParameter, shape: tuple[int, ...], seed: str) -
             values = random.random(shape)
             values /= values.reshape(shape[0], -1).sum(1).reshape((-1,) + (1,) * (len(shape) - 1))
         case "xavier":
-            bound = math.sqrt(3.0 / _fan(filler, shape))
+            bound = math.sqrt(3.0 / fan(filler, shape))
             values = random.uniform(-bound, bound, shape)
         case "msra":
-            values = random.normal(0.0, math.sqrt(2.0 / _fan(filler, shape)), shape)
+            values = random.normal(0.0, math.sqrt(2.0 / fan(filler, shape)), shape)
         case "bilinear":
-            values = _bilinear(shape, seed)
+            values = bilinear(shape, seed)
         case unknown:
             raise NetError(f"unknown filler type '{unknown}' of {seed}", f"known: {', '.join(FILLERS)}")
     return values.astype(np.float32)
@@ -54,7 +54,8 @@ def is_random(filler: caffe_pb2.FillerParameter) -> bool:
     return filler.type not in ("constant", "bilinear")
 
 
-def _fan(filler: caffe_pb2.FillerParameter, shape: tuple[int, ...]) -> float:
+def fan(filler: caffe_pb2.FillerParameter, shape: tuple[int, ...]) -> float:
+    """What xavier and msra divide by: the values that an output (or an input) is connected to, or their mean."""
     count = math.prod(shape)
     fan_in = count / shape[0]
     fan_out = count / shape[1] if len(shape) > 1 else count
@@ -62,12 +63,15 @@ def _fan(filler: caffe_pb2.FillerParameter, shape: tuple[int, ...]) -> float:
     return {norms.FAN_IN: fan_in, norms.FAN_OUT: fan_out, norms.AVERAGE: (fan_in + fan_out) / 2}[filler.variance_norm]
 
 
-def _bilinear(shape: tuple[int, ...], seed: str) -> NDArray[np.float64]:
-    """The kernel of bilinear upsampling in every channel of a 4-axis, square filter."""
+def bilinear(shape: tuple[int, ...], seed: str) -> NDArray[np.float32]:
+    """The kernel of bilinear upsampling in every channel of a 4-axis, square filter, float32 at each step.
+
+    Its centre is that of Caffe's filler, (size - 1) / (2 factor): for sizes like 3 and 6 other texts have another one.
+    """
     if len(shape) != 4 or shape[2] != shape[3]:
         raise NetError(f"the bilinear filler of {seed} needs a square 4-axis filter", f"its shape is {shape}")
     size = shape[3]
     factor = math.ceil(size / 2)
-    centre = (2 * factor - 1 - factor % 2) / (2.0 * factor)
-    line = 1 - np.abs(np.arange(size) / factor - centre)
+    centre = np.float32((size - 1) / (2.0 * factor))
+    line = np.float32(1) - np.abs(np.arange(size, dtype=np.float32) / np.float32(factor) - centre)
     return np.broadcast_to(np.outer(line, line), shape).copy()
