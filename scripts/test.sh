@@ -2,6 +2,7 @@
 # Runs everything that CI runs, or only the parts that you name: scripts/test.sh [PART...]
 # Parts: lint, and each folder of tests/ that holds tests (unit, contract, simulation, ...); what follows -- goes to pytest.
 # torch: its engine alone, once scripts/torch.sh has put 4 GB into .venv; a run of everything has it when it is there.
+# training: what needs torch and the readers of databases, once scripts/training.sh has installed them; likewise.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -66,6 +67,9 @@ if [ ${#parts[@]} -eq 0 ]; then
     if ! .venv/bin/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'; then
         echo "LEFT OUT: torch: it is not installed, so its engine is not tested; scripts/test.sh torch installs it (4 GB)"
     fi
+    if ! .venv/bin/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("lmdb") is None)'; then
+        echo "LEFT OUT: training: lmdb is not installed, so its data layers are not tested; scripts/test.sh training installs it"
+    fi
 fi
 
 failed=()
@@ -79,6 +83,10 @@ for part in "${parts[@]}"; do
     elif [ "$part" = torch ]; then
         ./scripts/torch.sh
         folders+=("tests/unit/nets/test_torch.py" tests/unit/training/test_engine_*.py)
+    elif [ "$part" = training ]; then
+        ./scripts/training.sh
+        folders+=("tests/unit/training")
+        if has_tests integration/training; then folders+=("tests/integration/training"); fi
     elif has_tests "$part"; then
         folders+=("tests/$part")
     elif has_tests "unit/$part"; then # a room: nets, images, fetch, codec

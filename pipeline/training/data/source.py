@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -13,15 +15,37 @@ Batch = dict[str, NDArray[np.float32]]
 """The values of each top of a data layer, float32, by the top's name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a net takes as labels: whole numbers from 0 to classes - 1, and the ignored one."""
+
+    classes: int
+    ignored: int | None = None
+
+    def fits(self, value: float) -> bool:
+        return value == int(value) and (0 <= value < self.classes or value == self.ignored)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is wrong with an example: its key or path, and a sentence."""
+
+    key: str
+    says: str
+
+
 class Source(Protocol):
     """One data layer of a net in one phase.
 
     layer: its name.  shapes: of each top, for one batch.  count: its examples; 0 where they never end.
+    in_order: its batches are asked for once each, in order, by the thread that trains: they draw from the stream of the
+    whole training, or a program feeds them.
     """
 
     layer: str
     shapes: dict[str, Shape]
     count: int
+    in_order: bool
 
     def batch(self, number: int) -> Batch:
         """The batch of this number, from 0 on.  The same one each time, from any thread, in any order.
@@ -31,3 +55,9 @@ class Source(Protocol):
 
     def keys(self, number: int) -> list[str]:
         """The keys (or paths) of the examples of that batch, in order: to name one that makes trouble."""
+
+    def examine(self, labels: Mapping[str, Labels], examples: range) -> Iterator[Trouble]:
+        """Reads each of these examples (of `count`) once.  labels: what the net takes, by top."""
+
+    def close(self) -> None:
+        """Closes its files."""

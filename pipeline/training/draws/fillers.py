@@ -69,4 +69,4 @@ def _check(how: caffe_pb2.FillerParameter, shape: Shape, name: str) -> None:
 
 def _unitball(rows: Float32s) -> Float32s:
     sums = np.add.accumulate(rows, axis=1, dtype=f32)[:, -1:]  # one after another, as Caffe adds
-    return rows / sums
+    return np.divide(rows, sums, dtype=f32)

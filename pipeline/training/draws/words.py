@@ -66,8 +66,8 @@ class Mersenne:
         return Place(state["key"].astype(np.uint32).tobytes(), int(state["pos"]))
 
     def return_to(self, place: Place) -> None:
-        state = {"key": np.frombuffer(place.key, np.uint32), "pos": place.at}
-        self._bits.state = {"bit_generator": "MT19937", "state": state}
+        key = np.frombuffer(place.key, np.uint32)
+        self._bits.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": place.at}}
 
 
 class MersenneStream:
@@ -94,9 +94,8 @@ class MersenneStream:
         if number in self._blocks:
             self._blocks.move_to_end(number)
             return self._blocks[number]
-        mark = number - number % _MARK
-        if not self._next <= number:
-            mark = max(place for place in self._marks if place <= number)
+        mark = max(place for place in self._marks if place <= number)
+        if not mark <= self._next <= number:
             self._mersenne.return_to(self._marks[mark])
             self._next = mark
         while self._next < number:

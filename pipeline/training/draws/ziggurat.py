@@ -37,7 +37,7 @@ def _normal_table() -> _Table:
     area = start * math.exp(-start * start / 2) + math.sqrt(math.pi / 2) * math.erfc(start / math.sqrt(2))
     ends = [area / math.exp(-start * start / 2), start]
     while len(ends) < 128:
-        ends.append(math.sqrt(-2 * math.log(area / ends[-1] + math.exp(-ends[-1] ** 2 / 2))))
+        ends.append(math.sqrt(-2 * math.log(area / ends[-1] + math.exp(-(ends[-1] ** 2) / 2))))
     return _Table(ends, lambda x: math.exp(-x * x / 2))
 
 
@@ -55,7 +55,7 @@ _NORMAL, _EXPONENTIAL = _normal_table(), _exponential_table()
 # By the low 8 bits of a word, sign included: where its layer ends, and up to where it lies under the curve for sure.
 _ENDS = np.repeat(_NORMAL.x[:128], 2) * np.tile(np.array([-1, 1], f32), 128)
 _SURE = np.repeat(_NORMAL.x[1:], 2)  # the least float32 that is not below the end of the layer above
-_SURE = np.where(_SURE < np.repeat(_NORMAL.ends[1:], 2), np.nextafter(_SURE, f32(9)), _SURE)
+_SURE = np.where(np.repeat(_NORMAL.ends[1:], 2) > _SURE, np.nextafter(_SURE, f32(9)), _SURE)
 
 
 def normal(words: Words, count: int, mean: float, deviation: float) -> Float32s:

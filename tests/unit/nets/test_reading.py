@@ -246,7 +246,7 @@ def test_every_filler_of_caffe_is_known(kind: str, low: float, high: float) -> N
     if kind == "positive_unitball":
         np.testing.assert_allclose(values.reshape(8, -1).sum(1), 1, rtol=1e-6)
     if kind == "bilinear":
-        np.testing.assert_allclose(values[0, 0], np.outer([0.25, 0.75, 0.75], [0.25, 0.75, 0.75]), rtol=1e-6)
+        np.testing.assert_allclose(values[0, 0], np.outer([0.5, 1, 0.5], [0.5, 1, 0.5]), rtol=1e-6)
 
 
 def test_an_unknown_filler_is_refused_when_it_is_needed(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""Caffe's Data layer: Datums of an LMDB or a LevelDB, in the order of their keys, over and over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from pipeline.codec import caffe_pb2
+from pipeline.errors import SolverError
+from pipeline.nets.graph.lowered import Shape
+from pipeline.training.data import pixels
+from pipeline.training.data.examples import Cropped, examined
+from pipeline.training.data.records import key_text, open_leveldb, open_lmdb
+from pipeline.training.data.source import Batch, Labels, Trouble
+from pipeline.training.data.transform import Unfit, transform_of, unfit
+from pipeline.training.draws.draws import Draws
+
+
+class Database:
+    """A Data layer as a source."""
+
+    in_order = False
+
+    def __init__(self, spec: caffe_pb2.LayerParameter, train: bool, draws: Draws, folder: Path) -> None:
+        given = spec.data_param
+        self.layer, self._spec = spec.name, spec
+        field = f"layer '{spec.name}': data_param.source"
+        if given.batch_size < 1:
+            raise SolverError(f"layer '{spec.name}' (Data): batch_size is {given.batch_size}", "", "give 1 or more")
+        transform = transform_of(spec, train, folder)
+        opened = open_lmdb if given.backend == caffe_pb2.DataParameter.LMDB else open_leveldb
+        self._records = opened(folder / given.source, field)
+        self.count = len(self._records.keys)
+        if not self.count:
+            self._records.close()
+            raise SolverError(f"{field}: {given.source} is empty", "it holds no record", "fill it before you train")
+        self._examples = Cropped(spec.name, transform, draws)
+        self._examples.settle()
+        shape = self._first_shape()
+        self.shapes: dict[str, Shape] = {spec.top[0]: (given.batch_size, *shape)}
+        if len(spec.top) > 1:
+            self.shapes[spec.top[1]] = (given.batch_size,)
+
+    def _first_shape(self) -> Shape:
+        try:
+            return self._examples.transform.shape(self._image(_datum(self._records.read([0])[0])).shape)
+        except Unfit as error:
+            raise unfit(str(self._records.path), key_text(self._records.keys[0]), str(error)) from error
+
+    def _numbers(self, number: int) -> list[int]:
+        batch = self._spec.data_param.batch_size
+        return [at % self.count for at in range(number * batch, (number + 1) * batch)]
+
+    def batch(self, number: int) -> Batch:
+        numbers = self._numbers(number)
+        images = np.empty(self.shapes[self._spec.top[0]], np.float32)
+        labels = np.empty(len(numbers), np.float32)
+        words = self._examples.words(number * len(numbers), len(numbers))
+        for at, value in enumerate(self._records.read(numbers)):
+            try:
+                datum = _datum(value)
+                labels[at] = datum.label
+                self._examples.put(self._image(datum), words[at], images[at])
+            except Unfit as error:
+                raise unfit(str(self._records.path), key_text(self._records.keys[numbers[at]]), str(error)) from error
+        found = {self._spec.top[0]: images}
+        if len(self._spec.top) > 1:
+            found[self._spec.top[1]] = labels
+        return found
+
+    def keys(self, number: int) -> list[str]:
+        return [key_text(self._records.keys[at]) for at in self._numbers(number)]
+
+    def _image(self, datum: caffe_pb2.Datum) -> NDArray[Any]:
+        """(channels, height, width), uint8 or float32.  Raises Unfit."""
+        if datum.encoded:
+            try:
+                return pixels.decode(datum.data, self._examples.transform.colour)
+            except pixels.Undecodable as error:
+                raise Unfit(str(error)) from error
+        shape = (datum.channels, datum.height, datum.width)
+        values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
+        if min(shape) < 1 or values.size != shape[0] * shape[1] * shape[2]:
+            raise Unfit(f"it says {shape[0]} x {shape[1]} x {shape[2]} and holds {values.size} values")
+        return values.reshape(shape)
+
+    def examine(self, labels: Mapping[str, Labels], examples: range) -> Iterator[Trouble]:
+        wanted = labels.get(self._spec.top[1]) if len(self._spec.top) > 1 else None
+        expected = self.shapes[self._spec.top[0]][1:]
+        for at, value in zip(examples, self._records.read(list(examples)), strict=True):
+            key = key_text(self._records.keys[at])
+            try:
+                datum = _datum(value)
+                image = self._image(datum)
+                yield from examined(key, self._examples.transform, image, expected, datum.label, wanted)
+                if datum.encoded and pixels.torn(datum.data):
+                    yield Trouble(key, pixels.TORN)
+            except Unfit as error:
+                yield Trouble(key, str(error))
+
+    def close(self) -> None:
+        self._records.close()
+
+
+def _datum(value: bytes) -> caffe_pb2.Datum:
+    try:
+        return caffe_pb2.Datum.FromString(value)
+    except DecodeError as error:
+        raise Unfit("its bytes are no Datum") from error

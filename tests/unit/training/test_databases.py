@@ -1,0 +1,276 @@
+"""The Data layer: LMDB and LevelDB in the order of their keys, Caffe's seeds, and what is damaged named by key."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.codec import caffe_pb2
+from pipeline.errors import FormatError, SolverError
+from pipeline.nets.caffe import prototxt
+from pipeline.nets.caffe.upgrade import upgrade
+from pipeline.training.data.checking import check
+from pipeline.training.data.make import make
+from pipeline.training.data.source import Labels
+from pipeline.training.draws.draws import CaffesDraws, OurDraws
+from tests.unit.training.databases import GOLDEN, data_layer, datum, demand_readers, encoded, images, lmdb_of
+from tests.unit.training.test_draws import words_of
+
+demand_readers()
+f32 = np.float32
+RUNS = GOLDEN / "solver_runs"
+
+
+def pictures() -> tuple[np.ndarray, list[int]]:
+    """The drawn pictures as files, BGR, in the order of their list."""
+    lines = [line.split() for line in (RUNS / "test.txt").read_text().splitlines()]
+    found = [cv2.imread(str(RUNS / "img_test" / name)).transpose(2, 0, 1) for name, _ in lines]
+    return np.array(found), [int(label) for _, label in lines]
+
+
+def test_caffes_own_database_holds_the_pictures_of_its_list() -> None:
+    files, labels = pictures()
+    source = make(data_layer("test_lmdb", 100), False, CaffesDraws(1), RUNS)
+    batch = source.batch(0)
+    assert np.array_equal(batch["data"], files.astype(f32))
+    assert batch["label"].tolist() == labels
+    assert source.count == 100
+    assert source.keys(0)[7] == "00000007_0007.png"
+    source.close()
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("train", [True, False])
+def test_batches_are_those_of_caffes_stream(train: bool, mirror: bool) -> None:
+    """Words of the whole training: one seed that is not used, one of the crops, one of the thread; then the fillers."""
+    files, labels = pictures()
+    mean = np.array(caffe_pb2.BlobProto.FromString((RUNS / "mean.binaryproto").read_bytes()).data, f32)
+    mean = mean.reshape(3, 32, 32)
+    draws = CaffesDraws(42)
+    transform = {"mirror": mirror, "crop_size": 28, "mean_file": "mean.binaryproto", "scale": 0.015625}
+    source = make(data_layer("test_lmdb", 16, transform), train, draws, RUNS)
+    words = words_of(42, 4)
+    drawn = 3 if train or mirror else 1
+    assert draws.word("next") == words[drawn]
+    crops = iter(words_of(words[1], 3 * 200))
+    for number in range(10):
+        batch = source.batch(number)
+        for at in range(16):
+            example = (number * 16 + at) % 100
+            flipped = mirror and next(crops) % 2
+            top, left = (next(crops) % 5, next(crops) % 5) if train else (2, 2)
+            place = (slice(None), slice(top, top + 28), slice(left, left + 28))
+            expected = (files[example][place].astype(f32) - mean[place]) * f32(0.015625)
+            assert np.array_equal(batch["data"][at], expected[:, :, ::-1] if flipped else expected)
+            assert batch["label"][at] == labels[example]
+    source.close()
+
+
+@pytest.mark.parametrize("draws", [CaffesDraws, OurDraws])
+def test_a_batch_is_a_function_of_its_number_on_any_number_of_threads(draws: Any) -> None:
+    transform = {"mirror": True, "crop_size": 20}
+    source = make(data_layer("test_lmdb", 7, transform), True, draws(3), RUNS)
+    expected = [source.batch(number) for number in range(40)]
+    source.close()
+    again = make(data_layer("test_lmdb", 7, transform), True, draws(3), RUNS)
+    order = np.random.default_rng(5).permutation(40).tolist() * 2
+    with ThreadPoolExecutor(5) as pool:
+        for number, batch in zip(order, pool.map(again.batch, order), strict=True):
+            assert all(np.array_equal(batch[top], expected[number][top]) for top in batch)
+    assert not np.array_equal(expected[0]["data"], expected[1]["data"])
+    again.close()
+
+
+def test_caffes_run_of_training_stream_is_read(tmp_path: Path) -> None:
+    source = make(data_layer("db", 16, {"crop_size": 24}), True, CaffesDraws(1701), GOLDEN / "training_stream")
+    check([source], {"label": Labels(5)})
+    assert source.shapes == {"data": (16, 1, 24, 24), "label": (16,)}
+    source.close()
+
+
+def test_a_leveldb_is_read_as_leveldb_would(tmp_path: Path) -> None:
+    """Tables and the log, what was written twice and what was deleted."""
+    source = make(data_layer("leveldb", 5, backend="LEVELDB"), True, CaffesDraws(1), GOLDEN / "training_stream")
+    batch = source.batch(0)
+    assert source.keys(0) == [f"{number:08d}" for number in range(5)]
+    assert batch["label"].tolist() == [0, 1, 2, 0, 1]
+    assert np.array_equal(batch["data"].ravel(), np.arange(80, dtype=f32))
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("transform", "encode", "channels", "flag"),
+    [
+        ({}, ".jpg", 3, -1),
+        ({}, ".png", 1, -1),
+        ({"force_color": True}, ".png", 1, 1),
+        ({"force_gray": True}, ".jpg", 3, 0),
+    ],
+    ids=["as it is", "grey", "force_color", "force_gray"],
+)
+def test_encoded_datums_are_decoded_as_opencv_does(
+    transform: dict[str, Any], encode: str, channels: int, flag: int, tmp_path: Path
+) -> None:
+    given = [datum(image, 1, encode) for image in images(3, (channels, 24, 16))]
+    source = make(data_layer(str(lmdb_of(tmp_path / "db", given)), 3, transform), True, CaffesDraws(1), tmp_path)
+    for one, made in zip(given, source.batch(0)["data"], strict=True):
+        expected = cv2.imdecode(np.frombuffer(one.data, np.uint8), flag)
+        expected = expected[None] if expected.ndim == 2 else expected.transpose(2, 0, 1)
+        assert np.array_equal(made, expected.astype(f32))
+    source.close()
+
+
+def test_datums_of_floats_and_a_layer_without_labels(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).normal(size=(4, 2, 3, 3)).astype(f32)
+    lmdb_of(tmp_path / "db", [datum(one, 0) for one in values])
+    spec = data_layer("db", 4, {"scale": 2})
+    del spec.top[1]
+    source = make(spec, True, CaffesDraws(1), tmp_path)
+    batch = source.batch(0)
+    assert list(batch) == list(source.shapes) == ["data"]
+    assert np.array_equal(batch["data"], values * f32(2))
+    source.close()
+
+
+def test_two_layers_may_read_one_database(tmp_path: Path) -> None:
+    lmdb_of(tmp_path / "db", [datum(image, 0) for image in images(4)])
+    first = make(data_layer("db"), True, CaffesDraws(1), tmp_path)
+    second = make(data_layer("db"), False, CaffesDraws(1), tmp_path)
+    first.close()
+    assert second.batch(0)["data"].shape == (4, 3, 9, 11)
+    second.close()
+    third = make(data_layer("db"), False, CaffesDraws(1), tmp_path)
+    third.close()
+    assert sorted(path.name for path in (tmp_path / "db").iterdir()) == ["data.mdb"], "reading left something behind"
+
+
+def test_a_database_that_somebody_writes_is_read_as_it_was(tmp_path: Path) -> None:
+    import lmdb
+
+    path = lmdb_of(tmp_path / "db", [datum(image, 0) for image in images(8)])
+    child = os.fork()
+    if not child:  # another process: this one may open it once only
+        with lmdb.open(str(path), map_size=1 << 28) as environment, environment.begin(write=True) as transaction:
+            transaction.put(b"00000100", datum(images(1)[0], 1).SerializeToString())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (path / "lock.mdb").exists()
+    source = make(data_layer("db", 9), True, CaffesDraws(1), tmp_path)
+    assert source.count == 9
+    assert source.batch(0)["label"][8] == 1
+    source.close()
+
+
+def test_a_database_that_this_process_has_open_is_named(tmp_path: Path) -> None:
+    import lmdb
+
+    path = lmdb_of(tmp_path / "db", [datum(image, 0) for image in images(2)])
+    with (
+        lmdb.open(str(path), map_size=1 << 28),
+        pytest.raises(SolverError, match=r"data_param.source.*cannot be read as an LMDB.*already open"),
+    ):
+        make(data_layer("db"), True, CaffesDraws(1), tmp_path)
+
+
+def damaged(tmp_path: Path) -> dict[str, bytes | caffe_pb2.Datum]:
+    good = [datum(image, number % 3) for number, image in enumerate(images(6))]
+    whole = encoded(images(1, (3, 40, 40))[0], ".jpg")
+    torn = caffe_pb2.Datum(encoded=True, data=whole[: len(whole) // 2])
+    short = datum(images(1)[0], 1)
+    short.data = short.data[:-1]
+    return {
+        **{f"{number:04d}": one for number, one in enumerate(good)},
+        "0100": b"\xff\xff\xff no datum",
+        "0101": short,
+        "0102": caffe_pb2.Datum(encoded=True, data=b"<html>no picture</html>"),
+        "0103": torn,
+        "0104": caffe_pb2.Datum(encoded=True, data=b""),
+        "0105": datum(images(1)[0], 3),
+        "0106": datum(images(1)[0], -1),
+        "0107": datum(images(1, (3, 8, 11))[0], 1),
+        "0108": datum(images(1, (1, 9, 11))[0], 1),
+        "0109": datum(np.full((3, 9, 11), np.nan, f32), 1),
+    }
+
+
+def test_every_damage_is_found_before_the_first_iteration_and_named_by_key(tmp_path: Path) -> None:
+    records = damaged(tmp_path)
+    lmdb_of(tmp_path / "db", records)
+    source = make(data_layer("db", 2), True, CaffesDraws(1), tmp_path)
+    seen: list[int] = []
+    with pytest.raises(FormatError) as raised:
+        check([source], {"label": Labels(3)}, seen=seen.append)
+    assert "10 of 16 examples cannot be used" in raised.value.message
+    assert raised.value.detail.startswith("0100: its bytes are no Datum; 0101: it says 3 x 9 x 11 and holds 296 values")
+    assert "and " in raised.value.detail
+    assert sum(seen) == 16
+    named = [next(source.examine({"label": Labels(3)}, range(at, at + 1))) for at in range(6, 16)]
+    assert [one.key for one in named] == [f"{number:04d}" for number in range(100, 110)]
+    says = ["OpenCV does not decode it", "ends before its own end", "it is empty", "its label is 3", "its label is -1",
+            "3 x 8 x 11", "1 x 9 x 11", "NaN"]  # fmt: skip
+    for one, text in zip(named[2:], says, strict=True):
+        assert text in one.says
+    assert "need a crop_size" in named[7].says
+    assert not list(source.examine({"label": Labels(3)}, range(6)))
+    assert not list(source.examine({"label": Labels(9, ignored=-1)}, range(12, 13)))
+    source.close()
+
+
+def test_a_torn_jpeg_is_named(tmp_path: Path) -> None:
+    whole = encoded(images(1, (3, 64, 64))[0], ".jpg")
+    records = [
+        caffe_pb2.Datum(encoded=True, data=whole),
+        caffe_pb2.Datum(encoded=True, data=whole[: len(whole) * 2 // 3]),
+    ]
+    lmdb_of(tmp_path / "db", records)
+    source = make(data_layer("db", 2), True, CaffesDraws(1), tmp_path)
+    with pytest.raises(FormatError, match=r"1 of 2 examples.*00000001: its image ends before its own end"):
+        check([source], {})
+    source.close()
+
+
+def test_damage_that_comes_later_is_named_by_its_batch(tmp_path: Path) -> None:
+    lmdb_of(tmp_path / "db", damaged(tmp_path))
+    source = make(data_layer("db", 7), True, CaffesDraws(1), tmp_path)
+    with pytest.raises(FormatError, match=r"example '0100' of .*db cannot be used.*no Datum"):
+        source.batch(0)
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "more", "says"),
+    [
+        (lambda path: None, {}, "no such folder"),
+        (lambda path: path.mkdir(), {}, "no file data.mdb"),
+        (lambda path: (path.mkdir(), (path / "data.mdb").write_bytes(b"x" * 9000)), {}, "cannot be read as an LMDB"),
+        (lambda path: (path.mkdir(), (path / "data.mdb").write_bytes(b"")), {}, "cannot be read as an LMDB|is empty"),
+        (lambda path: lmdb_of(path, []), {}, "is empty"),
+        (lambda path: lmdb_of(path, [datum(images(1)[0], 0)]), {"backend": "LEVELDB"}, "is no LevelDB.*backend: LMDB"),
+        (lambda path: (path.mkdir(), (path / "CURRENT").touch()), {}, "it is a LevelDB.*backend: LEVELDB"),
+        (lambda path: None, {"batch_size": 0}, "batch_size is 0"),
+        (lambda path: None, {"crop_size": 5}, "crop_size stands outside transform_param"),
+    ],
+)  # fmt: skip
+def test_a_database_that_is_none_is_refused_by_the_fields_name(
+    prepare: Any, more: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    prepare(tmp_path / "db")
+    with pytest.raises(SolverError, match=says):
+        make(data_layer("db", **{"batch": more.pop("batch_size", 4), **more}), True, CaffesDraws(1), tmp_path)
+
+
+def test_an_old_net_brings_its_transformation_along() -> None:
+    text = (
+        "layers { name: 'data' type: DATA top: 'data' top: 'label' data_param { source: 'test_lmdb' batch_size: 4 "
+        "backend: LMDB scale: 0.5 crop_size: 28 mirror: true } }"
+    )
+    net = upgrade(prototxt.parse(text), print)
+    source = make(net.layer[0], False, CaffesDraws(1), RUNS)
+    assert source.shapes["data"] == (4, 3, 28, 28)
+    source.close()
