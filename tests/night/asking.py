@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from subprocess import CompletedProcess
 
 from tests.acceptance.world import Host
 
@@ -33,7 +35,15 @@ def words(*some: str) -> Words:
     return Words(some)
 
 
-def ask(host: Host) -> dict[str, str]:
+@dataclass(frozen=True)
+class Asked:
+    """One look.  said, seconds: by command, what it printed and how long it took."""
+
+    said: dict[str, str]
+    seconds: dict[str, float]
+
+
+def ask(host: Host) -> Asked:
     """All four commands at the same time."""
     name = host.config.parent.name
     commands = {
@@ -43,9 +53,15 @@ def ask(host: Host) -> dict[str, str]:
         "print_logs": lambda: host.run("scripts/print_logs.sh", str(host.config)),
     }
     with ThreadPoolExecutor(len(commands)) as pool:
-        asked = {source: pool.submit(command) for source, command in commands.items()}
-        said = {source: done.result().stdout for source, done in asked.items()}
-    return {**said, "print_logs": "\n".join(_present(said["print_logs"]))}
+        asked = {source: pool.submit(_timed, command) for source, command in commands.items()}
+    said = {source: done.result()[0] for source, done in asked.items()}
+    seconds = {source: done.result()[1] for source, done in asked.items()}
+    return Asked({**said, "print_logs": "\n".join(_present(said["print_logs"]))}, seconds)
+
+
+def _timed(command: Callable[[], CompletedProcess[str]]) -> tuple[str, float]:
+    began = time.monotonic()
+    return command().stdout, time.monotonic() - began
 
 
 def _present(text: str) -> Iterator[str]:

@@ -26,6 +26,10 @@ class Fault:
     host: str = "gateway"
     calls_box: bool = True
     """Cron goes on calling the box while the fault lasts."""
+    named_by: tuple[str, ...] = ()
+    """The sources that all have to name it; any of them where none is given."""
+    ends: bool = False
+    """Nobody names it any more once it is taken back."""
 
 
 def nothing(deployment: Deployment) -> None:

@@ -70,6 +70,15 @@ class S3Server:
         assert self.server is not None
         self.server.kill()
 
+    def freeze(self) -> None:
+        """It stands still, its connections open, until `thaw`."""
+        assert self.server is not None
+        self.server.freeze()
+
+    def thaw(self) -> None:
+        assert self.server is not None
+        self.server.thaw()
+
     def stop(self) -> None:
         if self.server is not None:
             self.server.stop()
@@ -83,9 +92,15 @@ class S3Server:
 
     def add_person(self, access_key: str, secret_key: str) -> None:
         """Somebody whom the server knows and to whom it allows nothing."""
-        words = ["--access", self.access_key, "--secret", self.secret_key, "--endpoint-url", self.endpoint]
-        person = ["--access", access_key, "--secret", secret_key, "--role", "user"]
-        subprocess.run([install(), "admin", *words, "create-user", *person], check=True, capture_output=True)
+        self._admin("create-user", "--access", access_key, "--secret", secret_key, "--role", "user")
+
+    def change_person(self, access_key: str, secret_key: str) -> None:
+        """Another secret for somebody whom the server knows."""
+        self._admin("update-user", "--access", access_key, "--secret", secret_key)
+
+    def _admin(self, *words: str) -> None:
+        keys = ["--access", self.access_key, "--secret", self.secret_key, "--endpoint-url", self.endpoint]
+        subprocess.run([install(), "admin", *keys, *words], check=True, capture_output=True)
 
     def settings(self, url: str = "s3://shared", **changes: Any) -> Bucket:
         """A table [bucket] that leads here."""
