@@ -38,9 +38,13 @@ $2 == "[health]" && $3 ~ /^(Warning|Alert): .* \[.*\]$/ {
     see("health " part[split($3, part, / \[/)], $3)
     next
 }
-match($3, /^Warning: (ship works again; this is over|a source can be read again): /) {
-    name = substr($3, RLENGTH + 1)
-    for (i = 1; i <= count; i++) if (index(said[order[i]], name)) end(order[i])
+match($3, /; this is over: |^Warning: a source can be read again: /) {
+    name = substr($3, RSTART + RLENGTH)
+    lake = match($3, /^Warning: lake [^ ]+: /) ? substr($3, 10, RLENGTH - 9) : "" # of several lakes
+    for (i = 1; i <= count; i++) {
+        text = said[order[i]]
+        if (program[order[i]] == $2 && index(text, name) && (lake == "" || index(text, lake))) end(order[i])
+    }
     next
 }
 $3 ~ /^(Warning|Error|Critical|Alert): / {

@@ -75,7 +75,7 @@ def _take(lake: LakeStages, stage: str, meter: Meter) -> None:
         with meter.turn(lake.context.lake_name, stage) as tally:
             lake.take(stage, tally=tally)
     except PipelineError as error:
-        logs.once(f"{stage} {error.message}", str(error), stage)
+        lake.failed(stage, error)
         return
     if tally.worked:
         give_back()

@@ -210,6 +210,8 @@ def beating(
     def try_to_beat() -> None:
         try:
             beat()
+            for message in sorted(said):
+                say(f"this process writes its sign of life again; this is over: {message}")
             said.clear()
         except PipelineError as error:
             if error.message not in said:

@@ -13,6 +13,7 @@ from pipeline.stages.aggregating import Aggregating
 from pipeline.stages.computing import Computing
 from pipeline.stages.delivering import Delivering
 from pipeline.stages.performer import Here, Performer
+from pipeline.stages.said import Said
 from pipeline.stages.served_sets import Serve, ServedSets
 from pipeline.stages.shipping import Shipping
 from pipeline.stages.tally import Tally
@@ -47,6 +48,9 @@ class LakeStages:
         }
         self._polls = {stage: Polls() for stage in self._stages}
         """Each stage goes round the open shipments on its own."""
+        name = context.lake_name if len(context.settings.lakes) > 1 else ""
+        monotonic = context.process.clock.monotonic
+        self._said = {stage: Said(context.say, stage, name, monotonic) for stage in self._stages}
 
     @property
     def context(self) -> Context:
@@ -66,6 +70,10 @@ class LakeStages:
         """What the sources name, for prune.  now: the store's time."""
         return self._shipping.look(now, wide=True)
 
+    def failed(self, stage: str, error: PipelineError) -> None:
+        """A turn raised this, and its program lives on: it is said once, until a turn works."""
+        self._said[stage].failed("", error)
+
     def take(self, stage: str, wanted: Callable[[], bool] = lambda: True, tally: Tally | None = None) -> Tally:
         """One turn of a stage.  wanted: False once nothing further is to be begun.  tally: the one to fill, if given.
 
@@ -74,10 +82,12 @@ class LakeStages:
         clock = self._context.process.clock
         began = clock.monotonic()
         tally = Tally() if tally is None else tally
-        one = Turn(self._context, tally, wanted, self._polls[stage])
+        said = self._said[stage]
+        one = Turn(self._context, tally, wanted, self._polls[stage], said)
         try:
             self._stages[stage].turn(one)
             one.tried[""] = None
+            said.worked(what for what, error in one.tried.items() if error is None)
         except Stopped:
             tally.stopped = True
         except PipelineError as error:

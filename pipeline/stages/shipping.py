@@ -37,7 +37,6 @@ class Shipping:
         self._groups: dict[str, str] = {}
         """Whose each open shipment is, as far as it was looked at."""
         self._source_troubles = Troubles(context.say, "a source can be read again")
-        self._troubles = Troubles(context.say, "ship works again; this is over")
         self._named = Named()
 
     @property
@@ -57,7 +56,7 @@ class Shipping:
         states, refused = self.begin(seen)
         one.tally.problems += refused + len(self._source_troubles.now)
         for state, outcome in self.read(states, one.wanted):
-            if isinstance(outcome, TemporaryError):  # said there, once for all shipments that it meets
+            if isinstance(outcome, TemporaryError):
                 one.failed(f"ship {state.name}", outcome)
             else:
                 one.attempt(f"ship {state.name}", _count, one, state, outcome)
@@ -122,12 +121,9 @@ class Shipping:
         """Read on what is not read to its end yet, as far as the caps allow: what became of each turn of each."""
         context = self._context
         caps = ship.Caps(context.settings.ship)
-        troubles: dict[str, str] = {}
         self._queue.begin(ship.unfinished(states))
         for state, outcome in stream(context, self._queue, caps, self._readers, wanted):
-            if isinstance(outcome, TemporaryError):
-                troubles[outcome.message] = f"ship: {outcome}; the next turn tries it again"
-            elif isinstance(outcome, ship.Shipped):
+            if isinstance(outcome, ship.Shipped):
                 if outcome.void and state.plan is not None and self._sources is not None:
                     self._sources.forget(state.plan.snapshot.source)
                     self._shipper.forget(state.plan.snapshot_digest)
@@ -137,7 +133,6 @@ class Shipping:
                         self._queue.add(one)
             yield state, outcome
         self._queue.end(all_read=not caps.reached and wanted())
-        self._troubles.see(troubles)
 
     def follow(self, state: ShipmentState) -> ShipmentName | None:
         """A next part that a killed process left unplanned."""

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import ParamSpec, Protocol
 
 from pipeline.amounts import counted
-from pipeline.errors import PipelineError, Stopped, TemporaryError
+from pipeline.errors import PipelineError, Stopped
 from pipeline.ledger.protocol import SHIPMENTS_OF_A_POLL, Context, Seen, close_if_done, poll
 from pipeline.ledger.state import ShipmentState
+from pipeline.stages.said import Said
 from pipeline.stages.tally import Tally
 
 P = ParamSpec("P")
@@ -45,6 +46,8 @@ class Turn:
     wanted: Callable[[], bool]
     """False once nothing further is to be begun."""
     polls: Polls
+    said: Said
+    """Where what fails is said."""
     tried: dict[str, PipelineError | None] = field(default_factory=dict)
     """What was tried, and what is wrong with it: None where it worked."""
 
@@ -59,15 +62,12 @@ class Turn:
             self.tried.setdefault(what, None)
         except Stopped:
             raise
-        except TemporaryError as error:
-            self.failed(what, error)
-            self.context.say(f"{what}: {error}; the next turn tries it again")
         except PipelineError as error:
             self.failed(what, error)
-            self.context.once(f"{what} {error.message}", f"{what}: {error}")
 
     def failed(self, what: str, error: PipelineError) -> None:
-        """Count a task that could not be done this time."""
+        """Say and count a task that could not be done this time."""
+        self.said.failed(what, error)
         self.tally.problems += 1
         self.tried[what] = error
 

@@ -154,6 +154,14 @@ def outage(world: World) -> None:
         assert host.run("./run-all.sh", "status", str(host.config)).returncode == 0
     world.bucket.start()
     world.wait_for(6, 30)
+    wait_until(lambda: not any(complains(world, host) for host in gateways), "print_logs says that it is over", LONG)
+
+
+def complains(world: World, host: Host) -> bool:
+    """Whether the outage of S3 still stands among the troubles that are not over."""
+    said = host.run("scripts/print_logs.sh", str(host.config), "100").stdout
+    _, _, now = said.partition("troubles that are not over")
+    return world.bucket.endpoint in now.partition("\n== ")[0]
 
 
 def said_so(world: World, host: Host, length: int) -> bool:

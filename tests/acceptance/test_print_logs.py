@@ -170,6 +170,26 @@ def test_what_a_later_line_ends_is_over(site: Settings) -> None:
     assert now_of(printed(site)) == ["Warning: HDFS is in safe mode | main | hdfs dfsadmin -safemode get"]
 
 
+def test_each_program_ends_its_own_troubles_and_of_several_lakes_those_of_one(site: Settings) -> None:
+    write(
+        site,
+        "ship",
+        "ship|Warning: the bucket is down | | start it; the next turn tries it again",
+        "ship|Warning: this process could not write its sign of life to the bucket: the lake is down",
+        "health|Alert: the bucket cannot be used: the bucket is down; start it [store bucket]",
+        "ship|Warning: lake main: ship S: no room | | make room; the next turn tries it again",
+        "ship|Warning: lake near: ship T: no room for it | | make room; the next turn tries it again",
+        "ship|Warning: ship works again; this is over: the bucket is down",
+        "ship|Warning: this process writes its sign of life again; this is over: the lake is down",
+        "ship|Warning: lake near: ship still fails; this is over: no room",
+    )
+    assert now_of(printed(site))[:2] == [
+        "Alert: the bucket cannot be used: the bucket is down; start it [store bucket]",
+        "Warning: lake main: ship S: no room | | make room; the next turn tries it again",
+    ]
+    assert len(over_of(printed(site), "ship")) == 3
+
+
 def test_a_finding_that_changes_its_level_is_one_trouble(site: Settings) -> None:
     write(site, "ship", "health|Warning: 6 h [lag 12]", "health|Alert: 12 h [lag 12]")
     assert now_of(printed(site))[0] == "Alert: 12 h [lag 12] (2 times since 2016-03-13 07:00:52)"

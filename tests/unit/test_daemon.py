@@ -283,6 +283,29 @@ def test_beats_begin_at_once_and_the_last_is_taken_back_after_them() -> None:
     assert happened.count("leave") == 1
 
 
+def test_a_beat_that_fails_is_said_once_and_that_it_is_over_as_well() -> None:
+    said: list[str] = []
+    beats = iter([TemporaryError("no answer", "", ""), TemporaryError("no answer", "", ""), None])
+    over = threading.Event()
+
+    def beat() -> None:
+        error = next(beats, None)
+        if error is not None:
+            raise error
+
+    def say(text: str) -> None:
+        said.append(text)
+        if "over" in text:
+            over.set()
+
+    with beating(beat, lambda: None, 0.01, say):
+        assert over.wait(5)
+    assert said == [
+        "this process could not write its sign of life to the bucket: no answer",
+        "this process writes its sign of life again; this is over: no answer",
+    ]
+
+
 def test_a_store_that_does_not_answer_the_last_word_is_no_failure() -> None:
     said: list[str] = []
 

@@ -92,13 +92,16 @@ _MISWRITTEN = (
 
 
 def typed(error: Exception, where: str) -> PipelineError:
-    """The typed error of what boto3 raised.  where: store and server, for the detail."""
+    """The typed error of what boto3 raised.
+
+    where: store and server, for the detail; a comma after it keeps its port from looking like a password.
+    """
     if isinstance(error, boto.ClientError):
         return _answered(error, where)
     inner = getattr(error, "kwargs", {}).get("error")
     if isinstance(inner, PipelineError):  # raised by what was read while it was sent
         return inner
-    detail = f"{where}: {_one_line(error)}"
+    detail = f"{where}, {_one_line(error)}"
     if isinstance(error, _NO_KEYS):
         if isinstance(error, boto.CredentialRetrievalError):
             return TemporaryError("the machine's role gives no keys", detail, _KEYS, 5.0)
@@ -138,7 +141,7 @@ def _answered(error: Any, where: str) -> PipelineError:
     asked = getattr(error, "operation_name", "")
     key = f" {told['Key']}" if "Key" in told else ""
     region = f", it lies in {told['Region']}" if "Region" in told else ""
-    detail = f"{where}: {asked}{key}: {code}: {_words(told.get('Message', ''))}{region}"
+    detail = f"{where}, {asked}{key}: {code}: {_words(told.get('Message', ''))}{region}"
     if code in _MISSING:
         return NotFound("nothing at this key", detail)
     if code in _REFUSED:
@@ -184,7 +187,7 @@ def _unanswered(error: Exception, inner: object, where: str, detail: str) -> Pip
         return TemporaryError(NO_S3[0], detail, NO_S3[1])
     if isinstance(error, (boto.HTTPClientError, boto.IncompleteReadError, boto.ConnectionError)):
         return TemporaryError("the connection to S3 broke", detail, _AGAIN)
-    return PermanentError("a request to S3 failed", f"{where}: {type(error).__name__}: {_one_line(error)}", "")
+    return PermanentError("a request to S3 failed", f"{where}, {type(error).__name__}: {_one_line(error)}", "")
 
 
 def _words(text: object) -> str:
