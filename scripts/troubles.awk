@@ -38,7 +38,7 @@ $2 == "[health]" && $3 ~ /^(Warning|Alert): .* \[.*\]$/ {
     see("health " part[split($3, part, / \[/)], $3)
     next
 }
-match($3, /; this is over: |^Warning: a source can be read again: /) {
+match($3, /; this is over: /) {
     name = substr($3, RSTART + RLENGTH)
     lake = match($3, /^Warning: lake [^ ]+: /) ? substr($3, 10, RLENGTH - 9) : "" # of several lakes
     for (i = 1; i <= count; i++) {

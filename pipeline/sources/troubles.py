@@ -7,12 +7,10 @@ from types import MappingProxyType
 
 
 class Troubles:
-    """Troubles by what they are with, from one turn to the next."""
+    """Troubles by the source that they are with, from one turn to the next.  scripts/troubles.awk reads the lines."""
 
-    def __init__(self, say: Callable[[str], None], over: str = "well again") -> None:
-        """over: how the end of one is told."""
+    def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._over = over
         self._now: dict[str, str] = {}
 
     @property
@@ -24,8 +22,9 @@ class Troubles:
         """These are all that there are now."""
         for name, text in now.items():
             if self._now.get(name) != text:
-                self._say(text)
-        for name in self._now:
-            if name not in now:
-                self._say(f"{self._over}: {name}")
+                self._say(f"source {name}: {text}")
+        for name, text in self._now.items():
+            if now.get(name) != text:
+                how = "has another problem" if name in now else "can be read again"
+                self._say(f"source {name} {how}; this is over: source {name}: {text.partition(' | ')[0]}")
         self._now = dict(now)

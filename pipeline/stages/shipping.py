@@ -36,7 +36,7 @@ class Shipping:
         self._queue = FairQueue()
         self._groups: dict[str, str] = {}
         """Whose each open shipment is, as far as it was looked at."""
-        self._source_troubles = Troubles(context.say, "a source can be read again")
+        self._source_troubles = Troubles(context.say)
         self._named = Named()
 
     @property

@@ -182,12 +182,16 @@ def test_each_program_ends_its_own_troubles_and_of_several_lakes_those_of_one(si
         "ship|Warning: ship works again; this is over: the bucket is down",
         "ship|Warning: this process writes its sign of life again; this is over: the lake is down",
         "ship|Warning: lake near: ship still fails; this is over: no room",
+        "ship|Warning: source refs: the NameNode is not reachable | port 9870 | start it",
+        "ship|Warning: source refs: the NameNode did not answer | timed out | look at its log",
+        "ship|Warning: source refs has another problem; this is over: source refs: the NameNode is not reachable",
+        "ship|Warning: source refs can be read again; this is over: source refs: the NameNode did not answer",
     )
     assert now_of(printed(site))[:2] == [
         "Alert: the bucket cannot be used: the bucket is down; start it [store bucket]",
         "Warning: lake main: ship S: no room | | make room; the next turn tries it again",
     ]
-    assert len(over_of(printed(site), "ship")) == 3
+    assert len(over_of(printed(site), "ship")) == 5
 
 
 def test_a_finding_that_changes_its_level_is_one_trouble(site: Settings) -> None:

@@ -218,7 +218,8 @@ def test_a_trouble_is_told_once_and_again_when_it_changed_and_when_it_is_over(tm
     put(world, "index", b"{}")
     assert turns.take("ship").problems == 0
     assert dict(turns.source_troubles) == {}
-    assert world.said[-1] == "a source can be read again: index"
+    assert world.said[-1].startswith("source index can be read again; this is over: source index: ")
+    assert "not an index" in world.said[-1]
     lines = len(world.said)
     turns.take("ship")
     assert len(world.said) == lines
@@ -261,7 +262,7 @@ def test_a_source_that_is_down_is_a_trouble_of_its_own_and_what_is_open_goes_on(
     monkeypatch.setattr(LocalStore, "stat", stat)
     assert [turns.take("ship").counts.refs for _ in range(3)] == [3, 3, 3]
     assert dict(turns.source_troubles) == {"index": "no answer"}
-    assert world.said.count("no answer") == 1
+    assert world.said.count("source index: no answer") == 1
 
 
 def shipped_refs(world: Folders) -> list[str]:
@@ -361,10 +362,18 @@ def test_a_plan_that_was_written_before_partners_stood_in_paths_is_read() -> Non
 
 def test_troubles_are_told_when_they_come_change_and_end() -> None:
     said: list[str] = []
-    troubles = Troubles(said.append, "over")
-    for now in ({"a": "1"}, {"a": "1"}, {"a": "2", "b": "3"}, {"b": "3"}, {}, {"a": "1"}):
+    troubles = Troubles(said.append)
+    for now in ({"a": "1 | x"}, {"a": "1 | x"}, {"a": "2", "b": "3"}, {"b": "3"}, {}, {"a": "1"}):
         troubles.see(now)
-    assert said == ["1", "2", "3", "over: a", "over: b", "1"]
+    assert said == [
+        "source a: 1 | x",
+        "source a: 2",
+        "source b: 3",
+        "source a has another problem; this is over: source a: 1",
+        "source a can be read again; this is over: source a: 2",
+        "source b can be read again; this is over: source b: 3",
+        "source a: 1",
+    ]
     assert dict(troubles.now) == {"a": "1"}
 
 
