@@ -29,6 +29,7 @@ class Standby:
                 self.send_response(403)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(content)))
+                self.send_header("Connection", "close")  # else it would go on answering after `close`
                 self.end_headers()
                 self.wfile.write(content)
 
