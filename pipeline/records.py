@@ -65,6 +65,8 @@ REASONS: dict[str, Reason] = {
         Reason("host_busy", True, "the host's queue did not drain before the batch's deadline"),
     )
 }
+BREAKER_OPEN = "breaker open"
+"""The detail of a `host_busy`: the host had failed so often that it was not asked for this image."""
 
 
 @dataclass(frozen=True, slots=True)

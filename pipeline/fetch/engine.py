@@ -31,7 +31,7 @@ from pipeline.fetch.redirect import follow
 from pipeline.fetch.target import Target
 from pipeline.fetch.transfer import Transfer
 from pipeline.fetch.wire import Wire
-from pipeline.records import REASONS, Failure
+from pipeline.records import BREAKER_OPEN, REASONS, Failure
 
 _SWEEP_SECONDS = 0.1
 _LONGEST_WAIT, _IDLE_WAIT = 0.05, 1.0
@@ -224,7 +224,7 @@ class Engine:
     def _drain(self, host: Host) -> None:
         while host.queue:
             job = host.queue.popleft()
-            self._end(job, job.last or Failure.of("host_busy", "breaker open"))
+            self._end(job, job.last or Failure.of("host_busy", BREAKER_OPEN))
 
     def _places(self, host: Host, target: Target) -> Places | None:
         if target.address is not None:

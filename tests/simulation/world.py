@@ -21,7 +21,7 @@ from pipeline.extraction.window import Computed, Opened, Tag, Wanted, Window
 from pipeline.ledger.protocol import Context
 from pipeline.operations.prune import Pruner
 from pipeline.process.child import Ended
-from pipeline.records import Failure, ImageRef
+from pipeline.records import BREAKER_OPEN, Failure, ImageRef
 from pipeline.settings import Settings
 from pipeline.stages.loop import LakeStages
 from tests.simulation.memory import Disk, MemoryStore
@@ -76,6 +76,8 @@ def answer(url: str, asked: dict[str, int]) -> bytes | Failure:
         return Failure.of("http_4xx", "status 404")
     if kind == "down":
         return Failure.of("http_5xx", "status 503")
+    if kind == "unasked":
+        return Failure.of("host_busy", BREAKER_OPEN)
     if kind == "later" and asked[url] <= int(rest.partition("-")[0]):
         return Failure.of("timeout", "no answer in time")
     return url.encode()

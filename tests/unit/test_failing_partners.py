@@ -132,6 +132,17 @@ def test_reason_and_host_are_read_from_what_was_delivered(tmp_path: Path) -> Non
     assert (one.reason, one.reason_percent, one.host) == ("http_4xx", 75.0, "shop.example")
 
 
+def test_what_a_host_was_not_asked_for_any_more_counts_for_what_it_had_failed_of(tmp_path: Path) -> None:
+    lines = [*of("down", 2), *of("unasked", 6), *of("gone", 3), *of("unasked", 6, 8, "http://silent.example")]
+    world = world_of(tmp_path, *lines)
+    world.run()
+    one, other = found(world, tmp_path)
+    assert (one.reason, one.host) == ("http_5xx", "shop.example"), "what was never asked is no cause"
+    assert [round(one.reason_percent), one.unasked_percent] == [73, 75.0]
+    assert "; 73 % of them http_5xx, or not asked for after that (75 %), host shop.example" in told(one)
+    assert (other.reason, other.unasked_percent) == ("host_busy", 0.0), "nothing says of what that host had failed"
+
+
 def test_where_no_host_has_most_of_the_failures_none_is_named(tmp_path: Path) -> None:
     lines = [f"7,i{number},http://host{number}.example/gone-1" for number in range(6)]
     world = world_of(tmp_path, *lines)

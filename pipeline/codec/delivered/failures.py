@@ -17,12 +17,14 @@ from pipeline.codec.hashed_file import Written
 from pipeline.codec.shards import FailureRow
 from pipeline.errors import FormatError
 from pipeline.process.redaction import redact_query
-from pipeline.records import signed, unsigned
+from pipeline.records import BREAKER_OPEN, signed, unsigned
 
 GROUP_ROWS = 8192
 """Rows that a row group should have."""
 Behind = tuple[str, str]
 """What is behind a failure: (host, reason); the host is "" for images without one, and for URLs that are none."""
+UNASKED = "host_busy: breaker open"
+"""Stands for the reason where the host was not asked any more: what it had failed of before is the cause."""
 _HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@\\]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#:\\]*)"
 _HOST_LENGTH = 300
 
@@ -116,14 +118,20 @@ def hosts_and_reasons(table: pa.Table) -> Counter[Behind]:
 
 
 def count_failures(name: str, stream: BinaryIO, rows: int) -> Counter[Behind]:
-    """Hosts and reasons of a delivered file's first row groups, until `rows` are read.  Raises FormatError."""
+    """Hosts and reasons (or UNASKED) of a delivered file's first row groups, until `rows` are read.
+
+    Raises FormatError.
+    """
     found: Counter[Behind] = Counter()
     try:
         file = pq.ParquetFile(stream)
         for group in range(file.metadata.num_row_groups):
             if found.total() >= rows:
                 break
-            found += hosts_and_reasons(file.read_row_group(group, columns=["url", "reason"], use_threads=False))
+            table = file.read_row_group(group, columns=["url", "reason", "detail"], use_threads=False)
+            unasked = pc.and_(pc.equal(table["reason"], "host_busy"), pc.starts_with(table["detail"], BREAKER_OPEN))
+            reasons = pc.if_else(unasked, UNASKED, table["reason"])
+            found += hosts_and_reasons(pa.table({"url": table["url"], "reason": reasons}))
     except ARROW_ERRORS as error:
         raise FormatError("a file of failures is damaged", f"{name}: {damage_of(error)}", "hathi verify") from error
     return found

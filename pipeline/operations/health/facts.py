@@ -53,9 +53,11 @@ class FailingPartner:
     reason: str = ""
     """The reason that rules; "" where it was not looked at."""
     reason_percent: float = 0.0
-    """Its share of the failures that were looked at."""
+    """Its share of the failures that were looked at, with what was not asked for after it."""
     host: str = ""
     """The host that most failures of this reason have; "" where none has most of them."""
+    unasked_percent: float = 0.0
+    """Of the failures of this reason, the share that the host was not asked for any more after the others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from pipeline.amounts import counted
-from pipeline.codec.delivered.failures import Behind, count_failures
+from pipeline.codec.delivered.failures import UNASKED, Behind, count_failures
 from pipeline.codec.delivered.forms import is_failures
 from pipeline.errors import PipelineError, Stopped
 from pipeline.ledger.deliveries import Delivery, Index
 from pipeline.ledger.layout import Root, ShipmentName, seconds_of
 from pipeline.operations.health.facts import FailingPartner
+from pipeline.records import REASONS
 from pipeline.settings import Health
 from pipeline.stores.store import Lake
 from pipeline.times import DAY
@@ -135,6 +136,8 @@ def _failures(one: Delivery) -> tuple[str, ...]:
 
 def _ruled(one: FailingPartner, counts: Counter[Behind]) -> FailingPartner:
     """With the reason that rules, and the host that most of its failures have, if one has."""
+    unasked = _unasked(counts)
+    counts = Counter({behind: number for behind, number in counts.items() if behind[1] != UNASKED}) + unasked
     reasons: Counter[str] = Counter()
     for (_, reason), number in counts.items():
         reasons[reason] += number
@@ -143,8 +146,29 @@ def _ruled(one: FailingPartner, counts: Counter[Behind]) -> FailingPartner:
     reason, number = min(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
     hosts = {host: many for (host, why), many in counts.items() if why == reason and host}
     host = min(hosts, key=lambda name: (-hosts[name], name), default="")
-    share = 100.0 * number / reasons.total()
-    return replace(one, reason=reason, reason_percent=share, host=host if 2 * hosts.get(host, 0) > number else "")
+    left = sum(many for (_, why), many in unasked.items() if why == reason) if reason != "host_busy" else 0
+    return replace(
+        one,
+        reason=reason,
+        reason_percent=100.0 * number / reasons.total(),
+        unasked_percent=100.0 * left / number,
+        host=host if 2 * hosts.get(host, 0) > number else "",
+    )
+
+
+def _unasked(counts: Counter[Behind]) -> Counter[Behind]:
+    """What hosts were not asked for any more, by the reason that each had failed of most; else `host_busy`."""
+    found: Counter[Behind] = Counter()
+    for (host, mark), number in counts.items():
+        if mark != UNASKED:
+            continue
+        against = {
+            reason: many
+            for (one, reason), many in counts.items()
+            if one == host and reason in REASONS and REASONS[reason].against_host
+        }
+        found[host, min(against, key=lambda reason: (-against[reason], reason), default="host_busy")] += number
+    return found
 
 
 def by_reason(failing: Iterable[FailingPartner]) -> dict[str, list[FailingPartner]]:
@@ -161,6 +185,8 @@ def told(one: FailingPartner) -> str:
     text = f"partner {one.partner}: {one.failed:,} of {counted(one.refs, 'image')} ({percent}"
     if one.reason:
         text += f"; {one.reason_percent:.0f} % of them {one.reason}"
+    if one.unasked_percent:
+        text += f", or not asked for after that ({one.unasked_percent:.0f} %)"
     if one.host:
         text += f", host {one.host}"
     return f"{text}; set {one.set})"

@@ -27,7 +27,10 @@ REMEDIES: Mapping[str, Remedy] = {
     ),
     "connect": Remedy("the host is down, or a firewall blocks the way", f"{_ONE}, on the compute box"),
     "tls": Remedy("the host's certificate has expired or is for another name", f"{_ONE}; tell the partner"),
-    "timeout": Remedy("the host or the line is overloaded", "lower fetch.connections_per_host"),
+    "timeout": Remedy(
+        "the host does not answer at all, or the host or the line is overloaded",
+        f"{_ONE}, on the compute box; if it answers, lower fetch.connections_per_host",
+    ),
     "too_slow": Remedy("the host sends very slowly", "lower fetch.connections_per_host, or fetch.min_bytes_per_second"),
     "redirect": Remedy(
         "the host redirects us elsewhere: to a login page, a cookie wall, or moved URLs",
