@@ -7,6 +7,7 @@ from typing import get_args
 
 from pipeline.codec.codecs import Forms
 from pipeline.codec.refs.guess import guess
+from pipeline.codec.refs.rows import sampled
 from pipeline.codec.refs.rules import null_forms
 from pipeline.codec.refs.tables import Cursor, Format, How, RefReader, Rejected, Taken, detect
 from pipeline.errors import ConfigError, FormatError
@@ -16,7 +17,6 @@ from pipeline.settings import NULL_WORDS, Columns, Text
 from pipeline.sources.paths import NO_VALUE, partner_number
 from pipeline.stores.store import Lake
 
-SAMPLES = 10
 _GUESSED_FROM = 2**20
 FORMATS: dict[str, Format] = {name: name for name in get_args(Format)}
 
@@ -71,7 +71,7 @@ class FrozenFiles:
         while not self.ended:
             taken = self._from_this_file()
             self.waiting_rows += taken.rows
-            self.waiting_rejections = (self.waiting_rejections + self._rejections(taken))[:SAMPLES]
+            self.waiting_rejections = tuple(sampled(self.waiting_rejections + self._rejections(taken)))
             file = self.place.file
             self.place = Place(file=file, position=taken.cursor.position, row=taken.cursor.row)
             if taken.ended:

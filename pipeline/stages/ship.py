@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from pipeline.amounts import counted, length_of_time
+from pipeline.codec.refs.rows import sampled
 from pipeline.ledger.data import store_data
 from pipeline.ledger.layout import FIRST_DUE, ShipmentName
 from pipeline.ledger.manifest import Batch, End, Place, Plan, Rejection
@@ -24,7 +25,7 @@ from pipeline.ledger.protocol import Context, announce, body_at, close_if_done, 
 from pipeline.ledger.row_counts import NO_ROWS, RowCounts
 from pipeline.ledger.state import READ_FROM_SOURCES, ShipmentState, next_of
 from pipeline.settings import Ship
-from pipeline.sources.frozen_files import SAMPLES, FrozenFiles
+from pipeline.sources.frozen_files import FrozenFiles
 from pipeline.stores.store import Lake
 
 
@@ -236,7 +237,7 @@ class _Read:
     rejections: tuple[Rejection, ...] = ()
 
     def plus(self, batch: Batch) -> _Read:
-        rejections = (self.rejections + batch.rejections)[:SAMPLES]
+        rejections = tuple(sampled(self.rejections + batch.rejections))
         return _Read(batch.cursor, self.counts + RowCounts.read(batch), rejections)
 
     def end(self, batches: int, files: FrozenFiles) -> End:
@@ -247,7 +248,7 @@ class _Read:
             refs=counts.refs,
             rows=counts.rows,
             rejected=counts.rejected,
-            rejections=(self.rejections + files.waiting_rejections)[:SAMPLES],
+            rejections=tuple(sampled(self.rejections + files.waiting_rejections)),
             next=None if files.ended else files.place,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 from collections.abc import Iterator
@@ -317,6 +318,27 @@ def test_a_source_that_is_gone_and_one_whose_form_changed_are_alerts(tmp_path: P
     assert "columns or format may have changed" in one.troubles["refs/b.csv"]
     (world.top / "lake" / "refs").rename(world.top / "elsewhere")
     assert "refs" in seen(world, tmp_path).lakes[0].troubles
+
+
+def test_a_file_that_is_cut_off_is_an_alert_until_it_is_written_again(tmp_path: Path) -> None:
+    world = world_of(tmp_path, f"7,a,{url('ok', 1)}")
+    world.run()
+    world.hand.at += HOUR
+    rows = [f"8,{number},{url('ok', number)}" for number in range(20)]
+    whole = gzip.compress("\n".join(["partner_id,external_id,url", *["no,ref,here"] * 30, *rows]).encode())
+    cut = world.top / "lake" / "refs" / "cut.csv.gz"
+    cut.write_bytes(whole[:-20])
+    world.run()
+    (one,) = seen(world, tmp_path).lakes
+    assert "rows of refs/cut.csv.gz are missing: the gzip data is cut off" in one.troubles["refs/cut.csv.gz"], (
+        "also behind many rows that are no refs"
+    )
+    assert one.remedies["refs/cut.csv.gz"].startswith("have that file written again")
+    world.hand.at += HOUR
+    cut.write_bytes(whole)
+    os.utime(cut, (world.hand.at, world.hand.at))
+    world.run()
+    assert seen(world, tmp_path).lakes[0].troubles == {}
 
 
 def test_an_index_that_is_not_ours_is_an_alert_and_hides_nothing_else(tmp_path: Path) -> None:

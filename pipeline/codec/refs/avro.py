@@ -21,6 +21,7 @@ import pyarrow as pa
 from pipeline.amounts import counted
 from pipeline.codec.refs.arrow_batches import TOO_MUCH, Batch, Table, is_short, parts
 from pipeline.codec.refs.packed import open_zstd
+from pipeline.codec.refs.rows import UNREADABLE
 
 MAGIC = b"Obj\x01"
 MAX_BLOCK = 256 * 2**20
@@ -100,7 +101,7 @@ def avro_batches(table: AvroFile, names: list[str], start: int, rows: int) -> It
                     row,
                     1,
                     None,
-                    f"the block at byte {began} cannot be read and counts as one rejected row",
+                    f"the block at byte {began} {UNREADABLE}",
                     str(damage),
                 )
             row += 1

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from operator import add
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pipeline.process.redaction import redact_row
 from pipeline.records import ImageRef
 
 MAX_SAMPLES = 10
 MAX_SAMPLE_CHARACTERS = 200
+UNREADABLE = "cannot be read and counts as one rejected row"
+"""How the reason of such a rejected row ends: nobody knows how many rows are lost with it."""
 
 _REF = partial(tuple.__new__, ImageRef)
 """An image ref from a tuple of its fields: half of what a call with the fields takes."""
@@ -124,7 +126,7 @@ class BlockReader:
             upto = self._rejected
             while upto < len(block.rejected) and block.rejected[upto].row < end.row:
                 upto += 1
-            samples.extend(block.rejected[self._rejected : upto][: MAX_SAMPLES - len(samples)])
+            samples = sampled([*samples, *block.rejected[self._rejected : upto]])
             self._ref, self._rejected, self._cursor = last, upto, end
             if full:
                 break
@@ -145,6 +147,21 @@ class BlockReader:
         if any(block.contents):
             lengths = map(add, lengths, map(len, block.contents))
         self._ends = list(accumulate(lengths))
+
+
+class Reasoned(Protocol):
+    @property
+    def why(self) -> str: ...
+
+
+R = TypeVar("R", bound=Reasoned)
+
+
+def sampled(rejected: Sequence[R]) -> list[R]:
+    """At most MAX_SAMPLES of the rejected rows: the first, but what is UNREADABLE before all others."""
+    if len(rejected) <= MAX_SAMPLES:
+        return list(rejected)
+    return sorted(rejected, key=lambda one: not one.why.endswith(UNREADABLE))[:MAX_SAMPLES]
 
 
 class Closing(Protocol):

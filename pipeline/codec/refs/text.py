@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.codec.refs.byte_stream import RefBytes
 from pipeline.codec.refs.columns import Found, find_columns
 from pipeline.codec.refs.lines import Lines, read_lines
-from pipeline.codec.refs.rows import Block, Cursor, Rejected, sample_of
+from pipeline.codec.refs.rows import UNREADABLE, Block, Cursor, Rejected, sample_of
 from pipeline.codec.refs.rules import Cell, RawRows, Rules, is_unicode, judge
 from pipeline.errors import FormatError
 from pipeline.settings import Columns
@@ -205,11 +205,7 @@ def unread(lines: Lines, row: int) -> list[Rejected]:
     """The one rejected entry for a line that was passed over, or for a rest that cannot be read; else none."""
     at = lines.offsets[0]
     if lines.lost:
-        return [
-            Rejected(
-                row, at, f"{lines.lost}: the rest from byte {at} on cannot be read and counts as one rejected row", ""
-            )
-        ]
+        return [Rejected(row, at, f"{lines.lost}: the rest from byte {at} on {UNREADABLE}", "")]
     if lines.passed_over:
         return [Rejected(row, at, f"a line of {lines.passed_over} bytes", sample_of(lines.texts[0]))]
     return []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from pipeline.amounts import counted
+from pipeline.codec.refs.rows import UNREADABLE
 from pipeline.ledger.layout import version_of
 from pipeline.ledger.listing import named
 from pipeline.ledger.manifest import End, Plan
@@ -64,12 +65,13 @@ class Onlooker:
             if one.reading.partner_id is not None:
                 partner = str(one.reading.partner_id)
                 newest[partner] = max(newest.get(partner, ""), one.snapshot.version)
+        damaged = not_read_whole(context, now) if forms else {}
         troubles, remedies = _told(named.troubles)
         return AtSources(
             newest,
             {str(one.name): one.name.version for one in new},
-            {**(rejected_whole(context, now) if forms else {}), **troubles},
-            remedies,
+            {**{source: one.why for source, one in damaged.items()}, **troubles},
+            {**{source: one.do for source, one in damaged.items() if one.do}, **remedies},
             {one.source: one.why for one in refused},
             named.left,
             named.later,
@@ -89,24 +91,47 @@ def _told(troubles: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     return found, remedies
 
 
-def rejected_whole(context: Context, now: float) -> dict[str, str]:
-    """Sources whose newest snapshot of the last day gave no ref at all though it has rows: their form has changed."""
+@dataclass(frozen=True)
+class NotRead:
+    """Why rows of a source are missing, and what to do; "" where only a look at it tells."""
+
+    why: str
+    do: str = ""
+
+
+def not_read_whole(context: Context, now: float) -> dict[str, NotRead]:
+    """Sources whose newest snapshot of the last day is damaged, or gave no ref at all though it has rows.
+
+    The form of the latter has changed.
+    """
     listed = named(context.bucket, context.keys.commits, after=version_of(now - DAY))
     names = [name for _, name in islice(listed, ENDS) if name is not None]
-    verdicts: dict[str, str] = {}
+    verdicts: dict[str, tuple[str, NotRead | None]] = {}
     for name in sorted(names):
-        if name.part or name.generation:
+        if name.generation:
             continue
         end = readable(context, context.keys.end(name), End)
-        plan = readable(context, context.keys.plan(name), Plan) if end is not None else None
-        if end is None or plan is None or end.void is not None:
+        found = _verdict(end) if end is not None and end.void is None else None
+        if end is None or end.void is not None or (name.part and found is None):
             continue
-        verdicts[plan.snapshot.source] = _verdict(end)
-    return {source: why for source, why in verdicts.items() if why}
+        plan = readable(context, context.keys.plan(name), Plan)
+        if plan is None:
+            continue
+        newest, before = verdicts.get(plan.snapshot.source, ("", None))
+        verdicts[plan.snapshot.source] = (name.version, found or (before if newest == name.version else None))
+    return {source: one for source, (_, one) in verdicts.items() if one is not None}
 
 
-def _verdict(end: End) -> str:
+def _verdict(end: End) -> NotRead | None:
+    for one in end.rejections:
+        if one.why.endswith(UNREADABLE):
+            return NotRead(
+                f"rows of {one.file} are missing: {one.why}",
+                "have that file written again: Hathi then ships it anew; what could be read is delivered",
+            )
     if end.refs or not end.rows or end.next is not None:
-        return ""
+        return None
     first = f"; the first row: {end.rejections[0].why}" if end.rejections else ""
-    return f"Hathi could read none of {counted(end.rows, 'row')} as a ref: columns or format may have changed{first}"
+    return NotRead(
+        f"Hathi could read none of {counted(end.rows, 'row')} as a ref: columns or format may have changed{first}"
+    )
