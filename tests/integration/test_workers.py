@@ -223,7 +223,10 @@ def test_a_worker_that_is_killed_costs_its_batches_a_strike_and_all_is_done_by_t
     assert {(end["kind"], end["cause"]) for end in ends} == {("strike", "its worker was killed by SIGKILL")}
     assert len(box.bodies("*/*/r/*")) == BATCHES
     assert len(box.bodies("*/out")) == 2
-    assert f"a strike against {len(ends)} batches" in box.log
+    (said,) = [line for line in box.log.splitlines() if "was killed by SIGKILL; a strike" in line]
+    assert f"a strike against {len(ends)} batch" in said
+    assert " | out of memory? The kernel's log " in said, "it was ended by somebody, and that is not known"
+    assert said.endswith("if memory ran out, lower compute.workers or compute.open_bytes")
     assert box.run("--once", "deliver")[0] == 0
     assert len(set(box.delivered())) == len(box.delivered()) == BATCHES * REFS
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pipeline.amounts import counted
 from pipeline.cli.output.summary import summary_of
 from pipeline.cli.output.table import Totals
 from pipeline.cluster.worker_pool import Heard, Pool, Slot, Worker, WorkerFailed, devices, portion, slots, strike
@@ -17,9 +19,12 @@ from pipeline.ledger.row_counts import RowCounts
 from pipeline.process import logs
 from pipeline.process.channel import Message
 from pipeline.process.child import Ended, python_of
+from pipeline.process.kernel import killed_for_memory
 from pipeline.settings import Settings, travelling
 from pipeline.stage_names import ON_THE_BOX
 from pipeline.stages.tally import Tally
+
+LESS_MEMORY = "its batches are tried again; if memory ran out, lower compute.workers or compute.open_bytes"
 
 
 def slots_of(settings: Settings) -> list[Slot]:
@@ -92,9 +97,11 @@ class PooledStages:
                     struck += strike(context, worker.name, cause)
                 except PipelineError as error:
                     self._say("could not write the strikes of worker %s: %s", worker.name, error)
-        self._say(
-            "worker %d (process %d) %s; a strike against %d batches", worker.slot.number, worker.pid, end.story, struck
-        )
+        text = f"worker {worker.slot.number} (process {worker.pid}) {end.story}"
+        text += f"; a strike against {counted(struck, 'batch', 'batches')}"
+        if end.code == -signal.SIGKILL and not end.late:
+            text += f" | {killed_for_memory(worker.pid)} | {LESS_MEMORY}"
+        self._say("%s", text)
 
     def _sum_up(self, totals: Totals) -> bool:
         """What all of them did in the time of the longest: one Summary line for each lake and stage."""
