@@ -7,29 +7,28 @@ What this machine cannot do (a server that cannot be had, a mount that is not al
 from __future__ import annotations
 
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tests.night.deployment import Deployment, in_folders
+from tests.night.deployment import in_folders
+from tests.night.disks import DISKS, on_small_disks
 from tests.night.faults import FAULTS, Fault
+from tests.night.hosts import HOSTS
+from tests.night.objects import OBJECTS
 from tests.night.server_faults import MOUNT_FAULTS, SERVER_FAULTS, TICKET_FAULTS
-from tests.night.trying import Found, night, table
+from tests.night.trying import Found, Opened, night, table
 from tests.night.with_servers import behind_kerberos, may_mount, on_servers
-
-Opened = Callable[[Path], AbstractContextManager[Deployment]]
 
 
 def parts() -> Iterator[tuple[Opened, Sequence[Fault]]]:
     """Each kind of deployment, and the faults that are done to it.  Mounts are of this process from the second on."""
-    yield in_folders, FAULTS
+    yield in_folders, (*FAULTS, *OBJECTS, *HOSTS)
     if may_mount():
+        yield on_small_disks, DISKS
         yield on_servers, (*SERVER_FAULTS, *MOUNT_FAULTS)
     else:
-        print(f"LEFT OUT, as this user may not mount: {', '.join(one.name for one in MOUNT_FAULTS)}")
+        print(f"LEFT OUT, as this user may not mount: {', '.join(one.name for one in (*DISKS, *MOUNT_FAULTS))}")
         yield on_servers, SERVER_FAULTS
     yield behind_kerberos, TICKET_FAULTS
 
@@ -51,12 +50,11 @@ def main(words: list[str]) -> int:
 
 def told(opened: Opened, faults: Sequence[Fault], verbose: bool) -> Iterator[Found]:
     """These faults, one after the other, each told as it is over."""
-    with tempfile.TemporaryDirectory(prefix="hathi-night-") as folder, opened(Path(folder)) as deployment:
-        for found in night(deployment, faults):
-            print("\n".join([*table([found])][:-1]), flush=True)
-            if verbose or not found.passed:
-                print(found.everything, flush=True)
-            yield found
+    for found in night(opened, faults):
+        print("\n".join([*table([found])][:-1]), flush=True)
+        if verbose or not found.passed:
+            print(found.everything, flush=True)
+        yield found
 
 
 if __name__ == "__main__":

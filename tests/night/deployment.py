@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +39,10 @@ class Deployment:
     expected: set[str] = field(default_factory=set)
     """The external ids of all rows that were ever on the lake to be read."""
     lists: int = 0
+    environ: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By host: what its programs find in their environment besides."""
+    mails: list[str] = field(default_factory=list)
+    """What cron has mailed, each a call of the box."""
 
     @property
     def gateway(self) -> Host:
@@ -49,7 +54,7 @@ class Deployment:
 
     def _host(self, name: str) -> Host:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("HATHI_")}
-        return Host(self.folder / name / "hathi.toml", environ)
+        return Host(self.folder / name / "hathi.toml", environ | self.environ.get(name, {}))
 
     @property
     def lake(self) -> Path:
@@ -76,7 +81,7 @@ class Deployment:
             "ship": {"batch_refs": 8, "retry_delays": [1.0, 1.0, 1.0]},
             "fetch": {
                 "allow_private": True, "requests_per_second": 400.0, "burst": 400, "attempts": 1, "total_seconds": 3.0,
-                "dns_negative_seconds": 1.0,
+                "min_speed_grace_seconds": 1.0, "dns_negative_seconds": 1.0,
             },
             "compute": {"threads": 1, "free_bytes": 0},
             "daemon": {"poll_seconds": 1.0, "beat_seconds": 2.0, "alive_seconds": 8.0},
@@ -130,12 +135,44 @@ class Deployment:
         os.utime(fresh, (when, when))
         fresh.rename(path)
 
+    def call_box(self) -> None:
+        """What cron does."""
+        self.mails.append(self.box.cron().stdout)
+
     def until(self, true: Callable[[], object], what: str) -> None:
         wait_until(true, what, PATIENCE)
 
     def waits_for(self, stage: str) -> None:
         """Until a shipment waits for a stage."""
-        self.until(lambda: stage in {one["waits_for"] for one in self.open()}, f"a shipment waits for {stage}")
+        self.until(lambda: stage in {one["stage"] for one in self.open()}, f"a shipment waits for {stage}")
+
+    def object_of(self, stage: str, pattern: str) -> Path:
+        """An object of the one shipment that waits for a stage, once it is there; `pattern` is of its key's end."""
+        self.waits_for(stage)
+        (name,) = {one["shipment"] for one in self.open() if one["stage"] == stage}
+
+        def found() -> list[Path]:
+            return sorted(path for path in (self.bucket / "shop").rglob(pattern) if name in str(path))
+
+        self.until(found, f"{pattern} of {name}")
+        return found()[0]
+
+    def attempts(self) -> int:
+        """How often processes have begun to compute a batch of an open shipment."""
+        names = {one["shipment"] for one in self.open()}
+        return sum(1 for name in names for _ in (self.bucket / "shop" / "c" / name).glob("*/t/*/*"))
+
+    @contextmanager
+    def box_at_work(self) -> Iterator[None]:
+        """Cron calls the box beside what is done here, once it has begun a batch; its end is waited for."""
+        before = self.attempts()
+        cron = threading.Thread(target=self.call_box)
+        cron.start()
+        try:
+            self.until(lambda: self.attempts() > before, "the box has begun a batch")
+            yield
+        finally:
+            cron.join()
 
     def open(self) -> list[dict[str, str]]:
         """The open shipments, as status names them."""
@@ -146,7 +183,7 @@ class Deployment:
         """Cron calls the box until nothing is open and no retry waits."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            self.box.cron()
+            self.call_box()
             found = self.gateway.json("status")
             if not found["open"] and not found["waiting"] and self.expected <= self.delivered():
                 return

@@ -6,7 +6,6 @@ import gzip
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tests.night.asking import Words, words
 from tests.night.deployment import REFS, Deployment
@@ -114,17 +113,11 @@ def box_as_before(deployment: Deployment) -> None:
 
 def killed_in_mid_run(deployment: Deployment) -> None:
     """kill -9 of the box's run while the shop lets it wait."""
-    import threading
-
     deployment.shop.mode = "hangs"
     deployment.put_refs()
     deployment.waits_for("compute")
-    cron = threading.Thread(target=deployment.box.cron)
-    cron.start()
-    running = deployment.box.state / "_PIPE_RUNNING"
-    deployment.until(running.exists, "the box's run has begun")
-    deployment.box.kill()
-    cron.join()
+    with deployment.box_at_work():
+        deployment.box.kill()
 
 
 def estop_here(deployment: Deployment) -> None:
@@ -180,16 +173,9 @@ def whole_file(deployment: Deployment) -> None:
     deployment.gateway.start()
 
 
-def waiting_key(deployment: Deployment, stage: str, pattern: str) -> Path:
-    """An object of a shipment that waits for a stage."""
-    deployment.waits_for(stage)
-    (name,) = {one["shipment"] for one in deployment.open() if one["waits_for"] == stage}
-    return next(path for path in sorted((deployment.bucket / "shop").rglob(pattern)) if name in str(path))
-
-
 def plan_deleted(deployment: Deployment) -> None:
     deployment.put_refs()
-    waiting_key(deployment, "compute", "plan").unlink()
+    deployment.object_of("compute", "plan").unlink()
 
 
 def repaired(deployment: Deployment) -> None:
@@ -214,7 +200,7 @@ def delivered_file_again(deployment: Deployment) -> None:
 def newer_plan(deployment: Deployment) -> None:
     """A Hathi of the next generation has written a plan."""
     deployment.put_refs()
-    plan = waiting_key(deployment, "compute", "plan")
+    plan = deployment.object_of("compute", "plan")
     (deployment.folder / "kept").write_text(str(plan))
     (deployment.folder / "kept.plan").write_bytes(plan.read_bytes())
     plan.write_text(json.dumps({**json.loads(plan.read_bytes()), "format": 99}))
@@ -252,16 +238,18 @@ FAULTS: Sequence[Fault] = (
     Fault("the shop refuses all (403)", shop_that("refuses"), shop_is_well,
           words("too many images", "http_4xx", "127.0.0.1"), words("403", "does not let us in")),
     Fault("the shop does not answer", shop_that("hangs"), shop_is_well,
-          words("too many images", "timeout", "127.0.0.1"), words("timeout usually means")),
+          words("too many images", "timeout", "127.0.0.1"), words("timeout usually means", "does not answer")),
     Fault("the shop answers pages", shop_that("pages"), shop_is_well,
           words("too many images", "not_image", "127.0.0.1"), words("pages, not to images")),
     Fault("the shop is slow", shop_that("slow"), shop_is_well,
-          words("too many images", "127.0.0.1"), words("usually means", "slow")),
+          words("too many images", "too_slow", "127.0.0.1"), words("too_slow usually means", "very slowly")),
     Fault("the shop's name is dead", nameless_shop, nothing,
           words("too many images", "dns", "images.shop.invalid"), words("dns usually means", "doctor")),
     Fault("a list of other columns", other_columns, columns_again,
           words("changed.csv", "column"), words("look at")),
-    Fault("a truncated gzip", cut_gzip, whole_gzip, words("cut.jsonl.gz"), words("cut.jsonl.gz")),
+    Fault("a truncated gzip", cut_gzip, whole_gzip,
+          words("cut.jsonl.gz", "are missing"),
+          words("cut.jsonl.gz", "written again")),
     Fault("a source is not renewed", silent_partner, list_of_today,
           words("partner 8", "silent"), words("ask whoever writes the source")),
     Fault("the net's file is missing on the box", without_weights, weights_again,

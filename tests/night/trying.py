@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.acceptance.world import Host
 from tests.night.asking import Answers, Asked, ask, news
 from tests.night.deployment import Deployment
 from tests.night.faults import Fault
 
+Opened = Callable[[Path], AbstractContextManager[Deployment]]
+"""A deployment in a folder."""
 TURN = 60.0
 """So many seconds a person is ready to look again; looks and turns of the deployment come every second."""
 ANSWER = 10.0
@@ -21,7 +27,7 @@ SOURCES = ("print_logs", "status", "health", "doctor", "mail")
 
 @dataclass(frozen=True)
 class Found:
-    """What was said about one fault.  said: by source, the line that names the cause."""
+    """What was said about one fault.  said: by source, the line that names the cause.  seconds: after it was done."""
 
     fault: str
     host: str
@@ -51,34 +57,44 @@ def attempt(deployment: Deployment, fault: Fault) -> Found:
     """Do it, look until it is named or a minute has passed, take it back, and see that it is over and what was lost."""
     host = deployment.gateway if fault.host == "gateway" else deployment.box
     before = ask(host).said
-    began = time.monotonic()
+    deployment.mails.clear()
     fault.inject(deployment)
+    began = time.monotonic()
     said: dict[str, str] = {}
     slowest: dict[str, float] = {}
     late: list[str] = []
     while True:
-        mail = ""
         if fault.calls_box:
-            mail = deployment.box.cron().stdout
+            deployment.call_box()
         asked = ask(host)
         late += _late(asked)
         slowest = {source: max(slowest.get(source, 0.0), one) for source, one in asked.seconds.items()}
-        new = news(before, {**asked.said, "mail": mail})
+        new = news(before, {**asked.said, "mail": "".join(deployment.mails)})
         said |= {source: line for source in SOURCES if (line := fault.cause.line_in(new[source]))}
         remedy = next((line for source in SOURCES if (line := fault.remedy.line_in(new[source]))), "")
         seconds = time.monotonic() - began
         if (said and said.keys() >= set(fault.named_by) and remedy) or seconds > TURN:
             break
-    fault.mend(deployment)
-    deployment.settle()
-    still = _still(deployment, fault, host, before) if fault.ends else ""
+    still, lost = "", _at_rest(deployment, fault)
+    if not lost:
+        still = _still(deployment, fault, host, before) if fault.ends else ""
+        lost = tuple(deployment.lost())
     unnamed = sorted(set(fault.named_by) - said.keys())
     everything = "\n".join(f"{source}: {line}" for source, text in new.items() for line in text.splitlines())
-    lost = tuple(deployment.lost())
     return Found(
         fault.name, fault.host, {} if unnamed else said, remedy, seconds, slowest, "; ".join(late), still, lost,
         everything,
     )  # fmt: skip
+
+
+def _at_rest(deployment: Deployment, fault: Fault) -> tuple[str, ...]:
+    """Take it back, and wait until all is done; what waits still, where that never comes, counts as lost."""
+    try:
+        fault.mend(deployment)
+        deployment.settle()
+    except AssertionError as error:
+        return (f"after it was mended: {error}",)
+    return ()
 
 
 def _late(asked: Asked) -> Iterator[str]:
@@ -93,16 +109,23 @@ def _still(deployment: Deployment, fault: Fault, host: Host, before: Answers) ->
     """The line that still names a fault a minute after it was taken back."""
     began = time.monotonic()
     while True:
-        deployment.box.cron()
+        deployment.call_box()
         new = news(before, ask(host).said)
         line = next((line for text in new.values() if (line := fault.cause.line_in(text))), "")
         if not line or time.monotonic() - began > TURN:
             return line
 
 
-def night(deployment: Deployment, faults: Sequence[Fault]) -> Iterator[Found]:
-    for fault in faults:
-        yield attempt(deployment, fault)
+def night(opened: Opened, faults: Sequence[Fault]) -> Iterator[Found]:
+    """Each fault in turn.  One that cannot be taken back ends its deployment: the next one gets a fresh one."""
+    waiting = deque(faults)
+    while waiting:
+        with tempfile.TemporaryDirectory(prefix="hathi-night-") as folder, opened(Path(folder)) as deployment:
+            while waiting:
+                found = attempt(deployment, waiting.popleft())
+                yield found
+                if found.lost:
+                    break
 
 
 def table(found: Sequence[Found]) -> Iterator[str]:
