@@ -1,24 +1,17 @@
-"""Where the files beside the code are, and which configuration a command reads without --config."""
+"""Which configuration a command reads without --config."""
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
-import pipeline
 from pipeline.errors import ConfigError
+from pipeline.process.installed import INSTALLATION, PACKAGED
 
-_CODE = Path(pipeline.__file__).resolve().parent
-PACKAGED = (_CODE / "share").is_dir()
-"""Whether Hathi was installed as a package; else this is a checkout."""
-INSTALLATION = _CODE / "share" if PACKAGED else _CODE.parent
-"""The folder that holds config/, docs/, proto/ and sample/; in a checkout, the code, scripts/ and locks/ too."""
 DEFAULT = "$HATHI_CONFIG, else " + (
     "./hathi.toml or ~/.config/hathi/config.toml" if PACKAGED else "config/local.toml of the checkout"
 )
 """The configuration without --config, in words."""
-_NAMED = re.compile(r"(?<![\w/.-])(?:config|docs|proto|sample)/[\w.-]*\w")
 
 
 def default_config() -> Path:
@@ -42,13 +35,3 @@ def _of_package(here: Path, home: Path) -> Path:
         f"neither --config nor $HATHI_CONFIG is given, and there is no {places[0]} and no {places[1]}",
         "write one with `hathi config init local hathi.toml`, or try `hathi sample`",
     )
-
-
-def located(text: str) -> str:
-    """A message in which files that came with a package are named by their whole path."""
-    return _NAMED.sub(lambda found: _path_of(found[0]), text) if PACKAGED else text
-
-
-def _path_of(name: str) -> str:
-    path = INSTALLATION / name
-    return str(path) if path.exists() else name

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from pipeline.app import estop
 from pipeline.app.contexts import lakes_asked_once
-from pipeline.app.installation import INSTALLATION
 from pipeline.cli.wiring.assembly import add_place, check_stages, place_of
 from pipeline.errors import ConfigError
 from pipeline.operations.doctor import machine, nets, packages, programs, stores
 from pipeline.operations.doctor.probe import Probe, run_all
 from pipeline.operations.health.this_host import ran_here
+from pipeline.process.installed import HOME, INSTALLATION, located
 from pipeline.process.logs import escape, redact
 from pipeline.process.redaction import redact_tree
 from pipeline.settings import Settings, load
@@ -110,7 +110,7 @@ def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
     if computes:
         needed = any(one.engine == "torch" for one in settings.sets.values())
         probes.append(Probe("gpu", partial(machine.gpus, needed), GPU_SECONDS))
-        cron = partial(programs.cron, state, INSTALLATION, time.time(), needed=not on_lake)
+        cron = partial(programs.cron, state, HOME, time.time(), needed=not on_lake)
         probes.append(Probe("cron", cron))
     probes.append(Probe("programs", partial(estop.examined, state, partial(lakes_asked_once, settings, "doctor"))))
     probes.append(Probe("programs", partial(programs.locks, state)))
@@ -134,5 +134,8 @@ def _say(area: str, one: Examined, as_json: bool) -> None:
         body = {"area": area, "step": one.step, "ok": one.ok, "said": one.said, "hint": one.hint}
         print(json.dumps(redact_tree(body), sort_keys=True), flush=True)
         return
-    to_do = f"; to do: {one.hint}" if one.hint else ""
-    print(f"{'ok' if one.ok else 'NOT OK':<7} {area:<14} {one.step}: {escape(redact(one.said + to_do))}", flush=True)
+    said = located(one.said + (f"; to do: {one.hint}" if one.hint else ""))
+    print(
+        f"{'ok' if one.ok else 'NOT OK':<7} {area:<14} {one.step}: {escape(redact(said))}",
+        flush=True,
+    )

@@ -27,6 +27,7 @@ from pipeline.operations.health.look import Look
 from pipeline.operations.health.memory import read_memory
 from pipeline.operations.health.notify import as_json
 from pipeline.operations.health.this_host import disks, has_seen_lakes
+from pipeline.process.installed import located
 from pipeline.process.logs import escape, redact
 from pipeline.process.redaction import redact_tree
 from pipeline.settings import Settings, load
@@ -121,9 +122,9 @@ def _print(level: Level, findings: Sequence[Finding], facts: Facts) -> None:
     console.print(level.word)
     for one in findings:
         since = f" (since {readable_time(one.since)})" if one.since is not None else ""
-        console.print(escape(redact(f"{one.level.word}: {one.text}{since}")))
+        console.print(escape(redact(located(f"{one.level.word}: {one.text}{since}"))))
         if one.hint:
-            console.print(escape(redact(f"  to do: {one.hint}")))
+            console.print(escape(redact(located(f"  to do: {one.hint}"))))
     for what, why in facts.unseen.items():
         console.print(escape(redact(f"not seen from here: {what}: {why}")))
     for stage, who in facts.programs.items():

@@ -144,7 +144,7 @@ def report(error: PipelineError, stream: TextIO, debug: bool = False) -> None:
     if error.detail:
         print(_shown(f"  detail: {error.detail}"), file=stream)
     if error.hint:
-        from pipeline.app.installation import located
+        from pipeline.process.installed import located
 
         print(_shown(f"  hint: {located(error.hint)}"), file=stream)
 

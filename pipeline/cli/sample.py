@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.app.installation import INSTALLATION, PACKAGED
 from pipeline.cli import run as run_command
 from pipeline.errors import ConfigError, PermanentError
+from pipeline.process.installed import INSTALLATION, PACKAGED
 
 PORT, MINUTES = 8973, 10.0
 NET = "random_features.prototxt"

@@ -18,6 +18,7 @@ from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.cli.wiring.rounds import look_at_the_rest, take_round
 from pipeline.cli.wiring.running import Program, Running, running
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.process.installed import to_install
 from pipeline.settings import Settings, load
 from pipeline.stage_names import ON_THE_BOX
 from pipeline.stages.loop import LakeStages
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 done, 1 some task could not be done, 4 ESTOP."""
     if importlib.util.find_spec("pyspark") is None:
-        raise ConfigError("no pyspark here", "it is an extra", "install it: see docs/spark.md")
+        raise ConfigError("no pyspark here", "it is an extra", f"{to_install('spark')}; see docs/spark.md")
     settings = load(place_of(args), os.environ)
     program = Program(
         PROGRAM,

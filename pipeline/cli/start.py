@@ -1,6 +1,6 @@
 """Take ESTOP back, and say what still stands: the file of this host, with --remote the objects in the bucket.
 
-It starts nothing by itself: cron, systemd and run-all.sh do, as soon as no ESTOP stands in their way.
+It starts nothing by itself: cron, systemd or a person does, as soon as no ESTOP stands in their way.
 """
 
 from __future__ import annotations
@@ -29,4 +29,4 @@ def run(args: argparse.Namespace) -> int:
         estop.lift_remote(lakes_of(settings, "start"))
     else:
         estop.lift_here(state)
-    return told(settings, "ESTOP is taken back; cron, systemd or run-all.sh start what is to run")
+    return told(settings, "ESTOP is taken back; cron, systemd or a person starts what is to run")

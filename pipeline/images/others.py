@@ -22,6 +22,7 @@ Pixels = NDArray[np.uint8]
 PILLOW = {"gif": "GIF", "webp": "WEBP", "bmp": "BMP", "tiff": "TIFF", "avif": "AVIF", "jpeg2000": "JPEG2000",
           "ico": "ICO", "heif": "HEIF", "jxl": "JXL"}  # fmt: skip
 _NAMES = {"heif": "HEIC", "jxl": "JPEG XL"}
+_PLUG_INS = {"heif": "pillow-heif", "jxl": "pillow-jxl-plugin"}
 Image.MAX_IMAGE_PIXELS = None  # ours is an argument, checked before the pixels are there
 
 
@@ -93,11 +94,11 @@ def _alone(bgr: Pixels, frame: tuple[int, int, int, int]) -> Pixels:
 
 
 def _plug_in(kind: str) -> None:
-    """Raises Broken with the command that installs what reads it."""
+    """Raises Broken with the package that reads it: the same words on every host, since they are delivered."""
     try:
         found = importlib.import_module({"heif": "pillow_heif", "jxl": "pillow_jxl"}[kind])
     except ImportError as error:
-        raise Broken("decode", f"it is {_NAMES[kind]}; scripts/images.sh installs what reads it") from error
+        raise Broken("decode", f"it is {_NAMES[kind]}; the package {_PLUG_INS[kind]} reads it") from error
     if kind == "heif" and PILLOW[kind] not in Image.OPEN:
         found.register_heif_opener(thumbnails=False)
 

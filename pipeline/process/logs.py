@@ -18,6 +18,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.process.installed import located
 from pipeline.process.redaction import redact_text
 from pipeline.recent import Recent
 from pipeline.settings import Logs
@@ -37,7 +38,7 @@ def log(program: str) -> logging.Logger:
 
 
 def summary(program: str, text: str) -> None:
-    """One line for each run that did work; scripts/print_logs.sh shows the last ones."""
+    """One line for each run that did work; print_logs.sh shows the last ones."""
     log(program).info("Summary: %s", text)
 
 
@@ -95,7 +96,7 @@ class LineFormatter(logging.Formatter):
         stamp = self._clock() if self._clock else record.created
         time_text = to_the_second(stamp)
         program = record.name.removeprefix(f"{ROOT}.")
-        texts = [record.getMessage()]
+        texts = [located(record.getMessage())]
         if record.exc_info:
             texts += self.formatException(record.exc_info).splitlines()
         if record.levelno >= logging.WARNING:

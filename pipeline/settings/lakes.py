@@ -165,7 +165,7 @@ class Hdfs(Section):
 
     authentication: Literal["simple", "kerberos"] = "simple"
     """simple: no authentication; the server trusts the user name given below. kerberos: by a keytab or a ticket
-    cache (needs scripts/kerberos.sh)."""
+    cache (needs one more Python package: docs/hdfs.md)."""
     user: str | None = Field(default=None, examples=["hathi"])
     """simple: the user name that is sent. none: the name of this process's user."""
     principal: str | None = Field(default=None, examples=["hathi@EXAMPLE.ORG"])

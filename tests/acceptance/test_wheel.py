@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -142,3 +143,52 @@ def test_a_hint_names_files_of_the_package_by_their_whole_path(installed: Instal
     done = installed.hathi("status", "--config", str(config))
     assert done.returncode == 2
     assert str(installed.code / "pipeline/share/config/reference.toml") in done.stdout, done.stdout
+
+
+def test_a_hint_names_no_script_that_a_package_lacks(installed: Installed) -> None:
+    config = installed.home / "box.toml"
+    config.write_text('role = "compute"\nstate = "state"\n[bucket]\nurl = "bucket"\n[lakes.main]\n')
+    engine = installed.hathi("net", "show", "hog", "--engine", "torch")
+    host = installed.hathi("doctor", "--config", str(config))
+    assert "crontab -e" in host.stdout, "compute has never run here"
+    assert "hathi run --once" in host.stdout
+    assert not re.search(r"scripts/|run-all|\.venv/", engine.stdout + host.stdout), engine.stdout + host.stdout
+
+
+@pytest.mark.parametrize("command", ["pip install .", "uv tool install ."])
+def test_the_readmes_ways_to_install_are_typed_in_a_clone(command: str, tmp_path: Path) -> None:
+    """In an empty home, with the versions of the lock.  pip finds the packages of the running environment: 250 MB that
+    it does not have to fetch; uv has them in its cache, or fetches them."""
+    assert f"`{command}`" in (ROOT / "README.md").read_text()
+    locked = re.sub(r" *\\$|^ *(--hash.*)?\n", "", (ROOT / "locks/runtime.txt").read_text(), flags=re.M)
+    (tmp_path / "locked.txt").write_text(locked)
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HATHI_", "PYTHON"))}
+    own = {
+        "HOME": str(tmp_path),
+        "PATH": f"{tmp_path}/venv/bin:{tmp_path}/.local/bin:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache/uv")),
+        "UV_CONSTRAINT": str(tmp_path / "locked.txt"),
+        "PIP_CONSTRAINT": str(tmp_path / "locked.txt"),
+        "UV_PYTHON": sys.executable,
+    }
+
+    def typed(line: str, where: Path) -> str:
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=where, env={**kept, **own}, text=True, timeout=300,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    typed(command, ROOT)
+    (work := tmp_path / "work").mkdir()
+    assert Path(typed("command -v hathi", work).strip()).is_relative_to(tmp_path)
+    if command.startswith("uv"):
+        assert "uint8" in typed("hathi net show hog", work)
+        return
+    said = typed(f"hathi sample --port {free_port()} --minutes 0 && cd hathi-sample && hathi status", work)
+    assert "features          36" in said
+    assert not (tmp_path / "intel").exists(), "openvino-telemetry, which pip brings, keeps an id there"

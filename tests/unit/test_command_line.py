@@ -17,9 +17,10 @@ import pytest
 
 from pipeline import __version__
 from pipeline.app.config_check import check
-from pipeline.app.installation import INSTALLATION, default_config
+from pipeline.app.installation import default_config
 from pipeline.cli import main as command_line
 from pipeline.errors import NetError, PermanentError, Stopped
+from pipeline.process.installed import INSTALLATION
 from pipeline.settings import Bucket, Fetch, Logs, Metrics, Settings
 from pipeline.stage_names import STAGES
 

@@ -51,6 +51,9 @@ MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELIN
         pytest.param("says how to repair it", ["errors.py"], id="where it is said how to repair that"),
         pytest.param(r"[\"']ESTOP or a signal[\"']", ["errors.py"], id="what a stop at a safe point says"),
         pytest.param("against_host=", ["records.py"], id="which reasons speak against a host"),
+        pytest.param(
+            r"scripts/\w|run-all\.sh|pip install|venv\.sh", ["process/installed.py"], id="what a package lacks"
+        ),
     ],
 )
 def test_a_fact_has_one_home(literal: str, homes: list[str]) -> None:

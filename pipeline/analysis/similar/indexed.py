@@ -18,6 +18,7 @@ from pipeline.analysis.similar.catalogue import Catalogue
 from pipeline.analysis.similar.nearest import Found, Query, ranked
 from pipeline.clock import random_nonce
 from pipeline.errors import ConfigError
+from pipeline.process.installed import to_install
 from pipeline.stores.local import typed
 
 MEASURES = {"l2": "l2sq", "cosine": "cos"}
@@ -34,8 +35,7 @@ def approximate(catalogue: Catalogue, query: Query, folder: Path) -> Found:
     if query.metric not in MEASURES:
         raise ConfigError(f"no index for {query.metric}", "", "leave --approximate out, or choose l2 or cosine")
     if importlib.util.find_spec("usearch") is None:
-        hint = ".venv/bin/uv pip install usearch, or leave --approximate out"
-        raise ConfigError("usearch is not installed", "", hint)
+        raise ConfigError("usearch is not installed", "", f"{to_install('index')}, or leave --approximate out")
     from usearch.index import Index
 
     path = folder / f"{_digest(catalogue, query)}.usearch"

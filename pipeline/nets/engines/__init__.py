@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import NetError
 from pipeline.nets.engines.engine import Engine, EngineInfo
+from pipeline.process.installed import to_install
 
 __all__ = ["NAMES", "Engine", "EngineInfo", "choose", "installed"]
 
@@ -48,7 +49,7 @@ def choose(name: str = "auto", precision: str = "fp32", threads: int = 0, *, mod
         return _openvino(precision, threads, "auto: the fastest on CPUs in our measurements")
     if "onnxruntime" in here:
         return _onnxruntime(precision, threads, "auto: OpenVINO is not installed")
-    raise NetError("no engine is installed", "", "pip install openvino")
+    raise NetError("no engine is installed", "", to_install("onnxruntime"))
 
 
 def _cuda() -> bool:
@@ -60,7 +61,7 @@ def _cuda() -> bool:
 def _how_to_install(name: str) -> str:
     if name == "pycaffe":
         return "build Caffe's Python module (make pycaffe) and put its folder on PYTHONPATH, or use engine auto"
-    return "scripts/torch.sh" if name == "torch" else f".venv/bin/uv pip install {name}"
+    return to_install(name)
 
 
 def _openvino(precision: str, threads: int, why: str) -> Engine:

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: an extra engine (`.venv/bin/uv pip install onnxruntime`).
+"""ONNX Runtime on the CPU: an extra engine (docs/nets.md).
 
 Its official builds send events to a statistics service (names and hashes of models, what the host is) and leave an id
 in the user's home, unless a variable forbids it before the library initialises.  Here it does, whatever the environment

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
 
+from pipeline.process.installed import RENEW
 from pipeline.stores.store import Examined
 
 LEAST = (3, 11)
@@ -18,7 +19,7 @@ NAMED = 5
 
 def python() -> Iterator[Examined]:
     """The interpreter."""
-    hint = "" if sys.version_info >= LEAST else "install Python 3.11 or newer, then scripts/venv.sh runtime"
+    hint = "" if sys.version_info >= LEAST else f"install Python 3.11 or newer, then {RENEW}"
     yield Examined("version", not hint, f"Python {python_version()} at {sys.executable}", hint)
 
 
@@ -41,9 +42,7 @@ def packages(locks: Path) -> Iterator[Examined]:
     if differ:
         more = f" and {len(differ) - NAMED} more" if len(differ) > NAMED else ""
         said = f"{len(differ)} of {len(pinned)} packages differ: {', '.join(differ[:NAMED])}{more}"
-        yield Examined(
-            "lock file", False, said, "run scripts/venv.sh runtime: it installs the versions of the lock file"
-        )
+        yield Examined("lock file", False, said, f"run {RENEW}: it installs the versions of the lock file")
     else:
         yield Examined("lock file", True, f"{len(pinned)} packages have the versions of {lock.name}")
 

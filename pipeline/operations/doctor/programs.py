@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.operations.health.this_host import programs
 from pipeline.process.child import asked
+from pipeline.process.installed import LAST_LINES, RUN_ONCE
 from pipeline.process.lock import RUNNING, holder
 from pipeline.stores.store import Examined
 from pipeline.times import HOUR
@@ -49,12 +50,14 @@ def cron(
     ours = lines() if lines is not None else crontab_lines(own_crontab)
     if not ours:
         said = "no crontab line starts compute-cron.sh or hathi"
-        yield Examined("crontab", not needed, said, "add the line of the README with `crontab -e`" if needed else "")
+        yield Examined(
+            "crontab", not needed, said, f"add a line with `crontab -e`: */5 * * * * {RUN_ONCE}" if needed else ""
+        )
     for line in ours:
-        good = str(here) in line
+        good = _leads_to(here, line)
         hint = "" if good else f"this line may start another installation: this one is in {here}"
         yield Examined("crontab", True, line if good else f"{line}; {hint}")
-    if ours and not any(str(here) in line for line in ours) and needed:
+    if ours and not any(_leads_to(here, line) for line in ours) and needed:
         yield Examined(
             "crontab", False, "no crontab line starts this installation", f"name its folder in the crontab: {here}"
         )
@@ -64,7 +67,7 @@ def cron(
             "last run",
             not needed,
             "compute has never run on this host",
-            "start it by hand: scripts/compute-cron.sh CONFIG" if needed else "",
+            f"start it by hand: {RUN_ONCE}" if needed else "",
         )
         return
     hours = max(0.0, now - lock.stat().st_mtime) / HOUR
@@ -82,7 +85,7 @@ def locks(state: Path) -> Iterator[Examined]:
         yield Examined("lock", True, f"{program} runs: {who}")
     for program, who in died.items():
         said = f"{program} {who} and was not started again"
-        yield Examined("lock", False, said, "see its last log lines with scripts/print_logs.sh, then start it again")
+        yield Examined("lock", False, said, f"see its last log lines with {LAST_LINES}, then start it again")
     if not running and not died:
         yield Examined("lock", True, "nothing runs on this host now")
     if (state / RUNNING).exists():
@@ -90,3 +93,9 @@ def locks(state: Path) -> Iterator[Examined]:
         said = f"{RUNNING} is there and compute does not run" if stale else f"{RUNNING} is there, and compute runs"
         hint = "the last run was killed; start compute again: the next run continues its work" if stale else ""
         yield Examined(RUNNING, not stale, said, hint)
+
+
+def _leads_to(here: Path, line: str) -> bool:
+    """Whether a crontab's line starts what lies in that folder, by its name or through a link, as uv makes them."""
+    words = line.split()
+    return str(here) in line or any(Path(one).resolve().is_relative_to(here) for one in words if one.startswith("/"))

@@ -13,6 +13,7 @@ from pipeline.amounts import length_of_time
 from pipeline.errors import NotFound
 from pipeline.ledger.protocol import Context
 from pipeline.operations.health.facts import Facts, Heard, LakeFacts
+from pipeline.process.installed import LAST_LINES, START_DAEMONS
 from pipeline.settings import Health
 from pipeline.stage_names import ON_THE_LAKE
 from pipeline.times import DAY, HOUR
@@ -81,7 +82,7 @@ def silent(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[tuple[bool
             f"{length_of_time(lake.now - one.last)}"
         )
         hint = (
-            "on the gateway, see why with scripts/print_logs.sh, then start it with ./run-all.sh CONFIG; a gateway "
+            f"on the gateway, see why with {LAST_LINES}, then start it with {START_DAEMONS}; a gateway "
             "that was taken out of service is forgotten after 30 days"
         )
         lasting = lake.now - one.last >= limits.warning_hours * HOUR

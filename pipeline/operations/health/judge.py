@@ -15,6 +15,7 @@ from pipeline.operations.health.failing import by_reason, told, too_many
 from pipeline.operations.health.remedies import REMEDIES, UNKNOWN
 from pipeline.operations.health.rhythm import silent
 from pipeline.operations.health.stuck import Stuck
+from pipeline.process.installed import LAST_LINES
 from pipeline.process.troubles import Trouble
 from pipeline.settings import Health
 from pipeline.times import HOUR, readable_time
@@ -90,7 +91,7 @@ def _host(facts: Facts, limits: Health) -> Iterator[Finding]:
         for who, programs in _by_process(facts.died).items():
             names = ", ".join(programs)
             text = f"{names} {'does' if len(programs) == 1 else 'do'} not run: the process {who}"
-            hint = "see its last log lines with scripts/print_logs.sh, then start it again"
+            hint = f"see its last log lines with {LAST_LINES}, then start it again"
             yield Finding(Level.WARNING, f"{PROGRAM}{names}", text, hint)
     for disk in facts.disks:
         if disk.percent > limits.disk_percent:
@@ -215,7 +216,7 @@ def _in_vain(facts: Facts, limits: Health, told_already: Sequence[str]) -> Itera
         text = f"lake {lake}: {stage} fails on this host: {first.message}{f' ({first.detail})' if first.detail else ''}"
         if named := [one.what for one in some if one.what]:
             text += f"; in vain: {_some(named)}"
-        hint = first.hint or f"see the last log lines of {stage} with scripts/print_logs.sh"
+        hint = first.hint or f"see the last log lines of {stage} with {LAST_LINES}"
         yield Finding(level, f"{stage} {lake}: {cause}", text, hint, since)
 
 

@@ -123,7 +123,7 @@ class Step:
 
 
 def _log(findings: Sequence[Finding], before: Sequence[str]) -> None:
-    """A line for each finding that is new and for each that is over, with its key, which scripts/troubles.awk reads."""
+    """A line for each finding that is new and for each that is over, with its key, which troubles.awk reads."""
     log = logs.log(PROGRAM)
     for one in findings:
         if one.sign not in before:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.clock import Clock, random_nonce
 from pipeline.errors import ConfigError, PermanentError, PipelineError, TemporaryError
+from pipeline.process.installed import to_install
 from pipeline.settings import Hdfs
 
 _KRB5 = "1.2.840.113554.1.2.2"
@@ -74,7 +75,7 @@ class Tickets:
             raise ConfigError(
                 "Kerberos needs the Python package gssapi",
                 str(error),
-                "sudo apt-get install libkrb5-dev gcc, then scripts/kerberos.sh",
+                f"sudo apt-get install libkrb5-dev gcc, then {to_install('kerberos')}",
             ) from error
         self._gssapi = gssapi
         self._settings = settings

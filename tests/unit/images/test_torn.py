@@ -126,7 +126,7 @@ def test_no_decoder_writes_to_the_terminal_whatever_it_meets(kind: str, capfd: p
     assert capfd.readouterr().err == ""
 
 
-def test_other_formats_that_are_not_read_here_are_named_with_the_command_that_reads_them(
+def test_other_formats_that_are_not_read_here_are_named_with_the_package_that_reads_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import sys
@@ -138,7 +138,8 @@ def test_other_formats_that_are_not_read_here_are_named_with_the_command_that_re
     ):  # fmt: skip
         monkeypatch.setitem(sys.modules, module, None)
         got = read(content, 10**8, None)
-        assert got == Failure("decode", f"it is {name}; scripts/images.sh installs what reads it")
+        package = {"HEIC": "pillow-heif", "JPEG XL": "pillow-jxl-plugin"}[name]
+        assert got == Failure("decode", f"it is {name}; the package {package} reads it")
 
 
 def test_an_image_is_known_by_its_compatible_brands_where_its_major_one_names_a_container_alone() -> None:
