@@ -13,6 +13,8 @@ from tests.acceptance.conftest import ROOT, Clone, wait_until
 
 MAY_FAIL = ("hathi health", "hathi doctor")
 """Their exit codes say how things are, and things are not well in a runbook."""
+HEADINGS = ("What to type first", "Stop everything", "Reset of a gateway", "Reset of a compute box")
+"""All parts of the page that have commands; each is typed below."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def processes(clone: Clone) -> dict[str, str]:
 def test_what_to_type_first_says_who_is_alive_and_what_waits(site: Clone) -> None:
     bucket = site.path / "work/shared-bucket/main/c"
     wait_until(lambda: len(list(bucket.glob("*/end"))) == 3, "three shipments in the bucket")
-    (block,) = blocks(site, "What to type first")
+    (block,) = blocks(site, HEADINGS[0])
     shown = typed(site, block)
     assert shown.count("alive: pid ") == 2
     assert "\t[ship]\tSummary: transferred" in shown
@@ -63,11 +65,11 @@ def test_what_to_type_first_says_who_is_alive_and_what_waits(site: Clone) -> Non
 def test_a_gateway_is_reset_and_a_compute_box_after_it_and_nothing_is_lost(site: Clone) -> None:
     before = processes(site)
     assert set(before) == {"ship", "deliver"}
-    for block in blocks(site, "Stop everything"):
+    for block in blocks(site, HEADINGS[1]):
         typed(site, block)
     lifted = site.run(".venv/bin/hathi start --remote --config config/gateway.toml")
     assert lifted.returncode == 4, "the file of this host still stands"
-    for block in blocks(site, "Reset of a gateway"):
+    for block in blocks(site, HEADINGS[2]):
         typed(site, block)
     after = processes(site)
     assert set(after) == {"ship", "deliver"}
@@ -76,7 +78,7 @@ def test_a_gateway_is_reset_and_a_compute_box_after_it_and_nothing_is_lost(site:
     state = site.path / "work/compute/state"
     (state / "spill" / "left.over").mkdir(parents=True)
     (state / "_PIPE_RUNNING").write_text("{}")
-    for block in blocks(site, "Reset of a compute box"):
+    for block in blocks(site, HEADINGS[3]):
         typed(site, block)
     assert not (state / "_PIPE_RUNNING").exists()
     assert not list((state / "spill").iterdir())

@@ -54,6 +54,16 @@ def test_each_alert_is_seen_firing_and_says_what_to_do() -> None:
     assert len(re.findall(r"^ +labels: \{severity: (?:page|ticket)\}$", RULES.read_text(), re.M)) == len(names)
 
 
+def test_prometheus_takes_the_scrape_job_and_the_rules_of_the_page(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    (job,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    assert "job_name: hathi" in job
+    config = tmp_path / "prometheus.yml"
+    config.write_text(f"rule_files: [{RULES}]\nscrape_configs:\n{job}")
+    checked = promtool("check", "config", config)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 def test_the_page_lists_each_alert_under_its_severity() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text()
     for severity in ("page", "ticket"):
