@@ -28,18 +28,18 @@ RUN_ONCE = "hathi run --once --config CONFIG" if PACKAGED else "scripts/compute-
 """What cron calls on a compute box."""
 RENEW = "install Hathi anew with it" if PACKAGED else "scripts/venv.sh runtime"
 """What brings the packages to the versions that Hathi wants."""
-_SCRIPTS = ("images", "kerberos", "spark", "torch")
+_PACKAGE = {"index": "usearch", "training": "h5py"}
+"""The package of an extra that has no script and another name."""
 _PROJECT = "hathi-features"
 _NAMED = re.compile(r"(?<![\w/.-])(?:config|docs|proto|sample)/[\w.-]*\w")
 
 
 def to_install(extra: str) -> str:
-    """The command that installs an optional part: `images`, `index`, `kerberos`, `onnxruntime`, `spark`, `torch`."""
+    """The command that installs an optional part: an extra of the project, such as `index`, `kerberos` or `torch`."""
     if PACKAGED:
         return " ".join([*_installer(), *(f"'{name}'" for name in _packages(extra))])
-    if extra in _SCRIPTS:
-        return f"scripts/{extra}.sh"
-    return f".venv/bin/uv pip install {'usearch' if extra == 'index' else extra}"
+    script = f"scripts/{extra}.sh"
+    return script if (INSTALLATION / script).is_file() else f".venv/bin/uv pip install {_PACKAGE.get(extra, extra)}"
 
 
 def _installer() -> list[str]:

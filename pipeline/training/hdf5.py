@@ -17,6 +17,7 @@ from pipeline.errors import SolverError
 from pipeline.nets.graph.caffe_graph import CaffeGraph
 from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.graph.saving import Read, layers
+from pipeline.process.installed import to_install
 from pipeline.training.solverstate import Head, SolverState
 
 Array = NDArray[np.float32]
@@ -39,9 +40,7 @@ def library() -> Any:
     try:
         return importlib.import_module("h5py")
     except ImportError as error:
-        raise SolverError(
-            "HDF5 files need h5py", str(error), "run scripts/training.sh, or: pip install hathi-features[training]"
-        ) from error
+        raise SolverError("HDF5 files need h5py", str(error), to_install("training")) from error
 
 
 def write_net(path: Path, graph: CaffeGraph, values: Read, diffs: Read | None = None) -> int:

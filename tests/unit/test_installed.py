@@ -43,10 +43,14 @@ def test_a_package_names_no_script(tmp_path: Path) -> None:
 
 
 def test_a_checkout_names_scripts_that_exist(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    for script in (ROOT / "scripts").glob("*.sh"):
+        (tmp_path / "scripts" / script.name).touch()
     words = typed(False, tmp_path).split()
     named = [word for word in words if word.startswith(("scripts/", "./"))]
     assert len(named) == 8
     assert [word for word in named if not (ROOT / word).is_file()] == []
+    assert "usearch" in words
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
