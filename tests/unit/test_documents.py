@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
+from pipeline.cli import main as command_line
 from pipeline.ledger.layout import Keys
 from pipeline.ledger.manifest import AttemptEnd, Plan, Result
 from pipeline.stage_names import STAGES
@@ -98,3 +100,41 @@ def test_the_licence_is_the_one_that_the_package_names() -> None:
 @pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_the_readme_leads_to_each_page_at_the_top(name: str) -> None:
     assert f"]({name})" in (ROOT / "README.md").read_text()
+
+
+def options_of(command: str) -> set[str]:
+    """Every option of a command and of what stands below it."""
+    found: set[str] = set()
+    parsers = [command_line._parser(command)]
+    for parser in parsers:
+        for action in parser._actions:
+            found |= set(action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    return found
+
+
+def test_commands_within_sentences_exist_and_have_their_options() -> None:
+    """The code blocks are typed by tests/acceptance/test_documents_typed.py; the changelog tells of what was."""
+    known = {name: options_of(name) for name in command_line.COMMANDS}
+    wrong, seen = [], 0
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M) if page.name != "CHANGELOG.md" else ""
+        for span in re.findall(r"`(?:\.venv/bin/)?hathi ([^`]+)`", text):
+            name, *words = span.split()
+            options = {word.partition("=")[0] for word in words if word.startswith("--")}
+            seen += 1
+            if not (name.startswith("-") or (name in known and options <= known[name])):
+                wrong.append(f"{page.name}: {span}")
+    assert wrong == []
+    assert seen > 100
+
+
+def test_scripts_within_sentences_exist() -> None:
+    named = {
+        name
+        for page in PAGES
+        for name in re.findall(r"(?<![\w/])(?:scripts/[\w-]+\.(?:sh|py|awk)|run-all\.sh)", page.read_text())
+    }
+    assert len(named) > 10
+    assert sorted(name for name in named if not (ROOT / name).is_file()) == []
