@@ -74,6 +74,16 @@ def files_exist(command: str) -> None:
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
+def spark_takes_it(command: str) -> None:
+    files_exist(command)
+    options = re.findall(r"--[\w-]+", command.partition("scripts/spark_submit.py")[2])
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli.main", "spark", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert options
+    assert [option for option in options if option not in done.stdout] == []
+
+
 def known_to_hdfs(command: str) -> None:
     assert command.split()[2] in ("-mkdir", "-chown", "-chmod", "-setfacl")
 
@@ -90,7 +100,7 @@ NOT_TYPED: dict[str, tuple[str, Callable[[str], None]]] = {
     "promtool test rules": ("typed by tests/integration/test_prometheus.py, which installs promtool", files_exist),
     "hdfs dfs": ("changes an HDFS, as its administrator", known_to_hdfs),
     "docker ": ("needs a container runtime; tests/acceptance/test_dockerfile.py does without one", nothing_more),
-    "spark-submit": ("needs a cluster; tests/spark runs scripts/spark_submit.py on one", files_exist),
+    "spark-submit": ("needs a cluster; tests/spark runs scripts/spark_submit.py on one", spark_takes_it),
     "python -m venv hathi-env": ("the first of four that fetch 300 MB for a cluster", nothing_more),
     "hathi-env/bin/pip install --require-hashes": ("the second of them", files_exist),
     "hathi-env/bin/pip install --no-deps .": ("the third; tests/acceptance/test_wheel.py installs so", nothing_more),
