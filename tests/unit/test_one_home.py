@@ -52,7 +52,7 @@ MODULES = {str(path.relative_to(PIPELINE)): path.read_text() for path in PIPELIN
         pytest.param(r"[\"']ESTOP or a signal[\"']", ["errors.py"], id="what a stop at a safe point says"),
         pytest.param("against_host=", ["records.py"], id="which reasons speak against a host"),
         pytest.param(
-            r"scripts/\w|run-all\.sh|pip install|venv\.sh", ["process/installed.py"], id="what a package lacks"
+            r"scripts/[\w-]+\.(?:sh|py)|run-all\.sh|pip install", ["process/installed.py"], id="what a package lacks"
         ),
     ],
 )

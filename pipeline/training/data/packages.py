@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from pipeline.errors import SolverError
+from pipeline.process.installed import to_install
 
 
 def demand(package: str, what: str) -> Any:
@@ -16,5 +17,5 @@ def demand(package: str, what: str) -> Any:
         raise SolverError(
             f"{what} needs the package {package}",
             str(error),
-            "run scripts/training.sh, or pip install 'hathi-features[training]'",
+            to_install("training"),
         ) from error
