@@ -64,7 +64,9 @@ install_packages() {
     fi
     pip_into_venv "$python" --require-hashes -r locks/uv.txt
     say "installing $(grep -c '^[a-zA-Z]' "$lock") packages from $lock"
-    if ! UV_PYTHON_DOWNLOADS=never "$venv/bin/uv" pip sync --quiet --python "$venv/bin/python" --require-hashes "$lock"; then
+    # Compiled once, here: a user who may not write into .venv would compile a thousand modules at each start.
+    if ! UV_PYTHON_DOWNLOADS=never "$venv/bin/uv" pip sync --quiet --compile-bytecode --python "$venv/bin/python" \
+        --require-hashes "$lock"; then
         say "uv failed (see above); trying pip, which is slower"
         pip_into_venv "$python" --require-hashes --no-deps -r "$lock" # what no lock names is not wanted
     fi
@@ -77,6 +79,7 @@ install_project() {
     echo "$root" >"$site/hathi.pth"
     printf '#!/bin/sh\nexec %q -P -m pipeline.cli.main "$@"\n' "$venv/bin/python" >"$venv/bin/hathi"
     chmod +x "$venv/bin/hathi"
+    "$venv/bin/python" -m compileall -q "$root/pipeline" "$root/hathi" || true # to start sooner; nothing else
 }
 
 is_current && exit 0

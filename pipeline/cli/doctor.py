@@ -10,15 +10,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.app import estop
 from pipeline.app.contexts import lakes_asked_once
 from pipeline.cli.wiring.assembly import add_place, check_stages, place_of
 from pipeline.errors import ConfigError
+from pipeline.ledger.protocol import Context
 from pipeline.operations.doctor import machine, nets, packages, programs, stores
 from pipeline.operations.doctor.probe import Probe, run_all
 from pipeline.operations.health.this_host import ran_here
@@ -33,6 +37,7 @@ from pipeline.stores.hurried import brief
 from pipeline.stores.opening import open_bucket, open_lake
 from pipeline.stores.store import Examined, Store
 
+S = TypeVar("S", bound=Store)
 NET_SECONDS = 300.0
 GPU_SECONDS = machine.SMI_SECONDS + 2.0
 
@@ -86,8 +91,10 @@ def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
     computes = "compute" in stages
     limit = settings.health.clock_seconds
     asked = brief(settings)
-    opened: list[tuple[str, Callable[[], Store]]] = [("bucket", lambda: open_bucket(asked))]
-    opened += [(f"lake {name}", partial(open_lake, asked, name)) for name in settings.lakes if on_lake]
+    the_bucket = _once(partial(open_bucket, asked))
+    lakes = {name: _once(partial(open_lake, asked, name)) for name in settings.lakes if on_lake}
+    opened: list[tuple[str, Callable[[], Store]]] = [("bucket", the_bucket)]
+    opened += [(f"lake {name}", lake) for name, lake in lakes.items()]
 
     probes = [Probe("configuration", partial(_configuration, settings, tuple(stages), place))]
     for folder in (state, state / "spill", Path(settings.logs.folder)):
@@ -96,14 +103,13 @@ def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
         probes.append(Probe("names", partial(machine.names, [one_host])))
     for name, store in opened:
         probes.append(Probe("clock", partial(machine.clock, name, store, limit, time.time)))
-    for name in settings.lakes if on_lake else ():
+    for name, lake in lakes.items():
         roots = sorted({one.folder for one in settings.sets.values() if takes(one, name)})
         url = settings.lakes[name].url
         written = url is None or not only_read(url)
-        look = partial(stores.lake, partial(open_lake, asked, name), roots, written=written)
+        look = partial(stores.lake, lake, roots, written=written)
         probes.append(Probe(f"lake {name}", look))
-    bucket = partial(stores.bucket, settings, lambda: open_bucket(asked))
-    probes.append(Probe("bucket", bucket))
+    probes.append(Probe("bucket", partial(stores.bucket, settings, the_bucket)))
     for name, one in sorted(settings.sets.items()) if computes else ():
         set_ = partial(nets.feature_set, one, settings.compute.threads, time.monotonic)
         probes.append(Probe(f"set {name}", set_, NET_SECONDS, alone=True))
@@ -112,9 +118,28 @@ def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
         probes.append(Probe("gpu", partial(machine.gpus, needed), GPU_SECONDS))
         cron = partial(programs.cron, state, HOME, time.time(), needed=not on_lake)
         probes.append(Probe("cron", cron))
-    probes.append(Probe("programs", partial(estop.examined, state, partial(lakes_asked_once, settings, "doctor"))))
+    probes.append(Probe("programs", partial(estop.examined, state, lambda: _lakes(asked, the_bucket))))
     probes.append(Probe("programs", partial(programs.locks, state)))
     return probes
+
+
+def _lakes(asked: Settings, bucket: Callable[[], Store]) -> list[Context]:
+    """A context for each lake, with a bucket that is open already."""
+    return [replace(one, bucket=bucket()) for one in lakes_asked_once(asked, "doctor")]
+
+
+def _once(make: Callable[[], S]) -> Callable[[], S]:
+    """What is made when it is first asked for, then the same for all who ask: a client of a store costs its time."""
+    lock = threading.Lock()
+    made: list[S] = []
+
+    def one() -> S:
+        with lock:
+            if not made:
+                made.append(make())
+            return made[0]
+
+    return one
 
 
 def _configuration(settings: Settings, stages: tuple[str, ...], place: Path) -> Iterator[Examined]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from pipeline.amounts import counted, length_of_time
 from pipeline.app.contexts import contexts
+from pipeline.cli.output.columns import columns
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, TemporaryError
@@ -35,9 +36,6 @@ from pipeline.stores.hurried import Patience, brief, hurried
 from pipeline.stores.opening import open_lake
 from pipeline.stores.store import Lake, Store
 from pipeline.times import readable_time
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 PARTNERS = 10
 """The most lagging ones are shown."""
@@ -79,8 +77,7 @@ def run(args: argparse.Namespace) -> int:
         body = {"level": level.word, "findings": [as_json(one) for one in findings], "facts": asdict(facts)}
         print(json.dumps(redact_tree(body), sort_keys=True))
     else:
-        print(f"of {place_of(args)}")
-        _print(level, findings, facts)
+        print("\n".join([f"of {place_of(args)}", *_lines(level, findings, facts)]))
     return int(level)
 
 
@@ -115,57 +112,42 @@ def disks_in_time(settings: Settings) -> tuple[tuple[Disk, ...], dict[str, str]]
         return (), {"the local disks": f"{error.message}: a mount hangs (a bucket or a lake on NFS?)"}
 
 
-def _print(level: Level, findings: Sequence[Finding], facts: Facts) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    console.print(level.word)
+def _lines(level: Level, findings: Sequence[Finding], facts: Facts) -> Iterator[str]:
+    """For people, at 80 columns where names are short."""
+    yield level.word
     for one in findings:
         since = f" (since {readable_time(one.since)})" if one.since is not None else ""
-        console.print(escape(redact(located(f"{one.level.word}: {one.text}{since}"))))
+        yield escape(redact(located(f"{one.level.word}: {one.text}{since}")))
         if one.hint:
-            console.print(escape(redact(located(f"  to do: {one.hint}"))))
+            yield escape(redact(located(f"  to do: {one.hint}")))
     for what, why in facts.unseen.items():
-        console.print(escape(redact(f"not seen from here: {what}: {why}")))
+        yield escape(redact(f"not seen from here: {what}: {why}"))
     for stage, who in facts.programs.items():
-        console.print(escape(f"{stage:<10} {who}"))
+        yield escape(f"{stage:<10} {who}")
     for lake in facts.lakes:
-        _print_lake(console, lake)
+        yield from _lake_lines(lake)
 
 
-def _print_lake(console: Console, lake: LakeFacts) -> None:
-    from rich.table import Table
-
+def _lake_lines(lake: LakeFacts) -> Iterator[str]:
     waiting = [one for one in lake.backlog if one.shipments or one.batches]
     if waiting:
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        for heading in ("lake", "waits for", "shipments", "batches", "refs, about", "since"):
-            table.add_column(heading)
+        table = [("lake", "waits for", "shipments", "batches", "refs, about", "since")]
         for one in waiting:
             since = readable_time(one.oldest) if one.oldest is not None else ""
-            table.add_row(lake.lake, one.stage, str(one.shipments), str(one.batches), str(one.refs), since)
-        console.print(table)
+            table.append((lake.lake, one.stage, str(one.shipments), str(one.batches), str(one.refs), since))
+        yield from columns(table, right={2, 3, 4})
     else:
-        console.print(f"lake {lake.lake}: nothing is open")
+        yield f"lake {lake.lake}: nothing is open"
     if lake.not_looked_at:
-        console.print(f"and {lake.not_looked_at:,} more open shipments")
+        yield f"and {lake.not_looked_at:,} more open shipments"
     if lake.next_due is not None:
-        console.print(
-            f"{counted(lake.retries, 'retry shipment')} waiting, the first due {readable_time(lake.next_due)}"
-        )
+        yield f"{counted(lake.retries, 'retry shipment')} waiting, the first due {readable_time(lake.next_due)}"
     if lake.sent is not None:
-        console.print(f"last delivery: {readable_time(lake.sent)}")
+        yield f"last delivery: {readable_time(lake.sent)}"
     lagging = [one for one in lake.freshness if one.lag > 0][:PARTNERS]
     if lagging:
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        for heading in ("partner", "set", "at the source", "delivered", "behind"):
-            table.add_column(heading)
+        late = [("partner", "set", "at the source", "delivered", "behind")]
         for fresh in lagging:
-            table.add_row(
-                escape(fresh.partner),
-                fresh.set,
-                escape(fresh.source),
-                fresh.delivered or "never",
-                length_of_time(fresh.lag),
-            )
-        console.print(table)
+            behind = length_of_time(fresh.lag)
+            late.append((fresh.partner, fresh.set, fresh.source, fresh.delivered or "never", behind))
+        yield from columns(late)

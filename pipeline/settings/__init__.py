@@ -12,9 +12,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.errors import ConfigError
 from pipeline.settings import reading
@@ -63,10 +62,10 @@ __all__ = [
 ]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings of one installation; `load` reads them, tests may construct them."""
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     role: Literal["gateway", "compute", "local"] | None = Field(default=None, examples=["gateway"])
     """What this host is. gateway: it runs ship and deliver; compute: it runs compute and aggregate; local: it runs all
@@ -98,18 +97,6 @@ class Settings(BaseSettings):
     notify: Notify = Notify()
     metrics: Metrics = Metrics()
     logs: Logs = Logs()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what it is constructed with: `load` alone looks at the environment, once, where it can be shown."""
-        return (init_settings,)
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pipeline.errors import PipelineError
 from pipeline.ledger.protocol import Seen, state_of
 from pipeline.ledger.state import ShipmentState
-from pipeline.stages import aggregate, derived_shipments
+from pipeline.stages import aggregate, derived_shipments, retries
 from pipeline.stages.aggregate import Aggregated, AggregateTask, Origin
 from pipeline.stages.performer import Merging, Performer
 from pipeline.stages.served_sets import ServedSets
@@ -53,14 +53,14 @@ def _aggregated(one: Turn, done: Aggregated | PipelineError | None) -> None:
     context = one.context
     one.tally.add_shipment(done.name, done.out)
     context.progress("aggregate", done.out.refs, 0)
-    aggregate.retry(context, state_of(context, done.name, settled=False))
+    retries.retry(context, state_of(context, done.name, settled=False))
 
 
 def _follow(one: Turn, seen: Seen) -> None:
     context = one.context
-    for state in aggregate.plan_children(seen.states, context):
+    for state in retries.plan_children(seen.states, context):
         context.safe_point()
-        one.attempt(f"retry of {state.name}", aggregate.retry, context, state)
+        one.attempt(f"retry of {state.name}", retries.retry, context, state)
     for state in derived_shipments.plan(seen.states):
         context.safe_point()
         one.attempt(f"{state.plan.kind if state.plan else ''} {state.name}", _derive, one, state)

@@ -18,8 +18,8 @@ from pipeline.ledger.manifest import Batch, Done, End, Out, Place, Plan, Result
 from pipeline.ledger.protocol import Context, announce, beats, body_at, commit, exists, is_closed, readable, state_of
 from pipeline.ledger.state import READ_FROM_SOURCES, ShipmentState, child_of, last_try, next_of
 from pipeline.records import REASONS
-from pipeline.stages.aggregate import retry_plan
 from pipeline.stages.expectations import expectation
+from pipeline.stages.retries import retry_plan
 from pipeline.stages.snapshots import rounds
 
 CLOSED = "closed by an operator"

@@ -6,9 +6,9 @@ import argparse
 import contextlib
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.app.installation import DEFAULT, default_config
 from pipeline.app.own_folder import config_of
@@ -20,8 +20,10 @@ from pipeline.process.scratch import SPILL, scratch
 from pipeline.process.watchdog import Watch, noting
 from pipeline.settings import Settings
 from pipeline.stage_names import STAGES
-from pipeline.stages.loop import LakeStages
-from pipeline.stages.served_sets import Serve
+
+if TYPE_CHECKING:
+    from pipeline.stages.loop import LakeStages
+    from pipeline.stages.served_sets import Serve
 
 
 def check_stages(stages: list[str]) -> list[str]:
@@ -99,6 +101,10 @@ def serving(
 
 def turns(context: Context, serve: Serve, *, strict: bool) -> LakeStages:
     """The stages of one lake."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from pipeline.stages.loop import LakeStages  # all that works: commands that look do without
+
     streams = context.settings.ship.streams
     readers = ThreadPoolExecutor(streams, "ship") if streams > 1 and context.lake is not None else None
     return LakeStages(context, serve, strict=strict, readers=readers)

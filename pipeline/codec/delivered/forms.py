@@ -15,30 +15,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from pipeline.codec.delivered import libsvm, text
-from pipeline.codec.delivered.text import TextWriter
 from pipeline.codec.hashed_file import Written
-from pipeline.codec.shards import Matrix
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from pipeline.codec.delivered.text import TextWriter
+    from pipeline.codec.shards import Matrix
 
 PARQUET = "parquet"
 """The format that has every column, and that current tables are merged from."""
 FEATURES = "features"
 FAILURES = "failures"
 """Folders of Parquet files in a partner's folder."""
-
-Lines = Callable[[int, Sequence[int], Matrix], npt.NDArray[np.uint8]]
-"""(partner, unsigned items, matrix) -> the bytes of as many lines, newlines included."""
-ReadLines = Callable[[Sequence[bytes], int], tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.uint64], Matrix]]
-"""(lines, values of a feature or 0 if unknown) -> partners or None if lines do not say them, unsigned items, matrix.
-
-Raises ValueError or OverflowError for what are no such lines.
-"""
 
 
 class File(Protocol):
@@ -59,8 +53,13 @@ class TextForm:
 
     name: str
     file: str
-    lines: Lines
-    read: ReadLines
+    lines: Callable[[int, Sequence[int], Matrix], npt.NDArray[np.uint8]]
+    """(partner, unsigned items, matrix) -> the bytes of as many lines, newlines included."""
+    read: Callable[[Sequence[bytes], int], tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.uint64], Matrix]]
+    """(lines, values of a feature or 0 if unknown) -> partners or None where lines have none, unsigned items, matrix.
+
+    Raises ValueError or OverflowError for what are no such lines.
+    """
     item_word: int
     """Which word of a line is the item."""
 
@@ -69,10 +68,22 @@ class TextForm:
         return path.removesuffix(".gz").endswith(Path(self.file.removesuffix(".gz")).suffix)
 
 
+def _late(module: str, name: str) -> Callable[..., Any]:
+    """A function of a module of this room that is imported at its first call: who asks for names needs no NumPy."""
+
+    def call(*given: Any) -> Any:
+        return getattr(import_module(f"pipeline.codec.delivered.{module}"), name)(*given)
+
+    return call
+
+
 TEXT_FORMS = (
-    TextForm("text", "cnn_features.txt.gz", text.text_lines, text.read_lines, item_word=1),
-    TextForm("libsvm", "cnn_features.libsvm.gz", libsvm.libsvm_lines, libsvm.read_libsvm_lines, item_word=0),
-)
+    TextForm("text", "cnn_features.txt.gz", _late("text", "text_lines"), _late("text", "read_lines"), item_word=1),
+    TextForm(
+        "libsvm", "cnn_features.libsvm.gz", _late("libsvm", "libsvm_lines"), _late("libsvm", "read_libsvm_lines"),
+        item_word=0,
+    ),
+)  # fmt: skip
 """Where there is no Parquet, the first of them that is there is read."""
 FORMATS = (PARQUET, *(form.name for form in TEXT_FORMS))
 _OF_A_PARTNER = re.compile(rf"/(\d+)/(?:{FEATURES}/[^/]+|{'|'.join(re.escape(form.file) for form in TEXT_FORMS)})$")
@@ -138,6 +149,8 @@ class TextFiles:
     """New files in a folder, one for each text form among the formats; none where there is no such."""
 
     def __init__(self, folder: Path, formats: Sequence[str]) -> None:
+        from pipeline.codec.delivered.text import TextWriter
+
         self._files: list[tuple[Path, TextWriter]] = []
         try:
             for form in TEXT_FORMS:

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from pipeline.amounts import counted
-from pipeline.codec.delivered.failures import UNASKED, Behind, count_failures
 from pipeline.codec.delivered.forms import is_failures
 from pipeline.errors import PipelineError, Stopped
 from pipeline.ledger.deliveries import Delivery, Index
@@ -25,6 +25,9 @@ from pipeline.records import REASONS
 from pipeline.settings import Health
 from pipeline.stores.store import Lake
 from pipeline.times import DAY
+
+if TYPE_CHECKING:
+    from pipeline.codec.delivered.failures import Behind
 
 LOOKED_INTO = 20
 """Partners whose failures one look reads."""
@@ -107,6 +110,8 @@ class Failing:
     def _read(
         self, lake: Lake, root: Root, one: Day, troubles: dict[str, PipelineError], safe_point: Callable[[], None]
     ) -> Counter[Behind]:
+        from pipeline.codec.delivered.failures import count_failures  # Arrow, only where too many failed
+
         sums: Counter[Behind] = Counter()
         left = FILES
         for folder, files in sorted(one.folders.items(), reverse=True):
@@ -136,6 +141,8 @@ def _failures(one: Delivery) -> tuple[str, ...]:
 
 def _ruled(one: FailingPartner, counts: Counter[Behind]) -> FailingPartner:
     """With the reason that rules, and the host that most of its failures have, if one has."""
+    from pipeline.codec.delivered.failures import UNASKED
+
     unasked = _unasked(counts)
     counts = Counter({behind: number for behind, number in counts.items() if behind[1] != UNASKED}) + unasked
     reasons: Counter[str] = Counter()
@@ -158,6 +165,8 @@ def _ruled(one: FailingPartner, counts: Counter[Behind]) -> FailingPartner:
 
 def _unasked(counts: Counter[Behind]) -> Counter[Behind]:
     """What hosts were not asked for any more, by the reason that each had failed of most; else `host_busy`."""
+    from pipeline.codec.delivered.failures import UNASKED
+
     found: Counter[Behind] = Counter()
     for (host, mark), number in counts.items():
         if mark != UNASKED:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import smtplib
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.message import EmailMessage
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from pipeline.errors import TemporaryError
@@ -16,6 +13,9 @@ from pipeline.process.logs import escape, redact
 from pipeline.process.redaction import redact_tree
 from pipeline.settings import Notify
 from pipeline.times import readable_time
+
+if TYPE_CHECKING:
+    import smtplib
 
 SECONDS = 20.0
 """A server that is silent for so long has not been told."""
@@ -101,6 +101,9 @@ class Mail:
     name = "mail"
 
     def tell(self, news: News) -> str:
+        import smtplib  # only where there is something to tell
+        from email.message import EmailMessage
+
         settings = self.settings
         where = f"{settings.smtp_host}:{settings.smtp_port}"
         try:
@@ -119,6 +122,9 @@ class Mail:
         return f"the mail server {where} refused {', '.join(sorted(refused))}" if refused else ""
 
     def _connected(self) -> smtplib.SMTP:
+        import smtplib
+        import ssl
+
         settings = self.settings
         if settings.smtp_tls and settings.smtp_port == SMTPS:
             context = ssl.create_default_context()

@@ -16,8 +16,8 @@ from pipeline.ledger.protocol import Context, announce, state_of
 from pipeline.ledger.state import READ_FROM_SOURCES, ShipmentState, next_of
 from pipeline.sources.conventions import Sources
 from pipeline.sources.found import Found
-from pipeline.stages.aggregate import retry_plan
 from pipeline.stages.expectations import Expectations
+from pipeline.stages.retries import retry_plan
 from pipeline.stages.snapshots import new_of, takes
 from pipeline.stores.store import Lake
 from pipeline.times import DAY
