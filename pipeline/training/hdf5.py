@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from pipeline.errors import SolverError
 from pipeline.nets.graph.caffe_graph import CaffeGraph
 from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.graph.saving import Read, layers
-from pipeline.process.installed import to_install
+from pipeline.training.packages import demand
 from pipeline.training.solverstate import Head, SolverState
 
 Array = NDArray[np.float32]
@@ -37,10 +36,7 @@ def is_hdf5(path: Path) -> bool:
 
 def library() -> Any:
     """h5py.  Raises SolverError where it is missing, with the command that installs it."""
-    try:
-        return importlib.import_module("h5py")
-    except ImportError as error:
-        raise SolverError("HDF5 files need h5py", str(error), to_install("training")) from error
+    return demand("h5py", "an HDF5 file")
 
 
 def write_net(path: Path, graph: CaffeGraph, values: Read, diffs: Read | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Layers that a program feeds: Input and MemoryData; and DummyData, which fills itself."""
+"""Layers that a program feeds: Input and MemoryData."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.codec import caffe_pb2
 from pipeline.errors import SolverError
-from pipeline.nets.graph.fillers import is_random
 from pipeline.nets.graph.lowered import Shape
-from pipeline.nets.layers.registry import Layer, State, filler
+from pipeline.nets.layers.registry import Layer, State
 from pipeline.nets.layers.registry import make as make_layer
 from pipeline.training.data.source import Batch, Labels, Trouble
 from pipeline.training.data.transform import transform_of
@@ -98,27 +97,3 @@ class Memory(Fed):
         self._last = number
         values = (self._data[first : first + size], self._labels[first : first + size])
         return dict(zip(self.shapes, values, strict=True))
-
-
-class Dummy(Fed):
-    """DummyData: constants once, and each random filler anew in each pass."""
-
-    def __init__(self, spec: caffe_pb2.LayerParameter, train: bool, draws: Draws, folder: Path) -> None:
-        super().__init__(spec, train)
-        self._draws = draws
-        given = list(spec.dummy_data_param.data_filler) or [filler()]
-        self._fillers = given if len(given) > 1 else given * len(spec.top)
-        self._constant = {
-            top: draws.filler(how, self.shapes[top], self.layer, index)
-            for index, (top, how) in enumerate(zip(self.shapes, self._fillers, strict=True))
-            if not is_random(how)
-        }
-        self.in_order = len(self._constant) < len(self.shapes)
-
-    def batch(self, number: int) -> Batch:
-        found: Batch = {}
-        for index, top in enumerate(self.shapes):
-            found[top] = self._constant.get(top)  # type: ignore[assignment]
-            if found[top] is None:
-                found[top] = self._draws.filler(self._fillers[index], self.shapes[top], self.layer, index, number)
-        return found

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from pipeline.codec import caffe_pb2
 from pipeline.errors import FormatError, SolverError
 from pipeline.nets.graph.lowered import Shape
-from pipeline.training.data.packages import demand
 from pipeline.training.data.source import Batch, Labels, Trouble
 from pipeline.training.draws.draws import Draws
 from pipeline.training.draws.shuffling import Shuffler
+from pipeline.training.packages import demand
 
 _KEPT = 2  # files in memory: the batch may lie across two
 _TURNS = 8  # whose order is known: threads ask for batches before and behind one another

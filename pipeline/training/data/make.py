@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.codec import caffe_pb2
 from pipeline.errors import SolverError
 from pipeline.training.data.database import Database
-from pipeline.training.data.fed import Dummy, Input, Memory
+from pipeline.training.data.fed import Input, Memory
 from pipeline.training.data.hdf5_files import Hdf5Files
 from pipeline.training.data.image_list import ImageList
 from pipeline.training.data.source import Source
@@ -18,8 +18,8 @@ _OLD = ("scale", "mean_file", "crop_size", "mirror")  # they moved to transform_
 
 
 def is_data(kind: str) -> bool:
-    """A layer of this type gives batches."""
-    return kind in _TOPS or kind in ("MemoryData", "Input", "DummyData", "WindowData")
+    """A layer of this type gives batches.  DummyData is none of them: the net itself fills it, from its draws."""
+    return kind in _TOPS or kind in ("MemoryData", "Input", "WindowData")
 
 
 def make(spec: caffe_pb2.LayerParameter, train: bool, draws: Draws, folder: Path) -> Source:
@@ -53,10 +53,8 @@ def make(spec: caffe_pb2.LayerParameter, train: bool, draws: Draws, folder: Path
             return Memory(spec, train, draws, folder)
         case "Input":
             return Input(spec, train, draws, folder)
-        case "DummyData":
-            return Dummy(spec, train, draws, folder)
     raise SolverError(
         f"{where}: Hathi does not train from {spec.type}",
-        "known: Data, ImageData, HDF5Data, MemoryData, Input, DummyData",
+        "known: Data, ImageData, HDF5Data, MemoryData, Input",
         "write the windows as images, and train from ImageData or Data" if spec.type == "WindowData" else "",
     )

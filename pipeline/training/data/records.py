@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.errors import FormatError, SolverError
-from pipeline.training.data.packages import demand
+from pipeline.training.packages import demand
 
 
 class Records(Protocol):

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.errors import SolverError
 from pipeline.process.installed import to_install
+from pipeline.process.installed import to_install
 
 
 def demand(package: str, what: str) -> Any:
@@ -14,8 +15,4 @@ def demand(package: str, what: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise SolverError(
-            f"{what} needs the package {package}",
-            str(error),
-            to_install("training"),
-        ) from error
+        raise SolverError(f"{what} needs the package {package}", str(error), to_install("training")) from error
