@@ -48,7 +48,7 @@ class Database:
 
     def _first_shape(self) -> Shape:
         try:
-            return self._examples.transform.shape(self._image(_datum(self._records.read([0])[0])).shape)
+            return self._examples.transform.shape(self._image(_datum(next(self._records.read([0])))).shape)
         except Unfit as error:
             raise unfit(str(self._records.path), key_text(self._records.keys[0]), str(error)) from error
 
@@ -92,7 +92,7 @@ class Database:
     def examine(self, labels: Mapping[str, Labels], examples: range) -> Iterator[Trouble]:
         wanted = labels.get(self._spec.top[1]) if len(self._spec.top) > 1 else None
         expected = self.shapes[self._spec.top[0]][1:]
-        for at, value in zip(examples, self._records.read(list(examples)), strict=True):
+        for at, value in zip(examples, self._records.read(examples), strict=True):
             key = key_text(self._records.keys[at])
             try:
                 datum = _datum(value)
@@ -107,8 +107,8 @@ class Database:
         self._records.close()
 
 
-def _datum(value: bytes) -> caffe_pb2.Datum:
+def _datum(value: bytes | memoryview) -> caffe_pb2.Datum:
     try:
-        return caffe_pb2.Datum.FromString(value)
+        return caffe_pb2.Datum.FromString(value)  # type: ignore[arg-type]  # it takes what lies in the map as well
     except DecodeError as error:
         raise Unfit("its bytes are no Datum") from error

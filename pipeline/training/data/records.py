@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,8 +18,8 @@ class Records(Protocol):
     path: Path
     keys: list[bytes]
 
-    def read(self, numbers: list[int]) -> list[bytes]:
-        """The values of these records.  Raises FormatError for one that is gone."""
+    def read(self, numbers: Sequence[int]) -> Iterator[bytes | memoryview]:
+        """The values of these records, each until the next is asked for.  Raises FormatError for one that is gone."""
 
     def close(self) -> None: ...
 
@@ -40,17 +41,17 @@ class Lmdb:
         with environment.begin() as transaction, transaction.cursor() as cursor:
             self.keys = list(cursor.iternext(keys=True, values=False))
 
-    def read(self, numbers: list[int]) -> list[bytes]:
-        with self._environment.begin() as transaction:
-            found = [transaction.get(self.keys[number]) for number in numbers]
-        for number, value in zip(numbers, found, strict=True):
-            if value is None:
-                raise FormatError(
-                    f"record '{key_text(self.keys[number])}' is gone from {self.path}",
-                    "it was there as the training began",
-                    "somebody changes the database: train from a copy",
-                )
-        return found
+    def read(self, numbers: Sequence[int]) -> Iterator[bytes | memoryview]:
+        with self._environment.begin(buffers=True) as transaction:
+            for number in numbers:
+                value = transaction.get(self.keys[number])
+                if value is None:
+                    raise FormatError(
+                        f"record '{key_text(self.keys[number])}' is gone from {self.path}",
+                        "it was there as the training began",
+                        "somebody changes the database: train from a copy",
+                    )
+                yield value
 
     def close(self) -> None:
         with _LOCK:
@@ -103,8 +104,8 @@ class LevelDb:
         self.keys = [key for key, _ in records]
         self._values = [value for _, value in records]
 
-    def read(self, numbers: list[int]) -> list[bytes]:
-        return [self._values[number] for number in numbers]
+    def read(self, numbers: Sequence[int]) -> Iterator[bytes | memoryview]:
+        return (self._values[number] for number in numbers)
 
     def close(self) -> None:
         self._values = []
