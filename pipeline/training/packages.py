@@ -7,7 +7,6 @@ from typing import Any
 
 from pipeline.errors import SolverError
 from pipeline.process.installed import to_install
-from pipeline.process.installed import to_install
 
 
 def demand(package: str, what: str) -> Any:
