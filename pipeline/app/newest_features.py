@@ -19,12 +19,14 @@ def newest_features(
     lake: Lake, root: Root, where: str, *, partner: int | None = None, columns: Sequence[str] | None = None
 ) -> pa.RecordBatchReader:
     """An Arrow reader: one row for each partner and item, sorted by them; item ids are uint64, features float32.
+    Behind them stand the columns of an own list that were kept.
 
     where: the root as a person named it.  partner: only this one.  columns: only these.
     Raises ConfigError where there is nothing to read or no such column, FormatError for a file that is damaged.
     """
     import pyarrow as pa
 
+    from pipeline.app.kept_columns import kept_under
     from pipeline.stages.compact.merging import table_schema
     from pipeline.stages.compact.reading import delivered_by_partner, newest_rows
 
@@ -39,14 +41,26 @@ def newest_features(
     full = table_schema(found[0].dim)
     item = full.get_field_index(ITEM)
     full = full.set(item, pa.field(ITEM, pa.uint64(), nullable=False))
+    own = full.names
+    kept = kept_under(lake, root) if columns is None or not set(columns) <= set(own) else None
+    for field in kept.fields if kept is not None else ():
+        full = full.append(field)
     names = full.names if columns is None else list(columns)
     if unknown := [name for name in names if name not in full.names]:
         raise ConfigError(f"no column {unknown[0]}", f"there are: {', '.join(full.names)}", "correct `columns`")
     schema = pa.schema([full.field(name) for name in names])
 
     def batches() -> Iterator[Any]:
+        asked = [name for name in names if name not in own]
+        beside = kept.beside(asked) if kept is not None and asked else None
         for rows in newest_rows(found):
             unsigned = pa.array(rows.column(ITEM).combine_chunks().to_numpy().view("uint64"))
-            yield from rows.set_column(item, full.field(ITEM), unsigned).select(names).cast(schema).to_batches()
+            rows = rows.set_column(item, full.field(ITEM), unsigned)
+            if beside is not None:
+                for name, column in zip(asked, beside.of(rows)[0].columns, strict=True):
+                    rows = rows.append_column(full.field(name), column)
+            yield from rows.select(names).cast(schema).to_batches()
+        if kept is not None:
+            kept.close()
 
     return pa.RecordBatchReader.from_batches(schema, batches())

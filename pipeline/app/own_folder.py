@@ -51,6 +51,21 @@ def config_of(folder: Path) -> Path:
     return path
 
 
+def kept(folder: Path) -> list[str]:
+    """The columns of the list that the last run kept beside the features."""
+    path = private(folder) / "config.toml"
+    try:
+        sources = tomllib.loads(path.read_text(encoding="utf-8"))["lakes"][LAKE]["sources"]
+        return [str(name) for name in sources[0].get("keep", [])]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise typed(error, path) from error
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        hint = "delete the file: a run with --refs writes it anew (say --keep again where you want columns)"
+        raise ConfigError(f"{path} cannot be read", f"{error}", hint) from error
+
+
 def write_config(settings: Settings) -> None:
     """Write the set and the source of an own list, with each of their values, into the folder of its features."""
     folder = private(Path(settings.sets[SET].root))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.amounts import counted
+from pipeline.app import own_folder
 from pipeline.app.installation import DEFAULT, default_config
 from pipeline.cli.output.progress import Show, shown
 from pipeline.cli.output.reached import Reached
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     stages = check_stages(args.stages or list(settings.stages))
     out = out_file.out_of(args)
-    own = _OwnList(settings, args.refs, args.again) if own_list.given(args) else None
+    own = _OwnList(settings, args.refs, args.again, bool(args.keep)) if own_list.given(args) else None
     name = "-".join(stages) if len(stages) < len(STAGES) else "run"
     computes = "compute" in stages
     quiet = args.once and not sys.stdin.isatty()  # cron's: an end in good order is no news
@@ -135,11 +136,11 @@ def demand_refs(totals: Totals, own: _OwnList | None, lakes: Sequence[LakeStages
 class _OwnList:
     """A list of one's own: what its folder was made with before, and what was copied here."""
 
-    def __init__(self, settings: Settings, refs: str, again: bool) -> None:
-        """again: ship the list once more."""
+    def __init__(self, settings: Settings, refs: str, again: bool, keeps: bool = False) -> None:
+        """again: ship the list once more.  keeps: columns of it are to be kept, which it therefore must have."""
         self._settings = settings
         self.refs = refs
-        self._again = again
+        self._again, self._keeps = again, keeps
         self._options: remembered.Options | None = None
         self.brought = NONE_LEFT
 
@@ -148,6 +149,9 @@ class _OwnList:
         self._options = remembered.options_of(self._settings)
         if "ship" in stages:
             self.brought = own_list.bring_to(self._settings, self.refs, say)
+        if self._keeps:
+            own_list.demand_kept(self._settings)
+        own_folder.write_config(self._settings)
 
     def announce(self, context: Context) -> None:
         """Have the list shipped once more where that is asked for, or where it is read in another way now."""
@@ -201,6 +205,7 @@ def work(process: Running, once: bool, show: Show, own: _OwnList | None = None) 
             compact_daily(lakes, stages, Path(settings.state), clock, stop)
         else:
             compact_now(lakes, stages, stop)
+        own_list.keep_columns(where[0], _on_stderr, stop)
     if not stop():
         for context in where:
             look_at_the_rest(context, totals)

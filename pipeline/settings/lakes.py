@@ -141,6 +141,9 @@ class Source(Section):
     """Words that mean "no value" in cells of ids, partners and URLs and in `partner=123` folders, in any of these
     forms: as written here, in lower case, in capitals, capitalised, with blanks around. An empty list: only empty
     cells mean that."""
+    keep: list[str] = []
+    """A list of your own (`hathi run --refs ... --keep`): further columns of it that hathi.read_features and --out show
+    beside the features. Name those that you want to have at hand there; other sources do not use it."""
     columns: Columns = Columns()
     text: Text = Text()
     settle_seconds: Annotated[float, Field(ge=0)] = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import get_args
 
@@ -9,7 +10,7 @@ from pipeline.codec.codecs import Forms
 from pipeline.codec.refs.guess import guess
 from pipeline.codec.refs.rows import sampled
 from pipeline.codec.refs.rules import null_forms
-from pipeline.codec.refs.tables import Cursor, Format, How, RefReader, Rejected, Taken, detect
+from pipeline.codec.refs.tables import Cursor, Format, How, RefReader, Rejected, Taken, column_names, detect
 from pipeline.errors import ConfigError, FormatError
 from pipeline.ledger.manifest import Place, Plan, Rejection, SourceFile
 from pipeline.records import ImageRef
@@ -24,7 +25,8 @@ FORMATS: dict[str, Format] = {name: name for name in get_args(Format)}
 class FrozenFiles:
     """Refs batch by batch, rows that are none counted; not opened before they are asked for."""
 
-    def __init__(self, lake: Lake, forms: Forms, plan: Plan, place: Place) -> None:
+    def __init__(self, lake: Lake, forms: Forms, plan: Plan, place: Place, keep: tuple[str, ...] = ()) -> None:
+        """keep: further columns that come along (`takes`)."""
         self._lake = lake
         self._open_refs = forms.open_refs
         self._plan = plan
@@ -37,7 +39,7 @@ class FrozenFiles:
             raise FormatError(
                 "this version does not know how to read its files", str(error), "upgrade Hathi on this host"
             ) from error
-        self._how = How(text, nulls, as_written=reading.ids == "as_written")
+        self._how = How(text, nulls, as_written=reading.ids == "as_written", keep=keep)
         self._nulls = null_forms(nulls)
         self._reader: RefReader | None = None
         self.go_to(place)
@@ -68,20 +70,30 @@ class FrozenFiles:
 
         A batch lies within one file.
         """
-        while not self.ended:
-            taken = self._from_this_file()
+        for file, taken in self.takes():
             self.waiting_rows += taken.rows
-            self.waiting_rejections = tuple(sampled(self.waiting_rejections + self._rejections(taken)))
-            file = self.place.file
-            self.place = Place(file=file, position=taken.cursor.position, row=taken.cursor.row)
-            if taken.ended:
-                self.close()
-                self.place = Place(file=file + 1)
+            self.waiting_rejections = tuple(sampled(self.waiting_rejections + self._rejections(taken, file)))
             if taken.refs:
                 rows, rejections = self.waiting_rows, self.waiting_rejections
                 self.waiting_rows, self.waiting_rejections = 0, ()
                 return taken.refs, rows, rows - len(taken.refs), rejections, self.place
         return None
+
+    def takes(self) -> Iterator[tuple[SourceFile, Taken]]:
+        """What is read to the end, a batch's size at a time, and the file that it is of."""
+        while not self.ended:
+            file, at = self.file, self.place.file
+            taken = self._from_this_file()
+            self.place = Place(file=at, position=taken.cursor.position, row=taken.cursor.row)
+            if taken.ended:
+                self.close()
+                self.place = Place(file=at + 1)
+            yield file, taken
+
+    def names(self) -> list[str]:
+        """The columns of the file that is next.  Raises FormatError where it cannot be read."""
+        path, form = self.file.path, self._format()
+        return column_names(self._lake.open(path), path, form, self._columns, self._how)
 
     def _from_this_file(self) -> Taken:
         at = Cursor(position=self.place.position, row=self.place.row)
@@ -145,8 +157,8 @@ class FrozenFiles:
         with self._lake.open(path) as file:
             return guess(file.read(_GUESSED_FROM), path, self._columns, self._how.text, least)
 
-    def _rejections(self, taken: Taken) -> tuple[Rejection, ...]:
+    def _rejections(self, taken: Taken, file: SourceFile) -> tuple[Rejection, ...]:
         return tuple(
-            Rejection(file=self.file.path, row=one.row, offset=one.offset, why=one.why, sample=one.sample)
+            Rejection(file=file.path, row=one.row, offset=one.offset, why=one.why, sample=one.sample)
             for one in taken.samples
         )

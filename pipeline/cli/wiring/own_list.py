@@ -91,6 +91,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what = "also write all features of DIR, one row an item, as one file: x.parquet, or x.npy with x.ids.parquet"
     own.add_argument("--out", type=Path, metavar="FILE", help=what)
+    own.add_argument(
+        "--keep",
+        metavar="A,B,...",
+        help="further columns of the list that stand beside the features, in hathi.read_features and --out (default: "
+        "those of the last time; '': none)",
+    )
     own.add_argument("--again", action="store_true", help="compute and deliver the whole list once more")
 
 
@@ -131,7 +137,8 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
     if args.no_header:
         source["text"]["header"] = False
     if args.names:
-        source["text"]["names"] = [name.strip() for name in args.names.split(",")]
+        source["text"]["names"] = set_options.names(args.names)
+    source["keep"] = own_folder.kept(out) if args.keep is None else set_options.names(args.keep)
     if args.ids:
         source["ids"] = args.ids
     if args.partner is not None:
@@ -186,6 +193,30 @@ def _shipped(context: Context) -> Iterator[tuple[ShipmentName, Plan, Reading]]:
     for name, plan in operator_requests.newest(context, "", [SET]):
         if (reading := named.get(plan.snapshot_digest)) is not None:
             yield name, plan, reading
+
+
+def demand_kept(settings: Settings) -> None:
+    """Raises ConfigError where the list lacks a column that is to be kept."""
+    from pipeline.app.keepable import demand_columns  # pyarrow takes its time to import
+
+    demand_columns(settings, settings.lakes[LAKE].sources[0].keep)
+
+
+def keep_columns(context: Context, say: Callable[[str], None], stop: Callable[[], bool]) -> None:
+    """Have the columns beside the features that are to be kept, where the lake is a list of one's own."""
+    settings = context.settings
+    if context.lake_name != LAKE or SET not in settings.sets or context.lake is None or stop():
+        return
+    source = next(iter(settings.lakes[LAKE].sources), None)
+    if source is None or not source.keep:
+        return
+    from pipeline.app.keeping import keep_columns as keep
+
+    done = keep(context, source.keep, stop)
+    if done is not None:
+        others = done.features - done.found
+        rest = f"; the list holds no row for {counted(others, 'feature')}, where they are empty" if others else ""
+        say(f"kept: {', '.join(source.keep)} beside {counted(done.found, 'feature')}{rest}")
 
 
 def demand_refs(context: Context, refs: str) -> None:

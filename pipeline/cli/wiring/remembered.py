@@ -73,7 +73,6 @@ def options_of(settings: Settings) -> Options:
 
         fingerprint = FeatureMaker(settings, SET, Clock()).fingerprint
         remade = before is not None and _remade(known, how, fingerprint, Path(one.root))
-    own_folder.write_config(settings)
     now = {"features": {"set": how, "files": files, "fingerprint": fingerprint}, "reading": _reading(settings)}
     return Options(path, now, before, remade)
 

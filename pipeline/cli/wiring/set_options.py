@@ -61,6 +61,11 @@ def pairs(texts: Iterable[str], name: str | None = None) -> dict[str, Any]:
     return found
 
 
+def names(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def value_of(text: str) -> Any:
     """A value as it is typed: JSON, numbers with commas between them, a size `320x240`, or a text."""
     try:

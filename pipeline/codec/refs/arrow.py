@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -18,24 +18,37 @@ from pipeline.errors import FormatError
 from pipeline.settings import Columns
 
 
-def arrow_blocks(file: BinaryIO, format: str, name: str, columns: Columns, rules: Rules, at: Cursor) -> Iterator[Block]:
-    """The rows from a cursor on.
+def arrow_blocks(
+    file: BinaryIO, format: str, name: str, columns: Columns, rules: Rules, at: Cursor, keep: Sequence[str] = ()
+) -> Iterator[Block]:
+    """The rows from a cursor on.  keep: further columns, which stay as Arrow has them.
 
     A Parquet file's row group or an Avro file's block that is damaged is rejected from the damage on, the others stand;
     an ORC file from the damaged stripe on.  Raises FormatError when it is called if the file cannot be opened.
     """
+    table = _opened(file, format, name)
     try:
-        table = ApartFile(file, format)
-    except Damaged as error:
-        what = {"parquet": "Parquet", "orc": "ORC", "avro": "Avro"}[format]
-        hint = "check that the file is whole and has this format"
-        raise FormatError(f"{name} cannot be read as {what}", sample_of(str(error)), hint) from error
-    try:
-        found = _find(table.schema, columns, name)
+        found = _find(table.schema, columns, name).keeping(table.schema.names, keep)
     except FormatError:
         table.close()
         raise
     return _blocks(table.batches(_names(table.schema, found), at.position), table.schema, found, rules)
+
+
+def arrow_names(file: BinaryIO, format: str, name: str) -> list[str]:
+    """The names of all columns.  Raises FormatError when the file cannot be opened."""
+    table = _opened(file, format, name)
+    table.close()
+    return list(table.schema.names)
+
+
+def _opened(file: BinaryIO, format: str, name: str) -> ApartFile:
+    try:
+        return ApartFile(file, format)
+    except Damaged as error:
+        what = {"parquet": "Parquet", "orc": "ORC", "avro": "Avro"}[format]
+        hint = "check that the file is whole and has this format"
+        raise FormatError(f"{name} cannot be read as {what}", sample_of(str(error)), hint) from error
 
 
 def _blocks(batches: Iterator[Batch], schema: pa.Schema, found: Found, rules: Rules) -> Iterator[Block]:
@@ -59,8 +72,12 @@ def _raw(batch: pa.RecordBatch, first: int, schema: pa.Schema, found: Found) -> 
             array = array.cast(pa.uint64(), safe=False)
         return _cells(array)
 
+    def kept(place: int) -> pa.Array:
+        array = batch.column(batch.schema.names.index(schema.names[place]))
+        return array.dictionary_decode() if types.is_dictionary(array.type) else array
+
     numbers = range(first, first + batch.num_rows)
-    return found.raw_rows(numbers, numbers, column)
+    return found.raw_rows(numbers, numbers, column, kept)
 
 
 def _cells(array: pa.Array) -> list[Cell]:
@@ -95,7 +112,7 @@ def _find(schema: pa.Schema, columns: Columns, name: str) -> Found:
 
 
 def _names(schema: pa.Schema, found: Found) -> list[str]:
-    places = (found.partner_id, found.item_id, found.external_id, found.url, found.content)
+    places = (found.partner_id, found.item_id, found.external_id, found.url, found.content, *found.kept)
     return list(dict.fromkeys(schema.names[place] for place in places if place is not None))
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.codec.refs.rows import sample_of
-from pipeline.codec.refs.rules import Cell, RawRows
+from pipeline.codec.refs.rules import Cell, Kept, RawRows
 from pipeline.errors import FormatError
 from pipeline.settings import Columns
 
@@ -22,11 +22,21 @@ class Found:
     content: int | None
     url_first: bool = False
     """Nobody has named the content column: it is taken for rows without a url only."""
+    kept: tuple[int | None, ...] = ()
+    """Of further columns that are wanted."""
+
+    def keeping(self, names: Sequence[str], keep: Sequence[str]) -> Found:
+        """With the places of further columns among all names; None for one that the file lacks."""
+        return replace(self, kept=tuple(place_of(names, name) for name in keep)) if keep else self
 
     def raw_rows(
-        self, positions: Sequence[int], rows: Sequence[int], column: Callable[[int], Sequence[Cell]]
+        self,
+        positions: Sequence[int],
+        rows: Sequence[int],
+        column: Callable[[int], Sequence[Cell]],
+        kept: Callable[[int], Kept],
     ) -> RawRows:
-        """Rows from their columns, each of which is asked for by its place."""
+        """Rows from their columns, each of which is asked for by its place.  kept: a further column, as it is kept."""
 
         def cells(place: int | None) -> Sequence[Cell] | None:
             return None if place is None else column(place)
@@ -40,7 +50,16 @@ class Found:
             url=cells(self.url),
             content=cells(self.content),
             url_first=self.url_first,
+            kept=tuple([None] * len(rows) if place is None else kept(place) for place in self.kept),
         )
+
+
+def place_of(names: Sequence[str], wanted: str) -> int | None:
+    """The place of a name, in its own letter case or else in any; of names that stand twice the first."""
+    if wanted in names:
+        return names.index(wanted)
+    folded = [name.casefold() for name in names]
+    return folded.index(wanted.casefold()) if wanted.casefold() in folded else None
 
 
 def find_columns(

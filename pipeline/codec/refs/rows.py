@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from operator import add
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pipeline.process.redaction import redact_row
 from pipeline.records import ImageRef
@@ -60,6 +60,8 @@ class Taken:
     """Before the next ref, or the end of the file."""
     ended: bool
     """The file holds no further ref."""
+    kept: tuple[tuple[Any, ...], ...] = ()
+    """Further columns of the refs, piece by piece where reader was asked for them: `How.keep`."""
 
 
 class RefReader(Protocol):
@@ -91,6 +93,8 @@ class Block:
     rejected: Sequence[Rejected]
     """In the order of rows; one entry may stand for all the rows up to the next one."""
     end: Cursor
+    kept: tuple[Any, ...] = ()
+    """Further columns, as `RawRows.kept`, of the refs."""
 
 
 class BlockReader:
@@ -108,6 +112,7 @@ class BlockReader:
     def take(self, max_refs: int, max_bytes: int) -> Taken:
         refs: list[ImageRef] = []
         samples: list[Rejected] = []
+        kept: list[tuple[Any, ...]] = []
         taken_bytes = 0
         began = self._cursor.row
         ended = False
@@ -121,6 +126,8 @@ class BlockReader:
             full = last < len(block.urls)
             if last > first:
                 refs.extend(_refs(block, first, last, len(refs)))
+                if block.kept:
+                    kept.append(tuple(column[first:last] for column in block.kept))
                 taken_bytes += self._ends[last - 1] - before
             end = Cursor(block.positions[last], block.rows[last]) if full else block.end
             upto = self._rejected
@@ -136,7 +143,7 @@ class BlockReader:
                 break
             self._enter(following)
         rows = self._cursor.row - began
-        return Taken(refs, rows, rows - len(refs), tuple(samples), self._cursor, ended)
+        return Taken(refs, rows, rows - len(refs), tuple(samples), self._cursor, ended, tuple(kept))
 
     def close(self) -> None:
         self._file.close()

@@ -10,6 +10,7 @@ import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from pipeline.codec.refs.rows import Block, Cursor, Rejected, sample_of
 from pipeline.process.redaction import redact_value
@@ -27,6 +28,10 @@ NO_PARTNER = "the partner id is empty"
 
 Cell = str | int | bytes | None
 """As a file gives it: text (lone surrogates stand for bytes that are no UTF-8), a number, bytes, or nothing."""
+
+
+Kept = Any
+"""A further column: an Arrow array where the format has types, else a list of what the file holds."""
 
 
 def null_forms(words: Iterable[str]) -> frozenset[str]:
@@ -52,6 +57,8 @@ class RawRows:
     """Bytes, or base64 where the format is text."""
     url_first: bool = False
     """The content is taken where a row has no url only; else it comes before the url."""
+    kept: tuple[Kept, ...] = ()
+    """Further columns that somebody wants beside the refs, in no ref."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,7 @@ def judge(raw: RawRows, rules: Rules, broken: Sequence[Rejected], end: Cursor) -
     partners = _partners(raw.partner_id, count, rules, bad)
     externals, items = _ids(raw, urls, rules, bad)
     if not bad:
-        return Block(partners, items, externals, urls, contents, raw.positions, raw.rows, broken, end)
+        return Block(partners, items, externals, urls, contents, raw.positions, raw.rows, broken, end, raw.kept)
     rejected = [
         Rejected(raw.rows[at], raw.positions[at] if rules.offsets else None, why, _sample(raw, at))
         for at, why in bad.items()
@@ -101,6 +108,7 @@ def judge(raw: RawRows, rules: Rules, broken: Sequence[Rejected], end: Cursor) -
         [raw.rows[at] for at in good],
         sorted([*rejected, *broken], key=lambda entry: entry.row),
         end,
+        tuple([column[at] for at in good] if isinstance(column, list) else column.take(good) for column in raw.kept),
     )
 
 
@@ -227,6 +235,17 @@ def _texts(cells: Sequence[Cell] | None, count: int, name: str, nulls: frozenset
         else:
             texts[at] = cell
     return texts
+
+
+def values_of(cells: Sequence[Cell], nulls: frozenset[str]) -> list[str | None]:
+    """Cells of a text as they are kept: None for one that says that there is no value, no lone surrogates."""
+    told = [str(cell) for cell in cells]
+    return [None if _is_null(cell, nulls) else cell if is_unicode(cell) else well_formed(cell) for cell in told]
+
+
+def well_formed(text: str) -> str:
+    """The text with a sign for whatever has no UTF-8 form."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _is_null(cell: str, nulls: frozenset[str]) -> bool:

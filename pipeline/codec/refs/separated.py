@@ -16,7 +16,7 @@ from pipeline.codec.refs.dialect import Dialect, Form, form, separators, unescap
 from pipeline.codec.refs.grid import columns_of
 from pipeline.codec.refs.lines import Lines, read_lines
 from pipeline.codec.refs.rows import Block, Cursor, Rejected, sample_of
-from pipeline.codec.refs.rules import Cell, RawRows, Rules, judge
+from pipeline.codec.refs.rules import Cell, RawRows, Rules, judge, values_of
 from pipeline.codec.refs.text import unread
 from pipeline.errors import FormatError
 from pipeline.settings import Columns, Text
@@ -39,6 +39,8 @@ class Header:
     found: Found | None
     end: int
     """Offset of the first row."""
+    names: tuple[str, ...] = ()
+    """Of all columns."""
 
 
 def read_header(data: RefBytes, kind: Literal["csv", "tsv"], text: Text, columns: Columns, file: str) -> Header:
@@ -93,7 +95,8 @@ def _header(top: _Top) -> Header:
                     "the first line names columns",
                 )
             names = [cell.strip() for cell in cells]
-            return Header(how, len(names), find_columns(names, top.columns, top.file), top.page.offsets[following])
+            found = find_columns(names, top.columns, top.file)
+            return Header(how, len(names), found, top.page.offsets[following], tuple(names))
         except FormatError as error:
             refused = refused or error
     assert refused is not None
@@ -110,7 +113,8 @@ def _first_row(top: _Top) -> Header:
     wanted = len(top.text.names)
     how, width = next((row for row in rows if (row[1] == wanted if wanted else row[1] > 1)), rows[0])
     names = list(top.text.names) + [str(number + 1) for number in range(wanted, width)]
-    return Header(how, max(wanted, width), find_columns(names, top.columns, top.file), top.page.offsets[top.at])
+    found = find_columns(names, top.columns, top.file)
+    return Header(how, max(wanted, width), found, top.page.offsets[top.at], tuple(names))
 
 
 def csv_blocks(data: RefBytes, header: Header, rules: Rules, at: Cursor) -> Iterator[Block]:
@@ -125,15 +129,15 @@ def csv_blocks(data: RefBytes, header: Header, rules: Rules, at: Cursor) -> Iter
         columns = columns_of(page.texts, header.width, header.form)
         if columns is not None:
             count = len(page.texts)
-            raw = _raw(columns.__getitem__, page.offsets[:-1], range(row, row + count), header)
+            raw = _raw(columns.__getitem__, page.offsets[:-1], range(row, row + count), header, rules)
             row += count
         else:
-            raw, row = _by_line(page, row, header, broken)
+            raw, row = _by_line(page, row, header, broken, rules)
         yield judge(raw, rules, broken, Cursor(page.offsets[-1], row))
         piece = page.unread or next(pieces, None)
 
 
-def _by_line(page: _Page, row: int, header: Header, broken: list[Rejected]) -> tuple[RawRows, int]:
+def _by_line(page: _Page, row: int, header: Header, broken: list[Rejected], rules: Rules) -> tuple[RawRows, int]:
     """The records that begin on a page, and the row after them; what is none is added to the broken ones."""
     width, separator = header.width, header.form.separator
     quote, escape, tail = header.form.signs
@@ -165,11 +169,11 @@ def _by_line(page: _Page, row: int, header: Header, broken: list[Rejected]) -> t
             rows.append(row)
         place = following
         row += 1
-    return _raw(lambda place: [record[place] for record in records], positions, rows, header), row
+    return _raw(lambda place: [record[place] for record in records], positions, rows, header, rules), row
 
 
 def _raw(
-    cells_of: Callable[[int], list[str]], positions: Sequence[int], rows: Sequence[int], header: Header
+    cells_of: Callable[[int], list[str]], positions: Sequence[int], rows: Sequence[int], header: Header, rules: Rules
 ) -> RawRows:
     """Rows whose columns stand there as text."""
     if header.found is None:
@@ -185,7 +189,7 @@ def _raw(
             cells = [_bare_url(cell) if cell[:1] == '"' else cell for cell in cells]
         return cells  # type: ignore[return-value]  # a list of texts is one of cells
 
-    return found.raw_rows(positions, rows, column)
+    return found.raw_rows(positions, rows, column, lambda place: values_of(column(place), rules.nulls))
 
 
 def _bare_url(cell: str) -> str:

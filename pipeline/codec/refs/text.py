@@ -10,7 +10,7 @@ from itertools import repeat
 from typing import Any
 
 from pipeline.codec.refs.byte_stream import RefBytes
-from pipeline.codec.refs.columns import Found, find_columns
+from pipeline.codec.refs.columns import Found, find_columns, place_of
 from pipeline.codec.refs.lines import Lines, read_lines
 from pipeline.codec.refs.rows import UNREADABLE, Block, Cursor, Rejected, sample_of
 from pipeline.codec.refs.rules import Cell, RawRows, Rules, is_unicode, judge
@@ -42,8 +42,8 @@ def url_blocks(data: RefBytes, rules: Rules, at: Cursor) -> Iterator[Block]:
         yield judge(RawRows(positions, rows, url=urls), rules, (), Cursor(lines.offsets[-1], row))
 
 
-def json_blocks(data: RefBytes, keys: Keys, rules: Rules, at: Cursor) -> Iterator[Block]:
-    """One JSON object a line; blank lines are no rows."""
+def json_blocks(data: RefBytes, keys: Keys, rules: Rules, at: Cursor, keep: Sequence[str] = ()) -> Iterator[Block]:
+    """One JSON object a line; blank lines are no rows.  keep: further keys, whose values stay what they are."""
     row = at.row
     if keys.without_ids:
         rules = replace(rules, optional_id=True)
@@ -73,7 +73,23 @@ def json_blocks(data: RefBytes, keys: Keys, rules: Rules, at: Cursor) -> Iterato
             broken.append(Rejected(rows[place], positions[place], TWICE, sample_of(texts[place])))
             del objects[place], positions[place], rows[place]
         broken.sort(key=lambda one: one.row)
-        yield judge(keys.rows(objects, positions, rows, present, rules), rules, broken, Cursor(lines.offsets[-1], row))
+        raw = keys.rows(objects, positions, rows, present, rules)
+        if keep:
+            raw = replace(raw, kept=tuple(_values(objects, name) for name in keep))
+        yield judge(raw, rules, broken, Cursor(lines.offsets[-1], row))
+
+
+def json_names(data: RefBytes, wanted: Sequence[str]) -> list[str]:
+    """The keys of a file's objects: those of its beginning, and as far as the last one that is wanted first appears."""
+    names: dict[str, None] = {}
+    texts = (text for piece in read_lines(data, 0) for text in piece.texts if text.strip())
+    for looked, text in enumerate(texts, 1):
+        read = _json_object(text)
+        if isinstance(read, dict):
+            names.update(dict.fromkeys(read))
+        if looked >= _PROBED and all(place_of(list(names), name) is not None for name in wanted):
+            break
+    return list(names)
 
 
 class Keys:
@@ -132,7 +148,16 @@ class Keys:
         partners = cells["partner_id"]
         if partners is not None and not self._partner_is_settled and not rules.null_partner:
             cells["partner_id"] = [(rules.partner_id or 0) if cell is None else cell for cell in partners]
-        return RawRows(positions, rows, **cells, url_first=self._url_first)
+        return RawRows(
+            positions,
+            rows,
+            partner_id=cells["partner_id"],
+            item_id=cells["item_id"],
+            external_id=cells["external_id"],
+            url=cells["url"],
+            content=cells["content"],
+            url_first=self._url_first,
+        )
 
     def present(self, objects: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
         """For each column the keys of these objects that may hold it, in the order in which they are asked."""
@@ -174,6 +199,14 @@ def _cells(objects: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[Cell]
                 values = (objects[at].get(key) for key in keys[1:])
                 cells[at] = next((value for value in values if value is not None), None)
     return cells
+
+
+def _values(objects: Sequence[dict[str, Any]], name: str) -> list[Any]:
+    """Each object's value of a key, in its own letter case or else in any."""
+    folded = name.casefold()
+    others = [key for key in dict.fromkeys(key for one in objects for key in one)
+              if key != name and key.casefold() == folded]  # fmt: skip
+    return [next((one[key] for key in (name, *others) if key in one), None) for one in objects]
 
 
 def _keys_within(objects: Sequence[dict[str, Any]]) -> int:

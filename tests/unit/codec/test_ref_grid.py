@@ -10,6 +10,7 @@ from pipeline.codec.refs.dialect import form
 from pipeline.codec.refs.grid import columns_of
 from pipeline.codec.refs.lines import Lines
 from pipeline.codec.refs.rows import Rejected
+from pipeline.codec.refs.rules import Rules
 from pipeline.settings import Text
 
 FORMS = {
@@ -30,12 +31,12 @@ def by_line(lines: list[str], how: str, width: int) -> tuple[list[list[str]], li
     page = separated._Page(Lines(list(lines), list(range(len(lines) + 1)), ["\n"] * len(lines)), iter(()))
     seen: list[list[str]] = []
 
-    def keep(cells_of, positions, rows, header):  # type: ignore[no-untyped-def]
+    def keep(cells_of, positions, rows, header, rules):  # type: ignore[no-untyped-def]
         seen.extend(cells_of(place) for place in range(width))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(separated, "_raw", keep)
-        _, rows = separated._by_line(page, 0, header, broken)
+        _, rows = separated._by_line(page, 0, header, broken, Rules())
     return seen, broken, rows
 
 
