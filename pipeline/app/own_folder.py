@@ -18,6 +18,9 @@ SET, LAKE = "features", "list"
 """How the configuration of an own list names its set and its lake."""
 HEAD = "# What this folder was made with, for `hathi why`, `similar` ... --features DIR; each run writes it.\n"
 
+_SECRET: Any = {"access_key", "secret_key", "session_token"}
+_HEADERS: Any = {"hosts": {"__all__": {"headers"}}}
+
 
 def private(folder: Path) -> Path:
     """Where Hathi's own files are in a folder of features."""
@@ -67,13 +70,15 @@ def kept(folder: Path) -> list[str]:
 
 
 def write_config(settings: Settings) -> None:
-    """Write the set and the source of an own list, with each of their values, into the folder of its features."""
+    """Write the set and the source of an own list, with each of their values, into the folder of its features.
+
+    Of bucket and fetch what was given is written; secrets are not: they come from the environment each time.
+    """
     folder = private(Path(settings.sets[SET].root))
     tree = settings.model_dump(
         mode="json",
         include={
             "state": True,
-            "bucket": {"url"},
             "logs": {"folder"},
             "lakes": {LAKE},
             "sets": {SET},
@@ -83,7 +88,9 @@ def write_config(settings: Settings) -> None:
     # A preset fills what is not given, so what was not given stays so.
     tree["sets"][SET]["preprocess"] = settings.sets[SET].preprocess.model_dump(mode="json", exclude_unset=True)
     tree["state"] = _from(folder, tree["state"])
-    tree["bucket"]["url"] = _from(folder, tree["bucket"]["url"])
+    tree["bucket"] = settings.bucket.model_dump(mode="json", exclude_unset=True, exclude=_SECRET)
+    tree["bucket"]["url"] = _from(folder, settings.bucket.url)
+    tree["fetch"] = settings.fetch.model_dump(mode="json", exclude_unset=True, exclude=_HEADERS)
     tree["logs"]["folder"] = _from(folder, tree["logs"]["folder"])
     write(folder / "config.toml", HEAD + toml_of(tree))
 

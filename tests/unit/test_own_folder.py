@@ -63,6 +63,7 @@ SOURCE: dict[str, Any] = {
         "header": False,
         "names": ["1", WORDS],
     },
+    "keep": ["caption", WORDS],
     "settle_seconds": 1.5,
     "look_back_days": 5,
     "sweep_days": 6,
@@ -121,6 +122,26 @@ def test_all_settings_at_once_and_those_of_each_table_in_them_have_values_of_the
     assert again(float16).sets == float16.sets
     assert again(settings).state == settings.state
     assert (found.bucket.url, found.logs.folder) == (settings.bucket.url, settings.logs.folder)
+
+
+def test_what_was_given_of_bucket_and_fetch_is_written_and_no_secret(tmp_path: Path) -> None:
+    given = {
+        "bucket.url": "s3://bucket/x",
+        "bucket.endpoint": "https://s3.example.org",
+        "bucket.secret_key": "very secret",
+        "fetch.requests_per_second": 200.0,
+        "fetch.allow_private": True,
+        "fetch.hosts": {"img.example": {"requests_per_second": 5.0, "headers": {"Authorization": "very secret"}}},
+    }
+    plain = made(tmp_path / "out", VALUES, SOURCE)
+    tree = plain.model_dump(mode="json", include={"state": True, "lakes": True, "sets": True, "logs": {"folder"}})
+    tree["sets"]["features"]["preprocess"] = VALUES["preprocess"]
+    found = again(load(None, {}, {**tree, **given}))
+    assert (found.bucket.url, found.bucket.endpoint) == ("s3://bucket/x", "https://s3.example.org")
+    assert (found.fetch.requests_per_second, found.fetch.allow_private) == (200.0, True)
+    assert found.fetch.hosts["img.example"].requests_per_second == 5.0
+    assert "very secret" not in own_folder.config_of(tmp_path / "out").read_text()
+    assert "connections_per_host" not in own_folder.config_of(tmp_path / "out").read_text(), "it was not given"
 
 
 def test_a_folder_that_was_moved_is_looked_at_where_it_is(tmp_path: Path) -> None:
