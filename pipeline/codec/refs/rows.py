@@ -61,7 +61,7 @@ class Taken:
     ended: bool
     """The file holds no further ref."""
     kept: tuple[tuple[Any, ...], ...] = ()
-    """Further columns of the refs, piece by piece where reader was asked for them: `How.keep`."""
+    """Further columns of the refs, piece by piece, where the reader was asked for them: `How.keep`."""
 
 
 class RefReader(Protocol):
