@@ -64,9 +64,11 @@ def unanswered(error: requests.RequestException, host: str) -> PipelineError:
     if _unsent(error):
         hint = f"check that it runs and that the port is right: curl -s http://{address}/jmx; Hathi tries it again"
         return Elsewhere(f"the NameNode {address} is not reachable", words, hint, 1.0)
-    return Unknown(
-        f"the NameNode {address} did not answer", words, "Hathi tries it again; if it lasts, see the server's log", 1.0
+    hint = (
+        f"Hathi tries it again; if it lasts, the NameNode hangs or has too much to do: curl -m 5 http://{address}/jmx "
+        "shows it; see its log, and start it again"
     )
+    return Unknown(f"the NameNode {address} did not answer", words, hint, 1.0)
 
 
 def _named(exception: str, words: str, host: str, path: str) -> PipelineError:
