@@ -9,9 +9,11 @@ from typing import Any
 from pipeline.errors import PermanentError, PipelineError, TemporaryError
 from pipeline.ledger.protocol import Context
 from pipeline.operations.health.facts import Facts, StoreFacts
+from pipeline.operations.health.judge import lasts
 from pipeline.operations.health.look import Look, said
 from pipeline.operations.open_shipments import OpenShipments, open_shipments
 from pipeline.operations.report.standing import Standing, standing
+from pipeline.stage_names import STAGES
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,16 @@ def not_seen(facts: Facts) -> dict[str, str]:
     return {**silent, **facts.unseen}
 
 
+def in_vain(facts: Facts, stage: str) -> tuple[str, ...]:
+    """Why a stage of this host fails, each cause once; what `not_seen` says of a store already is left out."""
+    unseen = " ".join(not_seen(facts).values())
+    causes: dict[str, str] = {}
+    for one in facts.troubles:
+        if one.stage == stage and lasts(one) and one.message not in unseen:
+            causes.setdefault(one.message, f"{one.message} ({one.detail})" if one.detail else one.message)
+    return tuple(causes.values())
+
+
 def as_tree(found: Status) -> dict[str, Any]:
     """A look for programs.  Keys are only ever added."""
     facts, lakes = found.facts, found.lakes
@@ -91,6 +103,7 @@ def as_tree(found: Status) -> dict[str, Any]:
         "partners": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.freshness],
         "failing": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.failing],
         "unseen": not_seen(facts),
+        "in_vain": {stage: list(causes) for stage in STAGES if (causes := in_vain(facts, stage))},
         "refused": {
             lake.facts.lake: {**lake.facts.refused, **lake.facts.troubles}
             for lake in lakes

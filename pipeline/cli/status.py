@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.amounts import counted, length_of_time
-from pipeline.app.status import Status, as_tree, not_seen, status
+from pipeline.app.status import Status, as_tree, in_vain, not_seen, status
 from pipeline.cli.health import disks_in_time, opened
 from pipeline.cli.output.columns import columns, when
 from pipeline.cli.wiring.assembly import add_place, place_of
@@ -108,6 +108,8 @@ def as_lines(found: Status, rows: int | None) -> Iterator[str]:
             yield f"{stage:<10} does not run: it {logs.escape(logs.redact(last))}"
         elif stage in found.belong:
             yield f"{stage:<10} does not run"
+        for why in in_vain(facts, stage):
+            yield f"{stage:<10} fails: {logs.escape(logs.redact(why))}; `hathi health` says what to do"
     if not (found.belong or facts.died or any(found.programs.values())):
         yield "no program has run on this host yet"
     for what, why in not_seen(facts).items():

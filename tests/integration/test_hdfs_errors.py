@@ -228,6 +228,15 @@ def test_words_of_servers_that_cannot_be_brought_to_say_them() -> None:
     assert isinstance(full, TemporaryError)
     assert "no room" in full.message
     assert "dfsadmin -report" in full.hint
+    for away in (("IOException", "No active nodes contain this block"), ("BlockMissingException", "Could not obtain")):
+        gone = of(*away)
+        assert isinstance(gone, TemporaryError)
+        assert gone.message == "no DataNode that runs has /x"
+        assert "dfsadmin -report" in gone.hint
+    owned = of("AccessControlException", 'Permission denied: user=me, access=WRITE, inode="/x":me:all:dr-xr-xr-x')
+    assert "-chmod u+rwx /x" in owned.hint, "neither chown nor an ACL helps its owner"
+    others = of("AccessControlException", 'Permission denied: user=me, access=WRITE, inode="/x":you:all:dr-xr-xr-x')
+    assert "-setfacl -m user:me:rwx /x" in others.hint
     starting = of("RetriableException", "NameNode still not started")
     assert isinstance(starting, TemporaryError)
     zone = of("IOException", "/x can't be moved from an encryption zone.")

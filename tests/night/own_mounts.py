@@ -6,6 +6,7 @@ Mounts in a namespace of its own (unshare(2)); the machine's /etc stays as it is
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import subprocess
@@ -16,7 +17,8 @@ from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS = 0x20000
-SERVER = "127.0.0.77"
+SERVERS = [f"127.0.77.{number}" for number in range(1, 255)]
+"""Addresses of this host, one for each night that runs on it."""
 _NO_SUCH_NAME = b"\x81\x83"
 """The flags of an answer: recursive, NXDOMAIN (RFC 1035, 4.1.1)."""
 
@@ -47,29 +49,44 @@ class Names:
         self._table = folder / "hosts"
         self._first = Path("/etc/hosts").read_text()
         self._table.write_text(self._first)
-        (folder / "resolv.conf").write_text(f"nameserver {SERVER}\n")
-        for name in ("hosts", "resolv.conf"):
-            subprocess.run(["mount", "--bind", str(folder / name), f"/etc/{name}"], check=True)
         self.answers = True
         """Whether the name server says that it knows none, or nothing."""
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((SERVER, 53))
-        threading.Thread(target=self._serve, daemon=True).start()
+        (folder / "resolv.conf").write_text(f"nameserver {self._bind()}\n")
+        for name in ("hosts", "resolv.conf"):
+            subprocess.run(["mount", "--bind", str(folder / name), f"/etc/{name}"], check=True)
+        self._socket.settimeout(0.2)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
 
     def know(self, *names: str) -> None:
         """All names of this host beside the machine's own."""
         self._table.write_text(self._first + "".join(f"127.0.0.1 {name}\n" for name in names))
 
     def close(self) -> None:
+        self._over.set()
+        self._thread.join()
         self._socket.close()
         for name in ("hosts", "resolv.conf"):
             subprocess.run(["umount", "--lazy", f"/etc/{name}"], check=True)
 
+    def _bind(self) -> str:
+        for address in SERVERS:
+            try:
+                self._socket.bind((address, 53))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return address
+        raise RuntimeError("all addresses of name servers are taken on this host")
+
     def _serve(self) -> None:
-        while True:
+        while not self._over.is_set():
             try:
                 asked, who = self._socket.recvfrom(4096)
-                if self.answers:
-                    self._socket.sendto(asked[:2] + _NO_SUCH_NAME + asked[4:6] + bytes(6) + asked[12:], who)
-            except OSError:
-                return  # closed
+            except TimeoutError:
+                continue
+            if self.answers:
+                self._socket.sendto(asked[:2] + _NO_SUCH_NAME + asked[4:6] + bytes(6) + asked[12:], who)

@@ -20,6 +20,7 @@ from pipeline.app.status import status as look_at
 from pipeline.cli import main as command_line
 from pipeline.cli import status
 from pipeline.cli.output.columns import columns, when
+from pipeline.errors import TemporaryError
 from pipeline.ledger.layout import FIRST_DUE, Task, version_of
 from pipeline.ledger.manifest import Attempt
 from pipeline.ledger.protocol import Context, beat
@@ -27,6 +28,7 @@ from pipeline.operations.health.look import Look
 from pipeline.operations.health.this_host import ran_here
 from pipeline.operations.report.standing import Standing
 from pipeline.process.lock import ESTOP, holder, locked
+from pipeline.process.troubles import Troubles
 from pipeline.stage_names import STAGES
 from tests.simulation.folders import Folders, hold, url, world_of
 from tests.unit.test_health import look_of, settled
@@ -136,6 +138,22 @@ def test_what_is_held_and_estop_and_locks_are_told(tmp_path: Path) -> None:
     assert any(line.startswith("deliver    does not run: it ended unexpectedly") for line in lines(world, tmp_path))
     (name,) = stands(world, tmp_path).facts.held
     assert f"held: {name}" in told
+
+
+def test_what_a_stage_tries_in_vain_is_told_once_a_cause_and_only_while_it_lasts(tmp_path: Path) -> None:
+    world = world_of(tmp_path, f"7,a,{url('ok', 1)}")
+    troubles = Troubles(tmp_path / "state", world.hand.clock())
+    full = TemporaryError("the space quota of /lake is exceeded", "x | y", "raise the quota")
+    tried = {"deliver S": full, "deliver T": full, "": None}
+    troubles.turned("shop", "deliver", tried)
+    assert not any("fails" in line for line in lines(world, tmp_path)), "it may pass"
+    troubles.turned("shop", "deliver", tried)
+    (told,) = [line for line in lines(world, tmp_path) if "fails" in line]
+    assert told.startswith("deliver    fails: the space quota of /lake is exceeded (x | y)")
+    assert "hathi health" in told
+    assert list(as_tree(status_of(world, tmp_path))["in_vain"]) == ["deliver"]
+    troubles.turned("shop", "deliver", dict.fromkeys(tried))
+    assert not any("fails" in line for line in lines(world, tmp_path))
 
 
 def test_the_most_lagging_partners_come_first_twenty_of_them_unless_all_are_asked_for(tmp_path: Path) -> None:

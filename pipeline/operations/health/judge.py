@@ -199,14 +199,19 @@ def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
         yield Finding(Level.WARNING, f"left out {name}", text, "rename or move them, or set the format of the source")
 
 
+def lasts(one: Trouble) -> bool:
+    """Whether a trouble is worth telling: what may pass by itself is, once it has failed TURNS times."""
+    return one.times >= TURNS or not one.passing
+
+
 def _in_vain(facts: Facts, limits: Health, told_already: Sequence[str]) -> Iterator[Finding]:
     """What the programs of this host try in vain: one finding for each stage and cause, with the remedy of that cause.
 
-    What may pass is told once it has failed TURNS times.  told_already: texts of findings that name the same cause.
+    told_already: texts of findings that name the same cause.
     """
     groups: dict[tuple[str, str, str], list[Trouble]] = {}
     for one in facts.troubles:
-        if (one.times >= TURNS or not one.passing) and not any(one.message in text for text in told_already):
+        if lasts(one) and not any(one.message in text for text in told_already):
             groups.setdefault((one.lake, one.stage, PATH.sub("...", one.message)), []).append(one)
     for (lake, stage, cause), some in sorted(groups.items()):
         since = min(one.since for one in some)

@@ -98,6 +98,12 @@ def _named(exception: str, words: str, host: str, path: str) -> PipelineError:
     if "Failed to find datanode" in words:
         hint = "start the DataNodes, or free space on them; see: hdfs dfsadmin -report; Hathi tries it again"
         return TemporaryError("no DataNode of this HDFS takes a block", words, hint, 5.0)
+    if exception == "BlockMissingException" or "No active nodes contain this block" in words:
+        hint = (
+            "start the DataNodes that are down: hdfs dfsadmin -report; where all run, `hdfs fsck / "
+            "-list-corruptfileblocks` names what is lost; Hathi tries it again"
+        )
+        return TemporaryError(f"no DataNode that runs has {path}", words, hint, 5.0)
     if exception in ("InvalidToken", "ExpiredToken", "SecretManager$InvalidToken"):
         return TemporaryError(f"{host} refused the token of the NameNode", words, "Hathi tries it again", 1.0)
     if exception in ("ParentNotDirectoryException", "PathIsNotDirectoryException"):
@@ -142,6 +148,8 @@ def _denied(words: str, path: str) -> PipelineError:
         )
     inode, user, mode = found["path"], found["user"], found["mode"]
     hint = f"as the owner: hdfs dfs -chown {user} {inode}, or hdfs dfs -setfacl -m user:{user}:rwx {inode}"
+    if found["owner"] == user:  # its own bits decide, whatever else is granted
+        hint = f"as the owner: hdfs dfs -chmod u+rwx {inode}; ask who took the right away"
     said = f"{found['access']} of {path}: {inode} is {mode} {found['owner']}:{found['group']}"
     return Denied(f"user {user} is not allowed at {inode}", said, hint)
 
