@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from pipeline.errors import PermanentError
+from pipeline.errors import NotFound, PermanentError
 from pipeline.ledger.manifest import DataFile
 from pipeline.ledger.protocol import Context
 
@@ -25,7 +25,10 @@ def store_data(context: Context, key: str, content: bytes, rows: int) -> DataFil
 
 def load_data(context: Context, file: DataFile) -> bytes:
     """The content of a data file.  Raises Damaged when its hash does not fit, NotFound when it is gone."""
-    content = context.bucket.get(_data_key(context, file))
+    try:
+        content = context.bucket.get(_data_key(context, file))
+    except NotFound as error:
+        raise _gone(context, file, error) from error
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise Damaged(
             f"{file.key} does not hold the bytes that were written",
@@ -38,16 +41,30 @@ def load_data(context: Context, file: DataFile) -> bytes:
 def download(context: Context, file: DataFile, path: Path) -> None:
     """Stream a data file to a local path, verified as `load_data`."""
     hasher = hashlib.sha256()
-    with context.bucket.open(_data_key(context, file)) as source, path.open("wb") as target:
-        while block := source.read(1 << 20):
-            hasher.update(block)
-            target.write(block)
+    try:
+        with context.bucket.open(_data_key(context, file)) as source, path.open("wb") as target:
+            while block := source.read(1 << 20):
+                hasher.update(block)
+                target.write(block)
+    except NotFound as error:
+        raise _gone(context, file, error) from error
     if hasher.hexdigest() != file.sha256:
         raise Damaged(
             f"{file.key} does not hold the bytes that were written",
             "SHA-256 differs",
             "run `hathi verify --deep`: it names every damaged file and the way to repair it",
         )
+
+
+def _gone(context: Context, file: DataFile, error: NotFound) -> NotFound:
+    """Says what to do about a file that a body names and that the bucket has no more."""
+    shipment = file.key.removeprefix(context.keys.data).partition("/")[0]
+    return NotFound(
+        f"{file.key} is gone, and its shipment needs it",
+        error.message,
+        "restore it from the store's versions or a copy; where there is none, on a gateway, "
+        f"`hathi ship --close {shipment}` ends the shipment without features and ships its snapshot again",
+    )
 
 
 def _data_key(context: Context, file: DataFile) -> str:

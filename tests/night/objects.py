@@ -63,9 +63,9 @@ OBJECTS: Sequence[Fault] = (
     Fault("a batch is deleted", batch_deleted, closed,
           words("its batch 1 is gone"), words("ship --close")),
     Fault("a result is deleted", shard_deleted, closed,
-          words("00001.features.parquet"), words("ship --close"), host="box"),
+          words("00001.features.parquet", "is gone"), words("ship --close"), host="box"),
     Fault("merged features are deleted", merged_deleted, closed,
-          words("features", "cannot go on"), words("ship --close")),
+          words("/features/", "is gone"), words("ship --close")),
     Fault("a batch is held", given_up, released,
           words("held"), words("quarantine show"), host="gateway"),
 )  # fmt: skip

@@ -130,6 +130,27 @@ def test_data_that_is_gone_under_a_shipment_is_told_with_the_stage_that_fails(
     assert len(found(world, tmp_path)) == 1, "however well others do"
 
 
+@pytest.mark.parametrize(
+    ("stages", "pattern", "fails"),
+    [
+        (("ship", "compute"), "shop/d/*/*/00000.features.parquet", "aggregate"),
+        (("ship", "compute", "aggregate"), "shop/d/*/*/7/features/*", "deliver"),
+    ],
+)
+def test_who_meets_data_that_is_gone_says_the_way_out_at_once(
+    tmp_path: Path, stages: tuple[str, ...], pattern: str, fails: str
+) -> None:
+    world = world_of(tmp_path, f"7,i,{url('ok', 1)}")
+    for stage in stages:
+        world.turns().take(stage)
+    key = gone(world, pattern)
+    world.said.clear()
+    world.turns().take(fails)
+    said = "\n".join(world.said)
+    assert f"{key} is gone, and its shipment needs it" in said
+    assert f"`hathi ship --close {key.split('/')[2]}` ends the shipment without features" in said
+
+
 def test_a_batch_that_nobody_computes_is_told_where_others_get_on_and_a_queue_is_none(tmp_path: Path) -> None:
     world = world_of(tmp_path, f"7,a,{url('ok', 1)}")
     world.turns().take("ship")
