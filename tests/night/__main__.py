@@ -14,7 +14,7 @@ import pytest
 from tests.night.deployment import in_folders
 from tests.night.disks import DISKS, on_small_disks
 from tests.night.faults import FAULTS, Fault
-from tests.night.hosts import HOSTS
+from tests.night.hosts import CLOCKS, HOSTS
 from tests.night.objects import OBJECTS
 from tests.night.server_faults import MOUNT_FAULTS, SERVER_FAULTS, TICKET_FAULTS
 from tests.night.trying import Found, Opened, night, table
@@ -26,10 +26,10 @@ def parts() -> Iterator[tuple[Opened, Sequence[Fault]]]:
     yield in_folders, (*FAULTS, *OBJECTS, *HOSTS)
     if may_mount():
         yield on_small_disks, DISKS
-        yield on_servers, (*SERVER_FAULTS, *MOUNT_FAULTS)
+        yield on_servers, (*SERVER_FAULTS, *CLOCKS, *MOUNT_FAULTS)
     else:
         print(f"LEFT OUT, as this user may not mount: {', '.join(one.name for one in (*DISKS, *MOUNT_FAULTS))}")
-        yield on_servers, SERVER_FAULTS
+        yield on_servers, (*SERVER_FAULTS, *CLOCKS)
     yield behind_kerberos, TICKET_FAULTS
 
 

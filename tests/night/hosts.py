@@ -91,9 +91,12 @@ def workers_of(host: Host) -> list[int]:
     return [int(one) for one in Path(f"/proc/{run}/task/{run}/children").read_text().split()]
 
 
-HOSTS: Sequence[Fault] = (
+CLOCKS: Sequence[Fault] = (
     Fault("the gateway's clock is wrong", clock_ahead, clock_set,
           words("clock is", "ahead of", "bucket"), words("chrony")),
+)  # fmt: skip
+"""Seen where a store has a clock of its own: folders have that of this machine."""
+HOSTS: Sequence[Fault] = (
     Fault("the box's memory is at an end", out_of_memory, nothing,
           words("killed by SIGKILL"), words("if memory ran out, lower compute"), host="box", calls_box=False),
     Fault("a worker of the box is killed", worker_killed, box_as_before,
