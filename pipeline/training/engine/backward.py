@@ -174,13 +174,13 @@ def _lrn(layer: Layer, bottoms: Tensors, tops: Tensors, gradient: Tensor) -> lis
 
 
 ALWAYS: dict[str, Backward] = {
-    "BNLL": _bnll, "ContrastiveLoss": _contrastive_loss, "InfogainLoss": _infogain_loss, "MVN": _mvn,
+    "BNLL": _bnll, "Clip": _clip, "ContrastiveLoss": _contrastive_loss, "InfogainLoss": _infogain_loss, "MVN": _mvn,
     "MultinomialLogisticLoss": _multinomial_logistic_loss, "Power": _power,
     "SigmoidCrossEntropyLoss": _sigmoid_cross_entropy, "SoftmaxWithLoss": _softmax_with_loss,
 }  # fmt: skip
 """By type: calculus and Caffe differ somewhere."""
 OVERWRITTEN: dict[str, Backward] = {
-    **ALWAYS, "Clip": _clip, "ELU": _elu, "Exp": _exp, "LRN": _lrn, "Log": _log, "ReLU": _relu,
+    **ALWAYS, "ELU": _elu, "Exp": _exp, "LRN": _lrn, "Log": _log, "ReLU": _relu,
     "Sigmoid": lambda layer, bottoms, tops, gradient: [gradient * tops[0] * (1 - tops[0])],
     "Softmax": _softmax, "Swish": _swish,
     "TanH": lambda layer, bottoms, tops, gradient: [gradient * (1 - tops[0] * tops[0])],

@@ -96,15 +96,9 @@ def _lrn(x: Inputs, a: Attributes) -> Tensor:
     return found
 
 
-def _clipped(x: Inputs, a: Attributes) -> Tensor:
-    """torch.clamp: at the bounds the gradient goes through, as in Caffe."""
-    return torch.clamp(x[0], x[1], x[2])
-
-
 _TRAINING: dict[str, Operation] = {
     "AverageWindows": _average,
     "BatchNormalised": _batch_normalised,
-    "Clip": _clipped,
     "Detach": lambda x, a: x[0].detach(),
     "LRN": _lrn,
     "LargestOfWindows": _largest,
