@@ -54,7 +54,7 @@ def needs(graph: CaffeGraph, force: bool) -> list[LayerNeeds]:
 
     Raises SolverError where the text gives loss_weight or propagate_down another number of times than Caffe takes.
     """
-    layers = _ahead(graph, force)
+    layers = _ahead(graph)
     _back(layers)
     if force:
         _forced(layers)
@@ -86,7 +86,7 @@ def refuse_labels(graph: CaffeGraph, layers: Sequence[LayerNeeds]) -> None:
                 )
 
 
-def _ahead(graph: CaffeGraph, force: bool) -> list[_Open]:
+def _ahead(graph: CaffeGraph) -> list[_Open]:
     """Layers in order: what lies above a parameter that learns."""
     layers: list[_Open] = []
     needed: dict[str, bool] = {}
@@ -108,7 +108,7 @@ def _ahead(graph: CaffeGraph, force: bool) -> list[_Open]:
             one.parameters = [given[index] if index < len(given) else True for index in range(count)]
             one.backward |= any(one.parameters)
             for top in spec.top:
-                needed[top] = needed.get(top, False) or one.backward or force
+                needed[top] = needed.get(top, False) or one.backward
             layers.append(one)
     return layers
 

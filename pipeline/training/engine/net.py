@@ -148,6 +148,9 @@ class TorchNetwork:
     def _pass(self, feeds: Feeds, watch: Watch | None) -> tuple[Pass, Tensor | None]:
         """A forward pass, and what its gradients begin with."""
         given = self._fed(feeds)
+        if watch is not None:
+            for name, place in self.graph.plan.inputs.items():
+                watch.top(place.step, place.top, given[f"in:{name}"])
         with _repeatable(), self._precision():
             net, program = self._compile(self._counts(given))
             found = program(given, self._live, self._take_up, watch)

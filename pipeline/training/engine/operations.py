@@ -24,6 +24,18 @@ def operations(dtype: torch.dtype, exact: bool) -> Mapping[str, Operation]:
     return {**found, "Conv": convolved, "ConvTranspose": deconvolved} if exact else found
 
 
+def _laid(kind: str) -> Operation:
+    """With filters whose channels are last, as the images' are: else an image of one channel would decide."""
+    plain = OPERATIONS[kind]
+
+    def compute(x: Inputs, a: Attributes) -> Tensor | Sequence[Tensor]:
+        if x[1].ndim != 4:
+            return plain(x, a)
+        return plain([x[0], x[1].to(memory_format=torch.channels_last), *x[2:]], a)
+
+    return compute
+
+
 def _largest(x: Inputs, a: Attributes) -> Tensor:
     return functional.max_pool2d(x[0], a["kernel"], a["stride"], a["pad"], ceil_mode=True)
 
@@ -98,6 +110,8 @@ def _lrn(x: Inputs, a: Attributes) -> Tensor:
 
 _TRAINING: dict[str, Operation] = {
     "AverageWindows": _average,
+    "Conv": _laid("Conv"),
+    "ConvTranspose": _laid("ConvTranspose"),
     "BatchNormalised": _batch_normalised,
     "Detach": lambda x, a: x[0].detach(),
     "LRN": _lrn,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline.errors import SolverError
 from pipeline.training.engine.building import CPU, Wanted, build
@@ -11,6 +15,7 @@ from pipeline.training.engine.net import TorchNetwork
 from tests.unit.training.trained import EXACT, Array, graph_of, inputs, layer
 
 NAN = float("nan")
+Doubles = NDArray[Any]
 
 
 def learned(*shape: int, name: str = "x") -> str:
@@ -63,8 +68,8 @@ def test_prelu_at_zero_takes_the_slope() -> None:
     net = build(graph_of(learned(1, 3, 1, 1) + layer("PReLU", "x", "y", name="p") + SUM))
     given(net, "x", [-1, 0, 1])
     net.backward({})
-    np.testing.assert_array_equal(gradient(net, "x").reshape(-1), np.float32([0.25, 0.25, 1]))
-    np.testing.assert_array_equal(gradient(net, "p"), np.float32([-1, 0, 0]))
+    np.testing.assert_array_equal(gradient(net, "x").reshape(-1), np.array([0.25, 0.25, 1], np.float32))
+    np.testing.assert_array_equal(gradient(net, "p"), np.array([-1, 0, 0], np.float32))
 
 
 def test_of_equal_values_the_second_of_two_bottoms_learns_and_of_more_the_earlier_one() -> None:
@@ -106,9 +111,7 @@ def test_a_max_window_of_equals_gives_its_gradient_to_the_first() -> None:
         ("HingeLoss", [[1, -1]], [0], [[0, 0]]),
     ],
 )
-def test_a_loss_far_from_its_labels_still_teaches(
-    kind: str, x: list[list[float]], label: list[float], want: list[list[float]]
-) -> None:
+def test_a_loss_far_from_its_labels_still_teaches(kind: str, x: Any, label: Any, want: Any) -> None:
     labels = np.array(label, np.float32)
     net = build(graph_of(learned(*np.shape(x)) + inputs(label=labels.shape) + layer(kind, "x label", "loss")))
     given(net, "x", x)
@@ -120,7 +123,7 @@ def test_an_infogain_loss_teaches_where_the_softmax_is_zero() -> None:
     text = learned(1, 2) + inputs(label=(1,), h=(1, 1, 2, 2)) + layer("InfogainLoss", "x label h", "loss")
     net = build(graph_of(text))
     given(net, "x", [0, 200])
-    net.backward({"label": np.zeros(1, np.float32), "h": np.float32([[[[1, 0], [0, 1]]]])})
+    net.backward({"label": np.zeros(1, np.float32), "h": np.array([[[[1, 0], [0, 1]]]], np.float32)})
     assert gradient(net, "x").tolist() == [[-1, 1]]
 
 
@@ -130,7 +133,7 @@ def test_unlike_pairs_are_pushed_apart_as_caffe_does_and_not_at_all_at_distance_
     given(net, "a", [[0.1, 0], [3, 4]])
     given(net, "b", [[0, 0], [3, 4]])
     net.backward({"same": np.zeros(2, np.float32)})
-    np.testing.assert_allclose(gradient(net, "a"), [[-0.9 / (0.1 + 1e-4) * 0.1 / 2, 0], [0, 0]], rtol=1e-5)
+    np.testing.assert_allclose(gradient(net, "a"), np.array([[-0.9 / (0.1 + 1e-4) * 0.1 / 2, 0], [0, 0]]), rtol=1e-5)
     np.testing.assert_array_equal(gradient(net, "b"), -gradient(net, "a"))
 
 
@@ -185,13 +188,14 @@ def test_as_caffe_takes_the_gradient_from_what_was_overwritten(kind: str, body: 
     given(net, "p", x - np.float32(0.1))
     kept = (np.arange(12) % 3 != 0).astype(np.float32).reshape(x.shape) * 2
     net.backward({mask.feed: kept for mask in net.masks})
-    plain = {
+    how: dict[str, Callable[[Doubles], Doubles]] = {
         "TanH": np.tanh, "Sigmoid": lambda v: 1 / (1 + np.exp(-v)), "ELU": lambda v: v, "Exp": np.exp,
         "Softmax": lambda v: np.exp(v) / np.exp(v).sum(1, keepdims=True), "Power": lambda v: v * v if not other else v,
         "BNLL": lambda v: np.log(1 + np.exp(v)), "Log": np.log, "Clip": lambda v: np.clip(v, 0.2, 0.5),
         "ReLU": lambda v: v, "Swish": lambda v: v / (1 + np.exp(-v)), "MVN": lambda v: _normal(v),
         "LRN": lambda v: v * _scale(v) ** -0.75,
-    }[kind](x.astype(np.float64))  # fmt: skip
+    }  # fmt: skip
+    plain = how[kind](x.astype(np.float64))
     slope = kept if other == "Dropout" else np.full(x.shape, 2.0 if other == "Scale" else 1.0)
     left = plain * slope if other in ("Dropout", "Scale") else plain - 1 if other == "Power" else plain
     want = {
@@ -212,19 +216,19 @@ def test_as_caffe_takes_the_gradient_from_what_was_overwritten(kind: str, body: 
     np.testing.assert_allclose(gradient(net, "p"), want, rtol=2e-5, atol=1e-6)
 
 
-def _window(x: Array) -> Array:
+def _window(x: Doubles) -> Doubles:
     return np.asarray(x.sum(1, keepdims=True) + 0 * x)  # a window of 5 spans both channels
 
 
-def _scale(x: Array) -> Array:
+def _scale(x: Doubles) -> Doubles:
     return np.asarray(1 + _window(x.astype(np.float64) ** 2) / 5)
 
 
-def _normal(x: Array) -> Array:
+def _normal(x: Doubles) -> Doubles:
     return np.asarray((x - x.mean((2, 3), keepdims=True)) / x.std((2, 3), keepdims=True))
 
 
-def _normal_slope(slope: Array, top: Array, x: Array) -> Array:
+def _normal_slope(slope: Doubles, top: Doubles, x: Doubles) -> Doubles:
     mean = slope.mean((2, 3), keepdims=True)
     shared = (slope * top).mean((2, 3), keepdims=True)
     return np.asarray((slope - mean - top * shared) / x.astype(np.float64).std((2, 3), keepdims=True))
