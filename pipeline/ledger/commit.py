@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.errors import Exists, NotFound, TemporaryError, Unknown
+from pipeline.errors import Exists, NotFound, PipelineError, TemporaryError, Unknown
 from pipeline.ledger.bodies import content_of
 from pipeline.stores.store import Lake, Store
 
@@ -22,17 +22,21 @@ def put_first(store: Store, key: str, body: bytes, sleep: Callable[[float], None
 
     The caller has won exactly when that equals its own body, which carries a nonce.  Refused, conflict, timeout and
     reset all mean "unknown": the key is read back.  Absent: the same body again, since the first may still arrive.
-    Raises TemporaryError when the store gave no answer to TRIES tries.
+    Raises TemporaryError when the store gave no answer to TRIES tries, with what it said last.
     """
+    last: PipelineError | None = None
     for attempt in range(TRIES):
         try:
             store.put_new(key, body)
             return body
-        except (Exists, Unknown):
+        except (Exists, Unknown) as error:
+            last = error
             try:
                 return content_of(store, key)
             except NotFound:
                 sleep(min(0.05 * 2**attempt, 2.0))
+    if isinstance(last, Unknown):  # a full disk, say: it names the key, and what to do
+        raise TemporaryError(last.message, f"{TRIES} tries: {last.detail}", last.hint, last.delay) from last
     raise TemporaryError(
         f"the store did not say whether {key} was written", f"{TRIES} tries", "the next run tries it again"
     )
