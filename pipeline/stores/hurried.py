@@ -54,8 +54,12 @@ def _limits(connect: float, read: float, retry: float) -> dict[str, float]:
 class Patience:
     """One thread that asks, and what is left of the time that its asker has for it."""
 
-    def __init__(self, name: str, seconds: float = SECONDS, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, name: str, seconds: float = SECONDS, monotonic: Callable[[], float] = time.monotonic, at: str = ""
+    ) -> None:
+        """at: where what is asked is, for the detail of its silence."""
         self._name = name
+        self._at = at
         self._seconds = self._left = seconds
         self._monotonic = monotonic
         self._asked: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -107,8 +111,8 @@ class Patience:
     def _silent(self) -> TemporaryError:
         return TemporaryError(
             f"{self._name} does not answer within {self._seconds:.0f} s",
-            "",
-            "`hathi doctor` tests each step of the connection from this host",
+            self._at,
+            "its server hangs, or the way to it: see its log, and start it again; `hathi doctor` tests each step",
         )
 
 
@@ -180,7 +184,7 @@ def hurried(stores: Mapping[str, S], seconds: float = SECONDS) -> dict[str, S]:
     stores: by what sentences call them.  One that gives none is not asked again: each of its verbs raises
     TemporaryError at once.
     """
-    patience = {name: Patience(name, seconds) for name in stores}
+    patience = {name: Patience(name, seconds, at=repr(store)) for name, store in stores.items()}
     first = {name: patience[name].begin(partial(_any, store)) for name, store in stores.items()}
     for wait in first.values():
         with contextlib.suppress(PipelineError):  # it is for whoever asks next; here it counts that there is an answer

@@ -38,8 +38,10 @@ def test_stores_that_hang_are_waited_for_together_and_once(tmp_path: Path) -> No
     asked = hurried(stores, seconds=0.5)
     for name, store in asked.items():
         for _ in range(3):
-            with pytest.raises(TemporaryError, match=f"{name} does not answer within"):
+            with pytest.raises(TemporaryError, match=f"{name} does not answer within") as raised:
                 store.list("")
+            assert raised.value.detail == repr(store), "where it is"
+            assert "start it again" in raised.value.hint
     assert time.monotonic() - began < 5 * 0.5, "less than one after the other"
     assert [one.asked for one in stores.values()] == [1] * 5
 

@@ -64,7 +64,8 @@ def begin(probe: Probe, monotonic: Callable[[], float] = time.monotonic) -> Call
                 if not well:
                     return
                 said = f"no answer within {limit:.0f} s: the probe was given up"
-                yield Examined("answer", False, said, "a server or a device that it asks hangs")
+                hint = "what it asks hangs: see the log of that server, and start it again; for a mount see dmesg"
+                yield Examined("answer", False, said, hint)
                 return
             if one is None:
                 return

@@ -179,7 +179,10 @@ def _unanswered(error: Exception, inner: object, where: str, detail: str) -> Pip
         )
     if isinstance(error, boto.ReadTimeoutError):
         return TemporaryError(
-            "the S3 server stopped answering", detail, f"{_AGAIN}; for a slow server raise bucket.read_seconds"
+            "the S3 server stopped answering",
+            detail,
+            f"{_AGAIN}; if it lasts, the server hangs: see its log, and start it again; for a slow one raise "
+            "bucket.read_seconds",
         )
     if isinstance(error, (boto.ChecksumError, boto.FlexibleChecksumError)):
         return TemporaryError("what came from S3 is not what was stored", detail, _AGAIN)
