@@ -70,6 +70,7 @@ def test_a_probe_that_hangs_is_cut_and_what_it_said_before_is_kept() -> None:
     released.set()
     assert [(one.step, one.ok) for one in found] == [("first", True), ("answer", False)]
     assert "given up" in found[1].said
+    assert "start it again" in found[1].hint
 
 
 # ---- Python and lock file
