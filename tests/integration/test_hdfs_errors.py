@@ -215,6 +215,17 @@ def test_a_port_that_is_not_webhdfs_is_named(hdfs_server: HdfsServer) -> None:
             HdfsStore(url, Hdfs())
 
 
+def test_a_name_that_nobody_knows_is_named_as_such_and_not_as_a_server_that_is_down(hdfs_server: HdfsServer) -> None:
+    store = HdfsStore("hdfs://namenode.invalid:9870/x", hdfs_server.settings(retry_seconds=0.0))
+    with pytest.raises(TemporaryError, match=r"the name of the NameNode namenode\.invalid is not known") as error:
+        store.get("k")
+    assert "getent hosts namenode.invalid" in error.value.hint
+    assert "lakes.*.url" in error.value.hint
+    with pytest.raises(TemporaryError, match=r"the name of the DataNode datanode\.invalid is not known") as error:
+        store._hdfs._namenodes[0].send("http://datanode.invalid:9864/webhdfs/v1/x", b"")
+    assert "getent hosts datanode.invalid" in error.value.hint
+
+
 def test_words_of_servers_that_cannot_be_brought_to_say_them() -> None:
     def of(exception: str, message: str, status: int = 403) -> PipelineError:
         response = requests.Response()

@@ -238,7 +238,7 @@ MOUNT_FAULTS: Sequence[Fault] = (
           words("the disk of the S3 server is full"), words("free space there"),
           named_by=LOOKED_AT, ends=True),
     Fault("the lake's name is not known", before_it_a_list(nameless_lake), served(names_again),
-          words(NAMENODE, "is not known"), words("getent hosts"),
+          words("the name of the NameNode", "is not known"), words("getent hosts"),
           named_by=LOOKED_AT, ends=True),
     Fault("the name server hangs", before_it_a_list(silent_names), served(names_again),
           words("lake", "answer"), words("hathi doctor"),

@@ -57,6 +57,13 @@ def unanswered(error: requests.RequestException, host: str) -> PipelineError:
     if isinstance(error, requests.exceptions.SSLError):
         hint = "name the certificates in lakes.*.hdfs.ca_bundle, or use hdfs:// where the server has no TLS"
         return PermanentError(f"TLS with {address} failed", words, hint)
+    whose = "NameNode" if address == host else "DataNode"
+    if _nameless(error):
+        name = address.rpartition(":")[0] or address
+        what = "correct lakes.*.url, or see" if whose == "NameNode" else "see"
+        hint = f"{what} that this host finds the name: `getent hosts {name}`; Hathi tries it again"
+        kind = Elsewhere if whose == "NameNode" else TemporaryError
+        return kind(f"the name of the {whose} {name} is not known", words, hint, 1.0)
     if address != host:
         said = "is not reachable" if _unsent(error) else "did not answer"
         hint = "check with hdfs dfsadmin -report that it runs, and start it if not; Hathi tries it again"
@@ -185,6 +192,12 @@ def _unsent(error: requests.RequestException) -> bool:
         return True
     reason = getattr(error.args[0], "reason", None) if error.args else None
     return isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.NameResolutionError)
+
+
+def _nameless(error: requests.RequestException) -> bool:
+    """Whether no address was found for the name."""
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return isinstance(reason, urllib3.exceptions.NameResolutionError)
 
 
 def _innermost(error: BaseException) -> str:
