@@ -307,6 +307,22 @@ def test_on_a_compute_box_cron_has_to_start_this_installation(tmp_path: Path) ->
     assert found([OURS, "7 * * * * /home/other/scripts/compute-cron.sh"], True) == []
 
 
+def test_a_crontab_line_may_lead_to_the_installation_through_a_link(tmp_path: Path) -> None:
+    """`uv tool install` puts a link into ~/.local/bin."""
+    (tmp_path / "tool/bin").mkdir(parents=True)
+    (tmp_path / "tool/bin/hathi").touch()
+    for name in ("hathi", "other"):
+        (tmp_path / name).symlink_to(tmp_path / "tool/bin/hathi" if name == "hathi" else tmp_path / "elsewhere")
+    ran(tmp_path, 1.0)
+
+    def found(name: str) -> list[str]:
+        lines = [f"7 * * * * {tmp_path / name} run --once"]
+        return bad(list(programs.cron(tmp_path, tmp_path / "tool", NOW, needed=True, lines=lambda: lines)))
+
+    assert found("hathi") == []
+    assert found("other") == ["crontab"]
+
+
 def test_a_run_that_is_overdue_is_said_unless_one_is_at_work(tmp_path: Path) -> None:
     def found() -> list[str]:
         return bad(list(programs.cron(tmp_path, HERE, NOW, needed=True, lines=lambda: [OURS])))

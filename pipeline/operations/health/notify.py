@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import TemporaryError
 from pipeline.operations.health.judge import Finding, Level
+from pipeline.process.installed import located
 from pipeline.process.logs import escape, redact
 from pipeline.process.redaction import redact_tree
 from pipeline.settings import Notify
@@ -49,7 +50,7 @@ class News:
             since = f" (since {readable_time(one.since)})" if one.since is not None else ""
             lines.append(escape(redact(f"{one.level.word}: {one.text}{since}")))
             if one.hint:
-                lines.append(escape(redact(f"  to do: {one.hint}")))
+                lines.append(escape(redact(located(f"  to do: {one.hint}"))))
         lines += [escape(redact(f"resolved: {key}")) for key in self.over]
         return "\n".join(lines) + "\n"
 
@@ -68,7 +69,13 @@ class News:
 def as_json(one: Finding) -> dict[str, Any]:
     """A finding for programs."""
     since = None if one.since is None else readable_time(one.since)
-    return {"level": one.level.word, "key": one.key, "text": redact(one.text), "hint": redact(one.hint), "since": since}
+    return {
+        "level": one.level.word,
+        "key": one.key,
+        "text": redact(one.text),
+        "hint": redact(located(one.hint)),
+        "since": since,
+    }
 
 
 class Channel(Protocol):
