@@ -39,7 +39,7 @@ lint() {
     local status=0
     step "ruff check" && ruff check . || status=1
     step "ruff format --check" && ruff format --check --output-format concise . || status=1
-    step "mypy --strict" && mypy --strict pipeline hathi tests || status=1
+    step "mypy --strict" && mypy --strict pipeline hathi tests examples || status=1
     step "lint-imports" && lint-imports --no-logo --config .importlinter || status=1
     step "generated code" && generated_code_is_current && echo "current" || status=1
     return $status
