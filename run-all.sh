@@ -65,6 +65,8 @@ of_all_started() {
 # Who holds the lock has written `pid N since ...` into it, and leaves that there.
 process_of() { sed -nE 's/^pid ([0-9]+) .*/\1/p' "$state/$1.lock" 2>/dev/null; }
 
+parent_of() { sed -nE 's/^PPid:[[:space:]]*//p' "/proc/${1:-none}/status" 2>/dev/null; }
+
 # The lock is the truth; it is only tried when its last holder still lives, so as not to be in a start's way.
 is_running() {
     local process
@@ -92,7 +94,7 @@ look_for_estop() {
 }
 
 start() {
-    local program process code=0 running=()
+    local program process watcher code=0 running=()
     if ! look_for_estop; then
         say "nothing was started"
         exit 4
@@ -109,11 +111,11 @@ start() {
     local -A started=()
     for program in "${daemons[@]}"; do
         start_one
-        started[$program]=$process
+        started[$program]="$process $watcher"
     done
     sleep 1 # what a daemon meets in its first moments ends it
     for program in "${daemons[@]}"; do
-        process="${started[$program]}"
+        read -r process watcher <<<"${started[$program]}"
         if kill -0 "$process" 2>/dev/null && [ "$(process_of "$program")" = "$process" ]; then
             say "started $program: process $process, log $logs/$program.log"
         else
@@ -123,16 +125,28 @@ start() {
     return $code
 }
 
+# What a daemon that a signal ends cannot say itself: its parent waits for it, and writes down how it ended.
+WATCH='
+. "$0"
+state="$1" program="$2"
+shift 2
+"$@" &
+code=0
+wait $! 2>/dev/null || code=$? # not in the shell'"'"'s own words
+if [ $code -gt 128 ]; then leave_end "$state" "$program" $! $code; fi
+exit $code'
+
 # The log is logs/PROGRAM.log; PROGRAM.out has what a process says before or beside it, so it stays short.
 start_one() {
     local tries=0
-    RUN_ALL_STARTED="$root	$state	$logs	$config" HATHI_LOGS__ECHO=false setsid nohup "$hathi" serve "$program" \
+    RUN_ALL_STARTED="$root	$state	$logs	$config" HATHI_LOGS__ECHO=false setsid nohup \
+        bash -c "$WATCH" "$root/scripts/folders.sh" "$state" "$program" "$hathi" serve "$program" \
         --config "$config" >"$logs/$program.out" 2>&1 </dev/null &
-    process=$!
-    while [ "$(process_of "$program")" != "$process" ]; do
-        if ! kill -0 "$process" 2>/dev/null; then did_not_start || exit $?; fi
+    watcher=$!
+    until process="$(process_of "$program")" && [ "$(parent_of "$process")" = "$watcher" ]; do
+        if ! kill -0 "$watcher" 2>/dev/null; then did_not_start || exit $?; fi
         if [ $((tries += 1)) -gt 200 ]; then
-            say "$program does not begin: process $process has not taken its lock within 20 s"
+            say "$program does not begin: process $watcher has not taken its lock within 20 s"
             exit 1
         fi
         sleep 0.1
@@ -144,7 +158,7 @@ did_not_start() {
     local code=0
     say "$program did not start:"
     { cat "$logs/$program.out"; tail -n 3 "$logs/$program.log" 2>/dev/null || true; } >&2
-    wait "$process" || code=$?
+    wait "$watcher" || code=$?
     return $((code ? code : 1))
 }
 

@@ -18,6 +18,7 @@ esac
 export PATH="${PATH:-/usr/bin:/bin}:/usr/local/bin" LC_ALL="${LC_ALL:-C.UTF-8}" HATHI_LOGS__ECHO=false
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 hathi="$root/.venv/bin/hathi"
+. "$root/scripts/folders.sh"
 config="${1:-$root/config/compute.toml}"
 logs="$root/logs" # until the configuration has told
 
@@ -25,12 +26,13 @@ said="$(mktemp)"
 began="$(date -u '+%F %T')" # log lines from here on are this run's
 trap 'rm -f "$said"' EXIT
 
-# Sets state and logs to the folders that the configuration names.
-read_folders() {
-    local values
-    values="$("$hathi" config get --config "$config" state logs.folder 2>>"$said")" || return
-    state="${values%%$'\n'*}"
-    logs="${values##*$'\n'}"
+# Sets state and logs to the folders that the configuration names; what is wrong with it is a problem of this run.
+read_configuration() {
+    read_folders "$hathi" "$config" || true
+    if [ -n "$trouble" ]; then
+        echo "hathi: $trouble" >>"$said"
+        return "$trouble_code"
+    fi
 }
 
 # Who holds the lock has written `pid N since ...` into it.  Only looked at while that process lives, so as not to be in
@@ -44,11 +46,11 @@ runs_already() {
 # Before anything is installed: the packages of a run that goes on are not exchanged under it.
 run() {
     if [ -x "$hathi" ]; then
-        read_folders || return
+        read_configuration || return
         if runs_already; then return 0; fi
     fi
     "$root/scripts/venv.sh" runtime >>"$said" 2>&1 || return
-    read_folders || return
+    read_configuration || return
     "$hathi" run --once --config "$config" compute aggregate </dev/null >/dev/null 2>>"$said" &
     run=$!
     local code=0 passed_on=no
@@ -58,7 +60,10 @@ run() {
         code=0
         wait $run 2>/dev/null || code=$?
     fi
-    if [ $passed_on = no ] && [ $code -gt 128 ]; then say_killed $code; fi
+    if [ $passed_on = no ] && [ $code -gt 128 ]; then
+        leave_end "$state" compute $run $code
+        say_killed $code
+    fi
     return $code
 }
 

@@ -57,10 +57,12 @@ fi
 
 time='^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\t\[[^\t]*\]\t'
 
+process_in() { sed -nE 's/^pid ([0-9]+) .*/\1/p' "$1" 2>/dev/null; } # LOCK
+
 # The lock is the truth; it is only tried while its last holder lives, so as not to be in a start's way.
 is_locked() {
     local process
-    process="$(sed -nE 's/^pid ([0-9]+) .*/\1/p' "$1" 2>/dev/null)" || return
+    process="$(process_in "$1")" || return
     [ -n "$process" ] && [ -d "/proc/$process" ] && ! flock --nonblock --shared "$1" true
 }
 
@@ -80,7 +82,7 @@ say_alive() {
             case "$(head -n 1 "$lock")" in
                 "") ;;
                 "ended "*) died=": $(head -n 1 "$lock")" ;;
-                *) died=": ended unexpectedly ($(head -n 1 "$lock"))" ;;
+                *) died=": ended unexpectedly ($(head -n 1 "$lock"))$(say_end "$state" "$(process_in "$lock")")" ;;
             esac
         done
     done
@@ -108,10 +110,13 @@ say_estop() {
     if [ ${#estops[@]} -gt 0 ]; then printf '%s\n' "${estops[@]}"; fi
 }
 
+running_process() { sed -nE 's/.*"pid": ([0-9]+).*/\1/p' "$1/_PIPE_RUNNING" 2>/dev/null | head -n 1; } # STATE
+
 say_state() {
     local state="$1"
     if [ -e "$state/_PIPE_RUNNING" ] && ! is_locked "$state/compute.lock"; then
-        echo "the last run of compute died: $state/_PIPE_RUNNING is left over; the next run continues its work"
+        echo "the last run of compute died$(say_end "$state" "$(running_process "$state")"):" \
+            "$state/_PIPE_RUNNING is left over; the next run continues its work"
     fi
 }
 

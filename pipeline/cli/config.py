@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.app.config_init import QUESTIONS, ROLES, Question, option, questions, text_of, write
+from pipeline.app.installation import DEFAULT, default_config
 from pipeline.errors import ConfigError
 from pipeline.process.redaction import redact_text, redact_tree
 from pipeline.settings import Settings, reading
@@ -48,9 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         below = actions.add_parser(name, help=purpose, description=purpose)
         if name == "reference":
             continue
-        below.add_argument(
-            "--config", type=Path, metavar="FILE", help="the configuration file (default: $HATHI_CONFIG, else none)"
-        )
+        below.add_argument("--config", type=Path, metavar="FILE", help=f"the configuration file (default: {DEFAULT})")
         if name == "get":
             below.add_argument("keys", nargs="+", metavar="KEY", help="the path of a setting, e.g. logs.folder")
         else:
@@ -75,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         return _init(args)
     if args.action == "diff":
         return _diff(args)
-    path = args.config or (Path(os.environ["HATHI_CONFIG"]) if os.environ.get("HATHI_CONFIG") else None)
+    path = args.config or default_config()
     effective = reading.read(Settings, path, os.environ, {})
     settings = reading.validate(Settings, effective)
     if args.action == "show":
@@ -98,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     errors = sum(finding.level == "error" for finding in findings)
     if not args.json:
         warnings = sum(finding.level == "warning" for finding in findings)
-        print(f"{path or 'settings'}: {errors} errors, {warnings} warnings")
+        print(f"{path}: {errors} errors, {warnings} warnings")
     return 2 if errors else 0
 
 

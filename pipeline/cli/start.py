@@ -25,8 +25,12 @@ def run(args: argparse.Namespace) -> int:
     """0; 4 where ESTOP still stands, here or in the bucket."""
     settings = load(place_of(args), os.environ)
     state = Path(settings.state)
+    lakes = lakes_of(settings, "start") if args.remote else []
+    stood = estop.standing_remote(lakes) if args.remote else estop.standing_here(state)
     if args.remote:
-        estop.lift_remote(lakes_of(settings, "start"))
+        estop.lift_remote(lakes)
     else:
         estop.lift_here(state)
-    return told(settings, "ESTOP is taken back; cron, systemd or a person starts what is to run")
+    where = "in the bucket" if args.remote else "on this host"
+    back = "ESTOP is taken back; cron, systemd or a person starts what is to run"
+    return told(settings, back if stood else f"No ESTOP stood {where}; nothing was taken back")

@@ -22,6 +22,7 @@ from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.ledger.layout import version_of
 from pipeline.ledger.protocol import Context
+from pipeline.operations.health import disagreement
 from pipeline.operations.health.failing import told
 from pipeline.operations.health.look import Look
 from pipeline.operations.health.memory import read_memory
@@ -139,6 +140,8 @@ def _lake(one: Standing, rows: int | None) -> Iterator[str]:
         yield f"held: {name}"
     if facts.held:
         yield f"held batches: {len(facts.held)}; see why with `hathi quarantine show`, then release or drop them"
+    for _, text, _ in disagreement.findings(facts.lake, facts.refused_by):
+        yield logs.escape(logs.redact(text.removeprefix(f"lake {facts.lake}: ")))
     yield from _failing(one, rows)
     refused = sorted({**facts.refused, **facts.troubles}.items())
     for source, why in refused[:rows]:

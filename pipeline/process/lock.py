@@ -23,6 +23,7 @@ from pathlib import Path
 
 from pipeline import __version__
 from pipeline.errors import PermanentError, PipelineError
+from pipeline.process.deaths import Life, birth, cause_of, life_in
 from pipeline.process.forks import at_the_end, undone_in_forks
 from pipeline.process.host import boot_id, host_name
 from pipeline.process.redaction import redact_text
@@ -108,7 +109,7 @@ def locked(state: Path, program: str) -> Iterator[None]:
         _flock(handle)
         try:
             os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{who}\n".encode(), 0)
+            os.pwrite(handle, f"{who}\n{birth()}\n".encode(), 0)
         except OSError as error:
             raise _unwritable(state, error) from error
         try:
@@ -163,7 +164,7 @@ def _mine(path: Path) -> str | None:
 
 
 def _holder_in(handle: int) -> str:
-    return os.pread(handle, 4096, 0).decode("utf-8", "replace").strip() or "its lock is held"
+    return os.pread(handle, 4096, 0).decode("utf-8", "replace").partition("\n")[0].strip() or "its lock is held"
 
 
 def _unwritable(state: Path, error: OSError) -> PermanentError:
@@ -194,7 +195,7 @@ def holder(state: Path, program: str) -> str | None:
 
 
 def left_behind(state: Path, program: str) -> str:
-    """How a program ended that was not stopped: `ended unexpectedly (pid ...)`, or with which error, as it said itself.
+    """How a program ended that was not stopped: `ended unexpectedly (pid ...): CAUSE`, or with which error, as it said.
 
     "" where it runs, was stopped, has done its work, or never ran.
     """
@@ -204,7 +205,11 @@ def left_behind(state: Path, program: str) -> str:
         left = (state / f"{program}.lock").read_text("utf-8", "replace").strip()
     except OSError:
         return ""
-    return left if not left or left.startswith(ENDED) else f"{ENDED} unexpectedly ({left})"
+    if not left or left.startswith(ENDED):
+        return left
+    life = life_in(state / f"{program}.lock")
+    cause = f": {cause_of(life, state)}" if life else ""
+    return f"{ENDED} unexpectedly ({left.splitlines()[0]}){cause}"
 
 
 @contextlib.contextmanager
@@ -239,7 +244,10 @@ def forget_running(state: Path) -> None:
 def _died(path: Path) -> str:
     try:
         body = json.loads(path.read_text())
-        return f"pid {body['pid']} on {body['host']} since {body['start']}"
+        told = f"pid {body['pid']} on {body['host']} since {body['start']}"
+        if body["host"] != host_name():
+            return told
+        return f"{told}: {cause_of(Life(int(body['pid']), str(body['boot']), path.stat().st_mtime), path.parent)}"
     except (OSError, ValueError, KeyError, TypeError):
         return "it left no readable _PIPE_RUNNING"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -197,15 +198,16 @@ def test_what_ends_before_there_is_a_log_is_in_the_scripts_own(box: Installation
     first = box.cron()
     assert first.returncode == 1
     assert "No module named pydantic" in first.stderr
-    log = (box.root / "logs" / "compute-cron.log").read_text()
-    assert log.endswith("\t[compute-cron]\tError: exit code 1: ModuleNotFoundError: No module named pydantic\n")
+    assert box.log("compute-cron").endswith(
+        "\t[compute-cron]\tError: exit code 1: ModuleNotFoundError: No module named pydantic\n"
+    )
     command.write_text(whole)
     config = box.root / "config" / "compute.toml"
     config.write_text(config.read_text() + "nonsense = 1\n")
     wrong = box.cron()
     assert wrong.returncode == 2
     assert "nonsense" in wrong.stderr
-    assert "nonsense" in (box.root / "logs" / "compute-cron.log").read_text().splitlines()[-1]
+    assert "nonsense" in box.log("compute-cron").splitlines()[-1]
 
 
 def test_a_signal_to_the_script_reaches_the_run_and_is_waited_for(box: Installation) -> None:
@@ -255,6 +257,7 @@ def test_the_mail_of_a_run_that_was_killed_names_the_signal_and_asks_for_memory(
     assert "was killed by SIGKILL" in done.stderr
     assert "out of memory" in done.stderr
     assert "was killed by SIGKILL" in box.log("compute-cron")
+    assert re.fullmatch(r"pid \d+ exit 137\n", (box.state / "compute.ended").read_text())
     assert said(box.cron()) == (137, ""), "the process has another number, and the trouble is the same"
 
 

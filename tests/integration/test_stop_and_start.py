@@ -55,6 +55,8 @@ def test_start_takes_back_what_it_is_asked_for_and_says_what_still_stands(site: 
     assert str(gone) not in line
     assert site.hathi("run").returncode == 4
     assert site.hathi("start", *([] if remote else ["--remote"])).returncode == 0
+    where = "in the bucket" if remote else "on this host"
+    assert site.hathi("start", *more).stdout == f"No ESTOP stood {where}; nothing was taken back.\n"
     for words in (["--show"], ["--show", "--remote"]):
         shown = site.hathi("stop", *words)
         assert (shown.returncode, shown.stdout) == (0, "No ESTOP stands.\n")

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.app.status import status as look_at
+from pipeline.cli.status import as_lines
 from pipeline.ledger.bodies import body_of
 from pipeline.ledger.expectation import Refused, differing
 from pipeline.ledger.layout import Keys
@@ -17,6 +19,7 @@ from pipeline.operations.health.disagreement import REPEATED_SECONDS, SILENT_SEC
 from pipeline.operations.health.judge import judge
 from pipeline.operations.health.look import Look
 from pipeline.settings import Health, Settings
+from pipeline.stage_names import STAGES
 from pipeline.stages import operator_requests
 from pipeline.stages.agreement import AGAIN_SECONDS
 from pipeline.stages.expectations import Expectations, expectation
@@ -205,6 +208,9 @@ def test_health_on_both_sides_names_the_box_the_set_and_the_setting_until_it_is_
         assert (level, key) == ("Alert", "disagrees shop demo box")
         assert "1 shipment of set demo waits, since host box" in text
         assert 'preprocess.channel_order is "rgb" at the gateway and "bgr" on the box' in text
+    look = Look(world.settings, [world.context(GATE)], world.hand.clock(), expects_lakes=True)
+    shown = as_lines(look_at([world.context(GATE)], look, lambda key: 0.0, dict.fromkeys(STAGES)), None)
+    assert any(line.startswith("1 shipment of set demo waits, since host box") for line in shown), "status says it too"
     hint = world.in_bucket("shop/h/refused/demo/*")
     os.utime(hint, (world.hand.at - SILENT_SECONDS - 1,) * 2)
     assert told(GATE) == [], "of a host that is gone nothing is told"

@@ -55,6 +55,16 @@ def test_the_configuration_beside_the_package_is_the_default(monkeypatch: pytest
     assert (INSTALLATION / "locks").is_dir()
 
 
+@pytest.mark.parametrize("words", [["get", "state"], ["show"], ["check", "ship"]], ids=" ".join)
+def test_config_without_a_file_is_about_the_default_one(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HATHI_CONFIG", raising=False)
+    assert command_line.main(["config", *words]) in (0, 2), "2: the sample has not been made"
+    said = capsys.readouterr().out
+    assert str(ROOT / "work" / "state" if words[0] == "get" else ROOT / "config" / "local.toml") in said
+
+
 def test_every_command_that_is_listed_exists() -> None:
     for name, entry in command_line.COMMANDS.items():
         assert find_spec(f"pipeline.cli.{entry.module}") is not None, name
