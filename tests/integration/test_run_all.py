@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -11,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.process.lock import left_behind
 from tests.integration.conftest import ROOT, environ
 from tests.integration.test_compute_cron import Installation
+from tests.servers.demand import until
 
 NOTHING_STARTS = "run-all: ESTOP engaged: nothing starts on"
 
@@ -132,3 +136,22 @@ def test_a_daemon_that_ends_in_its_first_second_is_not_said_to_be_started(gatewa
     assert "run-all: started ship" in said
     assert "started deliver" not in said
     assert "run-all: deliver did not start:\nhathi: its port is taken" in said
+
+
+def test_a_daemon_that_a_signal_ends_is_told_with_it(gateway: Gateway) -> None:
+    assert gateway.run_all()[0] == 0
+    state = gateway.folder / "shop" / "state"
+    process = int((state / "ship.lock").read_text().split()[1])
+    os.kill(process, signal.SIGSEGV)
+    end = state / "ship.ended"
+    until(
+        lambda: end.exists() and end.read_text() == f"pid {process} exit 139\n", "its parent writes down how it ended"
+    )
+    assert "): killed by SIGSEGV" in left_behind(state, "ship")
+    printed = subprocess.run(
+        [gateway.root / "scripts" / "print_logs.sh", gateway.config], env=environ(), capture_output=True, text=True
+    )
+    assert f"not running: ended unexpectedly (pid {process} since" in printed.stdout
+    assert "): killed by SIGSEGV" in printed.stdout
+    assert gateway.run_all("stop")[0] == 0
+    assert not (state / "deliver.ended").exists(), "who ends in good order needs nobody who tells"
