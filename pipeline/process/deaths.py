@@ -1,7 +1,7 @@
 """Of what a program of this host died: it said nothing itself, so others are asked.
 
-1. whoever began it and saw its end: compute-cron.sh and run-all.sh leave `PROGRAM.ended` in the state folder, with the
-   line `pid N exit C`
+1. whoever began it and saw its end: the scripts that cron and people call leave `PROGRAM.ended` in the state folder,
+   with the line `pid N exit C`
 2. this host's boot id: another one than at its start means that the host restarted
 3. the kernel, which names whom it killed for want of memory
 """
