@@ -2,7 +2,7 @@
 # Installs what a training needs into .venv: torch (scripts/torch.sh), and the readers of LMDB, LevelDB and HDF5 from
 # locks/training.txt (7 MB).  Does nothing if they are installed.
 # The lock: printf 'lmdb>=1.4\nh5py>=3.11\nrleveldb>=1.0\n' | uv pip compile --universal --python-version 3.11 \
-#   --generate-hashes --no-header --no-annotate -c locks/dev.txt - -o locks/training.txt
+#   --generate-hashes --no-header --no-annotate --no-emit-package numpy -c locks/dev.txt - -o locks/training.txt
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
