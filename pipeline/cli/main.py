@@ -58,6 +58,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
     },
     "models": {
         "net": Entry("net", "look at a net, or run it on images"),
+        "dataset": Entry("dataset", "make, look at and write sets of labelled images"),
     },
 }
 """The commands as `hathi --help` shows them."""

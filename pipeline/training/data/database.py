@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from pipeline.codec import caffe_pb2
 from pipeline.errors import SolverError
 from pipeline.nets.graph.lowered import Shape
-from pipeline.training.data import pixels
+from pipeline.training.data import datums, pixels
 from pipeline.training.data.examples import Cropped, examined
 from pipeline.training.data.records import key_text, open_leveldb, open_lmdb
 from pipeline.training.data.source import Batch, Labels, Trouble
@@ -48,7 +47,7 @@ class Database:
 
     def _first_shape(self) -> Shape:
         try:
-            return self._examples.transform.shape(self._image(_datum(next(self._records.read([0])))).shape)
+            return self._examples.transform.shape(self._image(datums.parse(next(self._records.read([0])))).shape)
         except Unfit as error:
             raise unfit(str(self._records.path), key_text(self._records.keys[0]), str(error)) from error
 
@@ -63,7 +62,7 @@ class Database:
         words = self._examples.words(number * len(numbers), len(numbers))
         for at, value in enumerate(self._records.read(numbers)):
             try:
-                datum = _datum(value)
+                datum = datums.parse(value)
                 labels[at] = datum.label
                 self._examples.put(self._image(datum), words[at], images[at])
             except Unfit as error:
@@ -77,17 +76,7 @@ class Database:
         return [key_text(self._records.keys[at]) for at in self._numbers(number)]
 
     def _image(self, datum: caffe_pb2.Datum) -> NDArray[Any]:
-        """(channels, height, width), uint8 or float32.  Raises Unfit."""
-        if datum.encoded:
-            try:
-                return pixels.decode(datum.data, self._examples.transform.colour)
-            except pixels.Undecodable as error:
-                raise Unfit(str(error)) from error
-        shape = (datum.channels, datum.height, datum.width)
-        values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
-        if min(shape) < 1 or values.size != shape[0] * shape[1] * shape[2]:
-            raise Unfit(f"it says {shape[0]} x {shape[1]} x {shape[2]} and holds {values.size} values")
-        return values.reshape(shape)
+        return datums.image(datum, self._examples.transform.colour)
 
     def examine(self, labels: Mapping[str, Labels], examples: range) -> Iterator[Trouble]:
         wanted = labels.get(self._spec.top[1]) if len(self._spec.top) > 1 else None
@@ -95,7 +84,7 @@ class Database:
         for at, value in zip(examples, self._records.read(examples), strict=True):
             key = key_text(self._records.keys[at])
             try:
-                datum = _datum(value)
+                datum = datums.parse(value)
                 image = self._image(datum)
                 yield from examined(key, self._examples.transform, image, expected, datum.label, wanted)
                 if datum.encoded and pixels.torn(datum.data):
@@ -105,10 +94,3 @@ class Database:
 
     def close(self) -> None:
         self._records.close()
-
-
-def _datum(value: bytes | memoryview) -> caffe_pb2.Datum:
-    try:
-        return caffe_pb2.Datum.FromString(value)  # type: ignore[arg-type]  # it takes what lies in the map as well
-    except DecodeError as error:
-        raise Unfit("its bytes are no Datum") from error

@@ -50,5 +50,5 @@ def torn(content: bytes) -> bool:
     """The file ends before its own end.  Some decoders fill what is missing with grey and say nothing."""
     kind = sniff(content)
     if kind == "jpeg":
-        return content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")  # no end behind the last scan's begin
+        return content.rfind(b"\xff\xd9") <= content.rfind(b"\xff\xda")  # no end behind the last scan's begin
     return kind is not None and is_torn(content, kind)

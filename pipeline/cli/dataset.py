@@ -1,0 +1,167 @@
+"""Bring images into a dataset, write it as an LMDB for Caffe, look at it, compute its mean image."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.amounts import counted
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.training.dataset.examples import Example
+    from pipeline.training.dataset.image_files import How
+    from pipeline.training.dataset.summary import Summary
+
+_NAMED = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`hathi dataset import|export|show|mean ...`."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    bring = actions.add_parser("import", help="make a dataset of a list of images, an LMDB or a LevelDB")
+    bring.add_argument(
+        "source", type=Path, metavar="SOURCE", help="a list (`path label` a line), or the folder of a database"
+    )
+    bring.add_argument("out", type=Path, metavar="FOLDER", help="the folder to make")
+    bring.add_argument("--lmdb", action="store_true", help="make an LMDB, as Caffe's convert_imageset does")
+    bring.add_argument("--root", default="", metavar="TEXT", help="stands before each path of the list, as it is")
+    bring.add_argument("--resize", type=_size, metavar="HxW", help="resize each image, e.g. 256x256")
+    bring.add_argument("--gray", action="store_true", help="read images as grey")
+    bring.add_argument("--shuffle", type=int, metavar="SEED", help="shuffle the list by this seed, as Caffe does")
+    bring.add_argument(
+        "--encode",
+        nargs="?",
+        const="",
+        metavar="FORM",
+        help="keep images encoded, in this form (default: the one that the file's name ends with)",
+    )
+    bring.add_argument("--check-size", action="store_true", help="refuse images of another size than the first")
+    bring.add_argument("--skip", action="store_true", help="leave out images that cannot be read, and name them")
+    export = actions.add_parser("export", help="write a dataset as an LMDB")
+    export.add_argument("dataset", type=Path, metavar="DATASET", help="the folder of a dataset, an LMDB or a LevelDB")
+    export.add_argument("out", type=Path, metavar="FOLDER", help="the LMDB to make")
+    show = actions.add_parser("show", help="count examples, classes and sizes, and name what is damaged")
+    show.add_argument("dataset", type=Path, metavar="DATASET", help="the folder of a dataset, an LMDB or a LevelDB")
+    show.add_argument("--json", action="store_true", help="print one JSON object")
+    mean = actions.add_parser("mean", help="compute the mean image, as Caffe's compute_image_mean does")
+    mean.add_argument("dataset", type=Path, metavar="DATASET", help="the folder of a dataset, an LMDB or a LevelDB")
+    mean.add_argument("out", type=Path, metavar="FILE", help="the .binaryproto to write")
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH")
+    return int(height), int(width)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; `show`: 1 when something is damaged; `import --skip`: 1 when something was left out."""
+    return {"import": _import, "export": _export, "show": _show, "mean": _mean}[args.action](args)
+
+
+def _import(args: argparse.Namespace) -> int:
+    left_out: list[str] = []
+
+    def skip(name: str, says: str) -> None:
+        left_out.append(name)
+        print(f"left out: {name}: {says}", file=sys.stderr)
+
+    from pipeline.training.dataset import examples, image_files
+
+    of_list: dict[str, object] = {
+        "--root": args.root, "--resize": args.resize, "--gray": args.gray, "--shuffle": args.shuffle is not None,
+        "--encode": args.encode is not None, "--check-size": args.check_size, "--skip": args.skip,
+    }  # fmt: skip
+    if args.source.is_dir():
+        given = [option for option, value in of_list.items() if value]
+        if given:
+            raise ConfigError(
+                f"{', '.join(given)} is for a list of images", f"{args.source} is a folder", "leave it out"
+            )
+        found = examples.read(args.source)
+    else:
+        found = image_files.examples(args.source, _how(args), skip if args.skip else None)
+    count = _write(args.out, found, args.lmdb, str(args.source))
+    print(f"{args.out}: {counted(count, 'example')}" + (f", {len(left_out)} left out" if left_out else ""))
+    return int(bool(left_out))
+
+
+def _how(args: argparse.Namespace) -> How:
+    from pipeline.training.dataset.image_files import How
+
+    return How(args.root, args.resize, not args.gray, args.shuffle, args.encode, args.check_size)
+
+
+def _write(out: Path, found: Iterator[Example], as_lmdb: bool, source: str) -> int:
+    from pipeline.training.dataset import database, shards
+    from pipeline.training.dataset.folders import whole
+
+    with whole(out) as folder:
+        if as_lmdb:
+            count = database.write(folder, found)
+        else:
+            count = shards.write(folder, ((one.key, one.datum) for one in found), source)
+        if not count:
+            raise ConfigError(f"{out} was not made", "there is no example", "look at the source")
+    return count
+
+
+def _export(args: argparse.Namespace) -> int:
+    from pipeline.training.dataset.examples import read
+
+    count = _write(args.out, read(args.dataset), True, "")
+    print(f"{args.out}: {counted(count, 'example')}")
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from pipeline.training.dataset.examples import read
+    from pipeline.training.dataset.summary import summary
+
+    found = summary(read(args.dataset))
+    if args.json:
+        print(json.dumps(asdict(found)))
+    else:
+        print("\n".join(_lines(found)))
+    return int(bool(found.damaged))
+
+
+def _lines(found: Summary) -> list[str]:
+    lines = [f"examples: {found.examples:,}"]
+    if found.labels:
+        ordered = sorted(found.labels.items())
+        small, large = (pick(found.labels, key=lambda label: found.labels[label]) for pick in (min, max))
+        lines.append(f"labels: {len(ordered)}, from {ordered[0][0]} to {ordered[-1][0]}")
+        lines.append(
+            f"smallest: label {small} with {found.labels[small]:,}; largest: label {large} with {found.labels[large]:,}"
+        )
+    for name, counts in (("size", found.sizes), ("form", found.forms)):
+        lines += [f"{name}: {value}, {counted(count, 'example')}" for value, count in counts.most_common(_NAMED)]
+        if len(counts) > _NAMED:
+            lines.append(f"{name}: {len(counts) - _NAMED} more")
+    lines += [f"damaged: {one.key}: {one.says}" for one in found.damaged[:_NAMED]]
+    if len(found.damaged) > _NAMED:
+        lines.append(f"damaged: {len(found.damaged) - _NAMED} more")
+    return lines
+
+
+def _mean(args: argparse.Namespace) -> int:
+    from pipeline.training.dataset.examples import read
+    from pipeline.training.dataset.mean import as_binaryproto, mean_image
+
+    mean = mean_image(read(args.dataset))
+    try:
+        args.out.write_bytes(as_binaryproto(mean))
+    except OSError as error:
+        raise ConfigError(f"{args.out} cannot be written", error.strerror or str(error), "give another file") from error
+    values = ", ".join(f"{value:.3f}" for value in mean.mean(axis=(1, 2)))
+    print(f"{args.out}: {' x '.join(map(str, mean.shape))}; mean of each channel: {values}")
+    return 0
