@@ -128,7 +128,7 @@ def _show(args: argparse.Namespace) -> int:
 
     found = summary(read(args.dataset))
     if args.json:
-        print(json.dumps(asdict(found)))
+        print(json.dumps({**vars(found), "damaged": [asdict(one) for one in found.damaged]}))
     else:
         print("\n".join(_lines(found)))
     return int(bool(found.damaged))

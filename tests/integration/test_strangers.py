@@ -280,6 +280,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
     at = ["--config", str(site.config)]
     net = [f"{ROOT}/sample/random_features.prototxt", f"{site.folder}/random.caffemodel"]
     root, image = f"{site.folder}/lake/features", f"{site.folder}/shop/0.png"
+    (site.folder / "labelled.txt").write_text(f"{image} 1\n")
     return {
         "run": [["--once", "--set", "compute.workers=2", *at]],
         "sample": [[f"{site.folder}/sample", "--port", str(free_port()), "--minutes", "0"]],
@@ -300,6 +301,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
             ["bench", *net, "--blob", "features", "--batch", "1", "--rounds", "1"],
             ["features", "--blob", "features", *net, image],
         ],
+        "dataset": [["import", f"{site.folder}/labelled.txt", f"{site.folder}/set"], ["show", f"{site.folder}/set"]],
         "fetch": [[f"http://{SHOP}/0.png", f"http://{SHOP}/absent", "--allow-private"]],
         "stats": [[root, root]],
         "similar": [[str(PARTNER), "--image", image, "--approximate", *at]],

@@ -64,13 +64,13 @@ def write(folder: Path, records: Iterable[Record], source: str) -> int:
 def read(folder: Path) -> Iterator[Record]:
     """The records in the order in which they were written.
 
-    Raises FormatError for a manifest that is not ours, and for a shard that is not what was written.
+    Raises FormatError for a manifest that is not ours, and for a shard that has changed since.
     """
     for shard in _manifest(folder)["shards"]:
         path = folder / str(shard["name"])
         if not path.is_file() or _digest(path) != shard["sha256"]:
             raise FormatError(
-                f"the shard {path} is not what was written", "it is missing or changed", "bring the dataset in again"
+                f"the shard {path} has changed since", "its bytes are others, or it is missing", "bring the dataset in again"
             )
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=64):
