@@ -70,7 +70,9 @@ def read(folder: Path) -> Iterator[Record]:
         path = folder / str(shard["name"])
         if not path.is_file() or _digest(path) != shard["sha256"]:
             raise FormatError(
-                f"the shard {path} has changed since", "its bytes are others, or it is missing", "bring the dataset in again"
+                f"the shard {path} has changed since it was written",
+                "its bytes are others, or it is missing",
+                "bring the dataset in again",
             )
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=64):
