@@ -152,6 +152,7 @@ class _Elsewhere:
         self.fingerprint = loaded.fingerprint
         self.engine = loaded.engine
         self.preprocessing = loaded.preprocessing
+        self.paced: Mapping[str, str] = {}  # each executor's log says what holds it back
 
     def window(self, groups: Any, open_batch: Any, wanted: Any) -> Any:
         raise PermanentError(

@@ -6,6 +6,8 @@ import contextlib
 import os
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,7 @@ from pipeline.errors import ConfigError, NetError
 from pipeline.extraction.isolation import compute_alone
 from pipeline.extraction.memory_budget import Bounds
 from pipeline.extraction.net_batches import Marked
+from pipeline.extraction.pace import Pace
 from pipeline.extraction.window import Body, Computed, Opened, Tag, Wanted, Window
 from pipeline.fetch import Fetcher
 from pipeline.fetch.objects import reader_of
@@ -44,10 +47,12 @@ class FeatureMaker:
         clock: Clock,
         noted: Callable[[], None] = lambda: None,
         spill: Path | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         """noted: told of each fetch that ended, each image decoded and each pass of the net; from any thread.
 
         spill: this process's folder for files on their way; without one, features of open batches stay in memory.
+        say: told once where a polite limit, not this machine, sets the pace.
         """
         self._settings = settings
         self._name = name
@@ -55,6 +60,7 @@ class FeatureMaker:
         self._clock = clock
         self._noted = noted
         self._spill = spill
+        self._pace = Pace(clock, say)
         self._threads = settings.compute.threads or len(os.sched_getaffinity(0))
         self._net = FeatureNet(self._set, threads=self._threads)
         lacking = self._net.lacking
@@ -91,6 +97,11 @@ class FeatureMaker:
         """What is done to an image, in one line for people."""
         return self._net.preprocessing
 
+    @property
+    def paced(self) -> dict[str, str]:
+        """By host: the polite limit that set the pace of this process, and how it is lifted."""
+        return self._pace.set_by
+
     def prepare(self, content: bytes) -> Matrix | Failure:
         """Image bytes -> (3, h, w) float32 for the net, or why not."""
         return self._preparation(content)
@@ -116,13 +127,19 @@ class FeatureMaker:
             # A thread for each core to the decoders and to the net alike: preparing an image costs a tenth of a pass
             # with CaffeNet and more than the pass with a small net, and the kernel shares cores better than a fixed
             # split would.  It is the window's bounds that keep either from running away.
-            runner = held.enter_context(_working(_Noting(self._noted, 1, thread_name_prefix="net")))
-            decoders = held.enter_context(_working(_Noting(self._noted, self._threads, thread_name_prefix="decode")))
+            running = _Noting(self._noted, 1, thread_name_prefix="net")
+            decoding = _Noting(self._noted, self._threads, thread_name_prefix="decode")
+            runner, decoders = held.enter_context(_working(running)), held.enter_context(_working(decoding))
             fetcher = held.enter_context(Fetcher(fetching, read_object=reader_of(self._settings.bucket, fetching)))
+            self._pace.begin()
+
+            def noted() -> None:
+                self._pace.look(fetcher.held_back, max(running.busy, decoding.busy))
+
             yield from Window(
                 groups,
                 open_batch,
-                fetch=stream_of(fetcher, self._noted),
+                fetch=stream_of(fetcher, self._noted, noted),
                 prepare=self._prepare_marked,
                 net=self._net,
                 decoders=decoders,
@@ -180,25 +197,36 @@ def _scratch(spill: Path) -> Iterator[Path]:
 
 
 class _Noting(ThreadPoolExecutor):
-    """Threads that say whenever a piece of work is done."""
+    """Threads that say whenever a piece of work is done.  busy: seconds of work so far, divided by the threads."""
 
     def __init__(self, noted: Callable[[], None], threads: int, thread_name_prefix: str) -> None:
         super().__init__(threads, thread_name_prefix)
         self._noted = noted
+        self.busy = 0.0
+        self._counting = threading.Lock()
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        future = super().submit(fn, *args, **kwargs)
+        def timed() -> R:
+            began = time.perf_counter()
+            try:
+                return fn(*args, **kwargs)
+            finally:
+                with self._counting:
+                    self.busy += (time.perf_counter() - began) / self._max_workers
+
+        future = super().submit(timed)
         future.add_done_callback(lambda _: self._noted())
         return future
 
 
 def stream_of(
-    fetcher: Fetcher, noted: Callable[[], None]
+    fetcher: Fetcher, noted: Callable[[], None], looked: Callable[[], None] = lambda: None
 ) -> Callable[[Iterator[Wanted | None]], Iterator[tuple[Tag, Body | Failure] | None]]:
     def stream(wanted: Iterator[Wanted | None]) -> Iterator[tuple[Tag, Body | Failure] | None]:
         for ended in fetcher.stream((one.tag, one.url, one.deadline) if one else None for one in wanted):
             if ended is not None:
                 noted()
+            looked()
             yield ended
 
     return stream

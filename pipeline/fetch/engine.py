@@ -23,6 +23,7 @@ from pipeline.fetch.answer import seconds_to_wait
 from pipeline.fetch.bodies import is_light, joined, results
 from pipeline.fetch.buffer_budget import BufferRoom
 from pipeline.fetch.dns import Directory, Places
+from pipeline.fetch.held_back import HeldBack
 from pipeline.fetch.host import Host
 from pipeline.fetch.hosts import Hosts
 from pipeline.fetch.job import Body, Ended, Job, Trace, Waiter
@@ -75,6 +76,7 @@ class Engine:
         self._ended: list[Ended] = []
         self._stop = False
         self._sweep_at = 0.0
+        self.held = HeldBack()
 
     def submit(self, batch: list[tuple[Waiter, Target]]) -> None:
         """From any thread: fetch these."""
@@ -209,6 +211,7 @@ class Engine:
         wait = host.wait(now)
         if wait > 0:
             host.listed = True
+            self.held.note(host, now)
             self._reactor.call_at(now + wait, lambda: self._hosts.ready.append(host))
             return
         places = self._places(host, queue[0].target)

@@ -19,6 +19,7 @@ from pipeline.fetch.buffer_budget import BufferRoom
 from pipeline.fetch.counts import Counts
 from pipeline.fetch.dns import CaresResolver, Directory, Resolver
 from pipeline.fetch.engine import Engine
+from pipeline.fetch.held_back import Held
 from pipeline.fetch.inline import is_data, is_file
 from pipeline.fetch.job import Body, Ended, Fetched, Trace, Waiter
 from pipeline.fetch.objects import ObjectReaders, Read, ReadObject, is_object
@@ -139,6 +140,10 @@ class Fetcher:
     def active(self) -> int:
         """Requests that are under way."""
         return self._engine.active
+
+    def held_back(self) -> dict[str, Held]:
+        """By host: how long a limit of ours alone has held requests back."""
+        return self._engine.held.by_host()
 
     def has_room(self, url: str) -> bool:
         """The queue of this URL's host is shorter than its bound: the caller's to ask before it gives more."""

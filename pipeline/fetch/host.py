@@ -22,10 +22,10 @@ _HUNG = 4
 class Bucket:
     """Tokens that come back at `rate` a second, `capacity` of them at the most."""
 
-    __slots__ = ("_at", "_capacity", "_rate", "_tokens")
+    __slots__ = ("_at", "_capacity", "_tokens", "rate")
 
     def __init__(self, rate: float, capacity: float, now: float) -> None:
-        self._rate = rate
+        self.rate = rate
         self._capacity = max(1.0, capacity)
         self._tokens = self._capacity
         self._at = now
@@ -33,10 +33,10 @@ class Bucket:
     def wait(self, now: float) -> float:
         """Seconds until a token is there; 0: now."""
         if now > self._at:
-            self._tokens = min(self._capacity, self._tokens + (now - self._at) * self._rate)
+            self._tokens = min(self._capacity, self._tokens + (now - self._at) * self.rate)
             self._at = now
         # a hair of slack: a timer that rings exactly on time must find its token
-        return 0.0 if self._tokens >= 0.999 else (1.0 - self._tokens) / self._rate
+        return 0.0 if self._tokens >= 0.999 else (1.0 - self._tokens) / self.rate
 
     def take(self) -> None:
         self._tokens -= 1.0
@@ -59,6 +59,7 @@ class Host:
     """A host's queue and manners.  `listed`: it stands in some queue of the engine, or has a timer.
 
     headers: lines that each request to it has beside the usual ones; secrets, so that nothing prints them.
+    rate_setting: the setting that says how many requests a second it gets.
     """
 
     __slots__ = (
@@ -77,14 +78,22 @@ class Host:
         "paused_until",
         "probing",
         "queue",
+        "rate_setting",
         "resolving",
     )
 
     def __init__(
-        self, key: str, domain: Domain, limits: settings.Fetch, now: float, headers: tuple[str, ...] = ()
+        self,
+        key: str,
+        domain: Domain,
+        limits: settings.Fetch,
+        now: float,
+        headers: tuple[str, ...] = (),
+        rate_setting: str = "fetch.requests_per_second",
     ) -> None:
         self.key = key
         self.headers = headers
+        self.rate_setting = rate_setting
         self.domain = domain
         self.queue: deque[Job] = deque()
         self.active = 0

@@ -45,7 +45,9 @@ class Hosts:
         limits = _limits(own, self._limits)
         alone = own.connections is not None or own.requests_per_second is not None
         domain = self._domain(f"host {target.key}", limits, now) if alone else self._domain(shared, self._limits, now)
-        return Host(target.key, domain, limits, now, _headers(own, self._limits))
+        mine = own.requests_per_second is not None
+        setting = f'fetch.hosts."{target.key}".requests_per_second' if mine else "fetch.requests_per_second"
+        return Host(target.key, domain, limits, now, _headers(own, self._limits), setting)
 
     def _domain(self, name: str, limits: settings.Fetch, now: float) -> Domain:
         domain = self._domains.get(name)

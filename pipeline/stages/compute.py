@@ -80,6 +80,10 @@ class Served(Protocol):
     def engine(self) -> str: ...
     @property
     def preprocessing(self) -> str: ...
+    @property
+    def paced(self) -> Mapping[str, str]:
+        """By host: the polite limit that set the pace of fetching, in words."""
+
     def window(
         self,
         groups: Mapping[str, Sequence[BatchTask]],

@@ -53,6 +53,7 @@ class Computing:
             if published is not None:
                 _count(one, published)
             ended.published(published.counts.refs if published is not None else 0)
+        one.tally.paced.update(self._sets[name].paced)
 
 
 class _Ended:

@@ -32,6 +32,8 @@ class Tally:
     """Tasks that could not be done this time."""
     polls_to_see_all: int = 0
     """A poll reads a bounded number of shipments: so many turns until each one has been looked at."""
+    paced: dict[str, str] = field(default_factory=dict)
+    """By host: the polite limit that set the pace, in words."""
     stopped: bool = False
     """ESTOP or a signal ended the turn."""
 
@@ -51,6 +53,7 @@ class Tally:
         self.shipments |= more.shipments
         self.dropped += more.dropped
         self.problems += more.problems
+        self.paced.update(more.paced)
 
     def add_reasons(self, reasons: Mapping[str, int]) -> None:
         for reason, number in reasons.items():

@@ -123,6 +123,7 @@ class StubServed:
     asked: dict[str, int] = field(default_factory=dict)
     engine: str = "stub"
     preprocessing: str = "none"
+    paced: Mapping[str, str] = field(default_factory=dict)
     max_batches: int = 8
 
     def window(

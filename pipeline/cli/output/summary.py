@@ -26,7 +26,7 @@ def summary_of(stage: str, tally: Tally, settings: Settings, lake: str) -> str:
         return (
             f"Summary: computed {counted(counts.features, 'feature')}{_damaged(counts)} "
             f"of {counted(counts.refs, 'image')} ({failed}) "
-            f"at {rate:.1f} images/s, {size(tally.bytes)} fetched{dropped}"
+            f"at {rate:.1f} images/s, {size(tally.bytes)} fetched{dropped}{_paced(tally)}"
         )
     if stage == "aggregate":
         alike = (
@@ -41,6 +41,11 @@ def summary_of(stage: str, tally: Tally, settings: Settings, lake: str) -> str:
         )
     url = settings.url_of(lake)
     return f"Summary : Sent {size(tally.bytes)} to {label_of(url) or url.removeprefix('file://')}"
+
+
+def _paced(tally: Tally) -> str:
+    first = next(iter(tally.paced.values()), "")
+    return f"; {first}" if first else ""
 
 
 def _damaged(counts: RowCounts) -> str:

@@ -114,6 +114,7 @@ def facts(totals: Totals) -> dict[str, Any]:
             "deliver": _rate(deliver, deliver.counts.features + deliver.counts.failures),
         },
         "seconds": {stage: round(tally.seconds, 3) for stage, tally in totals.stages.items()},
+        "paced": dict(compute.paced),
         "problems": totals.problems,
         "open": totals.open,
         "waiting": totals.waiting,
@@ -215,3 +216,5 @@ def _rows(totals: Totals, shown: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for stage, unit in zip(STAGES, ("refs", "images", "rows", "rows"), strict=True):
         if stage in totals.stages:
             yield f"{stage} {unit}/s", f"{shown['per_second'][stage]:,.1f}"
+    for limit in list(shown["paced"].values())[:SHOWN]:
+        yield "pace", limit

@@ -81,19 +81,23 @@ def serving(
 ) -> Serve:
     """How a set is loaded: its net, its engine, once for all lakes of this process.
 
-    noted: told of each step.  spill: this process's folder for files on their way.  say: told how images are prepared.
+    noted: told of each step.  spill: this process's folder for files on their way.  say: told how images are prepared,
+    and of a polite limit that sets the pace.
     """
     made: dict[str, object] = {}
+
+    def tell(line: str) -> None:
+        logs.log("compute").log(logging.INFO, "%s", line)
+        say(line)
 
     def serve(name: str):  # type: ignore[no-untyped-def]
         from pipeline.extraction.feature_maker import FeatureMaker  # the net's engine takes its time to import
 
         if name not in made:
-            made[name] = FeatureMaker(settings, name, clock or Clock(), noted, spill)
+            made[name] = FeatureMaker(settings, name, clock or Clock(), noted, spill, tell)
             logs.log("compute").log(logging.INFO, "set %s: %s", name, made[name].engine)  # type: ignore[attr-defined]
             line = f"set {name}: preprocess {made[name].preprocessing}"  # type: ignore[attr-defined]
-            logs.log("compute").log(logging.INFO, "%s", line)
-            say(line)
+            tell(line)
         return made[name]
 
     return serve
