@@ -37,13 +37,19 @@ def close(contexts: Iterable[Context], shipment: str, why: str = "it could not g
 
     Raises ConfigError where no lake has it, PermanentError where it is not to be closed.
     """
+    context, name = found(contexts, shipment)
+    return operator_requests.close(context, name, why)
+
+
+def found(contexts: Iterable[Context], shipment: str) -> tuple[Context, ShipmentName]:
+    """A shipment that a person names, and where it is.  Raises ConfigError where no lake has it."""
     try:
         name = ShipmentName.parse(shipment)
     except ValueError as error:
         raise ConfigError(f"not a shipment: {shipment}", "", "`hathi status` names the open ones") from error
     for context in contexts:
         if any(True for _ in context.bucket.list(context.keys.shipment(name))):
-            return operator_requests.close(context, name, why)
+            return context, name
     raise ConfigError(f"there is no shipment {shipment}", "", "`hathi status` names the open ones")
 
 

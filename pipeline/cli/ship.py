@@ -63,8 +63,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _close(config: Path, shipment: str, yes: bool) -> int:
     """Ask, close, and tell what becomes of the rows."""
-    need_terminal("hathi ship --close", yes, "hathi status")
     settings = load(config, os.environ)
+    ship_again.found(contexts(settings, ["compute"], lambda: False, "ship"), shipment)
+    need_terminal("hathi ship --close", yes, "hathi status")
     if not agreed(f"{shipment} ends without features; its snapshot is shipped again.", yes):
         return 1
     done = ship_again.close(contexts(settings, ["compute"], lambda: False, "ship"), shipment)

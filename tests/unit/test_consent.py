@@ -144,3 +144,14 @@ def test_a_batch_that_is_named_is_dropped_as_it_is_named_and_release_never_asks(
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert main(["quarantine", "drop", f"{HELD}.0", "--config", str(config)]) == 0
     assert len(announced(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(("name", "said"), [("x", "not a shipment: x"), (str(HELD), f"there is no shipment {HELD}")])
+def test_a_shipment_that_is_not_there_is_said_before_anybody_is_asked(
+    config: Path, name: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main(["ship", "--close", name, "--config", str(config)]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "--yes" not in told
