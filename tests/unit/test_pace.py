@@ -1,4 +1,4 @@
-"""When a polite limit counts as what sets the pace: by its share of the last seconds, and by how busy the machine is."""
+"""When a polite limit counts as what sets the pace: by its share of the last seconds, and by how busy a machine is."""
 
 from __future__ import annotations
 
