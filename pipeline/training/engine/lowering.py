@@ -231,7 +231,8 @@ def _pooling(
     if not whole or len(layer.spec.top) == 2:
         return layer.lower(graph, bottoms, learned)
     kind = "AverageWindows" if pool.method == AVE else "LargestOfWindows"
-    return [graph(kind, [x], (*x.shape[:2], *pool.size(x.shape)), kernel=pool.kernel, stride=pool.stride, pad=pool.pad)]
+    out = (*x.shape[:2], *pool.size(x.shape))
+    return [graph(kind, [x], out, kernel=pool.kernel, stride=pool.stride, pad=pool.pad, ceil=not pool.floor)]
 
 
 def _eltwise(

@@ -37,12 +37,12 @@ def _laid(kind: str) -> Operation:
 
 
 def _largest(x: Inputs, a: Attributes) -> Tensor:
-    return functional.max_pool2d(x[0], a["kernel"], a["stride"], a["pad"], ceil_mode=True)
+    return functional.max_pool2d(x[0], a["kernel"], a["stride"], a["pad"], ceil_mode=a["ceil"])
 
 
 def _average(x: Inputs, a: Attributes) -> Tensor:
     """Divided by the window as far as the padding goes, as Caffe divides."""
-    return functional.avg_pool2d(x[0], a["kernel"], a["stride"], a["pad"], ceil_mode=True, count_include_pad=True)
+    return functional.avg_pool2d(x[0], a["kernel"], a["stride"], a["pad"], a["ceil"], count_include_pad=True)
 
 
 def _batch_normalised(x: Inputs, a: Attributes) -> Sequence[Tensor]:
