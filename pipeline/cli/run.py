@@ -30,7 +30,7 @@ from pipeline.cli.wiring.pool import PooledStages, slots_of
 from pipeline.cli.wiring.rounds import look_at_the_rest, take_round
 from pipeline.cli.wiring.running import Program, Running, leave_in_log, running
 from pipeline.errors import PermanentError, PipelineError
-from pipeline.ledger.protocol import Context
+from pipeline.ledger.protocol import Context, silent_progress
 from pipeline.process import logs
 from pipeline.process.disk import demand_free
 from pipeline.process.lock import EstopEngaged, Held, locked
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         with running(program, first) as process:
-            with shown() as show:
+            with shown() if settings.logs.echo else contextlib.nullcontext(silent_progress) as show:
                 reached = Reached(show, process.stop)
                 totals, lakes = work(process, args.once, reached, own)
                 process.locks.close()  # the next run need not wait until this one has forgotten what is old

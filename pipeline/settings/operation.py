@@ -37,7 +37,8 @@ class Logs(Section):
     keep: Annotated[int, Field(ge=0)] = 5
     """How many rotated files of each program are kept. Raise it to look further back."""
     echo: bool = True
-    """Also print log lines on stderr. Turn it off where a supervisor stores stderr as well."""
+    """Also print log lines, and how far a run has come, on stderr. Turn it off where a supervisor stores stderr as
+    well."""
     redact_queries: bool = True
     """Keep the query, user and password of URLs out of logs, failures and reports: they can be secrets. Turn it off
     only where no URL is signed and readers of failures need whole URLs."""

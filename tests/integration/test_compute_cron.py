@@ -273,6 +273,24 @@ def test_the_mail_holds_the_lines_of_this_run_only(box: Installation) -> None:
     assert "long ago" not in done.stderr
 
 
+def test_how_far_a_run_has_come_is_no_trouble_to_mail(box: Installation) -> None:
+    """It would stand in the place of the troubles, which cron takes from the log where the run itself says nothing."""
+    box.refs("shop", "one", "two")
+    box.stage("shop", "ship")
+    printed = []
+    for stage, echo in (("compute", "false"), ("aggregate", "true")):
+        words = [sys.executable, "-m", "pipeline.cli.main", "run", "--once", stage]
+        words += ["--config", str(box.root / "config" / "compute.toml")]
+        environment = environ() | {"HATHI_LOGS__ECHO": echo}
+        done = subprocess.run(
+            words, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stderr)
+    assert printed[0] == ""
+    assert "aggregate: 2 rows" in printed[1].replace(" of 2", ""), "elsewhere it is told"
+
+
 WRITER = """
 import sys
 from pipeline.process import logs
