@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what a training needs into .venv: torch (scripts/torch.sh), and the readers of LMDB, LevelDB and HDF5 from
+# Installs what a training needs into .venv: torch (scripts/torch.sh), and the readers of LMDB and HDF5 from
 # locks/training.txt (7 MB).  Does nothing if they are installed.
-# The lock: printf 'lmdb>=1.4\nh5py>=3.11\nrleveldb>=1.0\n' | uv pip compile --universal --python-version 3.11 \
+# The lock: printf 'lmdb>=1.4\nh5py>=3.11\n' | uv pip compile --universal --python-version 3.11 \
 #   --generate-hashes --no-header --no-annotate --no-emit-package numpy -c locks/dev.txt - -o locks/training.txt
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -24,6 +24,6 @@ PYTHON
 if is_current; then exit 0; fi
 
 started=$SECONDS
-echo "hathi: installing the readers of LMDB, LevelDB and HDF5" >&2
+echo "hathi: installing the readers of LMDB and HDF5" >&2
 .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes --no-deps -r locks/training.txt
 echo "hathi: they are in .venv ($((SECONDS - started)) s)" >&2

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.errors import FormatError, SolverError
+from pipeline.training.data.leveldb import LevelDb
 from pipeline.training.packages import demand
 
 
@@ -86,6 +87,7 @@ def open_lmdb(path: Path, field: str) -> Lmdb:
         locked = (place / "lock.mdb").is_file() and os.access(place / "lock.mdb", os.W_OK)
         try:
             environment = lmdb.open(str(place), readonly=True, lock=locked, readahead=False, max_spare_txns=64)
+            _check_length(place / "data.mdb", environment, field)
             found = _OPEN[place] = Lmdb(place, environment)
         except lmdb.Error as error:
             raise SolverError(
@@ -96,44 +98,22 @@ def open_lmdb(path: Path, field: str) -> Lmdb:
         return found
 
 
-class LevelDb:
-    """A LevelDB, read into memory once: its reader goes through the files and finds no single key."""
-
-    def __init__(self, path: Path, records: list[tuple[bytes, bytes]]) -> None:
-        self.path = path
-        self.keys = [key for key, _ in records]
-        self._values = [value for _, value in records]
-
-    def read(self, numbers: Sequence[int]) -> Iterator[bytes | memoryview]:
-        return (self._values[number] for number in numbers)
-
-    def close(self) -> None:
-        self._values = []
+def _check_length(data: Path, environment: Any, field: str) -> None:
+    """A page that lies beyond the file's end would kill the process as it is read."""
+    wanted, has = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"], data.stat().st_size
+    if has < wanted:
+        environment.close()
+        raise SolverError(
+            f"{field}: {data} is cut: it has {has} bytes of {wanted}",
+            "it was copied too early or not whole",
+            "copy it again while nobody writes it",
+        )
 
 
 def open_leveldb(path: Path, field: str) -> LevelDb:
-    """As open_lmdb."""
-    rleveldb = demand("rleveldb", f"{field} (LEVELDB)")
+    """As open_lmdb; FormatError for files that are damaged."""
     if not (path / "CURRENT").is_file():
         what = "there is no such folder" if not path.exists() else "it has no file CURRENT"
         hint = "give the folder of a LevelDB; for an LMDB, say backend: LMDB (LEVELDB is Caffe's default)"
         raise SolverError(f"{field}: {path} is no LevelDB", what, hint)
-    size = sum(entry.stat().st_size for entry in os.scandir(path))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > memory // 2:
-        raise SolverError(
-            f"{field}: the LevelDB {path} is too large to be read into memory",
-            f"{size // 2**20} MiB of {memory // 2**20} MiB",
-            "make an LMDB of it with Caffe's convert tools, and say backend: LMDB",
-        )
-    newest: dict[bytes, Any] = {}
-    try:
-        with rleveldb.RawLevelDb(str(path)) as database:
-            for record in database.iterate_records_raw():
-                old = newest.get(record.user_key)
-                if old is None or old.seq < record.seq:
-                    newest[record.user_key] = record
-    except (ValueError, OSError) as error:
-        raise SolverError(f"{field}: {path} cannot be read as a LevelDB", str(error), "make it anew") from error
-    live = [(key, one.value) for key, one in newest.items() if one.state == rleveldb.KeyState.Live]
-    return LevelDb(path, sorted(live))
+    return LevelDb(path)

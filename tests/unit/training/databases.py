@@ -19,10 +19,10 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 
 def demand_readers() -> None:
     """Skips a module of tests where lmdb and h5py are not installed; fails it where they are demanded."""
-    if any(importlib.util.find_spec(package) is None for package in ("lmdb", "h5py", "rleveldb")):
+    if any(importlib.util.find_spec(package) is None for package in ("lmdb", "h5py")):
         if os.environ.get("HATHI_DEMAND_SERVERS") == "1":
-            pytest.fail("lmdb, h5py or rleveldb is not installed: run scripts/training.sh", pytrace=False)
-        pytest.skip("LEFT OUT: lmdb, h5py or rleveldb is not installed: scripts/training.sh", allow_module_level=True)
+            pytest.fail("lmdb or h5py is not installed: run scripts/training.sh", pytrace=False)
+        pytest.skip("LEFT OUT: lmdb or h5py is not installed: scripts/training.sh", allow_module_level=True)
 
 
 def datum(image: np.ndarray, label: int, encode: str = "") -> caffe_pb2.Datum:

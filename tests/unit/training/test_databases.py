@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pipeline.errors import FormatError, SolverError
 from pipeline.nets.caffe import prototxt
 from pipeline.nets.caffe.upgrade import upgrade
 from pipeline.training.data.checking import check
+from pipeline.training.data.leveldb import LevelDb
 from pipeline.training.data.make import make
 from pipeline.training.data.source import Labels
 from pipeline.training.draws.draws import CaffesDraws, OurDraws
@@ -102,6 +104,58 @@ def test_a_leveldb_is_read_as_leveldb_would(tmp_path: Path) -> None:
     assert batch["label"].tolist() == [0, 1, 2, 0, 1]
     assert np.array_equal(batch["data"].ravel(), np.arange(80, dtype=f32))
     source.close()
+
+
+def test_a_leveldb_of_many_tables_is_what_leveldb_says() -> None:
+    """Written by LevelDB: packed by Snappy, compacted in part, every fifth key written twice, every seventh deleted."""
+    found = LevelDb(GOLDEN / "training_stream" / "leveldb_many")
+    expected = {b"%08d" % at: (b"again" if at % 5 == 0 else b"%d " % at) * (at % 90) for at in range(3000) if at % 7}
+    assert found.keys == sorted(expected)
+    numbers = np.random.default_rng(1).permutation(len(expected)).tolist()
+    with ThreadPoolExecutor(4) as pool:
+        values = list(pool.map(lambda number: bytes(next(found.read([number]))), numbers))
+    assert values == [expected[found.keys[number]] for number in numbers]
+    found.close()
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "says"),
+    [
+        ("000005.ldb", lambda content: content[:-1], "it has 250 bytes of 251"),
+        ("000005.ldb", lambda content: content[:-4] + b"????", "does not end as a table ends"),
+        ("000005.ldb", lambda content: b"\x7f" * 40 + content[40:], "000005.ldb"),
+        ("000005.ldb", None, "No such file"),
+        ("000006.log", lambda content: content[:-9], "ends within a record"),
+        ("000006.log", lambda content: content[:7] + b"\xff" + content[8:], None),
+        ("MANIFEST-000004", lambda content: content[:-3], "MANIFEST-000004.*ends within a record"),
+        ("MANIFEST-000004", None, "MANIFEST-000004.*No such file"),
+        ("CURRENT", lambda content: b"elsewhere\n", "elsewhere.*No such file"),
+    ],
+)
+def test_a_damaged_leveldb_is_refused_by_its_files_name(
+    file: str, damage: Any, says: str | None, tmp_path: Path
+) -> None:
+    """What LevelDB's readers leave out without a word."""
+    shutil.copytree(GOLDEN / "training_stream" / "leveldb", tmp_path / "db")
+    path = tmp_path / "db" / file
+    content = path.read_bytes()
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage(content))
+    if says is None:  # another number of a write: nothing tells that it is wrong
+        assert len(LevelDb(tmp_path / "db").keys) == 5
+        return
+    with pytest.raises(FormatError, match=says):
+        make(data_layer("db", backend="LEVELDB"), True, CaffesDraws(1), tmp_path)
+
+
+def test_a_database_that_was_cut_is_refused_before_a_page_is_missing(tmp_path: Path) -> None:
+    shutil.copytree(RUNS / "test_lmdb", tmp_path / "db")
+    os.truncate(tmp_path / "db" / "data.mdb", 200_000)
+    with pytest.raises(SolverError, match=r"data_param.source: .*data.mdb is cut: it has 200000 bytes of 421888"):
+        make(data_layer("db"), True, CaffesDraws(1), tmp_path)
+    shutil.copy(RUNS / "test_lmdb" / "data.mdb", tmp_path / "db")
+    make(data_layer("db"), True, CaffesDraws(1), tmp_path).close()
 
 
 @pytest.mark.parametrize(
