@@ -110,3 +110,4 @@ def test_a_network_that_swallows_everything_is_named_in_time(tmp_path: Path, wor
     assert done.returncode in (1, 2), done.stdout + done.stderr
     assert seconds < BOUND
     assert "lake shop" in done.stdout
+    assert "the name of the NameNode namenode.example is not known" in done.stdout, "no name server answers there"

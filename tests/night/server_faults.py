@@ -203,7 +203,7 @@ SERVER_FAULTS: Sequence[Fault] = (
           words("the secret key is not that of the access key"), words("correct bucket.access_key"),
           named_by=AND_MAIL, ends=True),
     Fault("S3 does not allow it (policy)", with_new_list(Served.forbid), served(Served.allow),
-          words("S3 does not allow it", "AccessDenied"), words("give these keys the rights"),
+          words("S3 does not allow it"), words("give these keys the rights"),
           named_by=AND_MAIL, ends=True),
     Fault("the bucket is deleted", with_new_list(bucket_deleted), served(bucket_again),
           words("there is no such bucket"), words("correct the name in bucket.url"),
@@ -241,7 +241,7 @@ MOUNT_FAULTS: Sequence[Fault] = (
           words("the name of the NameNode", "is not known"), words("getent hosts"),
           named_by=LOOKED_AT, ends=True),
     Fault("the name server hangs", before_it_a_list(silent_names), served(names_again),
-          words("lake", "answer"), words("hathi doctor"),
+          words("the name of the NameNode", "name resolution"), words("getent hosts"),
           named_by=LOOKED_AT, ends=True),
 )  # fmt: skip
 TICKET_FAULTS: Sequence[Fault] = (
