@@ -246,8 +246,8 @@ MOUNT_FAULTS: Sequence[Fault] = (
 )  # fmt: skip
 TICKET_FAULTS: Sequence[Fault] = (
     Fault("the Kerberos ticket has ended", with_new_list(ticket_ends), served(kinit),
-          words("ticket", "ended"), words("kinit"),
-          named_by=("print_logs", "health"), ends=True),
+          words("the Kerberos ticket has expired"), words("kinit"),
+          named_by=LOOKED_AT, ends=True),
     Fault("the Kerberos ticket has ended, and the daemons are new", with_new_list(restart(ticket_ends)), served(kinit),
           words("the Kerberos ticket has expired"), words("kinit"),
           named_by=LOOKED_AT, ends=True),
