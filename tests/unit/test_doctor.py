@@ -209,6 +209,23 @@ def test_a_bucket_and_a_lake_are_examined_in_scratch_and_left_as_they_were(tmp_p
     assert left == []
 
 
+class Shut(LocalStore):
+    """Takes everything into folders that are there, and nothing into the root itself."""
+
+    def rename_new(self, source: str, target: str) -> None:
+        if target.count("/") == 1:
+            raise PermanentError("user hathi is not allowed at /features", "it is dr-xr-xr-x", "chmod u+rwx")
+        super().rename_new(source, target)
+
+
+def test_a_root_that_takes_no_delivery_is_found_though_its_scratch_can_be_written(tmp_path: Path) -> None:
+    lake = Shut(tmp_path)
+    (one,) = [one for one in stores.lake(lambda: lake, ["features"]) if not one.ok]
+    assert (one.step, one.hint) == ("place", "chmod u+rwx")
+    assert "user hathi is not allowed at /features" in one.said
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 class Lenient(LocalStore):
     """A server that lets two win."""
 
