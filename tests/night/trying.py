@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import TimeoutExpired
 
 from tests.acceptance.world import Host
 from tests.night.asking import Answers, Asked, ask, news
@@ -92,7 +93,7 @@ def _at_rest(deployment: Deployment, fault: Fault) -> tuple[str, ...]:
     try:
         fault.mend(deployment)
         deployment.settle()
-    except AssertionError as error:
+    except (AssertionError, TimeoutExpired) as error:
         return (f"after it was mended: {error}",)
     return ()
 
