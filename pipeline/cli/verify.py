@@ -81,7 +81,7 @@ def _repair(where: list[Context], as_json: bool, out: Print) -> None:
             text = f"repaired {one.where}: {one.what}"
             out(json.dumps({"repaired": asdict(one)}, sort_keys=True) if as_json else logs.escape(text))
     if not number and not as_json:
-        out("nothing needed a repair")
+        out("nothing was repaired: no index, plan or hint is missing that can be made anew")
 
 
 def _verify(where: list[Context], deep: bool, as_json: bool, out: Print) -> dict[str, int]:

@@ -129,3 +129,14 @@ def test_whoever_is_to_restore_is_told_how_and_what_to_do_without_a_copy() -> No
     for kind in ("unreadable", "hop_missing", "data_missing", "data_length", "data_hash"):
         assert "list-object-versions" in KINDS[kind].do
         assert "hathi ship --close" in KINDS[kind].do
+
+
+def test_a_plan_that_is_gone_is_named_once_though_its_retry_names_it_as_parent(tmp_path: Path) -> None:
+    world = world_of(tmp_path, f"7,a,{url('down', 1)}")
+    world.run()
+    outs = list((world.top / "bucket").glob("shop/c/*/out"))
+    assert len(outs) == 1
+    assert len(list((world.top / "bucket").glob("shop/c/*/plan"))) == 2, "the shipment and its retry"
+    (outs[0].parent / "plan").unlink()
+    missing = [one.where for one in world.look() if one.kind == "hop_missing"]
+    assert missing == [f"shop/c/{outs[0].parent.name}/plan"]

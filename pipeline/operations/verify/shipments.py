@@ -94,8 +94,8 @@ def _parent(say: Say, context: Context, record: Record, plan: Plan) -> Iterator[
     except ValueError:
         yield say("misnamed", where, f"its parent is not a shipment: {plan.parent}")
         return
-    if exists(context, context.keys.plan(parent)):
-        return
+    if any(True for _ in context.bucket.list(context.keys.shipment(parent))):
+        return  # where its plan is what is missing, its own turn says so
     born = record.planned
     if plan.kind == "retry":
         born = _seconds(plan.due) - plan.retry_delays[min(parent.generation % 4, 2)]
