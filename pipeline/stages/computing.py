@@ -49,10 +49,14 @@ class Computing:
     def _compute(self, one: Turn, name: str, tasks: list[compute.BatchTask]) -> None:
         ended = _Ended(one.context.progress)
         context = replace(one.context, progress=ended)
-        for published in self._performer.compute(context, self._sets[name], tasks, one.wanted):
-            if published is not None:
-                _count(one, published)
-            ended.published(published.counts.refs if published is not None else 0)
+        try:
+            for published in self._performer.compute(context, self._sets[name], tasks, one.wanted):
+                if published is not None:
+                    _count(one, published)
+                ended.published(published.counts.refs if published is not None else 0)
+        except BaseException:
+            ended.given_up()
+            raise
         one.tally.paced.update(self._sets[name].paced)
 
 
@@ -73,6 +77,11 @@ class _Ended:
         told = min(refs, self._ahead)
         self._ahead -= told
         self._progress("compute", refs - told, 0)
+
+    def given_up(self) -> None:
+        """Images of batches that were not finished are done by nobody: they are fetched again."""
+        self._progress("compute", -self._ahead, 0)
+        self._ahead = 0
 
 
 def _count(one: Turn, published: compute.Published) -> None:

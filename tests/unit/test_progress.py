@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from pipeline.cli.output.progress import Pace, _Lines, lasting
 from pipeline.clock import Clock
-from pipeline.stages.computing import _Ended
+from pipeline.errors import Stopped
+from pipeline.ledger.row_counts import RowCounts
+from pipeline.stages.compute import Published
+from pipeline.stages.computing import Computing, _Ended
 from pipeline.stages.loop import LakeStages
+from pipeline.stages.tally import Tally
 from tests.simulation.world import World, settings_of
 from tests.unit.window_stand import Stand
 
@@ -87,3 +94,25 @@ def test_a_run_counts_each_image_once_however_its_batches_end(tmp_path: Path) ->
     lake.take("ship")
     lake.take("compute")
     assert (done, to_do) == (40, 40)
+
+
+def test_images_of_batches_that_a_stop_leaves_unfinished_count_as_done_by_nobody() -> None:
+    told: list[int] = []
+
+    class Stopping:
+        """One batch ends; of the next two images end before the stop."""
+
+        def compute(self, context: Any, served: Any, tasks: Any, wanted: Any) -> Iterator[Published | None]:
+            context.progress("compute", 5, 0)
+            yield Published(tasks[0], "shard", RowCounts(refs=3, features=3))
+            raise Stopped("stopped")
+
+    @dataclass
+    class Context:
+        progress: Any
+
+    turn = SimpleNamespace(context=Context(lambda stage, done, to_do: told.append(done)), tally=Tally(), wanted=None)
+    task = SimpleNamespace(name="S", batch=0)
+    with pytest.raises(Stopped):
+        Computing({"demo": None}, Stopping())._compute(turn, "demo", [task])  # type: ignore[arg-type, list-item]
+    assert sum(told) == 3
