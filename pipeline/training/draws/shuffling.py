@@ -12,7 +12,8 @@ from pipeline.training.draws.words import Mersenne, PhiloxStream, Place
 
 Order = NDArray[np.int64]
 
-_KEPT = 4  # orders, and places from which the next ones follow
+_AT_ONCE = 1 << 16  # words, and as many numbers if none of them is drawn again
+_KEPT = 4  # orders near the one that was asked for, and the places from which the next ones follow
 
 
 class Orders(Protocol):
@@ -46,10 +47,10 @@ class CaffesOrders:
         for number in range(begin + 1, turn + 1):
             for at, other in zip(range(self._count - 1, 0, -1), uniform_ints(words, self._count), strict=True):
                 order[at], order[other] = order[other], order[at]
-            self._kept[number] = np.array(order, np.int64), words.place()
-        for old in sorted(self._kept)[:-_KEPT]:
-            if old != turn:
-                del self._kept[old]
+            if number > turn - _KEPT:  # what a resumed run only passes by is not kept
+                self._kept[number] = np.array(order, np.int64), words.place()
+        for old in sorted(self._kept, key=lambda made: abs(made - turn))[_KEPT:]:
+            del self._kept[old]
 
 
 def uniform_ints(words: Mersenne, count: int) -> list[int]:
@@ -61,9 +62,9 @@ def uniform_ints(words: Mersenne, count: int) -> list[int]:
     buckets = np.uint64(2**32) // (tops + np.uint64(1))
     found: list[int] = []
     while len(found) < tops.size:
-        place = words.place()
-        block = words.take(tops.size - len(found)).astype(np.uint64) // buckets[len(found) :]
-        beyond = np.flatnonzero(block > tops[len(found) :])
+        place, piece = words.place(), slice(len(found), len(found) + _AT_ONCE)
+        block = words.take(tops[piece].size).astype(np.uint64) // buckets[piece]
+        beyond = np.flatnonzero(block > tops[piece])
         if beyond.size:  # in no bucket: the next word takes its turn, so those behind it belong to others
             good = int(beyond[0])
             words.return_to(place)
