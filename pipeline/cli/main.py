@@ -59,6 +59,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
     "models": {
         "net": Entry("net", "look at a net, or run it on images"),
         "dataset": Entry("dataset", "make, look at and write sets of labelled images"),
+        "train": Entry("train", "train a net with Caffe's solver files, or test one"),
     },
 }
 """The commands as `hathi --help` shows them."""
@@ -69,8 +70,9 @@ exit codes:
   0    done; items that failed are data, not an error
   1    something unexpected
   2    usage or configuration
-  3    only `run` until idle: done, but a batch is held, or files of the sources were not read
+  3    `run` until idle: done, but a batch is held, or files of the sources were not read; `train`: diverged
   4    ESTOP is engaged
+  75   `train` stopped with a snapshot (SIGTERM, ESTOP); type the same command to go on
   130  interrupted from the keyboard (SIGINT); type the same command to go on
   141  nobody reads the output any more (SIGPIPE)
   143  `run` and `spark` asked to end (SIGTERM)

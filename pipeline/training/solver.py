@@ -225,11 +225,11 @@ def _snapshots(text: caffe_pb2.SolverParameter) -> SnapshotPlan:
 
 def _train_net(text: caffe_pb2.SolverParameter) -> NetText:
     if text.HasField("train_net_param"):
-        return _merged(text.train_net_param, "train_net_param", caffe_pb2.TRAIN, text.train_state)
+        return merged(text.train_net_param, "train_net_param", caffe_pb2.TRAIN, text.train_state)
     if text.HasField("train_net"):
         return _from_file(text.train_net, "train_net file", caffe_pb2.TRAIN, text.train_state)
     if text.HasField("net_param"):
-        return _merged(text.net_param, "net_param", caffe_pb2.TRAIN, text.train_state)
+        return merged(text.net_param, "net_param", caffe_pb2.TRAIN, text.train_state)
     return _from_file(text.net, "net file", caffe_pb2.TRAIN, text.train_state)
 
 
@@ -241,11 +241,11 @@ def _tests(text: caffe_pb2.SolverParameter, path: Path) -> Tests:
     nets: list[NetText] = []
     for iteration, state in enumerate(states):
         if iteration < len(sources):
-            nets.append(_merged(sources[iteration][1], "test_net_param", caffe_pb2.TEST, state))
+            nets.append(merged(sources[iteration][1], "test_net_param", caffe_pb2.TEST, state))
         elif iteration < len(sources) + len(files):
             nets.append(_from_file(files[iteration - len(sources)][1], "test_net file", caffe_pb2.TEST, state))
         elif text.HasField("net_param"):
-            nets.append(_merged(text.net_param, "net_param", caffe_pb2.TEST, state))
+            nets.append(merged(text.net_param, "net_param", caffe_pb2.TEST, state))
         else:
             nets.append(_from_file(text.net, "net file", caffe_pb2.TEST, state))
     made = tuple(TestNet(net, count) for net, count in zip(nets, text.test_iter, strict=True))
@@ -253,10 +253,10 @@ def _tests(text: caffe_pb2.SolverParameter, path: Path) -> Tests:
 
 
 def _from_file(name: str, kind: str, phase: int, more: caffe_pb2.NetState | None) -> NetText:
-    return _merged(prototxt.read(Path(name)), f"{kind}: {name}", phase, more)
+    return merged(prototxt.read(Path(name)), f"{kind}: {name}", phase, more)
 
 
-def _merged(net: caffe_pb2.NetParameter, source: str, phase: int, more: caffe_pb2.NetState | None) -> NetText:
+def merged(net: caffe_pb2.NetParameter, source: str, phase: int, more: caffe_pb2.NetState | None) -> NetText:
     """The phase, then what the net says, then what the solver says: later words win, and stages are added."""
     state = caffe_pb2.NetState(phase=phase)  # type: ignore[arg-type]
     state.MergeFrom(net.state)

@@ -76,10 +76,10 @@ def clipped(update: Update, gradients: Sequence[Tensor]) -> Clipping | None:
     return Clipping(norm, scale)
 
 
-def apply(update: Update, blob: Blob, rate: float, iteration: int) -> None:
+def apply(update: Update, blob: Blob, rate: float, iteration: int) -> bool:
     """Changes a blob's weights and history.  Its gradient becomes what the weights lost, as Caffe leaves it in `diff`.
 
-    rate: the solver's, of this iteration (0: the first).
+    rate: the solver's, of this iteration (0: the first).  Returns whether all that the weights lost is finite.
     """
     local = _f32(np.float32(rate) * np.float32(blob.lr_mult))
     decay = _f32(np.float32(update.weight_decay) * np.float32(blob.decay_mult))
@@ -87,6 +87,7 @@ def apply(update: Update, blob: Blob, rate: float, iteration: int) -> None:
         local = _f32(np.float32(local) * np.float32(_correction(update, iteration)))
     size = blob.weights.numel()
     piece = size if blob.weights.is_cuda else _PIECE
+    sums = []
     for begin in range(0, size, piece or 1):
         end = min(size, begin + piece)
         weights, gradient = blob.weights[begin:end], blob.gradient[begin:end]
@@ -96,6 +97,8 @@ def apply(update: Update, blob: Blob, rate: float, iteration: int) -> None:
             gradient.add_(weights if update.regularization == "L2" else weights.sign(), alpha=decay)
         _change(update, gradient, [one[begin:end] for one in blob.history], local)
         weights.sub_(gradient)
+        sums.append(gradient.sum())
+    return math.isfinite(sum(map(float, sums))) or bool(blob.gradient.isfinite().all())
 
 
 def _change(update: Update, gradient: Tensor, history: Sequence[Tensor], rate: float) -> None:

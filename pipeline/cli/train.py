@@ -1,0 +1,128 @@
+"""Train a net as `caffe train` does, on Caffe's own files; test one as `caffe test` does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cli.output.training import shown
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.training.solver import Flags
+
+LEFT = 75
+"""Exit code: stopped by SIGTERM or ESTOP, with a snapshot; the same command goes on."""
+_EFFECTS = ("stop", "snapshot", "none")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`hathi train SOLVER`, and `hathi train test MODEL WEIGHTS`."""
+    parser.usage = "hathi train SOLVER [options]\n       hathi train test MODEL WEIGHTS [--iterations N] [options]"
+    option = parser.add_argument
+    option("words", nargs="+", metavar="SOLVER", help="a solver's .prototxt; or test, a net's .prototxt and weights")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--weights", action="append", metavar="A,B", help="weights to begin with; later files win")
+    start.add_argument("--snapshot", type=Path, metavar="FILE", help="go on from a .solverstate, Caffe's own as well")
+    start.add_argument("--again", action="store_true", help="begin at 0 though a snapshot of this training is there")
+    option("--until", type=_from(1), metavar="N", help="end after iteration N with a snapshot")
+    option("--seed", type=_from(0), metavar="N", help="in place of the solver's random_seed")
+    option("--threads", type=_from(0), default=0, metavar="N",
+           help="cores to compute with (default: 0: all, with --exact one); they decide the last digits")  # fmt: skip
+    option("--data-threads", type=_from(1), default=2, metavar="N",
+           help="threads that decode images (default: 2); they decide no digit")  # fmt: skip
+    option("--exact", action="store_true",
+           help="convolution in Caffe's order of sums: slower, but no near-tie falls otherwise")  # fmt: skip
+    option("--as-caffe", action="store_true",
+           help="compute gradients that Caffe gets wrong as Caffe does; else such nets are refused")  # fmt: skip
+    option("--stage", default="", metavar="A,B", help="stages of the training net, for include rules")
+    option("--level", type=int, default=0, metavar="N", help="level of the training net")
+    option("--sigint-effect", choices=_EFFECTS, default="stop", help="what SIGINT does (default: stop)")
+    option("--sighup-effect", choices=_EFFECTS, default="snapshot", help="what SIGHUP does (default: snapshot)")
+    option("--no-check", action="store_true", help="begin without reading every example once")
+    option("--iterations", type=_from(1), default=50, metavar="N", help="of test: batches (default: 50)")
+    option("--config", type=Path, help="a configuration: ESTOP of its state folder ends the training")
+    option("--json", action="store_true", help="print one JSON object a display or test, and one at the end")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 done; 75 stopped with a snapshot.  Raises what training raises: exit codes 2 and 3."""
+    if args.words[0] == "test" and len(args.words) == 3:
+        return _test(args)
+    if len(args.words) != 1:
+        raise ConfigError("hathi train takes one solver", f"given: {' '.join(args.words)}",
+                          "hathi train SOLVER, or hathi train test MODEL WEIGHTS")  # fmt: skip
+    return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from pipeline.process.lock import refuse_estop
+    from pipeline.training import job
+    from pipeline.training.assembly import How
+    from pipeline.training.job import Wanted
+    from pipeline.training.loop import Ending
+    from pipeline.training.requests import EFFECTS
+
+    estop = _state(args.config)
+    if estop is not None:
+        refuse_estop(estop)
+    wanted = Wanted(
+        Path(args.words[0]), _flags(args), How(args.threads, args.exact, args.as_caffe), args.snapshot, args.again,
+        args.until, EFFECTS[args.sigint_effect], EFFECTS[args.sighup_effect], args.data_threads, not args.no_check,
+    )  # fmt: skip
+    with shown() as (write, show):
+        ended = job.train(wanted, replace(job.by_prefix(write, show, _printed(args.json)), estop=estop))
+    _printed(args.json)({
+        "ended": ended.ending.value, "iteration": ended.iteration, "model": str(ended.model) if ended.model else None,
+    })  # fmt: skip
+    return LEFT if ended.ending is Ending.LEFT else 0
+
+
+def _test(args: argparse.Namespace) -> int:
+    from pipeline.training.evaluating import evaluate
+    from pipeline.training.log import Log
+
+    net, weights = map(Path, args.words[1:])
+    with shown() as (write, _):
+        found = evaluate(net, weights, args.iterations, _flags(args), Log(write), args.threads)
+    _printed(args.json)({"loss": found.loss, "outputs": {name: one.tolist() for name, one in found.means.items()}})
+    return 0
+
+
+def _flags(args: argparse.Namespace) -> Flags:
+    from pipeline.training.solver import Flags
+
+    weights = tuple(args.weights) if args.weights else None
+    return Flags(args.level, tuple(args.stage.split(",")), weights, args.seed)
+
+
+def _printed(as_json: bool) -> Callable[[dict[str, Any]], None]:
+    def put(row: dict[str, Any]) -> None:
+        if as_json:
+            sys.stdout.write(json.dumps(row) + "\n")
+            sys.stdout.flush()
+
+    return put
+
+
+def _state(config: Path | None) -> Path | None:
+    if config is None:
+        return None
+    from pipeline.settings import load
+
+    return Path(load(config, os.environ).state)
+
+
+def _from(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} on")
+        return int(text)
+
+    return number

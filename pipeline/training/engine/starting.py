@@ -1,0 +1,28 @@
+"""Starts torch: with so many threads, which do not spin while they wait."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+from pipeline.errors import SolverError
+from pipeline.process.installed import to_install
+
+
+def start(threads: int) -> int:
+    """Returns the number of threads.  threads: 0: OMP_NUM_THREADS, else all cores.
+
+    Raises SolverError where torch is missing.  Threads that spin at a barrier cost nine times the CPU of a step where
+    cores are shared; that is decided as torch is loaded.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise SolverError(
+            "training needs torch, which is not installed",
+            "4 GB with CUDA; the index of PyTorch has a build for CPUs alone, 0.2 GB",
+            to_install("torch"),
+        )
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    import torch
+
+    torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
+    return int(torch.get_num_threads())

@@ -1,0 +1,70 @@
+"""`caffe test`: the mean of each output of a net over so many batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.codec import caffe_pb2
+from pipeline.nets.caffe import prototxt
+from pipeline.training import log, weights
+from pipeline.training.assembly import filled, graph_of
+from pipeline.training.draws.draws import draws
+from pipeline.training.engine.starting import start
+from pipeline.training.feeding import Feeding
+from pipeline.training.network import Output
+from pipeline.training.solver import Flags, merged
+from pipeline.training.testing import Scores
+
+
+@dataclass(frozen=True)
+class Tested:
+    """loss: the mean of the net's loss.  outputs, means: of each output blob, flat."""
+
+    loss: float
+    outputs: tuple[Output, ...]
+    means: dict[str, NDArray[np.float32]]
+
+
+def evaluate(
+    net: Path, given: Path, iterations: int, flags: Flags, say: Callable[[str, str], None], threads: int = 0
+) -> Tested:
+    """Runs the net in phase TEST with the weights of `given`; `say` hears Caffe's lines (where, text).
+
+    Raises NetError, SolverError and FormatError for a net, weights or data that cannot be used.
+    """
+    start(threads)
+    from pipeline.training.engine import building
+    from pipeline.training.engine.alone import alone
+
+    state = caffe_pb2.NetState(level=flags.level, stage=flags.stages)
+    text = merged(prototxt.read(net), f"net file: {net}", caffe_pb2.TEST, state)
+    drawn = draws(-1, 0)
+    graph, sources = graph_of(text, drawn, lambda says: None)
+    network = alone(graph, replace(building.CPU), filled(graph, drawn))
+    for slot, values in weights.taken(given, graph, lambda says: say("net.cpp:744", says)):
+        network.load(slot, values)
+    say("caffe.cpp:281", f"Running for {iterations} iterations.")
+    scores = Scores(network.outputs)
+    feeding = Feeding(sources, network.draws, drawn, 0, 2)
+    try:
+        for number in range(iterations):
+            result = network.forward(feeding.take())
+            scores.add(result)
+            for output in network.outputs:
+                for value in result.outputs[output.blob].ravel()[: log.MOST]:
+                    say("caffe.cpp:304", f"Batch {number}, {output.blob} = {log.number(float(value))}")
+    finally:
+        feeding.close()
+        for source in sources:
+            source.close()
+    found = Tested(scores.loss(), tuple(network.outputs), scores.means())
+    say("caffe.cpp:309", f"Loss: {log.number(found.loss)}")
+    for output in found.outputs:
+        for value in found.means[output.blob][: log.MOST]:
+            say("caffe.cpp:321", f"{output.blob} = {log.named(value, output.loss_weight)}")
+    return found

@@ -1,0 +1,270 @@
+"""One training from its solver's file to its end: what `hathi train` and the child run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.codec import caffe_pb2
+from pipeline.errors import SolverError
+from pipeline.training import snapshot, solver, updates, weights
+from pipeline.training.assembly import How, Nets, assemble, examine
+from pipeline.training.draws.draws import draws
+from pipeline.training.engine.starting import start
+from pipeline.training.log import Log
+from pipeline.training.loop import Ending, Shown, Surroundings, Training
+from pipeline.training.metrics import Metrics
+from pipeline.training.requests import Action, Requests, heard
+from pipeline.training.snapshot import ByFolder, ByPrefix, Places, Position, Whole
+from pipeline.training.solver import Flags, Solver
+
+_NO_MATTER = ("snapshot", "snapshot_prefix", "snapshot_diff", "snapshot_format", "snapshot_after_train", "display",
+              "debug_info", "device_id", "solver_mode", "layer_wise_reduce", "test_compute_loss",
+              "net", "net_param", "train_net", "train_net_param", "test_net", "test_net_param",
+              "train_state", "test_state", "weights")  # fmt: skip
+"""Fields that decide no number of a training, or that stand in the digest with what they name."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a command asks for.
+
+    snapshot: a .solverstate to go on from.  again: begin at 0 though snapshots of the same training are there.
+    until: the iteration at which to end for now.  data_threads: threads that decode.  check: read every example first.
+    """
+
+    solver: Path
+    flags: Flags = field(default_factory=Flags)
+    how: How = field(default_factory=How)
+    snapshot: Path | None = None
+    again: bool = False
+    until: int | None = None
+    sigint: Action = Action.STOP
+    sighup: Action = Action.SNAPSHOT
+    data_threads: int = 2
+    check: bool = True
+
+
+@dataclass(frozen=True)
+class Out:
+    """Where a training's words and files go.  places: of its snapshots.  estop: the state folder whose ESTOP counts."""
+
+    write: Callable[[str], None]
+    metrics: Callable[[Solver], Metrics]
+    places: Callable[[Solver], Places]
+    kept: Callable[[Solver, str], Path]
+    show: Callable[[Solver, Shown], None] = lambda solver, shown: None
+    estop: Path | None = None
+
+
+def by_prefix(
+    write: Callable[[str], None], show: Callable[[Solver, Shown], None], row: Callable[[dict[str, Any]], None]
+) -> Out:
+    """Everything beside what Caffe writes: PREFIX_iter_N..., PREFIX_metrics.jsonl, PREFIX_diverged_iter_N.npz."""
+    return Out(
+        write,
+        lambda read: Metrics(Path(f"{read.snapshots.prefix}_metrics.jsonl"), row),
+        lambda read: ByPrefix(read.snapshots.prefix, read.snapshots.hdf5),
+        lambda read, name: Path(f"{read.snapshots.prefix}_{name}"),
+        show,
+    )
+
+
+def in_folder(folder: Path, write: Callable[[str], None]) -> Out:
+    """Everything in one folder: snapshots/N/, metrics.jsonl."""
+    return Out(
+        write,
+        lambda read: Metrics(folder / "metrics.jsonl"),
+        lambda read: ByFolder(folder / "snapshots", read.snapshots.hdf5),
+        lambda read, name: folder / name,
+    )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """model: the .caffemodel of the last snapshot; None: there is none."""
+
+    ending: Ending
+    iteration: int
+    model: Path | None
+
+
+def train(wanted: Wanted, out: Out) -> Ended:
+    """Trains, from the newest whole snapshot of the same training if there is one.
+
+    Raises SolverError, NetError and FormatError before the first iteration; Diverged where a number is not finite.
+    """
+    read = solver.read(wanted.solver, wanted.flags)
+    if wanted.snapshot is not None:
+        read = replace(read, weights=())
+    requests = Requests(wanted.sigint, wanted.sighup, out.estop, time.monotonic)
+    with heard(requests):
+        threads = start(wanted.how.threads or int(wanted.how.exact))
+        log = Log(out.write)
+        _head(read, log)
+        places = out.places(read)
+        places.clear()
+        snapshot.probe(read.snapshots, places)
+        job = digest(read, replace(wanted.how, threads=threads))
+        found = None if wanted.again or wanted.snapshot else snapshot.newest(places, job)
+        nets = assemble(read, draws(read.seed, int(job[:16], 16)), wanted.how,
+                        lambda says: log("net.cpp:744", says), lambda says: _warn(log, says))  # fmt: skip
+        try:
+            _refuse_fed(nets)
+            if wanted.check and found is None:
+                examine(nets, wanted.data_threads)
+            metrics = out.metrics(read)
+            around = Surroundings(
+                log, metrics, requests, places, job, time.time, time.monotonic,
+                lambda shown: out.show(read, shown), wanted.data_threads, lambda at: out.kept(read, at),
+            )  # fmt: skip
+            log("solver.cpp:57", "Solver scaffolding done.")
+            training = Training(read, nets, around)
+            _begin(training, nets, read, _Start(found, wanted.snapshot, places, job), log)
+            metrics.begin(training.iteration)
+            log("caffe.cpp:239", "Starting Optimization")
+            try:
+                ending = training.solve(wanted.until)
+            finally:
+                training.close()
+            if ending in (Ending.DONE, Ending.UNTIL):
+                log("caffe.cpp:250", "Optimization Done.")
+            model = places.model(training.iteration)
+            return Ended(ending, training.iteration, model if model.exists() else None)
+        finally:
+            nets.close()
+
+
+def digest(read: Solver, how: How) -> str:
+    """Of all that decides a training's numbers: two of one digest give the same weights, to the bit."""
+    text = caffe_pb2.SolverParameter()
+    text.CopyFrom(read.text)
+    for name in _NO_MATTER:
+        text.ClearField(name)
+    if read.policy.name != "poly":
+        text.ClearField("max_iter")
+    whole: dict[str, Any] = {
+        "solver": text.SerializeToString(deterministic=True).hex(),
+        "nets": [
+            [
+                net.text.SerializeToString(deterministic=True).hex(),
+                net.state.SerializeToString(deterministic=True).hex(),
+            ]
+            for net in (read.net, *(test.net for test in read.tests.nets))
+        ],
+        "weights": [_sha256(path) for path in read.weights],
+        "how": [how.threads, how.exact, how.as_caffe],
+    }
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        hint = "give the path of a .caffemodel"
+        raise SolverError(f"the weights {path} cannot be read", error.strerror or str(error), hint) from error
+
+
+def _warn(log: Log, says: str) -> None:
+    """That fillers give the first weights is no news in a training."""
+    if not says.startswith("no weights are given"):
+        log("net.cpp:53", says, "W")
+
+
+def _head(read: Solver, log: Log) -> None:
+    log("caffe.cpp:197", "Use CPU.")
+    if read.gpu:
+        log("caffe.cpp:197", "the solver says solver_mode: GPU; Hathi trains on the CPU", "W")
+    log("solver.cpp:45", f"Initializing solver from parameters: \n{str(read.text).rstrip()}")
+    log("solver.cpp:102", f"Creating training net from {read.net.source}")
+
+
+def _refuse_fed(nets: Nets) -> None:
+    for net in nets.all():
+        for step in net.graph.plan.steps:
+            spec = step.layer.spec
+            if spec.type in ("Input", "MemoryData"):
+                raise SolverError(
+                    f"layer '{spec.name}' ({spec.type}) is fed by a program, and this command has none",
+                    f"of the net {net.graph.name}",
+                    "give the net a data layer that reads files: Data, ImageData or HDF5Data",
+                )
+
+
+@dataclass(frozen=True)
+class _Start:
+    """found: the snapshot to go on from; given: the .solverstate that a person named; places: of all snapshots."""
+
+    found: Whole | None
+    given: Path | None
+    places: Places
+    job: str
+
+    def position(self, read: Solver, tests: int) -> Position | None:
+        """Where that training was, if this one can go on from there: its random numbers are the same."""
+        if self.found is None or len(self.found.position.batches) != 1 + tests:
+            return None
+        return self.found.position if self.found.job == self.job or read.seed >= 0 else None
+
+
+def _begin(training: Training, nets: Nets, read: Solver, start: _Start, log: Log) -> None:
+    if start.given is not None:
+        log("caffe.cpp:221", f"Resuming from {start.given}")
+        _restore(training, nets, read, replace(start, found=snapshot.beside(start.given)), log)
+    elif start.found is not None:
+        goes_on = f"this training goes on at iteration {start.found.iteration}"
+        log("caffe.cpp:221", f"Resuming from {start.found.state}: {goes_on}")
+        _restore(training, nets, read, replace(start, given=start.found.state), log)
+    else:
+        others = [number for number in start.places.iterations() if snapshot.whole(start.places, number) is not None]
+        if others:
+            there = f"the snapshots that are there (up to iteration {others[0]}) are of another training"
+            log("solver.cpp:57", f"{there}: this one begins at 0 and replaces them; --snapshot goes on from one", "W")
+        training.begin(Position())
+
+
+def _restore(training: Training, nets: Nets, read: Solver, start: _Start, log: Log) -> None:
+    """Weights, history and, where the snapshot is one of ours, everything else."""
+    path, found, places = start.given, start.found, start.places
+    assert path is not None
+    state = snapshot.read_state(path)
+    live = nets.train
+    shapes = [one.shape for one in live.network.learned]
+    wanted = shapes * (updates.histories(read.update, len(shapes)) // max(1, len(shapes)))
+    if len(state.history) != len(wanted):
+        raise SolverError(
+            f"{path} is of another solver or another net",
+            f"it holds {len(state.history)} history blobs; {read.update.type} has {len(wanted)} for this net",
+            "resume with the solver and the net that wrote it; --weights takes up the weights alone",
+        )
+    for number, (has, needs) in enumerate(zip(state.history, wanted, strict=True)):
+        if has.shape != needs:
+            layer = live.network.learned[number % len(shapes)].layer
+            raise SolverError(
+                f"{path} is of another net",
+                f"history blob {number} has the shape {has.shape}; the layer '{layer}' here has {needs}",
+                "resume with the net that wrote it; --weights takes up the weights alone",
+            )
+    model = found.model if found is not None else snapshot.learned_net(state, path, lambda says: log(
+        "solver.cpp:57", says, "W"))  # fmt: skip
+    if model is not None:
+        for slot, values in weights.taken(model, live.graph, lambda says: log("net.cpp:744", says)):
+            live.network.load(slot, values)
+    log("sgd_solver.cpp:318", "SGDSolver: restoring history")
+    position = start.position(read, len(nets.tests))
+    if position is None:
+        position = Position(iteration=state.iteration, step=state.step)
+        why = (
+            "is of a training with other random numbers" if found else "does not say where data and random numbers were"
+        )
+        anew = "they begin anew, as Caffe's do: this is not the run that it was"
+        log("solver.cpp:57", f"{path} {why}: {anew}", "W")
+    parent = state.iteration if found is not None and places.manifest(state.iteration).exists() else None
+    training.begin(position, list(state.history), parent)

@@ -1,0 +1,347 @@
+"""The loop of a solver: Solver::Step and Solver::Solve to the letter, in Caffe's order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.training import divergence, log, rates, updates
+from pipeline.training.assembly import Nets
+from pipeline.training.feeding import Feeding
+from pipeline.training.log import Log
+from pipeline.training.metrics import Metrics, values_of
+from pipeline.training.network import Feeds, Pass, Watched
+from pipeline.training.requests import Action, Requests
+from pipeline.training.saving import Saver
+from pipeline.training.snapshot import Places, Position
+from pipeline.training.solver import Solver
+from pipeline.training.testing import Scores
+from pipeline.training.updates import Blob
+
+F = np.float32
+
+
+class Ending(Enum):
+    """done: max_iter.  until: what `until` asked for.  early: SIGINT.  left: SIGTERM or ESTOP."""
+
+    DONE = "done"
+    UNTIL = "until"
+    EARLY = "early"
+    LEFT = "left"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a progress display says.  loss: smoothed.  waited: seconds of waiting for data, since the start."""
+
+    iteration: int
+    loss: float
+    rate: float
+    examples: int
+    waited: float
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a training's words and files go, and what may ask it to end.  now: since 1970."""
+
+    log: Log
+    metrics: Metrics
+    requests: Requests
+    places: Places
+    job: str
+    now: Callable[[], float]
+    monotonic: Callable[[], float]
+    show: Callable[[Shown], None]
+    threads: int = 2
+    kept: Callable[[str], Path] = lambda name: Path(name)
+
+
+class Training:
+    """A solver over live nets.  `iteration` is the number of updates that were made."""
+
+    def __init__(self, solver: Solver, nets: Nets, around: Surroundings) -> None:
+        self._solver, self._nets, self._around = solver, nets, around
+        self._net = nets.train.network
+        self._weights = [flat(self._net.tensor(one.slot)) for one in self._net.learned]
+        count = updates.histories(solver.update, len(self._weights))
+        self._history = [self._weights[at % len(self._weights)].new_zeros(self._weights[at % len(self._weights)].shape)
+                         for at in range(count)] if self._weights else []  # fmt: skip
+        self.iteration = self.rate_step = 0
+        self._losses: list[float] = []
+        self._smoothed, self._window = 0.0, 0
+        self._rate = 0.0
+        self._feeding: list[Feeding] = []
+        self._saver = Saver(solver.snapshots, nets.train.graph, around.places, around.job)
+        self._safe = Position()
+        self._displayed = (0, around.monotonic())
+        self._hints = divergence.Hints(nets.train.graph)
+
+    def begin(self, position: Position, history: list[np.ndarray] | None = None, parent: int | None = None) -> None:
+        """Goes on from there: the data and the random numbers, too.  history: of the solver's type; None: zeros."""
+        self.iteration, self.rate_step = position.iteration, position.step
+        self._losses, self._smoothed, self._window = list(position.losses), position.smoothed, position.window
+        if position.draws:
+            self._nets.draws.restore(position.draws)
+        for one, values in zip(self._history, history or [], strict=history is not None):
+            one.copy_(one.new_tensor(np.ascontiguousarray(values).ravel()))
+        batches = position.batches or (0,) * (1 + len(self._nets.tests))
+        for net, states in zip(self._nets.all(), position.carried, strict=False):
+            net.network.carry(states)
+        self.close()
+        self._feeding = [
+            Feeding(net.sources, net.network.draws, self._nets.draws, first, self._around.threads)
+            for net, first in zip(self._nets.all(), batches, strict=True)
+        ]
+        self._saver.parent = parent
+        self._safe = self._position()
+
+    def close(self) -> None:
+        """Ends the threads, after what they write is written."""
+        self._saver.wait()
+        for one in self._feeding:
+            one.close()
+
+    @property
+    def lr(self) -> float:
+        """The rate of the next update; asking moves multistep by a step when one is due, as in Caffe."""
+        self.rate_step = rates.step_of(self._solver.policy, self.iteration, self.rate_step)
+        return rates.rate_of(self._solver.policy, self.iteration, self.rate_step)
+
+    def solve(self, until: int | None = None) -> Ending:
+        """Trains up to max_iter, or to `until` if that is less, and ends as Caffe's Solve does."""
+        solver, around = self._solver, self._around
+        around.log("solver.cpp:289", f"Solving {self._nets.train.graph.name}")
+        around.log("solver.cpp:290", f"Learning Rate Policy: {solver.policy.name}")
+        last = solver.max_iter if until is None else min(until, solver.max_iter)
+        asked = self.step(last - self.iteration, resumed=bool(self._losses))
+        if asked is Action.LEAVE:
+            return self._left()
+        plan = solver.snapshots
+        if plan.last and not (plan.interval and self.iteration % plan.interval == 0):
+            self.snapshot()
+        if asked is Action.STOP:
+            around.log("solver.cpp:317", "Optimization stopped early.")
+            self.close()
+            return Ending.EARLY
+        if last < solver.max_iter:
+            if not self._saver.has(self.iteration):
+                self.snapshot()
+            self.close()
+            return Ending.UNTIL
+        return self._finish()
+
+    def _finish(self) -> Ending:
+        """One more pass and one more test, to show where the training ended."""
+        display, tests = self._solver.display, self._solver.tests
+        if display.interval and self.iteration % display.interval == 0:
+            self._smooth(self._finite(self._net.forward, self._feeding[0].take()).loss)
+            self._around.log("solver.cpp:327", f"Iteration {self.iteration}, loss = {log.number(self._smoothed)}")
+        if tests.interval and self.iteration % tests.interval == 0:
+            asked = self._test_all()
+            if asked is Action.LEAVE:
+                return self._left()
+        self._around.log("solver.cpp:332", "Optimization Done.")
+        self.close()
+        return Ending.DONE
+
+    def _left(self) -> Ending:
+        why = self._around.requests.why
+        if self.iteration and not self._saver.has(self.iteration):
+            self.snapshot()
+        self._around.log("solver.cpp:317", f"Optimization stopped early: {why}; the same command goes on from here.")
+        self.close()
+        return Ending.LEFT
+
+    def step(self, iterations: int, resumed: bool = False) -> Action:
+        """So many iterations; ends before that when somebody asks for it.  resumed: display's window goes on."""
+        last = self.iteration + iterations
+        if not resumed:
+            self._losses, self._smoothed, self._window = [], 0.0, self.iteration
+        self._displayed = (self.iteration, self._around.monotonic())
+        plan, tests = self._solver.snapshots, self._solver.tests
+        while self.iteration < last:
+            self._net.clear()
+            self._safe = self._position()
+            if tests.interval and self.iteration % tests.interval == 0 and (self.iteration or tests.initial):
+                asked = self._test_all()
+                if asked in (Action.STOP, Action.LEAVE):
+                    return asked
+            self._iterate()
+            asked = self._around.requests.next()
+            due = plan.interval and self.iteration % plan.interval == 0
+            self._safe = self._position()
+            if due or asked is Action.SNAPSHOT:
+                self.snapshot()
+            if asked in (Action.STOP, Action.LEAVE):
+                return asked
+        return Action.NONE
+
+    def _iterate(self) -> None:
+        """iter_size batches forward and backward, then one update."""
+        size, display = self._solver.update.iter_size, self._solver.display
+        shown = bool(display.interval) and self.iteration % display.interval == 0
+        loss, result = F(0), None
+        for _ in range(size):
+            feeds = self._feeding[0].take()
+            result = self._watched(feeds) if shown and display.debug else self._finite(self._net.backward, feeds)
+            loss = F(loss + F(result.loss))
+        self._smooth(float(loss / F(size)))
+        assert result is not None
+        if shown:
+            self._display(result)
+        rate, norm = self._update(shown)
+        if shown:
+            self._measure(result, float(loss / F(size)), rate, norm)
+            for hint in self._hints.of(self.iteration, self._smoothed):
+                self._around.log("solver.cpp:239", hint, "W")
+        self._around.show(Shown(self.iteration, self._smoothed, rate, self._feeding[0].examples,
+                                self._feeding[0].waited))  # fmt: skip
+
+    def _watched(self, feeds: Feeds) -> Pass:
+        watched: list[Watched] = []
+
+        def look(fed: Feeds) -> Pass:
+            watched.append(self._net.watched(fed, gradients=True))
+            return watched[-1].result
+
+        result = self._finite(look, feeds)
+        for where, line in log.debug(watched[-1]):
+            self._around.log(where, line)
+        return result
+
+    def _finite(self, run: Callable[[Feeds], Pass], feeds: Feeds) -> Pass:
+        result = run(feeds)
+        if not math.isfinite(result.loss):
+            self._saver.wait()
+            kept = self._around.kept(f"diverged_iter_{self.iteration}.npz")
+            raise divergence.explained(self.iteration, self._net, feeds, self._feeding[0].keys(), kept)
+        return result
+
+    def _smooth(self, loss: float) -> None:
+        """UpdateSmoothedLoss, in float32."""
+        average = self._solver.display.average
+        if len(self._losses) < average:
+            self._losses.append(loss)
+            size = len(self._losses)
+            self._smoothed = float((F(self._smoothed) * F(size - 1) + F(loss)) / F(size))
+        else:
+            at = (self.iteration - self._window) % average
+            self._smoothed = float(F(self._smoothed) + (F(loss) - F(self._losses[at])) / F(average))
+            self._losses[at] = loss
+
+    def _display(self, result: Pass) -> None:
+        around, every = self._around, self._solver.display.interval
+        before, began = self._displayed
+        now = around.monotonic()
+        seconds = round(now - began, 3)
+        speed = (self.iteration - before) / (seconds or 1)
+        around.log("solver.cpp:239", log.displayed(self.iteration, speed, seconds, every, self._smoothed))
+        for line in log.outputs("Train", self._net.outputs, result.outputs):
+            around.log("solver.cpp:258", line)
+
+    def _update(self, shown: bool) -> tuple[float, float]:
+        """ApplyUpdate; returns the rate, and the norm of all gradients where clipping takes it (else NaN)."""
+        step = self.rate_step
+        rate = self.lr
+        if self._solver.policy.name == "multistep" and self.rate_step != step:
+            status = f"Iteration {self.iteration}, step = {self.rate_step}"
+            self._around.log("sgd_solver.cpp:54", f"MultiStep Status: {status}")
+        if shown:
+            self._around.log("sgd_solver.cpp:112", f"Iteration {self.iteration}, lr = {log.number(rate)}")
+        learned = self._net.learned
+        gradients = [flat(self._net.gradient_tensor(one.slot)) for one in learned]
+        clipped = updates.clipped(self._solver.update, gradients)
+        if clipped is not None and clipped.scale != 1.0:
+            limit = self._solver.update.clip or 0.0
+            self._around.log("sgd_solver.cpp:99", log.clipping(clipped, limit))
+        for at, (one, weights, gradient) in enumerate(zip(learned, self._weights, gradients, strict=True)):
+            history = tuple(self._history[at :: len(learned)])
+            blob = Blob(weights, gradient, history, one.lr_mult, one.decay_mult)
+            if not updates.apply(self._solver.update, blob, rate, self.iteration):
+                self._saver.wait()
+                raise divergence.update(self.iteration, one, rate, self._feeding[0].keys())
+        self.iteration += 1
+        return rate, math.nan if clipped is None else clipped.norm
+
+    def _measure(self, result: Pass, loss: float, rate: float, norm: float) -> None:
+        """The row of an iteration that was displayed: the update is made by now, so it is the one before."""
+        before, began = self._displayed
+        step, now = self.iteration - 1, self._around.monotonic()
+        feeding = self._feeding[0]
+        took = now - began
+        values = values_of("train", list(self._net.outputs), result.outputs)
+        values.setdefault("train/loss", loss)
+        values |= {"train/smoothed": self._smoothed, "lr": rate}
+        if not math.isnan(norm):
+            values["grad_norm"] = norm
+        if step > before and took > 0:
+            values["examples_per_s"], values["waited_for_data"] = feeding.lately(took)
+        self._displayed = (step, now)
+        self._around.metrics.add(step, self._around.now(), "train", values)
+
+    def snapshot(self) -> None:
+        """Caffe's two files and the manifest, written by a thread of its own: training goes on meanwhile."""
+        values = {one.slot: self._net.weights(one.slot) for one in self._net.learned}
+        diffs = None
+        if self._solver.snapshots.diff:
+            diffs = {one.slot: self._net.gradient(one.slot) for one in self._net.learned}
+        history = [one.cpu().numpy().copy() for one in self._history]
+        for one in self._net.learned:
+            if not np.isfinite(values[one.slot].sum(dtype=np.float64)):
+                raise divergence.weights(self.iteration, one)
+        for where, line in self._saver.lines(self.iteration):
+            self._around.log(where, line)
+        shapes = [one.shape for one in self._net.learned] * (len(history) // max(1, len(values)))
+        self._saver.save(values, diffs, shapes, history, replace(self._safe, step=self.rate_step))
+
+    def _position(self) -> Position:
+        feeding = self._feeding
+        return Position(
+            self.iteration, self.rate_step, tuple(one.number for one in feeding), self._nets.draws.state(),
+            tuple(self._losses), self._smoothed, self._window,
+            tuple(net.network.carried() for net in self._nets.all()),
+        )  # fmt: skip
+
+    def _test_all(self) -> Action:
+        for number in range(len(self._nets.tests)):
+            asked = self._test(number)
+            if asked is not Action.NONE:
+                return asked
+        return Action.NONE
+
+    def _test(self, number: int) -> Action:
+        """Solver::Test: the mean of each element of each output."""
+        around, live = self._around, self._nets.tests[number]
+        around.log("solver.cpp:347", f"Iteration {self.iteration}, Testing net (#{number})")
+        iterations = self._solver.tests.nets[number].iterations
+        scores = Scores(live.network.outputs)
+        for _ in range(iterations):
+            asked = around.requests.next()
+            while asked is Action.SNAPSHOT:
+                self.snapshot()
+                asked = around.requests.next()
+            if asked in (Action.STOP, Action.LEAVE):
+                around.log("solver.cpp:378", "Test interrupted.")
+                return asked
+            scores.add(live.network.forward(self._feeding[1 + number].take()))
+        if not iterations:
+            return Action.NONE
+        if self._solver.tests.loss:
+            around.log("solver.cpp:400", f"Test loss: {log.number(scores.loss())}")
+        means = scores.means()
+        for line in log.outputs("Test", live.network.outputs, means):
+            around.log("solver.cpp:414", line)
+        kind = f"test{number or ''}"
+        around.metrics.add(self.iteration, around.now(), "test", values_of(kind, list(live.network.outputs), means))
+        return Action.NONE
+
+
+def flat(tensor: updates.Tensor) -> updates.Tensor:
+    """The same numbers in one row, without gradients of their own."""
+    return tensor.detach().view(-1)

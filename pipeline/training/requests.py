@@ -1,0 +1,86 @@
+"""What signals and ESTOP ask of a training: Caffe's effects of SIGINT and SIGHUP, and an end in good order."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from types import FrameType
+
+from pipeline.process.lock import estop_since
+
+LOOK_SECONDS = 1.0
+
+
+class Action(Enum):
+    """snapshot: take one and go on.  stop: end as Caffe ends.  leave: snapshot, and end to be taken up later."""
+
+    NONE = "none"
+    SNAPSHOT = "snapshot"
+    STOP = "stop"
+    LEAVE = "leave"
+
+
+EFFECTS = {one.value: one for one in (Action.STOP, Action.SNAPSHOT, Action.NONE)}
+"""What `--sigint-effect` and `--sighup-effect` may name."""
+
+
+class Requests:
+    """Looked at once an iteration and once a test batch; a signal counts once.  ESTOP is looked for each second."""
+
+    def __init__(
+        self, sigint: Action, sighup: Action, estop: Path | None, monotonic: Callable[[], float], asked: str = ""
+    ) -> None:
+        """estop: the state folder whose ESTOP counts."""
+        self._effects = {signal.SIGINT: sigint, signal.SIGHUP: sighup}
+        self._heard: set[int] = set()
+        self._estop, self._monotonic, self._looked = estop, monotonic, float("-inf")
+        self.why = asked
+        """SIGTERM or ESTOP once one of them asks for the end."""
+
+    def hear(self, number: int) -> None:
+        """A signal came."""
+        if number == signal.SIGTERM:
+            self.why = "SIGTERM"
+        else:
+            self._heard.add(number)
+
+    def leaving(self) -> bool:
+        """Whether SIGTERM or ESTOP asks for the end."""
+        now = self._monotonic()
+        if not self.why and self._estop is not None and now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            if estop_since(self._estop) is not None:
+                self.why = "ESTOP"
+        return bool(self.why)
+
+    def next(self) -> Action:
+        """What is asked for; SIGHUP before SIGINT, as in Caffe."""
+        if self.leaving():
+            return Action.LEAVE
+        for number in (signal.SIGHUP, signal.SIGINT):
+            if number in self._heard:
+                self._heard.discard(number)
+                return self._effects[number]
+        return Action.NONE
+
+
+@contextlib.contextmanager
+def heard(requests: Requests) -> Iterator[None]:
+    """SIGINT, SIGHUP and SIGTERM are requests while this lasts; what a shell has ignored stays ignored."""
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        requests.hear(number)
+
+    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, hear)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

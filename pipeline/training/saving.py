@@ -1,0 +1,60 @@
+"""Writes snapshots while the training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.nets.graph.caffe_graph import CaffeGraph
+from pipeline.nets.graph.lowered import Shape, Slot
+from pipeline.training import snapshot
+from pipeline.training.snapshot import Content, Places, Position
+from pipeline.training.solver import SnapshotPlan
+
+Array = NDArray[np.float32]
+
+
+class Saver:
+    """One snapshot is written at a time; the next one waits for it.  parent: the snapshot before."""
+
+    def __init__(self, plan: SnapshotPlan, graph: CaffeGraph, places: Places, job: str) -> None:
+        self._plan, self._graph, self._places, self._job = plan, graph, places, job
+        self._thread = ThreadPoolExecutor(1, "hathi-snapshot")
+        self._pending: Future[None] | None = None
+        self.parent: int | None = None
+
+    def lines(self, iteration: int) -> Iterator[tuple[str, str]]:
+        """Caffe's words about it."""
+        model, state = self._places.model(iteration), self._places.state(iteration)
+        kind, where = ("HDF5 file", (474, 296)) if self._plan.hdf5 else ("binary proto file", (464, 284))
+        yield f"solver.cpp:{where[0]}", f"Snapshotting to {kind} {model}"
+        yield f"sgd_solver.cpp:{where[1]}", f"Snapshotting solver state to {kind} {state}"
+
+    def has(self, iteration: int) -> bool:
+        """Whether the snapshot of this iteration was the last one that was asked for, or the one that it began with."""
+        return self.parent == iteration
+
+    def save(
+        self,
+        values: Mapping[Slot, Array],
+        diffs: Mapping[Slot, Array] | None,
+        shapes: Sequence[Shape],
+        history: Sequence[Array],
+        position: Position,
+    ) -> None:
+        """Begins to write; the arrays are the snapshot's own from now on.  Raises what the one before raised."""
+        self.wait()
+        diff = None if diffs is None else diffs.__getitem__
+        content = Content(self._graph, values.__getitem__, diff, shapes, history, position)
+        parent = self.parent if self.parent != position.iteration else None
+        self._pending = self._thread.submit(snapshot.write, self._places, content, self._job, parent)
+        self.parent = position.iteration
+
+    def wait(self) -> None:
+        """Until what was begun is written.  Raises SolverError and NetError where it cannot be."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()

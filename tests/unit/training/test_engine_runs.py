@@ -1,0 +1,227 @@
+"""Whole trainings against real Caffe's: first weights, each snapshot, the history and every line of the log."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import Diverged, SolverError
+from pipeline.training import solverstate
+from pipeline.training.assembly import How
+from pipeline.training.job import Wanted
+from pipeline.training.loop import Ending
+from pipeline.training.solver import Flags
+from tests.unit.training.runs import GOLDEN, Within, blobs, differs, far, folder_of, said, train
+
+pytest.importorskip("lmdb")
+pytest.importorskip("h5py")
+STREAM, RUNS = GOLDEN / "training_stream", GOLDEN / "solver_runs"
+SOLVER = Path("solver.prototxt")
+FED = (
+    'layer { name: "in" type: "Input" top: "data" top: "label" '
+    "input_param { shape { dim: 16 dim: 1 dim: 24 dim: 24 } shape { dim: 16 } } }"
+)
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "prefix", "how", "iterations", "weights", "history"),
+    [
+        (STREAM / "sgd_clip_iter2", "solver", "s", How(exact=True), [60], 1e-5, 1e-5),
+        (STREAM / "tanh_in_place", "solver", "s", How(exact=True, as_caffe=True), [60], 1e-5, 1e-5),
+        (STREAM / "adam_step", "solver", "s", How(2), [10, 60], 1e-5, 1e-5),
+        # Caffe's own kernels drift apart after 10; its history is 100 times smaller than what it comes from
+        (STREAM / "nesterov_poly", "solver", "s", How(2), [10], 1e-5, 5e-5),
+        (RUNS, "stream_lmdb.solver", "stream_lmdb", How(2), [60], 1e-5, 1e-5),
+        (RUNS, "adadelta_poly.solver", "adadelta_poly", How(2), [60], 1e-5, 1e-5),
+    ],
+    ids=lambda value: value.name if isinstance(value, Path) else None,
+)
+def test_a_run_from_its_seed_alone_is_caffes(
+    case: Path, name: str, prefix: str, how: How, iterations: list[int], weights: float, history: float, tmp_path: Path
+) -> None:
+    folder = folder_of(case, tmp_path)
+    with Within(folder):
+        run = train(Wanted(Path(f"{name}.prototxt"), how=how, until=iterations[-1]))
+    for iteration in iterations:
+        ours, caffes = (
+            blobs(folder / f"{prefix}_iter_{iteration}.caffemodel"),
+            blobs(case / f"{prefix}_iter_{iteration}.caffemodel"),
+        )
+        assert ours.keys() == caffes.keys()
+        assert {key: far(ours[key], caffes[key]) for key in caffes if far(ours[key], caffes[key]) > weights} == {}
+        state, golden = (solverstate.read(one / f"{prefix}_iter_{iteration}.solverstate") for one in (folder, case))
+        assert (state.iteration, state.step, state.learned_net) == (golden.iteration, golden.step, golden.learned_net)
+        assert max(map(far, state.history, golden.history)) < history
+    log = case / ("caffe.log" if case != RUNS else f"{prefix}.log")
+    caffes_lines = said(log.read_text().splitlines())
+    ours_lines = said(run.lines)
+    if run.ended.ending is Ending.UNTIL:  # nesterov_poly, of which 10 iterations are compared
+        del ours_lines[-1:]
+        caffes_lines = caffes_lines[: len(ours_lines)]
+    assert differs(ours_lines, caffes_lines, 2e-5) == []
+
+
+def test_the_log_the_tests_and_the_hdf5_snapshots_of_a_run_are_caffes(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    case = STREAM / "log_and_hdf5"
+    folder = folder_of(case, tmp_path)
+    with Within(folder):
+        run = train(Wanted(SOLVER, how=How(exact=True)))
+    assert differs(said(run.lines), said((case / "caffe.log").read_text().splitlines()), 1e-5) == []
+    for iteration in (15, 30):
+        for kind in ("caffemodel", "solverstate"):
+            name = f"s_iter_{iteration}.{kind}.h5"
+            with h5py.File(folder / name) as ours, h5py.File(case / name) as caffes:
+                names: list[str] = []
+                caffes.visit(names.append)
+                found: list[str] = []
+                ours.visit(found.append)
+                assert found == names
+                for one in names:
+                    if hasattr(caffes[one], "shape") and caffes[one].dtype == np.float32:
+                        assert far(ours[one][()], caffes[one][()]) < 1e-5, (name, one)
+    rows = [json.loads(line) for line in (folder / "s_metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["kind"]) for row in rows] == [
+        (0, "test"), (0, "train"), (5, "train"), (10, "test"), (10, "train"), (15, "train"), (20, "test"),
+        (20, "train"), (25, "train"), (30, "test"),
+    ]  # fmt: skip
+    assert rows[-1]["values"]["test/accuracy"] == pytest.approx(0.458333, rel=1e-5)
+    assert rows[1]["values"].keys() >= {"train/loss", "lr"}
+
+
+def copied(case: str, into: Path, **changes: str) -> Path:
+    """A folder with a golden run's texts, changed; old -> new."""
+    folder = folder_of(STREAM / case, into)
+    for name in ("solver.prototxt", "net.prototxt"):
+        text = (folder / name).read_text()
+        (folder / name).unlink()
+        for old, new in changes.items():
+            text = text.replace(old.replace("__", " "), new)
+        (folder / name).write_text(text)
+    return folder
+
+
+def more(folder: Path, text: str) -> None:
+    with (folder / SOLVER).open("a") as file:
+        file.write(text)
+
+
+@pytest.mark.parametrize("other", ["type", "net", "shape"])
+def test_a_state_of_another_solver_or_net_is_refused_by_name(other: str, tmp_path: Path) -> None:
+    folder = copied("adam_step", tmp_path)
+    for suffix in (".caffemodel", ".solverstate"):
+        shutil.copy(STREAM / "adam_step" / f"s_iter_10{suffix}", folder)
+    text = (folder / SOLVER).read_text()
+    net = (folder / "net.prototxt").read_text()
+    if other == "type":
+        (folder / SOLVER).write_text(text.replace('"Adam"', '"SGD"'))
+    elif other == "net":
+        (folder / "net.prototxt").write_text(
+            net.replace('bias_filler { type: "constant" } } }', "bias_term: false } }")
+        )
+    else:
+        (folder / "net.prototxt").write_text(net.replace("num_output: 24", "num_output: 25"))
+    with Within(folder), pytest.raises(SolverError, match=r"s_iter_10\.solverstate is of another"):
+        train(Wanted(SOLVER, snapshot=Path("s_iter_10.solverstate")))
+
+
+def test_caffes_own_state_is_taken_up_and_its_weights_are_found_beside_it(tmp_path: Path) -> None:
+    folder = copied("adam_step", tmp_path)
+    (folder / "old").mkdir()
+    for suffix in (".caffemodel", ".solverstate"):
+        shutil.copy(STREAM / "adam_step" / f"s_iter_60{suffix}", folder / "old")
+    with Within(folder):
+        run = train(Wanted(SOLVER, snapshot=Path("old/s_iter_60.solverstate")))
+    text = "".join(run.lines)
+    assert "its weights are taken from old/s_iter_60.caffemodel" in text
+    assert "they begin anew" in text
+    assert run.ended.iteration == 60
+    with Within(folder):
+        more(folder, "snapshot_after_train: true\n")
+        (folder / SOLVER).write_text((folder / SOLVER).read_text().replace("max_iter: 60", "max_iter: 61"))
+        train(Wanted(SOLVER, snapshot=Path("old/s_iter_60.solverstate")))
+    golden = blobs(STREAM / "adam_step" / "s_iter_60.caffemodel")
+    ours = blobs(folder / "s_iter_61.caffemodel")
+    assert 0 < max(far(ours[key], golden[key]) for key in golden) < 0.05
+
+
+@pytest.mark.parametrize("seed", [True, False])
+def test_a_snapshot_of_ours_goes_on_under_another_rate(seed: bool, tmp_path: Path) -> None:
+    """With a random_seed at the exact image; without one its random numbers are of that training alone."""
+    folder = copied("adam_step", tmp_path, **({} if seed else {"random_seed: 1701": ""}))
+    with Within(folder):
+        train(Wanted(SOLVER, until=10))
+        (folder / SOLVER).write_text((folder / SOLVER).read_text().replace("base_lr: 0.003", "base_lr: 0.001"))
+        run = train(Wanted(SOLVER, snapshot=Path("s_iter_10.solverstate"), until=12))
+    assert run.ended.iteration == 12
+    assert ("begin anew" in "".join(run.lines)) != seed
+
+
+def test_weights_begin_a_training_and_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
+    folder = copied("adam_step", tmp_path)
+    given = STREAM / "adam_step" / "s_iter_60.caffemodel"
+    with Within(folder):
+        more(folder, "test_initialization: false\n")
+        (folder / SOLVER).write_text((folder / SOLVER).read_text().replace("base_lr: 0.003", "base_lr: 0"))
+        train(Wanted(SOLVER, Flags(weights=(str(given),)), until=1))
+        got, golden = blobs(folder / "s_iter_1.caffemodel"), blobs(given)
+        assert all(np.array_equal(got[key], golden[key]) for key in golden)
+        with pytest.raises(SolverError, match=r"none\.caffemodel cannot be read"):
+            train(Wanted(SOLVER, Flags(weights=("none.caffemodel",))))
+
+
+def test_a_prefix_where_nothing_can_be_written_is_found_before_the_first_iteration(tmp_path: Path) -> None:
+    folder = copied("adam_step", tmp_path, **{'"s"': '"no/such/s"'})
+    with Within(folder), pytest.raises(SolverError, match="snapshots cannot be written"):
+        train(Wanted(SOLVER))
+
+
+def test_divergence_names_iteration_layer_and_blob_keeps_the_batch_and_the_snapshot_before(tmp_path: Path) -> None:
+    folder = copied("sgd_clip_iter2", tmp_path, **{"clip_gradients: 0.9": "", "base_lr: 0.05": "base_lr: 1e12"})
+    text = (folder / SOLVER).read_text()
+    (folder / SOLVER).write_text(text.replace("snapshot: 10", "snapshot: 1"))
+    with Within(folder), pytest.raises(Diverged, match=r"iteration \d+: ") as diverged:
+        train(Wanted(SOLVER, how=How(2)))
+    assert diverged.value.exit_code == 3
+    assert "layer '" in diverged.value.message
+    snapshots = sorted(folder.glob("s_iter_*.caffemodel"))
+    for path in snapshots:
+        assert all(np.isfinite(values).all() for values in blobs(path).values())
+    kept = list(folder.glob("s_diverged_iter_*.npz"))
+    if "the batch" in diverged.value.detail and kept:
+        with np.load(kept[0]) as batch:
+            assert batch["data"].shape == (16, 1, 24, 24)
+            assert len(batch["keys:data"]) == 16
+
+
+def test_a_net_without_a_loss_and_one_that_a_program_feeds_are_refused(tmp_path: Path) -> None:
+    folder = copied("adam_step", tmp_path)
+    text = (folder / "net.prototxt").read_text()
+    with Within(folder):
+        lines = [line for line in text.splitlines() if "SoftmaxWithLoss" not in line]
+        (folder / "net.prototxt").write_text("\n".join(lines) + '\nlayer { name: "x" type: "Silence" bottom: "label" }')
+        with pytest.raises(SolverError, match="has no loss"):
+            train(Wanted(SOLVER))
+        lines = [FED, *(line for line in text.splitlines() if '"Data"' not in line)]
+        (folder / "net.prototxt").write_text("\n".join(lines))
+        with pytest.raises(SolverError, match=r"layer 'in' \(Input\) is fed by a program"):
+            train(Wanted(SOLVER))
+
+
+def test_debug_info_prints_caffes_lines_at_a_display(tmp_path: Path) -> None:
+    folder = copied("adam_step", tmp_path)
+    more(folder, "debug_info: true\n")
+    with Within(folder):
+        run = train(Wanted(SOLVER, until=2))
+    text = "".join(run.lines)
+    for line in (
+        "    [Forward] Layer conv1, top blob conv1 data: ", "    [Forward] Layer conv1, param blob 0 data: ",
+        "    [Backward] Layer ip2, bottom blob ", "    [Backward] Layer ip2, param blob 1 diff: ",
+        "    [Backward] All net params (data, diff): L1 norm = (",
+    ):  # fmt: skip
+        assert line in text
+    assert text.index("[Backward]") < text.index("Iteration 0 (")
