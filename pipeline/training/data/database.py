@@ -13,6 +13,7 @@ from pipeline.codec import caffe_pb2
 from pipeline.errors import SolverError
 from pipeline.nets.graph.lowered import Shape
 from pipeline.training.data import datums, pixels
+from pipeline.training.data.buffers import Buffers
 from pipeline.training.data.examples import Cropped, examined
 from pipeline.training.data.records import key_text, open_leveldb, open_lmdb
 from pipeline.training.data.source import Batch, Labels, Trouble
@@ -44,6 +45,7 @@ class Database:
         self.shapes: dict[str, Shape] = {spec.top[0]: (given.batch_size, *shape)}
         if len(spec.top) > 1:
             self.shapes[spec.top[1]] = (given.batch_size,)
+        self._buffers = Buffers(self.shapes[spec.top[0]])
 
     def _first_shape(self) -> Shape:
         try:
@@ -57,7 +59,7 @@ class Database:
 
     def batch(self, number: int) -> Batch:
         numbers = self._numbers(number)
-        images = np.empty(self.shapes[self._spec.top[0]], np.float32)
+        images = self._buffers.take()
         labels = np.empty(len(numbers), np.float32)
         words = self._examples.words(number * len(numbers), len(numbers))
         for at, value in enumerate(self._records.read(numbers)):

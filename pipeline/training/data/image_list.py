@@ -13,6 +13,7 @@ from pipeline.codec import caffe_pb2
 from pipeline.errors import FormatError, SolverError
 from pipeline.nets.graph.lowered import Shape
 from pipeline.training.data import pixels
+from pipeline.training.data.buffers import Buffers
 from pipeline.training.data.examples import Cropped, examined
 from pipeline.training.data.source import Batch, Labels, Trouble
 from pipeline.training.data.transform import Unfit, transform_of, unfit
@@ -55,6 +56,7 @@ class ImageList:
         self._examples.settle()
         shape = self._first_shape()
         self.shapes: dict[str, Shape] = {self._tops[0]: (given.batch_size, *shape), self._tops[1]: (given.batch_size,)}
+        self._buffers = Buffers(self.shapes[self._tops[0]])
 
     def _first_shape(self) -> Shape:
         (first,) = self._numbers(0, 1)
@@ -73,7 +75,7 @@ class ImageList:
 
     def batch(self, number: int) -> Batch:
         size = self._given.batch_size
-        images = np.empty(self.shapes[self._tops[0]], np.float32)
+        images = self._buffers.take()
         words = self._examples.words(number * size, size)
         numbers = self._numbers(number * size, size)
         for at, example in enumerate(numbers):

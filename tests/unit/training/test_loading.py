@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ import pytest
 
 from pipeline.errors import FormatError, SolverError
 from pipeline.nets.graph.lowered import Shape
+from pipeline.training.data.buffers import Buffers
 from pipeline.training.data.fed import Input, Memory
 from pipeline.training.data.loading import Loader
 from pipeline.training.data.make import is_data, make
@@ -105,6 +107,23 @@ def test_what_is_made_in_order_is_made_by_who_takes_it() -> None:
         assert loader.take().keys() == {"data", "own"}
         assert loader.take()["own"][0] == 1
     assert threads == [threading.current_thread().name] * 2
+
+
+def test_memory_is_used_again_only_when_no_view_of_it_is_left() -> None:
+    buffers = Buffers((4, 5))
+    first = buffers.take()
+    first[...] = 7
+    view = first[1:, ::-1][0]
+    at = first.ctypes.data
+    del first
+    gc.collect()
+    second = buffers.take()
+    second[...] = 1
+    assert view.tolist() == [7.0] * 5, "somebody still looks at it"
+    assert second.ctypes.data != at
+    del view
+    gc.collect()
+    assert buffers.take().ctypes.data == at
 
 
 def test_an_input_keeps_what_a_program_put_there() -> None:
