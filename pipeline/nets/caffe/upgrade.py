@@ -94,6 +94,9 @@ def upgrade(net: caffe_pb2.NetParameter, warn: Callable[[str], None]) -> caffe_p
     for upgraded in result.layer:
         if upgraded.type in _DATA:
             _move_transformation(upgraded)
+        if upgraded.type == "BatchNorm" and len(upgraded.param) == 3:  # as it was written once: no solver moves them
+            for param in upgraded.param:
+                param.lr_mult = param.decay_mult = 0
     return result
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.errors import SolverError
 from pipeline.nets.graph.caffe_graph import CaffeGraph
 from pipeline.nets.graph.lowered import Slot
 from pipeline.training.engine.backward import OVERWRITTEN, own_backward
@@ -45,6 +46,8 @@ def build(
     Raises NetError and SolverError for what cannot be trained, by the layer's name.
     """
     wanted = wanted or Wanted()
+    if how.exact and how.half:
+        raise SolverError("exact and bf16 exclude each other", "bf16 rounds what exact keeps in order", "choose one")
     layers = needs(graph, wanted.force_backward)
     refuse_labels(graph, layers)
     owns = _owns(graph, layers, wanted.as_caffe)

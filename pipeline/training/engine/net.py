@@ -63,8 +63,7 @@ class TorchNetwork:
 
     def backward(self, feeds: Feeds) -> Pass:
         found, slope = self._pass(feeds, None)
-        if slope is not None and slope.requires_grad:
-            slope.backward()
+        self._back(slope)
         return found
 
     def watched(self, feeds: Feeds, gradients: bool) -> Watched:
@@ -74,8 +73,7 @@ class TorchNetwork:
         lines = watching.forward_lines(self.graph, self._layers, seen, self._weight_mean)
         if not gradients:
             return Watched(result, lines)
-        if slope is not None and slope.requires_grad:
-            slope.backward()
+        self._back(slope)
         back = watching.backward_lines(self.graph, self._layers, seen, self._gradient_mean)
         return Watched(result, lines, back, self._norms())
 
@@ -89,8 +87,7 @@ class TorchNetwork:
             tensor.grad = None
         try:
             _, slope = self._pass(feeds, watching.Finder())
-            if slope is not None and slope.requires_grad:
-                slope.backward()
+            self._back(slope)
             return self._gradient_not_finite()
         except watching.NotFiniteFound as found:
             spec = self.graph.plan.steps[found.step].layer.spec
@@ -151,7 +148,7 @@ class TorchNetwork:
         if watch is not None:
             for name, place in self.graph.plan.inputs.items():
                 watch.top(place.step, place.top, given[f"in:{name}"])
-        with _repeatable(), self._precision():
+        with _repeatable(self.how.device), self._precision():
             net, program = self._compile(self._counts(given))
             found = program(given, self._live, self._take_up, watch)
             loss, slope = self._loss(net, found)
@@ -159,6 +156,11 @@ class TorchNetwork:
             for state in net.states:
                 self._states[state.name] = found[state.after].detach().to(self.how.dtype)
         return Pass(loss, outputs), slope
+
+    def _back(self, slope: Tensor | None) -> None:
+        if slope is not None and slope.requires_grad:
+            with _repeatable(self.how.device):
+                slope.backward()
 
     def _loss(self, net: Trained, found: Values) -> tuple[float, Tensor | None]:
         total: Tensor | None = None
@@ -263,13 +265,19 @@ def _top(net: Trained, loss: Loss) -> str:
 
 
 @contextmanager
-def _repeatable() -> Iterator[None]:
+def _repeatable(device: torch.device) -> Iterator[None]:
     """The same bits in each run, and fp32 where fp32 is said: on a GPU, nothing is chosen by how long it takes."""
+    if device.type != "cuda":
+        yield
+        return
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
     cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
+        torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])

@@ -49,6 +49,11 @@ def test_learned_blobs_stand_in_the_order_of_layers_with_their_rates() -> None:
     ]  # fmt: skip
 
 
+def test_batch_norms_of_the_old_form_learn_nothing_whatever_rates_they_name() -> None:
+    text = inputs(x=(4, 3)) + layer("BatchNorm", "x", "n", "param { lr_mult: 1 } param { decay_mult: 2 } param { }")
+    assert [one[2:] for one in mults(build(graph_of(text)))] == [(0, 0)] * 3
+
+
 def test_a_shared_blob_is_listed_once_with_the_rate_of_the_first_that_names_one() -> None:
     own, other = "param { name: 'w' }", "param { name: 'w' lr_mult: 3 decay_mult: 0 }"
     text = DATA + product("x", "a", own) + product("a", "b", other) + LOSS
@@ -391,6 +396,8 @@ def test_bf16_is_near_and_only_by_choice() -> None:
     half = build(graph_of(text), Arithmetic(torch.device("cpu"), half=True))
     losses = [net.backward(feeds).loss for net in (whole, half)]
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=5e-2)
+    with pytest.raises(SolverError, match="exclude each other"):
+        build(graph_of(text), Arithmetic(torch.device("cpu"), exact=True, half=True))
     for one in half.learned:
         assert half.tensor(one.slot).dtype == torch.float32
         if one.lr_mult and one.layer != "c":  # before BatchNorm, a bias has no gradient but noise
