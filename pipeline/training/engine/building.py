@@ -90,7 +90,7 @@ def _owns(graph: CaffeGraph, layers: Sequence[LayerNeeds], as_caffe: bool) -> di
         if over.bottoms or over.tops:
             backward = OVERWRITTEN.get(layer.spec.type)
             if not as_caffe or backward is None:
-                raise refusal(graph.plan, one.step, over)
+                raise refusal(graph.plan, one.step, over, backward is not None)
         if backward is not None:
             found[one.step] = Own(layer, backward, over)
     return found

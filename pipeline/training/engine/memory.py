@@ -148,8 +148,8 @@ class Memories:
         return other is layer and kind == "ELU" and spec.elu_param.alpha >= 0
 
 
-def refusal(plan: Plan, number: int, over: Overwritten) -> SolverError:
-    """The error of a layer whose gradient in Caffe is wrong."""
+def refusal(plan: Plan, number: int, over: Overwritten, as_caffe: bool) -> SolverError:
+    """The error of a layer whose gradient in Caffe is wrong.  as_caffe: that gradient can be had."""
     layer = plan.steps[number].layer
     writer = next(iter((*over.tops.values(), *over.bottoms.values())))
     last = plan.steps[writer.step].layer
@@ -158,5 +158,6 @@ def refusal(plan: Plan, number: int, over: Overwritten) -> SolverError:
         f"the gradient of layer '{layer.name}' ({layer.spec.type}) reads the blob '{last.spec.top[writer.top]}', "
         f"which {who} overwrites in place",
         "Caffe accepts this and computes a wrong gradient",
-        f"give the top of layer '{last.name}' a name of its own, or choose as_caffe to have Caffe's gradient",
+        f"give the top of layer '{last.name}' a name of its own"
+        + (", or choose as_caffe to have Caffe's gradient" if as_caffe else ""),
     )

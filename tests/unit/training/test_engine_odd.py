@@ -177,7 +177,16 @@ def test_a_gradient_that_reads_what_was_overwritten_is_refused_by_name(
     with pytest.raises(SolverError, match=rf"layer 'first' \({kind}\)") as refused:
         build(graph_of(overwritten(kind, body, other, more)))
     assert f"'{last}'" in f"{refused.value.message} {refused.value.hint}"
-    assert "a name of its own" in refused.value.hint
+    assert "a name of its own, or choose as_caffe" in refused.value.hint
+
+
+def test_where_as_caffe_has_no_formula_it_is_not_offered() -> None:
+    text = learned(4, name="a") + learned(4, name="b") + layer("Power", "a", "x")
+    text += layer("Eltwise", "x b", "x", "eltwise_param { operation: PROD }", name="times")
+    for as_caffe in (False, True):
+        with pytest.raises(SolverError, match=r"layer 'times' \(Eltwise\) reads the blob 'x'") as refused:
+            build(graph_of(text + layer("Reduction", "x", "l", "loss_weight: 1")), wanted=Wanted(as_caffe=as_caffe))
+        assert refused.value.hint == "give the top of layer 'times' a name of its own"
 
 
 @pytest.mark.parametrize(("kind", "body", "other", "more"), OVERWRITERS)
