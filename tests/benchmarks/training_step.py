@@ -205,7 +205,7 @@ def main() -> None:
             half, other = ours(name, half=True)
             steps["ours, bf16"] = half
             print(f"{name:9} bf16: gradients differ by up to {distance(net, other, name):.1e} of a blob's largest")
-        found = timed(steps, options.rounds, 2 if name == "caffenet" else 20)
+        found = timed(steps, options.rounds, 1 if name == "caffenet" else 6)
         ratios = [hand / mine for hand, mine in zip(found["by hand"], found["ours"], strict=True)]
         line = ", ".join(f"{who} {median(values):.1f} ms" for who, values in found.items())
         print(
