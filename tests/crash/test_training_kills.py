@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -139,7 +140,8 @@ def test_twenty_kills_at_random_instants_change_no_bit(seed: str, forks: Forks, 
     for _ in range(20):
         child = forks.start(killed, [*COMMAND, "--data-threads", str(chance.randint(1, 4))])
         time.sleep(chance.uniform(0, whole / 4))
-        os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it ended before
+            os.kill(child, signal.SIGKILL)
         kills += forks.ended() == -signal.SIGKILL
     assert kills
     forks.start(killed, COMMAND)
