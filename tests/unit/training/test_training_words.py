@@ -1,0 +1,119 @@
+"""What a training says and hears: lines, metrics, hints, signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.cli.output import training
+from pipeline.nets.graph import caffe_graph, rules
+from pipeline.training import log
+from pipeline.training.divergence import Hints
+from pipeline.training.log import Log
+from pipeline.training.loop import Shown
+from pipeline.training.metrics import Metrics, values_of
+from pipeline.training.network import Output
+from pipeline.training.requests import Action, Requests
+
+F = np.float32
+
+
+def test_an_output_prints_20_elements_and_counts_the_rest() -> None:
+    outputs = [Output("a", (25,), 0.0), Output("b", (), 0.5)]
+    values = {"a": np.arange(25, dtype=F), "b": np.array(3.0, F)}
+    lines = list(log.outputs("Test", outputs, values))
+    assert len(lines) == 22
+    assert lines[19] == "    Test net output #19: a = 19"
+    assert lines[20] == "    Test net output: a has 5 more elements"
+    assert lines[21] == "    Test net output #25: b = 3 (* 0.5 = 1.5 loss)"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.1, "0.1"), (1e-5, "1e-05"), (1234567.0, "1.23457e+06"), (1e5, "100000"), (float("nan"), "nan"), (-0.0, "-0")],
+)
+def test_numbers_are_printed_as_cpp_prints_floats(value: float, text: str) -> None:
+    assert log.number(value) == text
+
+
+def test_a_line_has_glogs_prefix_from_which_parse_log_reads_month_day_and_time() -> None:
+    lines: list[str] = []
+    Log(lines.append, lambda: 1795954642.25)("solver.cpp:239", "Iteration 1")
+    date, clock, _, rest = lines[0].split(maxsplit=3)
+    assert (int(date[1:3]), int(date[3:])) == (11, 29)
+    assert clock.endswith(".250000")
+    assert rest == "solver.cpp:239] Iteration 1\n"
+
+
+def test_metrics_that_a_resumed_training_writes_anew_are_dropped_and_a_torn_row_too(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    metrics = Metrics(path)
+    metrics.begin(0)
+    for step in (0, 10, 20):
+        metrics.add(step, 1.0, "train", {"train/loss": float("inf") if step == 10 else 0.5})
+    with path.open("a") as file:
+        file.write('{"step": 25, "ti')
+    metrics.begin(20)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(row["step"], row["values"]["train/loss"]) for row in rows] == [(0, 0.5), (10, "inf")]
+    metrics.begin(0)
+    assert path.read_text() == ""
+
+
+def test_values_of_a_vector_are_numbered_and_20_at_most() -> None:
+    got = values_of("test", [Output("p", (30,), 0), Output("l", (1,), 1)], {"p": np.ones(30, F), "l": np.ones(1, F)})
+    assert len(got) == 21
+    assert got["test/p/19"] == got["test/l"] == 1.0
+
+
+def test_a_signal_counts_once_sighup_before_sigint_and_sigterm_before_all(tmp_path: Path) -> None:
+    requests = Requests(Action.STOP, Action.SNAPSHOT, tmp_path, lambda: 0.0)
+    requests.hear(signal.SIGINT)
+    requests.hear(signal.SIGHUP)
+    assert [requests.next() for _ in range(3)] == [Action.SNAPSHOT, Action.STOP, Action.NONE]
+    requests.hear(signal.SIGINT)
+    requests.hear(signal.SIGTERM)
+    assert requests.next() is Action.LEAVE
+    assert requests.why == "SIGTERM"
+
+
+def test_estop_in_the_state_folder_asks_for_the_end_and_is_looked_for_once_a_second(tmp_path: Path) -> None:
+    now = [0.0]
+    requests = Requests(Action.STOP, Action.SNAPSHOT, tmp_path, lambda: now[0])
+    assert requests.next() is Action.NONE
+    (tmp_path / "ESTOP").touch()
+    assert requests.next() is Action.NONE
+    now[0] = 1.5
+    assert (requests.next(), requests.why) == (Action.LEAVE, "ESTOP")
+
+
+def test_a_loss_that_stays_at_chance_or_is_87_gets_its_hint_once(tmp_path: Path) -> None:
+    text = (
+        'layer { name: "i" type: "Input" top: "x" top: "l" input_param { shape { dim: 4 dim: 10 } shape { dim: 4 } } } '
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "x" bottom: "l" top: "loss" }'
+    )
+    (tmp_path / "net.prototxt").write_text(text)
+    graph = caffe_graph.read(tmp_path / "net.prototxt", None, rules.state_of("TRAIN", 0, []), None, lambda says: None)
+    hints = Hints(graph)
+    said = [hint for at in range(10) for hint in hints.of(at, 2.3026)]
+    assert len(said) == 1
+    assert said[0].startswith("Iteration 4: the loss stays at ln(10) = 2.3026")
+    assert [hint[:14] for at in (10, 11) for hint in hints.of(at, 87.3365)] == ["Iteration 10: "]
+    assert list(Hints(graph).of(0, 1.0)) == []
+
+
+def test_a_terminal_shows_lines_and_a_bar_with_loss_speed_and_time_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    speed = training._Speed(0.0)
+    said = [speed.said(Shown(at, 0.5, 0.01, at * 64, 0.1), at / 2) for at in range(1, 5)]
+    assert said[-1] == "loss 0.5  lr 0.01  128 images/s  waiting for data 5 %"
+    assert speed.said(Shown(5, 0.5, 0.01, 320, 0.1), 2.1) == ""
+    with training.shown(live=False) as (write, show):
+        write("a line\n")
+        show(None, Shown(1, 0.5, 0.01, 64, 0.0))  # type: ignore[arg-type]
+    assert capsys.readouterr().err == "a line\n"
