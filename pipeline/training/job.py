@@ -29,6 +29,9 @@ _NO_MATTER = ("snapshot", "snapshot_prefix", "snapshot_diff", "snapshot_format",
               "train_state", "test_state", "weights")  # fmt: skip
 """Fields that decide no number of a training, or that stand in the digest with what they name."""
 
+_OWN_SEED = 0
+"""Of our own stream, where a solver has no random_seed: a number belongs to a layer and to an example or a pass."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -104,15 +107,15 @@ def train(wanted: Wanted, out: Out) -> Ended:
         read = replace(read, weights=())
     requests = Requests(wanted.sigint, wanted.sighup, out.estop, time.monotonic)
     with heard(requests):
-        threads = start(wanted.how.threads or int(wanted.how.exact))
+        start(wanted.how.threads or int(wanted.how.exact))
         log = Log(out.write)
         _head(read, log)
         places = out.places(read)
         places.clear()
         snapshot.probe(read.snapshots, places)
-        job = digest(read, replace(wanted.how, threads=threads))
+        job = digest(read, wanted.how)
         found = None if wanted.again or wanted.snapshot else snapshot.newest(places, job)
-        nets = assemble(read, draws(read.seed, int(job[:16], 16)), wanted.how,
+        nets = assemble(read, draws(read.seed, _OWN_SEED), wanted.how,
                         lambda says: log("net.cpp:744", says), lambda says: _warn(log, says))  # fmt: skip
         try:
             _refuse_fed(nets)
@@ -125,7 +128,7 @@ def train(wanted: Wanted, out: Out) -> Ended:
             )  # fmt: skip
             log("solver.cpp:57", "Solver scaffolding done.")
             training = Training(read, nets, around)
-            _begin(training, nets, read, _Start(found, wanted.snapshot, places, job), log)
+            _begin(training, nets, read, _Start(found, wanted.snapshot, places), log)
             metrics.begin(training.iteration)
             log("caffe.cpp:239", "Starting Optimization")
             try:
@@ -141,7 +144,10 @@ def train(wanted: Wanted, out: Out) -> Ended:
 
 
 def digest(read: Solver, how: How) -> str:
-    """Of all that decides a training's numbers: two of one digest give the same weights, to the bit."""
+    """Of all that decides a training's numbers: two of one digest on one kind of CPU give the same bits.
+
+    The number of threads is none of it: it decides the last digits, and a training may go on with another one.
+    """
     text = caffe_pb2.SolverParameter()
     text.CopyFrom(read.text)
     for name in _NO_MATTER:
@@ -158,7 +164,7 @@ def digest(read: Solver, how: How) -> str:
             for net in (read.net, *(test.net for test in read.tests.nets))
         ],
         "weights": [_sha256(path) for path in read.weights],
-        "how": [how.threads, how.exact, how.as_caffe],
+        "how": [how.exact, how.as_caffe],
     }
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
@@ -205,13 +211,11 @@ class _Start:
     found: Whole | None
     given: Path | None
     places: Places
-    job: str
 
-    def position(self, read: Solver, tests: int) -> Position | None:
-        """Where that training was, if this one can go on from there: its random numbers are the same."""
-        if self.found is None or len(self.found.position.batches) != 1 + tests:
-            return None
-        return self.found.position if self.found.job == self.job or read.seed >= 0 else None
+    def position(self, tests: int) -> Position | None:
+        """Where that training was; None where nothing says it, or where it had other test nets."""
+        known = self.found is not None and len(self.found.position.batches) == 1 + tests
+        return self.found.position if self.found is not None and known else None
 
 
 def _begin(training: Training, nets: Nets, read: Solver, start: _Start, log: Log) -> None:
@@ -258,7 +262,7 @@ def _restore(training: Training, nets: Nets, read: Solver, start: _Start, log: L
         for slot, values in weights.taken(model, live.graph, lambda says: log("net.cpp:744", says)):
             live.network.load(slot, values)
     log("sgd_solver.cpp:318", "SGDSolver: restoring history")
-    position = start.position(read, len(nets.tests))
+    position = start.position(len(nets.tests))
     if position is None:
         position = Position(iteration=state.iteration, step=state.step)
         why = (

@@ -43,7 +43,7 @@ def _live() -> Iterator[tuple[Write, Show]]:
         speed = _Speed(time.monotonic())
 
         def show(solver: Solver, now: Shown) -> None:
-            said = speed.said(now, time.monotonic())
+            said = speed.said(now, time.monotonic(), last=now.iteration == solver.max_iter)
             if said:
                 progress.update(task, completed=now.iteration, total=solver.max_iter, said=said)
 
@@ -57,8 +57,8 @@ class _Speed:
         self._begin, self._last, self._examples = now, now, 0
         self._pace = Pace(now)
 
-    def said(self, shown: Shown, now: float) -> str:
-        if now - self._last < 0.25:
+    def said(self, shown: Shown, now: float, last: bool = False) -> str:
+        if now - self._last < 0.25 and not last:
             return ""
         self._last = now
         rate = self._pace.of(shown.examples - self._examples, now)

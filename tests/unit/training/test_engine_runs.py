@@ -149,16 +149,30 @@ def test_caffes_own_state_is_taken_up_and_its_weights_are_found_beside_it(tmp_pa
     assert 0 < max(far(ours[key], golden[key]) for key in golden) < 0.05
 
 
-@pytest.mark.parametrize("seed", [True, False])
-def test_a_snapshot_of_ours_goes_on_under_another_rate(seed: bool, tmp_path: Path) -> None:
-    """With a random_seed at the exact image; without one its random numbers are of that training alone."""
-    folder = copied("adam_step", tmp_path, **({} if seed else {"random_seed: 1701": ""}))
+@pytest.mark.parametrize("seed", ["random_seed: 1701", ""])
+def test_a_snapshot_of_ours_goes_on_at_the_exact_image_under_another_rate(seed: str, tmp_path: Path) -> None:
+    folder = copied("adam_step", tmp_path, **{"random_seed: 1701": seed})
+    text = (folder / SOLVER).read_text()
+    slower = text.replace("lr_policy", "gamma: 0.5 stepvalue: 10 lr_policy").replace('"step"', '"multistep"')
+    slower = slower.replace("stepsize: 20\n", "").replace("gamma: 0.5\n", "")
+    with Within(folder):
+        (folder / SOLVER).write_text(slower)
+        train(Wanted(SOLVER, until=12))
+        calm = blobs(folder / "s_iter_12.caffemodel")
+        (folder / SOLVER).write_text(slower.replace("stepvalue: 10", "stepvalue: 11"))
+        train(Wanted(SOLVER, until=10, again=True))
+        (folder / SOLVER).write_text(slower)
+        run = train(Wanted(SOLVER, snapshot=Path("s_iter_10.solverstate"), until=12))
+    assert "begin anew" not in "".join(run.lines)
+    assert all(np.array_equal(one, calm[key]) for key, one in blobs(folder / "s_iter_12.caffemodel").items())
+
+
+def test_another_seed_than_the_snapshots_is_refused(tmp_path: Path) -> None:
+    folder = copied("adam_step", tmp_path)
     with Within(folder):
         train(Wanted(SOLVER, until=10))
-        (folder / SOLVER).write_text((folder / SOLVER).read_text().replace("base_lr: 0.003", "base_lr: 0.001"))
-        run = train(Wanted(SOLVER, snapshot=Path("s_iter_10.solverstate"), until=12))
-    assert run.ended.iteration == 12
-    assert ("begin anew" in "".join(run.lines)) != seed
+        with pytest.raises(SolverError, match="random numbers are of another training"):
+            train(Wanted(SOLVER, Flags(seed=5), snapshot=Path("s_iter_10.solverstate")))
 
 
 def test_weights_begin_a_training_and_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
