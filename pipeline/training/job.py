@@ -190,6 +190,8 @@ def _head(read: Solver, log: Log) -> None:
         log("caffe.cpp:197", "the solver says solver_mode: GPU; Hathi trains on the CPU", "W")
     log("solver.cpp:45", f"Initializing solver from parameters: \n{str(read.text).rstrip()}")
     log("solver.cpp:102", f"Creating training net from {read.net.source}")
+    for number, test in enumerate(read.tests.nets):
+        log("solver.cpp:190", f"Creating test net (#{number}) specified by {test.net.source}")
 
 
 def _refuse_fed(nets: Nets) -> None:

@@ -239,3 +239,61 @@ def test_debug_info_prints_caffes_lines_at_a_display(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert line in text
     assert text.index("[Backward]") < text.index("Iteration 0 (")
+
+
+ODD = {
+    "two test nets, one of no batch": "max_iter: 4 test_iter: 2 test_iter: 0 test_interval: 2 test_compute_loss: true",
+    "AdaGrad, exp, L1, iter_size 2, a window of 2": (
+        'type: "AdaGrad" gamma: 0.9 iter_size: 2 regularization_type: "L1" weight_decay: 0.01 average_loss: 2 '
+        "max_iter: 4 display: 1"
+    ),
+    "RMSProp, HDF5 and debug_info": (
+        'type: "RMSProp" rms_decay: 0.9 max_iter: 4 debug_info: true display: 2 snapshot_format: HDF5 snapshot: 3'
+    ),
+    "AdaDelta with diffs": 'type: "AdaDelta" momentum: 0.9 max_iter: 4 snapshot_diff: true display: 1',
+    "no prefix": "max_iter: 4",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_solvers_that_no_golden_run_has_train_and_go_on_to_the_bit(name: str, tmp_path: Path) -> None:
+    folder = copied("log_and_hdf5", tmp_path)
+    policy = "exp" if "exp" in name else "fixed"
+    prefix = "solver" if name == "no prefix" else "odd"
+    given = "" if name == "no prefix" else ' snapshot_prefix: "odd"'
+    (folder / SOLVER).write_text(
+        f'net: "net.prototxt" base_lr: 0.01 lr_policy: "{policy}" solver_mode: GPU random_seed: 1 {ODD[name]}{given}'
+    )
+    with Within(folder):
+        calm = train(Wanted(SOLVER))
+        assert calm.ended.model is not None
+        wanted = calm.ended.model.read_bytes()
+        train(Wanted(SOLVER, until=1, again=True))
+        for path in folder.glob(f"{prefix}_iter_[!1]*"):
+            path.unlink()
+        again = train(Wanted(SOLVER))
+        assert again.ended.model is not None
+        if again.ended.model.suffix == ".h5":
+            h5py = pytest.importorskip("h5py")
+            (folder / "calm.h5").write_bytes(wanted)
+            with h5py.File("calm.h5") as one, h5py.File(again.ended.model) as other:
+                assert one["data/conv1/0"][()].tobytes() == other["data/conv1/0"][()].tobytes()
+        else:
+            assert again.ended.model.read_bytes() == wanted
+    assert any("at iteration 1" in line for line in again.lines)
+    assert any("Hathi trains on the CPU" in line for line in calm.lines)
+    if name.startswith("two"):
+        tests = [line for line in said(calm.lines) if "Testing" in line]
+        assert tests == [f"Iteration {at}, Testing net (#{net})" for at in (0, 2, 4) for net in (0, 1)]
+
+
+def test_a_solver_whose_training_writes_nothing_at_its_end(tmp_path: Path) -> None:
+    folder = copied("log_and_hdf5", tmp_path)
+    (folder / SOLVER).write_text(
+        'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 0 snapshot_after_train: false display: 1'
+    )
+    with Within(folder):
+        run = train(Wanted(SOLVER))
+    assert run.ended.model is None
+    assert [line for line in said(run.lines) if line.startswith("Iteration 0, loss = ")]
+    assert list(folder.glob("*_iter_*")) == []
