@@ -29,11 +29,15 @@ def _laid(kind: str) -> Operation:
     plain = OPERATIONS[kind]
 
     def compute(x: Inputs, a: Attributes) -> Tensor | Sequence[Tensor]:
-        if x[1].ndim != 4:
-            return plain(x, a)
-        return plain([x[0], x[1].to(memory_format=torch.channels_last), *x[2:]], a)
+        form = torch.channels_last if x[1].ndim == 4 else torch.preserve_format
+        return plain([x[0], x[1].to(x[0].dtype, memory_format=form), *x[2:]], a)
 
     return compute
+
+
+def _gemm(x: Inputs, a: Attributes) -> Tensor | Sequence[Tensor]:
+    """In the precision of its input: where that is bf16, the weights are rounded, and no input goes back to fp32."""
+    return OPERATIONS["Gemm"]([x[0], x[1].to(x[0].dtype), *x[2:]], a)
 
 
 def _largest(x: Inputs, a: Attributes) -> Tensor:
@@ -113,6 +117,7 @@ _TRAINING: dict[str, Operation] = {
     "Conv": _laid("Conv"),
     "ConvTranspose": _laid("ConvTranspose"),
     "BatchNormalised": _batch_normalised,
+    "Gemm": _gemm,
     "Detach": lambda x, a: x[0].detach(),
     "LRN": _lrn,
     "LargestOfWindows": _largest,
