@@ -1,7 +1,11 @@
-"""kill -9 at any instant of a training, and the same command again: the last weights are equal to the bit."""
+"""kill -9 at any instant of a training, and the same command again: the last weights are equal to the bit.
+
+The long form: `python -m tests.crash.test_training_kills --kills 200`, 20 a training.
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import json
@@ -11,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,6 +133,10 @@ def log(folder: Path) -> str:
 
 @pytest.mark.parametrize("seed", ["random_seed: 11\n", ""], ids=["caffes stream", "our stream"])
 def test_twenty_kills_at_random_instants_change_no_bit(seed: str, forks: Forks, tmp_path: Path) -> None:
+    kill_often(seed, forks, tmp_path, 20)
+
+
+def kill_often(seed: str, forks: Forks, tmp_path: Path, times: int) -> None:
     more = f"max_iter: {ITERATIONS}\n{seed}"
     calm = folder_of(tmp_path / "calm", more)
     began = time.monotonic()
@@ -137,7 +146,7 @@ def test_twenty_kills_at_random_instants_change_no_bit(seed: str, forks: Forks, 
     killed = folder_of(tmp_path / "killed", more)
     chance = random.Random(f"kills {seed}")
     kills = 0
-    for _ in range(20):
+    for _ in range(times):
         child = forks.start(killed, [*COMMAND, "--data-threads", str(chance.randint(1, 4))])
         time.sleep(chance.uniform(0, whole / 4))
         with contextlib.suppress(ProcessLookupError):  # it ended before
@@ -220,3 +229,14 @@ def test_sigint_and_sighup_do_what_caffes_options_say(effect: str, number: int, 
 def until(seen: Any) -> None:
     while not seen():
         time.sleep(0.005)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="kills trainings at random instants, 20 times each")
+    parser.add_argument("--kills", type=int, default=200, help="of all trainings together (default: 200)")
+    long = Forks()
+    for part in range((parser.parse_args().kills + 19) // 20):
+        with tempfile.TemporaryDirectory() as folder:
+            kill_often("" if part % 2 else f"random_seed: {part}\n", long, Path(folder), 20)
+        print(f"{20 * part + 20} kills, no bit changed", flush=True)
+    long.close()
