@@ -40,6 +40,7 @@ QUESTIONS = (
     Question("net", "the net: a .prototxt, an .onnx, or hog", path=True),
     Question("weights", "the .caffemodel of a .prototxt", default="", path=True),
     Question("blob", "the blob of the net whose values are the feature"),
+    Question("preprocess", "what an .onnx net expects: imagenet, clip, ...; empty for a .prototxt", default=""),
     Question("root", "the folder in the lake where features are delivered", default="features"),
     Question("contact", "how an owner of images reaches you: a URL or an address", ("compute", "local"), ""),
 )
@@ -108,6 +109,8 @@ def _lines(role: str, values: Mapping[str, str]) -> list[str]:
     if values["weights"]:
         lines.append(_line("weights", values["weights"]))
     lines += [_line("blob", values["blob"]), _line("root", values["root"])]
+    if values["preprocess"]:
+        lines.append(_line("preprocess.preset", values["preprocess"]))
     if values.get("contact"):
         lines += ["", "[fetch]", _line("contact", values["contact"])]
     return lines

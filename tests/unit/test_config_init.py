@@ -205,3 +205,13 @@ def test_the_role_of_a_file_that_names_none_follows_from_its_lakes(tmp_path: Pat
     path.write_text('role = "box"\n[bucket]\nurl = "b"\n')
     with pytest.raises(ConfigError, match="role"):
         load(path, {})
+
+
+def test_the_preprocessing_of_an_onnx_net_is_asked_for_and_stands_in_the_file(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = ["--net", "../model.onnx", "--preprocess"]
+    assert init("compute", *net, "clip") == 0
+    assert load(here / "compute.toml", {}).sets["features"].preprocess.preset == "clip"
+    assert init("compute", "--yes", *net, "clop") == 2
+    assert "no such preset; there are: caffe, imagenet, clip" in capsys.readouterr().err
