@@ -47,7 +47,7 @@ def given_up(deployment: Deployment) -> None:
     deployment.shop.mode = "hangs"
     deployment.put_refs()
     deployment.waits_for("compute")
-    for _ in range(2):
+    for _ in range(4):  # each batch once beside others, then one of them alone
         with deployment.box_at_work():
             deployment.box.kill()
     deployment.shop.mode = "well"
