@@ -117,7 +117,9 @@ def graph_of(net: NetText, draws: Draws, warn: Say) -> tuple[CaffeGraph, list[So
         make(spec, train, draws, folder) for spec in specs if is_data(spec.type) and spec.type != _DRAWN_IN_THE_NET
     ]
     fed: dict[str, Shape] = {top: shape for source in sources for top, shape in source.shapes.items()}
-    graph = caffe_graph.build(net.text, net.source.split(": ")[-1], None, net.state, None, warn, fed)
+    graph = caffe_graph.build(
+        caffe_graph.NetText(net.text, net.source.split(": ")[-1]), None, net.state, None, warn, fed
+    )
     return graph, sources
 
 

@@ -114,7 +114,7 @@ def ours(name: str, half: bool = False) -> tuple[Step, TorchNetwork]:
     net = caffe_pb2.NetParameter()
     text_format.Parse(text(), net)
     state = rules.state_of("TRAIN", 0, ())
-    live = build(caffe_graph.build(net, name, None, state, None, lambda says: None),
+    live = build(caffe_graph.build(caffe_graph.NetText(net, name), None, state, None, lambda says: None),
                  Arithmetic(torch.device("cpu"), half=half))  # fmt: skip
     images, labels = batch(shape, classes)
     history = {one.slot: torch.zeros(live.tensor(one.slot).numel()) for one in live.learned}

@@ -19,14 +19,13 @@ from pipeline.settings import Columns
 
 
 def arrow_blocks(
-    file: BinaryIO, format: str, name: str, columns: Columns, rules: Rules, at: Cursor, keep: Sequence[str] = ()
+    table: ApartFile, name: str, columns: Columns, rules: Rules, at: Cursor, keep: Sequence[str] = ()
 ) -> Iterator[Block]:
-    """The rows from a cursor on.  keep: further columns, which stay as Arrow has them.
+    """The rows from a cursor on.  name: the file's, for messages.  keep: further columns, which stay as Arrow has them.
 
     A Parquet file's row group or an Avro file's block that is damaged is rejected from the damage on, the others stand;
-    an ORC file from the damaged stripe on.  Raises FormatError when it is called if the file cannot be opened.
+    an ORC file from the damaged stripe on.  Raises FormatError when it is called for columns that are missing.
     """
-    table = _opened(file, format, name)
     try:
         found = _find(table.schema, columns, name).keeping(table.schema.names, keep)
     except FormatError:
@@ -37,12 +36,12 @@ def arrow_blocks(
 
 def arrow_names(file: BinaryIO, format: str, name: str) -> list[str]:
     """The names of all columns.  Raises FormatError when the file cannot be opened."""
-    table = _opened(file, format, name)
+    table = opened(file, format, name)
     table.close()
     return list(table.schema.names)
 
 
-def _opened(file: BinaryIO, format: str, name: str) -> ApartFile:
+def opened(file: BinaryIO, format: str, name: str) -> ApartFile:
     try:
         return ApartFile(file, format)
     except Damaged as error:

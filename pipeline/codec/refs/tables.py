@@ -116,9 +116,10 @@ class _Asked:
 
 
 def _of_arrow(asked: _Asked) -> Iterator[Block]:
-    from pipeline.codec.refs.arrow import arrow_blocks  # pyarrow takes a while to import
+    from pipeline.codec.refs.arrow import arrow_blocks, opened  # pyarrow takes a while to import
 
-    return arrow_blocks(asked.file, asked.format, asked.name, asked.columns, asked.rules, asked.at, asked.keep)
+    table = opened(asked.file, asked.format, asked.name)
+    return arrow_blocks(table, asked.name, asked.columns, asked.rules, asked.at, asked.keep)
 
 
 def _names_of_arrow(asked: _Asked) -> list[str]:

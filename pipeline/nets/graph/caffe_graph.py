@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError
@@ -156,12 +157,18 @@ def read(
     path: Path, weights: Path | None, state: caffe_pb2.NetState, blobs: Sequence[str] | None, warn: Warn
 ) -> CaffeGraph:
     """The net of a .prototxt; else as `build`."""
-    return build(prototxt.read(path), str(path), weights, state, blobs, warn)
+    return build(NetText(prototxt.read(path), str(path)), weights, state, blobs, warn)
+
+
+class NetText(NamedTuple):
+    """A net's text; source: where it is from, for messages, and the net's name where it has none."""
+
+    net: caffe_pb2.NetParameter
+    source: str
 
 
 def build(
-    text: caffe_pb2.NetParameter,
-    source: str,
+    text: NetText,
     weights: Path | None,
     state: caffe_pb2.NetState,
     blobs: Sequence[str] | None,
@@ -170,19 +177,19 @@ def build(
 ) -> CaffeGraph:
     """The layers that the state includes, checked as far as `blobs` depend on them (None: all).
 
-    source: where the text is from, for messages; the net's name where it has none.  weights: a .caffemodel.
+    weights: a .caffemodel.
     fed: the shape of each top of its data layers (Data, ImageData, ...), by a trainer that has their files.
     Raises NetError for a net, weights or blob that is refused; the layer is named.
     """
     where = caffe_pb2.NetState()
     where.CopyFrom(state)
-    where.stage.extend(text.state.stage)
-    net = upgrade(text, warn)
+    where.stage.extend(text.net.state.stage)
+    net = upgrade(text.net, warn)
     seen = State(train=where.phase == caffe_pb2.TRAIN, warn=warn)
     made = plan.build([_made(spec, seen, fed) for spec in rules.keep(net, where)])
     if not made.steps:
         raise NetError(
-            f"the net {source} has no layers",
+            f"the net {text.source} has no layers",
             "",
             "check that the file is the .prototxt of a net, and that the phase is right",
         )
@@ -194,7 +201,7 @@ def build(
     made.demand(needed)
     parameters.match(learned, made, caffemodel.read_index(weights) if weights else None, warn, needed)
     made.demand(needed)
-    return CaffeGraph(net.name or Path(source).stem, seen.train, made, learned, declared, default)
+    return CaffeGraph(net.name or Path(text.source).stem, seen.train, made, learned, declared, default)
 
 
 def _made(spec: caffe_pb2.LayerParameter, where: State, fed: Mapping[str, Shape] | None) -> Layer:

@@ -18,7 +18,7 @@ from pipeline.codec import caffe_pb2
 from pipeline.nets.layers import Layer
 from pipeline.nets.layers.infogain import InfogainLoss
 from pipeline.nets.layers.losses import LOG_THRESHOLD, Labelled, SigmoidCrossEntropyLoss, SoftmaxWithLoss
-from pipeline.training.engine.operations import across_channels, scale_of
+from pipeline.training.engine.operations import Across, across_channels, scale_of
 
 Tensors = Sequence[Tensor]
 Backward = Callable[[Any, Tensors, Tensors, Tensor], Sequence[Tensor | None]]
@@ -170,7 +170,7 @@ def _softmax(layer: Layer, bottoms: Tensors, tops: Tensors, gradient: Tensor) ->
 def _lrn(layer: Layer, bottoms: Tensors, tops: Tensors, gradient: Tensor) -> list[Tensor]:
     p = layer.spec.lrn_param
     scale = scale_of(bottoms[0], p.local_size, p.alpha, p.k)
-    return [across_channels(bottoms[0], tops[0], scale, gradient, p.local_size, p.alpha, p.beta)]
+    return [across_channels(bottoms[0], tops[0], scale, gradient, Across(p.local_size, p.alpha, p.beta))]
 
 
 ALWAYS: dict[str, Backward] = {

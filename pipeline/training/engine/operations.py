@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,24 +69,30 @@ class _AcrossChannels(torch.autograd.Function):  # type: ignore[misc]
         scale = _windows(x.square(), size).mul_(alpha).add_(k)
         top = x * scale.pow(-beta)
         ctx.save_for_backward(x, scale)
-        ctx.numbers = size, alpha, beta
+        ctx.lrn = Across(size, alpha, beta)
         return top
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         x, scale = ctx.saved_tensors
-        return across_channels(x, None, scale, gradient, *ctx.numbers), None, None, None, None
+        return across_channels(x, None, scale, gradient, ctx.lrn), None, None, None, None
 
 
-def across_channels(
-    x: Tensor, top: Tensor | None, scale: Tensor, gradient: Tensor, size: int, alpha: float, beta: float
-) -> Tensor:
+class Across(NamedTuple):
+    """The numbers of LRN across channels, as its layer names them; size: its local_size."""
+
+    size: int
+    alpha: float
+    beta: float
+
+
+def across_channels(x: Tensor, top: Tensor | None, scale: Tensor, gradient: Tensor, lrn: Across) -> Tensor:
     """LRN's gradient.  top: what Caffe takes for its values; None: as they were computed."""
-    factor = scale.pow(-beta)
+    factor = scale.pow(-lrn.beta)
     top = x * factor if top is None else top
-    ratio = _windows(gradient * top / scale, size)
-    return factor.mul_(gradient).sub_(ratio.mul_(x).mul_(2 * alpha * beta))
+    ratio = _windows(gradient * top / scale, lrn.size)
+    return factor.mul_(gradient).sub_(ratio.mul_(x).mul_(2 * lrn.alpha * lrn.beta))
 
 
 def scale_of(x: Tensor, size: int, alpha: float, k: float) -> Tensor:

@@ -25,7 +25,9 @@ def graph_of(
 ) -> CaffeGraph:
     net = caffe_pb2.NetParameter()
     text_format.Parse(text, net)
-    return caffe_graph.build(net, "the net", weights, rules.state_of(phase, 0, ()), None, lambda says: None, fed)
+    return caffe_graph.build(
+        caffe_graph.NetText(net, "the net"), weights, rules.state_of(phase, 0, ()), None, lambda says: None, fed
+    )
 
 
 def inputs(**shapes: Shape) -> str:
