@@ -28,6 +28,12 @@ class Question:
     default: str | None = None
     path: bool = False
     """Made absolute: in the file it would be relative to the file's folder."""
+    nets: str = ""
+    """The ending of the nets that it is asked for; any where it is empty."""
+
+    def is_of(self, given: Mapping[str, str]) -> bool:
+        """Whether it is worth asking, after these answers."""
+        return given.get("net", "").endswith(self.nets)
 
 
 QUESTIONS = (
@@ -38,9 +44,9 @@ QUESTIONS = (
     Question("source", "where in the lake the refs are: a folder, a file or a glob", ("gateway", "local"), "refs"),
     Question("set", "the name of the feature set, the same on gateways and boxes", default="features"),
     Question("net", "the net: a .prototxt, an .onnx, or hog", path=True),
-    Question("weights", "the .caffemodel of a .prototxt", default="", path=True),
+    Question("weights", "the .caffemodel of the net", default="", path=True, nets=".prototxt"),
     Question("blob", "the blob of the net whose values are the feature"),
-    Question("preprocess", "what an .onnx net expects: imagenet, clip, ...; empty for a .prototxt", default=""),
+    Question("preprocess", "what the net expects: imagenet, clip, dinov2, ...", default="", nets=".onnx"),
     Question("root", "the folder in the lake where features are delivered", default="features"),
     Question("contact", "how an owner of images reaches you: a URL or an address", ("compute", "local"), ""),
 )

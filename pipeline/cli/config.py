@@ -108,7 +108,7 @@ def _init(args: argparse.Namespace) -> int:
         write(path, "", over=False)
     if sys.stdin.isatty():
         for one in questions(args.role):
-            if one.name not in given:
+            if one.name not in given and one.is_of(given):
                 given[one.name] = _asked(one)
     text = text_of(args.role, given, path)
     write(path, text, over=args.yes)

@@ -13,7 +13,7 @@ from pipeline.stages.aggregating import Aggregating
 from pipeline.stages.computing import Computing
 from pipeline.stages.delivering import Delivering
 from pipeline.stages.performer import Here, Performer
-from pipeline.stages.said import Said
+from pipeline.stages.said import Causes, Said
 from pipeline.stages.served_sets import Serve, ServedSets
 from pipeline.stages.shipping import Shipping
 from pipeline.stages.tally import Tally
@@ -50,7 +50,8 @@ class LakeStages:
         """Each stage goes round the open shipments on its own."""
         name = context.lake_name if len(context.settings.lakes) > 1 else ""
         monotonic = context.process.clock.monotonic
-        self._said = {stage: Said(context.say, stage, name, monotonic) for stage in self._stages}
+        causes: Causes = {}
+        self._said = {stage: Said(context.say, stage, name, monotonic, causes) for stage in self._stages}
 
     @property
     def context(self) -> Context:

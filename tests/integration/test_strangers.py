@@ -301,6 +301,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
             ["bench", *net, "--blob", "features", "--batch", "1", "--rounds", "1"],
             ["features", "--blob", "features", *net, image],
         ],
+        "train": [[str(solver(site))]],
         "dataset": [["import", f"{site.folder}/labelled.txt", f"{site.folder}/set"], ["show", f"{site.folder}/set"]],
         "fetch": [[f"http://{SHOP}/0.png", f"http://{SHOP}/absent", "--allow-private"]],
         "stats": [[root, root]],
@@ -309,6 +310,22 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
         "stop": [["--remote", *at], at],
         "start": [["--remote", *at], at],
     }
+
+
+def solver(site: Site) -> Path:
+    """A training of two iterations on one labelled image."""
+    (site.folder / "net.prototxt").write_text(f"""
+        layer {{ name: "data" type: "ImageData" top: "data" top: "label"
+                image_data_param {{ source: "{site.folder}/labelled.txt" batch_size: 2 new_height: 8 new_width: 8 }} }}
+        layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param {{ num_output: 2 }} }}
+        layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}
+    """)
+    path = site.folder / "solver.prototxt"
+    path.write_text(f"""
+        net: "{site.folder}/net.prototxt"  base_lr: 0.01  lr_policy: "fixed"  max_iter: 2
+        snapshot_prefix: "{site.folder}/trained"
+    """)
+    return path
 
 
 def test_no_command_opens_a_connection_that_is_not_ours(hole: BlackHole, tmp_path: Path) -> None:
@@ -353,13 +370,14 @@ def run_one(hole: BlackHole, site: Site, name: str, words: Sequence[str]) -> str
 
 
 def allowed(name: str) -> tuple[int, ...]:
-    """Exit codes: health and doctor judge this machine, too; start tells of an ESTOP that still stands; pyspark may
-    not be there."""
+    """Exit codes: health and doctor judge this machine, too; start tells of an ESTOP that still stands; pyspark and
+    torch may not be there."""
     if name == "start":
         return (0, 4)
     if name in ("health", "doctor"):
         return (0, 1, 2) if name == "health" else (0, 1)
-    return (0, 2) if name == "spark" and importlib.util.find_spec("pyspark") is None else (0,)
+    extra = {"spark": "pyspark", "train": "torch"}.get(name)
+    return (0, 2) if extra is not None and importlib.util.find_spec(extra) is None else (0,)
 
 
 @pytest.mark.parametrize("keys", [True, False])

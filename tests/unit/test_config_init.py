@@ -125,8 +125,11 @@ def test_on_a_terminal_it_asks_for_what_is_not_given(here: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     ) as asking:  # fmt: skip
         os.close(slave)
-        os.write(master, b"s3://images/hathi\n\nmain\n\n\n\nhog\n\nus@example.org\n")
-        out, err = asking.communicate(timeout=60)
+        os.write(master, b"s3://images/hathi\n\nmain\n\nhog\n\nus@example.org\n")
+        try:
+            out, err = asking.communicate(timeout=60)
+        finally:
+            asking.kill()
         os.close(master)
     assert asking.returncode == 0, err
     assert "where the bucket is" in err

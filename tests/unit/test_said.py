@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import PermanentError, TemporaryError
-from pipeline.stages.said import Said
+from pipeline.stages.said import Causes, Said
 
 DOWN = TemporaryError("the S3 server cannot be reached", "port 9000", "start it")
 FULL = TemporaryError("HDFS has no room for a block", "", "free space")
@@ -18,7 +18,8 @@ class World:
     def __init__(self, lake: str = "") -> None:
         self.now = 0.0
         self.lines: list[str] = []
-        self.said = Said(self.lines.append, "deliver", lake, lambda: self.now)
+        self.causes: Causes = {}
+        self.said = Said(self.lines.append, "deliver", lake, lambda: self.now, self.causes)
 
     def news(self) -> list[str]:
         lines, self.lines[:] = list(self.lines), []
@@ -46,6 +47,18 @@ def test_what_passes_by_itself_is_one_line_for_all_that_it_meets_and_over_with_t
     assert world.news() == []
     world.said.worked(["deliver U"])
     assert world.news() == ["deliver works again; this is over: HDFS has no room for a block"]
+
+
+def test_what_meets_all_stages_is_one_line_and_over_with_the_last_of_them() -> None:
+    world = World()
+    ship = Said(world.lines.append, "ship", "", lambda: world.now, world.causes)
+    world.said.failed("", DOWN)
+    ship.failed("", DOWN)
+    assert world.news() == [f"{DOWN}; the next turn tries it again"]
+    world.said.worked([""])
+    assert world.news() == []
+    ship.worked([""])
+    assert world.news() == ["ship works again; this is over: the S3 server cannot be reached"]
 
 
 def test_what_needs_a_person_is_a_line_for_each_and_over_for_each() -> None:
