@@ -18,7 +18,7 @@ from pipeline.ledger.state import ShipmentState
 from pipeline.operations.health.judge import Finding, Level, judge
 from pipeline.operations.health.stuck import stuck
 from pipeline.settings import Health
-from pipeline.stages import aggregate, operator_requests
+from pipeline.stages import operator_requests, retries
 from tests.simulation.folders import HEADER, Folders, url, world_of
 from tests.unit.test_health import look_of
 
@@ -231,7 +231,7 @@ def test_a_delivered_shipment_whose_retry_cannot_be_planned_is_closed(
     turns.take("ship")
     turns.take("compute")
     with monkeypatch.context() as patch:
-        patch.setattr(aggregate, "retry", lambda context, state: None)
+        patch.setattr(retries, "retry", lambda context, state: None)
         turns.take("aggregate")
         turns.take("deliver")
     name = only_shipment(world)

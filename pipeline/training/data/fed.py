@@ -82,7 +82,7 @@ class Memory(Fed):
             raise SolverError(
                 f"layer '{self.layer}' (MemoryData) does not take these arrays",
                 f"images {data.shape}, labels {labels.shape}",
-                f"give a multiple of {shape[0]} images of {shape[1:]}, and a label for each",
+                f"give images of {shape[1:]}, their number a multiple of {shape[0]}, and a label for each",
             )
         self._data, self._labels = np.array(data, np.float32), np.array(labels, np.float32).ravel()
         self._since = self._last + 1
