@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Protocol
 
 from pipeline.errors import NotFound, PermanentError
 from pipeline.ledger.manifest import DataFile
@@ -17,13 +18,23 @@ class Damaged(PermanentError):
     """Bytes whose SHA-256 is not what their manifest says: never used."""
 
 
+class Stored(Protocol):
+    """What a body says of a file."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+
 def store_data(context: Context, key: str, content: bytes, rows: int) -> DataFile:
     """Put small data under a key that nobody else uses."""
     context.bucket.put(key, content)
     return DataFile(key=key, size=len(content), sha256=hashlib.sha256(content).hexdigest(), rows=rows)
 
 
-def load_data(context: Context, file: DataFile) -> bytes:
+def load_data(context: Context, file: Stored) -> bytes:
     """The content of a data file.  Raises Damaged when its hash does not fit, NotFound when it is gone."""
     try:
         content = context.bucket.get(_data_key(context, file))
@@ -38,7 +49,7 @@ def load_data(context: Context, file: DataFile) -> bytes:
     return content
 
 
-def download(context: Context, file: DataFile, path: Path) -> None:
+def download(context: Context, file: Stored, path: Path) -> None:
     """Stream a data file to a local path, verified as `load_data`."""
     hasher = hashlib.sha256()
     try:
@@ -56,8 +67,16 @@ def download(context: Context, file: DataFile, path: Path) -> None:
         )
 
 
-def _gone(context: Context, file: DataFile, error: NotFound) -> NotFound:
+def _gone(context: Context, file: Stored, error: NotFound) -> NotFound:
     """Says what to do about a file that a body names and that the bucket has no more."""
+    if file.key.startswith(context.keys.jobs_data):
+        job = file.key.removeprefix(context.keys.jobs_data).partition("/")[0]
+        return NotFound(
+            f"{file.key} is gone, and its training needs it",
+            error.message,
+            "restore it from the store's versions or a copy; where there is none, "
+            f"`hathi train stop {job}` ends the training, and --again begins it anew",
+        )
     shipment = file.key.removeprefix(context.keys.data).partition("/")[0]
     return NotFound(
         f"{file.key} is gone, and its shipment needs it",
@@ -67,7 +86,7 @@ def _gone(context: Context, file: DataFile, error: NotFound) -> NotFound:
     )
 
 
-def _data_key(context: Context, file: DataFile) -> str:
+def _data_key(context: Context, file: Stored) -> str:
     """The file's key.  Raises Damaged where a body names what is no data of this lake."""
     if not file.key.startswith(context.keys.data):
         raise Damaged(

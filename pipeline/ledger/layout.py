@@ -27,6 +27,15 @@ ATTEMPT = re.compile(r"(?P<task>t/(?:out|done)|[0-9a-f]{12}/t/[0-9]{5})/(?P<numb
 FOLDER = re.compile(r"b|t(/out|/done)?|[0-9a-f]{12}(/[rt](/[0-9]{5})?)?")
 """Where folders are: a file of such a name takes their place in a store that has folders."""
 
+_JOB = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})-([0-9a-f]{12})")
+_NO_WORD = re.compile(r"[^A-Za-z0-9._-]+")
+
+# What stands under `j/J/`, beside spec, out and stop.
+SNAPSHOT = re.compile(r"s/(?P<iteration>[0-9]{10})")
+JOB_ATTEMPT = re.compile(r"t/(?P<number>[0-9]{5})(?P<ended>\.x)?")
+JOBS = "j"
+"""Of trainings: beside `c`, and below `d`."""
+
 MAX_ROUND = 999
 MAX_PART = 99_999
 LAST_GENERATION = 3
@@ -202,6 +211,91 @@ class Keys:
     def shipment_data(self, name: ShipmentName, nonce: str, file: str) -> str:
         """Data of a shipment under a name that nobody else uses."""
         return f"{self.data}{name}/{nonce}/{file}"
+
+    @property
+    def jobs(self) -> str:
+        return f"{self.lake}/{JOBS}/"
+
+    @property
+    def jobs_data(self) -> str:
+        return f"{self.data}{JOBS}/"
+
+    @property
+    def train_hints(self) -> str:
+        return f"{self.lake}/h/train/"
+
+    def job(self, name: JobName) -> JobKeys:
+        return JobKeys(self, name)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class JobName:
+    """The name of a training: its model's, and a hash of all that decides it.  The same training twice is one job."""
+
+    model: str
+    hash: str
+
+    @staticmethod
+    def of(model: str, *decides: object) -> JobName:
+        """model: any text; what a key cannot hold of it becomes `-`."""
+        word = _NO_WORD.sub("-", model).strip("-._")[:64].rstrip("-._")
+        return JobName(word or "net", digest(model, *decides)[:12])
+
+    @staticmethod
+    def parse(text: str) -> JobName:
+        """Raises ValueError for what is no job's name."""
+        match = _JOB.fullmatch(text)
+        if not match:
+            raise ValueError(f"not a job: {text!r}")
+        return JobName(match[1], match[2])
+
+    def __str__(self) -> str:
+        return f"{self.model}-{self.hash}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobKeys:
+    """The keys of one training."""
+
+    keys: Keys
+    name: JobName
+
+    @property
+    def top(self) -> str:
+        return f"{self.keys.jobs}{self.name}/"
+
+    @property
+    def spec(self) -> str:
+        return f"{self.top}spec"
+
+    @property
+    def out(self) -> str:
+        return f"{self.top}out"
+
+    @property
+    def stop(self) -> str:
+        return f"{self.top}stop"
+
+    @property
+    def hint(self) -> str:
+        return f"{self.keys.train_hints}{self.name}"
+
+    @property
+    def data(self) -> str:
+        return f"{self.keys.jobs_data}{self.name}/"
+
+    def snapshot(self, iteration: int) -> str:
+        return f"{self.top}s/{iteration:010d}"
+
+    def attempt(self, number: int) -> str:
+        return f"{self.top}t/{number:05d}"
+
+    def attempt_end(self, number: int) -> str:
+        return f"{self.attempt(number)}.x"
+
+    def file(self, nonce: str, name: str) -> str:
+        """Data under a name that nobody else uses."""
+        return f"{self.data}{nonce}/{name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -324,12 +324,16 @@ def give_up(context: Context, name: ShipmentName, task: Task, number: int, end: 
 
 
 def ended(context: Context, name: ShipmentName, task: Task, number: int, error: BaseException) -> None:
-    """Say that an attempt ended by an error: what will not work however often it is tried is a strike, and rests."""
+    """Say that an attempt ended by an error."""
+    give_up(context, name, task, number, end_by(error))
+
+
+def end_by(error: BaseException) -> AttemptEnd:
+    """The end of an attempt by an error: what will not work however often it is tried is a strike, and rests."""
     if isinstance(error, PipelineError) and not isinstance(error, Stopped | TemporaryError):
-        give_up(context, name, task, number, AttemptEnd(kind="strike", cause=error.message[:500]))
-        return
+        return AttemptEnd(kind="strike", cause=error.message[:500])
     cause = error.message[:500] if isinstance(error, TemporaryError) else "the run was stopped"
-    give_up(context, name, task, number, AttemptEnd(kind="abandoned", cause=cause))
+    return AttemptEnd(kind="abandoned", cause=cause)
 
 
 def beat(context: Context, serves: Sequence[str] = ()) -> None:

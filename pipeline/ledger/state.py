@@ -233,7 +233,7 @@ def derive(
         elif match := RESULT.fullmatch(rest):
             results.setdefault(match["fingerprint"], set()).add(int(match["batch"]))
         elif match := ATTEMPT.fullmatch(rest):
-            _note(tries.setdefault(Task(match["task"]), {}), key, match, bodies, modified)
+            note_try(tries.setdefault(Task(match["task"]), {}), key, match, bodies, modified)
         else:
             foreign.append(key)
             if FOLDER.fullmatch(rest) or _hides(rest, present):
@@ -281,9 +281,10 @@ def _name_of(name: ShipmentName, plan: Plan) -> ShipmentName:
     )
 
 
-def _note(
+def note_try(
     made: dict[int, Try], key: str, match: re.Match[str], bodies: Mapping[str, Body], modified: float
 ) -> None:  # fmt: skip
+    """Adds what a key says of an attempt.  match: with the groups `number` and `ended`."""
     number = int(match["number"])
     known = made.get(number, Try(number, key.removesuffix(".x")))
     body = bodies.get(key)
