@@ -183,13 +183,21 @@ def poll(context: Context, *, after: str = "", limit: int = SHIPMENTS_OF_A_POLL)
     begin = next((i for i, name in enumerate(names) if str(name) > after), 0)
     chosen = (names[begin:] + names[:begin])[:limit]
     states = tuple(_state_or_trouble(context, name) for name in chosen)
-    # Between two turns nothing is in this process's hands: an attempt of its own without an end was lost on the way.
-    seen = beats(context, hints.now)
+    others = others_alive(context, hints.now)
+    return Seen(hints.now, others, states, {str(name): hint.due for name, hint in hints.due.items()})
+
+
+def others_alive(context: Context, now: float) -> frozenset[str]:
+    """Other processes that live, as a poll sees them.  now: the store's own time.
+
+    Between two turns nothing is in this process's hands: an attempt of its own without an end was lost on the way.
+    Raises Stopped where ESTOP stands in the bucket.
+    """
+    seen = beats(context, now)
     if seen.estop is not None:
         context.engage(context.keys.estop)
         raise Stopped("stopped", f"ESTOP stands in the bucket: {context.keys.estop}", "hathi start --remote deletes it")
-    others = seen.alive - {context.process.name}
-    return Seen(hints.now, others, states, {str(name): hint.due for name, hint in hints.due.items()})
+    return seen.alive - {context.process.name}
 
 
 def _state_or_trouble(context: Context, name: ShipmentName) -> ShipmentState:

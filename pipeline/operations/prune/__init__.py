@@ -17,6 +17,7 @@ from pipeline.operations.prune.hints import hinted, plan_hints
 from pipeline.operations.prune.lake import plan_lake
 from pipeline.operations.prune.named import Kept
 from pipeline.operations.prune.shipments import plan_shipment, walk
+from pipeline.operations.prune.trainings import plan_trainings
 from pipeline.recent import Recent
 from pipeline.sources.found import Named
 from pipeline.times import DAY
@@ -43,6 +44,7 @@ def plan_all(context: Context, now: float, kept: Kept | None, after: str = "") -
     """
     if not after:
         yield from plan_hints(context, now)
+        yield from plan_trainings(context, now)
         for _, feature_set in sorted(context.settings.sets.items()):
             yield from plan_lake(context, feature_set, now)
     hints = hinted(context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.ledger.layout import FIRST_DUE, ShipmentName, held_of, seconds_of
+from pipeline.ledger.layout import FIRST_DUE, JOBS, ShipmentName, held_of, seconds_of
 from pipeline.ledger.listing import named
 from pipeline.ledger.protocol import Context, exists
 from pipeline.operations.verify.finding import Finding, Say
@@ -22,16 +22,18 @@ def strays(say: Say, context: Context) -> Iterator[Finding]:
 
 def _tops(say: Say, context: Context) -> Iterator[Finding]:
     lake = context.lake_name
-    known = {f"{lake}/{top}/" for top in "cdh"}
+    known = {f"{lake}/{top}/" for top in ("c", "d", "h", JOBS)}
     for entry in context.bucket.list(f"{lake}/", folders=True):
         if entry.key not in known:
-            yield say("not_ours", entry.key, "Hathi writes only c/, d/ and h/ there")
+            yield say("not_ours", entry.key, "Hathi writes only c/, d/, h/ and j/ there")
 
 
 def _data(say: Say, context: Context) -> Iterator[Finding]:
     keys = context.keys
     for entry, name in named(context.bucket, keys.data):
         context.safe_point()
+        if entry.key == keys.jobs_data:
+            continue
         if name is None:
             yield say("not_ours", entry.key, "this is not the data of a shipment")
             continue
