@@ -1,4 +1,4 @@
-"""Train a net as `caffe train` does, on Caffe's own files; test one as `caffe test` does."""
+"""Train a net as `caffe train` does, or test one as `caffe test` does; look at trainings in the bucket."""
 
 from __future__ import annotations
 
@@ -19,14 +19,24 @@ if TYPE_CHECKING:
 
 LEFT = 75
 """Exit code: stopped by SIGTERM or ESTOP, with a snapshot; the same command goes on."""
+JOB_WORDS = {"list": 1, "show": 2, "stop": 2, "log": 2}
+"""Words that are no solver's file, and how many words a command with one has; `./list` is a file."""
 _EFFECTS = ("stop", "snapshot", "none")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`hathi train SOLVER`, and `hathi train test MODEL WEIGHTS`."""
-    parser.usage = "hathi train SOLVER [options]\n       hathi train test MODEL WEIGHTS [--iterations N] [options]"
+    """`hathi train SOLVER`, `hathi train test MODEL WEIGHTS`, and `hathi train list|show|stop|log`."""
+    parser.usage = (
+        "hathi train SOLVER [options]\n       hathi train test MODEL WEIGHTS [--iterations N] [options]\n"
+        "       hathi train list | show JOB | stop JOB | log JOB [--config FILE] [--lake NAME] [--json]"
+    )
     option = parser.add_argument
-    option("words", nargs="+", metavar="SOLVER", help="a solver's .prototxt; or test, a net's .prototxt and weights")
+    option(
+        "words",
+        nargs="+",
+        metavar="SOLVER",
+        help="a solver's .prototxt; or test, a net's .prototxt and weights; or list, show, stop, log, of the bucket",
+    )
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--weights", action="append", metavar="A,B", help="weights to begin with; later files win")
     start.add_argument("--snapshot", type=Path, metavar="FILE", help="go on from a .solverstate, Caffe's own as well")
@@ -48,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--no-check", action="store_true", help="begin without reading every example once")
     option("--iterations", type=_from(1), default=50, metavar="N", help="of test: batches (default: 50)")
     option("--config", type=Path, help="a configuration: ESTOP of its state folder ends the training")
+    option("--lake", metavar="NAME", help="of list, show, stop and log: trainings of this lake alone")
     option("--json", action="store_true", help="print one JSON object a display or test, and one at the end")
 
 
@@ -55,6 +66,10 @@ def run(args: argparse.Namespace) -> int:
     """0 done; 75 stopped with a snapshot.  Raises what training raises: exit codes 2 and 3."""
     if args.words[0] == "test" and len(args.words) == 3:
         return _test(args)
+    if args.words[0] in JOB_WORDS:
+        from pipeline.cli import train_jobs
+
+        return train_jobs.run(args)
     if len(args.words) != 1:
         raise ConfigError("hathi train takes one solver", f"given: {' '.join(args.words)}",
                           "hathi train SOLVER, or hathi train test MODEL WEIGHTS")  # fmt: skip

@@ -1,0 +1,138 @@
+"""Trainings in the bucket, as values: which there are, what is known of one, its metrics, and its end by a person."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.ledger.layout import JobName
+from pipeline.ledger.protocol import Context, alive
+from pipeline.training import jobs
+from pipeline.training.retention import best_of, rows_of
+from pipeline.training.state import Failed, Finished, Job, Running, Standing, Stopped, Waiting
+
+WORDS: dict[type[Standing], str] = {
+    Waiting: "waiting", Running: "running", Stopped: "stopped", Failed: "failed", Finished: "finished",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training and where it is.  standing: what comes of it just now."""
+
+    context: Context
+    job: Job
+    standing: Standing
+
+    @property
+    def name(self) -> str:
+        return str(self.job.name)
+
+    @property
+    def word(self) -> str:
+        """Its standing in one word; `unreadable` where it is left alone."""
+        return "unreadable" if self.job.unreadable else WORDS[type(self.standing)]
+
+    @property
+    def of(self) -> int | None:
+        """The iteration at which it ends; None where its spec cannot be read."""
+        return self.job.spec.max_iter if self.job.spec is not None else None
+
+    @property
+    def why(self) -> str:
+        """What there is to say of its standing."""
+        if self.job.unreadable:
+            return self.job.unreadable[0].why
+        match self.standing:
+            case Running(_, process):
+                return f"by {process}"
+            case Stopped(_, by):
+                return f"by {by}"
+            case Failed(_, cause):
+                return cause
+        return ""
+
+
+def trainings(contexts: Iterable[Context]) -> list[Training]:
+    """Every training, by lake and name."""
+    found = []
+    for context in contexts:
+        living = _living(context)
+        for name in jobs.every(context):
+            job = jobs.look(context, name)
+            found.append(Training(context, job, job.standing(living)))
+    return found
+
+
+def training(contexts: Iterable[Context], text: str) -> Training:
+    """The one of this name, with its whole chain.  Raises ConfigError where there is none, or one in two lakes."""
+    contexts = list(contexts)
+    try:
+        name = JobName.parse(text)
+    except ValueError as error:
+        raise _unknown(text) from error
+    found = [context for context in contexts if name in set(jobs.every(context))]
+    if not found:
+        raise _unknown(text)
+    if len(found) > 1:
+        lakes = ", ".join(context.lake_name for context in found)
+        raise ConfigError(f"{text} is a training of several lakes", lakes, "name one with --lake")
+    job = jobs.look(found[0], name, chain=True)
+    return Training(found[0], job, job.standing(_living(found[0])))
+
+
+def _unknown(text: str) -> ConfigError:
+    return ConfigError(f"no training {text}", "", "`hathi train list` names them all")
+
+
+def _living(context: Context) -> frozenset[str]:
+    return alive(context, context.bucket.list(context.keys.train_hints).now)
+
+
+def stop(one: Training, why: str = "") -> str:
+    """Ends it for good; who ended it: the first word counts.  Raises ConfigError where it is at its end already."""
+    if isinstance(one.standing, Failed | Finished):
+        raise ConfigError(f"{one.name} is at its end already: it has {one.word}", one.why, "")
+    return jobs.stop(one.context, one.job.name, getpass.getuser(), why).by
+
+
+def as_tree(one: Training, *, details: bool = False) -> dict[str, Any]:
+    """A training as JSON has it.  details: of one with its whole chain."""
+    job = one.job
+    tree: dict[str, Any] = {
+        "job": one.name, "lake": one.context.lake_name, "state": one.word, "iteration": one.standing.iteration,
+        "max_iter": one.of, "why": one.why,
+    }  # fmt: skip
+    if not details:
+        return tree
+    best = best_of(job)
+    tree["snapshots"] = [
+        {"iteration": at, "digest": link.digest(), "process": link.process, "attempt": link.attempt, "at": link.at,
+         "rows": len(link.rows), "best": at == best, "files": _files(one, link.files)}
+        for at, link in sorted(job.snapshots.items())
+    ]  # fmt: skip
+    tree["attempts"] = [
+        {"number": made.number, "process": made.process, "ended": made.end.kind if made.end else None,
+         "cause": made.end.cause if made.end else ""}
+        for made in job.tries
+    ]  # fmt: skip
+    tree["model"] = _files(one, job.out.files) if job.out is not None and job.out.files else None
+    return tree
+
+
+def _files(one: Training, files: Iterable[Any]) -> list[dict[str, Any]]:
+    """A file whose data prune has deleted is not there."""
+    keys = one.context.keys.job(one.job.name)
+    there = {entry.key for entry in one.context.bucket.list(keys.data)}
+    return [
+        {"name": file.name, "key": file.key, "bytes": file.size, "sha256": file.sha256, "there": file.key in there}
+        for file in files
+    ]
+
+
+def rows(one: Training) -> list[dict[str, Any]]:
+    """Its metrics up to the newest snapshot, each row once, in order.  one: with its whole chain."""
+    return rows_of(one.job)

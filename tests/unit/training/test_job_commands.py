@@ -1,0 +1,211 @@
+"""`hathi train list|show|stop|log`: what a person sees of trainings in a bucket, and how one is ended."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.app.contexts import contexts
+from pipeline.cli.main import main
+from pipeline.errors import Stopped
+from pipeline.ledger.layout import JobName
+from pipeline.ledger.protocol import Context, beat
+from pipeline.ledger.trainings import JobSpec
+from pipeline.operations.prune.deletion import perform as forget
+from pipeline.operations.prune.trainings import plan_trainings
+from pipeline.settings import load
+from pipeline.training import jobs
+from pipeline.training.turn import turn
+from tests.simulation.toy_training import MODEL, ToyTrainer, steps_shown, trained
+
+SPEC = JobSpec(model="toy", solver="", max_iter=24, every=5, seed=1)
+NAME = str(SPEC.name())
+CONFIG = """
+state = "state"
+logs.folder = "logs"
+bucket.url = "bucket"
+[lakes.shop]
+url = "lake"
+sources = [{path = "refs"}]
+[lakes.other]
+url = "lake2"
+sources = [{path = "refs"}]
+[sets.demo]
+net = "n"
+blob = "b"
+root = "features"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "hathi.toml"
+    path.write_text(CONFIG)
+    (tmp_path / "bucket").mkdir()
+    return path
+
+
+def context_of(config: Path, lake: str = "shop") -> Context:
+    where = contexts(load(config, os.environ), ["compute"], lambda: False, "test")
+    return next(one for one in where if one.lake_name == lake)
+
+
+def train(context: Context, steps: int = 10_000, **changes: Any) -> None:
+    """One turn of a box; ended after so many steps."""
+    asked = iter(range(steps))
+    context = replace(context, stopping=lambda: next(asked, None) is None)
+    with contextlib.suppress(Stopped):
+        turn(context, lambda spec: ToyTrainer(spec, **changes), raises)
+
+
+def raises(name: JobName, error: Exception) -> None:
+    raise error
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def hathi(config: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(*words: str) -> tuple[int, str, str]:
+        code = main(["train", *words, "--config", str(config)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def test_an_empty_bucket_has_no_training(hathi: Command) -> None:
+    assert hathi("list") == (0, "no training is in the bucket\n", "")
+    assert hathi("list", "--json") == (0, "", "")
+
+
+def test_list_names_each_training_with_what_comes_of_it(hathi: Command, config: Path) -> None:
+    context = context_of(config)
+    jobs.submit(context, SPEC)
+    assert hathi("list")[1].splitlines()[1].split() == [NAME, "waiting", "0", "of", "24"]
+    train(context, 12)
+    other = SPEC.model_copy(update={"model": "bad"})
+    jobs.submit(context, other)
+    train(context, diverges=13)
+    lines = [line.split() for line in hathi("list")[1].splitlines()]
+    assert lines[1][:5] == [str(other.name()), "failed", "13", "of", "24"]
+    assert "not finite" in " ".join(lines[1])
+    rows = [json.loads(line) for line in hathi("list", "--json")[1].splitlines()]
+    assert [(row["job"], row["lake"], row["state"], row["iteration"], row["max_iter"]) for row in rows] == [
+        (str(other.name()), "shop", "failed", 13, 24), (NAME, "shop", "failed", 13, 24),
+    ]  # fmt: skip
+
+
+def test_a_training_whose_process_beats_is_running(hathi: Command, config: Path) -> None:
+    context = context_of(config)
+    jobs.submit(context, SPEC)
+    seen: list[str] = []
+
+    def pause() -> None:
+        if not seen:
+            beat(context)
+            seen.append(hathi("list")[1])
+
+    train(context, pause=pause)
+    assert seen[0].splitlines()[1].split() == [NAME, "running", "0", "of", "24", "by", context.process.name]
+    assert hathi("list")[1].splitlines()[1].split() == [NAME, "finished", "24", "of", "24"]
+
+
+def test_show_tells_attempts_snapshots_and_the_model(hathi: Command, config: Path) -> None:
+    context = context_of(config)
+    jobs.submit(context, SPEC)
+    train(context, 12)
+    train(context)
+    for one in plan_trainings(context, context.process.clock.now()):
+        forget(context, one)
+    code, text, _ = hathi("show", NAME)
+    assert code == 0
+    lines = text.splitlines()
+    assert lines[0] == f"{NAME}: finished; iteration 24 of 24"
+    assert lines[1] == f"  attempt 1 by {context.process.name} abandoned: the run was stopped"
+    assert lines[2] == f"  attempt 2 by {context.process.name}"
+    tree = json.loads(hathi("show", NAME, "--json")[1])
+    assert [(one["iteration"], all(file["there"] for file in one["files"])) for one in tree["snapshots"][-3:]] == [
+        (15, tree["snapshots"][2]["best"]), (20, True), (24, True),
+    ]  # fmt: skip
+    assert "its files are pruned" in text
+    model = next(file for file in tree["model"] if file["name"] == MODEL)
+    assert context.bucket.get(model["key"]).decode() == trained(SPEC).weights
+    assert f"model: {model['key']}" in text
+
+
+def test_log_prints_each_row_once_however_often_the_training_was_stopped(hathi: Command, config: Path) -> None:
+    context = context_of(config)
+    jobs.submit(context, SPEC)
+    assert hathi("log", NAME)[1] == f"{NAME} has no metrics yet: they come with its snapshots\n"
+    for _ in range(20):
+        train(context, 3)
+    rows = [json.loads(line) for line in hathi("log", NAME, "--json")[1].splitlines()]
+    assert [(row["step"], row["kind"]) for row in rows] == steps_shown(SPEC)
+    lines = hathi("log", NAME)[1].splitlines()
+    assert len(lines) == len(rows)
+    assert lines[1] == f"Iteration 0, train: train/loss = {rows[1]['values']['train/loss']:.6g}"
+
+
+def test_stop_ends_a_training_for_good_and_the_first_word_counts(hathi: Command, config: Path) -> None:
+    context = context_of(config)
+    jobs.submit(context, SPEC)
+    train(context, 12)
+    code, text, _ = hathi("stop", NAME)
+    assert (code, getpass.getuser() in text) == (0, True)
+    assert json.loads(hathi("stop", NAME, "--json")[1]) == {"job": NAME, "stopped_by": getpass.getuser()}
+    train(context)
+    assert hathi("list")[1].splitlines()[1].split() == [NAME, "stopped", "10", "of", "24", "by", getpass.getuser()]
+
+
+def test_what_is_at_its_end_cannot_be_stopped(hathi: Command, config: Path) -> None:
+    context = context_of(config)
+    jobs.submit(context, SPEC)
+    train(context)
+    code, _, error = hathi("stop", NAME)
+    assert (code, "is at its end already: it has finished" in error) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(("show", "nothing"), "no training nothing"), (("show", "toy-0123456789ab"), "no training toy-0123456789ab"),
+     (("show",), "takes one training"), (("list", "x"), "takes no name"), (("log", "a", "b"), "takes one training"),
+     (("list", "--lake", "none"), "no lake none")],
+)  # fmt: skip
+def test_what_is_no_training_is_named(words: tuple[str, ...], says: str, hathi: Command) -> None:
+    code, _, error = hathi(*words)
+    assert (code, says in error) == (2, True)
+
+
+def test_a_training_of_two_lakes_wants_the_lake(hathi: Command, config: Path) -> None:
+    for lake in ("shop", "other"):
+        jobs.submit(context_of(config, lake), SPEC)
+    code, _, error = hathi("show", NAME)
+    assert (code, "is a training of several lakes" in error) == (2, True)
+    assert json.loads(hathi("show", NAME, "--lake", "other", "--json")[1])["lake"] == "other"
+    assert len(hathi("list")[1].splitlines()) == 3
+    assert len(hathi("list", "--lake", "shop")[1].splitlines()) == 2
+
+
+def test_a_damaged_training_is_told_and_hinders_no_other(hathi: Command, config: Path) -> None:
+    context = context_of(config)
+    jobs.submit(context, SPEC)
+    other = SPEC.model_copy(update={"seed": 2})
+    jobs.submit(context, other)
+    path = next(path for path in config.parent.rglob("spec") if path.parent.name == NAME)
+    path.chmod(0o644)
+    path.write_text("{torn")
+    rows = {row["job"]: row for row in map(json.loads, hathi("list", "--json")[1].splitlines())}
+    assert (rows[NAME]["state"], rows[str(other.name())]["state"]) == ("unreadable", "waiting")
+    assert "not JSON" in rows[NAME]["why"]
+    train(context)
+    assert hathi("list")[1].count("finished") == 1
