@@ -29,7 +29,7 @@ _NO_MATTER = ("snapshot", "snapshot_prefix", "snapshot_diff", "snapshot_format",
               "train_state", "test_state", "weights")  # fmt: skip
 """Fields that decide no number of a training, or that stand in the digest with what they name."""
 
-_OWN_SEED = 0
+OWN_SEED = 0
 """Of our own stream, where a solver has no random_seed: a number belongs to a layer and to an example or a pass."""
 
 
@@ -115,10 +115,10 @@ def train(wanted: Wanted, out: Out) -> Ended:
         snapshot.probe(read.snapshots, places)
         job = digest(read, wanted.how)
         found = None if wanted.again or wanted.snapshot else snapshot.newest(places, job)
-        nets = assemble(read, draws(read.seed, _OWN_SEED), wanted.how,
+        nets = assemble(read, draws(read.seed, OWN_SEED), wanted.how,
                         lambda says: log("net.cpp:744", says), lambda says: _warn(log, says))  # fmt: skip
         try:
-            _refuse_fed(nets)
+            refuse_fed(nets)
             if wanted.check and found is None:
                 examine(nets, wanted.data_threads)
             metrics = out.metrics(read)
@@ -128,7 +128,7 @@ def train(wanted: Wanted, out: Out) -> Ended:
             )  # fmt: skip
             log("solver.cpp:57", "Solver scaffolding done.")
             training = Training(read, nets, around)
-            _begin(training, nets, read, _Start(found, wanted.snapshot, places), log)
+            go_on(training, nets, read, Beginning(found, wanted.snapshot, places), log)
             metrics.begin(training.iteration)
             log("caffe.cpp:239", "Starting Optimization")
             try:
@@ -194,7 +194,8 @@ def _head(read: Solver, log: Log) -> None:
         log("solver.cpp:190", f"Creating test net (#{number}) specified by {test.net.source}")
 
 
-def _refuse_fed(nets: Nets) -> None:
+def refuse_fed(nets: Nets) -> None:
+    """Raises SolverError for a net that no data layer feeds."""
     for net in nets.all():
         for step in net.graph.plan.steps:
             spec = step.layer.spec
@@ -207,8 +208,11 @@ def _refuse_fed(nets: Nets) -> None:
 
 
 @dataclass(frozen=True)
-class _Start:
-    """found: the snapshot to go on from; given: the .solverstate that a person named; places: of all snapshots."""
+class Beginning:
+    """Where a training goes on.
+
+    found: the snapshot to go on from; given: the .solverstate that a person named; places: of all snapshots.
+    """
 
     found: Whole | None
     given: Path | None
@@ -220,7 +224,8 @@ class _Start:
         return self.found.position if self.found is not None and known else None
 
 
-def _begin(training: Training, nets: Nets, read: Solver, start: _Start, log: Log) -> None:
+def go_on(training: Training, nets: Nets, read: Solver, start: Beginning, log: Log) -> None:
+    """From the snapshot that is found or given, or from iteration 0."""
     if start.given is not None:
         log("caffe.cpp:221", f"Resuming from {start.given}")
         _restore(training, nets, read, replace(start, found=snapshot.beside(start.given)), log)
@@ -236,7 +241,7 @@ def _begin(training: Training, nets: Nets, read: Solver, start: _Start, log: Log
         training.begin(Position())
 
 
-def _restore(training: Training, nets: Nets, read: Solver, start: _Start, log: Log) -> None:
+def _restore(training: Training, nets: Nets, read: Solver, start: Beginning, log: Log) -> None:
     """Weights, history and, where the snapshot is one of ours, everything else."""
     path, found, places = start.given, start.found, start.places
     assert path is not None

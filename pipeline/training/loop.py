@@ -101,6 +101,10 @@ class Training:
         self._saver.parent = parent
         self._safe = self._position()
 
+    def written(self) -> None:
+        """Until the last snapshot is on the disk.  Raises SolverError and NetError where it cannot be."""
+        self._saver.wait()
+
     def close(self) -> None:
         """Ends the threads, after what they write is written."""
         self._saver.wait()
@@ -134,9 +138,9 @@ class Training:
                 self.snapshot()
             self.close()
             return Ending.UNTIL
-        return self._finish()
+        return self.finish()
 
-    def _finish(self) -> Ending:
+    def finish(self) -> Ending:
         """One more pass and one more test, to show where the training ended."""
         display, tests = self._solver.display, self._solver.tests
         if display.interval and self.iteration % display.interval == 0:

@@ -163,7 +163,8 @@ def write(places: Places, content: Content, job: str, parent: int | None) -> Non
     position = content.position
     model, state = places.model(position.iteration), places.state(position.iteration)
     model.parent.mkdir(exist_ok=True)
-    head = Head(position.iteration, str(model), position.step)
+    # In a folder of its own the two lie side by side, whatever the folder is called: the same bits in any of them.
+    head = Head(position.iteration, model.name if isinstance(places, ByFolder) else str(model), position.step)
     if model.suffix == ".h5":
         hdf5.write_net(model, content.graph, content.values, content.diffs)
         hdf5.write_state(state, head, content.shapes, content.history)
