@@ -15,6 +15,7 @@ from pipeline.cli.output.training import shown
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pipeline.training.assembly import How
     from pipeline.training.solver import Flags
 
 LEFT = 75
@@ -58,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--no-check", action="store_true", help="begin without reading every example once")
     option("--iterations", type=_from(1), default=50, metavar="N", help="of test: batches (default: 50)")
     option("--config", type=Path, help="a configuration: ESTOP of its state folder ends the training")
-    option("--lake", metavar="NAME", help="of list, show, stop and log: trainings of this lake alone")
+    option("--job", action="store_true",
+           help="train it as a job of the bucket of --config, beside any other host that does")  # fmt: skip
+    option("--lake", metavar="NAME", help="of jobs: trainings of this lake alone")
     option("--json", action="store_true", help="print one JSON object a display or test, and one at the end")
 
 
@@ -77,9 +80,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    if args.job:
+        from pipeline.cli import train_job
+
+        return train_job.run(args, _flags(args), _how(args))
     from pipeline.process.lock import refuse_estop
     from pipeline.training import job
-    from pipeline.training.assembly import How
     from pipeline.training.job import Wanted
     from pipeline.training.loop import Ending
     from pipeline.training.requests import EFFECTS
@@ -88,7 +94,7 @@ def _train(args: argparse.Namespace) -> int:
     if estop is not None:
         refuse_estop(estop)
     wanted = Wanted(
-        Path(args.words[0]), _flags(args), How(args.threads, args.exact, args.as_caffe), args.snapshot, args.again,
+        Path(args.words[0]), _flags(args), _how(args), args.snapshot, args.again,
         args.until, EFFECTS[args.sigint_effect], EFFECTS[args.sighup_effect], args.data_threads, not args.no_check,
     )  # fmt: skip
     with shown() as (write, show):
@@ -108,6 +114,12 @@ def _test(args: argparse.Namespace) -> int:
         found = evaluate(net, weights, args.iterations, _flags(args), Log(write), args.threads)
     _printed(args.json)({"loss": found.loss, "outputs": {name: one.tolist() for name, one in found.means.items()}})
     return 0
+
+
+def _how(args: argparse.Namespace) -> How:
+    from pipeline.training.assembly import How
+
+    return How(args.threads, args.exact, args.as_caffe)
 
 
 def _flags(args: argparse.Namespace) -> Flags:

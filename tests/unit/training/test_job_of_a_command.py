@@ -1,0 +1,105 @@
+"""`hathi train SOLVER --job`: a real process, a real kill, and the bits of the training that nobody disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.cli.main import main
+from pipeline.training.assembly import How
+from pipeline.training.job import Wanted as Alone
+from tests.unit.training.runs import GOLDEN, blobs, folder_of, train
+from tests.unit.training.test_job_commands import CONFIG
+
+pytest.importorskip("lmdb")
+pytest.importorskip("torch")
+CASE = GOLDEN / "training_stream" / "adam_step"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """The golden case with more snapshots; the current folder.  A configuration stands beside it."""
+    where = folder_of(CASE, tmp_path)
+    text = (where / "solver.prototxt").read_text()
+    (where / "solver.prototxt").unlink()
+    (where / "solver.prototxt").write_text(text.replace("snapshot: 10", "snapshot: 5"))
+    (tmp_path / "hathi.toml").write_text(CONFIG)
+    (tmp_path / "bucket").mkdir()
+    before = Path.cwd()
+    os.chdir(where)
+    yield where
+    os.chdir(before)
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    config = folder.parent.parent / "hathi.toml"
+    return ["train", "solver.prototxt", "--job", "--lake", "shop", "--threads", "1", "--config", str(config), *more]
+
+
+def keys(folder: Path, pattern: str) -> list[Path]:
+    return sorted((folder.parent.parent / "bucket").glob(f"shop/j/*/{pattern}"))
+
+
+def killed(folder: Path, after: int, how: signal.Signals) -> int:
+    """A process that trains, sent this signal once so many snapshots are there; its exit code."""
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive",
+               "PYTHONPATH": str(Path(__file__).parents[3])}  # fmt: skip
+    began = time.monotonic()
+    with subprocess.Popen([sys.executable, "-m", "pipeline.cli.main", *words(folder)], env=environ, cwd=folder,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:  # fmt: skip
+        assert process.stderr is not None
+        os.set_blocking(process.stderr.fileno(), False)
+        while len(keys(folder, "s/*")) < after and process.poll() is None and time.monotonic() < began + 120:
+            process.stderr.read()
+            time.sleep(0.01)
+        process.send_signal(how)
+        os.set_blocking(process.stderr.fileno(), True)
+        process.stderr.read()
+        return process.wait(60)
+
+
+def test_a_job_that_is_killed_and_asked_to_end_has_the_bits_of_one_that_is_not(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert killed(folder, 2, signal.SIGKILL) == -signal.SIGKILL
+    assert killed(folder, 4, signal.SIGTERM) == 75
+    assert len(keys(folder, "s/*")) < 12
+    capsys.readouterr()
+    assert main(words(folder, "--json")) == 0
+    tree = json.loads(capsys.readouterr().out)
+    assert (tree["state"], tree["iteration"]) == ("finished", 60)
+    assert [made["ended"] for made in tree["attempts"]] == [None, "abandoned", None]
+    assert main(words(folder, "--json")) == 0, "the same command again finds it finished"
+    assert len(keys(folder, "t/*")) == 4
+    alone = train(Alone(Path("solver.prototxt"), how=How(1)))
+    assert alone.ended.model is not None
+    model = next(file for file in tree["model"] if file["name"] == "net.caffemodel")
+    found, wanted = blobs(folder.parent.parent / "bucket" / model["key"]), blobs(alone.ended.model)
+    assert all(np.array_equal(values, wanted[key]) for key, values in found.items())
+    assert found.keys() == wanted.keys()
+
+
+def test_what_a_job_has_no_use_for_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(folder, "--until", "5")) == 2
+    assert "--until is of no use with --job" in capsys.readouterr().err
+    lake = [one for one in words(folder) if one not in ("--lake", "shop")]
+    assert main(lake) == 2
+    assert "2 lakes are configured" in capsys.readouterr().err
+    assert keys(folder, "*") == []
+
+
+def test_estop_refuses_the_start(folder: Path) -> None:
+    state = folder.parent.parent / "state"
+    state.mkdir()
+    (state / "ESTOP").touch()
+    assert main(words(folder)) == 4
+    assert keys(folder, "*") == []
