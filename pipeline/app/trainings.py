@@ -96,7 +96,9 @@ def stop(one: Training, why: str = "") -> str:
     """Ends it for good; who ended it: the first word counts.  Raises ConfigError where it is at its end already."""
     if isinstance(one.standing, Failed | Finished):
         raise ConfigError(f"{one.name} is at its end already: it has {one.word}", one.why, "")
-    return jobs.stop(one.context, one.job.name, getpass.getuser(), why).by
+    by = jobs.stop(one.context, one.job.name, getpass.getuser(), why).by
+    jobs.close(one.context, jobs.look(one.context, one.job.name))
+    return by
 
 
 def as_tree(one: Training, *, details: bool = False) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pipeline.ledger.protocol import Context
 from pipeline.ledger.trainings import JobOut, JobSpec
 from pipeline.operations.prune.deletion import perform as forget
 from pipeline.operations.prune.trainings import plan_trainings
+from pipeline.operations.verify import verify
 from pipeline.training import jobs
 from pipeline.training.attempt import Limits, Made, Task, limits_of, perform, plan
 from pipeline.training.retention import best_of, kept, rows_of
@@ -393,6 +394,24 @@ def test_a_process_that_slept_while_its_snapshot_was_pruned_goes_on_from_the_new
     out = jobs.look(context, LONG_KEYS.name).out
     assert isinstance(out, JobOut)
     assert trainer.begun[0] > 9
+
+
+def test_verify_and_prune_know_what_is_a_trainings(world: World) -> None:
+    world.put_refs("a.csv", "partner_id,external_id,url\n7,a,http://shop/ok-1\n")
+    world.hand.at += 10
+    world.run()
+    long_chain(world)
+    stray = f"{Keys('shop').jobs_data}nothing/x"
+    world.bucket.write(stray, b"")
+    before = set(world.bucket.under(LONG_KEYS.top))
+    world.said.clear()
+    assert [one.key for one in verify(world.context("box.verify"), deep=True)] == []
+    world.pruner().prune()
+    whole = jobs.look(world.context(), LONG_KEYS.name, chain=True)
+    assert set(world.bucket.under(LONG_KEYS.data)) == kept(whole)
+    assert set(world.bucket.under(LONG_KEYS.top)) == before
+    assert stray in world.bucket.files
+    assert world.said == [f"Hathi leaves alone a key that is not its own: {stray}"]
 
 
 def test_best_is_the_least_loss_where_no_accuracy_is_told(world: World) -> None:

@@ -162,6 +162,7 @@ def test_stop_ends_a_training_for_good_and_the_first_word_counts(hathi: Command,
     train(context, 12)
     code, text, _ = hathi("stop", NAME)
     assert (code, getpass.getuser() in text) == (0, True)
+    assert list(jobs.hinted(context)) == []
     assert json.loads(hathi("stop", NAME, "--json")[1]) == {"job": NAME, "stopped_by": getpass.getuser()}
     train(context)
     assert hathi("list")[1].splitlines()[1].split() == [NAME, "stopped", "10", "of", "24", "by", getpass.getuser()]
