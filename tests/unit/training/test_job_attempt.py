@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import LawBroken, NotFound, PermanentError, Stopped
+from pipeline.ledger.data import Damaged
 from pipeline.ledger.layout import Keys
 from pipeline.ledger.protocol import Context
 from pipeline.ledger.trainings import JobOut, JobSpec
@@ -304,6 +305,27 @@ def test_a_chain_that_does_not_fit_is_left_alone(world: World) -> None:
     assert any("is not a snapshot that comes from the one before it" in text for text in world.said)
 
 
+def test_a_snapshot_that_names_what_is_not_its_own_reads_no_other_place_and_deletes_nothing(world: World) -> None:
+    jobs.submit(world.context(), SPEC)
+    with pytest.raises(Stopped):
+        train(world, ToyTrainer(SPEC), stopping=after(5))
+    link = chain_of(world).snapshots[5]
+    secret, others = "shop/c/secret", f"{Keys('shop').data}shipment/0/x"
+    for key in (secret, others):
+        world.bucket.write(key, b"secret")
+    for key in (secret, others):
+        files = tuple(file.model_copy(update={"key": key}) for file in link.files)
+        world.bucket.write(KEYS.snapshot(5), link.model_copy(update={"files": files}).encode())
+        with pytest.raises(Damaged):
+            train(world, ToyTrainer(SPEC), f"box.{len(key)}")
+        world.hand.at += 100.0
+    jobs.stop(world.context("cli"), KEYS.name, "ann")
+    world.hand.at += 30 * 86400.0
+    for one in plan_trainings(world.context("box.prune"), world.hand.at):
+        assert one.key.startswith(KEYS.data)
+    assert {secret, others} <= set(world.bucket.files)
+
+
 # --- what stays ---
 
 LONG = JobSpec(model="toy", solver="", max_iter=48, every=4, seed=1)
@@ -405,7 +427,7 @@ def test_verify_and_prune_know_what_is_a_trainings(world: World) -> None:
     world.bucket.write(stray, b"")
     before = set(world.bucket.under(LONG_KEYS.top))
     world.said.clear()
-    assert [one.key for one in verify(world.context("box.verify"), deep=True)] == []
+    assert list(verify(world.context("box.verify"), deep=True)) == []
     world.pruner().prune()
     whole = jobs.look(world.context(), LONG_KEYS.name, chain=True)
     assert set(world.bucket.under(LONG_KEYS.data)) == kept(whole)

@@ -100,6 +100,18 @@ def test_a_document_that_contradicts_itself_is_not_read(body: Body, says: str) -
         body_of(type(body), body.encode(), "key")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", "../solver"), ("name", "/etc/passwd"), ("name", "a/b/c"), ("name", ""), ("key", "shop/d/../c/x"),
+     ("key", "/etc/passwd"), ("sha256", "00"), ("size", -1)],
+)  # fmt: skip
+def test_a_file_of_a_training_cannot_lie_elsewhere(field: str, value: object) -> None:
+    body = json.loads(link(5).encode())
+    body["files"][0][field] = value
+    with pytest.raises(FormatError, match=f"files.0.{field}"):
+        body_of(JobSnapshot, json.dumps(body).encode(), "key")
+
+
 def test_an_end_of_an_older_version_is_an_end_without_a_parting() -> None:
     read = body_of(JobAttemptEnd, AttemptEnd(kind="strike", cause="x").encode(), "key")
     assert (read.kind, read.cause, read.parting) == ("strike", "x", None)
