@@ -158,8 +158,15 @@ class JobStop(Body):
 
 
 def _step(row: str) -> int | None:
+    """The step of a row; None for what is no row: an object with a step, a kind, and numbers or words by name."""
     try:
-        step = json.loads(row)["step"]
-    except (ValueError, TypeError, KeyError):
+        found = json.loads(row)
+    except (ValueError, RecursionError):
         return None
+    if not isinstance(found, dict) or not isinstance(found.get("kind", ""), str):
+        return None
+    values = found.get("values", {})
+    if not isinstance(values, dict) or not all(isinstance(one, int | float | str) for one in values.values()):
+        return None
+    step = found.get("step")
     return step if type(step) is int else None
