@@ -30,8 +30,10 @@ OTHER = JobSpec(model="other", solver="", max_iter=8, every=4, seed=2)
 KEYS = Keys("shop").job(VICTIM.name())
 DOCUMENTS = ("spec", "t/00001", "t/00001.x", "s/0000000004", "s/0000000008", "out", "stop")
 EACH = 70
-ROWS = ['{"step": 5, "values": [1]}', '{"step": 5, "values": {"a": []}}', '{"step": 5, "kind": 1}', '{"step": true}',
-        "[" * 100_000, "1", '{"step": 5, "values": {"test/accuracy": 1e999}}']  # fmt: skip
+TEST = '{"step": 4, "kind": "test", "values": %s}'
+ROWS = [*(TEST % values for values in ('[1]', '{"a": []}', '{"test/accuracy": 1e999}', "1", "null")),
+        '{"step": 4, "kind": 1}', '{"step": true}', "[" * 100_000, "1"]  # fmt: skip
+"""Of a snapshot that comes from iteration 4, which was tested."""
 
 
 def world_of(spill: Path) -> World:
