@@ -7,6 +7,7 @@
     table = hathi.read_features("out/")       # an Arrow table: the newest feature of each item
     ids, matrix = hathi.read_matrix("out/")   # the same for NumPy
     stories = hathi.why(12, "SKU-4711", features="out/")
+    solver = hathi.training.load("solver.prototxt")   # Caffe's solvers, with pycaffe's names
 
 Every name in `__all__` keeps its name and its meaning; the code behind it may change.  Python loads a name when you
 first use it, so `import hathi` is quick and loads no engine.
@@ -21,6 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hathi import training
     from hathi.featuring import Features, Result, features
     from hathi.images import decode, fetch
     from hathi.models import load_net
@@ -49,6 +51,7 @@ __all__ = [
     "read_features",
     "read_matrix",
     "scan_features",
+    "training",
     "why",
 ]
 
@@ -68,15 +71,18 @@ _HOMES = {
     "read_features": ("hathi.reading", "read_features"),
     "read_matrix": ("hathi.reading", "read_matrix"),
     "scan_features": ("hathi.reading", "scan_features"),
+    "training": ("hathi.training", ""),
     "why": ("hathi.stories", "why"),
 }
+"""Where each name is: a module, and its name there; "" is the module itself."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'hathi' has no attribute {name!r}; it has: {', '.join(__all__)}")
     module, there = _HOMES[name]
-    found = getattr(import_module(module), there)
+    found: Any = import_module(module)
+    found = getattr(found, there) if there else found
     globals()[name] = found
     return found
 

@@ -1,4 +1,4 @@
-"""Train a net as `caffe train` does, or test one as `caffe test` does; look at trainings in the bucket."""
+"""Train a net as `caffe train` does, test one as `caffe test`, time its layers; look at trainings in the bucket."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,10 @@ _EFFECTS = ("stop", "snapshot", "none")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`hathi train SOLVER`, `hathi train test MODEL WEIGHTS`, and `hathi train list|show|stop|log`."""
+    """`hathi train SOLVER`, `hathi train test|time ...`, and `hathi train list|show|stop|log`."""
     parser.usage = (
         "hathi train SOLVER [options]\n       hathi train test MODEL WEIGHTS [--iterations N] [options]\n"
+        "       hathi train time SOLVER|MODEL [--iterations N] [options]\n"
         "       hathi train list | show JOB | stop JOB | log JOB [--config FILE] [--lake NAME] [--json]"
     )
     option = parser.add_argument
@@ -36,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="+",
         metavar="SOLVER",
-        help="a solver's .prototxt; or test, a net's .prototxt and weights; or list, show, stop, log, of the bucket",
+        help="a solver's .prototxt; or test, a net's .prototxt and weights; or time, and one of both; or list, show, "
+        "stop, log, of the bucket",
     )
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--weights", action="append", metavar="A,B", help="weights to begin with; later files win")
@@ -57,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--sigint-effect", choices=_EFFECTS, default="stop", help="what SIGINT does (default: stop)")
     option("--sighup-effect", choices=_EFFECTS, default="snapshot", help="what SIGHUP does (default: snapshot)")
     option("--no-check", action="store_true", help="begin without reading every example once")
-    option("--iterations", type=_from(1), default=50, metavar="N", help="of test: batches (default: 50)")
+    option("--iterations", type=_from(1), default=50, metavar="N", help="of test and time: batches (default: 50)")
     option("--config", type=Path, help="a configuration: ESTOP of its state folder ends the training")
     option("--job", action="store_true",
            help="train it as a job of the bucket of --config, beside any other host that does")  # fmt: skip
@@ -69,13 +71,15 @@ def run(args: argparse.Namespace) -> int:
     """0 done; 75 stopped with a snapshot.  Raises what training raises: exit codes 2 and 3."""
     if args.words[0] == "test" and len(args.words) == 3:
         return _test(args)
+    if args.words[0] == "time" and len(args.words) == 2:
+        return _time(args)
     if args.words[0] in JOB_WORDS:
         from pipeline.cli import train_jobs
 
         return train_jobs.run(args)
     if len(args.words) != 1:
         raise ConfigError("hathi train takes one solver", f"given: {' '.join(args.words)}",
-                          "hathi train SOLVER, or hathi train test MODEL WEIGHTS")  # fmt: skip
+                          "hathi train SOLVER, hathi train test MODEL WEIGHTS, or hathi train time MODEL")  # fmt: skip
     return _train(args)
 
 
@@ -120,6 +124,16 @@ def _how(args: argparse.Namespace) -> How:
     from pipeline.training.assembly import How
 
     return How(args.threads, args.exact, args.as_caffe)
+
+
+def _time(args: argparse.Namespace) -> int:
+    from pipeline.training.log import Log
+    from pipeline.training.timing import measure
+
+    with shown() as (write, _):
+        found = measure(Path(args.words[1]), args.iterations, _flags(args), _how(args), Log(write))
+    _printed(args.json)(asdict(found))
+    return 0
 
 
 def _flags(args: argparse.Namespace) -> Flags:

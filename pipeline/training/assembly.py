@@ -4,30 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.codec import caffe_pb2
-from pipeline.codec.caffe_blobs import values_of
 from pipeline.errors import SolverError
-from pipeline.nets.caffe.upgrade import upgrade
-from pipeline.nets.graph import caffe_graph, rules
 from pipeline.nets.graph.caffe_graph import CaffeGraph
-from pipeline.nets.graph.lowered import Shape, Slot
+from pipeline.nets.graph.lowered import Slot
 from pipeline.training import weights
 from pipeline.training.data.checking import check
-from pipeline.training.data.make import is_data, make
 from pipeline.training.data.source import Labels, Source
 from pipeline.training.draws.draws import Draws
 from pipeline.training.network import Network
-from pipeline.training.solver import NetText, Solver
+from pipeline.training.setting_up import set_up
+from pipeline.training.solver import Solver
 
-Array = NDArray[np.float32]
 Say = Callable[[str], None]
-_DRAWN_IN_THE_NET = "DummyData"
-"""Its values are drawn as the net runs: it takes nothing from outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +68,23 @@ def assemble(solver: Solver, draws: Draws, how: How, say: Say, warn: Say) -> Net
     """
     from pipeline.training.engine import building
     from pipeline.training.engine.learned import shared
-    from pipeline.training.engine.needs import needs
+    from pipeline.training.engine.needs import needs, refuse_no_loss
 
     arithmetic = replace(building.CPU, exact=how.exact)
-    graph, sources = graph_of(solver.net, draws, warn)
+    made = set_up(solver.net, draws, warn)
+    graph = made.graph
     wanted = building.Wanted(solver.net.text.force_backward, how.as_caffe)
-    network = building.build(graph, arithmetic, wanted, filled(graph, draws))
+    network = building.build(graph, arithmetic, wanted, made.values)
     _load(solver, graph, network, None, say)
-    train = Live(graph, network, sources)
-    if not any(any(one.weights) for one in needs(graph, False)):
-        raise SolverError(f"the net {graph.name} has no loss", "no layer has a loss_weight in phase TRAIN",
-                          "add a loss layer, e.g. SoftmaxWithLoss")  # fmt: skip
+    train = Live(graph, network, made.sources)
+    refuse_no_loss(graph, needs(graph, False))
     tests = []
     for test in solver.tests.nets:
-        graph, sources = graph_of(test.net, draws, warn)
-        own = building.build_test(graph, network, filled(graph, draws))
+        made = set_up(test.net, draws, warn)
+        graph = made.graph
+        own = building.build_test(graph, network, made.values)
         _load(solver, graph, own, graph.parameters.owners.keys() - shared(graph, train.graph).keys(), say)
-        tests.append(Live(graph, own, sources))
+        tests.append(Live(graph, own, made.sources))
     return Nets(train, tuple(tests), draws)
 
 
@@ -108,33 +97,23 @@ def examine(nets: Nets, threads: int) -> None:
         seen.update(source.layer for source in net.sources)
 
 
-def graph_of(net: NetText, draws: Draws, warn: Say) -> tuple[CaffeGraph, list[Source]]:
-    """A net's graph and its data layers, which take their seeds.  Paths are relative to the current folder."""
-    specs = rules.keep(upgrade(net.text, lambda says: None), net.state)
-    train = net.state.phase == caffe_pb2.TRAIN
-    folder = Path()
-    sources = [
-        make(spec, train, draws, folder) for spec in specs if is_data(spec.type) and spec.type != _DRAWN_IN_THE_NET
-    ]
-    fed: dict[str, Shape] = {top: shape for source in sources for top, shape in source.shapes.items()}
-    graph = caffe_graph.build(
-        caffe_graph.NetText(net.text, net.source.split(": ")[-1]), None, net.state, None, warn, fed
-    )
-    return graph, sources
+def refuse_fed(nets: Nets) -> None:
+    """Raises SolverError for a net that no data layer feeds."""
+    for net in nets.all():
+        for refusal in fed_by_a_program(net.graph):
+            raise refusal
 
 
-def filled(graph: CaffeGraph, draws: Draws) -> dict[Slot, Array]:
-    """First values by owner.  Every layer's fillers draw, of shared blobs too; none of blobs that stand in the text."""
-    learned, found = graph.parameters, {}
-    for slot, shape in learned.shapes.items():
-        if slot in learned.inline:
-            values = values_of(learned.inline[slot]).reshape(shape)
-        else:
-            layer = graph.plan.steps[slot.step].layer.name
-            values = draws.filler(learned.fillers[slot], shape, layer, slot.blob)
-        if learned.owners[slot] == slot:
-            found[slot] = values
-    return found
+def fed_by_a_program(graph: CaffeGraph) -> Iterator[SolverError]:
+    """The error of each layer that a program feeds, for whoever has none."""
+    for step in graph.plan.steps:
+        spec = step.layer.spec
+        if spec.type in ("Input", "MemoryData"):
+            yield SolverError(
+                f"layer '{spec.name}' ({spec.type}) is fed by a program, and this command has none",
+                f"of the net {graph.name}",
+                "give the net a data layer that reads files: Data, ImageData or HDF5Data",
+            )
 
 
 def _load(solver: Solver, graph: CaffeGraph, network: Network, only: Set[Slot] | None, say: Say) -> None:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from pipeline.codec import caffe_pb2
 from pipeline.nets.caffe import prototxt
 from pipeline.training import log, weights
-from pipeline.training.assembly import filled, graph_of
 from pipeline.training.draws.draws import draws
 from pipeline.training.engine.starting import start
 from pipeline.training.feeding import Feeding
 from pipeline.training.network import Output
+from pipeline.training.setting_up import set_up
 from pipeline.training.solver import Flags, merged
 from pipeline.training.testing import Scores
 
@@ -44,13 +44,13 @@ def evaluate(
     state = caffe_pb2.NetState(level=flags.level, stage=flags.stages)
     text = merged(prototxt.read(net), f"net file: {net}", caffe_pb2.TEST, state)
     drawn = draws(-1, 0)
-    graph, sources = graph_of(text, drawn, lambda says: None)
-    network = alone(graph, replace(building.CPU), filled(graph, drawn))
-    for slot, values in weights.taken(given, graph, lambda says: say("net.cpp:744", says)):
+    made = set_up(text, drawn, lambda says: None)
+    network = alone(made.graph, replace(building.CPU), made.values)
+    for slot, values in weights.taken(given, made.graph, lambda says: say("net.cpp:744", says)):
         network.load(slot, values)
     say("caffe.cpp:281", f"Running for {iterations} iterations.")
     scores = Scores(network.outputs)
-    feeding = Feeding(sources, network.draws, drawn, 0, 2)
+    feeding = Feeding(made.sources, network.draws, drawn, 0, 2)
     try:
         for number in range(iterations):
             result = network.forward(feeding.take())
@@ -60,8 +60,7 @@ def evaluate(
                     say("caffe.cpp:304", f"Batch {number}, {output.blob} = {log.number(float(value))}")
     finally:
         feeding.close()
-        for source in sources:
-            source.close()
+        made.close()
     found = Tested(scores.loss(), tuple(network.outputs), scores.means())
     say("caffe.cpp:309", f"Loss: {log.number(found.loss)}")
     for output in found.outputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +37,17 @@ class Feeding:
     def waited(self) -> float:
         return self._loader.waited
 
-    def take(self) -> Feeds:
-        """What the next pass is fed.  Draws are taken in Caffe's order: data layers, then layer by layer."""
+    def take(self, layers: Collection[str] | None = None) -> Feeds:
+        """What the next pass is fed.  Draws are taken in Caffe's order: data layers, then layer by layer.
+
+        layers: those that the pass goes through (None: all); nothing is drawn for others.
+        """
         number = self.number
         feeds = dict(self._loader.take())
         for at, one in enumerate(self._drawn):
-            if isinstance(one, Mask):
+            if layers is not None and one.layer not in layers:
+                feeds[one.feed] = np.zeros(one.shape, np.float32)
+            elif isinstance(one, Mask):
                 feeds[one.feed] = self._draws.mask(one, number)
             else:
                 feeds[one.feed] = self._draws.filler(one.filler, one.shape, one.layer, at, number)

@@ -12,15 +12,16 @@ from typing import Any
 
 from pipeline.codec import caffe_pb2
 from pipeline.errors import SolverError
-from pipeline.training import snapshot, solver, updates, weights
-from pipeline.training.assembly import How, Nets, assemble, examine
+from pipeline.training import snapshot, solver
+from pipeline.training.assembly import How, Nets, assemble, examine, refuse_fed
 from pipeline.training.draws.draws import draws
 from pipeline.training.engine.starting import start
 from pipeline.training.log import Log
 from pipeline.training.loop import Ending, Shown, Surroundings, Training
 from pipeline.training.metrics import Metrics
 from pipeline.training.requests import Action, Requests, heard
-from pipeline.training.snapshot import ByFolder, ByPrefix, Places, Position, Whole
+from pipeline.training.resuming import Beginning, go_on, restore
+from pipeline.training.snapshot import ByFolder, ByPrefix, Places, Whole
 from pipeline.training.solver import Flags, Solver
 
 _NO_MATTER = ("snapshot", "snapshot_prefix", "snapshot_diff", "snapshot_format", "snapshot_after_train", "display",
@@ -97,50 +98,82 @@ class Ended:
     model: Path | None
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A training whose nets are there, before its first step.  job: the digest of all that decides its numbers."""
+
+    read: Solver
+    nets: Nets
+    training: Training
+    places: Places
+    metrics: Metrics
+    log: Log
+    job: str
+
+    def restore(self, state: Path) -> None:
+        """Goes on from a .solverstate, Caffe's own as well.  Raises SolverError for one of another training."""
+        self.log("caffe.cpp:221", f"Resuming from {state}")
+        restore(self.training, self.nets, self.read, Beginning(snapshot.beside(state), state, self.places), self.log)
+
+    def close(self) -> None:
+        self.training.close()
+        self.nets.close()
+
+
+def opened(wanted: Wanted, out: Out, requests: Requests) -> Opened:
+    """Reads the solver, sets its nets up, and looks whether snapshots can be written."""
+    read = solver.read(wanted.solver, wanted.flags)
+    if wanted.snapshot is not None:
+        read = replace(read, weights=())
+    start(wanted.how.threads or int(wanted.how.exact))
+    log = Log(out.write)
+    _head(read, log)
+    places = out.places(read)
+    places.clear()
+    snapshot.probe(read.snapshots, places)
+    job = digest(read, wanted.how)
+    nets = assemble(read, draws(read.seed, OWN_SEED), wanted.how,
+                    lambda says: log("net.cpp:744", says), lambda says: _warn(log, says))  # fmt: skip
+    metrics = out.metrics(read)
+    around = Surroundings(
+        log, metrics, requests, places, job, time.time, time.monotonic,
+        lambda shown: out.show(read, shown), wanted.data_threads, lambda at: out.kept(read, at),
+    )  # fmt: skip
+    return Opened(read, nets, Training(read, nets, around), places, metrics, log, job)
+
+
 def train(wanted: Wanted, out: Out) -> Ended:
     """Trains, from the newest whole snapshot of the same training if there is one.
 
     Raises SolverError, NetError and FormatError before the first iteration; Diverged where a number is not finite.
     """
-    read = solver.read(wanted.solver, wanted.flags)
-    if wanted.snapshot is not None:
-        read = replace(read, weights=())
     requests = Requests(wanted.sigint, wanted.sighup, out.estop, time.monotonic)
     with heard(requests):
-        start(wanted.how.threads or int(wanted.how.exact))
-        log = Log(out.write)
-        _head(read, log)
-        places = out.places(read)
-        places.clear()
-        snapshot.probe(read.snapshots, places)
-        job = digest(read, wanted.how)
-        found = None if wanted.again or wanted.snapshot else snapshot.newest(places, job)
-        nets = assemble(read, draws(read.seed, OWN_SEED), wanted.how,
-                        lambda says: log("net.cpp:744", says), lambda says: _warn(log, says))  # fmt: skip
+        whole = opened(wanted, out, requests)
         try:
-            refuse_fed(nets)
+            found = None if wanted.again or wanted.snapshot else snapshot.newest(whole.places, whole.job)
+            refuse_fed(whole.nets)
             if wanted.check and found is None:
-                examine(nets, wanted.data_threads)
-            metrics = out.metrics(read)
-            around = Surroundings(
-                log, metrics, requests, places, job, time.time, time.monotonic,
-                lambda shown: out.show(read, shown), wanted.data_threads, lambda at: out.kept(read, at),
-            )  # fmt: skip
-            log("solver.cpp:57", "Solver scaffolding done.")
-            training = Training(read, nets, around)
-            go_on(training, nets, read, Beginning(found, wanted.snapshot, places), log)
-            metrics.begin(training.iteration)
-            log("caffe.cpp:239", "Starting Optimization")
-            try:
-                ending = training.solve(wanted.until)
-            finally:
-                training.close()
-            if ending in (Ending.DONE, Ending.UNTIL):
-                log("caffe.cpp:250", "Optimization Done.")
-            model = places.model(training.iteration)
-            return Ended(ending, training.iteration, model if model.exists() else None)
+                examine(whole.nets, wanted.data_threads)
+            return _train(whole, wanted, found)
         finally:
-            nets.close()
+            whole.close()
+
+
+def _train(whole: Opened, wanted: Wanted, found: Whole | None) -> Ended:
+    log, training = whole.log, whole.training
+    log("solver.cpp:57", "Solver scaffolding done.")
+    go_on(training, whole.nets, whole.read, Beginning(found, wanted.snapshot, whole.places), log)
+    whole.metrics.begin(training.iteration)
+    log("caffe.cpp:239", "Starting Optimization")
+    try:
+        ending = training.solve(wanted.until)
+    finally:
+        training.close()
+    if ending in (Ending.DONE, Ending.UNTIL):
+        log("caffe.cpp:250", "Optimization Done.")
+    model = whole.places.model(training.iteration)
+    return Ended(ending, training.iteration, model if model.exists() else None)
 
 
 def digest(read: Solver, how: How) -> str:
@@ -192,90 +225,3 @@ def _head(read: Solver, log: Log) -> None:
     log("solver.cpp:102", f"Creating training net from {read.net.source}")
     for number, test in enumerate(read.tests.nets):
         log("solver.cpp:190", f"Creating test net (#{number}) specified by {test.net.source}")
-
-
-def refuse_fed(nets: Nets) -> None:
-    """Raises SolverError for a net that no data layer feeds."""
-    for net in nets.all():
-        for step in net.graph.plan.steps:
-            spec = step.layer.spec
-            if spec.type in ("Input", "MemoryData"):
-                raise SolverError(
-                    f"layer '{spec.name}' ({spec.type}) is fed by a program, and this command has none",
-                    f"of the net {net.graph.name}",
-                    "give the net a data layer that reads files: Data, ImageData or HDF5Data",
-                )
-
-
-@dataclass(frozen=True)
-class Beginning:
-    """Where a training goes on.
-
-    found: the snapshot to go on from; given: the .solverstate that a person named; places: of all snapshots.
-    """
-
-    found: Whole | None
-    given: Path | None
-    places: Places
-
-    def position(self, tests: int) -> Position | None:
-        """Where that training was; None where nothing says it, or where it had other test nets."""
-        known = self.found is not None and len(self.found.position.batches) == 1 + tests
-        return self.found.position if self.found is not None and known else None
-
-
-def go_on(training: Training, nets: Nets, read: Solver, start: Beginning, log: Log) -> None:
-    """From the snapshot that is found or given, or from iteration 0."""
-    if start.given is not None:
-        log("caffe.cpp:221", f"Resuming from {start.given}")
-        _restore(training, nets, read, replace(start, found=snapshot.beside(start.given)), log)
-    elif start.found is not None:
-        goes_on = f"this training goes on at iteration {start.found.iteration}"
-        log("caffe.cpp:221", f"Resuming from {start.found.state}: {goes_on}")
-        _restore(training, nets, read, replace(start, given=start.found.state), log)
-    else:
-        others = [number for number in start.places.iterations() if snapshot.whole(start.places, number) is not None]
-        if others:
-            there = f"the snapshots that are there (up to iteration {others[0]}) are of another training"
-            log("solver.cpp:57", f"{there}: this one begins at 0 and replaces them; --snapshot goes on from one", "W")
-        training.begin(Position())
-
-
-def _restore(training: Training, nets: Nets, read: Solver, start: Beginning, log: Log) -> None:
-    """Weights, history and, where the snapshot is one of ours, everything else."""
-    path, found, places = start.given, start.found, start.places
-    assert path is not None
-    state = snapshot.read_state(path)
-    live = nets.train
-    shapes = [one.shape for one in live.network.learned]
-    wanted = shapes * (updates.histories(read.update, len(shapes)) // max(1, len(shapes)))
-    if len(state.history) != len(wanted):
-        raise SolverError(
-            f"{path} is of another solver or another net",
-            f"it holds {len(state.history)} history blobs; {read.update.type} has {len(wanted)} for this net",
-            "resume with the solver and the net that wrote it; --weights takes up the weights alone",
-        )
-    for number, (has, needs) in enumerate(zip(state.history, wanted, strict=True)):
-        if has.shape != needs:
-            layer = live.network.learned[number % len(shapes)].layer
-            raise SolverError(
-                f"{path} is of another net",
-                f"history blob {number} has the shape {has.shape}; the layer '{layer}' here has {needs}",
-                "resume with the net that wrote it; --weights takes up the weights alone",
-            )
-    model = found.model if found is not None else snapshot.learned_net(state, path, lambda says: log(
-        "solver.cpp:57", says, "W"))  # fmt: skip
-    if model is not None:
-        for slot, values in weights.taken(model, live.graph, lambda says: log("net.cpp:744", says)):
-            live.network.load(slot, values)
-    log("sgd_solver.cpp:318", "SGDSolver: restoring history")
-    position = start.position(len(nets.tests))
-    if position is None:
-        position = Position(iteration=state.iteration, step=state.step)
-        why = (
-            "is of a training with other random numbers" if found else "does not say where data and random numbers were"
-        )
-        anew = "they begin anew, as Caffe's do: this is not the run that it was"
-        log("solver.cpp:57", f"{path} {why}: {anew}", "W")
-    parent = state.iteration if found is not None and places.manifest(state.iteration).exists() else None
-    training.begin(position, list(state.history), parent)

@@ -19,15 +19,16 @@ from pipeline.errors import Diverged, FormatError, PermanentError
 from pipeline.ledger.trainings import JobFile, JobSpec
 from pipeline.nets.caffe.writing import replacing
 from pipeline.training import snapshot, solver
-from pipeline.training.assembly import How, Nets, assemble, examine
+from pipeline.training.assembly import How, Nets, assemble, examine, refuse_fed
 from pipeline.training.attempt import Done, Hopeless, Left, Made, Start
 from pipeline.training.draws.draws import draws
 from pipeline.training.engine.starting import start as start_engine
-from pipeline.training.job import OWN_SEED, Beginning, go_on, refuse_fed
+from pipeline.training.job import OWN_SEED
 from pipeline.training.log import Log
 from pipeline.training.loop import Ending, Shown, Surroundings, Training
 from pipeline.training.metrics import Metrics
 from pipeline.training.requests import Action, Requests
+from pipeline.training.resuming import Beginning, go_on
 from pipeline.training.snapshot import ByFolder, Position
 from pipeline.training.solver import Flags, SnapshotPlan, Solver
 from pipeline.training.specification import in_folder

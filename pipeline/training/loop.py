@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -15,7 +15,7 @@ from pipeline.training.assembly import Nets
 from pipeline.training.feeding import Feeding
 from pipeline.training.log import Log
 from pipeline.training.metrics import Metrics, values_of
-from pipeline.training.network import Feeds, Pass, Watched
+from pipeline.training.network import Feeds, Network, Pass, Watched
 from pipeline.training.requests import Action, Requests
 from pipeline.training.saving import Saver
 from pipeline.training.snapshot import Places, Position
@@ -81,6 +81,9 @@ class Training:
         self._safe = Position()
         self._displayed = (0, around.monotonic())
         self._hints = divergence.Hints(nets.train.graph)
+        self._resumed = False
+        self.callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        """Pairs: called as an iteration starts, after its tests; and once its gradients are there."""
 
     def begin(self, position: Position, history: list[np.ndarray] | None = None, parent: int | None = None) -> None:
         """Goes on from there: the data and the random numbers, too.  history: of the solver's type; None: zeros."""
@@ -100,6 +103,7 @@ class Training:
         ]
         self._saver.parent = parent
         self._safe = self._position()
+        self._resumed = bool(position.losses)
 
     def written(self) -> None:
         """Until the last snapshot is on the disk.  Raises SolverError and NetError where it cannot be."""
@@ -123,7 +127,7 @@ class Training:
         around.log("solver.cpp:289", f"Solving {self._nets.train.graph.name}")
         around.log("solver.cpp:290", f"Learning Rate Policy: {solver.policy.name}")
         last = solver.max_iter if until is None else min(until, solver.max_iter)
-        asked = self.step(last - self.iteration, resumed=bool(self._losses))
+        asked = self.step(last - self.iteration, resumed=self._resumed)
         if asked is Action.LEAVE:
             return self._left()
         plan = solver.snapshots
@@ -131,12 +135,12 @@ class Training:
             self.snapshot()
         if asked is Action.STOP:
             around.log("solver.cpp:317", "Optimization stopped early.")
-            self.close()
+            self._saver.wait()
             return Ending.EARLY
         if last < solver.max_iter:
             if not self._saver.has(self.iteration):
                 self.snapshot()
-            self.close()
+            self._saver.wait()
             return Ending.UNTIL
         return self.finish()
 
@@ -151,7 +155,7 @@ class Training:
             if asked is Action.LEAVE:
                 return self._left()
         self._around.log("solver.cpp:332", "Optimization Done.")
-        self.close()
+        self._saver.wait()
         return Ending.DONE
 
     def _left(self) -> Ending:
@@ -159,7 +163,7 @@ class Training:
         if self.iteration and not self._saver.has(self.iteration):
             self.snapshot()
         self._around.log("solver.cpp:317", f"Optimization stopped early: {why}; the same command goes on from here.")
-        self.close()
+        self._saver.wait()
         return Ending.LEFT
 
     def step(self, iterations: int, resumed: bool = False) -> Action:
@@ -167,6 +171,7 @@ class Training:
         last = self.iteration + iterations
         if not resumed:
             self._losses, self._smoothed, self._window = [], 0.0, self.iteration
+        self._resumed = False
         self._displayed = (self.iteration, self._around.monotonic())
         plan, tests = self._solver.snapshots, self._solver.tests
         while self.iteration < last:
@@ -176,6 +181,8 @@ class Training:
                 asked = self._test_all()
                 if asked in (Action.STOP, Action.LEAVE):
                     return asked
+            for on_start, _ in self.callbacks:
+                on_start()
             self._iterate()
             asked = self._around.requests.next()
             due = plan.interval and self.iteration % plan.interval == 0
@@ -199,7 +206,9 @@ class Training:
         assert result is not None
         if shown:
             self._display(result)
-        rate, norm = self._update(shown)
+        for _, on_gradients_ready in self.callbacks:
+            on_gradients_ready()
+        rate, norm = self.update(shown)
         if shown:
             self._measure(result, float(loss / F(size)), rate, norm)
             for hint in self._hints.of(self.iteration, self._smoothed):
@@ -249,7 +258,7 @@ class Training:
         for line in log.outputs("Train", self._net.outputs, result.outputs):
             around.log("solver.cpp:258", line)
 
-    def _update(self, shown: bool) -> tuple[float, float]:
+    def update(self, shown: bool = False) -> tuple[float, float]:
         """ApplyUpdate; returns the rate, and the norm of all gradients where clipping takes it (else NaN)."""
         step = self.rate_step
         rate = self.lr
@@ -303,6 +312,23 @@ class Training:
             self._around.log(where, line)
         shapes = [one.shape for one in self._net.learned] * (len(history) // max(1, len(values)))
         self._saver.save(values, diffs, shapes, history, replace(self._safe, step=self.rate_step))
+
+    def save(self) -> None:
+        """A snapshot of how everything stands now, whole on the disk before this returns."""
+        self._safe = self._position()
+        self.snapshot()
+        self._saver.wait()
+
+    def take(self, net: int, layers: Collection[str] | None = None) -> Feeds:
+        """What the next pass is fed, of the training net (0) or of a test net (1 and up), through these layers."""
+        return self._feeding[net].take(layers)
+
+    def share(self, net: Network) -> None:
+        """Takes over the learned blobs of a net of another training: both change the same numbers from now on."""
+        self._net.share(net)
+        for test in self._nets.tests:
+            test.network.share(self._net)
+        self._weights = [flat(self._net.tensor(one.slot)) for one in self._net.learned]
 
     def _position(self) -> Position:
         feeding = self._feeding

@@ -21,12 +21,14 @@ NAME = "metrics.jsonl"
 class Metrics:
     """Rows `{"step", "time", "kind", "values"}`; a value that is not finite is a string."""
 
-    def __init__(self, path: Path, also: Callable[[dict[str, Any]], None] = lambda row: None) -> None:
-        """also: hears of each row."""
+    def __init__(self, path: Path | None, also: Callable[[dict[str, Any]], None] = lambda row: None) -> None:
+        """path: of the file; None: none is written.  also: hears of each row."""
         self._path, self._also = path, also
 
     def begin(self, step: int) -> None:
         """Keeps the rows before this iteration: what follows is written anew."""
+        if self._path is None:
+            return
         kept: list[str] = []
         try:
             lines = self._path.read_text().splitlines() if step else []
@@ -48,8 +50,9 @@ class Metrics:
         """seconds: since 1970."""
         shown = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
         row = {"step": step, "time": round(seconds, 3), "kind": kind, "values": shown}
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
         self._also(row)
 
 

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec import caffe_pb2
+from pipeline.nets.graph.caffe_graph import CaffeGraph
 from pipeline.nets.graph.lowered import Shape, Slot
+from pipeline.nets.graph.plan import Place
 
 Feeds = Mapping[str, NDArray[np.float32]]
 
@@ -112,14 +114,25 @@ class Pass:
     outputs: dict[str, NDArray[np.float32]]
 
 
+class Kept(Protocol):
+    """What the last pass of a net computed, blob by blob.  Float32; None: that pass did not reach the blob."""
+
+    def value(self, blob: str) -> NDArray[np.float32] | None:
+        """The blob's values as the pass left them."""
+
+    def gradient(self, blob: str) -> NDArray[np.float32] | None:
+        """Its gradient: of a blob that layers overwrite in place, of its first values, as it stands in Caffe's diff."""
+
+
 class Network(Protocol):
     """One phase of a net over one live set of learned blobs, which the nets of other phases may share.
 
-    inputs: the shape of what each pass is fed, draws excluded, by top of a data layer.  learned: what the solver
-    changes, in Caffe's order.  draws: what each pass is fed from the random stream, in the order of their layers.
-    masks: those of Dropout alone.  outputs: sorted by name.
+    graph: its layers.  inputs: the shape of what each pass is fed, draws excluded, by top of a data layer.
+    learned: what the solver changes, in Caffe's order.  draws: what each pass is fed from the random stream, in the
+    order of their layers.  masks: those of Dropout alone.  outputs: sorted by name.
     """
 
+    graph: CaffeGraph
     inputs: dict[str, Shape]
     learned: Sequence[LearnedBlob]
     draws: Sequence[Draw]
@@ -139,6 +152,22 @@ class Network(Protocol):
 
     def first_not_finite(self, feeds: Feeds) -> NotFinite | None:
         """The first blob that is not finite when the same pass runs again; it changes no weights and no gradients."""
+
+    def keep(self) -> Kept:
+        """What the last pass computed, from now on: a net that is never asked keeps nothing."""
+
+    def ahead(self, feeds: Feeds, last: int | None = None) -> Pass:
+        """`forward`, after which `back` may follow.  last: the step after which it ends."""
+
+    def back(self, seeds: Mapping[Place, NDArray[np.float32]], last: int | None = None) -> None:
+        """The gradients of the pass that `ahead` made, added to those that are there already; once for each pass.
+
+        seeds: gradients of tops, to begin with in place of the loss.  last: the step from which it runs down.  Raises
+        NetError where no pass is there, and where nothing that it begins with depends on what has gradients.
+        """
+
+    def share(self, other: Network) -> None:
+        """Net::ShareTrainedLayersWith: layers of one name have the blobs of `other` from now on, gradients apart."""
 
     def clear(self) -> None:
         """Sets every gradient to 0."""

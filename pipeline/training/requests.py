@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from types import FrameType
@@ -68,13 +68,14 @@ class Requests:
 
 
 @contextlib.contextmanager
-def heard(requests: Requests) -> Iterator[None]:
-    """SIGINT, SIGHUP and SIGTERM are requests while this lasts; what a shell has ignored stays ignored."""
+def heard(
+    requests: Requests, numbers: Sequence[int] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+) -> Iterator[None]:
+    """These signals are requests while this lasts; what a shell has ignored stays ignored."""
 
     def hear(number: int, frame: FrameType | None) -> None:
         requests.hear(number)
 
-    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
         if handler != signal.SIG_IGN:

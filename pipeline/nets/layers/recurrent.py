@@ -66,6 +66,13 @@ class _Recurrent(Layer):
             found.append(Parameter((size, math.prod(bottoms[2][1:])), self.p.weight_filler))
         return [*found, Parameter((size, out), self.p.weight_filler)]
 
+    def fillings(self, bottoms: Sequence[Shape]) -> list[int]:
+        """Caffe's layer is a net of its own: a layer for x, one for the static input, and for each time step layers
+        that share their blobs with those of the first step; each of them runs its fillers as it is set up."""
+        whole = super().fillings(bottoms)
+        once = 3 if self.split(bottoms)[0] else 2
+        return whole[:once] + whole[once:] * bottoms[0][0]
+
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
         static, exposed = self.split([bottom.shape for bottom in bottoms])
         x, cont = bottoms[:2]

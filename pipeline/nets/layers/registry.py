@@ -61,6 +61,13 @@ class Layer:
     def parameters(self, bottoms: Sequence[Shape]) -> list[Parameter]:
         return []
 
+    def fillings(self, bottoms: Sequence[Shape]) -> list[int]:
+        """Its learned blobs by number, in the order in which Caffe's set-up fills them.
+
+        One that Caffe fills again and throws away stands there again: random numbers are drawn for it each time.
+        """
+        return list(range(len(self.parameters(bottoms))))
+
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         raise NotImplementedError
 

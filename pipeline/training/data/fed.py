@@ -43,21 +43,24 @@ class Fed:
 
 
 class Input(Fed):
-    """Its tops hold what a program put there last; zeros at first, as in Caffe."""
+    """Its tops hold what a program put there last; zeros at first, as in Caffe.
+
+    values: by top, live: what is written there is fed to the next pass.
+    """
 
     def __init__(self, spec: caffe_pb2.LayerParameter, train: bool, draws: Draws, folder: Path) -> None:
         super().__init__(spec, train)
-        self._values = {top: np.zeros(shape, np.float32) for top, shape in self.shapes.items()}
+        self.values = {top: np.zeros(shape, np.float32) for top, shape in self.shapes.items()}
 
     def feed(self, top: str, values: NDArray[np.float32]) -> None:
         """Puts values there, of the top's shape.  Raises SolverError for another shape or an unknown top."""
         if top not in self.shapes or values.shape != self.shapes[top]:
             wants = self.shapes.get(top, "no such top")
             raise SolverError(f"layer '{self.layer}' does not take these values", f"{values.shape}; '{top}': {wants}")
-        self._values[top] = np.array(values, np.float32)
+        self.values[top] = np.array(values, np.float32)
 
     def batch(self, number: int) -> Batch:
-        return dict(self._values)
+        return dict(self.values)
 
 
 class Memory(Fed):

@@ -43,7 +43,8 @@ class Draws(Protocol):
 
     Who builds the nets asks in Caffe's order: the training net first, then the test nets; layer by layer as they stand
     in the net; of a data layer `word`s as it is set up, of any other layer a `filler` for each of its learned blobs,
-    shared ones too.  After that, `mask` for each Dropout layer in each training pass.
+    shared ones too, and `pass_over` where Caffe fills one again.  After that, `mask` for each Dropout layer in each
+    training pass.
     """
 
     def filler(
@@ -53,6 +54,9 @@ class Draws(Protocol):
 
         Raises NetError for a filler that Caffe refuses.
         """
+
+    def pass_over(self, how: caffe_pb2.FillerParameter, shape: Shape, layer: str, blob: int) -> None:
+        """Draws what such a filler draws, for values that Caffe throws away."""
 
     def mask(self, mask: Mask, number: int) -> Float32s:
         """A Dropout layer's mask, float32 of its shape, for the training pass of this number (from 0 on)."""
@@ -88,6 +92,9 @@ class CaffesDraws:
         self, how: caffe_pb2.FillerParameter, shape: Shape, layer: str, blob: int = 0, number: int = 0
     ) -> Float32s:
         return fill(self._words, how, shape, f"{layer}/{blob}")
+
+    def pass_over(self, how: caffe_pb2.FillerParameter, shape: Shape, layer: str, blob: int) -> None:
+        fill(self._words, how, shape, f"{layer}/{blob}")
 
     def mask(self, mask: Mask, number: int) -> Float32s:
         return _mask(mask, self._words.take(int(np.prod(mask.shape))))
@@ -134,6 +141,9 @@ class OurDraws:
     ) -> Float32s:
         words = PhiloxWords(PhiloxStream(self._key("filler", layer, blob, number)))
         return fill(words, how, shape, f"{layer}/{blob}")
+
+    def pass_over(self, how: caffe_pb2.FillerParameter, shape: Shape, layer: str, blob: int) -> None:
+        """Nothing: a word of another blob does not move."""
 
     def mask(self, mask: Mask, number: int) -> Float32s:
         """Word k of the layer belongs to value k of all examples one after another, whatever batches they are in."""

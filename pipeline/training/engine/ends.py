@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pipeline.nets.graph.caffe_graph import CaffeGraph
 from pipeline.nets.graph.plan import Place
+from pipeline.training.engine.lowering import Trained
 from pipeline.training.engine.needs import LayerNeeds
 from pipeline.training.network import Output
 
@@ -56,3 +57,9 @@ def ends(graph: CaffeGraph, layers: Sequence[LayerNeeds]) -> Ends:
     shapes = graph.shapes
     outputs = [Output(blob, shapes[sources[blob]], weight) for blob, weight in sorted(left.items())]
     return Ends(losses, outputs, sources)
+
+
+def value_of(net: Trained, loss: Loss) -> str:
+    """The value of a loss; of a layer that shares memory, its blob's."""
+    found = net.tops.get(loss.place)
+    return net.graph.outputs[loss.blob].name if found is None else found

@@ -83,6 +83,13 @@ def reads(layer: Layer) -> Reads:
     return found(layer) if found else Reads()
 
 
+HAS_CAFFES = frozenset({
+    "BNLL", "Clip", "ContrastiveLoss", "ELU", "Exp", "InfogainLoss", "LRN", "Log", "MVN", "MultinomialLogisticLoss",
+    "Power", "ReLU", "Sigmoid", "SigmoidCrossEntropyLoss", "Softmax", "SoftmaxWithLoss", "Swish", "TanH",
+})  # fmt: skip
+"""The types whose gradient from overwritten blobs can be had as Caffe computes it (backward.OVERWRITTEN)."""
+
+
 class Overwritten(NamedTuple):
     """The bottoms and tops that a Backward reads after others have written there: number -> who writes it last."""
 

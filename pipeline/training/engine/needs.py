@@ -5,7 +5,7 @@ Caffe stops where a gradient would flow into what has none (labels, a selector, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.codec import caffe_pb2
@@ -64,14 +64,27 @@ def needs(graph: CaffeGraph, force: bool) -> list[LayerNeeds]:
     ]
 
 
+def refuse_no_loss(graph: CaffeGraph, layers: Sequence[LayerNeeds]) -> None:
+    """Raises SolverError for a net that nothing could train."""
+    if not any(any(one.weights) for one in layers):
+        raise SolverError(f"the net {graph.name} has no loss", "no layer has a loss_weight in phase TRAIN",
+                          "add a loss layer, e.g. SoftmaxWithLoss")  # fmt: skip
+
+
 def refuse_labels(graph: CaffeGraph, layers: Sequence[LayerNeeds]) -> None:
     """Raises SolverError for the first layer of which Caffe's Backward would stop the training."""
+    for refusal in without_gradient(graph, layers):
+        raise refusal
+
+
+def without_gradient(graph: CaffeGraph, layers: Sequence[LayerNeeds]) -> Iterator[SolverError]:
+    """The error of each layer of which Caffe's Backward would stop the training."""
     for one in layers:
         if one.step < 0 or not one.backward:
             continue
         layer, kind = graph.plan.steps[one.step].layer, one.spec.type
         if kind in _NONE:
-            raise SolverError(
+            yield SolverError(
                 f"layer '{layer.name}' ({kind}) has no gradient, but what it reads depends on parameters that learn",
                 "Caffe stops here, too",
                 "set lr_mult: 0 below it, or propagate_down: false where its result is no part of the loss",
@@ -79,7 +92,7 @@ def refuse_labels(graph: CaffeGraph, layers: Sequence[LayerNeeds]) -> None:
         for index in _LABELS.get(kind, ()):
             index %= len(one.bottoms)
             if one.bottoms[index : index + 1] == (True,):
-                raise SolverError(
+                yield SolverError(
                     f"layer '{layer.name}' ({kind}) cannot give a gradient to its bottom '{layer.spec.bottom[index]}'",
                     "the blob depends on parameters that learn, and the layer takes it as given; Caffe stops here, too",
                     f"set propagate_down: false for bottom {index}, or feed the blob as data",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -16,12 +16,15 @@ from pipeline.nets.graph.lowered import Shape, Slot
 from pipeline.nets.graph.plan import Place
 from pipeline.nets.layers.selecting import Filter
 from pipeline.training.engine import watching
-from pipeline.training.engine.ends import Loss, ends
-from pipeline.training.engine.learned import learned_blobs
+from pipeline.training.engine.ends import ends, value_of
+from pipeline.training.engine.kept import Both, KeptPass, no_pass
+from pipeline.training.engine.learned import learned_blobs, shared
 from pipeline.training.engine.lowering import Part, Trained, lower
 from pipeline.training.engine.needs import LayerNeeds
 from pipeline.training.engine.program import Arithmetic, Own, Program, Values, Watch
-from pipeline.training.network import Draw, Feeds, LearnedBlob, Mask, NotFinite, Output, Pass, Watched
+from pipeline.training.engine.repeatable import repeatable
+from pipeline.training.engine.stopwatch import Stopwatch
+from pipeline.training.network import Draw, Feeds, LearnedBlob, Mask, Network, NotFinite, Output, Pass, Watched
 
 Array = NDArray[np.float32]
 
@@ -47,6 +50,8 @@ class TorchNetwork:
         self.outputs: Sequence[Output] = self._ends.outputs
         self._filters = [n for n, step in enumerate(graph.plan.steps) if isinstance(step.layer, Filter)]
         self._compiled: dict[tuple[int, ...], tuple[Trained, Program]] = {}
+        self._kept: KeptPass | None = None
+        self._slope: Tensor | None = None
         first, _ = self._compile(tuple(graph.declared[self._selector(number)][0] for number in self._filters))
         self.draws: Sequence[Draw] = first.draws
         self._states = {
@@ -65,6 +70,41 @@ class TorchNetwork:
         found, slope = self._pass(feeds, None)
         self._back(slope)
         return found
+
+    def keep(self) -> KeptPass:
+        self._kept = self._kept or KeptPass(self.graph)
+        return self._kept
+
+    def ahead(self, feeds: Feeds, last: int | None = None) -> Pass:
+        self.keep()
+        with torch.no_grad() if self._owns is None else nullcontext():
+            found, self._slope = self._pass(feeds, None, last)
+        return found
+
+    def back(self, seeds: Mapping[Place, Array], last: int | None = None) -> None:
+        slope, self._slope = self._slope, None
+        if slope is None and not seeds:
+            raise no_pass()
+        if not seeds and last is None:
+            self._back(slope)
+        else:
+            steps = len(self.graph.plan.steps)
+            self.keep().back(self._ends.losses, seeds, steps if last is None else last)
+            self.keep().settle()
+
+    def clocked(self, feeds: Feeds, watch: Stopwatch) -> Pass:
+        """`backward`, while `watch` measures its layers."""
+        watch.begin()
+        found, slope = self._pass(feeds, watch)
+        watch.turn()
+        self._back(slope)
+        watch.end()
+        return found
+
+    def share(self, other: Network) -> None:
+        for slot, theirs in shared(self.graph, other.graph).items():
+            mine, live = self._tensors[slot], other.tensor(theirs)
+            self._tensors[slot] = live.detach().view(mine.shape).requires_grad_(mine.requires_grad)
 
     def watched(self, feeds: Feeds, gradients: bool) -> Watched:
         seen = watching.Watcher()
@@ -142,31 +182,40 @@ class TorchNetwork:
         array: Array = tensor.detach().to("cpu", torch.float32).numpy().copy()
         return array
 
-    def _pass(self, feeds: Feeds, watch: Watch | None) -> tuple[Pass, Tensor | None]:
-        """A forward pass, and what its gradients begin with."""
+    def _pass(self, feeds: Feeds, watch: Watch | None, last: int | None = None) -> tuple[Pass, Tensor | None]:
+        """A forward pass, up to step `last`, and what its gradients begin with."""
         given = self._fed(feeds)
+        if self._kept is not None:
+            self._kept.begin()
+            watch = self._kept if watch is None else Both(self._kept, watch)
         if watch is not None:
             for name, place in self.graph.plan.inputs.items():
                 watch.top(place.step, place.top, given[f"in:{name}"])
-        with _repeatable(self.how.device), self._precision():
+        with repeatable(self.how.device), self._precision():
             net, program = self._compile(self._counts(given))
-            found = program(given, self._live, self._take_up, watch)
+            found = program(given, self._live, self._take_up, watch, last)
             loss, slope = self._loss(net, found)
-            outputs = {one.blob: self._array(found[self._value(net, one)]) for one in self.outputs}
+            names = {one.blob: self._value(net, one) for one in self.outputs}
+            outputs = {blob: self._array(found[name]) for blob, name in names.items() if name in found}
             for state in net.states:
-                self._states[state.name] = found[state.after].detach().to(self.how.dtype)
+                if state.after in found:
+                    self._states[state.name] = found[state.after].detach().to(self.how.dtype)
         return Pass(loss, outputs), slope
 
     def _back(self, slope: Tensor | None) -> None:
         if slope is not None and slope.requires_grad:
-            with _repeatable(self.how.device):
+            with repeatable(self.how.device):
                 slope.backward()
+        if self._kept is not None:
+            self._kept.settle()
 
     def _loss(self, net: Trained, found: Values) -> tuple[float, Tensor | None]:
         total: Tensor | None = None
         slope: Tensor | None = None
         for one in self._ends.losses:
-            value = found[_top(net, one)].to(self.how.dtype).sum()
+            if (name := value_of(net, one)) not in found:
+                continue  # of a pass that ends before it
+            value = found[name].to(self.how.dtype).sum()
             total = value * one.weight if total is None else total + value * one.weight
             if one.slope:
                 slope = value * one.slope if slope is None else slope + value * one.slope
@@ -191,7 +240,7 @@ class TorchNetwork:
             blobs = [*(self._ends.sources[one.blob] for one in self.outputs), *shared]
             layers = None if self._owns is None else self._layers
             net = lower(self.graph, layers, list(dict.fromkeys(blobs)), dict(zip(names, counts, strict=True)))
-            kept = {_top(net, one) for one in self._ends.losses} | {state.after for state in net.states}
+            kept = {value_of(net, one) for one in self._ends.losses} | {state.after for state in net.states}
             kept |= {self._value(net, one) for one in self.outputs}
             self._compiled = {counts: (net, Program(net, self.how, self._owns or {}, kept))}
         return self._compiled[counts]
@@ -246,9 +295,7 @@ class TorchNetwork:
         """Net::Backward: L1 of all values and of all gradients, L2 of both."""
         tensors = [self._tensors[one.slot].detach() for one in self.learned]
         gradients = [self.gradient_tensor(one.slot) for one in self.learned]
-        first = [sum(float(one.abs().sum()) for one in many) for many in (tensors, gradients)]
-        second = [sum(float(one.square().sum()) for one in many) ** 0.5 for many in (tensors, gradients)]
-        return (first[0], first[1], second[0], second[1])
+        return watching.norms(tensors, gradients)
 
     def _gradient_not_finite(self) -> NotFinite | None:
         for one in reversed(self.learned):
@@ -256,28 +303,3 @@ class TorchNetwork:
             if gradient is not None and not bool(torch.isfinite(gradient).all()):
                 return NotFinite(one.layer, str(one.slot.blob), True)
         return None
-
-
-def _top(net: Trained, loss: Loss) -> str:
-    """The value of a loss; of a layer that shares memory, its blob's."""
-    found = net.tops.get(loss.place)
-    return net.graph.outputs[loss.blob].name if found is None else found
-
-
-@contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
-    """The same bits in each run, and fp32 where fp32 is said: on a GPU, nothing is chosen by how long it takes."""
-    if device.type != "cuda":
-        yield
-        return
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
-    strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
-    cudnn.deterministic = True
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
-        torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])

@@ -79,11 +79,17 @@ class Program:
         learned: Callable[[Slot], Tensor],
         after: Callable[[Part, Values], None],
         watch: Watch | None = None,
+        last: int | None = None,
     ) -> Values:
-        """The values that are kept.  after: what is done once a part is computed (BatchNorm's statistics)."""
+        """The values that are kept.  after: what is done once a part is computed (BatchNorm's statistics).
+
+        last: the step after which it ends; then the values that are there by then, and nothing that is asked for twice.
+        """
         values = self._begun(feeds, learned)
         late: dict[Place, Tensor] = {}
         for number, part in enumerate(self.parts):
+            if last is not None and part.step > last:
+                return {name: values[name] for name in self.kept if name in values}
             for operation in part.ahead:
                 self._compute(operation, values)
             self._part(part, values, late, watch)

@@ -18,6 +18,13 @@ def mean(values: Tensor) -> float:
     return float(values.detach().abs().mean()) if values.numel() else 0.0
 
 
+def norms(values: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[float, float, float, float]:
+    """L1 of all values and of all gradients, L2 of both."""
+    first = [sum(float(one.abs().sum()) for one in many) for many in (values, gradients)]
+    second = [sum(float(one.square().sum()) for one in many) ** 0.5 for many in (values, gradients)]
+    return (first[0], first[1], second[0], second[1])
+
+
 class Watcher:
     """What `Program` is watched by: numbers by place, in the order in which they came.
 

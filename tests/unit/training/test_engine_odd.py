@@ -10,7 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import SolverError
+from pipeline.training.engine.backward import OVERWRITTEN
 from pipeline.training.engine.building import CPU, Wanted, build
+from pipeline.training.engine.memory import HAS_CAFFES
 from pipeline.training.engine.net import TorchNetwork
 from tests.unit.training.trained import EXACT, Array, graph_of, inputs, layer
 
@@ -293,3 +295,7 @@ def test_convolution_in_caffes_order_of_sums_is_the_same_convolution() -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     for one in nets[0].learned:
         np.testing.assert_allclose(nets[0].gradient(one.slot), nets[1].gradient(one.slot), rtol=1e-4, atol=1e-5)
+
+
+def test_what_can_be_had_of_overwritten_blobs_is_known_without_torch() -> None:
+    assert OVERWRITTEN.keys() == HAS_CAFFES
