@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.acceptance.world import Host
+from tests.crash.mounts import fill
 from tests.night import own_mounts
 from tests.night.asking import words
 from tests.night.deployment import Deployment, in_folders
@@ -41,16 +42,6 @@ def filled(host: Callable[[Deployment], Host]) -> Callable[[Deployment], None]:
         deployment.put_refs()
 
     return inject
-
-
-def fill(path: Path) -> None:
-    """Take all that is left."""
-    with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"x" * 4096)
-        except OSError:
-            return
 
 
 def freed(host: Callable[[Deployment], Host]) -> Callable[[Deployment], None]:

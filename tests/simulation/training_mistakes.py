@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.errors import Exists, Unknown
 from pipeline.ledger import protocol
 from pipeline.ledger.bodies import Body
 from pipeline.ledger.protocol import Context
@@ -16,6 +15,7 @@ from pipeline.ledger.trainings import JobSnapshot, JobSpec, Reached
 from pipeline.training import attempt, jobs, retention
 from pipeline.training.attempt import Left, Made
 from pipeline.training.state import Job
+from tests.simulation.mistakes import not_reading_back_after_unknown
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 Attempting = attempt._Attempt
@@ -161,19 +161,6 @@ def beats_are_judged_by_the_local_clock(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(protocol, "beats", lambda context, now: real(context, now - 30 * 86400.0))
 
 
-def no_answer_is_taken_for_a_yes(patch: pytest.MonkeyPatch) -> None:
-    def put_first(store: object, key: str, body: bytes, sleep: object) -> bytes:
-        try:
-            store.put_new(key, body)  # type: ignore[attr-defined]
-        except Unknown:
-            return body
-        except Exists:
-            return store.get(key)  # type: ignore[attr-defined, no-any-return]
-        return body
-
-    patch.setattr(protocol, "put_first", put_first)
-
-
 def the_hint_goes_with_the_last_snapshot(patch: pytest.MonkeyPatch) -> None:
     """The chain is at its end, so nobody needs to look; but the model is not named yet. Prune trusts that as well."""
     real = Attempting._goes_on
@@ -211,6 +198,6 @@ MISTAKES: list[Plant] = [
     a_stop_ends_only_who_trains_just_now,
     what_was_lost_counts_for_ever,
     beats_are_judged_by_the_local_clock,
-    no_answer_is_taken_for_a_yes,
+    not_reading_back_after_unknown,
     the_hint_goes_with_the_last_snapshot,
 ]
