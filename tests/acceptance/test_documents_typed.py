@@ -110,6 +110,10 @@ ELSEWHERE = {
     ("docs/runbook.md", "sh"): "tests/acceptance/test_runbook.py types each block under its heading",
     ("docs/consuming.md", "python"): "tests/unit/codec/test_consuming.py runs all but the one for Spark",
     ("docs/consuming.md", "sql"): "tests/unit/codec/test_consuming.py runs it",
+    (
+        "docs/datasets.md",
+        "console",
+    ): "needs lmdb; tests/unit/training/test_dataset.py types and compares it",
     ("docs/pycaffe.md", "python"): "tests/unit/training/test_engine_pycaffe.py runs them in order",
     ("docs/spark.md", "python"): "needs Spark and Java; tests/spark runs the same calls",
     ("docs/nets.md", "python"): "needs torch and timm, 4 GB; tests/golden/onnx/make.py exports so",

@@ -243,3 +243,23 @@ def test_a_key_that_comes_twice_is_refused(tmp_path: Path) -> None:
     shards.write(tmp_path, [(b"1", datum(images(1)[0], 1))] * 2, "a test")
     assert main(["dataset", "export", str(tmp_path), str(tmp_path / "db")]) == 1
     assert not (tmp_path / "db").exists()
+
+
+def test_the_page_of_datasets_shows_what_its_commands_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = []
+    (tmp_path / "images").mkdir()
+    for key, value in records(RUNS / "train_lmdb"):
+        one, name = caffe_pb2.Datum.FromString(value), key.decode().partition("_")[2].replace("/", "_")
+        pixels = np.frombuffer(one.data, np.uint8).reshape(one.channels, one.height, one.width)
+        cv2.imwrite(str(tmp_path / "images" / name), pixels.transpose(1, 2, 0))
+        lines.append(f"{name} {one.label}\n")
+    (tmp_path / "train.txt").write_text("".join(lines))
+    monkeypatch.chdir(tmp_path)
+    block = re.search(r"```console\n(.*?)```", (GOLDEN.parents[1] / "docs" / "datasets.md").read_text(), re.DOTALL)
+    assert block is not None
+    for typed in block[1].split("$ hathi ")[1:]:
+        command, _, shown = typed.partition("\n")
+        assert main(command.split()) == 0
+        assert capsys.readouterr().out == shown, command
