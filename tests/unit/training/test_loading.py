@@ -152,7 +152,7 @@ def test_memory_data_goes_through_its_arrays_from_where_they_were_given() -> Non
     assert [source.batch(number)["label"].tolist() for number in range(4)] == [[0, 1], [2, 3], [4, 5], [0, 1]]
     source.give(np.full((2, 1, 1, 1), 9, np.float32), np.array([7, 8], np.float32))
     assert source.batch(4)["label"].tolist() == [7, 8]
-    with pytest.raises(SolverError, match="a multiple of 2 images"):
+    with pytest.raises(SolverError, match="their number a multiple of 2"):
         source.give(np.zeros((3, 1, 1, 1), np.float32), np.zeros(3, np.float32))
 
 
