@@ -7,13 +7,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.amounts import counted
 from pipeline.cli.wiring import set_options
+from pipeline.cli.wiring.numbers import number_from
 from pipeline.cli.wiring.set_options import FORMS
 from pipeline.errors import ConfigError, NetError
 from pipeline.settings import load as load_settings
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine", default="auto", help=("what runs the net (default: auto, the fastest that is installed)")
     )
     net.add_argument("--precision", default="fp32", choices=("fp32", "tf32", "bf16", "fp16"))
-    net.add_argument("--threads", type=_from(0), default=0, help="cores to use (default: 0: all)")
+    net.add_argument("--threads", type=number_from(0), default=0, help="cores to use (default: 0: all)")
     show = actions.add_parser(
         "show",
         parents=[net],
@@ -62,27 +62,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bench = actions.add_parser(
         "bench", parents=[net], help=("measure images per second by engine, precision and batch size")
     )
-    bench.add_argument("--batch", type=_from(1), action="append", default=[], metavar="N", help="default: 1 and 32")
-    bench.add_argument("--rounds", type=_from(1), default=5, help="passes of each; their median is shown")
+    bench.add_argument(
+        "--batch", type=number_from(1), action="append", default=[], metavar="N", help="default: 1 and 32"
+    )
+    bench.add_argument("--rounds", type=number_from(1), default=5, help="passes of each; their median is shown")
     bench.add_argument("--engines", default="", help="comma-separated; default: all that are installed")
     bench.add_argument("--precisions", default="fp32,bf16", help="comma-separated; the first fp32 is the reference")
     bench.add_argument("--json", action="store_true", help="print one JSON object a line")
     export = actions.add_parser("export", parents=[net], help="write a Caffe net as an ONNX model")
     export.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
-    export.add_argument("--batch", type=_from(1), metavar="N", help="default: the declared one")
+    export.add_argument("--batch", type=number_from(1), metavar="N", help="default: the declared one")
     export.add_argument("--json", action="store_true", help="print one JSON object")
     features = actions.add_parser("features", parents=[net], help="compute features of images, one line each")
     features.add_argument("images", nargs="+", metavar="IMAGE", help="files")
     features.add_argument("--json", action="store_true", help="print one JSON object a line")
-
-
-def _from(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isascii() or not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} on")
-        return int(text)
-
-    return number
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.output.training import shown
+from pipeline.cli.wiring.numbers import number_from
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start.add_argument("--weights", action="append", metavar="A,B", help="weights to begin with; later files win")
     start.add_argument("--snapshot", type=Path, metavar="FILE", help="go on from a .solverstate, Caffe's own as well")
     start.add_argument("--again", action="store_true", help="begin at 0 though a snapshot of this training is there")
-    option("--until", type=_from(1), metavar="N", help="end after iteration N with a snapshot")
-    option("--seed", type=_from(0), metavar="N", help="in place of the solver's random_seed")
-    option("--threads", type=_from(0), default=0, metavar="N",
+    option("--until", type=number_from(1), metavar="N", help="end after iteration N with a snapshot")
+    option("--seed", type=number_from(0), metavar="N", help="in place of the solver's random_seed")
+    option("--threads", type=number_from(0), default=0, metavar="N",
            help="cores to compute with (default: 0: all, with --exact one); they decide the last digits")  # fmt: skip
-    option("--data-threads", type=_from(1), default=2, metavar="N",
+    option("--data-threads", type=number_from(1), default=2, metavar="N",
            help="threads that decode images (default: 2); they decide no digit")  # fmt: skip
     option("--exact", action="store_true",
            help="convolution in Caffe's order of sums: slower, but no near-tie falls otherwise")  # fmt: skip
@@ -59,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--sigint-effect", choices=_EFFECTS, default="stop", help="what SIGINT does (default: stop)")
     option("--sighup-effect", choices=_EFFECTS, default="snapshot", help="what SIGHUP does (default: snapshot)")
     option("--no-check", action="store_true", help="begin without reading every example once")
-    option("--iterations", type=_from(1), default=50, metavar="N", help="of test and time: batches (default: 50)")
+    option("--iterations", type=number_from(1), default=50, metavar="N", help="of test and time: batches (default: 50)")
     option("--config", type=Path, help="a configuration: ESTOP of its state folder ends the training")
     option("--job", action="store_true",
            help="train it as a job of the bucket of --config, beside any other host that does")  # fmt: skip
@@ -158,12 +159,3 @@ def _state(config: Path | None) -> Path | None:
     from pipeline.settings import load
 
     return Path(load(config, os.environ).state)
-
-
-def _from(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isascii() or not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} on")
-        return int(text)
-
-    return number
