@@ -6,9 +6,8 @@ A field of the Datum that is not set is null, so that a database that is written
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,14 @@ import pyarrow as pa
 from pyarrow import parquet as pq
 
 from pipeline.codec import caffe_pb2
-from pipeline.errors import FormatError
+from pipeline.errors import ConfigError, FormatError
+from pipeline.training.dataset.manifest import MANIFEST, Manifest, ShardFile, read_manifest
 
-MANIFEST = "_manifest.json"
-_FORMAT = 1
+__all__ = ["BATCH_ROWS", "FEATURES", "MANIFEST", "batches", "read", "read_manifest", "write"]
+
+FEATURES = "features"
+"""The kind of a dataset that holds them, and the column."""
+BATCH_ROWS = 64
 _GROUP, _SHARD = 8 * 2**20, 256 * 2**20  # bytes of pixels: a row group is read at once
 _FIELDS = ("channels", "height", "width", "label", "encoded", "data")
 
@@ -39,56 +42,65 @@ Record = tuple[bytes, caffe_pb2.Datum]
 def write(folder: Path, records: Iterable[Record], source: str) -> int:
     """Writes shards and, last, the manifest into an empty folder; the number of examples.  source: where from."""
     labels: Counter[int] = Counter()
-    found: list[dict[str, Any]] = []
+    found: list[ShardFile] = []
     for number, shard in enumerate(_cut(records)):
-        path = folder / f"part-{number:05d}.parquet"
+        path = folder / name_of(number)
         rows = 0
         with pq.ParquetWriter(path, SCHEMA, compression="none") as writer:
             for group in shard:
                 writer.write_table(pa.Table.from_pylist([_row(*record) for record in group], schema=SCHEMA))
                 labels.update(datum.label for _, datum in group)
                 rows += len(group)
-        found.append({"name": path.name, "rows": rows, "sha256": _digest(path)})
+        found.append(ShardFile(name=path.name, rows=rows, sha256=digest_of(path)))
     count = sum(labels.values())
-    manifest = {
-        "format": _FORMAT,
-        "source": source,
-        "examples": count,
-        "labels": {str(label): labels[label] for label in sorted(labels)},
-        "shards": found,
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    told = {str(label): labels[label] for label in sorted(labels)}
+    Manifest(source=source, examples=count, labels=told, shards=found).write(folder)
     return count
 
 
-def read(folder: Path) -> Iterator[Record]:
-    """The records in the order in which they were written.
+def name_of(number: int) -> str:
+    """The file of a shard."""
+    return f"part-{number:05d}.parquet"
 
-    Raises FormatError for a manifest that is not ours, and for a shard that has changed since.
+
+def read(folder: Path, side: str | None = None) -> Iterator[Record]:
+    """The records in the order in which they were written; a feature is a Datum of floats.
+
+    side: only this one.  Raises as `batches`.
     """
-    for shard in _manifest(folder)["shards"]:
-        path = folder / str(shard["name"])
-        if not path.is_file() or _digest(path) != shard["sha256"]:
-            raise FormatError(
-                f"the shard {path} has changed since it was written",
-                "its bytes are others, or it is missing",
-                "bring the dataset in again",
-            )
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=64):
-                yield from (_record(row) for row in batch.to_pylist())
+    features = read_manifest(folder).kind == FEATURES
+    columns = ["key", "label", FEATURES] if features else SCHEMA.names
+    for batch in batches(folder, side, columns):
+        yield from (_of_feature(row) if features else _record(row) for row in batch.to_pylist())
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        found = json.loads(path.read_text())
-        if found["format"] != _FORMAT or not isinstance(found["shards"], list):
-            raise ValueError(f"its format is {found['format']}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        says = "it is damaged, or a newer Hathi wrote it"
-        raise FormatError(f"the manifest {path} cannot be read", f"{says}: {error}", "bring it in again") from error
-    return dict(found)
+def batches(folder: Path, side: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows as Arrow batches of 64, in the order in which they were written.
+
+    side: only this one; columns: only these.
+    Raises ConfigError for a side that the dataset lacks; FormatError for a manifest that is not ours, and for a shard
+    that has changed since.
+    """
+    found = read_manifest(folder)
+    if side is not None and side not in found.sides:
+        has = f"its sides are: {', '.join(found.sides)}" if found.sides else "it has no sides"
+        raise ConfigError(f"the dataset {folder} has no side '{side}'", has, "name one of its sides, or none for all")
+    for shard in found.shards:
+        if side in (None, shard.side):
+            yield from _batches_of(folder / shard.name, shard, columns)
+
+
+def _batches_of(path: Path, shard: ShardFile, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    if not path.is_file() or digest_of(path) != shard.sha256:
+        raise FormatError(
+            f"the shard {path} has changed since it was written",
+            "its bytes are others, or it is missing",
+            "bring the dataset in again",
+        )
+    with pq.ParquetFile(path) as file:
+        if missing := [name for name in columns or () if name not in file.schema_arrow.names]:
+            raise FormatError(f"the shard {path} has no column {missing[0]}", "", "bring the dataset in again")
+        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=columns and list(columns))
 
 
 def _cut(records: Iterable[Record]) -> Iterator[Iterator[list[Record]]]:
@@ -134,6 +146,13 @@ def _record(row: dict[str, Any]) -> Record:
     return row["key"], datum
 
 
-def _digest(path: Path) -> str:
+def _of_feature(row: dict[str, Any]) -> Record:
+    datum = caffe_pb2.Datum(channels=len(row[FEATURES]), height=1, width=1, label=row["label"])
+    datum.float_data.extend(row[FEATURES])
+    return row["key"], datum
+
+
+def digest_of(path: Path) -> str:
+    """Hex SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
