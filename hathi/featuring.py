@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from hathi.images import _overrides, is_missing
 from pipeline.clock import Clock
 from pipeline.cluster.dataframe import PIECE_ROWS, computed
+from pipeline.errors import ConfigError
 from pipeline.extraction.feature_maker import FeatureMaker
 from pipeline.fetch.inline import read_file
 from pipeline.nets.loading import default_blob
 from pipeline.records import Failure, ImageRef
-from pipeline.settings import Settings, load
+from pipeline.settings import BUILT_IN, Settings, load
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -146,7 +147,7 @@ def features(
     where = os.fspath(net)
     chosen: dict[str, object] = {
         "bucket.url": os.devnull,  # nothing is kept
-        f"sets.{_SET}.net": where if where == "hog" else os.path.abspath(where),
+        f"sets.{_SET}.net": where if where in BUILT_IN else os.path.abspath(where),
         f"sets.{_SET}.blob": blob if blob is not None else default_blob(where, weights),
         f"sets.{_SET}.pool": pool,
         f"sets.{_SET}.root": _SET,
@@ -164,6 +165,8 @@ def features(
     chosen |= {f"sets.{_SET}.preprocess.{name}": value for name, value in given.items()}
     settings: Settings = load(None, os.environ, chosen)
     maker = FeatureMaker(settings, _SET, Clock())
+    if not maker.net.dim:
+        raise ConfigError('net = "image" keeps images and computes no features', "", "name a net")
     many = [images] if isinstance(images, str | bytes | Path) else images
     return Features(maker, many, settings.fetch.max_bytes)
 

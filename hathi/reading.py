@@ -37,7 +37,8 @@ def read_features(
     hdfs: settings of `[lakes.NAME.hdfs]` for an HDFS root, e.g. {"user": "me"} or {"authentication": "kerberos"}.
     Returns an Arrow table sorted by partner and item: partner_id, item_id (uint64, as people write it), external_id,
     url, content_sha256, fetched_at, version, fingerprint, features (float32 lists of one length, of float16 too), etag,
-    last_modified, shipment.  Features are comparable where their fingerprints are equal.
+    last_modified, shipment.  Features are comparable where their fingerprints are equal.  Under the root of a set that
+    keeps images a column `image` (binary) stands in the place of features.
     Raises `Error` where there is nothing to read, or where a file is damaged; it names the file.
 
     >>> import hathi
@@ -79,7 +80,7 @@ def read_matrix(
     """As `read_features`, in two parts for NumPy: who, and the values, row for row.
 
     Returns an Arrow table of all columns but `features`, and an array float32 (items, values), read-only.
-    `ids.to_pandas()` is a data frame whose row n belongs to `matrix[n]`.
+    `ids.to_pandas()` is a data frame whose row n belongs to `matrix[n]`.  Images are no features: they are refused.
 
     >>> import hathi
     >>> ids, matrix = hathi.read_matrix("out")
@@ -88,7 +89,12 @@ def read_matrix(
     >>> sorted(ids["external_id"].to_pylist()), ids["item_id"].to_numpy().dtype.name
     (['SKU-1', 'SKU-2'], 'uint64')
     """
+    from pipeline.codec.delivered.blocks import images_not_features
+    from pipeline.codec.shards import IMAGE
+
     table = read_features(folder, partner=partner, hdfs=hdfs)
+    if IMAGE in table.column_names:
+        raise images_not_features(os.fspath(folder))
     matrix = table["features"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
     return table.drop_columns(["features"]), matrix
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.settings import Settings, reading
+from pipeline.settings import BUILT_IN, Settings, reading
 
 ROLES = ("gateway", "compute", "local")
 
@@ -43,7 +43,7 @@ QUESTIONS = (
     Question("lake_name", "the lake's name, the same on gateways and boxes", default="main"),
     Question("source", "where in the lake the refs are: a folder, a file or a glob", ("gateway", "local"), "refs"),
     Question("set", "the name of the feature set, the same on gateways and boxes", default="features"),
-    Question("net", "the net: a .prototxt, an .onnx, or hog", path=True),
+    Question("net", "the net: a .prototxt, an .onnx, hog, or image", path=True),
     Question("weights", "the .caffemodel of the net", default="", path=True, nets=".prototxt"),
     Question("blob", "the blob of the net whose values are the feature"),
     Question("preprocess", "what the net expects: imagenet, clip, dinov2, ...", default="", nets=".onnx"),
@@ -77,7 +77,7 @@ def text_of(role: str, given: Mapping[str, str], path: Path) -> str:
             "add it, or run the command on a terminal, where it asks",
         )
     for name, one in wanted.items():
-        if one.path and values[name] and "://" not in values[name] and values[name] != "hog":
+        if one.path and values[name] and "://" not in values[name] and values[name] not in BUILT_IN:
             values[name] = os.path.abspath(os.path.expanduser(values[name]))
     text = "\n".join(_lines(role, values)) + "\n"
     reading.validate(Settings, reading.Effective(tomllib.loads(text), {}, str(path)))

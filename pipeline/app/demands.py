@@ -136,4 +136,5 @@ def _net(settings: Settings, name: str) -> str:
     from pipeline.extraction.feature_maker import FeatureMaker  # the net's engine takes its time to import
 
     made = FeatureMaker(settings, name, Clock())
-    return f"{os.path.basename(settings.sets[name].net)}: {made.net.dim} values on {made.engine}"
+    what = f"{made.net.dim} values on {made.engine}" if made.net.dim else f"{made.preprocessing}; {made.engine}"
+    return f"{os.path.basename(settings.sets[name].net)}: {what}"

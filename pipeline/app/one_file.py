@@ -64,6 +64,10 @@ def _write_npy(features: pa.RecordBatchReader, path: Path) -> int:
     import pyarrow.parquet as pq
 
     place = features.schema.get_field_index(FEATURES)
+    if place < 0:
+        from pipeline.codec.delivered.blocks import images_not_features
+
+        raise images_not_features(f"what is to be written to {path}")
     dim = features.schema.field(place).type.list_size
     ids, rows = ids_beside(path), 0
     with ExitStack() as held:

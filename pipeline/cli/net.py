@@ -16,6 +16,7 @@ from pipeline.cli.wiring import set_options
 from pipeline.cli.wiring.numbers import number_from
 from pipeline.cli.wiring.set_options import FORMS
 from pipeline.errors import ConfigError, NetError
+from pipeline.settings import HOG
 from pipeline.settings import load as load_settings
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ def _nets_to_measure(args: argparse.Namespace, say: bool) -> dict[tuple[str, str
 
     nets: dict[tuple[str, str], Net] = {}
     refused: list[tuple[str, NetError]] = []
-    if Path(args.net).name == "hog":
+    if Path(args.net).name == HOG:
         net = _load(args)
         return {(net.engine.name, net.engine.precision): net}
     for precision in args.precisions.split(","):
@@ -357,7 +358,7 @@ def _feature_set(args: argparse.Namespace, blob: str) -> FeatureSet:
         os.environ,
         {
             "bucket.url": os.devnull,  # nothing is kept
-            f"sets.{_SET}.net": args.net if Path(args.net).name == "hog" else os.path.abspath(args.net),
+            f"sets.{_SET}.net": args.net if Path(args.net).name == HOG else os.path.abspath(args.net),
             f"sets.{_SET}.weights": args.weights,
             f"sets.{_SET}.blob": blob,
             f"sets.{_SET}.root": _SET,

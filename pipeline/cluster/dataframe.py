@@ -50,6 +50,8 @@ def featurise(maker: FeatureMaker, batches: Iterable[pa.RecordBatch], url_col: s
 
     A URL that is null or empty is a failure `bad_ref`.
     """
+    if not maker.net.dim:
+        raise ConfigError('net = "image" keeps images and computes no features', "", "name a set with a net")
     pieces = (batch.slice(at, PIECE_ROWS) for batch in batches for at in range(0, batch.num_rows, PIECE_ROWS))
     for done in computed(maker, pieces, lambda piece: _refs(piece, url_col)):
         yield _joined(done)

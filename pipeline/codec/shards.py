@@ -2,12 +2,14 @@
 
 Rows are sorted by (partner, item as unsigned, ordinal) and lie in row groups of 64, so that a merge of many shards
 holds little of each. The same rows give the same bytes.
+
+A feature is a vector of `dim` values.  A set that keeps images has dim 0: its rows hold the image instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
@@ -25,7 +27,9 @@ from pipeline.records import signed, unsigned
 
 GROUP_ROWS = 64
 GROUP_CONTENT_BYTES = 2**20
-"""Inline images that a row group of failures holds, at the most; at least one row."""
+"""Images that a row group holds, at the most; at least one row."""
+FEATURES, IMAGE = "features", "image"
+"""The column of what was computed: vectors, or images where dim is 0."""
 
 _LOOK = "see what else is damaged, and what to do: hathi verify --deep"
 DAMAGE = "damage"
@@ -52,6 +56,8 @@ class FeatureRow:
     last_modified: str | None = None
     damage: str | None = None
     """What the decoder said was wrong with the image: the feature is of what could be seen."""
+    image: bytes | memoryview | None = None
+    """The image itself, of a set that keeps images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ def features_schema(dim: int) -> pa.Schema:
             _needed("fetched_at", pa.timestamp("us", tz="UTC")),
             pa.field("etag", pa.string()),
             pa.field("last_modified", pa.string()),
-            _needed("features", vectors(dim)),
+            computed(dim),
         ]
     )
 
@@ -119,6 +125,11 @@ def failures_schema() -> pa.Schema:
     )
 
 
+def computed(dim: int) -> pa.Field:
+    """The column of features of that many values; of images where that is 0."""
+    return _needed(FEATURES, vectors(dim)) if dim else _needed(IMAGE, pa.binary())
+
+
 def vectors(dim: int) -> pa.DataType:
     """The type of a feature column."""
     return pa.list_(pa.field("element", pa.float32(), nullable=False), dim)
@@ -131,21 +142,29 @@ def vector_array(matrix: Matrix) -> pa.Array:
 
 
 def write_features(path: Path, rows: Sequence[FeatureRow], matrix: Matrix) -> Written:
-    """Writes a new shard of features; row n of the matrix (n, dim) belongs to rows[n], in any order."""
+    """Writes a new shard of features; row n of the matrix (n, dim) belongs to rows[n], in any order.
+
+    Of a matrix (n, 0) the rows hold their images.
+    """
     order = _order(rows)
-    schema = features_schema(matrix.shape[1])
+    dim = matrix.shape[1]
+    schema = features_schema(dim)
     if any(row.damage for row in rows):
         schema = schema.insert(len(schema) - 1, pa.field(DAMAGE, pa.string()))
-    table = pa.table([*_columns(rows, order, schema.names[:-1], schema), vector_array(matrix[order])], schema=schema)
-    return _write(path, table, [GROUP_ROWS] * -(-len(rows) // GROUP_ROWS))
+    if not dim:
+        sizes = _group_sizes([len(rows[at].image or b"") for at in order])
+        return _write(path, schema, _groups(rows, order, sizes, schema))
+    columns = [*_columns(rows, order, schema.names[:-1], schema), vector_array(matrix[order])]
+    table = pa.table(columns, schema=schema)
+    return _write(path, schema, _slices(table, [GROUP_ROWS] * -(-len(rows) // GROUP_ROWS)))
 
 
 def write_failures(path: Path, rows: Sequence[FailureRow]) -> Written:
     """Writes a new shard of failures, from rows in any order."""
     order = _order(rows)
     schema = failures_schema()
-    table = pa.table(_columns(rows, order, schema.names, schema), schema=schema)
-    return _write(path, table, _group_sizes([len(rows[at].content or b"") for at in order]))
+    sizes = _group_sizes([len(rows[at].content or b"") for at in order])
+    return _write(path, schema, _groups(rows, order, sizes, schema))
 
 
 class Shard:
@@ -163,14 +182,15 @@ class Shard:
         """The first row of each row group, and the number of all rows."""
         try:
             schema = metadata.schema.to_arrow_schema()
-            self.holds_features = "features" in schema.names
+            self.holds_features = FEATURES in schema.names or IMAGE in schema.names
         except ARROW_ERRORS as error:
             raise self._damaged(error) from error
         self._check(schema)
 
     def _check(self, schema: pa.Schema) -> None:
         """Raises FormatError where a column is missing, stands twice or has another type."""
-        dim = getattr(schema.field("features").type, "list_size", 1) if self.holds_features else 1
+        dim = getattr(schema.field(FEATURES).type, "list_size", 1) if FEATURES in schema.names else 0
+        self._dim = dim
         wanted = features_schema(dim) if self.holds_features else failures_schema()
         self._marked = DAMAGE in schema.names
         for field in (*wanted, pa.field(DAMAGE, pa.string())) if self._marked else wanted:
@@ -196,12 +216,19 @@ class Shard:
 
     def features(self, group: int, dim: int) -> tuple[list[FeatureRow], Matrix]:
         """A row group of features: rows, and a matrix (rows, dim) that is not to be written to."""
-        table = self._read([group], features_schema(dim).names + [DAMAGE] * self._marked)
-        vectors_column = table.column("features").combine_chunks()
-        if table.schema.field("features").type.list_size != dim:
+        if self._dim != dim:
             raise FormatError("a shard has another width", f"{self._path.name}: not {dim} values a row")
+        table = self._read([group], features_schema(dim).names + [DAMAGE] * self._marked)
+        if not dim:
+            return self._images(table), np.empty((len(table), 0), np.float32)
+        vectors_column = table.column(FEATURES).combine_chunks()
         matrix = vectors_column.flatten().to_numpy().reshape(-1, dim)
-        return [FeatureRow(*cells) for cells in _cells(table.drop_columns(["features"]))], matrix
+        return [FeatureRow(*cells) for cells in _cells(table.drop_columns([FEATURES]))], matrix
+
+    def _images(self, table: pa.Table) -> list[FeatureRow]:
+        images = table.column(IMAGE).to_pylist()
+        rows = (FeatureRow(*cells) for cells in _cells(table.drop_columns([IMAGE])))
+        return [replace(row, image=image) for row, image in zip(rows, images, strict=True)]
 
     def failures(self, group: int) -> list[FailureRow]:
         """A row group of failures."""
@@ -267,19 +294,35 @@ def _group_sizes(lengths: list[int]) -> list[int]:
     return [*sizes, size] if size else sizes
 
 
-def _write(path: Path, table: pa.Table, group_sizes: list[int]) -> Written:
-    file = HashedFile(path)
+def _groups(
+    rows: Sequence[FeatureRow] | Sequence[FailureRow], order: list[int], sizes: list[int], schema: pa.Schema
+) -> Iterator[pa.Table]:
+    """Row groups of these sizes, one table after the other: the images of one are in memory."""
+    at = 0
+    for size in sizes:
+        yield pa.table(_columns(rows, order[at : at + size], schema.names, schema), schema=schema)
+        at += size
+
+
+def _slices(table: pa.Table, sizes: list[int]) -> Iterator[pa.Table]:
+    at = 0
+    for size in sizes:
+        yield table.slice(at, size)
+        at += size
+
+
+def _write(path: Path, schema: pa.Schema, groups: Iterable[pa.Table]) -> Written:
+    file, rows = HashedFile(path), 0
     try:
         with pq.ParquetWriter(
-            file, table.schema, compression="zstd", compression_level=1, use_dictionary=False, write_statistics=False
+            file, schema, compression="zstd", compression_level=1, use_dictionary=False, write_statistics=False
         ) as writer:
-            at = 0
-            for size in group_sizes:
-                writer.write_table(table.slice(at, size), row_group_size=size)
-                at += size
+            for group in groups:
+                writer.write_table(group, row_group_size=len(group))
+                rows += len(group)
     finally:
         file.close()
-    return file.written(len(table))
+    return file.written(rows)
 
 
 def _needed(name: str, kind: pa.DataType) -> pa.Field:

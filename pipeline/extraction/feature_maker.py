@@ -13,10 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import numpy as np
+
 from pipeline.clock import Clock
 from pipeline.codec.shards import Matrix
 from pipeline.errors import ConfigError, NetError
 from pipeline.extraction.isolation import compute_alone
+from pipeline.extraction.kept_images import KeptImages
 from pipeline.extraction.memory_budget import Bounds
 from pipeline.extraction.net_batches import Marked
 from pipeline.extraction.pace import Pace
@@ -62,7 +65,13 @@ class FeatureMaker:
         self._spill = spill
         self._pace = Pace(clock, say)
         self._threads = settings.compute.threads or len(os.sched_getaffinity(0))
-        self._net = FeatureNet(self._set, threads=self._threads)
+        self._net: FeatureNet | KeptImages
+        if self._set.keeps_images:
+            self._net = kept = KeptImages(self._set)
+            self._noted_image: Callable[[bytes], tuple[Matrix | bytes, str] | Failure] = kept.noted
+        else:
+            self._net = net = FeatureNet(self._set, threads=self._threads)
+            self._noted_image = Preparation(net.preprocess, net.input_size, net.mean).noted
         lacking = self._net.lacking
         if lacking and self._set.weights is None:
             raise ConfigError(
@@ -76,14 +85,13 @@ class FeatureMaker:
                 "the file is still being copied, was cut short, or belongs to another net",
                 "wait until the copy is complete, or name the .caffemodel that belongs to the net",
             )
-        self._preparation = Preparation(self._net.preprocess, self._net.input_size, self._net.mean)
 
     @property
     def fingerprint(self) -> str:
         return self._net.fingerprint
 
     @property
-    def net(self) -> FeatureNet:
+    def net(self) -> FeatureNet | KeptImages:
         """What runs behind the window."""
         return self._net
 
@@ -103,16 +111,21 @@ class FeatureMaker:
         return self._pace.set_by
 
     def prepare(self, content: bytes) -> Matrix | Failure:
-        """Image bytes -> (3, h, w) float32 for the net, or why not."""
-        return self._preparation(content)
-
-    def _prepare_marked(self, content: bytes) -> Matrix | Marked | Failure:
-        """As `prepare`; what comes of damaged bytes says so."""
-        found = self._preparation.noted(content)
+        """Image bytes -> (3, h, w) float32 for the net, or why not.  Raises NetError where there is no net."""
+        found = self._noted_image(content)
         if isinstance(found, Failure):
             return found
-        planes, damage = found
-        return Marked(planes, damage) if damage else planes
+        if isinstance(found[0], bytes):
+            self._net.forward(np.empty((0, 0), np.float32))
+        return np.asarray(found[0], np.float32)
+
+    def _prepare_marked(self, content: bytes) -> Matrix | bytes | Marked | Failure:
+        """As `prepare`, or the image that is kept; what comes of damaged bytes says so."""
+        found = self._noted_image(content)
+        if isinstance(found, Failure):
+            return found
+        made, damage = found
+        return Marked(made, damage) if damage else made
 
     def window(
         self,

@@ -38,12 +38,12 @@ class FeatureNet(Protocol):
 class Marked:
     """A prepared image, or its feature, of bytes that were damaged: what the decoder said of them."""
 
-    values: Matrix
+    values: Matrix | bytes
     damage: str
 
 
-Prepare = Callable[[bytes], Matrix | Marked | Failure]
-"""Image bytes -> (3, h, w) for the net."""
+Prepare = Callable[[bytes], Matrix | bytes | Marked | Failure]
+"""Image bytes -> (3, h, w) for the net; or bytes, which are kept as they are and pass no net."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Trouble:
     cause: str
 
 
-Outcome = Matrix | Marked | Failure | Trouble
-"""Of one image: its feature (dim,), a view of what the net gave; or why it has none."""
+Outcome = Matrix | bytes | Marked | Failure | Trouble
+"""Of one image: its feature (dim,), a view of what the net gave; the image that is kept; or why it has none."""
 
 
 class Stacks(Generic[K]):
@@ -80,7 +80,7 @@ class Stacks(Generic[K]):
         self._clock = clock
         self._limit = decoding
         self._ended = ended
-        self._decoding: deque[tuple[K, Future[Matrix | Marked | Failure]]] = deque()
+        self._decoding: deque[tuple[K, Future[Matrix | bytes | Marked | Failure]]] = deque()
         self._stack: list[tuple[K, Matrix, str]] = []
         """With what was said of damage."""
         self._since = 0.0
@@ -131,9 +131,12 @@ class Stacks(Generic[K]):
         if isinstance(prepared, Failure):
             self._ended(key, prepared)
             return
+        values, damage = (prepared.values, prepared.damage) if isinstance(prepared, Marked) else (prepared, "")
+        if isinstance(values, bytes):
+            self._ended(key, prepared)
+            return
         if not self._stack:
             self._since = self._clock.monotonic()
-        values, damage = (prepared.values, prepared.damage) if isinstance(prepared, Marked) else (prepared, "")
         self._stack.append((key, values, damage))
         if len(self._stack) >= self._net.batch_size:
             self._forward()

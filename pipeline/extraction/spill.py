@@ -1,11 +1,14 @@
 """The finished features of one open batch: in memory, and in a file of its own where they would be too much there.
 
 A batch waits for its slowest URL while others finish, so what is finished has to lie somewhere.  The file is appended
-to and belongs to this process alone: blocks of a header, float32 vectors and the records of rows, nothing else.
+to and belongs to this process alone: blocks of a header, float32 vectors and the records of rows, nothing else.  Of a
+set that keeps images (dim 0) an image stands in the place of each vector, its length before it; they are read where
+they lie, so that a batch of them is never in memory as a whole.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -23,8 +26,12 @@ from pipeline.stores.local import typed
 ROW_BYTES = 400
 """What a finished row takes in memory beside its vector, on the safe side."""
 
-_BLOCK = struct.Struct("<QQQ")
-"""Vectors, rows, bytes of the rows."""
+_IMAGE_BYTES = 64 * 2**10
+"""What an image takes, about, until it is there."""
+
+_BLOCK = struct.Struct("<QQQQ")
+"""Vectors, rows, bytes of the vectors, bytes of the rows."""
+_LENGTH = struct.Struct("<Q")
 _ROW = struct.Struct("<QQq32siii")
 """Place in the batch, slot, microseconds since 1970, SHA-256, and three lengths: -1 for a text that is absent."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,6 +55,11 @@ class _Row(NamedTuple):
     origin: Origin
 
 
+def promise_of(dim: int) -> int:
+    """Bytes that a finished row may come to take."""
+    return ROW_BYTES + (4 * dim or _IMAGE_BYTES)
+
+
 class Features:
     """Vectors by slot, in the order in which they came; each row names its ref's place in the batch and its slot.
 
@@ -58,7 +70,8 @@ class Features:
     def __init__(self, dim: int, path: Path | None) -> None:
         self._dim = dim
         self._path = path
-        self._vectors: list[Matrix] = []
+        self._vectors: list[Matrix | bytes] = []
+        self._bytes_of_vectors = 0
         self._rows: list[_Row] = []
         self._slots = 0
         self._made = False
@@ -68,11 +81,13 @@ class Features:
     @property
     def held(self) -> int:
         """Bytes in memory."""
-        return 4 * self._dim * len(self._vectors) + ROW_BYTES * len(self._rows)
+        return self._bytes_of_vectors + ROW_BYTES * len(self._rows)
 
-    def add(self, vector: Matrix) -> int:
-        """Keep a copy of a vector (dim,): a view would hold the whole stack that it came in.  Its slot."""
-        self._vectors.append(np.array(vector, np.float32))
+    def add(self, vector: Matrix | bytes) -> int:
+        """Keep an image, or a copy of a vector (dim,): a view would hold the whole stack that it came in.  Its slot."""
+        kept = vector if isinstance(vector, bytes) else np.array(vector, np.float32)
+        self._vectors.append(kept)
+        self._bytes_of_vectors += len(kept) if isinstance(kept, bytes) else kept.nbytes
         self._slots += 1
         return self._slots - 1
 
@@ -85,21 +100,32 @@ class Features:
         if self._path is None or not (self._rows or self._vectors):
             return
         rows = b"".join(map(_packed, self._rows))
+        size = self._bytes_of_vectors + (0 if self._dim else _LENGTH.size * len(self._vectors))
         self._made = True
         try:
             with open(self._path, "ab", opener=_private) as file:
-                file.write(_BLOCK.pack(len(self._vectors), len(self._rows), len(rows)))
+                file.write(_BLOCK.pack(len(self._vectors), len(self._rows), size, len(rows)))
                 for vector in self._vectors:
-                    file.write(vector.data)
+                    if isinstance(vector, bytes):
+                        file.write(_LENGTH.pack(len(vector)))
+                        file.write(vector)
+                    else:
+                        file.write(vector.data)
                 file.write(rows)
         except OSError as error:
             raise typed(error, self._path) from error
-        self.spilled += _BLOCK.size + 4 * self._dim * len(self._vectors) + len(rows)
+        self.spilled += _BLOCK.size + size + len(rows)
         self._vectors.clear()
+        self._bytes_of_vectors = 0
         self._rows.clear()
 
     def take(self, refs: Sequence[ImageRef]) -> tuple[list[FeatureRow], Matrix]:
-        """All rows of the batch whose refs these are, and the matrix (rows, dim); nothing is left here."""
+        """All rows of the batch whose refs these are, and the matrix (rows, dim); nothing is left here.
+
+        Images that were spilled are views of the file, which is on the disk until the last of them is gone.
+        """
+        if not self._dim:
+            return self._take_images(refs)
         vectors = np.empty((self._slots, self._dim), np.float32)
         rows: list[_Row] = []
         filled = 0
@@ -118,17 +144,50 @@ class Features:
         matrix = vectors if slots == list(range(len(vectors))) else vectors[slots]
         return [_feature_row(refs[row.place], row.origin) for row in rows], matrix
 
+    def _take_images(self, refs: Sequence[ImageRef]) -> tuple[list[FeatureRow], Matrix]:
+        rows: list[_Row] = []
+        images: list[bytes | memoryview] = []
+        if self.spilled and self._path is not None:
+            try:
+                with self._path.open("rb") as file:
+                    if os.fstat(file.fileno()).st_size < self.spilled:
+                        raise self._short()
+                    view = memoryview(mmap.mmap(file.fileno(), self.spilled, prot=mmap.PROT_READ))
+            except OSError as error:
+                raise typed(error, self._path) from error
+            self._map(view, images, rows)
+        images += [image for image in self._vectors if isinstance(image, bytes)]
+        rows += self._rows
+        self.drop()
+        made = [_feature_row(refs[row.place], row.origin, images[row.slot]) for row in rows]
+        return made, np.empty((len(made), 0), np.float32)
+
+    def _map(self, view: memoryview, images: list[bytes | memoryview], rows: list[_Row]) -> None:
+        """What the file's blocks hold, where it lies."""
+        at = 0
+        while at < len(view):
+            some, _, size, length = _BLOCK.unpack_from(view, at)
+            at += _BLOCK.size
+            end = at + size
+            for _ in range(some):
+                (image,) = _LENGTH.unpack_from(view, at)
+                at += _LENGTH.size
+                images.append(view[at : at + image])
+                at += image
+            rows += _unpacked(bytes(view[end : end + length]))
+            at = end + length
+
     def _read(self, file: BinaryIO, vectors: Matrix, rows: list[_Row]) -> int:
         """The file's blocks; how many vectors they held."""
         filled, left = 0, self.spilled
         while left > 0:
-            some, _, length = _BLOCK.unpack(self._bytes(file, _BLOCK.size))
+            some, _, size, length = _BLOCK.unpack(self._bytes(file, _BLOCK.size))
             block = vectors[filled : filled + some].data.cast("B") if some else memoryview(b"")
             if some and file.readinto(block) != len(block):  # type: ignore[attr-defined]
                 raise self._short()
             rows += _unpacked(self._bytes(file, length))
             filled += some
-            left -= _BLOCK.size + 4 * self._dim * some + length
+            left -= _BLOCK.size + size + length
         return filled
 
     def _bytes(self, file: BinaryIO, length: int) -> bytes:
@@ -147,6 +206,7 @@ class Features:
     def drop(self) -> None:
         """Forget everything; the file goes."""
         self._vectors.clear()
+        self._bytes_of_vectors = 0
         self._rows.clear()
         self._slots = 0
         if self._made and self._path is not None:
@@ -158,7 +218,7 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _feature_row(ref: ImageRef, origin: Origin) -> FeatureRow:
+def _feature_row(ref: ImageRef, origin: Origin, image: bytes | memoryview | None = None) -> FeatureRow:
     return FeatureRow(
         partner_id=ref.partner_id,
         item_id=ref.item_id,
@@ -170,6 +230,7 @@ def _feature_row(ref: ImageRef, origin: Origin) -> FeatureRow:
         etag=origin.etag,
         last_modified=origin.last_modified,
         damage=origin.damage,
+        image=image,
     )
 
 

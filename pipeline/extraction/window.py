@@ -22,7 +22,7 @@ from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
 from pipeline.extraction.host_queues import HostQueues, OpenBatch
 from pipeline.extraction.memory_budget import Bounds, Load
 from pipeline.extraction.net_batches import FeatureNet, Marked, Outcome, Prepare, Stacks, Trouble
-from pipeline.extraction.spill import ROW_BYTES, Features, Origin
+from pipeline.extraction.spill import ROW_BYTES, Features, Origin, promise_of
 from pipeline.records import Failure, ImageRef
 
 T = TypeVar("T")
@@ -215,7 +215,7 @@ class Window(Generic[T]):
             self._clock.monotonic(),
             left=len(refs),
             refs_bytes=sum(len(ref.url) + len(ref.external_id) + len(ref.content) + REF_BYTES for ref in refs),
-            promise=(4 * self._dim + ROW_BYTES) * len(refs),
+            promise=promise_of(self._dim) * len(refs),
             ended=opened.ended,
         )
         self._batches[number] = batch
@@ -276,7 +276,7 @@ class Window(Generic[T]):
                 slot = batch.known.get(sha256)
                 if not isinstance(slot, int):
                     slot = batch.known[sha256] = batch.features.add(vector)
-                    self._load.features += 4 * self._dim
+                    self._load.features += len(vector) if isinstance(vector, bytes) else 4 * self._dim
                     if damage:
                         batch.damaged[slot] = damage
                 self._name(batch, place, slot, origin)

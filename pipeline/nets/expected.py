@@ -18,7 +18,7 @@ from pipeline.nets.graph import rules
 from pipeline.nets.graph.lowered import Lowered, Shape
 from pipeline.nets.net import Net
 from pipeline.nets.preprocessing import with_stated
-from pipeline.settings import FeatureSet
+from pipeline.settings import HOG, FeatureSet
 
 if TYPE_CHECKING:
     from pipeline.nets.onnx.source import Model
@@ -41,6 +41,8 @@ def expected(feature_set: FeatureSet) -> str:
 
     feature_set: its paths absolute.  Raises NetError or ConfigError where the files or the blob do not allow it.
     """
+    if feature_set.keeps_images:
+        return fingerprint.of_images(feature_set)
     feature_set = with_stated(feature_set)
     net, blob = _looked_at(feature_set)
     if lacking := net.lacking(blob):
@@ -55,10 +57,10 @@ def expected(feature_set: FeatureSet) -> str:
 def _looked_at(chosen: FeatureSet) -> tuple[Net, str]:
     """The net, and the blob whose values are the feature."""
     path = Path(chosen.net)
-    if path.name == "hog":
+    if path.name == HOG:
         from pipeline.nets.hog import Hog
 
-        return Hog(), "hog"
+        return Hog(), HOG
     if path.suffix == ".onnx":
         from pipeline.nets.onnx.net import OnnxNet
 

@@ -18,7 +18,7 @@ from pipeline.nets.pooling import Pooling
 from pipeline.nets.preprocessing import told, with_stated
 from pipeline.nets.probing import probe
 from pipeline.nets.verdict import OWN, Verdict
-from pipeline.settings import FeatureSet
+from pipeline.settings import HOG, FeatureSet
 
 Rows = NDArray[np.float32]
 Images = NDArray[np.uint8] | NDArray[np.float32]
@@ -39,7 +39,7 @@ class FeatureNet:
         self._set = feature_set = with_stated(feature_set)
         self._alone = feature_set.dependent_rows == "alone"
         self.batch_size = 1 if self._alone else feature_set.batch_size
-        self._blob = "hog" if Path(feature_set.net).name == "hog" else feature_set.blob
+        self._blob = HOG if Path(feature_set.net).name == HOG else feature_set.blob
         self._net = self._open(threads)
         self.preprocess = self._net.preparation(feature_set.preprocess)
         mean = self.preprocess.mean

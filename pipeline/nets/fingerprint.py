@@ -20,7 +20,7 @@ from pipeline.nets.graph.parameters import Parameters
 from pipeline.nets.graph.plan import Place, Plan, Read
 from pipeline.nets.layers.inputs import Source
 from pipeline.nets.layers.registry import Layer
-from pipeline.settings import DECODE_POLICY, FeatureSet, Preprocess
+from pipeline.settings import DECODE_POLICY, HOG, IMAGE, FeatureSet, Preprocess
 
 _NAMES_ONLY = frozenset(
     ("name", "type", "bottom", "top", "loss_weight", "param", "blobs", "include", "exclude", "phase", "propagate_down")
@@ -90,6 +90,18 @@ def of_features(
     return hashed(parts)
 
 
+def of_images(feature_set: FeatureSet) -> str:
+    """Hex SHA-256 of a set that keeps images: of what decides their bytes.  As fetched, nothing does."""
+    parts: dict[str, Any] = {"form": 1, "net": IMAGE, "short_side": feature_set.short_side}
+    if feature_set.short_side:
+        parts |= {
+            "quality": feature_set.quality,
+            "decode": DECODE_POLICY,
+            "reduced_decode": feature_set.preprocess.reduced_decode,
+        }
+    return hashed(parts)
+
+
 def deciding(feature_set: FeatureSet) -> dict[str, Any]:
     """What of a set's settings decides a feature's value, by the setting's path in the set, spelt in one way.
 
@@ -97,9 +109,16 @@ def deciding(feature_set: FeatureSet) -> dict[str, Any]:
     has one, its default too: hosts compare the settings that both name.  The net's own files have no
     part; a mean's file has what it holds, and none where it cannot be read here.
     """
+    if feature_set.keeps_images:
+        return {
+            "blob": IMAGE,
+            "short_side": feature_set.short_side,
+            "quality": feature_set.quality if feature_set.short_side else None,
+            "preprocess.reduced_decode": feature_set.preprocess.reduced_decode if feature_set.short_side else None,
+        }
     size = feature_set.input_size or feature_set.preprocess.size
     found: dict[str, Any] = {
-        "blob": "hog" if os.path.basename(feature_set.net) == "hog" else feature_set.blob,
+        "blob": HOG if os.path.basename(feature_set.net) == HOG else feature_set.blob,
         "input_size": list(size) if size else None,
         "normalise": feature_set.normalise,
         "precision": feature_set.precision,

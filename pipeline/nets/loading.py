@@ -11,6 +11,7 @@ from pipeline.errors import ConfigError, NetError
 from pipeline.nets.engines import Engine, choose
 from pipeline.nets.graph import rules
 from pipeline.nets.net import Net
+from pipeline.settings import HOG, IMAGE, is_built_in
 
 
 def load(
@@ -37,10 +38,14 @@ def load(
     Raises NetError for a net, weights or blob that is refused; the layer is named.
     """
     path = Path(prototxt)
-    if path.name == "hog":
+    if path.name == HOG:
         from pipeline.nets.hog import Hog
 
         return Hog()
+    if path.name == IMAGE:
+        raise NetError(
+            'net = "image" is no net that runs', "a set of it keeps the images themselves", "name a net, or hog"
+        )
     if path.suffix == ".onnx":
         from pipeline.nets.onnx.net import OnnxNet
 
@@ -58,8 +63,8 @@ def load(
 
 def default_blob(net: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> str:
     """The net's output, where it has one.  Raises ConfigError where it has more, NetError for a net that is refused."""
-    if Path(net).name == "hog":
-        return "hog"
+    if is_built_in(str(net)):
+        return Path(net).name
     outputs = load(Path(net), None if weights is None else Path(weights), blobs=[]).outputs
     if len(outputs) == 1:
         return outputs[0]

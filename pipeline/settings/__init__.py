@@ -25,12 +25,15 @@ from pipeline.settings.places import place_of, within
 from pipeline.settings.preprocessing import PRESETS, Preprocess, with_own_presets
 from pipeline.settings.reading import FilePath
 from pipeline.settings.section import Name
-from pipeline.settings.sets import DECODE_POLICY, FeatureSet
+from pipeline.settings.sets import BUILT_IN, DECODE_POLICY, HOG, IMAGE, FeatureSet, is_built_in
 from pipeline.settings.stages import Compute, Deliver, Prune, Ship
 from pipeline.stage_names import ON_THE_BOX, ON_THE_LAKE, STAGES
 
 __all__ = [
+    "BUILT_IN",
     "DECODE_POLICY",
+    "HOG",
+    "IMAGE",
     "NULL_WORDS",
     "PRESETS",
     "Bucket",
@@ -55,6 +58,7 @@ __all__ = [
     "Ship",
     "Source",
     "Text",
+    "is_built_in",
     "load",
     "load_bucket",
     "load_fetch",
@@ -131,6 +135,14 @@ class Settings(BaseModel):
                     'float16 ends at 65,504, and a feature as the net computes it may not; set normalise = "l2"',
                     {"parts": ["sets", name, "parquet_numbers"]},
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _no_setting_of_a_set_is_mute(self) -> Settings:
+        for name, feature_set in self.sets.items():
+            if (found := feature_set.mute()) is not None:
+                says, where = f"{found[1]}; leave it out", ["sets", name, *found[0]]
+                raise PydanticCustomError("mute", "{says}", {"says": says, "parts": where})
         return self
 
     @model_validator(mode="after")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.records import Numbers
 from pipeline.settings.places import RootPath
@@ -14,18 +16,33 @@ from pipeline.settings.section import Section
 
 DECODE_POLICY = "3"
 """What decoding and resizing do to an image; raised when their pixels change, which changes every fingerprint."""
+HOG, IMAGE = "hog", "image"
+BUILT_IN = frozenset({HOG, IMAGE})
+"""Nets that are no files."""
+_OF_VALUES = (
+    "weights", "input_size", "pool", "normalise", "precision", "engine", "dependent_rows", "parquet_numbers",
+)  # fmt: skip
+_OF_IMAGES = ("short_side", "quality")
+_PREPARED = frozenset({"max_pixels", "damaged", "reduced_decode"})
+"""What of preprocessing has a meaning where no net follows."""
+
+
+def is_built_in(net: str) -> bool:
+    """Whether a set's net is no file."""
+    return PurePath(net).name in BUILT_IN
 
 
 class FeatureSet(Section):
     """What Hathi computes, and where it delivers the features."""
 
     net: FilePath = Field(examples=["deploy.prototxt"])
-    """The net: a deploy .prototxt, an .onnx model, or `hog` (OpenCV's descriptor, which needs no weights)."""
+    """The net: a deploy .prototxt, an .onnx model, `hog` (OpenCV's descriptor, which needs no weights), or `image`: the
+    set keeps the images themselves, to train with."""
     weights: FilePath | None = Field(default=None, examples=["x.caffemodel"])
     """The .caffemodel of a .prototxt. Leave it out for ONNX, whose model holds its weights, and for hog."""
     blob: str = Field(examples=["fc7"])
     """The blob of the net, or the output of the ONNX model, whose values are the feature. `hathi net show` lists
-    them."""
+    them. Leave it out for `image`."""
     input_size: Size | None = Field(default=None, examples=[[227, 227]])
     """Height and width of the net's input, pixels. none: the size that the net declares; set it where the net declares
     no fixed size and the preset has none."""
@@ -49,6 +66,11 @@ class FeatureSet(Section):
     """What happens to a net whose rows depend on each other, for example by statistics of the batch: an image would get
     another feature when other images are in its batch. refuse: the net is not loaded; alone: each image gets a pass of
     its own, which is slower. `alone` is part of the fingerprint. A net that draws random numbers is always refused."""
+    short_side: Annotated[int, Field(ge=0, le=4096)] = 256
+    """`image`: an image whose short side is longer becomes a JPEG of this short side, pixels; a smaller one keeps its
+    size. 0: the bytes as they were fetched, in the form that they have. Part of the fingerprint."""
+    quality: Annotated[int, Field(ge=1, le=100)] = 90
+    """`image`: of the JPEG; higher is larger and closer to what was fetched. Part of the fingerprint."""
     root: RootPath = Field(examples=["features"])
     """The folder on the lake where features are delivered, relative to the lake. Each set needs its own folder."""
     lakes: list[str] | None = Field(default=None, examples=[["main"]])
@@ -62,6 +84,33 @@ class FeatureSet(Section):
     """The type of the numbers in Parquet. float16 takes half the room, rounds each value to 11 bits, and not every
     reader of Parquet knows it; the net computes as before, so the fingerprint stays. Each delivery's manifest says
     which type it has. float16 needs normalise = "l2": it holds nothing beyond 65,504."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_images(cls, values: Any) -> Any:
+        """A set that keeps images has one blob and one form."""
+        if not isinstance(values, Mapping) or PurePath(str(values.get("net"))).name != IMAGE:
+            return values
+        return {"blob": IMAGE, "formats": ["parquet"], **values}
+
+    def mute(self) -> tuple[list[str], str] | None:
+        """A setting that changes nothing of this set, as its path in the set, and why; None where there is none."""
+        keeps = self.keeps_images
+        why = 'it has no meaning where net = "image"' if keeps else 'it is for net = "image" only'
+        for name in _OF_VALUES if keeps else _OF_IMAGES:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                return [name], why
+        if keeps and self.blob != IMAGE:
+            return ["blob"], why
+        if keeps and self.formats != ["parquet"]:
+            return ["formats"], "images are delivered as Parquet alone"
+        strange = sorted(self.preprocess.model_fields_set - _PREPARED - {"preset"}) if keeps else []
+        return (["preprocess", strange[0]], why) if strange else None
+
+    @property
+    def keeps_images(self) -> bool:
+        """Whether it delivers images in the place of features."""
+        return PurePath(self.net).name == IMAGE
 
     @property
     def folder(self) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError, NetError
 from pipeline.ledger.manifest import Expected
-from pipeline.settings import DECODE_POLICY, FeatureSet
+from pipeline.settings import DECODE_POLICY, FeatureSet, is_built_in
 
 
 class Expectations:
@@ -49,7 +49,7 @@ def _fingerprint(feature_set: FeatureSet) -> str:
     """ "" where the files are not here, or do not fit: whoever computes says so, and this host does not."""
     from pipeline.nets.expected import expected
 
-    if _stamp(feature_set.net) is None and os.path.basename(feature_set.net) != "hog":
+    if _stamp(feature_set.net) is None and not is_built_in(feature_set.net):
         return ""
     try:
         return expected(feature_set)

@@ -12,7 +12,7 @@ from pyarrow import parquet as pq
 
 from pipeline.amounts import counted
 from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
-from pipeline.codec.delivered.blocks import Block, blocks, matrix_of
+from pipeline.codec.delivered.blocks import Block, blocks, images_not_features, matrix_of
 from pipeline.codec.delivered.forms import to_read
 from pipeline.codec.shards import Matrix
 from pipeline.errors import ConfigError, FormatError, NotFound
@@ -132,6 +132,8 @@ def sources_of(lake: Lake, root: Root, partner: int) -> list[Source]:
         found += [Source(f"{folder}/{file.name}", str(name), file.rows, body.dim) for file in files]
     if not found:
         raise ConfigError(f"no features of partner {partner}", f"under {root.root}", "look at the partner's number")
+    if strange := next((one.path for one in found if one.rows and not one.dim), None):
+        raise images_not_features(strange)
     return found
 
 

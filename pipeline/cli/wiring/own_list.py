@@ -17,7 +17,7 @@ from pipeline.ledger.manifest import End, Plan, Reading
 from pipeline.ledger.protocol import Context, exists, readable
 from pipeline.ledger.state import next_of
 from pipeline.process.logs import redact
-from pipeline.settings import Settings
+from pipeline.settings import BUILT_IN, Settings
 from pipeline.sources.conventions import Sources
 from pipeline.sources.found import Left
 from pipeline.stages import operator_requests
@@ -149,7 +149,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
         "logs.folder": str(out / ".hathi" / "logs"),
         f"lakes.{LAKE}.url": "/",
         f"lakes.{LAKE}.sources": [source],
-        f"sets.{SET}.net": str(args.net) if str(args.net) == "hog" else str(args.net.resolve()),
+        f"sets.{SET}.net": str(args.net) if str(args.net) in BUILT_IN else str(args.net.resolve()),
         f"sets.{SET}.root": str(out),
         **set_options.overrides(args, SET),
         "deliver.compact": True,
@@ -157,7 +157,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
     if args.weights:
         found[f"sets.{SET}.weights"] = str(args.weights.resolve())
     for path, what in ((args.net, "--net"), (args.weights, "--weights")):
-        if path is not None and str(path) != "hog" and not path.exists():
+        if path is not None and str(path) not in BUILT_IN and not path.exists():
             raise ConfigError(f"{what}: no file {path}", "", "correct the path")
     return {**found, f"sets.{SET}.blob": args.blob or _default_blob(args)}
 

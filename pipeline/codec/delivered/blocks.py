@@ -17,12 +17,12 @@ from pyarrow import parquet as pq
 
 from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
 from pipeline.codec.delivered.forms import TextForm, partner_of, text_form_of
-from pipeline.codec.shards import Matrix
+from pipeline.codec.shards import FEATURES, IMAGE, Matrix
 from pipeline.errors import FormatError
 
 BLOCK_ROWS = 1024
 _TEXT_ROWS = 64
-_COLUMNS = ("partner_id", "item_id", "fingerprint", "features")
+_COLUMNS = ("partner_id", "item_id", "fingerprint", FEATURES)
 _GZIP = b"\x1f\x8b"
 
 
@@ -50,6 +50,15 @@ def blocks(name: str, stream: BinaryIO, dim: int = 0) -> Iterator[Block]:
     return _parquet(name, stream) if name.endswith(".parquet") else _text(text_form_of(name), name, stream, dim)
 
 
+def images_not_features(where: str) -> FormatError:
+    """What a set that keeps images delivered, where features are asked for."""
+    return FormatError(
+        f"{where} holds images and no features",
+        'a set of net = "image" delivered them: they have no values to compute with',
+        "name the root of a set with a net; hathi dataset make trains from images",
+    )
+
+
 def matrix_of(name: str, column: pa.Array) -> Matrix:
     """A column of vectors, fixed or variable lists, as (rows, dim) float32.  Raises FormatError for uneven ones."""
     if column.null_count:
@@ -70,7 +79,9 @@ def _parquet(name: str, stream: BinaryIO) -> Iterator[Block]:
     try:
         file = pq.ParquetFile(stream)
         have = [column for column in _COLUMNS if column in file.schema_arrow.names]
-        if "features" not in have or "item_id" not in have:
+        if IMAGE in file.schema_arrow.names and FEATURES not in have:
+            raise images_not_features(name)
+        if FEATURES not in have or "item_id" not in have:
             raise FormatError(f"no features in {name}", f"its columns: {', '.join(file.schema_arrow.names)}",
                               "a delivered file has item_id and features")  # fmt: skip
         first = 0
@@ -91,7 +102,7 @@ def _block(name: str, batch: pa.RecordBatch, first: int) -> Block:
         partners.astype(np.int64),
         columns["item_id"].to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64),
         tuple(fingerprints),
-        matrix_of(name, columns["features"]),
+        matrix_of(name, columns[FEATURES]),
         first,
     )
 

@@ -22,10 +22,10 @@ from pipeline.codec.delivered.forms import FAILURES, FEATURES, PARQUET, TextFile
 from pipeline.codec.delivered.merge_plan import Indices, Winners, choose
 from pipeline.codec.delivered.merge_sources import MergeInput, Sources
 from pipeline.codec.delivered.parquet import GROUP_ROWS as FEATURES_AT_ONCE
-from pipeline.codec.delivered.parquet import FeaturesWriter
+from pipeline.codec.delivered.parquet import IMAGE_BYTES, FeaturesWriter, rows_of_group
 from pipeline.codec.hashed_file import HashedFile, Written
+from pipeline.codec.shards import GROUP_CONTENT_BYTES, FailureRow, FeatureRow
 from pipeline.codec.shards import GROUP_ROWS as SHARD_GROUP_ROWS
-from pipeline.codec.shards import FailureRow, FeatureRow
 from pipeline.errors import LawBroken
 from pipeline.records import ImageRef, Numbers
 
@@ -156,6 +156,8 @@ def _write_features(
     Partners are written in parallel, neighbours by one job: they lie in the same row groups.
     """
     held = (sources.shards * SHARD_GROUP_ROWS + _MEMORY_OF_ROWS * FEATURES_AT_ONCE) * output.dim * 4
+    if not output.dim:
+        held = sources.shards * GROUP_CONTENT_BYTES + _MEMORY_OF_ROWS * IMAGE_BYTES
     threads = min(threads, max(1, _MEMORY // max(1, held)))
     rows_of_job = max(FEATURES_AT_ONCE, len(winners.features) // (threads * _JOBS_PER_THREAD))
     jobs: list[list[Indices]] = []
@@ -210,7 +212,7 @@ def _write_partner(
                 folder / FEATURES, output.dim, output.version, output.fingerprint, numbers=output.numbers
             )
             abandoned.callback(parquet.abandon)
-        matrix = np.empty((min(count, FEATURES_AT_ONCE), output.dim), np.float32)
+        matrix = np.empty((min(count, rows_of_group(output.dim)), output.dim), np.float32)
         while chunk := _filled(matrix, rows):
             if texts:
                 texts.write(partner_id, [row.item_id for row in chunk], matrix[: len(chunk)])
@@ -221,11 +223,15 @@ def _write_partner(
 
 
 def _filled(matrix: npt.NDArray[np.float32], rows: Iterator[tuple[FeatureRow, Vector]]) -> list[FeatureRow]:
-    """The next rows, as many as the matrix has room for, with their vectors in it."""
+    """The next rows, as many as the matrix has room for, with their vectors in it; of images some megabytes."""
     chunk: list[FeatureRow] = []
+    size = 0
     for row, vector in islice(rows, len(matrix)):
         matrix[len(chunk)] = vector
         chunk.append(row)
+        size += len(row.image or b"")
+        if size >= IMAGE_BYTES:
+            break
     return chunk
 
 

@@ -10,12 +10,19 @@ import pyarrow as pa
 
 from pipeline.codec.delivered.parquet_parts import PART_BYTES, Parts
 from pipeline.codec.hashed_file import Written
-from pipeline.codec.shards import FeatureRow, Matrix, vector_array, vectors
+from pipeline.codec.shards import FEATURES, IMAGE, FeatureRow, Matrix, computed, vector_array, vectors
 from pipeline.errors import FormatError
 from pipeline.records import Numbers, signed
 
 GROUP_ROWS = 1024
 """Rows that a row group should have."""
+IMAGE_ROWS, IMAGE_BYTES = 64, 8 * 2**20
+"""Images that a row group has at the most, and their bytes; at least one image."""
+
+
+def rows_of_group(dim: int) -> int:
+    """Rows that a row group has at the most, of features of that many values."""
+    return GROUP_ROWS if dim else IMAGE_ROWS
 
 
 def vectors_of(dim: int, numbers: Numbers) -> pa.DataType:
@@ -24,7 +31,8 @@ def vectors_of(dim: int, numbers: Numbers) -> pa.DataType:
 
 
 def features_schema(dim: int, numbers: Numbers = "float32") -> pa.Schema:
-    """The delivered columns; item_id carries the same 64 bits, signed."""
+    """The delivered columns; item_id carries the same 64 bits, signed.  dim: 0 for images in place of vectors."""
+    what = pa.field(FEATURES, vectors_of(dim, numbers), nullable=False) if dim else computed(dim)
     return pa.schema(
         [
             pa.field("partner_id", pa.int64(), nullable=False),
@@ -35,7 +43,7 @@ def features_schema(dim: int, numbers: Numbers = "float32") -> pa.Schema:
             pa.field("fetched_at", pa.timestamp("us", tz="UTC"), nullable=False),
             pa.field("version", pa.string(), nullable=False),
             pa.field("fingerprint", pa.string(), nullable=False),
-            pa.field("features", vectors_of(dim, numbers), nullable=False),
+            what,
             pa.field("etag", pa.string()),
             pa.field("last_modified", pa.string()),
         ]
@@ -56,6 +64,7 @@ class FeaturesWriter:
     ) -> None:
         self._parts = Parts(folder, features_schema(dim, numbers), ["version", "fingerprint"], part_bytes)
         self._numbers = numbers
+        self._what = FEATURES if dim else IMAGE
         self._version = version
         self._fingerprint = fingerprint
 
@@ -73,11 +82,16 @@ class FeaturesWriter:
             "fetched_at": [row.fetched_at for row in rows],
             "version": [self._version] * len(rows),
             "fingerprint": [self._fingerprint] * len(rows),
-            "features": vector_array(matrix) if self._numbers == "float32" else _halves(matrix),
+            self._what: self._computed(rows, matrix),
             "etag": [row.etag for row in rows],
             "last_modified": [row.last_modified for row in rows],
         }
         self._parts.write(columns)
+
+    def _computed(self, rows: Sequence[FeatureRow], matrix: Matrix) -> pa.Array:
+        if self._what == IMAGE:
+            return pa.array([row.image for row in rows], pa.binary())
+        return vector_array(matrix) if self._numbers == "float32" else _halves(matrix)
 
     def close(self) -> list[tuple[Path, Written]]:
         """All parts, in order."""

@@ -12,6 +12,9 @@ from pipeline.stores.store import Examined
 
 def feature_set(chosen: FeatureSet, threads: int, now: Callable[[], float]) -> Iterator[Examined]:
     """Load, then one image.  now: monotonic seconds."""
+    if chosen.keeps_images:
+        yield from _images(chosen, now)
+        return
     import cv2
     import numpy as np
 
@@ -38,6 +41,25 @@ def feature_set(chosen: FeatureSet, threads: int, now: Callable[[], float]) -> I
     good = bool(finite(rows).all())
     said = f"one image in {1000 * (now() - began):.0f} ms"
     yield Examined("image", good, said if good else f"{said}: its feature is not finite", "" if good else _BROKEN)
+
+
+def _images(chosen: FeatureSet, now: Callable[[], float]) -> Iterator[Examined]:
+    """A set that keeps images: one of them."""
+    import cv2
+    import numpy as np
+
+    from pipeline.extraction.kept_images import KeptImages
+
+    kept = KeptImages(chosen)
+    yield Examined("load", True, kept.engine)
+    yield Examined("preprocess", True, kept.preprocessing)
+    pixels = np.random.default_rng(1).integers(0, 256, (600, 800, 3), np.uint8)
+    began = now()
+    found = kept.noted(cv2.imencode(".png", pixels)[1].tobytes())
+    if isinstance(found, Failure):
+        yield Examined("image", False, f"{found.reason}: {found.detail}", "correct the settings of the set")
+        return
+    yield Examined("image", True, f"one image of {len(found[0]):,} bytes in {1000 * (now() - began):.0f} ms")
 
 
 _BROKEN = "the weights are damaged or belong to another net: copy the right file"

@@ -14,10 +14,14 @@ from pyarrow import parquet as pq
 from pipeline.amounts import counted
 from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
 from pipeline.codec.delivered.parquet import features_schema, vectors_of
+from pipeline.codec.shards import FEATURES
 from pipeline.errors import FormatError, NotFound
 from pipeline.records import Numbers
 
-BLOCK_ROWS = 1024
+BLOCK_ROWS, _IMAGE_ROWS = 1024, 32
+"""Rows of a block: of features, and of images."""
+_IMAGE = 128 * 2**10
+"""What an image takes, about, bytes."""
 MEMORY = 256 * 2**20
 """What the blocks of one merge may hold together, about; with more inputs some are merged first."""
 _MOST_INPUTS = 64
@@ -83,7 +87,8 @@ def table_schema(dim: int, numbers: Numbers = "float32") -> pa.Schema:
 
 def most_inputs(dim: int) -> int:
     """Files that may be merged at a time."""
-    return max(2, min(_MOST_INPUTS, MEMORY // (_HELD * BLOCK_ROWS * 4 * max(1, dim))))
+    block = BLOCK_ROWS * 4 * dim if dim else _IMAGE_ROWS * _IMAGE
+    return max(2, min(_MOST_INPUTS, MEMORY // (_HELD * block)))
 
 
 def merged(inputs: Sequence[Input], target: Target) -> Iterator[Rows]:
@@ -171,11 +176,13 @@ class _Cursor:
         for name in wanted:
             if name not in have.names and (name == SHIPMENT or not self._schema.field(name).nullable):
                 raise self._wrong(f"the file has no column {name}")
-        wanted_type = vectors_of(self._schema.field("features").type.list_size, self._input.numbers)
-        if have.field("features").type != wanted_type:
-            what = f"its vectors are {have.field('features').type}, and the manifests say {wanted_type}"
-            raise self._wrong(what, "two nets share this root: give the new set a root of its own")
-        yield from file.iter_batches(BLOCK_ROWS, columns=[n for n in wanted if n in have.names], use_threads=False)
+        rows = _IMAGE_ROWS
+        if FEATURES in wanted:
+            rows, wanted_type = BLOCK_ROWS, vectors_of(self._schema.field(FEATURES).type.list_size, self._input.numbers)
+            if have.field(FEATURES).type != wanted_type:
+                what = f"its vectors are {have.field(FEATURES).type}, and the manifests say {wanted_type}"
+                raise self._wrong(what, "two nets share this root: give the new set a root of its own")
+        yield from file.iter_batches(rows, columns=[n for n in wanted if n in have.names], use_threads=False)
 
     def _block(self, batch: pa.RecordBatch) -> None:
         self.ids = batch.column("item_id").to_numpy().view(np.uint64)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.codec.delivered.blocks import matrix_of
 from pipeline.codec.delivered.forms import FEATURES, TextFiles
-from pipeline.codec.delivered.parquet import GROUP_ROWS
+from pipeline.codec.delivered.parquet import rows_of_group
 from pipeline.codec.delivered.parquet_parts import Parts
 from pipeline.codec.hashed_file import Written
 from pipeline.records import Numbers, unsigned
@@ -92,7 +92,7 @@ def _into(
 ) -> tuple[int, dict[str, int]]:
     rows = 0
     prints: Counter[str] = Counter()
-    for table, ranks in _regrouped(blocks):
+    for table, ranks in _regrouped(blocks, rows_of_group(target.dim)):
         columns = {name: table.column(name).combine_chunks() for name in table.schema.names}
         columns[SHIPMENT] = pa.array(target.names).take(pa.array(ranks))
         parts.write(columns)
@@ -105,8 +105,8 @@ def _into(
     return rows, dict(sorted(prints.items()))
 
 
-def _regrouped(blocks: Iterator[Rows]) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    """Row groups of one size, whatever the blocks were."""
+def _regrouped(blocks: Iterator[Rows], size: int) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    """Row groups of `size` rows, whatever the blocks were."""
     waiting: list[pa.Table] = []
     ranks: list[np.ndarray] = []
     held = 0
@@ -114,12 +114,12 @@ def _regrouped(blocks: Iterator[Rows]) -> Iterator[tuple[pa.Table, np.ndarray]]:
         waiting.append(block.table)
         ranks.append(block.ranks)
         held += len(block.table)
-        if held < GROUP_ROWS:
+        if held < size:
             continue
         table, places = pa.concat_tables(waiting), np.concatenate(ranks)
-        whole = held - held % GROUP_ROWS
-        for first in range(0, whole, GROUP_ROWS):
-            yield table.slice(first, GROUP_ROWS), places[first : first + GROUP_ROWS]
+        whole = held - held % size
+        for first in range(0, whole, size):
+            yield table.slice(first, size), places[first : first + size]
         waiting, ranks, held = [table.slice(whole)], [places[whole:]], held - whole
     if held:
         yield pa.concat_tables(waiting), np.concatenate(ranks)
