@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.environment import DISK
 from tests.servers import hdfs, kerberos, s3
 
+os.environ[DISK] = "100"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that use the library by hand
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.environment import environ
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -67,7 +69,7 @@ def make_clone(folder: Path) -> Clone:
     path = folder / "hathi"
     trust = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(path)], check=True, env={**os.environ, **trust})
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HATHI_", "PYTHON"))}
+    kept = environ("PYTHON")
     # The venv of the tests must not answer for the clone's own; and a port of its own lets two test runs be.
     kept["PATH"] = ":".join(part for part in kept["PATH"].split(":") if part != str(ROOT / ".venv" / "bin"))
     return Clone(path, {**kept, "SAMPLE_PORT": str(free_port()), "SAMPLE_MINUTES": "0.05"})

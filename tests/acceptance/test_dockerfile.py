@@ -7,7 +7,6 @@ entry point runs as cron would call it, and the health check judges it.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import ROOT, free_port
+from tests.environment import environ
 
 KNOWN = ["ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "FROM", "HEALTHCHECK", "RUN", "USER", "VOLUME", "WORKDIR"]
 NOT_TYPED = {"useradd": "makes a user of the system, as root"}
@@ -154,7 +154,7 @@ def after(image: Image, one: Instruction) -> Image:
 def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     """What the Dockerfile makes, without a container."""
     folder = tmp_path_factory.mktemp("image")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HATHI_", "PYTHON", "SAMPLE_"))}
+    kept = environ("PYTHON", "SAMPLE_")
     base = f"{Path(sys.executable).resolve().parent}:{kept['PATH']}"
     own = {
         "HOME": str(folder), "PATH": base, "SAMPLE_PORT": str(free_port()),

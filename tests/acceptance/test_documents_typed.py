@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import datetime
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -26,6 +25,7 @@ import pytest
 
 from pipeline.settings import load
 from pipeline.settings.written import toml_of
+from tests import environment
 from tests.acceptance.conftest import ROOT, Clone, free_port
 from tests.acceptance.documents import LANGUAGES, Block, blocks, indented
 from tests.acceptance.test_runbook import HEADINGS
@@ -137,7 +137,7 @@ class Site:
     @classmethod
     def begin(cls, folder: Path, port: int) -> Site:
         """As a newcomer begins: the README's first block, CONTRIBUTING's first one."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HATHI_", "PYTHON"))}
+        kept = environment.environ("PYTHON")
         path = folder / "hathi"
         trust = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
         environ = {

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import pytest
 
 from sample import render
 from tests.acceptance.conftest import ROOT, free_port
+from tests.environment import environ
 
 EXAMPLES = ROOT / "examples"
 NOTEBOOK = EXAMPLES / "first_look.ipynb"
@@ -42,9 +42,8 @@ class Sample:
         return ["--net", str(ROOT / "sample/random_features.prototxt"), "--weights", weights, "--blob", "features"]
 
     def run(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("HATHI_")}
         return subprocess.run(
-            [sys.executable, *map(str, words)], cwd=self.folder, env={**environ, "PYTHONPATH": str(ROOT)},
+            [sys.executable, *map(str, words)], cwd=self.folder, env=environ(PYTHONPATH=str(ROOT)),
             text=True, timeout=120, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import threading
@@ -24,6 +23,7 @@ from pipeline.codec import image_refs
 from pipeline.records import ImageRef, item_id_of
 from pipeline.stores.hdfs.store import HdfsStore
 from sample import random_features
+from tests.environment import environ
 from tests.integration.conftest import picture
 from tests.servers.hdfs import HdfsServer
 from tests.servers.kerberos import Realm
@@ -233,8 +233,7 @@ def make_host(
                 text += "[[lakes.shop.sources]]\n"
                 text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in source.items())
     (folder / "hathi.toml").write_text(text)
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("HATHI_")}
-    return Host(folder / "hathi.toml", environ | {"KRB5_CONFIG": str(realm.conf)})
+    return Host(folder / "hathi.toml", environ(KRB5_CONFIG=str(realm.conf)))
 
 
 def make_net(folder: Path) -> Path:

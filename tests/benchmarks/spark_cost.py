@@ -22,8 +22,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.benchmarks.end_to_end import server
+from tests.environment import environ
 from tests.golden import bignets
-from tests.integration.conftest import ROOT, environ
+from tests.integration.conftest import ROOT
 from tests.spark.conftest import CONF, MASTER, spark_environ
 
 BATCH = 32

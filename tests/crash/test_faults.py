@@ -23,6 +23,7 @@ import pytest
 from tests.crash.site import DAY, NOW, Site
 from tests.crash.stories import ship_some
 from tests.crash.zygote import ROOT, Zygote
+from tests.environment import environ
 from tests.faults.faults import Fault
 from tests.faults.gate import CHANGES
 
@@ -229,7 +230,7 @@ def test_a_mount_that_becomes_read_only_and_a_disk_that_is_full(what: str, tmp_p
     done = subprocess.run(
         ["unshare", "-rm", sys.executable, "-m", "tests.crash.mounts", str(tmp_path), what],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("HATHI_")},
+        env=environ(),
         capture_output=True,
         text=True,
         timeout=300,

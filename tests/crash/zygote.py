@@ -24,6 +24,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests import environment
+
 ROOT = Path(__file__).parents[2]
 FAULTS, JOURNAL, CLOCK, COUNTS = "CRASH_FAULTS", "CRASH_JOURNAL", "CRASH_CLOCK", "CRASH_COUNTS"
 """Variables: faults by store (JSON), the file of strikes and changes, seconds since 1970 (or @file), and a file with
@@ -164,7 +166,7 @@ class Zygote:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={name: value for name, value in os.environ.items() if not name.startswith(("HATHI_", "CRASH_"))},
+            env=environment.environ("CRASH_"),
         )
         self._living: set[int] = set()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from sample import random_features
+from tests.environment import environ
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,10 +83,6 @@ class OwnList:
         return subprocess.run(
             self.command(*more, **changes), cwd=ROOT, env=environ(), capture_output=True, text=True, timeout=300
         )
-
-
-def environ() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("HATHI_")}
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ import pytest
 from pipeline.ledger.manifest import Attempt, Result
 from pipeline.settings import load
 from pipeline.stores.opening import open_bucket
-from tests.integration.conftest import ROOT, environ, picture, row
+from tests.environment import environ
+from tests.integration.conftest import ROOT, picture, row
 from tests.servers import s3
 from tests.servers.demand import until
 

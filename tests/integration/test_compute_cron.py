@@ -19,7 +19,8 @@ import pytest
 
 from pipeline.process.lock import locked
 from sample import random_features
-from tests.integration.conftest import ROOT, environ, picture, row
+from tests.environment import environ
+from tests.integration.conftest import ROOT, picture, row
 
 
 @dataclass(frozen=True)

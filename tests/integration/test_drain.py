@@ -26,7 +26,8 @@ import pytest
 
 from pipeline.process.lock import holder
 from sample import random_features
-from tests.integration.conftest import ROOT, environ, picture, row
+from tests.environment import environ
+from tests.integration.conftest import ROOT, picture, row
 
 ROUNDS = int(os.environ.get("DRAIN_ROUNDS", "14"))
 SEED = int(os.environ.get("DRAIN_SEED", "1"))

@@ -20,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.process.lock import ESTOP
 from sample import random_features
-from tests.integration.conftest import ROOT, environ, picture, row
+from tests.environment import environ
+from tests.integration.conftest import ROOT, picture, row
 from tests.unit.listeners import hook_server
 
 PATIENCE = 240.0

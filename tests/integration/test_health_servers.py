@@ -14,7 +14,8 @@ from pipeline.clock import random_nonce
 from pipeline.ledger.layout import Root
 from pipeline.stages.index import read_index
 from sample import random_features
-from tests.integration.conftest import ROOT, environ, picture, row
+from tests.environment import environ
+from tests.integration.conftest import ROOT, picture, row
 from tests.servers.hdfs import HdfsServer
 from tests.servers.s3 import S3Server
 

@@ -11,7 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.integration.conftest import ROOT, environ
+from tests.environment import environ
+from tests.integration.conftest import ROOT
 
 SECONDS = float(os.environ.get("CONTENTION_SECONDS", "12"))
 SEED = int(os.environ.get("CONTENTION_SEED", "1"))

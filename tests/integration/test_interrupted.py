@@ -17,7 +17,8 @@ import pytest
 from pipeline.operations.health.this_host import programs
 from pipeline.process.lock import left_behind
 from sample import random_features
-from tests.integration.conftest import ROOT, environ
+from tests.environment import environ
+from tests.integration.conftest import ROOT
 from tests.integration.test_drain import Place, Slow, web
 
 __all__ = ["web"]

@@ -25,7 +25,8 @@ from pipeline.extraction.window import Computed, Opened
 from pipeline.records import ImageRef
 from pipeline.settings import Settings
 from sample import random_features
-from tests.integration.conftest import ROOT, environ, picture
+from tests.environment import environ
+from tests.integration.conftest import ROOT, picture
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 

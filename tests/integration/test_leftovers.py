@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.settings import Settings, travelling
-from tests.integration.conftest import ROOT, OwnList, environ, picture, row
+from tests.environment import environ
+from tests.integration.conftest import ROOT, OwnList, picture, row
 
 SECRET = "complete-and-secret"
 ALONE = """

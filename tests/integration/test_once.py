@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pipeline.ledger.protocol import SHIPMENTS_OF_A_POLL
 from pipeline.process.lock import locked
-from tests.integration.conftest import ROOT, OwnList, environ, picture, row
+from tests.environment import environ
+from tests.integration.conftest import ROOT, OwnList, picture, row
 
 
 def test_one_run_from_cron_looks_at_all_that_is_open_not_only_at_what_comes_first(own: OwnList, tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ from pipeline.records import ImageRef
 from pipeline.settings import Settings, load, travelling
 from pipeline.stages.compute import BatchTask
 from sample import random_features
-from tests.integration.conftest import ROOT, environ, picture, row
+from tests.environment import environ
+from tests.integration.conftest import ROOT, picture, row
 
 NET = ROOT / "sample" / "random_features.prototxt"
 ALL = ImageRef(7, 1, "a", "", picture(1), 0)

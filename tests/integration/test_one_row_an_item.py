@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import hathi
-from tests.integration.conftest import ROOT, OwnList, environ, picture, row
+from tests.environment import environ
+from tests.integration.conftest import ROOT, OwnList, picture, row
 
 
 def shown(own: OwnList, stdout: str) -> str:

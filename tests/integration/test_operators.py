@@ -14,7 +14,8 @@ import pytest
 from pipeline.ledger.layout import Keys, ShipmentName, Task
 from pipeline.ledger.manifest import Attempt
 from sample import random_features
-from tests.integration.conftest import ROOT, environ, picture, row
+from tests.environment import environ
+from tests.integration.conftest import ROOT, picture, row
 
 
 @dataclass(frozen=True)

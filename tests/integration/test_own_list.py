@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.records import signed
 from sample import random_features
+from tests.environment import environ
 from tests.integration.conftest import ROOT, OwnList, picture, row
 
 
@@ -242,7 +243,7 @@ def test_a_prototxt_without_weights_gives_no_features(own: OwnList) -> None:
     at = command.index("--weights")
     import subprocess
 
-    from tests.integration.conftest import ROOT, environ
+    from tests.integration.conftest import ROOT
 
     done = subprocess.run(
         command[:at] + command[at + 2 :], cwd=ROOT, env=environ(), capture_output=True, text=True, timeout=100
@@ -298,7 +299,7 @@ def test_a_disk_that_fills_up_in_any_stage_loses_nothing(own: OwnList, tmp_path:
     import subprocess
     import sys
 
-    from tests.integration.conftest import ROOT, environ
+    from tests.integration.conftest import ROOT
 
     script = ROOT / "tests" / "integration" / "full_disk.py"
     own.refs.write_text("\n".join(row(f"sku-{n}", picture(n)) for n in range(40)))

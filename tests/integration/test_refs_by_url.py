@@ -23,6 +23,7 @@ from pipeline.sources.each_file import WatchedFiles
 from pipeline.sources.found import NONE_LEFT, Left
 from pipeline.stores.local import LocalStore
 from pipeline.stores.s3.store import S3Store
+from tests.environment import environ
 from tests.integration.conftest import OwnList, picture, row
 from tests.servers.hdfs import HdfsServer
 from tests.servers.s3 import S3Server
@@ -184,7 +185,7 @@ def test_schemes_are_told_from_paths() -> None:
 def test_standard_input_is_a_list(own: OwnList, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import subprocess
 
-    from tests.integration.conftest import ROOT, environ
+    from tests.integration.conftest import ROOT
 
     text = "\n".join(row(f"sku-{n}", picture(n)) for n in range(2)) + "\n"
     more = ["--format", "jsonl"] if given == "options" else []

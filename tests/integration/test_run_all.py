@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.process.lock import left_behind
-from tests.integration.conftest import ROOT, environ
+from tests.environment import environ
+from tests.integration.conftest import ROOT
 from tests.integration.test_compute_cron import Installation
 from tests.servers.demand import until
 

@@ -20,7 +20,8 @@ from pipeline.ledger.protocol import SHIPMENTS_OF_A_POLL
 from pipeline.stages.loop import LakeStages
 from pipeline.stores.s3.store import S3Store
 from sample import random_features
-from tests.integration.conftest import ROOT, environ, picture, row
+from tests.environment import environ
+from tests.integration.conftest import ROOT, picture, row
 from tests.servers.s3 import S3Server, asked
 from tests.simulation.world import STAGES, HandClock, World, settings_of
 from tests.unit.test_polls import BATCH, END, closed, name_of, opened, plan_of

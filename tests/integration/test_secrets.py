@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sample import random_features
-from tests.integration.conftest import ROOT, environ, picture, row
+from tests.environment import environ
+from tests.integration.conftest import ROOT, picture, row
 
 SECRETS = {
     "HATHI_BUCKET__ACCESS_KEY": "planted-access-key",

@@ -20,6 +20,7 @@ from pipeline.process.host import start_of
 from pipeline.process.lock import holder
 from pipeline.stage_names import STAGES
 from sample import random_features
+from tests.environment import environ
 from tests.integration.black_hole import THERE, BlackHole, black_hole
 from tests.integration.conftest import ROOT, picture, row
 from tests.integration.witness import Witness
@@ -119,11 +120,8 @@ attempts = 1
 
     def environ(self, **more: str) -> dict[str, str]:
         """As a person's shell has it, and not as CI's."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if name != "CI" and not name.startswith(("HATHI_", "AWS_")) and not name.lower().endswith("_proxy")
-        }
+        inherited = environ("AWS_")
+        kept = {name: one for name, one in inherited.items() if name != "CI" and not name.lower().endswith("_proxy")}
         proxy = f"http://{THERE[0]}:3128"  # who sends something by it is seen, too
         return {
             **kept,

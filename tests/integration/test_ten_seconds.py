@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from sample import random_features
+from tests.environment import environ
 from tests.integration.black_hole import THERE, black_hole
-from tests.integration.conftest import ROOT, environ
+from tests.integration.conftest import ROOT
 
 BOUND = 20.0
 """Ten seconds on a host of one's own; here others work beside the test.  Without a bound each takes minutes."""

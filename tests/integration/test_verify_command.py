@@ -12,7 +12,8 @@ import pytest
 
 from pipeline.process.lock import locked
 from sample import random_features
-from tests.integration.conftest import ROOT, environ, picture, row
+from tests.environment import environ
+from tests.integration.conftest import ROOT, picture, row
 
 
 def hathi(*words: str) -> subprocess.CompletedProcess[str]:

@@ -28,7 +28,8 @@ from pipeline.ledger.protocol import SHIPMENTS_OF_A_POLL, beat, claim, give_up, 
 from pipeline.process.child import Ended
 from pipeline.settings import Settings, load
 from sample import random_features
-from tests.integration.conftest import ROOT, environ, picture
+from tests.environment import environ
+from tests.integration.conftest import ROOT, picture
 from tests.unit.test_stages import shipments, url, world_of
 
 BATCHES, REFS = 8, 12

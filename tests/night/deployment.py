@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from sample import random_features
 from tests.acceptance.conftest import wait_until
 from tests.acceptance.world import ROOT, Host
+from tests.environment import environ
 from tests.night.shop import Shop
 
 PATIENCE = 600.0
@@ -54,8 +55,7 @@ class Deployment:
         return self._host("box")
 
     def _host(self, name: str) -> Host:
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("HATHI_")}
-        return Host(self.folder / name / "hathi.toml", environ | self.environ.get(name, {}))
+        return Host(self.folder / name / "hathi.toml", environ(**self.environ.get(name, {})))
 
     @property
     def lake(self) -> Path:
@@ -86,7 +86,7 @@ class Deployment:
             },
             "compute": {"threads": 1, "free_bytes": 0},
             "daemon": {"poll_seconds": 1.0, "beat_seconds": 2.0, "alive_seconds": 8.0},
-            "health": {"every_seconds": 2.0, "failed_refs": 20, "disk_percent": 100.0},
+            "health": {"every_seconds": 2.0, "failed_refs": 20},
             "logs": {"folder": "logs", "echo": False},
         }  # fmt: skip
         for changes in (self.tables, more or {}):

@@ -17,7 +17,8 @@ import pytest
 
 from pipeline.settings import Settings, load
 from sample import random_features
-from tests.integration.conftest import ROOT, environ, picture, row
+from tests.environment import environ
+from tests.integration.conftest import ROOT, picture, row
 from tests.servers.demand import missing
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from pipeline.cli import spark as command
 from pipeline.cli.output.table import Totals
 from pipeline.cli.wiring.running import Program, running
 from pipeline.stage_names import ON_THE_BOX
-from tests.integration.conftest import ROOT, environ, row
+from tests.environment import environ
+from tests.integration.conftest import ROOT, row
 from tests.servers.demand import Server
 from tests.spark.conftest import CONF, MASTER, Lake, demand_spark, lines, make_lake, spark_environ
 from tests.spark.web import slow_web

@@ -24,7 +24,8 @@ from pipeline.settings import Bucket, FeatureSet, Settings
 from pipeline.stores.local import LocalStore
 from pipeline.stores.store import Examined
 from sample import random_features
-from tests.integration.conftest import ROOT, environ
+from tests.environment import environ
+from tests.integration.conftest import ROOT
 from tests.unit.test_stages import world_of
 
 HOUR = 3600.0

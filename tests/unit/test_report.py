@@ -46,7 +46,8 @@ from pipeline.operations.report.page import page
 from pipeline.operations.report.scope import Scope, scope_of
 from pipeline.operations.report.statistics import Sample
 from pipeline.operations.report.thumbnails import thumbnail
-from tests.integration.conftest import ROOT, environ
+from tests.environment import environ
+from tests.integration.conftest import ROOT
 from tests.simulation.folders import Folders, hold, url, world_of
 
 HOUR, DAY = 3600.0, 86400.0

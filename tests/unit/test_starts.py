@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sample import random_features
-from tests.integration.conftest import ROOT, environ
+from tests.environment import environ
+from tests.integration.conftest import ROOT
 
 HEAVY = {
     "asyncio", "boto3", "botocore", "cv2", "fastavro", "hdfs", "jinja2", "numpy", "onnx", "onnxruntime", "openvino",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from pipeline.operations.report.standing import Standing
 from pipeline.process.lock import ESTOP, holder, locked
 from pipeline.process.troubles import Troubles
 from pipeline.stage_names import STAGES
+from tests.environment import environ
 from tests.simulation.folders import Folders, hold, url, world_of
 from tests.unit.test_health import look_of, settled
 from tests.unit.test_polls import END, Host, name_of, opened, plan_of, world_with
@@ -223,8 +223,7 @@ def local(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "lake").mkdir()
     (tmp_path / "bucket").mkdir()
     (tmp_path / "here.toml").write_text('bucket.url = "bucket"\nlakes.shop.url = "lake"\nstate = "state"\n')
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HATHI_")}
-    return {**kept, "HATHI_CONFIG": str(tmp_path / "here.toml")}
+    return environ(HATHI_CONFIG=str(tmp_path / "here.toml"))
 
 
 def test_it_is_watched_until_somebody_interrupts(tmp_path: Path) -> None:
