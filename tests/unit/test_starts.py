@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sample import random_features
-from tests.environment import environ
+from tests.environment import DISK, environ
 from tests.integration.conftest import ROOT
 
 HEAVY = {
@@ -32,9 +32,8 @@ print(json.dumps([code, [name for name in json.loads(sys.argv[1]) if name in sys
 def loaded(*words: str, **variables: str) -> tuple[int, set[str]]:
     """The exit code of a command, and what it has loaded of HEAVY."""
     command = [sys.executable, "-c", LISTING, json.dumps(sorted(HEAVY)), *words]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**environ(), **variables}, capture_output=True, text=True, timeout=300
-    )
+    own = {name: value for name, value in environ().items() if name != DISK} | variables
+    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=300)
     code, names = json.loads(done.stdout.splitlines()[-1])
     return int(code), set(names)
 

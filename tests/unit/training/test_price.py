@@ -80,6 +80,7 @@ def test_what_does_not_learn_costs_nothing_backward_and_shared_weights_count_onc
 
 
 def test_all_that_speaks_against_a_net_is_told_by_layer(tmp_path: Path) -> None:
+    pytest.importorskip("lmdb")
     net = (
         DATA
         + CONV.replace("kernel_size: 3", "kernel_size: 30")
