@@ -108,8 +108,8 @@ def test_what_needs_values_says_that_there_are_none(own: OwnList, shop: str) -> 
         hathi.read_matrix(out)
     with pytest.raises(hathi.Error, match="keeps images and computes no features"):
         hathi.features([b""], net="image")
-    done = own.hathi("run", "--refs", str(own.folder / "refs.csv"), "--features", out, "--net", "image", "--allow-private",
-                     "--out", str(own.folder / "all.npy"))  # fmt: skip
+    places = ["--refs", str(own.folder / "refs.csv"), "--features", out, "--out", str(own.folder / "all.npy")]
+    done = own.hathi("run", *places, "--net", "image", "--allow-private")
     assert done.returncode == 1
     assert "holds images and no features" in done.stderr
     assert own.hathi("report", "--features", out, "--out", str(own.folder / "report.html")).returncode == 0
