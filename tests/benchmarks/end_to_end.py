@@ -66,16 +66,18 @@ def measure(folder: Path, net: str, urls: list[str], rounds: int) -> dict[str, l
     (folder / "lake").mkdir()
     (folder / "lake" / "urls.txt").write_text("\n".join(urls))
     maker = FeatureMaker(settings, "demo", Clock())
+    net_of = maker.net
+    assert isinstance(net_of, FeatureNet)
     few = pictures()
     contents = [few[number % len(few)] for number in range(len(urls))]
     ways: dict[str, Way] = {
         "fetch alone": lambda: fetch(settings, urls),
         "decode and prepare alone": lambda: decode(maker, contents),
-        "net alone": lambda: forward(maker.net, len(urls)),
+        "net alone": lambda: forward(net_of, len(urls)),
         "compute": lambda: None,
-        "by hand": lambda: by_hand(maker.net, urls),
+        "by hand": lambda: by_hand(net_of, urls),
     }
-    forward(maker.net, 2 * maker.net.batch_size)
+    forward(net_of, 2 * net_of.batch_size)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds):
         ways["compute"] = compute(folder, settings, maker, len(urls))

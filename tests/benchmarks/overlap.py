@@ -19,6 +19,7 @@ from statistics import median
 from pipeline.clock import Clock
 from pipeline.extraction.feature_maker import FeatureMaker
 from pipeline.extraction.window import Opened
+from pipeline.nets.features import FeatureNet
 from pipeline.records import ImageRef
 from tests.benchmarks.end_to_end import decode, forward, settings_of
 from tests.benchmarks.nets_by_hand import NETS
@@ -41,10 +42,12 @@ def main() -> None:
     contents = [few[number % PICTURES] for number in range(given.images)]
     with tempfile.TemporaryDirectory() as scratch:
         maker = FeatureMaker(settings_of(Path(scratch), given.net), "demo", Clock())
-        forward(maker.net, maker.net.batch_size)
+        net = maker.net
+        assert isinstance(net, FeatureNet)
+        forward(net, net.batch_size)
         ways: dict[str, Callable[[], None]] = {
             "decode": lambda: decode(maker, contents),
-            "net": lambda: forward(maker.net, len(contents)),
+            "net": lambda: forward(net, len(contents)),
             "both": lambda: both(maker, contents),
         }
         show(given.net, [_round(ways) for _ in range(given.rounds)], len(contents))
