@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.training.assembly import Nets
 from pipeline.training.feeding import Feeding
 from pipeline.training.log import Log
 from pipeline.training.metrics import Metrics, values_of
-from pipeline.training.network import Feeds, Network, Pass, Watched
+from pipeline.training.network import Feeds, Network, Pass
 from pipeline.training.requests import Action, Requests
 from pipeline.training.saving import Saver
 from pipeline.training.snapshot import Places, Position
@@ -81,7 +82,7 @@ class Training:
         self._safe = Position()
         self._displayed = (0, around.monotonic())
         self._hints = divergence.Hints(nets.train.graph)
-        self._resumed = False
+        self._resumed = self._watching = False
         self.callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
         """Pairs: called as an iteration starts, after its tests; and once its gradients are there."""
 
@@ -148,7 +149,8 @@ class Training:
         """One more pass and one more test, to show where the training ended."""
         display, tests = self._solver.display, self._solver.tests
         if display.interval and self.iteration % display.interval == 0:
-            self._smooth(self._finite(self._net.forward, self._feeding[0].take()).loss)
+            forward = partial(self._looked, self._net, False) if self._watching else self._net.forward
+            self._smooth(self._finite(forward, self._feeding[0].take()).loss)
             self._around.log("solver.cpp:327", f"Iteration {self.iteration}, loss = {log.number(self._smoothed)}")
         if tests.interval and self.iteration % tests.interval == 0:
             asked = self._test_all()
@@ -197,10 +199,12 @@ class Training:
         """iter_size batches forward and backward, then one update."""
         size, display = self._solver.update.iter_size, self._solver.display
         shown = bool(display.interval) and self.iteration % display.interval == 0
+        self._watching = shown and display.debug
         loss, result = F(0), None
         for _ in range(size):
             feeds = self._feeding[0].take()
-            result = self._watched(feeds) if shown and display.debug else self._finite(self._net.backward, feeds)
+            watched = partial(self._looked, self._net, True)
+            result = self._finite(watched if self._watching else self._net.backward, feeds)
             loss = F(loss + F(result.loss))
         self._smooth(float(loss / F(size)))
         assert result is not None
@@ -216,17 +220,12 @@ class Training:
         self._around.show(Shown(self.iteration, self._smoothed, rate, self._feeding[0].examples,
                                 self._feeding[0].waited))  # fmt: skip
 
-    def _watched(self, feeds: Feeds) -> Pass:
-        watched: list[Watched] = []
-
-        def look(fed: Feeds) -> Pass:
-            watched.append(self._net.watched(fed, gradients=True))
-            return watched[-1].result
-
-        result = self._finite(look, feeds)
-        for where, line in log.debug(watched[-1]):
+    def _looked(self, net: Network, gradients: bool, feeds: Feeds) -> Pass:
+        """A pass with debug_info's lines."""
+        watched = net.watched(feeds, gradients)
+        for where, line in log.debug(watched):
             self._around.log(where, line)
-        return result
+        return watched.result
 
     def _finite(self, run: Callable[[Feeds], Pass], feeds: Feeds) -> Pass:
         result = run(feeds)
@@ -351,6 +350,8 @@ class Training:
         around.log("solver.cpp:347", f"Iteration {self.iteration}, Testing net (#{number})")
         iterations = self._solver.tests.nets[number].iterations
         scores = Scores(live.network.outputs)
+        debug = self._solver.display.debug  # at each test: Caffe asks no test net whether it is displayed
+        forward = partial(self._looked, live.network, False) if debug else live.network.forward
         for _ in range(iterations):
             asked = around.requests.next()
             while asked is Action.SNAPSHOT:
@@ -359,7 +360,7 @@ class Training:
             if asked in (Action.STOP, Action.LEAVE):
                 around.log("solver.cpp:378", "Test interrupted.")
                 return asked
-            scores.add(live.network.forward(self._feeding[1 + number].take()))
+            scores.add(forward(self._feeding[1 + number].take()))
         if not iterations:
             return Action.NONE
         if self._solver.tests.loss:

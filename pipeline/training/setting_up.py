@@ -47,7 +47,7 @@ def set_up(net: NetText, draws: Draws, warn: Callable[[str], None]) -> SetUp:
     layers with fillers draws after them.  Raises NetError, SolverError and FormatError for what cannot be set up.
     """
     specs = rules.keep(upgrade(net.text, lambda says: None), net.state)
-    train, folder = net.state.phase == caffe_pb2.TRAIN, Path()
+    folder = Path()
     fed: dict[str, Shape] = {}
     sources: list[Source] = []
     values: dict[Slot, Array] = {}
@@ -60,7 +60,7 @@ def set_up(net: NetText, draws: Draws, warn: Callable[[str], None]) -> SetUp:
                 below = _graph(net, _first(net, specs[:number]), fed, lambda says: None)
                 values |= _filled(below, draws, range(drawn, number))
                 drawn = number
-            sources.append(make(spec, train, draws, folder))
+            sources.append(make(spec, _trains(net, spec), draws, folder))
             fed.update(sources[-1].shapes)
         graph = _graph(net, net.text, fed, warn)
         return SetUp(graph, sources, values | _filled(graph, draws, range(drawn, len(graph.plan.steps))))
@@ -82,11 +82,16 @@ def planned(net: NetText, warn: Callable[[str], None]) -> tuple[SetUp, list[Pipe
     for spec in rules.keep(upgrade(net.text, lambda says: None), net.state):
         if is_data(spec.type) and spec.type != _DRAWN_IN_THE_NET:
             try:
-                sources.append(make(spec, net.state.phase == caffe_pb2.TRAIN, draws, Path()))
+                sources.append(make(spec, _trains(net, spec), draws, Path()))
                 fed.update(sources[-1].shapes)
             except PipelineError as error:
                 refused.append(error)
     return SetUp(_graph(net, net.text, fed, warn, ()), sources), refused
+
+
+def _trains(net: NetText, spec: caffe_pb2.LayerParameter) -> bool:
+    """A layer has the net's phase where it names none: crops are random where it trains."""
+    return (spec.phase if spec.HasField("phase") else net.state.phase) == caffe_pb2.TRAIN
 
 
 def _first(net: NetText, specs: Sequence[caffe_pb2.LayerParameter]) -> caffe_pb2.NetParameter:

@@ -114,7 +114,8 @@ class Accuracy(Labelled):
             raise self.refuse(f"top_k {top_k} must be at most the number of classes, {classes}")
 
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        super().shapes(bottoms)
+        """It looks at the number of labels alone, where a loss looks at the first axis as well."""
+        self.check(bottoms)
         return [(), (self.extents(bottoms[0])[1],)][: len(self.spec.top)]
 
     def lower(self, graph: Lowered, bottoms: Sequence[Value], parameters: Sequence[Value]) -> list[Value]:
@@ -186,7 +187,10 @@ class SoftmaxWithLoss(Labelled):
 
 @register("MultinomialLogisticLoss")
 class MultinomialLogisticLoss(Labelled):
-    """The mean of -log p[label]."""
+    """The mean of -log p[label]: an item's values are all its classes."""
+
+    def extents(self, bottom: Shape) -> tuple[int, int, int]:
+        return bottom[0], math.prod(bottom[1:]), 1
 
     def loss(self, graph: Lowered, bottoms: Sequence[Value]) -> Value:
         _, _, true = self.picked(graph, *bottoms)

@@ -13,9 +13,9 @@ from pipeline.errors import SolverError
 from pipeline.nets.graph.caffe_graph import CaffeGraph
 from pipeline.nets.graph.lowered import Slot
 from pipeline.training.engine.backward import OVERWRITTEN, own_backward
-from pipeline.training.engine.learned import shared
+from pipeline.training.engine.learned import part, shared
 from pipeline.training.engine.memory import Memories, refusal
-from pipeline.training.engine.needs import LayerNeeds, needs, refuse_labels
+from pipeline.training.engine.needs import LayerNeeds, needs, refuse_labels, taught
 from pipeline.training.engine.net import Array, TorchNetwork
 from pipeline.training.engine.program import Arithmetic, Own
 
@@ -54,7 +54,7 @@ def build(
     own = graph.parameters.values(range(len(graph.plan.steps)), graph.plan) if values is None else values
     tensors = {slot: _live(own[slot], how) for slot in dict.fromkeys(graph.parameters.owners.values())}
     for one in layers:
-        for blob, has in enumerate(one.parameters):
+        for blob, has in enumerate(taught(one)):
             if has and one.backward and one.spec.type != "BatchNorm":
                 tensors[graph.parameters.owners[Slot(one.step, blob)]].requires_grad_(True)
     return TorchNetwork(graph, how, layers, tensors, owns, wanted.force_backward)
@@ -65,10 +65,14 @@ def build_test(graph: CaffeGraph, train: TorchNetwork, values: Mapping[Slot, Arr
 
     values: of the blobs that `train` lacks; else as `build`.
     """
+    before = part(graph, train.graph)
     mine = shared(graph, train.graph)
     owners = dict.fromkeys(graph.parameters.owners.values())
     lacking = [slot for slot in owners if slot not in mine]
-    own = graph.parameters.values([slot.step for slot in lacking], graph.plan) if values is None else values
+    if values is None:
+        own = graph.parameters.values([slot.step for slot in lacking], graph.plan)
+    else:
+        own = {slot: values[before.get(slot, slot)] for slot in lacking}
     tensors = {slot: train.tensor(mine[slot]) if slot in mine else _live(own[slot], train.how) for slot in owners}
     return TorchNetwork(graph, train.how, needs(graph, False), tensors, None, False)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import NamedTuple
 
 from pipeline.nets.graph.caffe_graph import CaffeGraph
@@ -14,15 +13,17 @@ from pipeline.training.network import Output
 
 
 class Loss(NamedTuple):
-    """A top with a loss weight.  slope: what its gradient begins with; 0 where a Split layer's gradient replaces it.
+    """A top with a loss weight.  slope: what its gradient begins with; 0 where a reader's Backward overwrites it.
 
-    blob: its name; empty where it has none.
+    blob: its name; empty where it has none.  state: a name for its gradient, where a reader overwrites it: then it is
+    the weight in the next pass, as Layer::Forward takes the weight from the top's diff; else empty.
     """
 
     place: Place
     blob: str
     weight: float
     slope: float
+    state: str = ""
 
 
 class Ends(NamedTuple):
@@ -41,7 +42,6 @@ def ends(graph: CaffeGraph, layers: Sequence[LayerNeeds]) -> Ends:
     step = 0
     for index, one in enumerate(layers):
         step = step if one.step < 0 else one.step
-        following = list(takewhile(lambda other: other.step < 0, layers[index + 1 :]))
         for blob in one.spec.bottom:
             left.pop(blob, None)
         tops = list(one.spec.top) or [""] * len(one.weights)
@@ -51,12 +51,23 @@ def ends(graph: CaffeGraph, layers: Sequence[LayerNeeds]) -> Ends:
                 left[blob], sources[blob] = weight, source
             if weight:
                 top = list(graph.plan.steps[step].layer.spec.top).index(source) if source else 0
-                replaced = any(other.backward and blob in other.spec.bottom for other in following)
                 place = Place(step, top if one.step < 0 else number)
-                losses.append(Loss(place, source, weight, 0.0 if replaced else weight))
+                state = f"{one.spec.name}/{blob}" if _overwritten(blob, layers[index + 1 :]) else ""
+                losses.append(Loss(place, source, weight, 0.0 if state else weight, state))
     shapes = graph.shapes
     outputs = [Output(blob, shapes[sources[blob]], weight) for blob, weight in sorted(left.items())]
     return Ends(losses, outputs, sources)
+
+
+def _overwritten(blob: str, following: Sequence[LayerNeeds]) -> bool:
+    """Whether the Backward of a later layer writes the blob's gradient: a Split layer's, or that of its one reader."""
+    for one in following:
+        reads = zip(one.spec.bottom, one.bottoms, strict=True)
+        if one.backward and any(bottom == blob and has for bottom, has in reads):
+            return True
+        if blob in one.spec.top:
+            return False
+    return False
 
 
 def value_of(net: Trained, loss: Loss) -> str:

@@ -50,6 +50,37 @@ def shared(graph: CaffeGraph, with_: CaffeGraph) -> dict[Slot, Slot]:
     A blob that is shared within the net goes with the first of its layers that `with_` has.  Those that are not found
     stay the net's own.  Raises SolverError for a layer of one name with other blobs.
     """
+    found: dict[Slot, Slot] = {}
+    for slot, other in _found(graph, with_).items():
+        found.setdefault(graph.parameters.owners[slot], other)
+    return found
+
+
+def part(graph: CaffeGraph, with_: CaffeGraph) -> dict[Slot, Slot]:
+    """Ends the sharing of blobs within a test net where `with_` has some of their layers only, as Caffe ends it.
+
+    Caffe points the blobs of the layers that it finds at those of `with_`; the others stay as they were filled.
+    Returns the owner that each new owner had before.
+    """
+    found, owners = _found(graph, with_), graph.parameters.owners
+    firsts: dict[tuple[Slot, Slot | None], Slot] = {}
+    before: dict[Slot, Slot] = {}
+    for slot, owner in list(owners.items()):
+        owners[slot] = firsts.setdefault((owner, found.get(slot)), slot)
+        if owners[slot] == slot != owner:
+            before[slot] = owner
+    for slot, owner in before.items():
+        if (slot in found) != (owner in found):
+            layer, first = (graph.plan.steps[one.step].layer for one in (slot, owner))
+            layer.state.warn(
+                f"layers '{first.name}' and '{layer.name}' share a blob in the test net, and the train net has one of "
+                "them only: the other keeps what its filler or a weights file gave, as in Caffe"
+            )
+    return before
+
+
+def _found(graph: CaffeGraph, with_: CaffeGraph) -> dict[Slot, Slot]:
+    """Each blob of the layers that `with_` has, too, and its owner there."""
     steps: dict[str, int] = {}
     for number, step in enumerate(graph.plan.steps):
         steps.setdefault(step.layer.name, number)
@@ -68,6 +99,5 @@ def shared(graph: CaffeGraph, with_: CaffeGraph) -> dict[Slot, Slot]:
                 f"{', '.join(shapes) or 'none'} there; {', '.join(others) or 'none'} in the train net",
                 "give the layer another name in one of the two nets",
             )
-        for slot, other in zip(own, theirs, strict=True):
-            found.setdefault(graph.parameters.owners[slot], with_.parameters.owners[other])
+        found.update(zip(own, (with_.parameters.owners[other] for other in theirs), strict=True))
     return found

@@ -19,7 +19,7 @@ from pipeline.nets.layers import Layer, make
 from pipeline.nets.layers.pooling import AVE, Pooling
 from pipeline.nets.layers.registry import filler
 from pipeline.nets.layers.selecting import Filter
-from pipeline.training.engine.needs import LayerNeeds
+from pipeline.training.engine.needs import LayerNeeds, taught
 from pipeline.training.network import Draw, Filling, Mask
 
 
@@ -105,7 +105,7 @@ class _Lowering:
             reads = self.net.plan.steps[number].reads
             wanted = [has and read.view not in self._cut for has, read in zip(needs.bottoms, reads, strict=True)]
             bottoms = [_kept(graph, value, has) for value, has in zip(bottoms, wanted, strict=True)]
-            learned = [_kept(graph, value, has) for value, has in zip(learned, needs.parameters, strict=True)]
+            learned = [_kept(graph, value, has) for value, has in zip(learned, taught(needs), strict=True)]
         before = len(graph.operations)
         how = _HOW.get(layer.spec.type)
         tops = how(self, graph, number, bottoms, learned) if how else _as_it_is(layer, graph, bottoms, learned)
@@ -197,10 +197,16 @@ def _batch_norm(
 def _recurrent(
     work: _Lowering, graph: Lowered, number: int, bottoms: Sequence[Value], learned: Sequence[Value]
 ) -> list[Value]:
-    """The hidden states of the pass before come in, as Caffe carries them on; no gradient goes back to it."""
+    """The hidden states of the pass before come in, as Caffe carries them on; no gradient goes back to it.
+
+    Exposed ones are fed: they share their values with Caffe's unrolled net, and no gradients.
+    """
     layer = work.net.plan.steps[number].layer
     if layer.spec.recurrent_param.expose_hidden:
-        return layer.lower(graph, bottoms, learned)
+        count = len(layer.spec.top) - 1
+        states = [_kept(graph, value, False) for value in bottoms[-count:]]
+        top, *after = layer.lower(graph, [*bottoms[:-count], *states], learned)
+        return [top, *(_kept(graph, value, False) for value in after)]
     names = ["hidden", "cell"] if layer.spec.type == "LSTM" else ["hidden"]
     shape = (1, bottoms[0].shape[1], layer.spec.recurrent_param.num_output)
     spec = caffe_pb2.LayerParameter()

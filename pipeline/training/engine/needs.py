@@ -39,6 +39,12 @@ class LayerNeeds:
     weights: tuple[float, ...]
 
 
+def taught(needs: LayerNeeds) -> tuple[bool, ...]:
+    """The learned blobs whose gradient its Backward computes: LSTM and RNN do for all, whatever their rates are."""
+    recurrent = needs.spec.type in ("LSTM", "RNN") and needs.backward
+    return (True,) * len(needs.parameters) if recurrent else needs.parameters
+
+
 @dataclass
 class _Open:
     spec: caffe_pb2.LayerParameter

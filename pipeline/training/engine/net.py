@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import numpy as np
 import torch
@@ -50,6 +52,7 @@ class TorchNetwork:
         self.outputs: Sequence[Output] = self._ends.outputs
         self._filters = [n for n, step in enumerate(graph.plan.steps) if isinstance(step.layer, Filter)]
         self._compiled: dict[tuple[int, ...], tuple[Trained, Program]] = {}
+        self._replaced = _replaced(graph)
         self._kept: KeptPass | None = None
         self._slope: Tensor | None = None
         first, _ = self._compile(tuple(graph.declared[self._selector(number)][0] for number in self._filters))
@@ -57,6 +60,8 @@ class TorchNetwork:
         self._states = {
             state.name: torch.zeros(state.shape, device=how.device, dtype=how.dtype) for state in first.states
         }
+        self._states |= {one.state: torch.tensor(one.weight, dtype=how.dtype, device=how.device)
+                         for one in self._ends.losses if one.state}  # fmt: skip
 
     @property
     def masks(self) -> list[Mask]:
@@ -89,6 +94,7 @@ class TorchNetwork:
             self._back(slope)
         else:
             steps = len(self.graph.plan.steps)
+            self._replace()
             self.keep().back(self._ends.losses, seeds, steps if last is None else last)
             self.keep().settle()
 
@@ -203,11 +209,17 @@ class TorchNetwork:
         return Pass(loss, outputs), slope
 
     def _back(self, slope: Tensor | None) -> None:
+        self._replace()
         if slope is not None and slope.requires_grad:
             with repeatable(self.how.device):
                 slope.backward()
         if self._kept is not None:
             self._kept.settle()
+
+    def _replace(self) -> None:
+        """A Parameter layer's top and blob have one gradient in Caffe: who reads the top overwrites it in each pass."""
+        for slot in self._replaced:
+            self._tensors[slot].grad = None
 
     def _loss(self, net: Trained, found: Values) -> tuple[float, Tensor | None]:
         total: Tensor | None = None
@@ -216,9 +228,12 @@ class TorchNetwork:
             if (name := value_of(net, one)) not in found:
                 continue  # of a pass that ends before it
             value = found[name].to(self.how.dtype).sum()
-            total = value * one.weight if total is None else total + value * one.weight
+            weighted = value * (self._states[one.state] if one.state else one.weight)
+            total = weighted if total is None else total + weighted
             if one.slope:
                 slope = value * one.slope if slope is None else slope + value * one.slope
+            elif found[name].requires_grad:
+                found[name].register_hook(partial(self._states.__setitem__, one.state))
         return 0.0 if total is None else float(total.detach()), slope
 
     def _take_up(self, part: Part, values: Values) -> None:
@@ -303,3 +318,10 @@ class TorchNetwork:
             if gradient is not None and not bool(torch.isfinite(gradient).all()):
                 return NotFinite(one.layer, str(one.slot.blob), True)
         return None
+
+
+def _replaced(graph: CaffeGraph) -> list[Slot]:
+    """The blobs of Parameter layers, save those that other layers share."""
+    owners = Counter(graph.parameters.owners.values())
+    kinds = [step.layer.spec.type for step in graph.plan.steps]
+    return [slot for slot, count in owners.items() if count == 1 and kinds[slot.step] == "Parameter"]

@@ -226,6 +226,21 @@ def test_a_label_that_is_ignored_may_be_no_class(engine: str, tmp_path: Path) ->
     np.testing.assert_allclose(each, want, rtol=1e-6)
 
 
+def test_labels_may_lie_in_one_row_for_accuracy_and_an_item_may_have_its_classes_over_several_axes(
+    engine: str, tmp_path: Path
+) -> None:
+    """Accuracy asks for as many labels as places; MultinomialLogisticLoss for one an item, whatever its shape is."""
+    labels = LABELS.ravel()
+    text = inputs(x=LOGITS.shape, l=labels.shape) + layer("Accuracy", "x l", "acc")
+    (acc,) = run(tmp_path, engine, text, {"x": LOGITS, "l": labels}, "acc")
+    np.testing.assert_allclose(acc, (LOGITS.argmax(1).ravel() == labels).mean(), rtol=1e-6)
+    p = RNG.uniform(0.1, 1, (3, 2, 2, 2)).astype(np.float32)
+    which = np.array([7, 0, 3], np.float32)
+    text = inputs(p=p.shape, l=which.shape) + layer("MultinomialLogisticLoss", "p l", "m")
+    (loss,) = run(tmp_path, engine, text, {"p": p, "l": which}, "m")
+    np.testing.assert_allclose(loss, -np.log(p.reshape(3, 8)[range(3), which.astype(int)]).mean(), rtol=1e-5)
+
+
 @pytest.mark.parametrize("norm", ["L1", "L2"])
 def test_hinge_loss(norm: str, engine: str, tmp_path: Path) -> None:
     x, label = LOGITS[:, :, 0, 0], LABELS[:, 0, 0]

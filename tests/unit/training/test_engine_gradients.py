@@ -163,6 +163,8 @@ CASES = [
     Case("TanH"),
     Case("Tile", "tile_param { axis: 1 tiles: 3 }", ((2, 3, 2),)),
 ]  # fmt: skip
+FIRST = ("Pooling", "LSTM", "RNN")
+"""A mask and exposed hidden states have no gradient in Caffe."""
 REFUSED = {"ArgMax": "argmax_param { top_k: 1 }", "Threshold": "", "Accuracy": ""}
 FED = {"Input", "MemoryData", "DummyData"}
 
@@ -185,7 +187,7 @@ def text_of(case: Case) -> tuple[str, dict[str, Array]]:
     text += layer(case.kind, " ".join(names), " ".join(tops), body, name="layer")
     if not case.loss:
         text += "".join(
-            whole(top, index, case.spans) for index, top in enumerate(tops) if case.kind != "Pooling" or not index
+            whole(top, index, case.spans) for index, top in enumerate(tops) if case.kind not in FIRST or not index
         )
     return text, feeds
 

@@ -263,6 +263,29 @@ def test_a_test_net_shares_by_the_names_of_layers_and_fills_what_it_has_alone() 
         build_test(graph_of(text.replace("num_output: 3", "num_output: 4"), "TEST"), train)
 
 
+@pytest.mark.parametrize("known", ["a", "b"])
+def test_who_shares_in_a_test_net_with_a_layer_that_the_train_net_lacks_keeps_its_own(known: str) -> None:
+    """Caffe points the known layer's blob at the train net's; the other one still has what both were filled with."""
+    filler = "inner_product_param { num_output: 3 bias_term: false weight_filler { value: 7 } }"
+    both = "".join(layer("InnerProduct", "x", one, f"{filler} param {{ name: 'w' }}") for one in "ab")
+    train = build(graph_of(DATA + layer("InnerProduct", "x", known, filler) + layer("Reduction", known, "l")))
+    (one,) = train.learned
+    train.load(one.slot, np.full((3, 3), 2, np.float32))
+    warned: list[str] = []
+    graph = graph_of(DATA + both, "TEST", warn=warned.append)
+    filled = dict.fromkeys(graph.parameters.owners.values(), np.full((3, 3), 7, np.float32))
+    test = build_test(graph, train, filled)
+    outputs = test.forward(FEEDS).outputs
+    other = "b" if known == "a" else "a"
+    np.testing.assert_allclose(outputs[known], X.sum(1, keepdims=True).repeat(3, 1) * 2, rtol=1e-5)
+    np.testing.assert_allclose(outputs[other], X.sum(1, keepdims=True).repeat(3, 1) * 7, rtol=1e-5)
+    assert [says for says in warned if "share a blob in the test net" in says]
+    train.load(one.slot, np.full((3, 3), 5, np.float32))
+    assert test.forward(FEEDS).outputs[known][0, 0] == pytest.approx(X[0].sum() * 5)
+    whole = build(graph_of(DATA + both + layer("Eltwise", "a b", "s") + layer("Reduction", "s", "l", "loss_weight: 1")))
+    assert len(build_test(graph_of(DATA + both, "TEST"), whole).learned) == 1, "both are known: they stay one"
+
+
 @pytest.mark.parametrize(("kind", "names"), [("LSTM", ["r/hidden", "r/cell"]), ("RNN", ["r/hidden"])])
 def test_hidden_states_go_on_in_the_next_pass_and_can_be_kept(kind: str, names: list[str]) -> None:
     filler = "{ type: 'uniform' min: -1 max: 1 }"

@@ -241,6 +241,26 @@ def test_debug_info_prints_caffes_lines_at_a_display(tmp_path: Path) -> None:
     assert text.index("[Backward]") < text.index("Iteration 0 (")
 
 
+def test_debug_info_prints_the_blobs_of_each_test_batch_and_of_the_last_pass(tmp_path: Path) -> None:
+    """A test net has no display: Caffe prints its blobs in each batch.  The last pass has what the last step had."""
+    folder = copied("log_and_hdf5", tmp_path)
+    solver = (
+        'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 4 test_interval: 2 test_iter: 2 '
+        "debug_info: true random_seed: 1 "
+    )
+
+    def lines(display: int) -> list[str]:
+        (folder / SOLVER).write_text(f"{solver} display: {display}")
+        with Within(folder):
+            run = train(Wanted(SOLVER, again=True))
+        forward = "[Forward] Layer conv1, top blob conv1 "
+        found = {forward: "F", "[Backward] Layer conv1, param blob w": "B", "Testing net": "T", ", loss =": "L"}
+        return [mark for line in run.lines for says, mark in found.items() if says in line]
+
+    assert "".join(lines(2)) == "TFFFBLTFFFBLLTFF"
+    assert "".join(lines(1)) == "TFFFBLFBLTFFFBLFBLFLTFF"
+
+
 ODD = {
     "two test nets, one of no batch": "max_iter: 4 test_iter: 2 test_iter: 0 test_interval: 2 test_compute_loss: true",
     "AdaGrad, exp, L1, iter_size 2, a window of 2": (

@@ -132,3 +132,14 @@ def test_an_rnn_draws_both_of_its_products_at_each_time_step() -> None:
     ours = [found.values[Slot(1, blob)] for blob in range(5)]
     assert all(np.array_equal(one, other) for one, other in zip(ours, [*wanted, *steps[0]], strict=True))
     assert np.array_equal(found.values[Slot(2, 0)], values(words, 2, 8))
+
+
+def test_a_data_layer_crops_by_chance_where_its_own_phase_is_train(images: None) -> None:
+    text = LIST.replace("mirror: true", "crop_size: 2") % ("data", "data", "data")
+    draws = [CaffesDraws(SEED) for _ in range(2)]
+    for phase, one in zip((" phase: TRAIN }", " phase: TEST }"), draws, strict=True):
+        made(text[:-2] + phase, one).close()
+    taken = [Mersenne(SEED) for _ in range(2)]
+    taken[0].take(4)  # order and thread; its transformer takes two where it trains
+    taken[1].take(2)
+    assert [one.word("next") for one in draws] == [int(one.take(1)[0]) for one in taken]

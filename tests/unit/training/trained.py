@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,16 @@ Array = NDArray[np.float32]
 
 
 def graph_of(
-    text: str, phase: str = "TRAIN", weights: Path | None = None, fed: dict[str, Shape] | None = None
+    text: str,
+    phase: str = "TRAIN",
+    weights: Path | None = None,
+    fed: dict[str, Shape] | None = None,
+    warn: Callable[[str], None] = lambda says: None,
 ) -> CaffeGraph:
     net = caffe_pb2.NetParameter()
     text_format.Parse(text, net)
     return caffe_graph.build(
-        caffe_graph.NetText(net, "the net"), weights, rules.state_of(phase, 0, ()), None, lambda says: None, fed
+        caffe_graph.NetText(net, "the net"), weights, rules.state_of(phase, 0, ()), None, warn, fed
     )
 
 
