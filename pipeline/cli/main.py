@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 GROUPS: dict[str, dict[str, Entry]] = {
     "run the pipeline": {
         "run": Entry("run", "run stages in this process until nothing is due"),
-        "sample": Entry("sample", "try it: run every stage on a small sample lake"),
+        "sample": Entry("sample", "try it: run every stage on a small sample lake; or make a sample to train on"),
         "serve": Entry("serve", "run stages as a daemon"),
         "spark": Entry("spark", "compute and aggregate on a Spark cluster"),
         "stop": Entry("stop", "engage ESTOP: here, or on every host by the bucket"),

@@ -1,13 +1,16 @@
 """Run every stage on a small sample lake: pictures, refs and a net that Hathi makes, and a shop that serves them.
+With `digits`: make a sample for `hathi train`, handwritten digits with the files of a solver and its nets.
 
 FOLDER gets the sample, its configuration hathi.toml, and everything that the run writes.  A second run finds nothing to
 do.  The shop stays open for some minutes after its last picture, so that `hathi similar --out` can show pictures.
+A folder whose name is digits is written ./digits.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import urllib.request
@@ -21,12 +24,20 @@ from pipeline.process.installed import INSTALLATION, PACKAGED
 
 PORT, MINUTES = 8973, 10.0
 NET = "random_features.prototxt"
+DIGITS = "digits"
+"""The word that is no folder, and the folder that it makes unless another one is given."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`hathi sample [FOLDER] [--port N] [--minutes N]`."""
+    """`hathi sample [FOLDER] [--port N] [--minutes N]`, and `hathi sample digits [FOLDER]`."""
+    parser.usage = "hathi sample [FOLDER] [--port N] [--minutes N]\n       hathi sample digits [FOLDER]"
     default = "hathi-sample here" if PACKAGED else "work/ of the checkout, with config/local.toml"
-    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help=f"where to make it (default: {default})")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="FOLDER",
+        help=f"where to make it (default: {default}; of digits: {DIGITS} here)",
+    )
     parser.add_argument(
         "--port",
         type=int,
@@ -44,22 +55,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """As `hathi run`; 2 where the sample cannot be made or served."""
-    port, minutes = args.port, args.minutes
-    if PACKAGED and args.folder is None:
-        args.folder = Path("hathi-sample")
-    work = (args.folder or INSTALLATION / "work").resolve()
+    of_digits = args.words[:1] == [DIGITS]
+    folders = [Path(word) for word in args.words[int(of_digits) :]]
+    if len(folders) > 1:
+        raise ConfigError("hathi sample takes one folder", f"given: {' '.join(args.words)}",
+                          "hathi sample FOLDER, or hathi sample digits FOLDER")  # fmt: skip
+    if of_digits:
+        return _digits(folders[0] if folders else Path(DIGITS))
+    return _lake(folders[0] if folders else None, args.port, args.minutes)
+
+
+def _digits(folder: Path) -> int:
+    """0; a sample that is there stays as it is."""
+    from pipeline.training.dataset import digits
+
+    near = _near(folder)
+    if digits.is_there(folder):
+        print(f"{near}: the sample is there already, and stays as it is")
+    else:
+        made = digits.make(folder)
+        print(f"{near}: {made.train:,} digits to learn from, and {made.test:,} others for the test")
+    print(f"next: cd {shlex.quote(near)} && hathi train solver.prototxt")
+    return 0
+
+
+def _lake(folder: Path | None, port: int, minutes: float) -> int:
+    if PACKAGED and folder is None:
+        folder = Path("hathi-sample")
+    work = (folder or INSTALLATION / "work").resolve()
     script = INSTALLATION / "sample" / "render.py"
     rendered = subprocess.run([sys.executable, str(script), "--work", str(work), "--port", str(port)], check=False)
     if rendered.returncode:
         return rendered.returncode
-    config = _configuration(work) if args.folder else INSTALLATION / "config" / "local.toml"
+    config = _configuration(work) if folder else INSTALLATION / "config" / "local.toml"
     parser = argparse.ArgumentParser()
     run_command.add_arguments(parser)
     with _shop(work / "sample" / "web", port, minutes):
         code = run_command.run(parser.parse_args(["--config", str(config)]))
     if minutes:
         print(f"shop:     http://127.0.0.1:{port}/ stays open until {minutes:g} min after its last picture")
-    if args.folder:
+    if folder:
         print(f"next:     cd {_near(work)} && hathi status")
     return code
 

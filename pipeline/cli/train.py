@@ -6,17 +6,19 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.output.training import shown
+from pipeline.cli.output.training import Tested, shown
 from pipeline.cli.wiring.numbers import number_from
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.training.assembly import How
+    from pipeline.training.job import Ended
     from pipeline.training.solver import Flags
 
 LEFT = 75
@@ -102,12 +104,28 @@ def _train(args: argparse.Namespace) -> int:
         Path(args.words[0]), _flags(args), _how(args), args.snapshot, args.again,
         args.until, EFFECTS[args.sigint_effect], EFFECTS[args.sighup_effect], args.data_threads, not args.no_check,
     )  # fmt: skip
-    with shown() as (write, show):
-        ended = job.train(wanted, replace(job.by_prefix(write, show, _printed(args.json)), estop=estop))
-    _printed(args.json)({
+    tested, row, began = Tested(), _printed(args.json), time.monotonic()
+
+    def heard(one: dict[str, Any]) -> None:
+        tested.take(one)
+        row(one)
+
+    with shown(tested=tested) as (write, show):
+        ended = job.train(wanted, replace(job.by_prefix(write, show, heard), estop=estop))
+    row({
         "ended": ended.ending.value, "iteration": ended.iteration, "model": str(ended.model) if ended.model else None,
     })  # fmt: skip
+    if not args.json:
+        print(_ended(ended, tested, time.monotonic() - began))
     return LEFT if ended.ending is Ending.LEFT else 0
+
+
+def _ended(ended: Ended, tested: Tested, seconds: float) -> str:
+    """The last line: how far the training is, what it left, and what the last test of this command said."""
+    said = [f"iteration {ended.iteration:,} after {seconds:.0f} s"]
+    said += [str(ended.model)] if ended.model else []
+    said += [tested.said(ended.iteration)] if tested.said() else []
+    return "; ".join(said)
 
 
 def _test(args: argparse.Namespace) -> int:

@@ -42,6 +42,12 @@ def to_install(extra: str) -> str:
     return script if (INSTALLATION / script).is_file() else f".venv/bin/uv pip install {_PACKAGE.get(extra, extra)}"
 
 
+def to_install_alone(extra: str, package: str) -> str:
+    """The command that installs a package without its dependencies, which Hathi does not need; a checkout's script of
+    the extra does so as well."""
+    return " ".join([*_installer(), "--no-deps", package]) if PACKAGED else to_install(extra)
+
+
 def _installer() -> list[str]:
     """What installs into the environment of this process: its own pip, where it has one."""
     return (

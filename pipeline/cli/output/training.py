@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.output.progress import Pace
 
@@ -18,11 +18,38 @@ Write = Callable[[str], None]
 Show = Callable[["Solver", "Shown"], None]
 
 
+class Tested:
+    """Hears of each row of the metrics, and says what the last test found."""
+
+    def __init__(self) -> None:
+        self._step, self._found = 0, dict[str, Any]()
+
+    def take(self, row: Mapping[str, Any]) -> None:
+        """A row.  Those of several test nets at one iteration count as one test."""
+        if row["kind"] != "test":
+            return
+        if row["step"] != self._step:
+            self._step, self._found = row["step"], {}
+        self._found |= {name: value for name, value in row["values"].items() if name.count("/") == 1}
+
+    def said(self, iteration: int | None = None) -> str:
+        """Such as `test: accuracy 0.984, loss 0.0732`: outputs of one number, by their names; "" before a test.
+
+        iteration: one of another iteration says which.
+        """
+        if not self._found:
+            return ""
+        named = [(name.removeprefix("test/"), value) for name, value in self._found.items()]
+        numbers = [f"{name} {value if isinstance(value, str) else format(value, '.4g')}" for name, value in named]
+        at = "" if iteration in (None, self._step) else f" at iteration {self._step:,}"
+        return f"test{at}: {', '.join(numbers)}"
+
+
 @contextlib.contextmanager
-def shown(live: bool | None = None) -> Iterator[tuple[Write, Show]]:
-    """(takes each line, takes each iteration), for as long as the training runs."""
+def shown(live: bool | None = None, tested: Tested | None = None) -> Iterator[tuple[Write, Show]]:
+    """(takes each line, takes each iteration), for as long as the training runs; the bar says what `tested` says."""
     if sys.stderr.isatty() if live is None else live:
-        yield from _live()
+        yield from _live(tested or Tested())
     else:
         yield _plain, lambda solver, now: None
 
@@ -31,7 +58,7 @@ def _plain(line: str) -> None:
     sys.stderr.write(line)
 
 
-def _live() -> Iterator[tuple[Write, Show]]:
+def _live(tested: Tested) -> Iterator[tuple[Write, Show]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -45,6 +72,7 @@ def _live() -> Iterator[tuple[Write, Show]]:
         def show(solver: Solver, now: Shown) -> None:
             said = speed.said(now, time.monotonic(), last=now.iteration == solver.max_iter)
             if said:
+                said = "  ".join(one for one in (said, tested.said()) if one)
                 progress.update(task, completed=now.iteration, total=solver.max_iter, said=said)
 
         yield lambda line: progress.console.print(line.rstrip("\n"), markup=False, highlight=False), show

@@ -19,7 +19,7 @@ def start(threads: int) -> int:
         raise SolverError(
             "training needs torch, which is not installed",
             "4 GB with CUDA; the index of PyTorch has a build for CPUs alone, 0.2 GB",
-            to_install("torch"),
+            to_install("training"),
         )
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
