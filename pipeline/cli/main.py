@@ -184,8 +184,7 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     debug.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="print stack traces")
     parser = argparse.ArgumentParser(
         prog="hathi",
-        description="Turns image URLs in a Hadoop lake into image features in the same lake, and trains nets with Caffe's solver "
-        "files.",
+        description="Turns image URLs in a Hadoop lake into image features in the same lake, and trains Caffe nets.",
         epilog=f"{_grouped()}\n\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[debug],

@@ -21,6 +21,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from pipeline.amounts import counted
 from pipeline.codec import caffe_pb2
 from pipeline.errors import FormatError, SolverError
 from pipeline.process.installed import INSTALLATION, to_install_alone
@@ -111,7 +112,8 @@ def read(path: Path) -> Digits:
         or pixels.max() > 255
         or not np.isin(labels, range(CLASSES)).all()
     ):
-        says = f"{values.shape[0]:,} rows of {values.shape[1]} numbers; a row is {SIDE * SIDE} bytes and a digit"
+        held = f"{counted(len(values), 'row')} of {counted(values.shape[1], 'number')}"
+        says = f"it holds {held}; a row must be {SIDE * SIDE} bytes and a digit"
         raise FormatError(f"{path} is no table of digits", says, "install the package anew")
     return Digits(pixels.astype(np.uint8).reshape(-1, SIDE, SIDE), labels)
 

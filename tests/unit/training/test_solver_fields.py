@@ -15,7 +15,7 @@ from pipeline.training.rates import POLICIES
 from pipeline.training.updates import SOLVERS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
-FIELDS = list(caffe_pb2.SolverParameter.DESCRIPTOR.fields)
+FIELDS: list[Any] = list(caffe_pb2.SolverParameter.DESCRIPTOR.fields)
 PLAIN = {"net": '"net.prototxt"', "base_lr": "0.1", "lr_policy": '"fixed"'}
 NET = 'name: "n" layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 1 } } }'
 REFUSED: dict[str, list[dict[str, str]]] = {

@@ -13,8 +13,8 @@ from pipeline.cli.output import training
 from pipeline.errors import SolverError
 from pipeline.nets.graph import caffe_graph, rules
 from pipeline.training import log
-from pipeline.training.engine.starting import start
 from pipeline.training.divergence import Hints
+from pipeline.training.engine.starting import start
 from pipeline.training.log import Log
 from pipeline.training.loop import Shown
 from pipeline.training.metrics import Metrics, values_of
