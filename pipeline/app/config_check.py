@@ -105,6 +105,7 @@ def _matching(settings: Settings) -> Iterator[Finding]:
     for name, one in sorted(settings.sets.items()):
         fingerprint = expectation(one).fingerprint
         text = f"fingerprint {fingerprint[:12]}" if fingerprint else "no fingerprint: the net's files are not here"
+        text = text if one.model is None else f"it follows the model {one.model}"
         yield Finding("ok", f"sets.{name}", f"{text}; hathi config diff compares two files")
 
 

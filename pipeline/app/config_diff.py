@@ -22,8 +22,8 @@ from pipeline.stages.expectations import expectation
 MUST_MATCH: dict[str, str] = {
     "bucket.url": "the same place, and bucket.endpoint with it",
     "lakes": "the names; a box needs nothing else of a lake",
-    "sets": "the names, and of each set what decides its features: net, weights, blob, input_size, preprocess, "
-    "normalise, precision, dependent_rows; and formats and parquet_numbers, which the box writes",
+    "sets": "the names, and of each set what decides its features: net and weights, or model; blob, input_size, "
+    "preprocess, normalise, precision, dependent_rows; and formats and parquet_numbers, which the box writes",
     "daemon.alive_seconds": "one value on every host",
 }
 """The tables and settings that have to match between a gateway and its boxes, and what of them."""
@@ -96,7 +96,7 @@ def _set(key: str, one: FeatureSet, other: FeatureSet) -> Iterator[Difference]:
     for found_one in found.values():
         yield Difference(f"{key}.{found_one.setting}", found_one.gateway, found_one.here)
     if not (here.fingerprint and there.fingerprint):
-        for name in ("net", "weights"):
+        for name in ("net", "weights", "model"):
             first, second = _name(getattr(one, name)), _name(getattr(other, name))
             if first != second and name not in found:
                 yield Difference(f"{key}.{name}", first, second)

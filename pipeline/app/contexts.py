@@ -15,6 +15,7 @@ from pipeline.process.scratch import SPILL
 from pipeline.process.stop import Stop
 from pipeline.settings import Settings
 from pipeline.stage_names import ON_THE_LAKE
+from pipeline.stages.following import Following
 from pipeline.stores.opening import hasty, open_bucket, open_lake
 
 
@@ -85,6 +86,17 @@ def sighted(
 def lakes_asked_once(settings: Settings, program: str) -> list[Context]:
     """The same without the lakes themselves; a bucket that does not answer is not asked again."""
     return contexts(hasty(settings), ["compute"], lambda: False, program)
+
+
+def loadable(settings: Settings, name: str, lake: str, program: str) -> Settings:
+    """The settings with a set as this host can load it now: where it follows a model, with the files in use.
+
+    Raises PermanentError where its model was never promoted in the lake, or its files are lost.
+    """
+    if settings.sets[name].model is None:
+        return settings
+    context = next(one for one in lakes_asked_once(settings, program) if one.lake_name == lake)
+    return Following(context).settings(name)
 
 
 def spill_of(settings: Settings, process: Process) -> Path:

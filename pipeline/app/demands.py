@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from pipeline.app.contexts import lakes_asked_once
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, PermanentError
 from pipeline.ledger.layout import Keys
+from pipeline.ledger.model_files import lost
+from pipeline.ledger.promotions import read
 from pipeline.process.disk import demand_free, standing
 from pipeline.settings import Settings
 from pipeline.settings.places import folder_of
 from pipeline.stage_names import COMPUTE, DELIVER, ON_THE_LAKE
+from pipeline.stages.following import Following
 from pipeline.stages.snapshots import takes
 from pipeline.stores.backends import only_read
 from pipeline.stores.opening import hasty, open_bucket, open_lake
@@ -132,9 +136,27 @@ def _lake_answers(settings: Settings, name: str, written: bool) -> str:
 
 
 def _net(settings: Settings, name: str) -> str:
-    """As compute loads it."""
+    """As compute loads it; of a set that follows a model whether its files are in the bucket, since nothing is written
+    here."""
+    if settings.sets[name].model is not None:
+        return _promoted(settings, name)
     from pipeline.extraction.feature_maker import FeatureMaker  # the net's engine takes its time to import
 
     made = FeatureMaker(settings, name, Clock())
     what = f"{made.net.dim} values on {made.engine}" if made.net.dim else f"{made.preprocessing}; {made.engine}"
     return f"{os.path.basename(settings.sets[name].net)}: {what}"
+
+
+def _promoted(settings: Settings, name: str) -> str:
+    """The promotions that a set follows, by lake."""
+    one = settings.sets[name]
+    said = []
+    for context in lakes_asked_once(settings, "check"):
+        if not takes(one, context.lake_name):
+            continue
+        promoted = Following(context).newest(str(one.model))
+        if missing := lost(context, read(context, promoted)):
+            hint = "promote the same files once more, or an older promotion: `hathi models` names them"
+            raise PermanentError(f"{promoted} lacks files that the bucket has no more", missing[0].key, hint)
+        said.append(f"{promoted} in lake {context.lake_name}")
+    return f"follows {', '.join(said)}; its files are loaded when work asks for them"

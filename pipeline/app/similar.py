@@ -13,6 +13,7 @@ from pipeline.analysis.similar.images import feature_of, fetched
 from pipeline.analysis.similar.indexed import approximate
 from pipeline.analysis.similar.measures import Metric
 from pipeline.analysis.similar.nearest import Found, Query, exact
+from pipeline.app.contexts import loadable
 from pipeline.errors import ConfigError, PermanentError
 from pipeline.ledger.layout import Root
 from pipeline.operations.why.story import question_of
@@ -43,6 +44,7 @@ class Place:
     """Where features are looked for."""
 
     set: str
+    lake_name: str
     lake: Lake
     root: Root
 
@@ -68,7 +70,7 @@ def place_of(settings: Settings, set_name: str | None, lake_name: str | None) ->
     name = _one_of("set", set_name, sorted(settings.sets))
     one = settings.sets[name]
     lake = _one_of("lake", lake_name, sorted(lake for lake in settings.lakes if takes(one, lake)))
-    return Place(name, open_lake(settings, lake), Root(one.folder))
+    return Place(name, lake, open_lake(settings, lake), Root(one.folder))
 
 
 def _one_of(what: str, given: str | None, known: Sequence[str]) -> str:
@@ -106,7 +108,8 @@ def _query(
         label = f"{about.external_id} (item {item})" if about.external_id else f"item {item}"
         return Query(matrix[0], prints[0], wanted.metric, wanted.count, item), label, about.url, None
     content, label = _image_of(settings, wanted)
-    vector, fingerprint = feature_of(settings, place.set, content, label)
+    mine = loadable(settings, place.set, place.lake_name, "similar")
+    vector, fingerprint = feature_of(mine, place.set, content, label)
     return Query(vector, fingerprint, wanted.metric, wanted.count), label, "", content
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.app import estop
-from pipeline.app.contexts import lakes_asked_once
+from pipeline.app.contexts import lakes_asked_once, loadable
 from pipeline.cli.wiring.assembly import add_place, check_stages, place_of
 from pipeline.errors import ConfigError
 from pipeline.ledger.protocol import Context
@@ -110,8 +110,8 @@ def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
         look = partial(stores.lake, lake, roots, written=written)
         probes.append(Probe(f"lake {name}", look))
     probes.append(Probe("bucket", partial(stores.bucket, settings, the_bucket)))
-    for name, one in sorted(settings.sets.items()) if computes else ():
-        set_ = partial(nets.feature_set, one, settings.compute.threads, time.monotonic)
+    for name in sorted(settings.sets) if computes else ():
+        set_ = partial(_set, settings, name, settings.compute.threads)
         probes.append(Probe(f"set {name}", set_, NET_SECONDS, alone=True))
     if computes:
         needed = any(one.engine == "torch" for one in settings.sets.values())
@@ -121,6 +121,15 @@ def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
     probes.append(Probe("programs", partial(estop.examined, state, lambda: _lakes(asked, the_bucket))))
     probes.append(Probe("programs", partial(programs.locks, state)))
     return probes
+
+
+def _set(settings: Settings, name: str, threads: int) -> Iterator[Examined]:
+    """A feature set, with the files that it has in each lake."""
+    one = settings.sets[name]
+    lakes = [lake for lake in sorted(settings.lakes) if takes(one, lake)] if one.model is not None else [""]
+    for lake in lakes:
+        mine = loadable(settings, name, lake, "doctor").sets[name]
+        yield from nets.feature_set(mine, threads, time.monotonic)
 
 
 def _lakes(asked: Settings, bucket: Callable[[], Store]) -> list[Context]:

@@ -60,6 +60,8 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "net": Entry("net", "look at a net, or run it on images"),
         "dataset": Entry("dataset", "make, look at and write sets of labelled images"),
         "train": Entry("train", "train a net with Caffe's solver files, or test one"),
+        "promote": Entry("promote", "put a trained net into use for the sets that follow it"),
+        "models": Entry("models", "show which nets were promoted, and where each comes from"),
     },
 }
 """The commands as `hathi --help` shows them."""
@@ -70,7 +72,8 @@ exit codes:
   0    done; items that failed are data, not an error
   1    something unexpected
   2    usage or configuration
-  3    `run` until idle: done, but a batch is held, or files of the sources were not read; `train`: diverged
+  3    `run` until idle: done, but a batch is held, or files of the sources were not read; `train`: diverged;
+       `promote`: refused
   4    ESTOP is engaged
   75   `train` stopped with a snapshot (SIGTERM, ESTOP); type the same command to go on
   130  interrupted from the keyboard (SIGINT); type the same command to go on

@@ -20,7 +20,9 @@ from pipeline.process.life import live
 
 if TYPE_CHECKING:
     from pipeline.cli.wiring.running import Running
+    from pipeline.settings import FeatureSet
     from pipeline.stages.compute import Served
+    from pipeline.stages.following import Asked
     from pipeline.stages.loop import LakeStages
     from pipeline.stages.served_sets import Serve
 
@@ -76,12 +78,13 @@ def _passed_on(lake: str, process: Running, tell: Tell) -> Callable[[str], None]
 def _agreed(serve: Serve, others: Mapping[str, str], tell: Tell) -> Serve:
     """Sets as this worker loads them: told to the parent, and refused where others of the run have another net.
 
-    others: fingerprints by set.
+    others: fingerprints by what was asked for: a set, or a set by a promotion.
     """
     from pipeline.extraction.same_net import same_net
 
-    def agreed(name: str) -> Served:
-        served = serve(name)
+    def agreed(asked: Asked, feature_set: FeatureSet) -> Served:
+        served = serve(asked, feature_set)
+        name = str(asked)
         same_net(name, others.get(name, served.fingerprint), served.fingerprint)
         tell({"loaded": [name, served.fingerprint]})
         return served

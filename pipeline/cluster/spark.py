@@ -34,6 +34,7 @@ from pipeline.ledger.protocol import Context
 from pipeline.nets.preprocessing import with_stated
 from pipeline.settings import Bucket, FeatureSet, Fetch, Settings, travelling
 from pipeline.stages.compute import BatchTask, Published, Served
+from pipeline.stages.following import Asked, with_set
 from pipeline.stages.performer import Merge, Merging
 
 if TYPE_CHECKING:
@@ -69,11 +70,17 @@ class Cluster:
         self._shape = shape
         fetch = settings.fetch.model_copy(update={"share": settings.fetch.share / shape.spread})
         self._carrying = _Carrying(self._spark)
-        self._carried = travelling(self._carrying.settings(settings.model_copy(update={"fetch": fetch})))
+        self._settings = settings.model_copy(update={"fetch": fetch})
+        self._carried = travelling(self._carrying.settings(self._settings))
+        self._promoted: dict[Asked, str] = {}
+        """The settings that travel, of sets with the files of a promotion."""
 
-    def serve(self, name: str) -> Served:
+    def serve(self, asked: Asked, feature_set: FeatureSet) -> Served:
         """A set as an executor has loaded it.  Raises ConfigError or NetError."""
-        carried = self._carried
+        if asked.number:
+            mine = with_set(self._settings, asked.set, feature_set)
+            self._promoted[asked] = travelling(self._carrying.settings(mine))
+        carried, name = self._promoted.get(asked, self._carried), asked.set
         (found,) = self._run([name], lambda name: executor.look(_here(carried), name, _device()))
         if isinstance(found, PipelineError):
             raise found
@@ -86,7 +93,7 @@ class Cluster:
             return
         seconds = context.settings.compute.max_run_seconds
         hands = deal(tasks, self._shape.workers, self._shape.spread)
-        carried = self._carried
+        carried = self._promoted.get(tasks[0].by, self._carried)
         shares = [Share("", context.lake_name, tasks[0].set, hand, seconds) for hand in hands]
         error: PipelineError | None = None
         for worked in self._run(shares, lambda share: _work(carried, share), context.stopping):
@@ -209,6 +216,9 @@ class _Carrying:
         for name, one in settings.sets.items():
             with contextlib.suppress(ConfigError, NetError):  # who loads the set there says so
                 one = with_stated(one)  # a file that says it lies beside the net here alone
+            if one.model is not None:
+                sets[name] = one  # carried by the promotion that work asks for
+                continue
             changes: dict[str, object] = {"net": self._carry(one.net)}
             if one.weights is not None:
                 changes["weights"] = self._carry(one.weights)

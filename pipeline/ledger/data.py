@@ -77,6 +77,13 @@ def _gone(context: Context, file: Stored, error: NotFound) -> NotFound:
             "restore it from the store's versions or a copy; where there is none, "
             f"`hathi train stop {job}` ends the training, and --again begins it anew",
         )
+    if file.key.startswith(context.keys.models_data):
+        return NotFound(
+            f"{file.key} is gone, and a promoted model needs it",
+            error.message,
+            "restore it from the store's versions or a copy; or promote the same files once more "
+            "(`hathi promote SET --net FILE --weights FILE`), and what waits for it goes on",
+        )
     shipment = file.key.removeprefix(context.keys.data).partition("/")[0]
     return NotFound(
         f"{file.key} is gone, and its shipment needs it",

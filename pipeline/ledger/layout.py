@@ -35,6 +35,8 @@ SNAPSHOT = re.compile(r"s/(?P<iteration>[0-9]{10})")
 JOB_ATTEMPT = re.compile(r"t/(?P<number>[0-9]{5})(?P<ended>\.x)?")
 JOBS = "j"
 """Of trainings: beside `c`, and below `d`."""
+MODELS = "m"
+"""Of promoted models: beside `c`, and below `d`."""
 
 MAX_ROUND = 999
 MAX_PART = 99_999
@@ -226,6 +228,24 @@ class Keys:
 
     def job(self, name: JobName) -> JobKeys:
         return JobKeys(self, name)
+
+    @property
+    def models(self) -> str:
+        return f"{self.lake}/{MODELS}/"
+
+    def promotions(self, model: str) -> str:
+        return f"{self.models}{model}/"
+
+    def promotion(self, model: str, number: int) -> str:
+        return f"{self.promotions(model)}{number:010d}"
+
+    @property
+    def models_data(self) -> str:
+        return f"{self.data}{MODELS}/"
+
+    def model_file(self, nonce: str, file: str) -> str:
+        """A file of a promoted model under a name that nobody else uses."""
+        return f"{self.models_data}{nonce}/{file}"
 
 
 @dataclass(frozen=True, order=True, slots=True)

@@ -12,6 +12,7 @@ from pipeline.ledger.bodies import Body, Part
 from pipeline.ledger.layout import digest
 from pipeline.ledger.values import (
     MAX_BATCHES,
+    MAX_PROMOTION,
     Batches,
     Count,
     Delay,
@@ -21,6 +22,7 @@ from pipeline.ledger.values import (
     Due,
     Fingerprint,
     Inside,
+    ModelName,
     Partner,
     PartnerNumber,
     PerhapsFingerprint,
@@ -104,6 +106,16 @@ class Reading(Part):
     ids: str = "normalised"
 
 
+class Promoted(Part):
+    """A promotion by the model's name and its number (docs/protocol.md 16)."""
+
+    model: ModelName
+    number: Annotated[int, Field(ge=1, le=MAX_PROMOTION)]
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.number}"
+
+
 class Expected(Part):
     """What whoever planned a shipment expects of its features: a host that would compute others leaves it alone."""
 
@@ -115,6 +127,8 @@ class Expected(Part):
     """What decides the features beside the net's files: by the setting's path in the set, its value as JSON."""
     files: dict[str, str] = Field(default={})
     """The net's files by setting, name and size: what a person is told where settings do not differ."""
+    promoted: Promoted | None = None
+    """Whose files they are, where the set follows a model: who has a newer promotion computes with this one."""
 
 
 class Plan(Body):

@@ -20,6 +20,9 @@ MAX_BATCHES = 100_000
 MAX_VERSION = 9_999_999_999
 """Versions of an index, and current tables, have ten."""
 
+MAX_PROMOTION = 9_999_999_999
+"""Promotions of a model have ten as well."""
+
 MAX_DIM = 2**31 - 1
 """Values of a feature, as Arrow counts them."""
 
@@ -99,6 +102,9 @@ Delivered = Annotated[str, AfterValidator(_delivered)]
 Digest = Annotated[str, spelt("[0-9a-f]{64}", "it is not a SHA-256, which has 64 digits, each 0 to 9 or a to f")]
 Fingerprint = Annotated[
     str, spelt("[0-9a-f]{12,64}", "it is not a fingerprint, which has 12 to 64 digits, each 0 to 9 or a to f")
+]
+ModelName = Annotated[
+    str, spelt("[a-z0-9][a-z0-9_-]{0,62}", "it is not a model's name: a to z, 0 to 9, - and _, at most 63")
 ]
 PerhapsFingerprint = Annotated[str, spelt("([0-9a-f]{12,64})?", "it is neither a fingerprint nor empty")]
 Count = Annotated[int, Field(ge=0, le=2**60)]

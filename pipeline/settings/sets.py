@@ -7,12 +7,13 @@ from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.records import Numbers
 from pipeline.settings.places import RootPath
 from pipeline.settings.preprocessing import Preprocess, Size
 from pipeline.settings.reading import FilePath
-from pipeline.settings.section import Section
+from pipeline.settings.section import Name, Section
 
 DECODE_POLICY = "3"
 """What decoding and resizing do to an image; raised when their pixels change, which changes every fingerprint."""
@@ -37,9 +38,12 @@ class FeatureSet(Section):
 
     net: FilePath = Field(examples=["deploy.prototxt"])
     """The net: a deploy .prototxt, an .onnx model, `hog` (OpenCV's descriptor, which needs no weights), or `image`: the
-    set keeps the images themselves, to train with."""
+    set keeps the images themselves, to train with. Leave it out where the set has a model."""
     weights: FilePath | None = Field(default=None, examples=["x.caffemodel"])
     """The .caffemodel of a .prototxt. Leave it out for ONNX, whose model holds its weights, and for hog."""
+    model: Name | None = Field(default=None, examples=["shoes"])
+    """In the place of net and weights: the name of a model that `hathi promote` puts into use. Each host fetches the
+    files of the newest promotion from the bucket, and what is shipped from then on is computed with them."""
     blob: str = Field(examples=["fc7"])
     """The blob of the net, or the output of the ONNX model, whose values are the feature. `hathi net show` lists
     them. Leave it out for `image`."""
@@ -84,6 +88,22 @@ class FeatureSet(Section):
     """The type of the numbers in Parquet. float16 takes half the room, rounds each value to 11 bits, and not every
     reader of Parquet knows it; the net computes as before, so the fingerprint stays. Each delivery's manifest says
     which type it has. float16 needs normalise = "l2": it holds nothing beyond 65,504."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_files_or_a_model(cls, values: Any) -> Any:
+        """Exactly one of the two.  A set that has a model names no net: its net is empty."""
+        if not isinstance(values, Mapping) or values.get("model") is None:
+            return values
+        both = [name for name in ("net", "weights") if values.get(name)]
+        if both:
+            raise PydanticCustomError(
+                "net_and_model",
+                "a set has either a net with its weights, or a model, whose files `hathi promote` puts into use; "
+                "this one has {both} and model: remove one of them",
+                {"both": " and ".join(both)},
+            )
+        return {**values, "net": ""}
 
     @model_validator(mode="before")
     @classmethod

@@ -35,6 +35,7 @@ from pipeline.ledger.state import ShipmentState, count, last_try, resting
 from pipeline.records import ImageRef
 from pipeline.settings import FeatureSet
 from pipeline.stages.compute import ORDINALS_PER_BATCH
+from pipeline.stages.following import Computable
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,16 @@ class Aggregated:
     out: Out
 
 
-def plan(seen: Seen, fingerprints: Mapping[str, str]) -> list[AggregateTask]:
+def plan(seen: Seen, computable: Mapping[ShipmentName, Computable]) -> list[AggregateTask]:
     """Shipments to aggregate under our fingerprints, oldest name first."""
     tasks = []
     for state in sorted(seen.states, key=lambda s: s.name):
         if state.unreadable or state.plan is None or state.out is not None or state.given_up or state.end is None:
             continue
-        ours = fingerprints.get(state.plan.set, "")[:12]
-        if not ours or not ({ours, ""} & state.complete):
+        if state.name not in computable:
+            continue
+        ours = computable[state.name].fingerprint[:12]
+        if not {ours, ""} & state.complete:
             continue
         tries = state.tries.get(AGGREGATE, ())
         counted = count(tries, seen.alive)

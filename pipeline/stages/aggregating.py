@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pipeline.errors import PipelineError
 from pipeline.ledger.protocol import Seen, state_of
 from pipeline.ledger.state import ShipmentState
 from pipeline.stages import aggregate, derived_shipments, retries
 from pipeline.stages.aggregate import Aggregated, AggregateTask, Origin
+from pipeline.stages.following import Computable
 from pipeline.stages.performer import Merging, Performer
 from pipeline.stages.served_sets import ServedSets
 from pipeline.stages.turn import Turn
@@ -29,16 +28,14 @@ class Aggregating:
             _follow(one, seen)
 
     def _merge(self, one: Turn, seen: Seen) -> None:
-        fingerprints = self._sets.fingerprints(seen)
-        merges = [self._merging(task, fingerprints) for task in aggregate.plan(seen, fingerprints)]
+        computable = self._sets.computable(seen)
+        merges = [self._merging(task, computable[task.state.name]) for task in aggregate.plan(seen, computable)]
         for merging, outcome in self._performer.aggregate(one.context, merges, one.wanted):
             one.attempt(f"aggregate {merging.task.state.name}", _aggregated, one, outcome)
 
-    def _merging(self, task: AggregateTask, fingerprints: Mapping[str, str]) -> Merging:
-        assert task.state.plan is not None
-        name = task.state.plan.set
-        served = self._sets[name]
-        return Merging(task, name, Origin(fingerprints[name], served.engine, served.preprocessing))
+    def _merging(self, task: AggregateTask, one: Computable) -> Merging:
+        served = self._sets[one.asked]
+        return Merging(task, one.asked.set, Origin(one.fingerprint, served.engine, served.preprocessing))
 
 
 def _aggregated(one: Turn, done: Aggregated | PipelineError | None) -> None:

@@ -7,17 +7,19 @@ own settings, the gateway by a word that is newer than the plan (docs/protocol.m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from pipeline.errors import FormatError, NotFound
+from pipeline.errors import FormatError, NotFound, PermanentError
 from pipeline.ledger.bodies import read_body
 from pipeline.ledger.expectation import Differs, Refused, Restated, differing
 from pipeline.ledger.layout import ShipmentName
 from pipeline.ledger.manifest import Expected
 from pipeline.ledger.protocol import Context, Seen
 from pipeline.ledger.state import ShipmentState
+from pipeline.settings import FeatureSet
 from pipeline.stages.expectations import Expectations, expectation
+from pipeline.stages.following import Asked, Computable
 
 AGAIN_SECONDS = 600.0
 """So often a host repeats that it leaves shipments alone: a hint that nobody repeats is of a host that is gone."""
@@ -36,9 +38,11 @@ def _asked_for(states: Iterable[ShipmentState]) -> Iterable[tuple[ShipmentState,
 class Agreement:
     """What one box leaves alone of one lake, from turn to turn."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, configured: Callable[[Asked], FeatureSet]) -> None:
+        """configured: a set with its files on this host."""
         self._context = context
-        self._mine: dict[str, Expected] = {}
+        self._configured = configured
+        self._mine: dict[Asked, Expected] = {}
         self._refused: dict[str, dict[ShipmentName, tuple[Differs, ...]]] = {}
         self._told: dict[str, tuple[float, object]] = {}
         """By set: when the hint was put last, in monotonic seconds, and what it said."""
@@ -48,16 +52,17 @@ class Agreement:
         """How many shipments are left alone."""
         return sum(map(len, self._refused.values()))
 
-    def of(self, seen: Seen, fingerprints: Mapping[str, str]) -> Seen:
-        """Without the shipments that are left alone.  fingerprints: of the sets that this host computes."""
+    def of(self, seen: Seen, computable: Mapping[ShipmentName, Computable]) -> Seen:
+        """Without the shipments that are left alone.  computable: what this host would compute, by shipment."""
         left: set[ShipmentName] = set()
         restated: dict[str, tuple[float, Expected] | None] = {}
-        asked = [one for one in _asked_for(seen.states) if one[1] in fingerprints]
+        asked = [one for one in _asked_for(seen.states) if one[0].name in computable]
         for state, name, expects in asked:
-            differs = differing(expects, self._expectation(name, fingerprints[name]))
+            mine = self._expectation(computable[state.name])
+            differs = differing(expects, mine)
             if differs and name not in restated:
                 restated[name] = self._restated(name)
-            if differs and self._taken_back(state, restated[name], fingerprints[name]):
+            if differs and self._taken_back(state, restated[name], mine):
                 differs = ()
             self._note(name, state.name, differs)
             left |= {state.name} if differs else set()
@@ -67,10 +72,11 @@ class Agreement:
             self._tell(name, due)
         return replace(seen, states=tuple(state for state in seen.states if state.name not in left)) if left else seen
 
-    def _expectation(self, name: str, fingerprint: str) -> Expected:
-        known = self._mine.get(name)
-        if known is None or known.fingerprint != fingerprint:
-            known = self._mine[name] = expectation(self._context.settings.sets[name], fingerprint)
+    def _expectation(self, one: Computable) -> Expected:
+        known = self._mine.get(one.asked)
+        if known is None or known.fingerprint != one.fingerprint:
+            known = expectation(self._configured(one.asked), one.fingerprint, one.asked.promoted)
+            self._mine[one.asked] = known
         return known
 
     def _restated(self, name: str) -> tuple[float, Expected] | None:
@@ -88,14 +94,19 @@ class Agreement:
             context.once(key, str(error))
             return None
 
-    def _taken_back(self, state: ShipmentState, word: tuple[float, Expected] | None, fingerprint: str) -> bool:
-        """Whether the gateway has said since the plan that it expects what this host computes."""
+    def _taken_back(self, state: ShipmentState, word: tuple[float, Expected] | None, mine: Expected) -> bool:
+        """Whether the gateway has said since the plan that it expects what this host computes.
+
+        Of another promotion it says nothing but the settings: the plan's own stays.
+        """
         if word is None or state.plan is None:
             return False
         key = self._context.keys.plan(state.name)
         planned = next((one.modified for one in self._context.bucket.list(key, until=key) if one.key == key), None)
-        mine = self._expectation(state.plan.set, fingerprint)
-        return planned is not None and planned <= word[0] and not differing(word[1], mine)
+        when, said = word
+        if said.promoted is not None and said.promoted != mine.promoted:
+            said = said.model_copy(update={"fingerprint": ""})
+        return planned is not None and planned <= when and not differing(said, mine)
 
     def _note(self, name: str, shipment: ShipmentName, differs: tuple[Differs, ...]) -> None:
         refused = self._refused.setdefault(name, {})
@@ -153,13 +164,22 @@ class Restating:
         open_ = {state.name: (name, expects) for state, name, expects in _asked_for(seen.states)}
         sets = context.settings.sets
         for name in sorted({name for name, _ in open_.values() if name in sets}):
-            now = self._expectations[name]
-            others = {one for one, (mine, expects) in open_.items() if mine == name and differing(expects, now)}
+            mine = {one: expects for one, (set_name, expects) in open_.items() if set_name == name}
+            others = {one for one, expects in mine.items() if self._otherwise(name, expects)}
             if others - self._answered:
+                now = self._expectations.of_plan(name, mine[max(others)])
                 body = Restated(set=name, expects=now, nonce=context.process.nonce())
                 context.bucket.put(context.keys.expects_hint(name), body.encode())
                 self._answered |= others
         self._answered &= {name for name in self._answered if str(name) in seen.due}
+
+    def _otherwise(self, name: str, planned: Expected) -> bool:
+        """Whether something else is expected now; where a model's files are lost, what is open stays as planned."""
+        try:
+            return bool(differing(planned, self._expectations.of_plan(name, planned)))
+        except PermanentError as error:
+            self._context.once(f"expects {name} {planned.promoted}", f"set {name}: {error}")
+            return False
 
 
 def told(differs: Iterable[Differs]) -> str:

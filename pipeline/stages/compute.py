@@ -32,6 +32,7 @@ from pipeline.ledger.row_counts import NO_ROWS, RowCounts
 from pipeline.ledger.state import Counted, ShipmentState, count
 from pipeline.records import ImageRef
 from pipeline.settings import Compute
+from pipeline.stages.following import Asked, Computable
 
 ORDINALS_PER_BATCH = 1 << 20
 """A ref's ordinal in its shipment is its batch times this plus its place: it sorts, and needs no earlier batch."""
@@ -53,6 +54,12 @@ class BatchTask:
     mode: str
     """open: in the window with others; alone: in a child process; hold: it is given up."""
     counted: Counted
+    asked: Asked | None = None
+    """What it is computed with; None: the set and the files that it names."""
+
+    @property
+    def by(self) -> Asked:
+        return self.asked or Asked(self.set)
 
     @property
     def task(self) -> Task:
@@ -96,31 +103,33 @@ class Served(Protocol):
         """Run one batch in a child process of its own, halved until what kills it is found."""
 
 
-def plan(seen: Seen, fingerprints: Mapping[str, str], limits: Compute) -> list[BatchTask]:
+def plan(seen: Seen, computable: Mapping[ShipmentName, Computable], limits: Compute) -> list[BatchTask]:
     """The batches that wait for a result under our fingerprints, in the order of their names.
 
-    fingerprints: of each set that this host computes.
+    computable: what this host computes shipments with.
     """
     tasks: list[BatchTask] = []
     for state in sorted(seen.states, key=lambda s: s.name):
         if state.unreadable or state.plan is None or state.out is not None or state.given_up:
             continue
-        if state.plan.set not in fingerprints:
+        if state.name not in computable:
             continue
-        fingerprint = fingerprints[state.plan.set]
+        one = computable[state.name]
+        fingerprint = one.fingerprint
         have = state.results.get(fingerprint[:12], frozenset())
         for batch in sorted(state.batches - have):
             counted = count(state.tries.get(Task.batch(fingerprint, batch), ()), seen.alive)
             if counted.live:
                 continue
-            tasks.append(_task(state, batch, fingerprint, counted, limits))
+            tasks.append(_task(state, batch, one, counted, limits))
     return tasks
 
 
-def _task(state: ShipmentState, batch: int, fingerprint: str, counted: Counted, limits: Compute) -> BatchTask:
+def _task(state: ShipmentState, batch: int, one: Computable, counted: Counted, limits: Compute) -> BatchTask:
     assert state.plan is not None
     mode = mode_of(counted, limits)
-    return BatchTask(state.name, batch, state.plan.set, fingerprint, counted.next_number, mode, counted)
+    number = counted.next_number
+    return BatchTask(state.name, batch, state.plan.set, one.fingerprint, number, mode, counted, one.asked)
 
 
 def mode_of(counted: Counted, limits: Compute) -> str:

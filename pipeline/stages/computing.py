@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pipeline.stages import compute
+from pipeline.stages.following import Asked
 from pipeline.stages.performer import Performer
 from pipeline.stages.served_sets import ServedSets
 from pipeline.stages.turn import Turn
@@ -23,9 +24,9 @@ class Computing:
         tasks = self._batches(one)
         one.tally.problems += self._sets.problems + self._sets.refused
         one.tried.update({f"set {name}": error for name, error in self._sets.tried.items()})
-        for name in sorted({task.set for task in tasks}):
-            mine = [task for task in tasks if task.set == name]
-            one.attempt(f"compute {name}", self._compute, one, name, mine)
+        for asked in sorted({task.by for task in tasks} & self._sets.loaded):
+            mine = [task for task in tasks if task.by == asked]
+            one.attempt(f"compute {asked}", self._compute, one, asked, mine)
 
     def _batches(self, one: Turn) -> list[compute.BatchTask]:
         """What waits for this box, of as many polls as it takes to have a shipment for each place of the window.
@@ -39,25 +40,25 @@ class Computing:
         while not looked or looked < one.tally.polls_to_see_all:
             seen = self._sets.agreed(one.poll())
             looked += 1
-            more = compute.plan(seen, self._sets.fingerprints(seen), limits)
+            more = compute.plan(seen, self._sets.computable(seen), limits)
             context.progress("compute", 0, compute.expected(seen.states, [task for task in more if task not in tasks]))
             tasks.update(dict.fromkeys(more))
             if not more or len({task.name for task in tasks}) >= limits.open_batches:
                 break
         return list(tasks)
 
-    def _compute(self, one: Turn, name: str, tasks: list[compute.BatchTask]) -> None:
+    def _compute(self, one: Turn, asked: Asked, tasks: list[compute.BatchTask]) -> None:
         ended = _Ended(one.context.progress)
         context = replace(one.context, progress=ended)
         try:
-            for published in self._performer.compute(context, self._sets[name], tasks, one.wanted):
+            for published in self._performer.compute(context, self._sets[asked], tasks, one.wanted):
                 if published is not None:
                     _count(one, published)
                 ended.published(published.counts.refs if published is not None else 0)
         except BaseException:
             ended.given_up()
             raise
-        one.tally.paced.update(self._sets[name].paced)
+        one.tally.paced.update(self._sets[asked].paced)
 
 
 class _Ended:

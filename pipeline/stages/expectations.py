@@ -1,40 +1,63 @@
 """What this host expects of its feature sets: what a plan carries, and what a box compares it with.
 
 The fingerprint is read from the net's files where they are here; a gateway may be without them, and then the settings
-alone are carried.  Files are read when it is asked for first, and again once one of them has changed.
+alone are carried.  Files are read when it is asked for first, and again once one of them has changed.  Of a set that
+follows a model they are those of a promotion.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import ConfigError, NetError
-from pipeline.ledger.manifest import Expected
+from pipeline.ledger.manifest import Expected, Promoted
 from pipeline.settings import DECODE_POLICY, FeatureSet, is_built_in
+from pipeline.stages.following import Asked, Following
 
 
 class Expectations:
     """Of the sets of one configuration, by name."""
 
-    def __init__(self, sets: Mapping[str, FeatureSet]) -> None:
-        self._sets = sets
-        self._known: dict[str, tuple[tuple[object, ...], Expected]] = {}
+    def __init__(self, following: Following) -> None:
+        self._following = following
+        self._known: dict[Asked, tuple[tuple[object, ...], Expected]] = {}
+
+    def refresh(self) -> None:
+        """A turn begins: sets that follow a model follow what is in use now."""
+        self._following.refresh()
 
     def __getitem__(self, name: str) -> Expected:
-        """Raises KeyError for a set that is not configured."""
-        one = self._sets[name]
+        """What is expected of what is planned now.
+
+        Raises KeyError for a set that is not configured, PermanentError for one whose model has no files.
+        """
+        return self._of(self._following.newest_of(name))
+
+    def of_plan(self, name: str, planned: Expected) -> Expected:
+        """What is expected now of what was planned so; raises as `self[name]`."""
+        asked = self._following.newest_of(name)
+        before = planned.promoted
+        if asked.number and before is not None:
+            asked = Asked(name, before.model, before.number)
+        return self._of(asked)
+
+    def _of(self, asked: Asked) -> Expected:
+        one = self._following.configured(asked)
         seen = tuple(_stamp(path) for path in _files(one).values())
-        known = self._known.get(name)
+        known = self._known.get(asked)
         if known is None or known[0] != seen:
-            known = self._known[name] = seen, expectation(one)
+            known = self._known[asked] = seen, expectation(one, promoted=asked.promoted)
         return known[1]
 
 
-def expectation(feature_set: FeatureSet, fingerprint: str | None = None) -> Expected:
-    """What is expected of a set here.  fingerprint: the one that is known already, so that no file is read for it."""
+def expectation(feature_set: FeatureSet, fingerprint: str | None = None, promoted: Promoted | None = None) -> Expected:
+    """What is expected of a set here.
+
+    fingerprint: the one that is known already, so that no file is read for it.  promoted: where the set's files come
+    from, where it follows a model.
+    """
     from pipeline.nets.fingerprint import deciding  # who plans nothing does without NumPy and protobuf
 
     return Expected(
@@ -42,6 +65,7 @@ def expectation(feature_set: FeatureSet, fingerprint: str | None = None) -> Expe
         decode=DECODE_POLICY,
         settings={name: json.dumps(value) for name, value in deciding(feature_set).items()},
         files={name: _told(path) for name, path in _files(feature_set).items()},
+        promoted=promoted,
     )
 
 
@@ -61,7 +85,7 @@ def _files(feature_set: FeatureSet) -> dict[str, str]:
     """The files that decide a feature, by the setting that names them."""
     mean = feature_set.preprocess.mean
     named = {"net": feature_set.net, "weights": feature_set.weights, "preprocess.mean": mean}
-    return {name: path for name, path in named.items() if isinstance(path, str)}
+    return {name: path for name, path in named.items() if isinstance(path, str) and path}
 
 
 def _stamp(path: str) -> tuple[int, int, int] | None:

@@ -18,7 +18,8 @@ from pipeline.ledger.manifest import Batch, Done, End, Out, Place, Plan, Result
 from pipeline.ledger.protocol import Context, announce, beats, body_at, commit, exists, is_closed, readable, state_of
 from pipeline.ledger.state import READ_FROM_SOURCES, ShipmentState, child_of, last_try, next_of
 from pipeline.records import REASONS
-from pipeline.stages.expectations import expectation
+from pipeline.stages.expectations import Expectations
+from pipeline.stages.following import Following
 from pipeline.stages.retries import retry_plan
 from pipeline.stages.snapshots import rounds
 
@@ -183,7 +184,8 @@ def again(context: Context, name: ShipmentName, plan: Plan, *, backfill: bool = 
     """Announce a snapshot once more, in a new round: behind all that its version has, before any newer version.
 
     backfill: copy the refs from the bucket while it has them, so that the source is not read again.
-    What is expected of its features is what this host expects of the set now.
+    What is expected of its features is what this host expects of the set now.  Raises PermanentError where the set
+    follows a model whose files are lost.
     """
     round_ = rounds(list(names_under(context.bucket, context.keys.commits, begin=name.version)), name.version)
     if round_ > MAX_ROUND:
@@ -201,7 +203,7 @@ def again(context: Context, name: ShipmentName, plan: Plan, *, backfill: bool = 
             "parent": str(name) if copies else None,
             "salt": "",
             "due": FIRST_DUE,
-            "expects": expectation(sets[plan.set]) if plan.set in sets else None,
+            "expects": Expectations(Following(context))[plan.set] if plan.set in sets else None,
         }
     )
     announce(context, child, body)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 
 from pipeline.amounts import counted
-from pipeline.errors import FormatError, PipelineError, TemporaryError
+from pipeline.errors import FormatError, PermanentError, PipelineError, TemporaryError
 from pipeline.ledger.layout import ShipmentName
+from pipeline.ledger.manifest import Expected
 from pipeline.ledger.protocol import Context, Seen, known_to_exist, state_of
 from pipeline.ledger.state import ShipmentState, next_of
 from pipeline.sources.conventions import Sources
@@ -18,6 +19,7 @@ from pipeline.stages import ship, snapshots
 from pipeline.stages.agreement import Restating
 from pipeline.stages.expectations import Expectations
 from pipeline.stages.fair_queue import FairQueue, group_of_state
+from pipeline.stages.following import Following
 from pipeline.stages.streams import InTurn, Readers, Streamed, stream
 from pipeline.stages.turn import Turn
 
@@ -30,7 +32,7 @@ class Shipping:
         self._context = context
         self._readers = Readers(executor, context.settings.ship.streams) if executor else Readers(InTurn())
         self._shipper = snapshots.Shipper(context)
-        self._expectations = Expectations(context.settings.sets)
+        self._expectations = Expectations(Following(context))
         self._restating = Restating(context, self._expectations)
         self._sources: Sources | None = None
         self._queue = FairQueue()
@@ -52,6 +54,7 @@ class Shipping:
     def turn(self, one: Turn) -> None:
         """Begin what the sources name anew, read on what is begun, then close or follow what is read to its end."""
         seen = one.poll()
+        self._expectations.refresh()
         self._restating.turn(seen)
         states, refused = self.begin(seen)
         one.tally.problems += refused + len(self._source_troubles.now)
@@ -107,8 +110,12 @@ class Shipping:
         spoilt = 0
         for begun in new:
             context.safe_point()
+            expects = self._expected(begun.plan.set)
+            if expects is None:
+                spoilt += 1
+                continue
             try:
-                snapshots.begin(context, begun, self._expectations[begun.plan.set])
+                snapshots.begin(context, begun, expects)
             except FormatError as error:  # something else stands where its plan belongs
                 spoilt += 1
                 context.once(f"begin {begun.name}", f"Hathi does not ship {begun.plan.snapshot.source}: {error}")
@@ -116,6 +123,14 @@ class Shipping:
                 states.append(state_of(context, begun.name))
         self._note(states)
         return states, len(refused) + spoilt
+
+    def _expected(self, name: str) -> Expected | None:
+        """What a plan of a set is to say; None where its model has no files, and then it waits."""
+        try:
+            return self._expectations[name]
+        except PermanentError as error:
+            self._context.once(f"begin set {name}", f"Hathi ships nothing for set {name}: {error}")
+            return None
 
     def read(self, states: list[ShipmentState], wanted: Callable[[], bool]) -> Iterator[Streamed]:
         """Read on what is not read to its end yet, as far as the caps allow: what became of each turn of each."""

@@ -137,7 +137,9 @@ def forward(net: FeatureNet, count: int) -> None:
 def compute(folder: Path, settings: Settings, maker: FeatureMaker, count: int) -> Way:
     """The compute stage over what was shipped just now, into a new bucket."""
     shutil.rmtree(folder / "bucket", ignore_errors=True)
-    lake = LakeStages(contexts(settings, ["ship", "compute"], lambda: False, "run")[0], lambda name: maker, strict=True)
+    lake = LakeStages(
+        contexts(settings, ["ship", "compute"], lambda: False, "run")[0], lambda *asked: maker, strict=True
+    )
     assert lake.take("ship").counts.refs == count
 
     def take() -> None:

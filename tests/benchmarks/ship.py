@@ -23,8 +23,9 @@ import pyarrow as pa
 from pyarrow import parquet as pq
 
 from pipeline.app.contexts import contexts
-from pipeline.settings import Settings
+from pipeline.settings import FeatureSet, Settings
 from pipeline.stages.compute import Served
+from pipeline.stages.following import Asked
 from pipeline.stages.loop import LakeStages
 
 WANTED = {"parquet": 200_000, "csv": 100_000, "quoted.csv": 100_000}
@@ -118,8 +119,8 @@ def ship(folder: Path, *, fsync: bool) -> int:
             return refs
 
 
-def no_set(name: str) -> Served:
-    raise AssertionError(f"ship needs no net: {name}")
+def no_set(asked: Asked, feature_set: FeatureSet) -> Served:
+    raise AssertionError(f"ship needs no net: {asked}")
 
 
 def profile(folder: Path) -> None:

@@ -31,6 +31,7 @@ from pipeline.nets.caffe.caffemodel import read_index
 from pipeline.records import ImageRef
 from pipeline.settings import Settings, load, travelling
 from pipeline.stages.compute import BatchTask
+from pipeline.stages.following import Asked
 from sample import random_features
 from tests.environment import environ
 from tests.integration.conftest import ROOT, picture, row
@@ -188,9 +189,9 @@ def test_a_worker_that_gets_another_net_than_those_before_it_ends_the_run(tmp_pa
 
     told: list[dict[str, Any]] = []
     with pytest.raises(NetError, match="changed while it was in use"):
-        worker._agreed(lambda name: Served(), {"demo": "a" * 64}, told.append)("demo")  # type: ignore[arg-type, return-value]
+        worker._agreed(lambda *asked: Served(), {"demo": "a" * 64}, told.append)(Asked("demo"), None)  # type: ignore[arg-type, return-value]
     assert told == []
-    assert worker._agreed(lambda name: Served(), {}, told.append)("demo").fingerprint == "b" * 64  # type: ignore[arg-type, return-value]
+    assert worker._agreed(lambda *asked: Served(), {}, told.append)(Asked("demo"), None).fingerprint == "b" * 64  # type: ignore[arg-type, return-value]
     assert told == [{"loaded": ["demo", "b" * 64]}]
 
 

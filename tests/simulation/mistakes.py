@@ -12,11 +12,12 @@ from pipeline.ledger import protocol
 from pipeline.ledger import state as states
 from pipeline.ledger.bodies import Body, body_of
 from pipeline.ledger.deliveries import Proposal
-from pipeline.ledger.layout import Keys
+from pipeline.ledger.layout import Keys, ShipmentName
 from pipeline.ledger.manifest import Batch, Plan
 from pipeline.operations import prune
 from pipeline.operations.prune import shipments
 from pipeline.stages import aggregate, compute, index, operator_requests, ship
+from pipeline.stages.following import Computable
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -79,12 +80,12 @@ def mixing_two_fingerprints(patch: pytest.MonkeyPatch) -> None:
     """A batch counts as computed whatever the fingerprint of its result."""
     real_plan = aggregate.plan
 
-    def plan(seen: protocol.Seen, fingerprints: dict[str, str]) -> list[aggregate.AggregateTask]:
+    def plan(seen: protocol.Seen, computable: dict[ShipmentName, Computable]) -> list[aggregate.AggregateTask]:
         merged = []
         for state in seen.states:
             union = frozenset().union(*state.results.values()) if state.results else frozenset()
             merged.append(replace(state, results=dict.fromkeys(state.results, union)))
-        return real_plan(replace(seen, states=tuple(merged)), fingerprints)
+        return real_plan(replace(seen, states=tuple(merged)), computable)
 
     real_body = protocol.body_at
 

@@ -24,6 +24,7 @@ from pipeline.operations.prune import Pruner
 from pipeline.records import ImageRef
 from pipeline.settings import FeatureSet, Settings
 from pipeline.stages import derived_shipments, operator_requests
+from pipeline.stages.following import Asked
 from pipeline.stages.loop import LakeStages
 from tests.simulation.laws import Laws, Violation
 from tests.simulation.light import LIGHT
@@ -168,8 +169,8 @@ class Universe:
         if self.upgraded and proc.number == 0:
             fingerprints["demo"] = UPGRADED
 
-        def serve(name: str) -> StubServed:
-            served = Flaky(fingerprints[name], clock, self.asked, max_batches=3)
+        def serve(asked: Asked, feature_set: FeatureSet) -> StubServed:
+            served = Flaky(fingerprints[str(asked)], clock, self.asked, max_batches=3)
             served.chance = self.random.random
             return served
 

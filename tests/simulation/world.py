@@ -22,7 +22,8 @@ from pipeline.ledger.protocol import Context
 from pipeline.operations.prune import Pruner
 from pipeline.process.child import Ended
 from pipeline.records import BREAKER_OPEN, Failure, ImageRef
-from pipeline.settings import Settings
+from pipeline.settings import FeatureSet, Settings
+from pipeline.stages.following import Asked
 from pipeline.stages.loop import LakeStages
 from tests.simulation.memory import Disk, MemoryStore
 
@@ -222,8 +223,8 @@ class World:
             once=lambda key, text: self.said.append(text),
         )
 
-    def serve(self, name: str) -> StubServed:
-        return StubServed(self.fingerprints[name], self.hand.clock(), self.asked)
+    def serve(self, asked: Asked, feature_set: FeatureSet) -> StubServed:
+        return StubServed(self.fingerprints[str(asked)], self.hand.clock(), self.asked)
 
     def turns(self, name: str = "box.one") -> LakeStages:
         return LakeStages(self.context(name), self.serve, strict=True)

@@ -23,6 +23,7 @@ from pipeline.stage_names import STAGES
 from pipeline.stages import operator_requests
 from pipeline.stages.agreement import AGAIN_SECONDS
 from pipeline.stages.expectations import Expectations, expectation
+from pipeline.stages.following import Following
 from pipeline.stages.loop import LakeStages
 from tests.simulation.folders import world_of
 from tests.simulation.world import World, settings_of
@@ -254,8 +255,8 @@ def test_a_net_that_is_exchanged_under_a_daemon_is_read_again(tmp_path: Path) ->
     net = tmp_path / "n.prototxt"
     text = 'layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 1 dim: 3 dim: 9 dim: 9 } } }\n'
     net.write_text(text + 'layer { name: "a" type: "TanH" bottom: "d" top: "a" }\n')
-    sets = settings_of(sets={"demo": {"net": str(net), "blob": "a", "root": "features"}}).sets
-    expectations = Expectations(sets)
+    world = World(tmp_path, settings_of(sets={"demo": {"net": str(net), "blob": "a", "root": "features"}}))
+    expectations = Expectations(Following(world.context()))
     first = expectations["demo"]
     assert len(first.fingerprint) == 64
     assert expectations["demo"] is first, "not read again while it stays as it is"

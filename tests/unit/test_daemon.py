@@ -36,7 +36,9 @@ from pipeline.process.lock import (
 )
 from pipeline.process.stop import Stop, beating, loop
 from pipeline.records import ImageRef
+from pipeline.settings import FeatureSet
 from pipeline.stages.compute import Served
+from pipeline.stages.following import Asked, Computable
 from pipeline.stages.loop import LakeStages
 from pipeline.stages.served_sets import LOAD_AGAIN_SECONDS, ServedSets
 from tests.simulation.world import StubServed
@@ -348,8 +350,8 @@ def test_children_that_die_of_the_stop_itself_make_no_item_poison(tmp_path: Path
             asked.append(True)
             return super().alone(task, refs)
 
-    def serve(name: str) -> Served:
-        return Stopping(world.fingerprints[name], world.hand.clock(), world.asked)
+    def serve(asked: Asked, feature_set: FeatureSet) -> Served:
+        return Stopping(world.fingerprints[str(asked)], world.hand.clock(), world.asked)
 
     turns = LakeStages(context, serve, strict=True)
     turns.take("ship")
@@ -369,11 +371,11 @@ def test_a_set_that_could_not_be_loaded_is_tried_again_after_a_while(tmp_path: P
     world = world_of(tmp_path, "7,a,http://shop.example/1")
     tries: list[str] = []
 
-    def serve(name: str) -> Served:
-        tries.append(name)
+    def serve(asked: Asked, feature_set: FeatureSet) -> Served:
+        tries.append(str(asked))
         if len(tries) == 1:
             raise NetError("the weights are truncated")
-        return world.serve(name)
+        return world.serve(asked, feature_set)
 
     turns = LakeStages(world.context(), serve, strict=False)
     turns.take("ship")
@@ -395,7 +397,7 @@ def test_names_that_no_configuration_knows_are_said_and_not_kept(tmp_path: Path)
     sets = ServedSets(context, world.serve, strict=False)
     for number in range(100):
         unknown = replace(state, plan=state.plan.model_copy(update={"set": f"old-{number}"}))
-        assert sets.fingerprints(replace(known, states=(unknown,))) == {}
+        assert sets.computable(replace(known, states=(unknown,))) == {}
     assert not any(one for one in vars(sets).values() if isinstance(one, dict)), "it has kept nothing"
     assert any("no set old-99" in text for text in world.said)
-    assert sets.fingerprints(known) == {"demo": world.fingerprints["demo"]}
+    assert sets.computable(known) == {state.name: Computable(Asked("demo"), world.fingerprints["demo"])}

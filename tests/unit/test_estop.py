@@ -94,7 +94,7 @@ def test_a_bucket_that_cannot_be_reached_is_no_estop(tmp_path: Path) -> None:
     context, stop, said = stopping_host(world_of(tmp_path))
     deaf = replace(context, bucket=Unreachable())  # type: ignore[arg-type]
     with pytest.raises(TemporaryError):
-        LakeStages(deaf, lambda name: None, strict=True).take("ship")  # type: ignore[arg-type, return-value]
+        LakeStages(deaf, lambda *asked: None, strict=True).take("ship")  # type: ignore[arg-type, return-value]
     assert (stop(), said) == (False, [])
 
 

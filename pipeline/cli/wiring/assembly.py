@@ -22,6 +22,9 @@ from pipeline.settings import Settings
 from pipeline.stage_names import STAGES
 
 if TYPE_CHECKING:
+    from pipeline.extraction.feature_maker import FeatureMaker
+    from pipeline.settings import FeatureSet
+    from pipeline.stages.following import Asked
     from pipeline.stages.loop import LakeStages
     from pipeline.stages.served_sets import Serve
 
@@ -81,24 +84,31 @@ def serving(
 ) -> Serve:
     """How a set is loaded: its net, its engine, once for all lakes of this process.
 
+    Of a set that follows a model the last promotions that were asked for.
+
     noted: told of each step.  spill: this process's folder for files on their way.  say: told how images are prepared,
     and of a polite limit that sets the pace.
     """
-    made: dict[str, object] = {}
+    made: dict[Asked, FeatureMaker] = {}
 
     def tell(line: str) -> None:
         logs.log("compute").log(logging.INFO, "%s", line)
         say(line)
 
-    def serve(name: str):  # type: ignore[no-untyped-def]
+    def serve(asked: Asked, feature_set: FeatureSet) -> FeatureMaker:
         from pipeline.extraction.feature_maker import FeatureMaker  # the net's engine takes its time to import
+        from pipeline.stages.following import with_set
+        from pipeline.stages.served_sets import PROMOTIONS
 
-        if name not in made:
-            made[name] = FeatureMaker(settings, name, clock or Clock(), noted, spill, tell)
-            logs.log("compute").log(logging.INFO, "set %s: %s", name, made[name].engine)  # type: ignore[attr-defined]
-            line = f"set {name}: preprocess {made[name].preprocessing}"  # type: ignore[attr-defined]
-            tell(line)
-        return made[name]
+        if asked not in made:
+            others = [one for one in made if one.set == asked.set]
+            for one in others[: max(0, len(others) + 1 - PROMOTIONS)]:
+                del made[one]
+            mine = with_set(settings, asked.set, feature_set)
+            made[asked] = FeatureMaker(mine, asked.set, clock or Clock(), noted, spill, tell)
+            logs.log("compute").log(logging.INFO, "set %s: %s", asked, made[asked].engine)
+            tell(f"set {asked}: preprocess {made[asked].preprocessing}")
+        return made[asked]
 
     return serve
 

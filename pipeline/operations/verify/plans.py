@@ -17,6 +17,7 @@ from pipeline.ledger.state import READ_FROM_SOURCES, ShipmentState, next_of
 from pipeline.sources.conventions import Sources
 from pipeline.sources.found import Found
 from pipeline.stages.expectations import Expectations
+from pipeline.stages.following import Following
 from pipeline.stages.retries import retry_plan
 from pipeline.stages.snapshots import new_of, takes
 from pipeline.stores.store import Lake
@@ -68,7 +69,7 @@ def _at_the_sources(context: Context, lake: Lake | None, now: float) -> tuple[Fo
 def _of_snapshots(context: Context, found: Iterable[Found], lost: set[ShipmentName]) -> dict[ShipmentName, Plan]:
     """First parts of what the sources name, in the rounds of the lost ones."""
     known: dict[ShipmentName, Plan] = {}
-    expectations = Expectations(context.settings.sets)
+    expectations = Expectations(Following(context))
     for one in found:
         rounds = _rounds(lost, one.snapshot.version)
         for set_name, feature_set in context.settings.sets.items():
