@@ -49,7 +49,7 @@ class Candidate:
     figures: Mapping[str, float] = field(default_factory=dict)
     job: str = ""
     data: Mapping[str, str] = field(default_factory=dict)
-    again: int | None = None
+    again: Promoted | None = None
 
     def configured(self, one: FeatureSet) -> FeatureSet:
         """A set that follows the model, with these files."""
@@ -103,7 +103,7 @@ def _pieces(given: Files) -> Iterator[Piece]:
     if mean is not None:
         if mean.suffix not in MEANS:
             raise ConfigError(
-                f"{mean} is no mean", f"means end in {' or '.join(MEANS)}", "compute_image_mean makes one"
+                f"{mean} is no mean", f"means end in {' or '.join(MEANS)}", "hathi dataset mean makes one"
             )
         yield _piece("mean", f"mean{mean.suffix}", mean)
 
@@ -130,7 +130,7 @@ def of_promotion(context: Context, promoted: Promoted) -> Candidate:
     body = promotions.read(context, promoted)
     folder = folder_of(context, body, set())
     pieces = tuple(_piece(one.role, one.name, folder / one.name, one) for one in body.files)
-    return Candidate(pieces, dict(body.figures), body.job, dict(body.data), promoted.number)
+    return Candidate(pieces, dict(body.figures), body.job, dict(body.data), promoted)
 
 
 @contextlib.contextmanager

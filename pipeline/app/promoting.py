@@ -35,7 +35,7 @@ class Wanted:
     candidate: Candidate
     figures: Mapping[str, float] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
-    bar: Bar = Bar()
+    bar: Bar = field(default_factory=Bar)
     why: str = ""
     yes: bool = False
 
@@ -128,6 +128,7 @@ def judge(context: Context, wanted: Wanted) -> Judged:
 def promote(judged: Judged) -> Outcome:
     """Its files, then the key that names them; the first writer of a number wins."""
     context, wanted = judged.context, judged.wanted
+    older = wanted.candidate.again
     stored = [_stored(context, wanted.model, piece) for piece in wanted.candidate.pieces]
     body = Promotion(
         model=wanted.model,
@@ -138,7 +139,7 @@ def promote(judged: Judged) -> Outcome:
         why=wanted.why,
         job=wanted.candidate.job,
         data={**wanted.candidate.data, **wanted.data},
-        again=wanted.candidate.again,
+        again=older.number if older is not None and older.model == wanted.model else None,
     )
     won, stands = promotions.write(context, judged.number, body)
     if not won:

@@ -1,8 +1,8 @@
 """Put a model into use: the sets that follow it are computed with its files from now on.
 
-MODEL is a training of the bucket (`hathi train list`), or NAME@NUMBER, an older promotion: the way back.  With --net and
---weights the files are given by hand, and SET stands alone.  Exit code 3: refused, since it is not good enough, or since
-somebody else was first.
+MODEL is a training of the bucket (`hathi train list`), or NAME@NUMBER, an older promotion: the way back.  With --net
+and --weights the files are given by hand, and SET stands alone.  Exit code 3: refused, since it is not good enough, or
+since somebody else was first.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ _OLDER = re.compile(r"([a-z0-9][a-z0-9_-]{0,62})@([1-9][0-9]{0,9})")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi promote`."""
-    parser.usage = "hathi promote MODEL SET [options]\n       hathi promote SET --net FILE [--weights FILE] [--mean FILE] [options]"
+    parser.usage = (
+        "hathi promote MODEL SET [options]\n"
+        "       hathi promote SET --net FILE [--weights FILE] [--mean FILE] [options]"
+    )
     option = parser.add_argument
     option("words", nargs="+", metavar="MODEL", help="a training, or NAME@NUMBER, an older promotion; then the set")
     option("--net", type=Path, metavar="FILE", help="the net that serves: a deploy .prototxt, or an .onnx model")
@@ -170,9 +173,9 @@ def _tell(judged: Judged, outcome: Outcome | None, refused: bool) -> None:
     anew = False
     for name, print_ in judged.fingerprints.items():
         was, anew = judged.before[name], anew or (bool(judged.before[name]) and judged.before[name] != print_)
-        change = (
-            f"; it was {was[:12]}" if was and was != print_ else "; as before: nothing is computed anew" if was else ""
-        )
+        change = f"; it was {was[:12]}" if was else ""
+        if was == print_:
+            change = "; as before: nothing is computed anew"
         _say(f"  set {name}: fingerprint {print_[:12]}{change}")
     for line in judged.running:
         _say(f"  a back-fill goes on as it was planned: {line}; back-fill once more when it has ended")
