@@ -10,6 +10,7 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
+from pipeline.amounts import counted
 from pipeline.app.trainings import Training
 from pipeline.codec import caffe_pb2
 from pipeline.errors import ConfigError, PermanentError
@@ -157,7 +158,7 @@ def _weights_of(one: Training, files: tuple[JobFile, ...]) -> JobFile:
     if len(found) != 1:
         names = ", ".join(file.name for file in files)
         raise PermanentError(
-            f"{one.name} has {len(found)} files of weights", names, "name one with --net and --weights"
+            f"{one.name} has {counted(len(found), 'file')} of weights", names, "name one with --net and --weights"
         )
     return found[0]
 

@@ -98,6 +98,7 @@ def as_tree(found: Status) -> dict[str, Any]:
         "held": list(found.held),
         "held_unanswered": [f"{lake.facts.lake} {name}" for lake in lakes for name in lake.facts.held],
         "stages": [asdict(row) for lake in lakes for row in lake.stages],
+        "backfills": [asdict(one) for lake in lakes for one in lake.backfills],
         "running": [asdict(row) for lake in lakes for row in lake.running],
         "alive": sorted({name for lake in lakes for name in lake.facts.alive}),
         "partners": [{"lake": lake.facts.lake, **asdict(one)} for lake in lakes for one in lake.facts.freshness],

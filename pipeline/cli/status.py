@@ -22,6 +22,7 @@ from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.ledger.layout import version_of
 from pipeline.ledger.protocol import Context
+from pipeline.operations.backfills import Backfill
 from pipeline.operations.health import disagreement
 from pipeline.operations.health.failing import told
 from pipeline.operations.health.look import Look
@@ -129,6 +130,9 @@ def _lake(one: Standing, rows: int | None) -> Iterator[str]:
         yield from _stages(one)
     else:
         yield "nothing is open"
+    for going in one.backfills[:rows]:
+        yield _backfill(going)
+    yield from _more(len(one.backfills), rows, "back-fills")
     yield from _running(one.running, facts.now, rows)
     yield from _open(one, rows)
     for due in one.retries[:3]:
@@ -174,6 +178,16 @@ def _stages(one: Standing) -> Iterator[str]:
     yield from columns(table, right={1, 2, 3, 4, 5, 6})
     if one.facts.not_looked_at:
         yield f"and {one.facts.not_looked_at:,} more open shipments"
+
+
+def _backfill(one: Backfill) -> str:
+    by = f" by {one.by}" if one.by else ""
+    share = f" ({100 * one.computed // one.images} %)" if one.images else ""
+    left = length_of_time(one.seconds_left) if one.seconds_left is not None else "unknown"
+    return (
+        f"back-fill of {one.set}{by}: {one.computed:,} of {counted(one.images, 'image')}{share}, {one.delivered:,} of "
+        f"{counted(one.snapshots, 'snapshot')} delivered; to finish: {left}"
+    )
 
 
 def _running(running: Sequence[Running], now: float, rows: int | None) -> Iterator[str]:

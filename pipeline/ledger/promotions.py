@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipeline.amounts import counted
 from pipeline.errors import IGNORED, FormatError, NotFound
 from pipeline.ledger.bodies import Body, Part
 from pipeline.ledger.layout import digest, number_of
@@ -56,7 +57,7 @@ class Promotion(Body):
             return "a file's name stands there twice"
         nets, weights = ([one for one in self.files if one.role == role] for role in ("net", "weights"))
         if len(nets) != 1 or len(weights) > 1:
-            return f"it has {len(nets)} nets and {len(weights)} files of weights"
+            return f"it has {counted(len(nets), 'net')} and {counted(len(weights), 'file')} of weights"
         return ""
 
     @property

@@ -114,6 +114,7 @@ ELSEWHERE = {
         "docs/datasets.md",
         "console",
     ): "needs lmdb; tests/unit/training/test_dataset.py types and compares it",
+    ("docs/models.md", "console"): "tests/integration/test_promotions.py types and compares it",
     ("docs/pycaffe.md", "python"): "tests/unit/training/test_engine_pycaffe.py runs them in order",
     ("docs/spark.md", "python"): "needs Spark and Java; tests/spark runs the same calls",
     ("docs/nets.md", "python"): "needs torch and timm, 4 GB; tests/golden/onnx/make.py exports so",

@@ -302,6 +302,8 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
         ],
         "train": [[str(solver(site))]],
         "dataset": [["import", f"{site.folder}/labelled.txt", f"{site.folder}/set"], ["show", f"{site.folder}/set"]],
+        "promote": [["demo", "--net", net[0], "--weights", net[1], "--config", str(following(site))]],
+        "models": [["--config", str(following(site))]],
         "fetch": [[f"http://{SHOP}/0.png", f"http://{SHOP}/absent", "--allow-private"]],
         "stats": [[root, root]],
         "similar": [[str(PARTNER), "--image", image, "--approximate", *at]],
@@ -309,6 +311,15 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
         "stop": [["--remote", *at], at],
         "start": [["--remote", *at], at],
     }
+
+
+def following(site: Site) -> Path:
+    """The same with a set that follows a model, in a bucket of its own."""
+    text = site.config.read_text()
+    path = site.folder / "following.toml"
+    lines = [line for line in text.splitlines() if not line.startswith(("net =", "weights ="))]
+    path.write_text("\n".join(lines).replace("[sets.demo]", '[sets.demo]\nmodel = "demo"'))
+    return path
 
 
 def solver(site: Site) -> Path:

@@ -415,10 +415,13 @@ def test_every_default_in_the_reference_is_the_default() -> None:
 
 
 def test_the_examples_of_the_reference_are_values_that_are_allowed(tmp_path: Path) -> None:
-    """Everything that is commented out put in force at once."""
+    """Everything that is commented out put in force at once; a set has either files or a model."""
     lines = REFERENCE.read_text(encoding="utf-8").splitlines()
     entries = [line.removeprefix("# ") for line in lines if ENTRY.match(line) or TABLE.match(line)]
-    settings = load(write(tmp_path, "\n".join(entries)), {})
+    following = [line for line in entries if not line.startswith(("net = ", "weights = "))]
+    assert load(write(tmp_path, "\n".join(following)), {}).sets["features"].model == "shoes"
+    with_files = [line for line in entries if not line.startswith("model = ")]
+    settings = load(write(tmp_path, "\n".join(with_files)), {})
     assert settings.lakes["main"].hdfs.user == "hathi"
     assert settings.prune.lake_days == 400.0
     assert load(REFERENCE, {}).fetch == Settings(bucket=Bucket(url="b")).fetch, "as it stands: the defaults"
@@ -460,3 +463,25 @@ def test_what_a_short_configuration_shows_commented_out_is_valid_as_well(path: P
     lines = path.read_text(encoding="utf-8").splitlines()
     in_force = [line.removeprefix("# ") if ENTRY.match(line) or TABLE.match(line) else line for line in lines]
     load(write(tmp_path, "\n".join(in_force)), {})
+
+
+def test_a_set_has_either_files_or_a_model(tmp_path: Path) -> None:
+    def of(text: str) -> Settings:
+        return load(write(tmp_path, f'[bucket]\nurl = "b"\n[sets.demo]\nblob = "fc7"\nroot = "r"\n{text}\n'), {})
+
+    assert of('model = "shoes"').sets["demo"].model == "shoes"
+    assert Settings.model_validate_json(travelling(of('model = "shoes"'))) == of('model = "shoes"'), "it travels"
+    for text, both in (
+        ('net = "n.prototxt"\nmodel = "shoes"', "net"),
+        ('weights = "w.caffemodel"\nmodel = "shoes"', "weights"),
+        ('net = "n.prototxt"\nweights = "w.caffemodel"\nmodel = "shoes"', "net and weights"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            of(text)
+        assert f"this one has {both} and model: remove one of them" in str(refused.value)
+    with pytest.raises(ConfigError) as refused:
+        of("")
+    assert "sets.demo.net is missing" in str(refused.value)
+    assert "model" in str(refused.value), "the hint names the other way"
+    with pytest.raises(ConfigError, match=r"sets.demo.model"):
+        of('model = "Sh oes"')

@@ -16,6 +16,7 @@ from pipeline.operations.prune.deletion import Deletion, perform
 from pipeline.operations.prune.hints import hinted, plan_hints
 from pipeline.operations.prune.lake import plan_lake
 from pipeline.operations.prune.named import Kept
+from pipeline.operations.prune.promotions import plan_promotions
 from pipeline.operations.prune.shipments import plan_shipment, walk
 from pipeline.operations.prune.trainings import plan_trainings
 from pipeline.recent import Recent
@@ -45,6 +46,7 @@ def plan_all(context: Context, now: float, kept: Kept | None, after: str = "") -
     if not after:
         yield from plan_hints(context, now)
         yield from plan_trainings(context, now)
+        yield from plan_promotions(context, now)
         for _, feature_set in sorted(context.settings.sets.items()):
             yield from plan_lake(context, feature_set, now)
     hints = hinted(context)

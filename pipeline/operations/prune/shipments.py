@@ -9,7 +9,7 @@ from itertools import groupby
 
 from pipeline.codec.delivered.forms import is_failures
 from pipeline.errors import PermanentError, Stopped
-from pipeline.ledger.layout import DELIVER, FIRST_DUE, JOBS, ShipmentName, Task, seconds_of
+from pipeline.ledger.layout import DELIVER, FIRST_DUE, JOBS, MODELS, ShipmentName, Task, seconds_of
 from pipeline.ledger.manifest import Batch, Plan, Result
 from pipeline.ledger.protocol import Context, exists, is_closed, readable, state_from
 from pipeline.ledger.state import ShipmentState, is_work
@@ -87,8 +87,8 @@ def plan_shipment(
     kept: what sources name, None where that cannot be seen.  hints: shipments that have theirs.  forgotten: those whose
     record goes.
     """
-    if one.text == JOBS and not one.records:
-        return  # of trainings, whose pass is another one
+    if one.text in (JOBS, MODELS) and not one.records:
+        return  # of trainings and models, whose passes are others
     try:
         name = ShipmentName.parse(one.text)
     except ValueError:

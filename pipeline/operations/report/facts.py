@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.ledger.row_counts import NO_ROWS, RowCounts
+from pipeline.operations.backfills import Backfill
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,8 @@ class Report:
     thumbnails: tuple[Thumbnail, ...] = ()
     undecoded: int = 0
     """Failures whose bytes were no image that could be decoded."""
+    backfills: tuple[Backfill, ...] = ()
+    """Those that are under way as the page is made."""
     notes: tuple[str, ...] = ()
     """What is not in here, and why."""
     more: dict[str, int] = field(default_factory=dict)

@@ -20,7 +20,8 @@ from pipeline.ledger.manifest import Batch, Out, OutFile, Plan
 from pipeline.ledger.protocol import Context, readable
 from pipeline.ledger.row_counts import NO_ROWS, RowCounts
 from pipeline.ledger.state import waits_for
-from pipeline.operations.open_shipments import Entered, entered
+from pipeline.operations.backfills import Backfill, backfills
+from pipeline.operations.open_shipments import Entered, entered, open_shipments
 from pipeline.operations.report.facts import (
     Example,
     Hour,
@@ -100,7 +101,15 @@ def gather(contexts: Sequence[Context], scope: Scope, redact_queries: bool) -> R
             _timed(context, sums, one, scope)
     for context in contexts:
         _left_out(context, sums)
-    return _report(sums, scope, now)
+    going = tuple(one for context in contexts for one in _going(context, scope, now))
+    return replace(_report(sums, scope, now), backfills=going)
+
+
+def _going(context: Context, scope: Scope, now: float) -> tuple[Backfill, ...]:
+    """The back-fills that are under way, for the day that it is."""
+    if scope.shipment is not None or not scope.begin <= now < scope.end:
+        return ()
+    return backfills(context, open_shipments(context).planned, now)
 
 
 def _left_out(context: Context, sums: _Sums) -> None:

@@ -10,6 +10,7 @@ from pipeline.ledger import layout
 from pipeline.ledger.layout import Task
 from pipeline.ledger.protocol import Context
 from pipeline.ledger.state import Try, waits_for
+from pipeline.operations.backfills import Backfill, backfills
 from pipeline.operations.health.facts import Backlog, LakeFacts
 from pipeline.operations.open_shipments import Entered, OpenShipments
 from pipeline.operations.report.ledger import Step, lately, steps
@@ -85,6 +86,7 @@ class Standing:
     stages: tuple[Stage, ...]
     running: tuple[Running, ...]
     retries: tuple[Due, ...]
+    backfills: tuple[Backfill, ...] = ()
 
 
 def standing(context: Context, facts: LakeFacts, opened: OpenShipments) -> Standing:
@@ -100,6 +102,7 @@ def standing(context: Context, facts: LakeFacts, opened: OpenShipments) -> Stand
         tuple(_stage(facts.lake, one, _last_hour(done, one.stage, facts.now)) for one in facts.backlog),
         tuple(sorted(_running(facts, found), key=lambda one: (one.host, one.stage, one.since))),
         tuple(Due(facts.lake, at, later[at]) for at in sorted(later)[:DUES]),
+        backfills(context, found, facts.now),
     )
 
 

@@ -9,6 +9,7 @@ from pipeline.ledger.protocol import Context
 from pipeline.operations.verify.delivered import delivered
 from pipeline.operations.verify.finding import KINDS, Finding, Level, saying
 from pipeline.operations.verify.listing import IndexView, index_findings
+from pipeline.operations.verify.promotions import promoted
 from pipeline.operations.verify.shipments import shipments
 from pipeline.operations.verify.strays import strays
 from pipeline.stages.snapshots import takes
@@ -40,4 +41,5 @@ def verify(context: Context, *, deep: bool = False) -> Iterator[Finding]:
             yield from index_findings(say, lake, root)
             yield from delivered(say, context, lake, root, view, deep=deep)
     yield from shipments(say, context, lake, deep=deep)
+    yield from promoted(say, context, deep=deep)
     yield from strays(say, context)

@@ -62,6 +62,11 @@ KINDS: dict[str, Kind] = {
     "data_missing": Kind("damage", f"{_VERSIONS}; if that is impossible, {_CLOSE}"),
     "data_length": Kind("damage", f"{_VERSIONS}; if that is impossible, {_CLOSE}"),
     "data_hash": Kind("damage", f"{_VERSIONS}; if that is impossible, {_CLOSE}"),
+    "model_lost": Kind(
+        "damage",
+        f"{_VERSIONS}; or promote the same files once more (`hathi promote SET --net FILE --weights FILE`), or "
+        "an older promotion (`hathi promote NAME@NUMBER SET`)",
+    ),
     "child_differs": Kind(
         "damage", "change nothing in the bucket and the lake; this is a bug in Hathi: please report it"
     ),
