@@ -314,7 +314,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
 
 
 def following(site: Site) -> Path:
-    """The same with a set that follows a model, in a bucket of its own."""
+    """The same with a set that follows a model."""
     text = site.config.read_text()
     path = site.folder / "following.toml"
     lines = [line for line in text.splitlines() if not line.startswith(("net =", "weights ="))]
