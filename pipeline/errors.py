@@ -68,6 +68,12 @@ class Diverged(PermanentError):
     exit_code = 3
 
 
+class OutOfMemory(PermanentError):
+    """A training wants more memory than its process gets."""
+
+    exit_code = 71
+
+
 class FormatError(PermanentError):
     """Bytes that are not what they should be: names the file and the offset or row."""
 

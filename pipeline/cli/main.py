@@ -19,6 +19,7 @@ from typing import NamedTuple, NoReturn, Protocol, TextIO, cast
 from pipeline import __version__
 from pipeline.errors import PipelineError
 from pipeline.process.forks import leave
+from pipeline.process.streams import with_standard_streams
 
 
 class Entry(NamedTuple):
@@ -75,6 +76,7 @@ exit codes:
   3    `run` until idle: done, but a batch is held, or files of the sources were not read; `train`: diverged;
        `promote`: refused
   4    ESTOP is engaged
+  71   `train` wants more memory than it gets
   75   `train` stopped with a snapshot (SIGTERM, ESTOP); type the same command to go on
   130  interrupted from the keyboard (SIGINT); type the same command to go on
   141  nobody reads the output any more (SIGPIPE)
@@ -235,6 +237,7 @@ def _grouped() -> str:
 def entry() -> NoReturn:
     """`main`, as a process of its own."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core of this process, or of one that it starts, tells secrets
+    with_standard_streams()
     leave(main())
 
 

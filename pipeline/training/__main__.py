@@ -7,21 +7,25 @@ safe at any instant: the same command goes on to the bit.  Exit codes: 0 done, 2
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, SolverError
 from pipeline.nets.caffe.writing import replacing
 from pipeline.process.lock import refuse_estop
+from pipeline.process.streams import with_standard_streams
 from pipeline.training import job, price, specification
 from pipeline.training.loop import Ending
+from pipeline.training.saving import unwritten
 
 USAGE = "usage: python -m pipeline.training run SPEC OUT\n       python -m pipeline.training check SPEC\n"
-REFUSED, MEMORY, LEFT = 2, 71, 75
+REFUSED, LEFT = 2, 75
 
 
 def main(words: Sequence[str]) -> int:
@@ -36,9 +40,6 @@ def main(words: Sequence[str]) -> int:
         said = [f"{name}: {text}\n" for name, text in (("  detail", error.detail), ("  hint", error.hint)) if text]
         sys.stderr.write("".join([f"training: {error.message}\n", *said]))
         return error.exit_code
-    except MemoryError:
-        sys.stderr.write("training: out of memory\n")
-        return MEMORY
 
 
 def _check(spec: Path) -> int:
@@ -51,22 +52,40 @@ def _run(spec: Path, out: Path) -> int:
     read = specification.read(spec)
     if read.estop is not None:
         refuse_estop(read.estop)
-    out.mkdir(parents=True, exist_ok=True)
-    with specification.in_folder(read.folder), (out / "log.txt").open("a", buffering=1) as file:
+    with specification.in_folder(read.folder), _log(out) as file:
         ended = job.train(read.wanted, replace(job.in_folder(out, _line(file)), estop=read.estop))
     body = {"iteration": ended.iteration, "model": str(ended.model.relative_to(out)) if ended.model else None,
             "ended": ended.ending.value, **specification.preprocessing(read)}  # fmt: skip
-    with replacing(out / "model.json") as model:
-        model.write(json.dumps(body, indent=1).encode() + b"\n")
+    try:
+        with replacing(out / "model.json") as model:
+            model.write(json.dumps(body, indent=1).encode() + b"\n")
+    except OSError as error:
+        raise unwritten(str(out / "model.json"), error) from error
     return LEFT if ended.ending is Ending.LEFT else 0
 
 
-def _line(file: TextIO) -> Callable[[str], None]:
+def _log(out: Path) -> FileIO:
+    """OUT's log, open to write on.  Raises SolverError where OUT cannot be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.statvfs(out).f_bavail:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return (out / "log.txt").open("ab", buffering=0)
+    except OSError as error:
+        hint = "make room there, give the right to write, or name another folder"
+        raise SolverError(f"the folder {out} cannot be written", error.strerror or str(error), hint) from error
+
+
+def _line(file: FileIO) -> Callable[[str], None]:
     def write(line: str) -> None:
-        file.write(line)
+        try:
+            file.write(line.encode("utf-8", "surrogateescape"))
+        except OSError as error:
+            raise unwritten("log.txt", error) from error
 
     return write
 
 
 if __name__ == "__main__":
+    with_standard_streams()
     sys.exit(main(sys.argv[1:]))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 
-from pipeline.errors import SolverError
+from pipeline.errors import FormatError, SolverError
 from pipeline.nets.graph.caffe_graph import CaffeGraph
 from pipeline.nets.graph.lowered import Slot
 from pipeline.training import weights
@@ -61,10 +62,20 @@ class Nets:
             net.close()
 
 
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """Data that cannot be used are a refusal: nothing was trained, and the same command would say it again."""
+    try:
+        yield
+    except FormatError as error:
+        raise SolverError(error.message, error.detail, error.hint) from error
+
+
+@_refused()
 def assemble(solver: Solver, draws: Draws, how: How, say: Say, warn: Say) -> Nets:
     """The solver's nets with their first weights: of fillers, then of the solver's weights files.
 
-    say: hears the lines that Caffe logs.  Raises SolverError, NetError and FormatError for what cannot be trained.
+    say: hears the lines that Caffe logs.  Raises SolverError and NetError for what cannot be trained.
     """
     from pipeline.training.engine import building
     from pipeline.training.engine.learned import shared
@@ -88,12 +99,13 @@ def assemble(solver: Solver, draws: Draws, how: How, say: Say, warn: Say) -> Net
     return Nets(train, tuple(tests), draws)
 
 
-def examine(nets: Nets, threads: int) -> None:
-    """Reads every example once.  Raises FormatError for those that cannot be used, by key."""
+def examine(nets: Nets, threads: int, ending: Callable[[], bool] = lambda: False) -> None:
+    """Reads every example once, or until `ending`.  Raises SolverError for those that cannot be used, by key."""
     seen: set[str] = set()
     for net in nets.all():
         labels = {top: one for step in net.graph.plan.steps for top, one in _labels(net.graph, step)}
-        check(net.sources, labels, threads)
+        with _refused():
+            check(net.sources, labels, threads, ending)
         seen.update(source.layer for source in net.sources)
 
 
@@ -119,7 +131,7 @@ def fed_by_a_program(graph: CaffeGraph) -> Iterator[SolverError]:
 def _load(solver: Solver, graph: CaffeGraph, network: Network, only: Set[Slot] | None, say: Say) -> None:
     for path in solver.weights:
         say(f"Finetuning from {path}")
-        for slot, values in weights.taken(path, graph, say):
+        for slot, values in weights.trainable(path, graph, say):
             if only is None or slot in only:
                 network.load(slot, values)
 

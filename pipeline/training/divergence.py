@@ -18,26 +18,38 @@ _LOWER = "lower base_lr, raise iter_size, or set clip_gradients; check the scale
 _NEAR, _DISPLAYS = 0.01, 5
 
 
-def explained(iteration: int, net: Network, feeds: Feeds, keys: Mapping[str, Sequence[str]], kept: Path) -> Diverged:
-    """The error of a loss that is not finite; the batch that made it is kept at `kept`, its keys in it."""
-    found = net.first_not_finite(feeds)
-    names = {f"keys:{layer}": np.array(list(of)) for layer, of in keys.items()}
-    with kept.open("wb") as file:
-        np.savez(file, allow_pickle=False, **{**feeds, **names})
+def kept(path: Path, feeds: Feeds | None, keys: Mapping[str, Sequence[str]]) -> str:
+    """Keeps a batch at `path`, with the keys of its examples; what a message says of it.
+
+    feeds: of the batch; None where a program has computed the gradients, so that there is none.
+    """
+    if feeds is None:
+        return "a program gave the gradients"
     first = next((key for of in keys.values() for key in of), "")
-    images = f"; the batch (from {first} on) is kept: {kept}" if first else f"; the batch is kept: {kept}"
+    which = f"the batch (from {first} on)" if first else "the batch"
+    names = {f"keys:{layer}": np.array(list(of)) for layer, of in keys.items()}
+    try:
+        with path.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{**feeds, **names})
+    except OSError as error:  # the divergence is what a person has to know
+        return f"{which} could not be kept at {path}: {error.strerror or error}"
+    return f"{which} is kept: {path}"
+
+
+def explained(iteration: int, net: Network, feeds: Feeds, images: str) -> Diverged:
+    """The error of a loss that is not finite.  images: what `kept` says."""
+    found = net.first_not_finite(feeds)
     if found is None:
-        return Diverged(f"iteration {iteration}: the loss is not finite", f"every blob is{images}", _LOWER)
+        return Diverged(f"iteration {iteration}: the loss is not finite", f"every blob is; {images}", _LOWER)
     kind = "the gradient of blob" if found.gradient else "blob"
     says = f"iteration {iteration}: {kind} '{found.blob}' of layer '{found.layer}' is the first that is not finite"
-    return Diverged(says, f"the loss is not finite{images}", _LOWER)
+    return Diverged(says, f"the loss is not finite; {images}", _LOWER)
 
 
-def update(iteration: int, blob: LearnedBlob, rate: float, keys: Mapping[str, Sequence[str]]) -> Diverged:
-    """The error of an update that is not finite."""
-    first = next((key for of in keys.values() for key in of), "")
+def update(iteration: int, blob: LearnedBlob, rate: float, images: str) -> Diverged:
+    """The error of an update that is not finite, though the loss is.  images: what `kept` says."""
     says = f"iteration {iteration}: the update of learned blob {blob.slot.blob} of layer '{blob.layer}' is not finite"
-    return Diverged(says, f"rate {rate:g}, a batch from {first or 'a program'} on", _LOWER)
+    return Diverged(says, f"rate {rate:g}; {images}", _LOWER)
 
 
 def weights(iteration: int, blob: LearnedBlob) -> Diverged:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,13 +13,14 @@ from typing import Any
 
 from pipeline.codec import caffe_pb2
 from pipeline.errors import SolverError
-from pipeline.training import snapshot, solver
+from pipeline.training import snapshot, solver, updates
 from pipeline.training.assembly import How, Nets, assemble, examine, refuse_fed
 from pipeline.training.draws.draws import draws
 from pipeline.training.engine.starting import start
 from pipeline.training.log import Log
 from pipeline.training.loop import Ending, Shown, Surroundings, Training
 from pipeline.training.metrics import Metrics
+from pipeline.training.out_of_memory import enough_memory
 from pipeline.training.requests import Action, Requests, heard
 from pipeline.training.resuming import Beginning, go_on, restore
 from pipeline.training.snapshot import ByFolder, ByPrefix, Places, Whole
@@ -133,7 +135,8 @@ def opened(wanted: Wanted, out: Out, requests: Requests) -> Opened:
     snapshot.probe(read.snapshots, places)
     job = digest(read, wanted.how)
     nets = assemble(read, draws(read.seed, OWN_SEED), wanted.how,
-                    lambda says: log("net.cpp:744", says), lambda says: _warn(log, says))  # fmt: skip
+                    lambda says: log("net.cpp:744", says), lambda says: warn(log, says))  # fmt: skip
+    snapshot.probe(read.snapshots, places, _size(read, nets))
     metrics = out.metrics(read)
     around = Surroundings(
         log, metrics, requests, places, job, time.time, time.monotonic,
@@ -145,19 +148,37 @@ def opened(wanted: Wanted, out: Out, requests: Requests) -> Opened:
 def train(wanted: Wanted, out: Out) -> Ended:
     """Trains, from the newest whole snapshot of the same training if there is one.
 
-    Raises SolverError, NetError and FormatError before the first iteration; Diverged where a number is not finite.
+    Raises SolverError and NetError before the first iteration; Diverged where a number is not finite, OutOfMemory, and
+    TemporaryError where the disk does not take what is written.
     """
     requests = Requests(wanted.sigint, wanted.sighup, out.estop, time.monotonic)
-    with heard(requests):
+    with heard(requests), enough_memory():
         whole = opened(wanted, out, requests)
         try:
             found = None if wanted.again or wanted.snapshot else snapshot.newest(whole.places, whole.job)
             refuse_fed(whole.nets)
             if wanted.check and found is None:
-                examine(whole.nets, wanted.data_threads)
+                examine(whole.nets, wanted.data_threads, lambda: requests.ending)
+            if requests.ending and found is None:
+                return _ended_before(whole, requests)
             return _train(whole, wanted, found)
         finally:
             whole.close()
+
+
+def _ended_before(whole: Opened, requests: Requests) -> Ended:
+    """Somebody asked for the end while the examples were read."""
+    left = requests.next() is Action.LEAVE
+    why = f"{requests.why}; the same command begins anew" if left else "SIGINT"
+    whole.log("solver.cpp:317", f"Optimization stopped early, before its first iteration: {why}.")
+    return Ended(Ending.LEFT if left else Ending.EARLY, 0, None)
+
+
+def _size(read: Solver, nets: Nets) -> int:
+    """Bytes of a snapshot, about: weights and history, gradients where they are kept; not the manifest."""
+    blobs = [4 * math.prod(one.shape) for one in nets.train.network.learned]
+    copies = 1 + int(read.snapshots.diff) + updates.histories(read.update, 1)
+    return copies * sum(blobs)
 
 
 def _train(whole: Opened, wanted: Wanted, found: Whole | None) -> Ended:
@@ -211,7 +232,7 @@ def _sha256(path: Path) -> str:
         raise SolverError(f"the weights {path} cannot be read", error.strerror or str(error), hint) from error
 
 
-def _warn(log: Log, says: str) -> None:
+def warn(log: Log, says: str) -> None:
     """That fillers give the first weights is no news in a training."""
     if not says.startswith("no weights are given"):
         log("net.cpp:53", says, "W")
@@ -219,6 +240,8 @@ def _warn(log: Log, says: str) -> None:
 
 def _head(read: Solver, log: Log) -> None:
     log("caffe.cpp:197", "Use CPU.")
+    if read.text.test_interval and not read.tests.nets:
+        log("solver.cpp:190", "the solver has a test_interval and no test_iter: the net is never tested", "W")
     if read.gpu:
         log("caffe.cpp:197", "the solver says solver_mode: GPU; Hathi trains on the CPU", "W")
     log("solver.cpp:45", f"Initializing solver from parameters: \n{str(read.text).rstrip()}")

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import Diverged, FormatError, PermanentError
+from pipeline.errors import Diverged, FormatError
 from pipeline.ledger.trainings import JobFile, JobSpec
 from pipeline.nets.caffe.writing import replacing
 from pipeline.training import snapshot, solver
@@ -23,10 +23,11 @@ from pipeline.training.assembly import How, Nets, assemble, examine, refuse_fed
 from pipeline.training.attempt import Done, Hopeless, Left, Made, Start
 from pipeline.training.draws.draws import draws
 from pipeline.training.engine.starting import start as start_engine
-from pipeline.training.job import OWN_SEED
+from pipeline.training.job import OWN_SEED, warn
 from pipeline.training.log import Log
 from pipeline.training.loop import Ending, Shown, Surroundings, Training
 from pipeline.training.metrics import Metrics
+from pipeline.training.out_of_memory import enough_memory
 from pipeline.training.requests import Action, Requests
 from pipeline.training.resuming import Beginning, go_on
 from pipeline.training.snapshot import ByFolder, Position
@@ -81,6 +82,8 @@ class JobTrainer:
         self._asked = _Asked()
         self._live: _Live | None = None
         self._given = 0
+        self._unread: Nets | None = None
+        """Whose examples are to be read before the first iteration."""
         self._held = contextlib.ExitStack()
 
     def begin(self, start: Start | None) -> None:
@@ -93,12 +96,12 @@ class JobTrainer:
         read = self._read()
         places = ByFolder(self._folder / "snapshots", read.snapshots.hdf5)
         log = Log(self._aids.write)
-        nets = assemble(read, draws(read.seed, OWN_SEED), How(spec.threads, spec.exact, spec.as_caffe),
-                        lambda says: log("net.cpp:744", says), lambda says: log("net.cpp:53", says, "W"))  # fmt: skip
+        with enough_memory():
+            nets = assemble(read, draws(read.seed, OWN_SEED), How(spec.threads, spec.exact, spec.as_caffe),
+                            lambda says: log("net.cpp:744", says), lambda says: warn(log, says))  # fmt: skip
         self._held.callback(nets.close)
         refuse_fed(nets)
-        if start is None:
-            examine(nets, self._aids.data_threads)
+        self._unread = nets if start is None else None
         self._rows = []
         metrics = Metrics(self._folder / "metrics.jsonl", self._rows.append)
         around = Surroundings(
@@ -118,13 +121,16 @@ class JobTrainer:
     def next(self, wanted: Callable[[], bool]) -> Made | Done | Hopeless | Left:
         assert self._live is not None
         self._asked.wanted = wanted
+        unread, self._unread = self._unread, None
+        if unread is not None:
+            examine(unread, self._aids.data_threads, lambda: not wanted())
+            if not wanted():
+                return Left()
         try:
-            return self._next(self._live.training)
+            with enough_memory():
+                return self._next(self._live.training)
         except Diverged as error:
             return Hopeless(self._live.training.iteration, str(error))
-        except MemoryError as error:
-            says = f"the training {self._spec.name()} wants more memory than this host has"
-            raise PermanentError(says, str(error), "lower the batch size, or train it on a larger host") from error
 
     def close(self) -> None:
         self._live = None

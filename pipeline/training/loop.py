@@ -19,7 +19,7 @@ from pipeline.training.metrics import Metrics, values_of
 from pipeline.training.network import Feeds, Network, Pass
 from pipeline.training.requests import Action, Requests
 from pipeline.training.saving import Saver
-from pipeline.training.snapshot import Places, Position
+from pipeline.training.snapshot import Owner, Places, Position
 from pipeline.training.solver import Solver
 from pipeline.training.testing import Scores
 from pipeline.training.updates import Blob
@@ -78,11 +78,13 @@ class Training:
         self._smoothed, self._window = 0.0, 0
         self._rate = 0.0
         self._feeding: list[Feeding] = []
-        self._saver = Saver(solver.snapshots, nets.train.graph, around.places, around.job)
+        self._saver = Saver(solver.snapshots, nets.train.graph, around.places, Owner(around.job, solver.update.type))
         self._safe = Position()
         self._displayed = (0, around.monotonic())
         self._hints = divergence.Hints(nets.train.graph)
         self._resumed = self._watching = False
+        self._fed: Feeds | None = None
+        """What the last pass was fed, until its update is made."""
         self.callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
         """Pairs: called as an iteration starts, after its tests; and once its gradients are there."""
 
@@ -186,6 +188,7 @@ class Training:
             for on_start, _ in self.callbacks:
                 on_start()
             self._iterate()
+            self._saver.look()
             asked = self._around.requests.next()
             due = plan.interval and self.iteration % plan.interval == 0
             self._safe = self._position()
@@ -213,6 +216,7 @@ class Training:
         for _, on_gradients_ready in self.callbacks:
             on_gradients_ready()
         rate, norm = self.update(shown)
+        self._fed = None
         if shown:
             self._measure(result, float(loss / F(size)), rate, norm)
             for hint in self._hints.of(self.iteration, self._smoothed):
@@ -231,9 +235,14 @@ class Training:
         result = run(feeds)
         if not math.isfinite(result.loss):
             self._saver.wait()
-            kept = self._around.kept(f"diverged_iter_{self.iteration}.npz")
-            raise divergence.explained(self.iteration, self._net, feeds, self._feeding[0].keys(), kept)
+            raise divergence.explained(self.iteration, self._net, feeds, self._kept(feeds))
+        self._fed = feeds
         return result
+
+    def _kept(self, feeds: Feeds | None) -> str:
+        """The batch, kept in a file; which one, as a message says it."""
+        path = self._around.kept(f"diverged_iter_{self.iteration}.npz")
+        return divergence.kept(path, feeds, self._feeding[0].keys())
 
     def _smooth(self, loss: float) -> None:
         """UpdateSmoothedLoss, in float32."""
@@ -277,7 +286,7 @@ class Training:
             blob = Blob(weights, gradient, history, one.lr_mult, one.decay_mult)
             if not updates.apply(self._solver.update, blob, rate, self.iteration):
                 self._saver.wait()
-                raise divergence.update(self.iteration, one, rate, self._feeding[0].keys())
+                raise divergence.update(self.iteration, one, rate, self._kept(self._fed))
         self.iteration += 1
         return rate, math.nan if clipped is None else clipped.norm
 

@@ -56,6 +56,13 @@ class Requests:
                 self.why = "ESTOP"
         return bool(self.why)
 
+    @property
+    def ending(self) -> bool:
+        """Whether the training is asked to end, now or later; what asks for it stays to be heard."""
+        interrupted = signal.SIGINT in self._heard and self._effects[signal.SIGINT] is Action.STOP
+        hung_up = signal.SIGHUP in self._heard and self._effects[signal.SIGHUP] is Action.STOP
+        return self.leaving() or interrupted or hung_up
+
     def next(self) -> Action:
         """What is asked for; SIGHUP before SIGINT, as in Caffe."""
         if self.leaving():

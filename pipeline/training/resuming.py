@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.errors import SolverError
 from pipeline.training import snapshot, updates, weights
-from pipeline.training.assembly import Nets
+from pipeline.training.assembly import Live, Nets
 from pipeline.training.log import Log
 from pipeline.training.loop import Training
 from pipeline.training.snapshot import Places, Position, Whole
 from pipeline.training.solver import Solver
+
+_MOMENTUM = {"SGD", "Nesterov"}
+"""Whose history is the same thing."""
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -33,15 +41,67 @@ def go_on(training: Training, nets: Nets, read: Solver, start: Beginning, log: L
         log("caffe.cpp:221", f"Resuming from {start.given}")
         restore(training, nets, read, replace(start, found=snapshot.beside(start.given)), log)
     elif start.found is not None:
+        _say_torn(start.places, start.found.iteration, log)
         goes_on = f"this training goes on at iteration {start.found.iteration}"
         log("caffe.cpp:221", f"Resuming from {start.found.state}: {goes_on}")
         restore(training, nets, read, replace(start, given=start.found.state), log)
     else:
+        _say_torn(start.places, 0, log)
         others = [number for number in start.places.iterations() if snapshot.whole(start.places, number) is not None]
         if others:
             there = f"the snapshots that are there (up to iteration {others[0]}) are of another training"
             log("solver.cpp:57", f"{there}: this one begins at 0 and replaces them; --snapshot goes on from one", "W")
         training.begin(Position())
+
+
+def _say_torn(places: Places, since: int, log: Log) -> None:
+    """Names the snapshots after this iteration that nobody can go on from, though their manifests are there."""
+    torn = [at for at in places.iterations() if at > since and snapshot.whole(places, at) is None]
+    for at in sorted(torn):
+        why = "a file is damaged, cut or missing, or another program wrote it"
+        log("solver.cpp:57", f"the snapshot of iteration {at} is not what {places.manifest(at)} says: {why}", "W")
+
+
+def _load(live: Live, model: Path, state: Path, log: Log) -> None:
+    """The weights that belong to a state.  Raises SolverError where they lack a learned blob of this net."""
+    missing = {one.slot: one for one in live.network.learned}
+    for slot, values in weights.trainable(model, live.graph, lambda says: log("net.cpp:744", says)):
+        live.network.load(slot, values)
+        missing.pop(slot, None)
+    if missing:
+        names = sorted({one.layer for one in missing.values()})
+        raise SolverError(
+            f"{state} is of another net",
+            f"its weights {model} have nothing for the layers {', '.join(names[:_NAMED])}"
+            + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""),
+            "resume with the net that wrote it; --weights takes up the weights alone",
+        )
+
+
+def foreign(path: Path, history: Sequence[NDArray[np.float32]], of: str, known: str) -> Iterator[str]:
+    """Warnings about a history that may be of another type of solver.  known: the type that wrote it; "" if unknown.
+
+    A mean or sum of squares has no number under 0, and momentum has some.  Raises SolverError for a history that is
+    certainly of another type, or holds a number that is not finite.
+    """
+    hint = "resume with the solver that wrote it; --weights takes up the weights alone"
+    for number, values in enumerate(history):
+        if not np.isfinite(values).all():
+            says = f"history blob {number} holds a number that is not finite"
+            raise SolverError(f"{path} is damaged", says, "take an earlier snapshot")
+    if known and known != of and {known, of} != _MOMENTUM:
+        raise SolverError(f"{path} is of another solver", f"its history is of {known}, not of {of}", hint)
+    if known:
+        if known != of:
+            yield f"{path} is of {known}; its momentum is taken up by {of}"
+        return
+    begin = {"SGD": len(history), "Nesterov": len(history), "Adam": len(history) // 2}.get(of, 0)
+    moving, squares = history[:begin], history[begin:]
+    if any((values < 0).any() for values in squares):
+        detail = f"its history has numbers under 0; that of {of} has none"
+        raise SolverError(f"{path} is of another solver", detail, hint)
+    if moving and any(values.any() for values in moving) and all((values >= 0).all() for values in moving):
+        yield f"{path} may be of another solver: its momentum has no number under 0, as if it were of squares"
 
 
 def restore(training: Training, nets: Nets, read: Solver, start: Beginning, log: Log) -> None:
@@ -66,11 +126,12 @@ def restore(training: Training, nets: Nets, read: Solver, start: Beginning, log:
                 f"history blob {number} has the shape {has.shape}; the layer '{layer}' here has {needs}",
                 "resume with the net that wrote it; --weights takes up the weights alone",
             )
+    for says in foreign(path, state.history, read.update.type, found.solver if found is not None else ""):
+        log("solver.cpp:57", says, "W")
     model = found.model if found is not None else snapshot.learned_net(state, path, lambda says: log(
         "solver.cpp:57", says, "W"))  # fmt: skip
     if model is not None:
-        for slot, values in weights.taken(model, live.graph, lambda says: log("net.cpp:744", says)):
-            live.network.load(slot, values)
+        _load(live, model, path, log)
     log("sgd_solver.cpp:318", "SGDSolver: restoring history")
     position = start.position(len(nets.tests))
     if position is None:

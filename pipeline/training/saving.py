@@ -8,10 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import NetError, TemporaryError
 from pipeline.nets.graph.caffe_graph import CaffeGraph
 from pipeline.nets.graph.lowered import Shape, Slot
 from pipeline.training import snapshot
-from pipeline.training.snapshot import Content, Places, Position
+from pipeline.training.snapshot import Content, Owner, Places, Position
 from pipeline.training.solver import SnapshotPlan
 
 Array = NDArray[np.float32]
@@ -20,8 +21,8 @@ Array = NDArray[np.float32]
 class Saver:
     """One snapshot is written at a time; the next one waits for it.  parent: the snapshot before."""
 
-    def __init__(self, plan: SnapshotPlan, graph: CaffeGraph, places: Places, job: str) -> None:
-        self._plan, self._graph, self._places, self._job = plan, graph, places, job
+    def __init__(self, plan: SnapshotPlan, graph: CaffeGraph, places: Places, owner: Owner) -> None:
+        self._plan, self._graph, self._places, self._owner = plan, graph, places, owner
         self._thread = ThreadPoolExecutor(1, "hathi-snapshot")
         self._pending: Future[None] | None = None
         self.parent: int | None = None
@@ -50,11 +51,38 @@ class Saver:
         diff = None if diffs is None else diffs.__getitem__
         content = Content(self._graph, values.__getitem__, diff, shapes, history, position)
         parent = self.parent if self.parent != position.iteration else None
-        self._pending = self._thread.submit(snapshot.write, self._places, content, self._job, parent)
+        self._pending = self._thread.submit(self._write, content, parent)
         self.parent = position.iteration
 
+    def _write(self, content: Content, parent: int | None) -> None:
+        try:
+            snapshot.write(self._places, content, self._owner, parent)
+        except (OSError, NetError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(cause, OSError):
+                raise
+            raise unwritten(f"the snapshot of iteration {content.position.iteration}", cause) from error
+
+    def look(self) -> None:
+        """Raises what `wait` would where the snapshot that is being written has failed by now."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
     def wait(self) -> None:
-        """Until what was begun is written.  Raises SolverError and NetError where it cannot be."""
+        """Until what was begun is written.
+
+        Raises TemporaryError where the disk does not take it, and NetError for more than the form of a file holds.
+        """
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
+
+
+def unwritten(what: str, error: OSError) -> TemporaryError:
+    """The error of a file that a disk does not take while a training is at work: its last whole snapshot stays."""
+    where = f"{error.filename}: " if error.filename else ""
+    return TemporaryError(
+        f"{what} cannot be written",
+        f"{where}{error.strerror or error}",
+        "free some space, or give the right to write; the same command goes on from the last whole snapshot",
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -127,6 +128,14 @@ def _delete_torn(folder: Path, begin: str) -> None:
             path.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """digest: of all that decides the numbers of a training.  solver: its type, whose history a snapshot holds."""
+
+    digest: str
+    solver: str
+
+
 @dataclass(frozen=True)
 class Content:
     """What a snapshot holds; `history` in the solver's order, of these shapes.  diffs: None where none are kept."""
@@ -139,27 +148,43 @@ class Content:
     position: Position
 
 
-def probe(plan: SnapshotPlan, places: Places) -> None:
-    """Raises SolverError where no snapshot could be written: found before the first iteration."""
+def probe(plan: SnapshotPlan, places: Places, size: int = 4096) -> None:
+    """Raises SolverError where no snapshot could be written: found before the first iteration.
+
+    size: the bytes of one.
+    """
     path = places.state(0)
     beside = path.with_name(f".{path.name}.{'0' * 16}")
     try:
-        if isinstance(places, ByFolder):
-            beside.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(b"\0" * 4096)
-        beside.unlink()
-        if isinstance(places, ByFolder):
-            beside.parent.rmdir()
+        made = isinstance(places, ByFolder) and not beside.parent.exists()
+        if made:
+            beside.parent.mkdir(parents=True)
+        try:
+            beside.write_bytes(b"\0" * 4096)
+            disk = os.statvfs(beside.parent)
+        finally:
+            beside.unlink(missing_ok=True)
+            if made:
+                beside.parent.rmdir()
     except OSError as error:
-        raise SolverError(
-            f"snapshots cannot be written: snapshot_prefix is '{plan.prefix}'",
-            f"{beside.parent}: {error.strerror or error}",
-            "make the folder, give it space, and the right to write there",
-        ) from error
+        raise _unwritable(plan, f"{beside.parent}: {error.strerror or error}") from error
+    free = disk.f_bavail * disk.f_frsize
+    if free < size:
+        raise _unwritable(plan, f"{beside.parent}: a snapshot has {size:,} bytes, and {free:,} are free")
 
 
-def write(places: Places, content: Content, job: str, parent: int | None) -> None:
-    """Puts the two files there, whole or not at all, and the manifest last.  parent: the snapshot before, if any."""
+def _unwritable(plan: SnapshotPlan, detail: str) -> SolverError:
+    return SolverError(
+        f"snapshots cannot be written: snapshot_prefix is '{plan.prefix}'", detail,
+        "make the folder, give it space, and the right to write there",
+    )  # fmt: skip
+
+
+def write(places: Places, content: Content, owner: Owner, parent: int | None) -> None:
+    """Puts the two files there, whole or not at all, and the manifest last.  parent: the snapshot before, if any.
+
+    Raises OSError, or NetError for what the disk does not take and for more than the form of a file holds.
+    """
     position = content.position
     model, state = places.model(position.iteration), places.state(position.iteration)
     model.parent.mkdir(exist_ok=True)
@@ -173,7 +198,8 @@ def write(places: Places, content: Content, job: str, parent: int | None) -> Non
         solverstate.write(state, head, content.shapes, content.history)
     body = {
         "format": FORMAT,
-        "job": job,
+        "job": owner.digest,
+        "solver": owner.solver,
         "parent": _parent(places, parent),
         "files": {"model": _described(model), "state": _described(state)},
         "position": _as_json(position),
@@ -184,13 +210,14 @@ def write(places: Places, content: Content, job: str, parent: int | None) -> Non
 
 @dataclass(frozen=True)
 class Whole:
-    """A snapshot that is whole.  job: the digest of the training that wrote it."""
+    """A snapshot that is whole.  job: the digest of the training that wrote it; solver: its type, "" if unknown."""
 
     iteration: int
     model: Path
     state: Path
     job: str
     position: Position
+    solver: str = ""
 
 
 def newest(places: Places, job: str) -> Whole | None:
@@ -209,19 +236,34 @@ def whole(places: Places, iteration: int) -> Whole | None:
         body = json.loads(places.manifest(iteration).read_bytes())
         if body["format"] != FORMAT or body["files"] != {"model": _described(model), "state": _described(state)}:
             return None
-        return Whole(iteration, model, state, body["job"], _from_json(body["position"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        solver = body.get("solver", "")
+        return Whole(iteration, model, state, body["job"], _from_json(body["position"]), solver)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def beside(state: Path) -> Whole | None:
-    """The snapshot that a .solverstate belongs to, where it has a manifest that fits: one of ours."""
+    """The snapshot that a .solverstate belongs to, where a manifest of ours lies beside it; None: none does.
+
+    Raises SolverError where the files are not those that the manifest names: one of them is damaged.
+    """
     named = re.fullmatch(r"(.*)_iter_(\d+)\.solverstate(\.h5)?", str(state))
+    places: Places
     if named:
-        return whole(ByPrefix(named[1], bool(named[3])), int(named[2]))
-    if state.parent.name.isdecimal():
-        return whole(ByFolder(state.parent.parent, state.suffix == ".h5"), int(state.parent.name))
-    return None
+        places, iteration = ByPrefix(named[1], bool(named[3])), int(named[2])
+    elif state.parent.name.isdecimal():
+        places, iteration = ByFolder(state.parent.parent, state.suffix == ".h5"), int(state.parent.name)
+    else:
+        return None
+    found = whole(places, iteration)
+    if found is None and state.is_file() and places.manifest(iteration).is_file():
+        manifest = places.manifest(iteration)
+        raise SolverError(
+            f"{state} or its weights are not what {manifest} says",
+            "their SHA-256 differ from those that were written with it, or it cannot be read",
+            f"take another snapshot; delete {manifest.name} if another program has written these files since",
+        )
+    return found
 
 
 def read_state(path: Path) -> SolverState:

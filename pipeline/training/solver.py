@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.codec import caffe_pb2
-from pipeline.errors import SolverError
+from pipeline.errors import NetError, SolverError
 from pipeline.nets.caffe import prototxt
 from pipeline.training import solver_text
+from pipeline.training.net_text import demand_sound
 from pipeline.training.rates import POLICIES, Policy
 from pipeline.training.updates import SOLVERS, Update
 
 _SOURCES = ("net", "net_param", "train_net", "train_net_param")
 _REGULARIZATIONS = ("L2", "L1")
 _NO_GRADIENT_MEMORY = ("AdaGrad", "RMSProp")
+_SHARES = {"AdaDelta": {"momentum": True}, "Adam": {"momentum": False, "momentum2": False}}
+"""Parts of a moving mean: outside of 0 to 1 Caffe computes NaN.  True: 1 itself is one."""
 _NOT_NEGATIVE = ("base_lr", "gamma", "max_iter", "display", "snapshot", "test_interval", "stepsize")
 
 
@@ -176,6 +179,11 @@ class _Checks:
             raise self.refuse(f"momentum cannot be used with {text.type}", detail, "remove momentum")
         if text.type == "RMSProp" and not 0 <= text.rms_decay < 1:
             raise self.refuse("rms_decay is not in [0, 1)", f"rms_decay: {text.rms_decay:g}")
+        for name, closed in _SHARES.get(text.type, {}).items():
+            value = getattr(text, name)
+            if not (0 <= value < 1 or (closed and value == 1)):
+                says = f"{name} of {text.type} is not in [0, 1{']' if closed else ')'}"
+                raise self.refuse(says, f"{name}: {value:g}", f"give a {name} between 0 and 1, as 0.9")
         if text.regularization_type not in _REGULARIZATIONS:
             detail = f"known: {', '.join(_REGULARIZATIONS)}"
             raise self.refuse(f"unknown regularization_type '{text.regularization_type}'", detail)
@@ -253,11 +261,22 @@ def _tests(text: caffe_pb2.SolverParameter, path: Path) -> Tests:
 
 
 def _from_file(name: str, kind: str, phase: int, more: caffe_pb2.NetState | None) -> NetText:
-    return merged(prototxt.read(Path(name)), f"{kind}: {name}", phase, more)
+    try:
+        text = prototxt.read(Path(name))
+    except NetError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        hint = "a solver's paths begin in the current folder, as Caffe's: type the command where the net is"
+        raise SolverError(error.message, error.detail, hint) from error
+    return merged(text, f"{kind}: {name}", phase, more)
 
 
 def merged(net: caffe_pb2.NetParameter, source: str, phase: int, more: caffe_pb2.NetState | None) -> NetText:
-    """The phase, then what the net says, then what the solver says: later words win, and stages are added."""
+    """The phase, then what the net says, then what the solver says: later words win, and stages are added.
+
+    Raises SolverError for a layer whose text has a fault, or a number that is not finite.
+    """
+    demand_sound(net, source)
     state = caffe_pb2.NetState(phase=phase)  # type: ignore[arg-type]
     state.MergeFrom(net.state)
     if more is not None:

@@ -28,6 +28,16 @@ def taken(path: Path, graph: CaffeGraph, say: Say) -> Iterator[tuple[Slot, Array
     return _from_hdf5(path, graph, say) if hdf5.is_hdf5(path) else _from_message(path, graph, say)
 
 
+def trainable(path: Path, graph: CaffeGraph, say: Say) -> Iterator[tuple[Slot, Array]]:
+    """As `taken`.  Raises SolverError for a number that is not finite: what is trained from it is NaN, too."""
+    for slot, values in taken(path, graph, say):
+        if not np.isfinite(values.sum(dtype=np.float64)):
+            layer = graph.plan.steps[slot.step].layer.name
+            says = f"blob {slot.blob} of the layer '{layer}' holds a number that is not finite"
+            raise SolverError(f"the weights {path} cannot be trained on", says, "take those of an earlier snapshot")
+        yield slot, values
+
+
 def _from_message(path: Path, graph: CaffeGraph, say: Say) -> Iterator[tuple[Slot, Array]]:
     file = caffemodel.read_index(path)
     found = []

@@ -1,8 +1,8 @@
 """A process that has torch imported and forks one training after the other: `python -m tests.crash.training_forks`.
 
 Each fork is a real process; only the imports are not paid again.  A request is a line of JSON on stdin: `words` of the
-command, `cwd`, `log`, and `die`: at which os.replace the process kills itself, before or after it.  The answers are two
-lines: its pid, then how it ended; before the first one comes `ready`.
+command (after `child`: of the child), `cwd`, `log`, and `die`: at which os.replace the process kills itself, before or
+after it.  The answers are two lines: its pid, then how it ended; before the first one comes `ready`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import pipeline.training.data.image_list
 import pipeline.training.engine.building
 import pipeline.training.job  # noqa: F401
 from pipeline.cli.main import main
+from pipeline.training.__main__ import main as train_as_child
 
 
 def die_at(number: int, after: bool) -> None:
@@ -47,7 +48,8 @@ def run(request: dict[str, Any]) -> int:
     os.dup2(handle, 2)
     if request.get("die"):
         die_at(*request["die"])
-    return main(request["words"])
+    words = request["words"]
+    return train_as_child(words[1:]) if words[0] == "child" else main(words)
 
 
 if __name__ == "__main__":

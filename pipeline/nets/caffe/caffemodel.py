@@ -150,7 +150,7 @@ class Walker:
     def broken(self, offset: int, says: str) -> NetError:
         where = f"at byte {offset} of {self.size}: {says}"
         return NetError(
-            f"the {self.what} {self.path} are truncated or no {self.kind}",
+            f"the {self.what} {self.path} {'are' if self.what == 'weights' else 'is'} truncated or no {self.kind}",
             where,
             "fetch the file again and compare its size or checksum",
         )

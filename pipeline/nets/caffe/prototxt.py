@@ -170,5 +170,6 @@ def syntax_error(error: text_format.ParseError, source: str, place: tuple[int, i
     if unknown:
         message = caffe_pb2.DESCRIPTOR.message_types_by_name.get(unknown[1])
         near = difflib.get_close_matches(unknown[2], [field.name for field in message.fields]) if message else []
-        hint = f"near names: {', '.join(near)}" if near else "the net may be written for another branch of Caffe"
+        what = "solver" if unknown[1] == caffe_pb2.SolverParameter.DESCRIPTOR.name else "net"
+        hint = f"near names: {', '.join(near)}" if near else f"the {what} may be written for another branch of Caffe"
     return NetError(f"{source}:{line + place[0]}:{column}: syntax error", says.strip(), hint)

@@ -16,9 +16,12 @@ def check(
     sources: Sequence[Source],
     labels: Mapping[str, Labels],
     threads: int = 2,
+    ending: Callable[[], bool] = lambda: False,
     seen: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Reads every example of these sources once.  labels: what the net takes, by top; seen: told how many were read.
+    """Reads every example of these sources once, or until `ending`.
+
+    labels: what the net takes, by top; seen: told how many were read.
 
     Raises FormatError with the number of examples that cannot be used, and the first of them by key.
     """
@@ -27,13 +30,16 @@ def check(
             pieces = [range(at, min(at + _PIECE, source.count)) for at in range(0, source.count, _PIECE)]
 
             def look(piece: range, source: Source = source) -> list[Trouble]:
-                return list(source.examine(labels, piece))
+                return [] if ending() else list(source.examine(labels, piece))
 
             found: list[Trouble] = []
             try:
                 for piece, troubles in zip(pieces, pool.map(look, pieces), strict=True):
                     found += troubles
                     seen(len(piece))
+                    if ending():
+                        pool.shutdown(wait=False, cancel_futures=True)
+                        return
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
