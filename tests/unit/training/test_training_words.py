@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.cli.main import main
 from pipeline.cli.output import training
 from pipeline.errors import SolverError
 from pipeline.nets.graph import caffe_graph, rules
@@ -140,3 +141,18 @@ def test_a_missing_torch_names_the_script_that_installs_all_that_a_training_need
     with pytest.raises(SolverError, match="needs torch") as refused:
         start(1)
     assert refused.value.hint == "scripts/training.sh"
+
+
+@pytest.mark.parametrize(
+    ("words", "takes"),
+    [
+        ("test", "a net and its weights"),
+        ("test net.prototxt", "a net and its weights"),
+        ("time", "a solver or a net"),
+        ("time a b", "a solver or a net"),
+    ],
+)
+def test_a_command_of_two_words_says_what_it_lacks(words: str, takes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *words.split()]) == 2
+    said = capsys.readouterr().err
+    assert f"hathi train {words.split()[0]} takes {takes}" in said
