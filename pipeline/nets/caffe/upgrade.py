@@ -89,11 +89,10 @@ def upgrade(net: caffe_pb2.NetParameter, warn: Callable[[str], None]) -> caffe_p
             _v0_to_v1(layer, warn)
     for old in result.layers:
         result.layer.append(_v1_to_layer(old))
+        _move_transformation(result.layer[-1])
     del result.layers[:]
     _inputs_to_layers(result)
     for upgraded in result.layer:
-        if upgraded.type in _DATA:
-            _move_transformation(upgraded)
         if upgraded.type == "BatchNorm" and len(upgraded.param) == 3:  # as it was written once: no solver moves them
             for param in upgraded.param:
                 param.lr_mult = param.decay_mult = 0
@@ -230,8 +229,8 @@ def _inputs_to_layers(net: caffe_pb2.NetParameter) -> None:
 
 
 def _move_transformation(layer: caffe_pb2.LayerParameter) -> None:
-    """Old data layers hold scale, mean_file, crop_size and mirror themselves."""
-    if not layer.HasField(_DATA[layer.type]):
+    """Data layers of the old form hold scale, mean_file, crop_size and mirror themselves; Caffe moves those alone."""
+    if layer.type not in _DATA or not layer.HasField(_DATA[layer.type]):
         return
     parameters = getattr(layer, _DATA[layer.type])
     for field in ("scale", "mean_file", "crop_size", "mirror"):

@@ -21,7 +21,7 @@ from pipeline.nets.graph.parameters import Parameters
 from pipeline.nets.graph.plan import Place, Plan, Read
 from pipeline.nets.layers import Layer, State, make
 from pipeline.nets.layers.inputs import Fed, Source
-from pipeline.nets.layers.registry import DATA, Refused
+from pipeline.nets.layers.registry import DATA, NEED_FILES, Refused
 from pipeline.nets.layers.selecting import Filter
 
 Warn = Callable[[str], None]
@@ -210,4 +210,7 @@ def _made(spec: caffe_pb2.LayerParameter, where: State, fed: Mapping[str, Shape]
     try:
         return make(spec, where)
     except NetError as error:
+        if fed is not None and spec.type in NEED_FILES:
+            hint = "remove it, or keep it out of this phase with an include rule: no training has layers of this type"
+            error = NetError(error.message, error.detail, hint)
         return Refused(spec, where, error)

@@ -94,7 +94,7 @@ class TorchNetwork:
             self._back(slope)
         else:
             steps = len(self.graph.plan.steps)
-            self._replace()
+            self._overwrite()
             self.keep().back(self._ends.losses, seeds, steps if last is None else last)
             self.keep().settle()
 
@@ -209,15 +209,20 @@ class TorchNetwork:
         return Pass(loss, outputs), slope
 
     def _back(self, slope: Tensor | None) -> None:
-        self._replace()
+        self._overwrite()
         if slope is not None and slope.requires_grad:
             with repeatable(self.how.device):
                 slope.backward()
         if self._kept is not None:
             self._kept.settle()
 
-    def _replace(self) -> None:
-        """A Parameter layer's top and blob have one gradient in Caffe: who reads the top overwrites it in each pass."""
+    def _overwrite(self) -> None:
+        """Forgets what this backward pass writes anew: gradients of losses that are read, and of Parameter layers.
+
+        A Parameter layer's top and blob have one gradient in Caffe, and who reads the top does not add to it.
+        """
+        self._states.update({one.state: torch.zeros_like(self._states[one.state])
+                             for one in self._ends.losses if one.state})  # fmt: skip
         for slot in self._replaced:
             self._tensors[slot].grad = None
 

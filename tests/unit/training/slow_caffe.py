@@ -79,7 +79,7 @@ class Net:
             self._set_up(spec, blobs, needed, named)
         self._contributions()
         if net.force_backward:
-            raise NotImplementedError
+            self._forced()
 
     def _set_up(
         self,
@@ -158,6 +158,14 @@ class Net:
                     one.down[at] = False
                 if not one.down[at]:
                     skip.add(name)
+
+    def _forced(self) -> None:
+        """Every layer goes back, into all that Layer::AllowForceBackward allows: labels are left out."""
+        for one in self.layers:
+            one.backward = True
+            label = one.spec.type in ("SoftmaxWithLoss", "LSTM")
+            one.down = [has or not (label and at == 1) for at, has in enumerate(one.down)]
+            one.learns = [True] * len(one.learns)
 
     def forward(self) -> float:
         """The loss: each top with a loss weight times what stands in its diff at this time."""

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.errors import NetError
 from pipeline.nets.graph.caffe_graph import CaffeGraph
-from pipeline.training.engine.building import build
+from pipeline.training.engine.building import Wanted, build
 from tests.unit.training.slow_caffe import Net
 from tests.unit.training.trained import FLOAT64, Array, graph_of, inputs, layer
 
@@ -70,7 +70,7 @@ FEEDS = {"x": X, "label": LABEL, "cont": CONT, "h0": STATE, "c0": STATE}
 
 def compared(text: str, graph: CaffeGraph, least: float = 1e-6) -> None:
     """Two passes add up, a third stands alone: what a pass leaves behind is in the next one."""
-    slow, net = Net(text), build(graph, FLOAT64)
+    slow, net = Net(text), build(graph, FLOAT64, Wanted(force_backward="force_backward: true" in text))
     sequence = "LSTM" in text
     feeds = {name: TIME if name == "x" and sequence else FEEDS[name] for name in slow.inputs}
     for name, values in feeds.items():
@@ -101,11 +101,21 @@ def test_a_net_of_odd_losses_and_layers_is_caffes(name: str) -> None:
     compared(ODD[name], graph_of(ODD[name]))
 
 
+def test_what_a_pass_leaves_in_the_gradient_of_a_loss_goes_on_in_another_net() -> None:
+    text = ODD["a reader's gradient replaces the weight 1 of a loss"]
+    feeds = {"x": X, "label": LABEL}
+    one, other = (build(graph_of(text), FLOAT64) for _ in range(2))
+    first, second = (one.backward(feeds).loss for _ in range(2))
+    assert second == pytest.approx(first * 4 / 3), "2 of the loss in place of 1, and the 2 of its reader"
+    other.carry(one.carried())
+    assert other.forward(feeds).loss == second
+
+
 @pytest.mark.parametrize("group", range(6))
 def test_nets_that_chance_makes_have_caffes_losses_and_gradients(group: int) -> None:
     made = 0
     for seed in range(group * 15, group * 15 + 15):
-        text = Chance(seed).text()
+        text = Chance(seed).text() + "force_backward: true" * (seed % 5 == 0)
         with contextlib.suppress(NetError):  # of a blob that is read twice and overwritten in place
             graph = graph_of(text)
             compared(text, graph)

@@ -143,3 +143,18 @@ def test_a_data_layer_crops_by_chance_where_its_own_phase_is_train(images: None)
     taken[0].take(4)  # order and thread; its transformer takes two where it trains
     taken[1].take(2)
     assert [one.word("next") for one in draws] == [int(one.take(1)[0]) for one in taken]
+
+
+def test_a_transformation_outside_transform_param_is_refused_in_a_net_of_todays_form(images: None) -> None:
+    """Caffe moves it in nets of the old form alone, and takes no notice of it here."""
+    text = LIST.replace("batch_size: 7", "batch_size: 7 scale: 0.5") % ("d", "d", "d")
+    with pytest.raises(PipelineError, match="scale stands outside transform_param"):
+        made(text, CaffesDraws(SEED))
+
+
+@pytest.mark.parametrize("kind", ["HDF5Output", "Python"])
+def test_a_layer_that_no_training_has_is_refused_with_what_to_do_in_a_training(kind: str) -> None:
+    with pytest.raises(PipelineError, match=f"layer 'o' \\({kind}\\)") as caught:
+        made(FED + f'layer {{ name: "o" type: "{kind}" bottom: "x" }}', CaffesDraws(SEED))
+    assert "include rule" in caught.value.hint
+    assert "deploy" not in caught.value.hint
