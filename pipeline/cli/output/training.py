@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Write = Callable[[str], None]
 Show = Callable[["Solver", "Shown"], None]
+_REST = 38
+"""Columns of a terminal for the bar, the count and the time left."""
 
 
 class Tested:
@@ -63,7 +65,7 @@ def _live(tested: Tested) -> Iterator[tuple[Write, Show]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"), TextColumn("ETA"), TimeRemainingColumn(),
+        BarColumn(12), MofNCompleteColumn(), TextColumn("{task.fields[said]}"), TextColumn("ETA"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
         task = progress.add_task("train", total=None, said="")
@@ -72,7 +74,9 @@ def _live(tested: Tested) -> Iterator[tuple[Write, Show]]:
         def show(solver: Solver, now: Shown) -> None:
             said = speed.said(now, time.monotonic(), last=now.iteration == solver.max_iter)
             if said:
-                said = "  ".join(one for one in (said, tested.said()) if one)
+                whole = f"{said}  {tested.said()}"  # on a narrow terminal the lines above the bar say it alone
+                if len(whole) + _REST <= progress.console.width:
+                    said = whole
                 progress.update(task, completed=now.iteration, total=solver.max_iter, said=said)
 
         yield lambda line: progress.console.print(line.rstrip("\n"), markup=False, highlight=False), show

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -156,3 +157,21 @@ def test_a_command_of_two_words_says_what_it_lacks(words: str, takes: str, capsy
     assert main(["train", *words.split()]) == 2
     said = capsys.readouterr().err
     assert f"hathi train {words.split()[0]} takes {takes}" in said
+
+
+@pytest.mark.parametrize(("columns", "told"), [(100, False), (150, True)])
+def test_the_bar_says_the_last_test_where_a_terminal_has_room_for_it(
+    columns: int, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    tested = training.Tested()
+    tested.take({"step": 1, "kind": "test", "values": {"test/accuracy": 0.5, "test/loss": 1.25}})
+    solver = SimpleNamespace(max_iter=1000)
+    with training.shown(True, tested) as (write, show):
+        write("a line\n")
+        show(solver, Shown(1000, 0.5, 0.01, 64, 0.0))  # type: ignore[arg-type]
+    said = capsys.readouterr().err
+    assert "a line" in said
+    assert "1000/1000" in said, "the count stays"
+    assert ("test: accuracy 0.5, loss 1.25" in said) is told
