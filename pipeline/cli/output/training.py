@@ -65,7 +65,8 @@ def _live(tested: Tested) -> Iterator[tuple[Write, Show]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        BarColumn(12), MofNCompleteColumn(), TextColumn("{task.fields[said]}"), TextColumn("ETA"), TimeRemainingColumn(),
+        BarColumn(12), MofNCompleteColumn(), TextColumn("{task.fields[said]}"),
+        TextColumn("ETA"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
         task = progress.add_task("train", total=None, said="")
