@@ -81,7 +81,8 @@ def load(
         log or (lambda line: None),
         lambda read: Metrics(None, rows or (lambda row: None)),
         lambda read: ByPrefix(read.snapshots.prefix, read.snapshots.hdf5),
-        lambda read, name: Path(f"{read.snapshots.prefix}_{name}"),
+        lambda read, name: job.beside(read.snapshots.prefix, name),
+        predictions=False,
     )
     requests = Requests(Action.STOP, Action.NONE, None, time.monotonic)
     opened = job.opened(wanted, out, requests)

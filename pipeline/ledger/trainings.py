@@ -136,6 +136,8 @@ class JobOut(Body):
     files: tuple[JobFile, ...] = ()
     rows: tuple[str, ...] = ()
     """Made after the last snapshot."""
+    predictions: tuple[JobFile, ...] = ()
+    """What the last test says of each example, for the report; a file for each test net."""
     cause: str = ""
     engine: str = ""
     process: str

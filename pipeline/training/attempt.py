@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -40,18 +40,23 @@ class Made:
 
 @dataclass(frozen=True)
 class Done:
-    """The training is at its end.  rows: made after the last snapshot.  engine: that computed it, with its version."""
+    """The training is at its end.  rows: made after the last snapshot.  engine: that computed it, with its version.
+
+    predictions: files of the last test, by name.
+    """
 
     rows: tuple[str, ...] = ()
     engine: str = ""
+    predictions: Mapping[str, bytes | Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Hopeless:
-    """However often it is tried, it ends here without a model."""
+    """However often it is tried, it ends here without a model.  predictions: files of the last test, by name."""
 
     iteration: int
     cause: str
+    predictions: Mapping[str, bytes | Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -233,7 +238,8 @@ class _Attempt:
     def fail(self, got: Hopeless) -> None:
         """The training ends without a model."""
         body = JobOut(kind="failed", iteration=got.iteration, cause=got.cause[:2000],
-                      process=self._context.process.name, at=self.at())  # fmt: skip
+                      predictions=self._uploaded(got.predictions), process=self._context.process.name,
+                      at=self.at())  # fmt: skip
         commit(self._context, self.keys.out, body)
         self._ended = True
 
@@ -247,7 +253,8 @@ class _Attempt:
             )
         body = JobOut(
             kind="model", iteration=link.iteration, snapshot=parent_of(link), files=link.files, rows=got.rows,
-            engine=got.engine, process=self._context.process.name, at=self.at(),
+            predictions=self._uploaded(got.predictions), engine=got.engine, process=self._context.process.name,
+            at=self.at(),
         )  # fmt: skip
         commit(self._context, self.keys.out, body)
         self._ended = True
@@ -333,15 +340,19 @@ class _Attempt:
 
     def _reached(self, made: Made) -> Reached:
         """The files, uploaded; named by nobody yet."""
+        rows = (*self._rows, *made.rows)
+        files = self._uploaded(made.files)
+        return Reached(iteration=made.iteration, parent=parent_of(self._link), files=files, rows=rows)
+
+    def _uploaded(self, contents: Mapping[str, bytes | Path]) -> tuple[JobFile, ...]:
         nonce = self._context.process.nonce()
         files = []
-        for name, content in sorted(made.files.items()):
+        for name, content in sorted(contents.items()):
             key = self.keys.file(nonce, name)
             self._context.bucket.put(key, content)
             size = len(content) if isinstance(content, bytes) else content.stat().st_size
             files.append(JobFile(name=name, key=key, size=size, sha256=_sha256(content)))
-        rows = (*self._rows, *made.rows)
-        return Reached(iteration=made.iteration, parent=parent_of(self._link), files=tuple(files), rows=rows)
+        return tuple(files)
 
 
 def _digest(reached: Reached | None) -> str:

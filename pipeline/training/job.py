@@ -15,12 +15,16 @@ from pipeline.codec import caffe_pb2
 from pipeline.errors import SolverError
 from pipeline.training import snapshot, solver, updates
 from pipeline.training.assembly import How, Nets, assemble, examine, refuse_fed
+from pipeline.training.attempts_file import NAME as ATTEMPTS
+from pipeline.training.attempts_file import AttemptsFile, Started
 from pipeline.training.draws.draws import draws
-from pipeline.training.engine.starting import start
+from pipeline.training.engine.starting import engine_name, start
 from pipeline.training.log import Log
 from pipeline.training.loop import Ending, Shown, Surroundings, Training
+from pipeline.training.metrics import NAME as METRICS
 from pipeline.training.metrics import Metrics
 from pipeline.training.out_of_memory import enough_memory
+from pipeline.training.predictions.file import name_of as predictions_of
 from pipeline.training.requests import Action, Requests, heard
 from pipeline.training.resuming import Beginning, go_on, restore
 from pipeline.training.snapshot import ByFolder, ByPrefix, Places, Whole
@@ -58,7 +62,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Out:
-    """Where a training's words and files go.  places: of its snapshots.  estop: the state folder whose ESTOP counts."""
+    """Where a training's words and files go.  places: of its snapshots.  estop: the state folder whose ESTOP counts.
+
+    kept: where a file of that name stands.  attempts: they are written down.  predictions: those of the last test are.
+    """
 
     write: Callable[[str], None]
     metrics: Callable[[Solver], Metrics]
@@ -66,28 +73,36 @@ class Out:
     kept: Callable[[Solver, str], Path]
     show: Callable[[Solver, Shown], None] = lambda solver, shown: None
     estop: Path | None = None
+    attempts: bool = True
+    predictions: bool = True
 
 
 def by_prefix(
     write: Callable[[str], None], show: Callable[[Solver, Shown], None], row: Callable[[dict[str, Any]], None]
 ) -> Out:
-    """Everything beside what Caffe writes: PREFIX_iter_N..., PREFIX_metrics.jsonl, PREFIX_diverged_iter_N.npz."""
+    """Everything beside what Caffe writes, as PREFIX_NAME: snapshots, metrics, attempts, predictions, a batch kept."""
     return Out(
         write,
-        lambda read: Metrics(Path(f"{read.snapshots.prefix}_metrics.jsonl"), row),
+        lambda read: Metrics(beside(read.snapshots.prefix, METRICS), row),
         lambda read: ByPrefix(read.snapshots.prefix, read.snapshots.hdf5),
-        lambda read, name: Path(f"{read.snapshots.prefix}_{name}"),
+        lambda read, name: beside(read.snapshots.prefix, name),
         show,
     )
 
 
+def beside(prefix: str, name: str) -> Path:
+    """A file that stands beside the snapshots of a prefix."""
+    return Path(f"{prefix}_{name}")
+
+
 def in_folder(folder: Path, write: Callable[[str], None]) -> Out:
-    """Everything in one folder: snapshots/N/, metrics.jsonl."""
+    """Everything in one folder: snapshots/N/, metrics.jsonl, predictions.parquet."""
     return Out(
         write,
-        lambda read: Metrics(folder / "metrics.jsonl"),
+        lambda read: Metrics(folder / METRICS),
         lambda read: ByFolder(folder / "snapshots", read.snapshots.hdf5),
         lambda read, name: folder / name,
+        attempts=False,
     )
 
 
@@ -102,7 +117,10 @@ class Ended:
 
 @dataclass(frozen=True)
 class Opened:
-    """A training whose nets are there, before its first step.  job: the digest of all that decides its numbers."""
+    """A training whose nets are there, before its first step.  job: the digest of all that decides its numbers.
+
+    threads: that compute.
+    """
 
     read: Solver
     nets: Nets
@@ -111,6 +129,7 @@ class Opened:
     metrics: Metrics
     log: Log
     job: str
+    threads: int
 
     def restore(self, state: Path) -> None:
         """Goes on from a .solverstate, Caffe's own as well.  Raises SolverError for one of another training."""
@@ -127,7 +146,7 @@ def opened(wanted: Wanted, out: Out, requests: Requests) -> Opened:
     read = solver.read(wanted.solver, wanted.flags)
     if wanted.snapshot is not None:
         read = replace(read, weights=())
-    start(wanted.how.threads or int(wanted.how.exact))
+    threads = start(wanted.how.threads or int(wanted.how.exact))
     log = Log(out.write)
     _head(read, log)
     places = out.places(read)
@@ -141,8 +160,9 @@ def opened(wanted: Wanted, out: Out, requests: Requests) -> Opened:
     around = Surroundings(
         log, metrics, requests, places, job, time.time, time.monotonic,
         lambda shown: out.show(read, shown), wanted.data_threads, lambda at: out.kept(read, at),
+        (lambda number: out.kept(read, predictions_of(number))) if out.predictions else None,
     )  # fmt: skip
-    return Opened(read, nets, Training(read, nets, around), places, metrics, log, job)
+    return Opened(read, nets, Training(read, nets, around), places, metrics, log, job, threads)
 
 
 def train(wanted: Wanted, out: Out) -> Ended:
@@ -161,7 +181,8 @@ def train(wanted: Wanted, out: Out) -> Ended:
                 examine(whole.nets, wanted.data_threads, lambda: requests.ending)
             if requests.ending and found is None:
                 return _ended_before(whole, requests)
-            return _train(whole, wanted, found)
+            attempts = AttemptsFile(out.kept(whole.read, ATTEMPTS) if out.attempts else None, time.time)
+            return _train(whole, wanted, found, attempts)
         finally:
             whole.close()
 
@@ -181,16 +202,20 @@ def _size(read: Solver, nets: Nets) -> int:
     return copies * sum(blobs)
 
 
-def _train(whole: Opened, wanted: Wanted, found: Whole | None) -> Ended:
+def _train(whole: Opened, wanted: Wanted, found: Whole | None, attempts: AttemptsFile) -> Ended:
     log, training = whole.log, whole.training
     log("solver.cpp:57", "Solver scaffolding done.")
     go_on(training, whole.nets, whole.read, Beginning(found, wanted.snapshot, whole.places), log)
     whole.metrics.begin(training.iteration)
     log("caffe.cpp:239", "Starting Optimization")
-    try:
-        ending = training.solve(wanted.until)
-    finally:
-        training.close()
+    started = Started(training.iteration, str(whole.read.path.resolve()), engine_name(), whole.threads, whole.read.seed,
+                      wanted.how.exact)  # fmt: skip
+    with attempts.attempt(started, lambda: training.iteration):
+        try:
+            ending = training.solve(wanted.until)
+        finally:
+            training.close()
+    attempts.end(training.iteration, ending.value)
     if ending in (Ending.DONE, Ending.UNTIL):
         log("caffe.cpp:250", "Optimization Done.")
     model = whole.places.model(training.iteration)

@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,14 @@ from pipeline.training import snapshot, solver
 from pipeline.training.assembly import How, Nets, assemble, examine, refuse_fed
 from pipeline.training.attempt import Done, Hopeless, Left, Made, Start
 from pipeline.training.draws.draws import draws
+from pipeline.training.engine.starting import engine_name
 from pipeline.training.engine.starting import start as start_engine
 from pipeline.training.job import OWN_SEED, warn
 from pipeline.training.log import Log
 from pipeline.training.loop import Ending, Shown, Surroundings, Training
 from pipeline.training.metrics import Metrics
 from pipeline.training.out_of_memory import enough_memory
+from pipeline.training.predictions.file import name_of as predictions_of
 from pipeline.training.requests import Action, Requests
 from pipeline.training.resuming import Beginning, go_on
 from pipeline.training.snapshot import ByFolder, Position
@@ -107,6 +108,7 @@ class JobTrainer:
         around = Surroundings(
             log, metrics, self._asked, places, str(spec.name()), time.time, time.monotonic,
             lambda shown: self._aids.show(read, shown), self._aids.data_threads, self._aids.kept,
+            lambda number: self._folder / predictions_of(number),
         )  # fmt: skip
         training = Training(read, nets, around)
         self._held.callback(training.close)
@@ -130,7 +132,7 @@ class JobTrainer:
             with enough_memory():
                 return self._next(self._live.training)
         except Diverged as error:
-            return Hopeless(self._live.training.iteration, str(error))
+            return Hopeless(self._live.training.iteration, str(error), self._predictions())
 
     def close(self) -> None:
         self._live = None
@@ -175,7 +177,14 @@ class JobTrainer:
                 return Left(self._made(False) if at and at != self._given else None)
         if training.finish() is Ending.LEFT:
             return Left()
-        return Done(self._taken(None), f"torch {version('torch')}")
+        return Done(self._taken(None), engine_name(), self._predictions())
+
+    def _predictions(self) -> dict[str, Path]:
+        """Those of the last test of each test net, as far as one was made here, by name."""
+        assert self._live is not None
+        self._live.training.written()
+        paths = [self._folder / predictions_of(number) for number in range(len(self._live.nets.tests))]
+        return {path.name: path for path in paths if path.exists()}
 
     def _made(self, begun: bool) -> Made:
         """The snapshot of this iteration.  begun: the loop has taken it."""

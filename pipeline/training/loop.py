@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.training import divergence, log, rates, updates
+from pipeline.training import divergence, gradient_norms, log, rates, updates
 from pipeline.training.assembly import Nets
 from pipeline.training.feeding import Feeding
 from pipeline.training.log import Log
 from pipeline.training.metrics import Metrics, values_of
 from pipeline.training.network import Feeds, Network, Pass
+from pipeline.training.predictions.collecting import Collecting
 from pipeline.training.requests import Action, Requests
 from pipeline.training.saving import Saver
 from pipeline.training.snapshot import Owner, Places, Position
@@ -49,7 +50,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where a training's words and files go, and what may ask it to end.  now: since 1970."""
+    """Where a training's words and files go, and what may ask it to end.  now: since 1970.
+
+    predictions: where those of the last test of a test net go, by its number; None: nobody wants them.
+    """
 
     log: Log
     metrics: Metrics
@@ -61,6 +65,7 @@ class Surroundings:
     show: Callable[[Shown], None]
     threads: int = 2
     kept: Callable[[str], Path] = lambda name: Path(name)
+    predictions: Callable[[int], Path] | None = None
 
 
 class Training:
@@ -215,10 +220,13 @@ class Training:
             self._display(result)
         for _, on_gradients_ready in self.callbacks:
             on_gradients_ready()
+        norms = self._norms() if shown else {}
         rate, norm = self.update(shown)
         self._fed = None
         if shown:
-            self._measure(result, float(loss / F(size)), rate, norm)
+            if not math.isnan(norm):
+                norms["grad_norm"] = norm
+            self._measure(result, float(loss / F(size)), rate, norms)
             for hint in self._hints.of(self.iteration, self._smoothed):
                 self._around.log("solver.cpp:239", hint, "W")
         self._around.show(Shown(self.iteration, self._smoothed, rate, self._feeding[0].examples,
@@ -290,7 +298,11 @@ class Training:
         self.iteration += 1
         return rate, math.nan if clipped is None else clipped.norm
 
-    def _measure(self, result: Pass, loss: float, rate: float, norm: float) -> None:
+    def _norms(self) -> dict[str, float]:
+        learned = self._net.learned
+        return gradient_norms.norms(learned, [flat(self._net.gradient_tensor(one.slot)) for one in learned])
+
+    def _measure(self, result: Pass, loss: float, rate: float, norms: dict[str, float]) -> None:
         """The row of an iteration that was displayed: the update is made by now, so it is the one before."""
         before, began = self._displayed
         step, now = self.iteration - 1, self._around.monotonic()
@@ -298,9 +310,7 @@ class Training:
         took = now - began
         values = values_of("train", list(self._net.outputs), result.outputs)
         values.setdefault("train/loss", loss)
-        values |= {"train/smoothed": self._smoothed, "lr": rate}
-        if not math.isnan(norm):
-            values["grad_norm"] = norm
+        values |= {"train/smoothed": self._smoothed, "lr": rate, **norms}
         if step > before and took > 0:
             values["examples_per_s"], values["waited_for_data"] = feeding.lately(took)
         self._displayed = (step, now)
@@ -361,6 +371,7 @@ class Training:
         scores = Scores(live.network.outputs)
         debug = self._solver.display.debug  # at each test: Caffe asks no test net whether it is displayed
         forward = partial(self._looked, live.network, False) if debug else live.network.forward
+        told = Collecting(live.graph, live.sources) if around.predictions is not None else None
         for _ in range(iterations):
             asked = around.requests.next()
             while asked is Action.SNAPSHOT:
@@ -369,9 +380,15 @@ class Training:
             if asked in (Action.STOP, Action.LEAVE):
                 around.log("solver.cpp:378", "Test interrupted.")
                 return asked
-            scores.add(forward(self._feeding[1 + number].take()))
+            feeds = self._feeding[1 + number].take()
+            result = forward(feeds)
+            scores.add(result)
+            if told is not None:
+                told.add(self._feeding[1 + number].number - 1, feeds, result.judged)
         if not iterations:
             return Action.NONE
+        if told is not None:
+            self._saver.later(partial(self._tell, told, number, self.iteration))
         if self._solver.tests.loss:
             around.log("solver.cpp:400", f"Test loss: {log.number(scores.loss())}")
         means = scores.means()
@@ -380,6 +397,16 @@ class Training:
         kind = f"test{number or ''}"
         around.metrics.add(self.iteration, around.now(), "test", values_of(kind, list(live.network.outputs), means))
         return Action.NONE
+
+    def _tell(self, told: Collecting, number: int, iteration: int) -> None:
+        """Writes what a test says of each example.  A full disk is a warning: the training goes on without it."""
+        assert self._around.predictions is not None
+        path = self._around.predictions(number)
+        try:
+            told.write(path, iteration)
+        except OSError as error:
+            says = f"{path} cannot be written: {error.strerror or error}; the report has no confusion matrix"
+            self._around.log("solver.cpp:414", says, "W")
 
 
 def flat(tensor: updates.Tensor) -> updates.Tensor:

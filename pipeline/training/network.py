@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -108,10 +108,14 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """loss: the weighted sum, float32.  outputs: the values of each output, by blob."""
+    """loss: the weighted sum, float32.  outputs: the values of each output, by blob.
+
+    judged: of a net that only tests what its Accuracy layer reads, by blob (predictions/judged.py).
+    """
 
     loss: float
     outputs: dict[str, NDArray[np.float32]]
+    judged: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 class Kept(Protocol):

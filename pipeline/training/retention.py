@@ -50,7 +50,7 @@ def kept(job: Job) -> frozenset[str]:
         stay.append(job.snapshots[best])
     stay += [one for one in _partings(job) if one.parent == parent_of(job.newest) and not job.closed]
     keys = {file.key for one in stay for file in one.files}
-    keys |= {file.key for file in job.out.files} if job.out is not None else set()
+    keys |= {file.key for file in (*job.out.files, *job.out.predictions)} if job.out is not None else set()
     keys |= {file.key for file in job.spec.weights} if job.spec is not None else set()
     return frozenset(keys)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -25,6 +25,7 @@ class Saver:
         self._plan, self._graph, self._places, self._owner = plan, graph, places, owner
         self._thread = ThreadPoolExecutor(1, "hathi-snapshot")
         self._pending: Future[None] | None = None
+        self._later: Future[None] | None = None
         self.parent: int | None = None
 
     def lines(self, iteration: int) -> Iterator[tuple[str, str]]:
@@ -68,14 +69,23 @@ class Saver:
         if self._pending is not None and self._pending.done():
             self.wait()
 
+    def later(self, write: Callable[[], None]) -> None:
+        """Something else to be written by the same thread.  Raises what the one before raised."""
+        later, self._later = self._later, None
+        if later is not None:
+            later.result()
+        self._later = self._thread.submit(write)
+
     def wait(self) -> None:
         """Until what was begun is written.
 
         Raises TemporaryError where the disk does not take it, and NetError for more than the form of a file holds.
         """
         pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        later, self._later = self._later, None
+        for one in (pending, later):
+            if one is not None:
+                one.result()
 
 
 def unwritten(what: str, error: OSError) -> TemporaryError:

@@ -17,7 +17,7 @@ from pipeline.training.data.buffers import Buffers
 from pipeline.training.data.examples import Cropped, examined
 from pipeline.training.data.records import key_text, open_leveldb, open_lmdb
 from pipeline.training.data.source import Batch, Labels, Trouble
-from pipeline.training.data.transform import Unfit, transform_of, unfit
+from pipeline.training.data.transform import Transform, Unfit, transform_of, unfit
 from pipeline.training.draws.draws import Draws
 
 
@@ -25,6 +25,7 @@ class Database:
     """A Data layer as a source."""
 
     in_order = False
+    transform: Transform | None
 
     def __init__(self, spec: caffe_pb2.LayerParameter, train: bool, draws: Draws, folder: Path) -> None:
         given = spec.data_param
@@ -32,7 +33,7 @@ class Database:
         field = f"layer '{spec.name}': data_param.source"
         if given.batch_size < 1:
             raise SolverError(f"layer '{spec.name}' (Data): batch_size is {given.batch_size}", "", "give 1 or more")
-        transform = transform_of(spec, train, folder)
+        transform = self.transform = transform_of(spec, train, folder)
         opened = open_lmdb if given.backend == caffe_pb2.DataParameter.LMDB else open_leveldb
         self._records = opened(folder / given.source, field)
         self.count = len(self._records.keys)

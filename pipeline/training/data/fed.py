@@ -14,7 +14,7 @@ from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.layers.registry import Layer, State
 from pipeline.nets.layers.registry import make as make_layer
 from pipeline.training.data.source import Batch, Labels, Trouble
-from pipeline.training.data.transform import transform_of
+from pipeline.training.data.transform import Transform, transform_of
 from pipeline.training.draws.draws import Draws
 
 Float32s = NDArray[np.float32]
@@ -25,6 +25,7 @@ class Fed:
 
     count = 0
     in_order = True
+    transform: Transform | None = None
 
     def __init__(self, spec: caffe_pb2.LayerParameter, train: bool) -> None:
         self.layer = spec.name

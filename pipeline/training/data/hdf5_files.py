@@ -18,6 +18,7 @@ from pipeline.codec import caffe_pb2
 from pipeline.errors import FormatError, SolverError
 from pipeline.nets.graph.lowered import Shape
 from pipeline.training.data.source import Batch, Labels, Trouble
+from pipeline.training.data.transform import Transform
 from pipeline.training.draws.draws import Draws
 from pipeline.training.draws.shuffling import Shuffler
 from pipeline.training.packages import demand
@@ -104,6 +105,7 @@ class Hdf5Files:
     """A HDF5Data layer as a source: a file is read whole, as Caffe does, and the last two stay in memory."""
 
     in_order = False
+    transform: Transform | None = None
 
     def __init__(self, spec: caffe_pb2.LayerParameter, train: bool, draws: Draws, folder: Path) -> None:
         given = spec.hdf5_data_param

@@ -16,7 +16,7 @@ from pipeline.training.data import pixels
 from pipeline.training.data.buffers import Buffers
 from pipeline.training.data.examples import Cropped, examined
 from pipeline.training.data.source import Batch, Labels, Trouble
-from pipeline.training.data.transform import Unfit, transform_of, unfit
+from pipeline.training.data.transform import Transform, Unfit, transform_of, unfit
 from pipeline.training.draws.draws import Draws
 from pipeline.training.draws.shuffling import Orders
 
@@ -44,7 +44,8 @@ class ImageList:
         self._folder = folder
         self._paths, self._labels = read_list(folder / given.source, f"layer '{spec.name}': image_data_param.source")
         self.count = len(self._paths)
-        self._examples = Cropped(spec.name, transform_of(spec, train, folder), draws)
+        self.transform: Transform | None = transform_of(spec, train, folder)
+        self._examples = Cropped(spec.name, self.transform, draws)
         self._orders: Orders | None = draws.orders(draws.word(spec.name), self.count) if given.shuffle else None
         self._skipped = draws.word(spec.name) % given.rand_skip if given.rand_skip else 0
         if self._skipped >= self.count:

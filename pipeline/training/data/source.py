@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.nets.graph.lowered import Shape
+from pipeline.training.data.transform import Transform
 
 Batch = dict[str, NDArray[np.float32]]
 """The values of each top of a data layer, float32, by the top's name."""
@@ -40,12 +41,14 @@ class Source(Protocol):
     layer: its name.  shapes: of each top, for one batch.  count: its examples; 0 where they never end.
     in_order: its batches are asked for once each, in order, by the thread that trains: they draw from the stream of the
     whole training, or a program feeds them.
+    transform: what it does to each image; None: it gives values as they are.
     """
 
     layer: str
     shapes: dict[str, Shape]
     count: int
     in_order: bool
+    transform: Transform | None
 
     def batch(self, number: int) -> Batch:
         """The batch of this number, from 0 on.  The same one each time, from any thread, in any order.

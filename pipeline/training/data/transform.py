@@ -72,7 +72,7 @@ class Transform:
             if self.train:
                 top, left = int(words[-2]) % (height - size + 1), int(words[-1]) % (width - size + 1)
             else:
-                top, left = (height - size) // 2, (width - size) // 2
+                top, left = self._centre(height, width)
             image = image[:, top : top + size, left : left + size]
             if mean is not None and mean.shape[1:] != (1, 1):
                 mean = mean[:, top : top + size, left : left + size]
@@ -83,6 +83,22 @@ class Transform:
             np.subtract(image, mean, out=target, dtype=np.float32)
         if self.scale != 1:
             out *= self.scale
+
+    def _centre(self, height: int, width: int) -> tuple[int, int]:
+        """(top, left) of the crop in phase TEST."""
+        return (height - self.crop) // 2, (width - self.crop) // 2
+
+    def back(self, values: Float32s) -> Float32s:
+        """The pixels of an image that `apply` has made in phase TEST; one that was mirrored stays so."""
+        pixels = values / self.scale if self.scale else values
+        mean = self.mean
+        if mean is None:
+            return pixels
+        if self.crop and mean.shape[1:] != (1, 1):
+            top, left = self._centre(*mean.shape[1:])
+            mean = mean[:, top : top + self.crop, left : left + self.crop]
+        found: Float32s = pixels + mean
+        return found
 
 
 def transform_of(spec: caffe_pb2.LayerParameter, train: bool, folder: Path) -> Transform:

@@ -27,6 +27,8 @@ from pipeline.training.engine.program import Arithmetic, Own, Program, Values, W
 from pipeline.training.engine.repeatable import repeatable
 from pipeline.training.engine.stopwatch import Stopwatch
 from pipeline.training.network import Draw, Feeds, LearnedBlob, Mask, Network, NotFinite, Output, Pass, Watched
+from pipeline.training.predictions.judged import Judged
+from pipeline.training.predictions.judged import judged as judged_of
 
 Array = NDArray[np.float32]
 
@@ -50,6 +52,8 @@ class TorchNetwork:
         self._layers, self._tensors, self._owns, self._force = layers, dict(tensors), owns, force_backward
         self._ends = ends(graph, layers)
         self.outputs: Sequence[Output] = self._ends.outputs
+        where = judged_of(graph) if owns is None else ""
+        self._told = where.beside(graph) if isinstance(where, Judged) else ()
         self._filters = [n for n, step in enumerate(graph.plan.steps) if isinstance(step.layer, Filter)]
         self._compiled: dict[tuple[int, ...], tuple[Trained, Program]] = {}
         self._replaced = _replaced(graph)
@@ -202,11 +206,13 @@ class TorchNetwork:
             found = program(given, self._live, self._take_up, watch, last)
             loss, slope = self._loss(net, found)
             names = {one.blob: self._value(net, one) for one in self.outputs}
+            told = {blob: net.graph.outputs[blob].name for blob in self._told}
             outputs = {blob: self._array(found[name]) for blob, name in names.items() if name in found}
+            judged = {blob: self._array(found[name]) for blob, name in told.items() if name in found}
             for state in net.states:
                 if state.after in found:
                     self._states[state.name] = found[state.after].detach().to(self.how.dtype)
-        return Pass(loss, outputs), slope
+        return Pass(loss, outputs, judged), slope
 
     def _back(self, slope: Tensor | None) -> None:
         self._overwrite()
@@ -257,11 +263,12 @@ class TorchNetwork:
         if counts not in self._compiled:
             names = [self.graph.plan.steps[number].layer.name for number in self._filters]
             shared = [one.blob for one in self._ends.losses if self.graph.plan.steps[one.place.step].layer.is_shared()]
-            blobs = [*(self._ends.sources[one.blob] for one in self.outputs), *shared]
+            blobs = [*(self._ends.sources[one.blob] for one in self.outputs), *shared, *self._told]
             layers = None if self._owns is None else self._layers
             net = lower(self.graph, layers, list(dict.fromkeys(blobs)), dict(zip(names, counts, strict=True)))
             kept = {value_of(net, one) for one in self._ends.losses} | {state.after for state in net.states}
             kept |= {self._value(net, one) for one in self.outputs}
+            kept |= {net.graph.outputs[blob].name for blob in self._told}
             self._compiled = {counts: (net, Program(net, self.how, self._owns or {}, kept))}
         return self._compiled[counts]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from importlib.metadata import version
 
 from pipeline.errors import SolverError
 from pipeline.process.installed import to_install
@@ -26,3 +27,8 @@ def start(threads: int) -> int:
 
     torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
     return int(torch.get_num_threads())
+
+
+def engine_name() -> str:
+    """The engine with its version, as results and attempts name it."""
+    return f"torch {version('torch')}"

@@ -18,6 +18,7 @@ from pipeline.training.data.fed import Input, Memory
 from pipeline.training.data.loading import Loader
 from pipeline.training.data.make import is_data, make
 from pipeline.training.data.source import Batch, Labels, Trouble
+from pipeline.training.data.transform import Transform
 from pipeline.training.draws.draws import CaffesDraws
 from pipeline.training.packages import demand
 from tests.unit.training.databases import layer
@@ -28,6 +29,7 @@ class Slow:
     """A source whose even batches end after their odd neighbours."""
 
     in_order = False
+    transform: Transform | None = None
 
     def __init__(self, fails: int = -1) -> None:
         self.layer, self.count = "data", 100

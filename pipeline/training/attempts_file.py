@@ -1,0 +1,95 @@
+"""PREFIX_attempts.jsonl: an object for each start of a training in a folder, and one for each end that it could write.
+
+A start without an end was killed, or runs.  A training that begins at iteration 0 begins the file anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.nets.caffe.writing import replacing
+
+Row = dict[str, Any]
+NAME = "attempts.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What is told of a start.  engine: with its version.  threads: that compute.  solver: its path."""
+
+    iteration: int
+    solver: str
+    engine: str
+    threads: int
+    seed: int
+    exact: bool
+
+
+class AttemptsFile:
+    """path: None: whoever runs the training knows its attempts.  now: seconds since 1970."""
+
+    def __init__(self, path: Path | None, now: Callable[[], float]) -> None:
+        self._path, self._now = path, now
+
+    @contextlib.contextmanager
+    def attempt(self, found: Started, iteration: Callable[[], int]) -> Iterator[None]:
+        """Around what trains: the start, and the end where an error makes it.  iteration: where the training is."""
+        self.begin(found)
+        try:
+            yield
+        except BaseException as error:
+            self.end(iteration(), *ended_by(error))
+            raise
+
+    def begin(self, found: Started) -> None:
+        """Raises OSError."""
+        kept = self._rows() if found.iteration else []
+        told = {name: getattr(found, name) for name in Started.__slots__}
+        process = f"{socket.gethostname()}:{os.getpid()}"
+        self._write([*kept, {"kind": "start", "time": round(self._now(), 3), "process": process, **told}])
+
+    def end(self, iteration: int, ended: str, why: str = "") -> None:
+        """ended: how, in a word.  why: what there is to say of it.  Raises OSError."""
+        row = {"kind": "end", "time": round(self._now(), 3), "iteration": iteration, "ended": ended, "why": why}
+        self._write([*self._rows(), row])
+
+    def _rows(self) -> list[Row]:
+        return rows_of(self._path) if self._path is not None else []
+
+    def _write(self, rows: list[Row]) -> None:
+        if self._path is None:
+            return
+        with replacing(self._path) as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def ended_by(error: BaseException) -> tuple[str, str]:
+    """The word and the cause of a training that an error ends."""
+    if isinstance(error, PipelineError):
+        return type(error).__name__.lower(), " | ".join(one for one in (error.message, error.detail, error.hint) if one)
+    return type(error).__name__.lower(), str(error)
+
+
+def rows_of(path: Path) -> list[Row]:
+    """The rows that are there; what is no row is left out.  Raises OSError where the file cannot be read."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and row.get("kind") in ("start", "end") and isinstance(row.get("iteration"), int):
+            found.append(row)
+    return found
