@@ -1,14 +1,18 @@
-"""The report of a day or a shipment: what `hathi report` writes."""
+"""The report of a day, a shipment or a training: what `hathi report` writes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from pipeline.app.trainings import Training
 from pipeline.errors import ConfigError, PermanentError
 from pipeline.ledger.protocol import Context
 from pipeline.operations.report.gather import gather
 from pipeline.operations.report.page import page
 from pipeline.operations.report.scope import Scope
+from pipeline.operations.report.training import folder, job
+from pipeline.operations.report.training.page import page as training_page
 
 
 def report(contexts: Sequence[Context], scope: Scope, *, redact_queries: bool) -> bytes:
@@ -18,4 +22,23 @@ def report(contexts: Sequence[Context], scope: Scope, *, redact_queries: bool) -
     found = gather(contexts, scope, redact_queries)
     if scope.shipment is not None and not found.shipments:
         raise PermanentError(f"Hathi knows no shipment {scope.shipment}", "", "`hathi status` names open ones")
-    return page(found).encode("utf-8", "backslashreplace")
+    return _encoded(page(found))
+
+
+def of_job(one: Training) -> bytes:
+    """The page of a training of the bucket, HTML in UTF-8.  one: with its whole chain."""
+    return _encoded(training_page(job.gather(one.context, one.job, one.word, one.why)))
+
+
+def of_folder(where: Path, now: float) -> tuple[str, bytes]:
+    """What a training in a folder is called, and its page.  where: a solver, a snapshot_prefix or a child's folder.
+
+    Raises ConfigError where no training is there, SolverError and NetError for a solver that is refused, FormatError
+    for metrics that cannot be read.
+    """
+    found = folder.find(where)
+    return found.name, _encoded(training_page(folder.gather(found, now)))
+
+
+def _encoded(content: str) -> bytes:
+    return content.encode("utf-8", "backslashreplace")

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.amounts import counted
 from pipeline.errors import ConfigError
-from pipeline.ledger.layout import JobName
 from pipeline.ledger.protocol import Context, alive
 from pipeline.training import jobs
 from pipeline.training.retention import best_of, rows_of
@@ -68,20 +68,25 @@ def trainings(contexts: Iterable[Context]) -> list[Training]:
 
 
 def training(contexts: Iterable[Context], text: str) -> Training:
-    """The one of this name, with its whole chain.  Raises ConfigError where there is none, or one in two lakes."""
-    contexts = list(contexts)
-    try:
-        name = JobName.parse(text)
-    except ValueError as error:
-        raise _unknown(text) from error
-    found = [context for context in contexts if name in set(jobs.every(context))]
-    if not found:
+    """The one of this name, or of the only name that begins so, with its whole chain.
+
+    Raises ConfigError where there is none, or where there are several.
+    """
+    found = [(context, name) for context in contexts for name in jobs.every(context) if str(name).startswith(text)]
+    exact = [(context, name) for context, name in found if str(name) == text]
+    found = exact or found
+    if not found or not text:
         raise _unknown(text)
+    if len({name for _, name in found}) > 1:
+        names = ", ".join(sorted({str(name) for _, name in found})[:5])
+        raise ConfigError(f"{counted(len(found), 'training')} have a name that begins with {text}", names,
+                          "give more of the name")  # fmt: skip
     if len(found) > 1:
-        lakes = ", ".join(context.lake_name for context in found)
+        lakes = ", ".join(context.lake_name for context, _ in found)
         raise ConfigError(f"{text} is a training of several lakes", lakes, "name one with --lake")
-    job = jobs.look(found[0], name, chain=True)
-    return Training(found[0], job, job.standing(_living(found[0])))
+    context, name = found[0]
+    job = jobs.look(context, name, chain=True)
+    return Training(context, job, job.standing(_living(context)))
 
 
 def _unknown(text: str) -> ConfigError:

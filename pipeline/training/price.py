@@ -14,10 +14,11 @@ from pipeline.nets.graph.caffe_graph import CaffeGraph
 from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.graph.plan import Place
 from pipeline.training import solver, specification, updates, weights
-from pipeline.training.assembly import fed_by_a_program
+from pipeline.training.assembly import How, fed_by_a_program
 from pipeline.training.engine.learned import learned_blobs
 from pipeline.training.engine.memory import HAS_CAFFES, Memories, refusal
 from pipeline.training.engine.needs import LayerNeeds, needs, refuse_no_loss, without_gradient
+from pipeline.training.job import Wanted
 from pipeline.training.setting_up import planned
 from pipeline.training.solver import NetText, Solver
 from pipeline.training.specification import Specification
@@ -116,6 +117,11 @@ def check(spec: Path) -> Price:
     read = specification.read(spec)
     with specification.in_folder(read.folder):
         return _price(read, solver.read(read.wanted.solver, read.wanted.flags))
+
+
+def of(read: Solver, how: How) -> Price:
+    """The price of a solver that is read already; paths are relative to the current folder."""
+    return _price(Specification(Wanted(read.path, how=how), Path(), None), read)
 
 
 def _price(read: Specification, wanted: Solver) -> Price:

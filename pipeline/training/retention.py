@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from pipeline.ledger.trainings import JobAttemptEnd, Reached
@@ -25,12 +25,17 @@ def rows_of(job: Job) -> list[dict[str, Any]]:
 
 
 def best_of(job: Job) -> int | None:
-    """The iteration of the best snapshot, the first of equal ones.  job: with its whole chain.
+    """The iteration of the best snapshot, the first of equal ones.  job: with its whole chain."""
+    return best_among(rows_of(job), job.snapshots)
+
+
+def best_among(rows: Iterable[Mapping[str, Any]], iterations: Container[int]) -> int | None:
+    """The best of the snapshots of these iterations, the first of equal ones.
 
     Best is the greatest accuracy that a test of it gave; where no test gives one, the least loss.  None: none was
     tested.
     """
-    tests = [row for row in rows_of(job) if row.get("kind") == "test" and row["step"] in job.snapshots]
+    tests = [row for row in rows if row.get("kind") == "test" and row["step"] in iterations]
     for word, sign in (("accuracy", 1.0), ("loss", -1.0)):
         scores: dict[int, float] = {}
         for row in tests:

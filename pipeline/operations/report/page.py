@@ -5,30 +5,27 @@ The page itself is page.html.jinja; here is what it shows beside the facts as th
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import median
 
 from markupsafe import Markup
 
-from pipeline import __version__
 from pipeline.amounts import counted, length_of_time
 from pipeline.ledger.row_counts import RowCounts
 from pipeline.operations.report.chart import bar, bars
 from pipeline.operations.report.facts import Hour, Report, SetStatistics
-from pipeline.operations.report.html import figure, rendered, share
-from pipeline.operations.report.style import STYLE
+from pipeline.operations.report.frame import BYTES, framed
+from pipeline.operations.report.html import figure, share
 from pipeline.records import REASONS
 from pipeline.times import hour_of, to_the_minute
 
-BYTES = 1_000_000
-"""No page is larger: one that would be goes without pictures, then without examples."""
-
 
 def page(report: Report) -> str:
-    """The whole page, always smaller than BYTES in UTF-8 for what gather.py keeps."""
+    """The whole page, always smaller than BYTES in UTF-8 for what gather.py keeps.
+
+    One that would be larger goes without pictures, then without examples.
+    """
     whole = _whole(report)
     if len(whole.encode()) >= BYTES:
         note = "pictures: the page would be too large"
@@ -41,16 +38,11 @@ def page(report: Report) -> str:
 
 
 def _whole(report: Report) -> str:
-    style = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'"
     worked = any(one.shipped or one.computed or one.aggregated or one.delivered for one in report.hours)
     hours = report.hours if worked else ()
-    return rendered(
+    return framed(
         "page.html.jinja",
-        report=report,
-        version=__version__,
-        policy=Markup(policy),
-        style=Markup(STYLE),
+        report,
         span=_span(report),
         heads=list(_heads(report)),
         funnels=list(_funnels(report)),
@@ -59,9 +51,7 @@ def _whole(report: Report) -> str:
         meaning=_meaning,
         bar=bar,
         histogram=_histogram,
-        png=_png,
         duration=_duration,
-        minute=to_the_minute,
     )
 
 
@@ -149,11 +139,6 @@ def _histogram(one: SetStatistics) -> Markup:
     titles = [f"{low + at * step:.3g} to {low + (at + 1) * step:.3g}: {n:,}" for at, n in enumerate(one.histogram)]
     label = f"Values of set {one.set}, from {low:.3g} to {high:.3g}; heights by the square root of their number"
     return bars(label, [number**0.5 for number in one.histogram], titles)
-
-
-def _png(content: bytes) -> Markup:
-    """A picture that was made here, as the address of an image."""
-    return Markup(f"data:image/png;base64,{base64.b64encode(content).decode()}")
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Small pictures of images that could not be decoded, made anew here: no foreign byte gets into a page."""
+"""Small pictures of images, made anew here: no foreign byte gets into a page."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ PIXELS = 50_000_000
 PNG_BYTES = 12_000
 """A picture that needs more is made smaller."""
 BEGINS = 16
+_NOBODY = Example("", "", 0, 0, "", "", "", False, "")
 
 
 def thumbnail(example: Example, content: bytes) -> Thumbnail:
@@ -33,6 +34,11 @@ def thumbnail(example: Example, content: bytes) -> Thumbnail:
         raise
     except Exception as error:  # foreign bytes in a foreign decoder: anything may be raised, and all of it means this
         return Thumbnail(example, len(content), begins, note=f"nothing can be seen of it ({type(error).__name__})")
+
+
+def remade(content: bytes) -> bytes:
+    """A small picture of bytes that should be one, made anew; nothing where they are none."""
+    return thumbnail(_NOBODY, content).png
 
 
 def _cut(image: object) -> bool:

@@ -1,0 +1,1 @@
+"""A training as one page: job.py and folder.py gather its facts, page.py shows them.  It only reads."""
