@@ -71,15 +71,20 @@ def around(values: Sequence[float], log: bool = False, zero: bool = False) -> Ax
 
 
 def written(value: float) -> str:
-    """A tick as people read it: 0.002, 15, 20,000, 1e-06, 2.5 M."""
+    """A tick as people read it: 0.002, 15, 20,000, 1e-6, 2.5 M."""
     if value == 0:
         return "0"
     size = abs(value)
     if size >= 999_999.5:
-        return f"{value / 1e6:.6g}\u00a0M" if size < 1e10 else f"{value:.0e}"
+        return f"{value / 1e6:.6g}\u00a0M" if size < 1e9 else _powered(value)
     if size >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.6g}" if size >= 1e-4 else f"{value:.3g}"
+    return f"{value:.6g}" if size >= 1e-3 else _powered(value)
+
+
+def _powered(value: float) -> str:
+    part, power = f"{value:.3e}".split("e")
+    return f"{float(part):g}e{int(power)}"
 
 
 def _step(least: float) -> float:

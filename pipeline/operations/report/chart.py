@@ -15,7 +15,7 @@ from pipeline.operations.report.html import attribute
 HEIGHT = 64
 WIDE, HIGH = 480, 264
 """Of a chart with axes."""
-LEFT, RIGHT, TOP, BOTTOM = 64, 470, 12, 212
+LEFT, RIGHT, TOP, BOTTOM = 84, 470, 12, 212
 """Of what lies within its axes."""
 KINDS = 8
 """Lines that look different: by colour and by dashes."""
@@ -159,7 +159,7 @@ def _grid(across: Axis, up: Axis, scale: Scale) -> Iterator[str]:
     yield f'<text class="name" x="{(LEFT + RIGHT) / 2}" y="{HIGH - 8}" text-anchor="middle">{attribute(scale.x)}</text>'
     middle = (TOP + BOTTOM) / 2
     yield (
-        f'<text class="name" x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">'
+        f'<text class="name" x="13" y="{middle}" text-anchor="middle" transform="rotate(-90 13 {middle})">'
         f"{attribute(scale.y)}</text>"
     )
 

@@ -133,5 +133,5 @@ def _about(metadata: dict[bytes, bytes]) -> About:
 def _matrix(column: pa.ChunkedArray, rows: int, top: int) -> NDArray[np.generic]:
     values: NDArray[np.generic] = column.combine_chunks().flatten().to_numpy()
     if values.size != rows * top:
-        raise ValueError(f"it has {values.size} classes in {rows} rows of {top}")
+        raise ValueError("it has another number of classes than of rows")
     return values.reshape(rows, top)

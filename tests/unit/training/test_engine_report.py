@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -197,7 +197,7 @@ def test_norms_of_layers_are_those_of_their_gradients_and_of_all_together(folder
     from hathi import training
 
     Path("s.prototxt").write_text(SOLVER + "clip_gradients: 1000")
-    rows: list[dict[str, Any]] = []
+    rows: list[Mapping[str, Any]] = []
     with training.load("s.prototxt", rows=rows.append, threads=1) as solver:
         squares: list[dict[str, float]] = []
 
