@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.nets.caffe.writing import replacing
 
 Row = dict[str, Any]
 NAME = "attempts.jsonl"
@@ -34,41 +33,43 @@ class Started:
 
 
 class AttemptsFile:
-    """path: None: whoever runs the training knows its attempts.  now: seconds since 1970."""
+    """path: None: whoever runs the training knows its attempts.  now: seconds since 1970.
 
-    def __init__(self, path: Path | None, now: Callable[[], float]) -> None:
-        self._path, self._now = path, now
+    warn: hears of a disk that does not take them: a training goes on without.
+    """
+
+    def __init__(self, path: Path | None, now: Callable[[], float], warn: Callable[[str], None]) -> None:
+        self._path, self._now, self._warn = path, now, warn
 
     @contextlib.contextmanager
     def attempt(self, found: Started, iteration: Callable[[], int]) -> Iterator[None]:
         """Around what trains: the start, and the end where an error makes it.  iteration: where the training is."""
-        self.begin(found)
+        told = {name: getattr(found, name) for name in Started.__slots__}
+        process = f"{socket.gethostname()}:{os.getpid()}"
+        self._add({"kind": "start", **self._time(), "process": process, **told}, anew=not found.iteration)
         try:
             yield
         except BaseException as error:
             self.end(iteration(), *ended_by(error))
             raise
 
-    def begin(self, found: Started) -> None:
-        """Raises OSError."""
-        kept = self._rows() if found.iteration else []
-        told = {name: getattr(found, name) for name in Started.__slots__}
-        process = f"{socket.gethostname()}:{os.getpid()}"
-        self._write([*kept, {"kind": "start", "time": round(self._now(), 3), "process": process, **told}])
-
     def end(self, iteration: int, ended: str, why: str = "") -> None:
-        """ended: how, in a word.  why: what there is to say of it.  Raises OSError."""
-        row = {"kind": "end", "time": round(self._now(), 3), "iteration": iteration, "ended": ended, "why": why}
-        self._write([*self._rows(), row])
+        """ended: how, in a word.  why: what there is to say of it."""
+        self._add({"kind": "end", **self._time(), "iteration": iteration, "ended": ended, "why": why})
 
-    def _rows(self) -> list[Row]:
-        return rows_of(self._path) if self._path is not None else []
+    def _time(self) -> Row:
+        return {"time": round(self._now(), 3)}
 
-    def _write(self, rows: list[Row]) -> None:
+    def _add(self, row: Row, anew: bool = False) -> None:
+        """A line of its own, also behind one that a kill has torn."""
         if self._path is None:
             return
-        with replacing(self._path) as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        try:
+            with self._path.open("wb" if anew else "ab") as file:
+                file.write(b"" if anew else b"\n")
+                file.write(json.dumps(row).encode() + b"\n")
+        except OSError as error:
+            self._warn(f"{self._path} cannot be written: {error.strerror or error}; the report lacks this attempt")
 
 
 def ended_by(error: BaseException) -> tuple[str, str]:

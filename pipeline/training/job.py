@@ -181,7 +181,8 @@ def train(wanted: Wanted, out: Out) -> Ended:
                 examine(whole.nets, wanted.data_threads, lambda: requests.ending)
             if requests.ending and found is None:
                 return _ended_before(whole, requests)
-            attempts = AttemptsFile(out.kept(whole.read, ATTEMPTS) if out.attempts else None, time.time)
+            path = out.kept(whole.read, ATTEMPTS) if out.attempts else None
+            attempts = AttemptsFile(path, time.time, lambda says: whole.log("solver.cpp:57", says, "W"))
             return _train(whole, wanted, found, attempts)
         finally:
             whole.close()

@@ -30,6 +30,9 @@ from pipeline.training.solverstate import Head, SolverState
 
 Array = NDArray[np.float32]
 FORMAT = 1
+_IN_FOLDER = r"(?:metrics\.jsonl|predictions\d*\.parquet)"
+_BESIDE = rf"_(?:iter_.*|{_IN_FOLDER})"
+"""Files of a training that a kill leaves half written under another name."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class ByPrefix:
         return sorted((int(one[1]) for one in found if one), reverse=True)
 
     def clear(self) -> None:
-        _delete_torn(Path(self.prefix).parent, Path(self.prefix).name + "_iter_")
+        _delete_torn(Path(self.prefix).parent, re.escape(Path(self.prefix).name) + _BESIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +121,12 @@ class ByFolder:
     def clear(self) -> None:
         for folder in self.root.iterdir() if self.root.is_dir() else ():
             if folder.is_dir():
-                _delete_torn(folder, "")
+                _delete_torn(folder, ".*")
+        _delete_torn(self.root.parent, _IN_FOLDER)
 
 
-def _delete_torn(folder: Path, begin: str) -> None:
-    torn = re.compile(r"\." + re.escape(begin) + r".*\.[0-9a-f]{16}")
+def _delete_torn(folder: Path, names: str) -> None:
+    torn = re.compile(r"\.(?:" + names + r")\.[0-9a-f]{16}")
     for path in folder.iterdir() if folder.is_dir() else ():
         if torn.fullmatch(path.name):
             path.unlink(missing_ok=True)

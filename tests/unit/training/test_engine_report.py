@@ -314,3 +314,16 @@ def test_what_is_no_training_is_refused_by_what_is_missing(folder: Path, capsys:
     assert "no training lenet-0123456789ab" in capsys.readouterr().err
     assert main(["report", "today", "--training", "patches", *at]) == 2
     assert not list(Path().glob("*.html"))
+
+
+def test_attempts_that_cannot_be_written_do_not_end_a_training(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("patches_attempts.jsonl").mkdir()
+    Path("patches_predictions.parquet").mkdir()
+    Path(".patches_predictions.parquet.0123456789abcdef").write_text("left by a kill")
+    assert main(["train", "solver.prototxt", "--threads", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "patches_attempts.jsonl cannot be written: Is a directory" in said
+    assert "patches_predictions.parquet cannot be written: Is a directory" in said
+    assert [path.name for path in Path().iterdir() if path.name.startswith(".")] == []
