@@ -6,12 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.app.newest_features import newest_features
-from pipeline.errors import ConfigError
-from pipeline.ledger.layout import Root
+from pipeline.app.newest_features import newest_features, place_at
 from pipeline.settings import Hdfs
-from pipeline.stores.opening import open_place
-from pipeline.stores.store import Lake
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +63,7 @@ def scan_features(
     >>> sum(batch.num_rows for batch in hathi.scan_features("out", columns=["item_id"]))
     2
     """
-    lake, root = _place(os.fspath(folder), Hdfs.model_validate(dict(hdfs or {})))
+    lake, root = place_at(os.fspath(folder), Hdfs.model_validate(dict(hdfs or {})))
     return newest_features(lake, root, os.fspath(folder), partner=partner, columns=columns)
 
 
@@ -97,15 +93,3 @@ def read_matrix(
         raise images_not_features(os.fspath(folder))
     matrix = table["features"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
     return table.drop_columns(["features"]), matrix
-
-
-def _place(where: str, hdfs: Hdfs) -> tuple[Lake, Root]:
-    """The lake that a root lies on, and the root on it."""
-    if "://" in where and not where.startswith("file://"):
-        above, _, name = where.rstrip("/").rpartition("/")
-        if not name or above.endswith("/"):
-            raise ConfigError(f"no folder in {where}", "", "name the root: hdfs://host:port/folder/of/features")
-        return open_place(above, hdfs), Root(name)
-    path = os.path.abspath(os.path.expanduser(where.removeprefix("file://")))
-    open_place(path, hdfs)  # says so where it is no folder
-    return open_place(os.path.dirname(path), hdfs), Root(os.path.basename(path))

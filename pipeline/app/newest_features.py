@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
 from pipeline.ledger.layout import Root
+from pipeline.settings import Hdfs
+from pipeline.stores.opening import open_place
 from pipeline.stores.store import Lake
 
 if TYPE_CHECKING:
@@ -64,3 +67,18 @@ def newest_features(
             kept.close()
 
     return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def place_at(where: str, hdfs: Hdfs) -> tuple[Lake, Root]:
+    """The lake that a root lies on, and the root on it.  where: a path, or hdfs://host:port/path.
+
+    Raises ConfigError where there is none.
+    """
+    if "://" in where and not where.startswith("file://"):
+        above, _, name = where.rstrip("/").rpartition("/")
+        if not name or above.endswith("/"):
+            raise ConfigError(f"no folder in {where}", "", "name the root: hdfs://host:port/folder/of/features")
+        return open_place(above, hdfs), Root(name)
+    path = os.path.abspath(os.path.expanduser(where.removeprefix("file://")))
+    open_place(path, hdfs)  # says so where it is no folder
+    return open_place(os.path.dirname(path), hdfs), Root(os.path.basename(path))

@@ -1,4 +1,4 @@
-"""Bring images into a dataset, write it as an LMDB for Caffe, look at it, compute its mean image."""
+"""Make a dataset from the lake, image lists or databases; write it for Caffe, look at it, compute its mean image."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.amounts import counted
+from pipeline.cli import dataset_make
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from pipeline.training.dataset.summary import Summary
 
 _NAMED = 10
+_SIDE = "only this side of a dataset that has sides: train, validation, test, ..."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`hathi dataset import|export|show|mean ...`."""
+    """`hathi dataset make|import|export|show|mean ...`."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    dataset_make.add_arguments(actions.add_parser("make", help="make a dataset of labels and of what a set delivers"))
     bring = actions.add_parser("import", help="make a dataset of a list of images, an LMDB or a LevelDB")
     bring.add_argument(
         "source", type=Path, metavar="SOURCE", help="a list (`path label` a line), or the folder of a database"
@@ -47,12 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export = actions.add_parser("export", help="write a dataset as an LMDB")
     export.add_argument("dataset", type=Path, metavar="DATASET", help="the folder of a dataset, an LMDB or a LevelDB")
     export.add_argument("out", type=Path, metavar="FOLDER", help="the LMDB to make")
+    export.add_argument("--side", metavar="NAME", help=_SIDE)
     show = actions.add_parser("show", help="count examples, classes and sizes, and name what is damaged")
     show.add_argument("dataset", type=Path, metavar="DATASET", help="the folder of a dataset, an LMDB or a LevelDB")
+    show.add_argument("--side", metavar="NAME", help=_SIDE)
     show.add_argument("--json", action="store_true", help="print one JSON object")
     mean = actions.add_parser("mean", help="compute the mean image, as Caffe's compute_image_mean does")
     mean.add_argument("dataset", type=Path, metavar="DATASET", help="the folder of a dataset, an LMDB or a LevelDB")
     mean.add_argument("out", type=Path, metavar="FILE", help="the .binaryproto to write")
+    mean.add_argument("--side", metavar="NAME", help=_SIDE)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -64,7 +70,9 @@ def _size(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """0; `show`: 1 when something is damaged; `import --skip`: 1 when something was left out."""
-    return {"import": _import, "export": _export, "show": _show, "mean": _mean}[args.action](args)
+    return {"make": dataset_make.run, "import": _import, "export": _export, "show": _show, "mean": _mean}[args.action](
+        args
+    )
 
 
 def _import(args: argparse.Namespace) -> int:
@@ -117,7 +125,7 @@ def _write(out: Path, found: Iterator[Example], as_lmdb: bool, source: str) -> i
 def _export(args: argparse.Namespace) -> int:
     from pipeline.training.dataset.examples import read
 
-    count = _write(args.out, read(args.dataset), True, "")
+    count = _write(args.out, read(args.dataset, args.side), True, "")
     print(f"{args.out}: {counted(count, 'example')}")
     return 0
 
@@ -126,7 +134,7 @@ def _show(args: argparse.Namespace) -> int:
     from pipeline.training.dataset.examples import read
     from pipeline.training.dataset.summary import summary
 
-    found = summary(read(args.dataset))
+    found = summary(read(args.dataset, args.side))
     if args.json:
         print(json.dumps({**vars(found), "damaged": [asdict(one) for one in found.damaged]}))
     else:
@@ -157,7 +165,7 @@ def _mean(args: argparse.Namespace) -> int:
     from pipeline.training.dataset.examples import read
     from pipeline.training.dataset.mean import as_binaryproto, mean_image
 
-    mean = mean_image(read(args.dataset))
+    mean = mean_image(read(args.dataset, args.side))
     try:
         args.out.write_bytes(as_binaryproto(mean))
     except OSError as error:

@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.settings import reading
 from pipeline.settings.bucket import Bucket
 from pipeline.settings.fetch import Fetch, HostFetch
-from pipeline.settings.lakes import NULL_WORDS, Columns, Format, Hdfs, Lake, Source, Text
+from pipeline.settings.lakes import NULL_WORDS, Columns, Format, Hdfs, ItemColumns, Lake, Source, Text
 from pipeline.settings.operation import Daemon, Health, Logs, Metrics, Notify
 from pipeline.settings.places import place_of, within
 from pipeline.settings.preprocessing import PRESETS, Preprocess, with_own_presets
@@ -47,6 +47,7 @@ __all__ = [
     "Hdfs",
     "Health",
     "HostFetch",
+    "ItemColumns",
     "Lake",
     "Logs",
     "Metrics",

@@ -59,6 +59,21 @@ class Columns(Section):
         default: list[str] = Columns.model_fields["content"].default
         return self.content != default
 
+    @property
+    def of_images(self) -> bool:
+        """Whether a row has to have an image."""
+        return True
+
+
+class ItemColumns(Columns):
+    """Names of the columns of a table about items that holds no images, such as labels."""
+
+    content: list[str] = []
+
+    @property
+    def of_images(self) -> bool:
+        return False
+
 
 def _separator(text: str) -> str:
     text = _NAMED.get(text.lower(), text)

@@ -113,7 +113,7 @@ ELSEWHERE = {
     (
         "docs/datasets.md",
         "console",
-    ): "needs lmdb; tests/unit/training/test_dataset.py types and compares it",
+    ): "needs lmdb; tests/unit/training/test_dataset.py and test_dataset_make.py type and compare it",
     ("docs/models.md", "console"): "tests/integration/test_promotions.py types and compares it",
     ("docs/pycaffe.md", "python"): "tests/unit/training/test_engine_pycaffe.py runs them in order",
     ("docs/spark.md", "python"): "needs Spark and Java; tests/spark runs the same calls",
@@ -287,7 +287,10 @@ def test_settings_are_read_by_the_reader_of_settings(block: Block, tmp_path: Pat
     path = tmp_path / "hathi.toml"
     path.write_text(toml_of(tree))
     read = load(path, {}).model_dump(mode="json")
-    assert [name for name, value in leaves(given) if (name, value) not in leaves(read)] == [], "each value arrives"
+    found = leaves(read)
+    forms = ((name, (value, str(tmp_path / str(value)))) for name, value in leaves(given))
+    lost = [name for name, either in forms if not any((name, value) in found for value in either)]
+    assert lost == [], "each value arrives, a path from the file's folder on"
 
 
 def leaves(tree: Any, above: str = "") -> list[tuple[str, Any]]:

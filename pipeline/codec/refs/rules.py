@@ -77,6 +77,8 @@ class Rules:
     """External ids are hashed byte by byte."""
     null_partner: bool = False
     """The file's folder says that its rows have no partner: without the source's own they are rejected."""
+    of_images: bool = True
+    """A row without an image is rejected."""
 
 
 def judge(raw: RawRows, rules: Rules, broken: Sequence[Rejected], end: Cursor) -> Block:
@@ -85,7 +87,7 @@ def judge(raw: RawRows, rules: Rules, broken: Sequence[Rejected], end: Cursor) -
     bad: Bad = {}
     urls = _texts(raw.url, count, "url", rules.nulls, bad)
     contents = _contents(raw.content, urls if raw.url_first else [""] * count, rules.nulls, bad)
-    if not all(urls):
+    if rules.of_images and not all(urls):
         for at, (url, content) in enumerate(zip(urls, contents, strict=True)):
             if not url and not content:
                 bad.setdefault(at, NO_IMAGE)

@@ -91,6 +91,7 @@ def _blocks(
         nulls=null_forms(how.null_words),
         as_written=how.as_written,
         null_partner=how.null_partner,
+        of_images=columns.of_images,
     )
     return kind.blocks(_Asked(file, name, format, columns, rules, at, how.text, how.keep))
 

@@ -35,14 +35,18 @@ class Example:
         return FormatError(f"example '{key_text(self.key)}' cannot be used", says, "repair or remove it")
 
 
-def read(path: Path) -> Iterator[Example]:
+def read(path: Path, side: str | None = None) -> Iterator[Example]:
     """The examples of an LMDB, a LevelDB or a folder of shards, in the order of their keys.
 
-    Raises ConfigError for a path that is none of them, FormatError for a damaged record or shard.
+    side: only this one.  Raises ConfigError for a path that is none of them and for a side that is not there,
+    FormatError for a damaged record or shard.
     """
     if (path / shards.MANIFEST).is_file():
-        yield from (Example(key, datum) for key, datum in shards.read(path))
+        yield from (Example(key, datum) for key, datum in shards.read(path, side))
         return
+    if side is not None:
+        what = "a database of Caffe's is one side"
+        raise ConfigError(f"the dataset {path} has no side '{side}'", what, "leave --side out")
     if (path / "data.mdb").is_file():
         records: Records = open_lmdb(path, "the dataset")
     elif (path / "CURRENT").is_file():

@@ -91,7 +91,7 @@ class Manifest(Part):
 
     def write(self, folder: Path) -> None:
         """Puts it beside the shards that it names; fields that say nothing are left out."""
-        tree = self.model_dump(mode="json", exclude_defaults=True)
+        tree = self.model_dump(mode="json", exclude_unset=True)
         text = json.dumps({"format": self.format, **tree}, indent=2, ensure_ascii=False)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
