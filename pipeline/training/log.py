@@ -74,18 +74,18 @@ def clipping(clipped: Clipping, limit: float) -> str:
     return f"Gradient clipping: scaling down gradients {norms} by scale factor {number(clipped.scale)}"
 
 
-def debug(watched: Watched) -> Iterator[tuple[str, str]]:
-    """debug_info's lines of one pass, each with where Caffe says it."""
+def debug(watched: Watched) -> Iterator[tuple[str, str, str]]:
+    """debug_info's lines of one pass, each with where Caffe says it, and at which level: the last one as an error."""
     for seen in watched.forward:
         place = {"top": "net.cpp:605", "param": "net.cpp:617"}.get(seen.what, "net.cpp:605")
-        yield place, f"    [Forward] Layer {seen.layer}, {_blob(seen)} data: {number(seen.mean)}"
+        yield place, f"    [Forward] Layer {seen.layer}, {_blob(seen)} data: {number(seen.mean)}", "I"
     for seen in watched.backward:
         place = {"bottom": "net.cpp:636", "param": "net.cpp:647"}.get(seen.what, "net.cpp:636")
-        yield place, f"    [Backward] Layer {seen.layer}, {_blob(seen)} diff: {number(seen.mean)}"
+        yield place, f"    [Backward] Layer {seen.layer}, {_blob(seen)} diff: {number(seen.mean)}", "I"
     if watched.norms is not None:
         data, diff, data2, diff2 = map(number, watched.norms)
         says = f"All net params (data, diff): L1 norm = ({data}, {diff}); L2 norm = ({data2}, {diff2})"
-        yield "net.cpp:677", f"    [Backward] {says}"
+        yield "net.cpp:677", f"    [Backward] {says}", "E"
 
 
 def _blob(seen: Seen) -> str:

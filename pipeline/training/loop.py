@@ -235,8 +235,8 @@ class Training:
     def _looked(self, net: Network, gradients: bool, feeds: Feeds) -> Pass:
         """A pass with debug_info's lines."""
         watched = net.watched(feeds, gradients)
-        for where, line in log.debug(watched):
-            self._around.log(where, line)
+        for line in log.debug(watched):
+            self._around.log(*line)
         return watched.result
 
     def _finite(self, run: Callable[[Feeds], Pass], feeds: Feeds) -> Pass:

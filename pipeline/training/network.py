@@ -65,8 +65,9 @@ Draw = Mask | Filling
 class Seen:
     """One number of a pass that is watched, as a line of Caffe's debug_info prints it.
 
-    what: "top" or "param" (forward), "bottom" or "param" (backward).  blob: its name, of a parameter its name or
-    number.  mean: of the absolute values; NaN or infinite where one of them is.
+    what: "top" or "param" (forward), "bottom" or "param" (backward).  blob: its name; of a parameter its number, or in
+    the forward lines the name by which it is shared.  mean: of the absolute values; NaN or infinite where one of them
+    is.
     """
 
     layer: str

@@ -133,11 +133,10 @@ def _change(update: Update, gradient: Tensor, history: Sequence[Tensor], rate: f
 
 
 def _correction(update: Update, iteration: int) -> float:
-    """Adam's: of both moments, which begin at 0."""
+    """Adam's: of both moments, which begin at 0.  C's pow gives doubles, and only the whole is a float32."""
     with np.errstate(all="ignore"):
-        one = np.float32(1)
-        second = np.sqrt(one - np.float32(np.power(np.float64(update.momentum2), iteration + 1)))
-        return _f32(second / (one - np.float32(np.power(np.float64(update.momentum), iteration + 1))))
+        first, second = (np.power(np.float64(one), iteration + 1) for one in (update.momentum, update.momentum2))
+        return _f32(np.sqrt(1 - second) / (1 - first))
 
 
 def _rest(share: float) -> float:

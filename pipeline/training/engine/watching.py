@@ -58,7 +58,7 @@ def forward_lines(graph: CaffeGraph, layers: Sequence[LayerNeeds], seen: Watcher
             source = one.spec.bottom[0] if one.spec.bottom else ""
             values[blob] = seen.tops.get((one.step, index), values.get(source, 0.0))
             found.append(Seen(one.spec.name, "top", blob, values[blob]))
-        found += _parameters(graph, one, [True] * len(one.parameters), weight)
+        found += _parameters(one, [True] * len(one.parameters), weight)
     return found
 
 
@@ -72,10 +72,11 @@ def backward_lines(graph: CaffeGraph, layers: Sequence[LayerNeeds], seen: Watche
             continue
         for number, (blob, has) in enumerate(zip(one.spec.bottom, one.bottoms, strict=True)):
             if has:
-                made = makers[index].get(blob, (-1, -1))
-                value = seen.bottom_gradients.get((one.step, number), seen.top_gradients.get(made, 0.0))
+                value = seen.bottom_gradients.get((one.step, number), 0.0)
+                if _shares(one):
+                    value = seen.top_gradients.get(makers[index].get(blob, (-1, -1)), 0.0)
                 found.append(Seen(one.spec.name, "bottom", blob, value))
-        found += _parameters(graph, one, one.parameters, gradient)
+        found += _parameters(one, one.parameters, gradient, named=False)
     return found
 
 
@@ -85,18 +86,23 @@ def _makers(layers: Sequence[LayerNeeds]) -> list[dict[str, tuple[int, int]]]:
     made: dict[str, tuple[int, int]] = {}
     for one in layers:
         found.append(dict(made))
-        shares = one.step < 0 or one.spec.type in ("Split", "Flatten", "Reshape")
         for top, blob in enumerate(one.spec.top):
-            made[blob] = made.get(one.spec.bottom[0], (-1, -1)) if shares else (one.step, top)
+            made[blob] = made.get(one.spec.bottom[0], (-1, -1)) if _shares(one) else (one.step, top)
     return found
 
 
-def _parameters(graph: CaffeGraph, one: LayerNeeds, wanted: Sequence[bool], number: Number) -> list[Seen]:
-    spec = one.spec
-    names = [(spec.param[blob].name if blob < len(spec.param) else "") or str(blob) for blob in range(len(wanted))]
-    return [
-        Seen(spec.name, "param", names[blob], number(Slot(one.step, blob))) for blob, has in enumerate(wanted) if has
-    ]
+def _shares(one: LayerNeeds) -> bool:
+    """Its tops are its bottom's memory: nothing is computed, and nobody hears of a gradient."""
+    return one.step < 0 or one.spec.type in ("Split", "Flatten", "Reshape")
+
+
+def _parameters(one: LayerNeeds, wanted: Sequence[bool], number: Number, named: bool = True) -> list[Seen]:
+    """named: by the name that shares a blob, where there is one; Caffe's backward lines give its number alone."""
+    spec, found = one.spec, []
+    for blob in (at for at, has in enumerate(wanted) if has):
+        name = spec.param[blob].name if named and blob < len(spec.param) else ""
+        found.append(Seen(spec.name, "param", name or str(blob), number(Slot(one.step, blob))))
+    return found
 
 
 class NotFiniteFound(Exception):

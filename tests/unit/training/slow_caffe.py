@@ -169,9 +169,12 @@ class Net:
 
     def forward(self) -> float:
         """The loss: each top with a loss weight times what stands in its diff at this time."""
-        loss = 0.0
+        loss, self.said = 0.0, list[tuple[str, str, str, float]]()
         for one in self.layers:
             KINDS[one.spec.type].forward(one)
+            self._say(one, "top", one.top_names, [top.data for top in one.tops])
+            params = [one.spec.param[at].name if at < len(one.spec.param) else "" for at in range(len(one.blobs))]
+            self._say(one, "param", [name or str(at) for at, name in enumerate(params)], [b.data for b in one.blobs])
             for top, weight in zip(one.tops, one.weights, strict=True):
                 if weight:
                     loss += float((top.data * top.diff).sum())
@@ -181,6 +184,16 @@ class Net:
         for one in reversed(self.layers):
             if one.backward:
                 KINDS[one.spec.type].backward(one)
+                below = [at for at, has in enumerate(one.down) if has]
+                names = [one.spec.bottom[at] for at in below]
+                self._say(one, "bottom", names, [one.bottoms[at].diff for at in below])
+                learns = [at for at, has in enumerate(one.learns) if has]
+                self._say(one, "param", list(map(str, learns)), [one.blobs[at].diff for at in learns])
+
+    def _say(self, one: Layer, what: str, names: list[str], values: list[Array]) -> None:
+        """What debug_info prints of a layer, as soon as it has run."""
+        means = [float(np.abs(value).mean()) for value in values]
+        self.said += [(one.spec.name, what, name, mean) for name, mean in zip(names, means, strict=True)]
 
     def clear(self) -> None:
         for learnable in self.learnable:

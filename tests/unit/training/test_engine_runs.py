@@ -239,6 +239,7 @@ def test_debug_info_prints_caffes_lines_at_a_display(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert line in text
     assert text.index("[Backward]") < text.index("Iteration 0 (")
+    assert {line[0] for line in run.lines if "All net params" in line} == {"E"}
 
 
 def test_debug_info_prints_the_blobs_of_each_test_batch_and_of_the_last_pass(tmp_path: Path) -> None:
@@ -254,7 +255,7 @@ def test_debug_info_prints_the_blobs_of_each_test_batch_and_of_the_last_pass(tmp
         with Within(folder):
             run = train(Wanted(SOLVER, again=True))
         forward = "[Forward] Layer conv1, top blob conv1 "
-        found = {forward: "F", "[Backward] Layer conv1, param blob w": "B", "Testing net": "T", ", loss =": "L"}
+        found = {forward: "F", "[Backward] Layer conv1, param blob 0": "B", "Testing net": "T", ", loss =": "L"}
         return [mark for line in run.lines for says, mark in found.items() if says in line]
 
     assert "".join(lines(2)) == "TFFFBLTFFFBLLTFF"

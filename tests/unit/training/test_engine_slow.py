@@ -12,6 +12,8 @@ import torch
 from pipeline.errors import NetError
 from pipeline.nets.graph.caffe_graph import CaffeGraph
 from pipeline.training.engine.building import Wanted, build
+from pipeline.training.engine.net import TorchNetwork
+from pipeline.training.network import Feeds
 from tests.unit.training.slow_caffe import Net
 from tests.unit.training.trained import FLOAT64, Array, graph_of, inputs, layer
 
@@ -68,8 +70,8 @@ ODD = {
 FEEDS = {"x": X, "label": LABEL, "cont": CONT, "h0": STATE, "c0": STATE}
 
 
-def compared(text: str, graph: CaffeGraph, least: float = 1e-6) -> None:
-    """Two passes add up, a third stands alone: what a pass leaves behind is in the next one."""
+def both(text: str, graph: CaffeGraph) -> tuple[Net, TorchNetwork, Feeds]:
+    """The net in NumPy and the one that trains, with the same learned blobs, and what they are fed."""
     slow, net = Net(text), build(graph, FLOAT64, Wanted(force_backward="force_backward: true" in text))
     sequence = "LSTM" in text
     feeds = {name: TIME if name == "x" and sequence else FEEDS[name] for name in slow.inputs}
@@ -81,6 +83,12 @@ def compared(text: str, graph: CaffeGraph, least: float = 1e-6) -> None:
         theirs.blob.data[...] = chance.normal(size=mine.shape) * 0.5
         with torch.no_grad():
             net.tensor(mine.slot).copy_(torch.from_numpy(theirs.blob.data.copy()))
+    return slow, net, feeds
+
+
+def compared(text: str, graph: CaffeGraph, least: float = 1e-6) -> None:
+    """Two passes add up, a third stands alone: what a pass leaves behind is in the next one."""
+    slow, net, feeds = both(text, graph)
     for number in range(3):
         if number == 2:
             slow.clear()
@@ -99,6 +107,20 @@ def compared(text: str, graph: CaffeGraph, least: float = 1e-6) -> None:
 @pytest.mark.parametrize("name", ODD)
 def test_a_net_of_odd_losses_and_layers_is_caffes(name: str) -> None:
     compared(ODD[name], graph_of(ODD[name]))
+
+
+@pytest.mark.parametrize("name", [name for name in ODD if "exposed" not in name])
+def test_the_lines_of_debug_info_are_caffes(name: str) -> None:
+    """A bottom into which no gradient came has 0, whatever others of its blob got; a shared blob's number stands."""
+    shared = ODD[name].replace("num_output: 3 }", "num_output: 3 } param { name: 'w' } param { lr_mult: 0 }")
+    slow, net, feeds = both(shared, graph_of(shared))
+    slow.forward()
+    slow.backward()
+    watched = net.watched(feeds, True)
+    ours = [(one.layer, one.what, one.blob) for one in (*watched.forward, *watched.backward)]
+    assert ours == [one[:3] for one in slow.said]
+    for one, theirs in zip((*watched.forward, *watched.backward), slow.said, strict=True):
+        assert one.mean == pytest.approx(theirs[3], rel=1e-5, abs=1e-9), theirs
 
 
 def test_what_a_pass_leaves_in_the_gradient_of_a_loss_goes_on_in_another_net() -> None:
