@@ -165,6 +165,7 @@ def leave_things(site: Site) -> None:
         site.lake / "features" / "_index" / "tokens" / "0123456789abcdef",
         site.bucket / KEYS.data / name / "0123456789abcdef" / "00000.pb",
         site.bucket / KEYS.alive_hint("nobody"),
+        site.bucket / KEYS.model_file("0123456789abcdef", "net.prototxt"),
         site.bucket / KEYS.refused_hint("demo", "nobody"),
         site.bucket / KEYS.open_hints / "00000000T000000Z" / "20200101T000000Z.000.00000.0-0123456789ab",
     ):
@@ -191,6 +192,9 @@ def long_ago(path: Path) -> float:
     return path.stat().st_mtime
 
 
+NET = str(Path(__file__).with_name("promoted.prototxt"))
+FOLLOWS = {"HATHI_SETS__DEMO": '{"net": "", "model": "shoes", "blob": "out"}'}
+"""A set that names a net becomes one that follows a model."""
 FLIPPED = {"bucket": [Fault("flipped", "get", r"/d/.*/0000\d\.pb$")]}
 FULL_SHARD = {"bucket": [Fault("full", "put", r"\.features\.parquet$")]}
 FULL_OUT = {"bucket": [Fault("full", "put", r"cnn_features")]}
@@ -210,6 +214,9 @@ STORIES = {
         Story("dropped", hold_a_batch, (Step(("quarantine", "drop", "--all", "--yes"), done=planned("drop")), Step())),
         Story("again", deliver_some, (Step(("ship", "--again", "refs/a.jsonl"), done=planned("again")), Step())),
         Story("backfill", deliver_some, (Step(("backfill", "demo"), done=planned("backfill")), Step())),
+        Story("promoted", ship_some, (
+            Step(("promote", "demo", "--net", NET), environ=FOLLOWS), Step(environ=FOLLOWS),
+        )),
         Story("damaged refs", ship_some, (Step(faults=FLIPPED),)),
         Story("full at a shard", ship_some, (Step(faults=FULL_SHARD),)),
         Story("full at out", ship_some, (Step(faults=FULL_OUT),)),

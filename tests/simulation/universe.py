@@ -84,7 +84,7 @@ class Universe:
         self.lake.folders.add("refs")
         self.scheduler = Scheduler(self.seed, self.hand, only=self.only)
         self.random = self.scheduler.random
-        self.laws = Laws(self.bucket, self.lake, self.settings, lambda: self.scheduler.running)
+        self.laws = self._laws()
         self.scheduler.after_step = self.laws.check
         self.laws.learns = self.forms is LIGHT
         self.upgraded = False
@@ -99,6 +99,9 @@ class Universe:
                 self._add(kind, stages)
         self.scheduler.add("prune", self._prune)
         self.scheduler.add("operator", self._operate)
+
+    def _laws(self) -> Laws:
+        return Laws(self.bucket, self.lake, self.settings, lambda: self.scheduler.running)
 
     def _add(self, kind: str, stages: tuple[str, ...]) -> None:
         self.scheduler.add(kind, lambda proc: self._daemon(proc, stages))
@@ -165,16 +168,17 @@ class Universe:
         mute = MemoryStore(self.bucket)
         proc.beat = lambda: mute.put(KEYS.alive_hint(proc.name), b"")
         clock = context.process.clock
-        fingerprints = dict(FINGERPRINTS)
-        if self.upgraded and proc.number == 0:
-            fingerprints["demo"] = UPGRADED
+        upgraded = self.upgraded and proc.number == 0
 
         def serve(asked: Asked, feature_set: FeatureSet) -> StubServed:
-            served = Flaky(fingerprints[str(asked)], clock, self.asked, max_batches=3)
+            served = Flaky(self._fingerprint(asked, feature_set, upgraded), clock, self.asked, max_batches=3)
             served.chance = self.random.random
             return served
 
         return LakeStages(context, serve, strict=False)
+
+    def _fingerprint(self, asked: Asked, feature_set: FeatureSet, upgraded: bool) -> str:
+        return UPGRADED if upgraded and asked.set == "demo" else FINGERPRINTS[asked.set]
 
     def _context(self, proc: Proc, stopping: Callable[[], bool]) -> Context:
         passing = self.scheduler.gate(proc, proc.lives)
