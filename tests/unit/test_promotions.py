@@ -186,7 +186,7 @@ def test_an_onnx_model_goes_with_what_lies_beside_it(world: World, tmp_path: Pat
     from onnx import TensorProto, helper, numpy_helper
 
     shape = [1, 3, 8, 8]
-    scale = numpy_helper.from_array(np.float32([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1), "scale")
+    scale = numpy_helper.from_array(np.array([1.0, 2.0, 3.0], np.float32).reshape(1, 3, 1, 1), "scale")
     node = helper.make_node("Mul", ["data", "scale"], ["features"])
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("data", "features")]
     graph = helper.make_graph([node], "g", ends[:1], ends[1:], [scale])
