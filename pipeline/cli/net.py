@@ -12,19 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.amounts import counted
-from pipeline.cli.wiring import set_options
+from pipeline.cli.wiring import given_set, set_options
+from pipeline.cli.wiring.given_set import Given
 from pipeline.cli.wiring.numbers import number_from
-from pipeline.cli.wiring.set_options import FORMS
 from pipeline.errors import ConfigError, NetError
 from pipeline.settings import HOG
-from pipeline.settings import load as load_settings
 
 if TYPE_CHECKING:
     from pipeline.nets.inspection import LayerRow
     from pipeline.nets.net import Net
     from pipeline.settings import FeatureSet
-
-_SET = "net-command"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -349,24 +346,5 @@ def _features(args: argparse.Namespace) -> int:
 
 def _feature_set(args: argparse.Namespace, blob: str) -> FeatureSet:
     """What the options say of a feature set with this blob."""
-    given = set_options.pairs(args.set, _SET)
-    unknown = [key for key in given if not key.startswith(f"sets.{_SET}.")]
-    if unknown:
-        raise ConfigError(f"--set {unknown[0]}: a feature set has no such setting", "", f"for example {FORMS}")
-    settings = load_settings(
-        args.config,
-        os.environ,
-        {
-            "bucket.url": os.devnull,  # nothing is kept
-            f"sets.{_SET}.net": args.net if Path(args.net).name == HOG else os.path.abspath(args.net),
-            f"sets.{_SET}.weights": args.weights,
-            f"sets.{_SET}.blob": blob,
-            f"sets.{_SET}.root": _SET,
-            f"sets.{_SET}.engine": args.engine,
-            f"sets.{_SET}.precision": args.precision,
-            f"sets.{_SET}.batch_size": 1,
-            **set_options.overrides(args, _SET),
-            **given,
-        },
-    )
-    return settings.sets[_SET]
+    settings = {"engine": args.engine, "precision": args.precision, "batch_size": 1, **set_options.values(args)}
+    return given_set.feature_set(Given(args.net, args.weights, blob, tuple(args.set), settings), args.config)

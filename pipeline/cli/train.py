@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cli import train_head
 from pipeline.cli.output.training import Tested, shown
 from pipeline.cli.wiring.numbers import number_from
 from pipeline.errors import ConfigError
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "hathi train SOLVER [options]\n       hathi train test MODEL WEIGHTS [--iterations N] [options]\n"
         "       hathi train time SOLVER|MODEL [--iterations N] [options]\n"
+        "       hathi train head DATASET OUT [--loss softmax|logistic|hinge] [--l2 NUMBER|auto] [--net FILE] [options]\n"
         "       hathi train list | show JOB | stop JOB | log JOB [--config FILE] [--lake NAME] [--json]"
     )
     option = parser.add_argument
@@ -70,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
            help="train it as a job of the bucket of --config, beside any other host that does")  # fmt: skip
     option("--lake", metavar="NAME", help="of jobs: trainings of this lake alone")
     option("--json", action="store_true", help="print one JSON object a display or test, and one at the end")
+    train_head.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
         return _test(args)
     if args.words[0] == "time" and len(args.words) == 2:
         return _time(args)
+    if args.words[0] == "head":
+        return train_head.run(args)
     if args.words[0] in JOB_WORDS:
         from pipeline.cli import train_jobs
 

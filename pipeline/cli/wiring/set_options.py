@@ -36,15 +36,15 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def values(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a set that the three options stand for, by dotted keys."""
+    given = {"pool": args.pool, "input_size": args.input_size, "preprocess.preset": args.preprocess}
+    return {key: value for key, value in given.items() if value is not None}
+
+
 def overrides(args: argparse.Namespace, name: str) -> dict[str, Any]:
-    """The settings of set `name` that the three options stand for, by dotted keys."""
-    found: dict[str, Any] = {}
-    for key in ("pool", "input_size"):
-        if (value := getattr(args, key)) is not None:
-            found[f"sets.{name}.{key}"] = value
-    if args.preprocess is not None:
-        found[f"sets.{name}.preprocess.preset"] = args.preprocess
-    return found
+    """As `values`, of set `name` among all settings."""
+    return {f"sets.{name}.{key}": value for key, value in values(args).items()}
 
 
 def pairs(texts: Iterable[str], name: str | None = None) -> dict[str, Any]:
