@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "hathi train SOLVER [options]\n       hathi train test MODEL WEIGHTS [--iterations N] [options]\n"
         "       hathi train time SOLVER|MODEL [--iterations N] [options]\n"
-        "       hathi train head DATASET OUT [--loss softmax|logistic|hinge] [--l2 NUMBER|auto] [--net FILE] [options]\n"
+        "       hathi train head DATASET OUT [--loss softmax|logistic|hinge] [--net FILE] [options]\n"
         "       hathi train list | show JOB | stop JOB | log JOB [--config FILE] [--lake NAME] [--json]"
     )
     option = parser.add_argument

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `train head`, beside those of `train`."""
     group = parser.add_argument_group("train head DATASET OUT", "a linear layer on the features of a dataset")
     group.add_argument("--loss", choices=("softmax", "logistic", "hinge"), default="softmax",
-                       help="softmax; or each class against the rest by logistic or squared hinge (default: softmax)")  # fmt: skip
+                       help="softmax (default); or each class against the rest: logistic, squared hinge")  # fmt: skip
     group.add_argument("--l2", metavar="NUMBER", help="the penalty l2/2 |weights|^2 on standardised features, or auto: "
                        "found on the validation side (default: auto where there is one, else 0.01)")  # fmt: skip
     group.add_argument("--net", metavar="FILE", help="the .prototxt that the features come from: the head is joined to "

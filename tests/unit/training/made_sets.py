@@ -42,14 +42,15 @@ def made(folder: Path, sides: Mapping[str, Side], fingerprint: str = "", rows: i
         columns["side"] = pa.array([side] * len(labels))
         pq.write_table(pa.table(columns), path, compression="none", use_dictionary=False, row_group_size=rows)
         shards.append(ShardFile(name=path.name, rows=len(labels), sha256=digest_of(path), side=side))
-        counted = Counter(str(-1 if label is None else label) for label in labels)
+        counted = Counter(str(label) for label in labels if label is not None)
         held[side] = SideOf(examples=len(labels), labels=dict(counted))
     total: Counter[str] = Counter()
     for one in held.values():
         total.update(one.labels)
     Manifest(
-        source="a test", examples=sum(total.values()), labels=dict(total), shards=shards, kind=kind, dim=dim,
-        classes={label: f"class {label}" for label in total if label != "-1"}, sides=held,
+        source="a test", examples=sum(one.examples for one in held.values()), labels=dict(total), shards=shards,
+        kind=kind, dim=dim,
+        classes={label: f"class {label}" for label in total}, sides=held,
         fingerprints={fingerprint: sum(total.values())} if fingerprint else {},
     ).write(folder)  # fmt: skip
     return folder
