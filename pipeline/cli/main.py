@@ -63,6 +63,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "train": Entry("train", "train a net with Caffe's solver files, or test one"),
         "promote": Entry("promote", "put a trained net into use for the sets that follow it"),
         "models": Entry("models", "show which nets were promoted, and where each comes from"),
+        "evaluate": Entry("evaluate", "judge a net on a dataset, alone or beside another"),
     },
 }
 """The commands as `hathi --help` shows them."""

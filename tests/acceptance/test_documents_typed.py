@@ -115,6 +115,10 @@ ELSEWHERE = {
         "console",
     ): "needs lmdb; tests/unit/training/test_dataset.py and test_dataset_make.py type and compare it",
     ("docs/models.md", "console"): "tests/integration/test_promotions.py types and compares it",
+    (
+        "docs/heads.md",
+        "sh",
+    ): "needs a dataset of features; tests/unit/training/test_judging.py types the lines in order",
     ("docs/pycaffe.md", "python"): "tests/unit/training/test_engine_pycaffe.py runs them in order",
     ("docs/spark.md", "python"): "needs Spark and Java; tests/spark runs the same calls",
     ("docs/nets.md", "python"): "needs torch and timm, 4 GB; tests/golden/onnx/make.py exports so",

@@ -25,6 +25,7 @@ from tests.integration.black_hole import THERE, BlackHole, black_hole
 from tests.integration.conftest import ROOT, picture, row
 from tests.integration.witness import Witness
 from tests.servers.demand import free_port
+from tests.unit.training.made_sets import clouds, made
 
 HATHI = (sys.executable, "-P", "-m", "pipeline.cli.main")
 SHOP = "127.0.0.1:8123"
@@ -302,12 +303,18 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
             ["bench", *net, "--blob", "features", "--batch", "1", "--rounds", "1"],
             ["features", "--blob", "features", *net, image],
         ],
-        "train": [[str(solver(site))]],
+        "train": [
+            [str(solver(site))],
+            ["head", str(made(site.folder / "rows", {"train": clouds(40, 6, 2)})), f"{site.folder}/head"],
+        ],
         "dataset": [
             ["import", f"{site.folder}/labelled.txt", f"{site.folder}/set"],
             ["show", f"{site.folder}/set"],
             ["make", f"{site.folder}/made", "--labels", f"{site.folder}/labels.csv", "--features", root],
         ],
+        "promote": [["demo", "--net", net[0], "--weights", net[1], "--config", str(following(site))]],
+        "models": [["--config", str(following(site))]],
+        "evaluate": [["--net", net[0], "--weights", net[1], "--blob", "features", "--dataset", f"{site.folder}/set"]],
         "fetch": [[f"http://{SHOP}/0.png", f"http://{SHOP}/absent", "--allow-private"]],
         "stats": [[root, root]],
         "similar": [[str(PARTNER), "--image", image, "--approximate", *at]],

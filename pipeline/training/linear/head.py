@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.amounts import counted
 from pipeline.errors import ConfigError
 from pipeline.training.dataset.manifest import Manifest
 from pipeline.training.linear.losses import LOSSES, Loss
@@ -83,7 +84,9 @@ def train(folder: Path, wanted: Wanted, say: Say) -> Trained:
         table.extend(rows(folder, side, manifest.dim, classes))
         standard = table.spread()
         table.standardise(standard)
-        say(f"{side or 'all'}: {len(table):,} examples of {manifest.dim:,} numbers, {classes} classes")
+        say(
+            f"{side or 'all'}: {counted(len(table), 'example')} of {counted(manifest.dim, 'number')}, {classes} classes"
+        )
         fitting = _Fitting(Problem(table, classes, LOSSES[wanted.loss], 0.0), directions(table), standard)
         if judged is None:
             l2 = L2 if wanted.l2 is None else wanted.l2
@@ -96,7 +99,7 @@ def train(folder: Path, wanted: Wanted, say: Say) -> Trained:
     for name in [one for one in (TRAIN, VALIDATION, TEST) if one in manifest.sides and manifest.sides[one].examples]:
         found[name] = figures(head, rows(folder, name, manifest.dim, classes))
         one = found[name]
-        say(f"{name}: accuracy {one.accuracy:.4f}, loss {one.loss:.4f}, {one.examples:,} examples")
+        say(f"{name}: accuracy {one.accuracy:.4f}, loss {one.loss:.4f}, {counted(one.examples, 'example')}")
     return Trained(head, l2, optimum, found, tuple(warnings))
 
 
@@ -140,7 +143,8 @@ def _best(fitting: _Fitting, judge: Callable[[Head], Figures], say: Say) -> tupl
         optimum = fitting.at(l2, start)
         start = optimum.where
         found = judge(fitting.head(start))
-        say(f"l2 {l2:g}: validation accuracy {found.accuracy:.4f}, loss {found.loss:.4f}, {optimum.steps} steps")
+        steps = counted(optimum.steps, "step")
+        say(f"l2 {l2:g}: validation accuracy {found.accuracy:.4f}, loss {found.loss:.4f}, {steps}")
         rank = (-found.accuracy, found.loss)
         worse = 0 if best is None or rank < best[0] else worse + 1
         if not worse:
@@ -181,4 +185,4 @@ def _told(l2: float, optimum: Optimum) -> str:
     part = optimum.bound / max(optimum.value, 1e-300)
     near = f"at most {part:.1e} of it above the optimum"
     end = "" if optimum.reached else "; float32 features allow no better"
-    return f"l2 {l2:g}: objective {optimum.value:.6g}, {near}, {optimum.steps} steps{end}"
+    return f"l2 {l2:g}: objective {optimum.value:.6g}, {near}, {counted(optimum.steps, 'step')}{end}"

@@ -85,7 +85,9 @@ def rows(folder: Path, side: str | None, dim: int, classes: int) -> Iterator[Chu
         if bad.size:
             label = labels[int(bad[0])].as_py()
             says = (
-                "it has no label" if label is None else f"its label is {label}; there are {counted(classes, 'class')}"
+                "it has no label"
+                if label is None
+                else f"its label is {label}; there are {counted(classes, 'class', 'classes')}"
             )
             raise _unusable(folder, keys, int(bad[0]), says)
         yield Chunk(values, numbers.astype(np.int32))

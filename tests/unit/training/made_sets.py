@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet as pq
 
-from pipeline.training.dataset.manifest import Manifest, ShardFile
+from pipeline.training.dataset.manifest import Kind, Manifest, ShardFile
 from pipeline.training.dataset.manifest import Side as SideOf
 from pipeline.training.dataset.shards import digest_of, name_of
 
@@ -24,7 +24,8 @@ def made(folder: Path, sides: Mapping[str, Side], fingerprint: str = "", rows: i
     """A dataset with one shard a side."""
     folder.mkdir(parents=True)
     shards, held = [], {}
-    dim, kind = 0, "images"
+    dim = 0
+    kind: Kind = "images"
     for number, (side, (values, labels)) in enumerate(sides.items()):
         path = folder / name_of(number)
         columns: dict[str, Any] = {
