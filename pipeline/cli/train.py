@@ -18,9 +18,13 @@ from pipeline.cli.wiring.numbers import number_from
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pipeline.cli.output.training import Show
+    from pipeline.cli.wiring.metering import TrainingMeter
+    from pipeline.settings import Settings
     from pipeline.training.assembly import How
     from pipeline.training.job import Ended
-    from pipeline.training.solver import Flags
+    from pipeline.training.loop import Shown
+    from pipeline.training.solver import Flags, Solver
 
 LEFT = 75
 """Exit code: stopped by SIGTERM or ESTOP, with a snapshot; the same command goes on."""
@@ -103,13 +107,16 @@ def _train(args: argparse.Namespace) -> int:
         from pipeline.cli import train_job
 
         return train_job.run(args, _flags(args), _how(args))
+    from pipeline.cli.wiring.metering import metered_training
+    from pipeline.clock import Clock
     from pipeline.process.lock import refuse_estop
     from pipeline.training import job
     from pipeline.training.job import Wanted
     from pipeline.training.loop import Ending
     from pipeline.training.requests import EFFECTS
 
-    estop = _state(args.config)
+    settings = _settings(args.config)
+    estop = Path(settings.state) if settings is not None else None
     if estop is not None:
         refuse_estop(estop)
     wanted = Wanted(
@@ -118,12 +125,12 @@ def _train(args: argparse.Namespace) -> int:
     )  # fmt: skip
     tested, row, began = Tested(), _printed(args.json), time.monotonic()
 
-    def heard(one: dict[str, Any]) -> None:
-        tested.take(one)
-        row(one)
-
-    with shown(tested=tested) as (write, show):
-        ended = job.train(wanted, replace(job.by_prefix(write, show, heard), estop=estop))
+    with (
+        shown(tested=tested) as (write, show),
+        metered_training(settings, Clock(), lambda says: write(f"{says}\n")) as meter,
+    ):
+        told = job.by_prefix(write, _both(show, meter), _all(tested.take, meter.row, row))
+        ended = job.train(wanted, replace(told, estop=estop, saved=meter.saved))
     row({
         "ended": ended.ending.value, "iteration": ended.iteration, "model": str(ended.model) if ended.model else None,
     })  # fmt: skip
@@ -183,9 +190,37 @@ def _printed(as_json: bool) -> Callable[[dict[str, Any]], None]:
     return put
 
 
-def _state(config: Path | None) -> Path | None:
+def _settings(config: Path | None) -> Settings | None:
     if config is None:
         return None
     from pipeline.settings import load
 
-    return Path(load(config, os.environ).state)
+    return load(config, os.environ)
+
+
+def _all(*takers: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    def take(row: dict[str, Any]) -> None:
+        for one in takers:
+            one(row)
+
+    return take
+
+
+def _both(show: Show, meter: TrainingMeter) -> Show:
+    """Shows each iteration to a person, and to the meter, which learns with the first one which training it is."""
+    from pipeline.training import attempts_file
+    from pipeline.training.job import beside
+
+    begun = False
+
+    def both(read: Solver, now: Shown) -> None:
+        nonlocal begun
+        if not begun:
+            prefix = read.snapshots.prefix
+            attempts = beside(prefix, attempts_file.NAME)
+            meter.begin(os.path.abspath(prefix), read.max_iter, lambda: attempts_file.starts(attempts))
+            begun = True
+        meter.show(now)
+        show(read, now)
+
+    return both

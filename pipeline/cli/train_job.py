@@ -16,6 +16,7 @@ from pipeline.app.installation import default_config
 from pipeline.app.trainings import Training, as_tree
 from pipeline.cli.output.training import Show, Write, shown
 from pipeline.cli.wiring.assembly import spilling
+from pipeline.cli.wiring.metering import TrainingMeter, metered_training
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError, PipelineError, Stopped, TemporaryError
 from pipeline.ledger.data import download
@@ -29,7 +30,8 @@ from pipeline.settings import Settings, load
 from pipeline.training import jobs
 from pipeline.training.assembly import How
 from pipeline.training.job_trainer import Aids, JobTrainer
-from pipeline.training.solver import Flags
+from pipeline.training.loop import Shown
+from pipeline.training.solver import Flags, Solver
 from pipeline.training.state import Failed, Finished, Job, Running, Standing
 from pipeline.training.submission import Wanted, spec_of
 from pipeline.training.turn import take
@@ -47,6 +49,7 @@ class _Host:
     stop: Stop
     write: Write
     show: Show
+    meter: TrainingMeter
     data_threads: int
 
     def say(self, text: str) -> None:
@@ -86,21 +89,28 @@ def _host(args: argparse.Namespace, settings: Settings, write: Write, show: Show
         beating(
             lambda: beat(context), lambda: leave(context), settings.daemon.beat_seconds, lambda text: write(text + "\n")
         ),
+        metered_training(settings, context.process.clock, lambda text: write(text + "\n")) as meter,
     ):
-        yield _Host(settings, context, stop, write, show, args.data_threads)
+        yield _Host(settings, context, stop, write, show, meter, args.data_threads)
 
 
 def _until_closed(host: _Host, spec: JobSpec, name: JobName) -> tuple[Standing, Job]:
     """Trains whenever nobody else does; what comes of it."""
     context = host.context
+
+    def show(read: Solver, now: Shown) -> None:
+        host.meter.show(now)
+        host.show(read, now)
+
     aids = Aids(
-        lambda file, path: download(context, file, path), host.write, host.show,
-        lambda file: Path(host.settings.state) / f"{name}-{file}", host.data_threads,
+        lambda file, path: download(context, file, path), host.write, show,
+        lambda file: Path(host.settings.state) / f"{name}-{file}", host.data_threads, host.meter.row, host.meter.saved,
     )  # fmt: skip
     said = ""
     with spilling(host.settings, context.process) as spill:
 
         def trainer(one: JobSpec) -> JobTrainer:
+            host.meter.begin(str(name), spec.max_iter, lambda: len(jobs.look(context, name).tries) + 1)
             return JobTrainer(one.model_copy(update={"folder": spec.folder}), spill / "train", aids)
 
         while True:

@@ -6,11 +6,13 @@ Names and labels: docs/metrics.md.  A registry of its own; over HTTP for daemons
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from platform import python_version
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, start_http_server, write_to_textfile
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -22,6 +24,7 @@ from pipeline.clock import Clock
 from pipeline.ledger.layout import seconds_of
 from pipeline.operations.health.facts import Facts, LakeFacts
 from pipeline.operations.health.judge import Finding, Level, level_of
+from pipeline.operations.training_metrics import kept
 from pipeline.stage_names import ON_THE_BOX, ON_THE_LAKE, STAGES
 from pipeline.stages.tally import Tally
 
@@ -73,6 +76,7 @@ class Metrics(Collector):
         self._success: dict[tuple[str, str], float] = {}
         self._gauges: tuple[GaugeMetricFamily, ...] = ()
         self._changing = threading.Lock()
+        self._path: Path | None = None
         self.registry.register(self)
 
     @contextlib.contextmanager
@@ -131,9 +135,14 @@ class Metrics(Collector):
         build.add_metric([__version__, python_version()], 1)
         yield build
         yield from self._gauges
+        yield from kept(self._path, self._clock.now())
 
     def go_on(self, path: Path) -> None:
-        """Count on from what the last run wrote, so that no run from cron looks like a reset; anew where it cannot."""
+        """Count on from what the last run wrote, so that no run from cron looks like a reset; anew where it cannot.
+
+        What trainings write there stays.
+        """
+        self._path = path
         try:
             families = list(text_string_to_metric_families(path.read_text()))
         except (OSError, ValueError):
@@ -269,7 +278,28 @@ def answering(metrics: Metrics, address: str, port: int, say: Callable[[str], No
 
 
 @contextlib.contextmanager
-def writing(metrics: Metrics, path: Path, say: Callable[[str], None], seconds: float = FILE_SECONDS) -> Iterator[None]:
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time; a folder of a server that knows no locks is written without."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+class Written(Protocol):
+    """Figures that are written into a file."""
+
+    registry: CollectorRegistry
+
+    def go_on(self, path: Path) -> None:
+        """Before the first time: the file as it was left."""
+
+
+@contextlib.contextmanager
+def writing(metrics: Written, path: Path, say: Callable[[str], None], seconds: float = FILE_SECONDS) -> Iterator[None]:
     """Write the file every so often and at the end, each time in one instant; what fails is said once."""
     ended = threading.Event()
     failed = False
@@ -278,7 +308,8 @@ def writing(metrics: Metrics, path: Path, say: Callable[[str], None], seconds: f
         nonlocal failed
         try:
             os.makedirs(path.parent, exist_ok=True)
-            write_to_textfile(str(path), metrics.registry)
+            with _alone(path.parent):  # a run and a training keep what the other has written
+                write_to_textfile(str(path), metrics.registry)
         except OSError as error:
             if not failed:
                 say(f"the metrics file {path} cannot be written: {error}; look at metrics.file")

@@ -112,5 +112,5 @@ class Metrics(Section):
     """The address of that port. Set 0.0.0.0 to let other hosts read the metrics; everybody in the network can then read
     them."""
     file: FilePath | None = Field(default=None, examples=["/var/lib/node_exporter/hathi.prom"])
-    """A file into which runs from cron write their metrics, for the node exporter's textfile collector; its name must
-    end in .prom. none: Hathi writes no file."""
+    """A file into which runs from cron and trainings write their metrics, for the node exporter's textfile collector;
+    its name must end in .prom. none: Hathi writes no file."""

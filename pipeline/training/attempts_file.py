@@ -94,3 +94,11 @@ def rows_of(path: Path) -> list[Row]:
         if isinstance(row, dict) and row.get("kind") in ("start", "end") and isinstance(row.get("iteration"), int):
             found.append(row)
     return found
+
+
+def starts(path: Path) -> int:
+    """How often the training was begun; 0 where the file does not say it."""
+    try:
+        return sum(row["kind"] == "start" for row in rows_of(path))
+    except OSError:
+        return 0

@@ -64,7 +64,8 @@ class Wanted:
 class Out:
     """Where a training's words and files go.  places: of its snapshots.  estop: the state folder whose ESTOP counts.
 
-    kept: where a file of that name stands.  attempts: they are written down.  predictions: those of the last test are.
+    kept: where a file of that name stands.  saved: hears of each snapshot that is begun.  attempts: they are written
+    down.  predictions: those of the last test are.
     """
 
     write: Callable[[str], None]
@@ -73,6 +74,7 @@ class Out:
     kept: Callable[[Solver, str], Path]
     show: Callable[[Solver, Shown], None] = lambda solver, shown: None
     estop: Path | None = None
+    saved: Callable[[int], None] = lambda iteration: None
     attempts: bool = True
     predictions: bool = True
 
@@ -160,7 +162,7 @@ def opened(wanted: Wanted, out: Out, requests: Requests) -> Opened:
     around = Surroundings(
         log, metrics, requests, places, job, time.time, time.monotonic,
         lambda shown: out.show(read, shown), wanted.data_threads, lambda at: out.kept(read, at),
-        (lambda number: out.kept(read, predictions_of(number))) if out.predictions else None,
+        (lambda number: out.kept(read, predictions_of(number))) if out.predictions else None, out.saved,
     )  # fmt: skip
     return Opened(read, nets, Training(read, nets, around), places, metrics, log, job, threads)
 

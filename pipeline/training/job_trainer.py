@@ -44,7 +44,7 @@ class Aids:
     """What a trainer has of its host.
 
     fetch: writes a file of the spec to a local path.  write: takes Caffe's lines.  show: hears of each iteration.
-    kept: where the batch that made a training diverge is kept.
+    kept: where the batch that made a training diverge is kept.  row, saved: hear of rows of metrics and of snapshots.
     """
 
     fetch: Callable[[JobFile, Path], None]
@@ -52,6 +52,8 @@ class Aids:
     show: Callable[[Solver, Shown], None] = lambda read, shown: None
     kept: Callable[[str], Path] = Path
     data_threads: int = 2
+    row: Callable[[dict[str, Any]], None] = lambda row: None
+    saved: Callable[[int], None] = lambda iteration: None
 
 
 class _Asked(Requests):
@@ -104,11 +106,11 @@ class JobTrainer:
         refuse_fed(nets)
         self._unread = nets if start is None else None
         self._rows = []
-        metrics = Metrics(self._folder / "metrics.jsonl", self._rows.append)
+        metrics = Metrics(self._folder / "metrics.jsonl", self._row)
         around = Surroundings(
             log, metrics, self._asked, places, str(spec.name()), time.time, time.monotonic,
             lambda shown: self._aids.show(read, shown), self._aids.data_threads, self._aids.kept,
-            lambda number: self._folder / predictions_of(number),
+            lambda number: self._folder / predictions_of(number), self._aids.saved,
         )  # fmt: skip
         training = Training(read, nets, around)
         self._held.callback(training.close)
@@ -178,6 +180,10 @@ class JobTrainer:
         if training.finish() is Ending.LEFT:
             return Left()
         return Done(self._taken(None), engine_name(), self._predictions())
+
+    def _row(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        self._aids.row(row)
 
     def _predictions(self) -> dict[str, Path]:
         """Those of the last test of each test net, as far as one was made here, by name."""

@@ -53,6 +53,7 @@ class Surroundings:
     """Where a training's words and files go, and what may ask it to end.  now: since 1970.
 
     predictions: where those of the last test of a test net go, by its number; None: nobody wants them.
+    saved: hears of each snapshot that is begun, by its iteration.
     """
 
     log: Log
@@ -66,6 +67,7 @@ class Surroundings:
     threads: int = 2
     kept: Callable[[str], Path] = lambda name: Path(name)
     predictions: Callable[[int], Path] | None = None
+    saved: Callable[[int], None] = lambda iteration: None
 
 
 class Training:
@@ -330,6 +332,7 @@ class Training:
             self._around.log(where, line)
         shapes = [one.shape for one in self._net.learned] * (len(history) // max(1, len(values)))
         self._saver.save(values, diffs, shapes, history, replace(self._safe, step=self.rate_step))
+        self._around.saved(self.iteration)
 
     def save(self) -> None:
         """A snapshot of how everything stands now, whole on the disk before this returns."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.clock import Clock
 from pipeline.operations.health.facts import Facts
 from pipeline.operations.health.judge import Finding
 from pipeline.settings import Settings
 from pipeline.stages.tally import Tally
+
+if TYPE_CHECKING:
+    from pipeline.operations.training_metrics import TrainingMetrics
+    from pipeline.training.loop import Shown
 
 
 class Meter(Protocol):
@@ -68,3 +72,45 @@ def metered_run(settings: Settings, clock: Clock, say: Callable[[str], None]) ->
     metrics = Metrics(clock)
     with writing(metrics, Path(settings.metrics.file), say):
         yield metrics
+
+
+class TrainingMeter:
+    """Takes the figures of one training; where nobody asked for them it does nothing."""
+
+    def __init__(self, metrics: TrainingMetrics | None) -> None:
+        self._metrics = metrics
+
+    def begin(self, name: str, last: int, attempts: Callable[[], int]) -> None:
+        """name: of the training.  last: the iteration at which it ends.  attempts: so far, with this one."""
+        if self._metrics is not None:
+            self._metrics.begin(name, last, attempts())
+
+    def show(self, now: Shown) -> None:
+        """After each iteration."""
+        if self._metrics is not None:
+            self._metrics.step(now.iteration, now.loss, now.rate)
+            self._metrics.took(now.examples, now.waited)
+
+    def row(self, row: dict[str, Any]) -> None:
+        """A row of metrics."""
+        if self._metrics is not None:
+            self._metrics.row(row)
+
+    def saved(self, iteration: int) -> None:
+        """A snapshot is begun."""
+        if self._metrics is not None:
+            self._metrics.saved(iteration)
+
+
+@contextlib.contextmanager
+def metered_training(settings: Settings | None, clock: Clock, say: Callable[[str], None]) -> Iterator[TrainingMeter]:
+    """A training writes the file each minute and at its end, as a run does."""
+    if settings is None or settings.metrics.file is None:
+        yield TrainingMeter(None)
+        return
+    from pipeline.operations.metrics import writing
+    from pipeline.operations.training_metrics import TrainingMetrics
+
+    metrics = TrainingMetrics(clock)
+    with writing(metrics, Path(settings.metrics.file), say):
+        yield TrainingMeter(metrics)

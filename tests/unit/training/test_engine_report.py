@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from html import unescape
@@ -21,6 +22,7 @@ from pipeline.errors import Diverged
 from pipeline.training import job
 from pipeline.training.job import Wanted
 from pipeline.training.predictions.file import read
+from tests.unit.test_metrics import figure, parsed
 from tests.unit.training.runs import Within, blobs
 from tests.unit.training.test_job_commands import CONFIG, context_of
 
@@ -327,3 +329,34 @@ def test_attempts_that_cannot_be_written_do_not_end_a_training(
     assert "patches_attempts.jsonl cannot be written: Is a directory" in said
     assert "patches_predictions.parquet cannot be written: Is a directory" in said
     assert [path.name for path in Path().iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("as_job", [False, True], ids=["folder", "job"])
+def test_a_training_with_a_configuration_writes_its_figures_for_prometheus(folder: Path, as_job: bool) -> None:
+    config = folder.parent / "hathi.toml"
+    path = folder.parent / "hathi.prom"
+    config.write_text(CONFIG.replace("bucket.url", f'metrics.file = "{path}"\nbucket.url'))
+    at = ["--config", str(config), *(["--job", "--lake", "shop"] if as_job else [])]
+    if not as_job:
+        assert main(["train", "solver.prototxt", "--threads", "1", "--until", "25", *at]) == 0
+    assert main(["train", "solver.prototxt", "--threads", "1", *at]) == 0
+    name = str(folder / "patches")
+    if as_job:
+        (name,) = (one.name for one in (folder.parent / "bucket" / "shop" / "j").iterdir())
+    found = parsed(path.read_text())
+    for what, value in (("iteration", 40), ("max_iterations", 40), ("attempts", 1 if as_job else 2)):
+        assert figure(found, f"hathi_training_{what}", training=name) == value
+    if not as_job:
+        matrix, _, losses = by_hand(Path("patches_iter_40.caffemodel"))
+        for output, value in (("accuracy", matrix.trace() / TESTED), ("loss", losses.mean())):
+            said = figure(found, "hathi_training_test_output", training=name, net="test", output=output)
+            assert said == pytest.approx(value, rel=1e-5)
+    assert figure(found, "hathi_training_learning_rate", training=name) == pytest.approx(0.025)
+    assert 0 <= figure(found, "hathi_training_waiting_ratio", training=name) <= 1
+    assert figure(found, "hathi_training_examples_per_second", training=name) > 0
+    age = time.time() - figure(found, "hathi_training_snapshot_timestamp_seconds", training=name)
+    assert 0 <= age < 600
+    loss = figure(found, "hathi_training_loss", training=name)
+    assert loss == pytest.approx(
+        figure(found, "hathi_training_test_output", training=name, net="test", output="loss"), 0.5
+    )
