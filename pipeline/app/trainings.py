@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipeline.amounts import counted
@@ -14,6 +16,8 @@ from pipeline.training import jobs
 from pipeline.training.retention import best_of, rows_of
 from pipeline.training.state import Failed, Finished, Job, Running, Standing, Stopped, Waiting
 
+LOOKS = 16
+"""Trainings that are asked for at once."""
 WORDS: dict[type[Standing], str] = {
     Waiting: "waiting", Running: "running", Stopped: "stopped", Failed: "failed", Finished: "finished",
 }  # fmt: skip
@@ -53,17 +57,19 @@ class Training:
                 return f"by {by}"
             case Failed(_, cause):
                 return cause
+            case Waiting():
+                return self.job.recent[-1].end.cause if self.job.recent and self.job.recent[-1].end else ""
         return ""
 
 
 def trainings(contexts: Iterable[Context]) -> list[Training]:
-    """Every training, by lake and name."""
+    """Every training, by lake and name; many are asked for at once, for each costs a few answers of the bucket."""
     found = []
-    for context in contexts:
-        living = _living(context)
-        for name in jobs.every(context):
-            job = jobs.look(context, name)
-            found.append(Training(context, job, job.standing(living)))
+    with ThreadPoolExecutor(LOOKS, "hathi-look") as pool:
+        for context in contexts:
+            living = _living(context)
+            for job in pool.map(partial(jobs.look, context), list(jobs.every(context))):
+                found.append(Training(context, job, job.standing(living)))
     return found
 
 

@@ -25,7 +25,7 @@ from pipeline.ledger.protocol import Context, alive, beat, leave
 from pipeline.ledger.trainings import JobSpec
 from pipeline.process import logs
 from pipeline.process.lock import refuse_estop
-from pipeline.process.stop import Stop, beating, signals
+from pipeline.process.stop import Drain, Stop, beating, drained, signals
 from pipeline.settings import Settings, load
 from pipeline.training import jobs
 from pipeline.training.assembly import How
@@ -84,12 +84,16 @@ def _host(args: argparse.Namespace, settings: Settings, write: Write, show: Show
         says = f"no lake {args.lake}" if args.lake else f"{len(found)} lakes are configured"
         raise ConfigError(says, f"lakes are: {lakes}", "name the one that the job belongs to with --lake")
     context = found[0]
+
+    def say(text: str) -> None:
+        write(f"{text}\n")
+
     with (
+        # Around the beat: a store that hangs as the process leaves has no more time than one that hangs before.
+        drained(stop, say, lambda: None, Drain(settings.daemon.parting_seconds, LEFT)),
         signals(stop, lambda: None),
-        beating(
-            lambda: beat(context), lambda: leave(context), settings.daemon.beat_seconds, lambda text: write(text + "\n")
-        ),
-        metered_training(settings, context.process.clock, lambda text: write(text + "\n")) as meter,
+        beating(lambda: beat(context), lambda: leave(context), settings.daemon.beat_seconds, say),
+        metered_training(settings, context.process.clock, say) as meter,
     ):
         yield _Host(settings, context, stop, write, show, meter, args.data_threads)
 

@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -164,9 +165,22 @@ def _sender(about: list[tuple[int, int, bytes]]) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class Drain:
+    """How long a process may go on once its end is asked for, and the exit code that it ends with then.
+
+    code: None: the stop's own.
+    """
+
+    seconds: float = DRAIN_SECONDS
+    code: int | None = None
+
+
 @contextlib.contextmanager
-def drained(stop: Stop, say: Callable[[str], None], cleanup: Callable[[], None]) -> Iterator[None]:
-    """Once an end is asked for, the process is gone within DRAIN_SECONDS, whatever it does then.
+def drained(
+    stop: Stop, say: Callable[[str], None], cleanup: Callable[[], None], drain: Drain = Drain()
+) -> Iterator[None]:
+    """Once an end is asked for, the process is gone within the drain's seconds, whatever it does then.
 
     cleanup: what must not be left behind (`_PIPE_RUNNING`).
     """
@@ -175,10 +189,10 @@ def drained(stop: Stop, say: Callable[[str], None], cleanup: Callable[[], None])
     def watch() -> None:
         while not ended.wait(0.2):
             if stop():
-                if not ended.wait(DRAIN_SECONDS - 2 * LOOK_SECONDS):
+                if not ended.wait(max(0.0, drain.seconds - 2 * LOOK_SECONDS)):
                     cleanup()
                     try_to_say(say, "work did not stop in time; the process ends now, and the next start continues")
-                    os._exit(stop.exit_code)
+                    os._exit(stop.exit_code if drain.code is None else drain.code)
                 return
 
     watcher = threading.Thread(target=watch, name="drain", daemon=True)

@@ -21,6 +21,9 @@ class Daemon(Section):
     alive_seconds: Annotated[float, Field(gt=0)] = 360.0
     """A process without a beat for this long, seconds by the store's clock, counts as dead, and other processes take
     over its work. Set the same value on every host."""
+    parting_seconds: Annotated[float, Field(ge=2)] = 25.0
+    """How long a training in the bucket may go on with the upload of its snapshot once its process is asked to end,
+    seconds. Keep it under the time after which your supervisor kills: 30 in Kubernetes, 90 in systemd."""
     watchdog_seconds: Annotated[float, Field(gt=0)] = 900.0
     """A process that has work and fetches, computes and commits nothing for this long, seconds, writes its stacks to
     a file and kills itself; cron or the supervisor starts it again. Raise it where one step really takes longer."""

@@ -112,6 +112,9 @@ class Prune(Section):
     compacted_days: Annotated[float, Field(ge=0)] | None = Field(default=None, examples=[30.0])
     """Delivered folders whose features are in a current table are deleted after this long, days. none: they stay.
     Set it with deliver.compact to keep tables and drop deltas."""
+    training_days: Annotated[float, Field(ge=0)] = 400.0
+    """How long a training stays in the bucket after its end, with its model and its metrics, days. Raise it to look
+    back further. A promoted model has files of its own, which stay."""
     orphan_days: Annotated[float, Field(ge=0)] = 7.0
     """Files that no manifest names, in the bucket or of a half-finished delivery, are deleted after this long, days.
     Keep it well above the longest run."""

@@ -1,18 +1,17 @@
 """One attempt at a training: claim it, go on from where the chain is, and commit snapshot after snapshot.
 
-What computes stands behind `Trainer`, which knows files and iterations and no bucket.  The files of a snapshot are
-uploaded before the key that names them is put.  The first one of an iteration wins.  Whoever loses reads the winner's:
-where the bytes are his own he goes on, and else he begins again from the winner's files.  So two processes at one
-training, a frozen one that wakes and a kill at any instant all leave one chain.
+What computes stands behind a `Trainer`.  The files of a snapshot are uploaded before the key that names them is put.
+The first one of an iteration wins.  Whoever loses reads the winner's: where the bytes are his own he goes on, and else
+he begins again from the winner's files.  So two processes at one training, a frozen one that wakes and a kill at any
+instant all leave one chain.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from pipeline.amounts import counted
 from pipeline.errors import LawBroken, NotFound, PipelineError, Stopped, TemporaryError
@@ -24,78 +23,10 @@ from pipeline.ledger.state import resting
 from pipeline.ledger.trainings import JobAttemptEnd, JobFile, JobOut, JobSnapshot, JobSpec, Reached
 from pipeline.training.jobs import close, look
 from pipeline.training.state import Job, parent_of
+from pipeline.training.trainer import Done, Hopeless, Left, Made, Trainer
 
 STOP_SECONDS = 2.0
 """So often a process that trains looks for a person's stop."""
-
-
-@dataclass(frozen=True)
-class Made:
-    """A training at an iteration.  files: by name.  rows: JSON, made since what was made or begun before."""
-
-    iteration: int
-    files: Mapping[str, bytes | Path]
-    rows: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Done:
-    """The training is at its end.  rows: made after the last snapshot.  engine: that computed it, with its version.
-
-    predictions: files of the last test, by name.
-    """
-
-    rows: tuple[str, ...] = ()
-    engine: str = ""
-    predictions: Mapping[str, bytes | Path] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Hopeless:
-    """However often it is tried, it ends here without a model.  predictions: files of the last test, by name."""
-
-    iteration: int
-    cause: str
-    predictions: Mapping[str, bytes | Path] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Left:
-    """It was asked to end.  made: where it is, where there was time to write it."""
-
-    made: Made | None = None
-
-
-class Start(Protocol):
-    """What a training goes on from."""
-
-    @property
-    def iteration(self) -> int: ...
-
-    def names(self) -> tuple[str, ...]:
-        """Of its files."""
-
-    def content(self, name: str) -> bytes:
-        """Of a small file.  Raises NotFound, Damaged."""
-
-    def save(self, name: str, path: Path) -> None:
-        """Writes a file to a local path.  Raises NotFound, Damaged."""
-
-
-class Trainer(Protocol):
-    """Computes one training, on this host."""
-
-    def begin(self, start: Start | None) -> None:
-        """Goes on from there, whatever it did before; None: from iteration 0.  Raises NotFound, Damaged."""
-
-    def next(self, wanted: Callable[[], bool]) -> Made | Done | Hopeless | Left:
-        """Trains to the next snapshot of the chain, or to the end.  wanted: asked often; False: end at a safe point.
-
-        Raises PipelineError for what a person has to mend.
-        """
-
-    def close(self) -> None:
-        """Ends what it began."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from pipeline.ledger.trainings import JobFile, JobSpec
 from pipeline.nets.caffe.writing import replacing
 from pipeline.training import snapshot, solver
 from pipeline.training.assembly import How, Nets, assemble, examine, refuse_fed
-from pipeline.training.attempt import Done, Hopeless, Left, Made, Start
 from pipeline.training.draws.draws import draws
 from pipeline.training.engine.starting import engine_name
 from pipeline.training.engine.starting import start as start_engine
@@ -34,6 +33,7 @@ from pipeline.training.resuming import Beginning, go_on
 from pipeline.training.snapshot import ByFolder, Position
 from pipeline.training.solver import Flags, SnapshotPlan, Solver
 from pipeline.training.specification import in_folder
+from pipeline.training.trainer import Done, Hopeless, Left, Made, Start
 
 POSITION = "position.json"
 """Of a snapshot: its manifest without the one before it, so that the way here does not show in its bits."""

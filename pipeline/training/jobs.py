@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.errors import FormatError, NotFound
+from pipeline.errors import ConfigError, FormatError, NotFound
 from pipeline.ledger.bodies import Body
 from pipeline.ledger.layout import JobName, version_of
 from pipeline.ledger.protocol import Context, body_at, commit
@@ -17,8 +17,18 @@ from pipeline.training.state import Job, derive, wanted
 
 
 def submit(context: Context, spec: JobSpec) -> tuple[JobName, bool]:
-    """The hint, then the spec that it announces; whether the training is a new one."""
+    """The hint, then the spec that it announces; whether the training is a new one.
+
+    Raises ConfigError for one that prune is about to forget: what is left of it says that it is over.
+    """
     keys = context.keys.job(spec.name())
+    there = {entry.key for entry in context.bucket.list(keys.top, folders=True)}
+    if there and keys.spec not in there:
+        raise ConfigError(
+            f"{keys.name} was over for long, and is being forgotten",
+            "its spec is deleted, and other keys of it are still there",
+            "wait until `hathi prune` is through, or begin another training with --again",
+        )
     context.bucket.put(keys.hint, b"")
     won, _ = commit(context, keys.spec, spec)
     return keys.name, won

@@ -9,8 +9,9 @@ from pipeline.ledger.layout import JobName
 from pipeline.ledger.protocol import Context, others_alive
 from pipeline.ledger.trainings import JobSpec
 from pipeline.training import jobs
-from pipeline.training.attempt import Trainer, limits_of, perform, plan
+from pipeline.training.attempt import limits_of, perform, plan
 from pipeline.training.state import Job
+from pipeline.training.trainer import Trainer
 
 
 def turn(

@@ -30,8 +30,12 @@ ROOT = Path(__file__).parents[2]
 FAULTS, JOURNAL, CLOCK, COUNTS = "CRASH_FAULTS", "CRASH_JOURNAL", "CRASH_CLOCK", "CRASH_COUNTS"
 """Variables: faults by store (JSON), the file of strikes and changes, seconds since 1970 (or @file), and a file with
 three numbers of eight bytes: calls that are no lists, lists, and those lists with which a poll begins."""
+MORE = "CRASH_IMPORTS"
+"""A variable of the zygote itself: modules that it imports besides, with blanks between them."""
 CACHED = "CRASH_CACHED_BODIES"
 """A variable: so many bodies are kept by a process, so that its cache is full soon."""
+FOLDER = "CRASH_FOLDER"
+"""A variable: the current folder of a process."""
 COUNTED = struct.Struct("<QQQ")
 
 IMPORTED = (
@@ -107,7 +111,7 @@ def prepare() -> None:
     opening.open_bucket = lambda settings: behind("bucket", open_bucket(settings))
     opening.open_lake = lambda settings, name: behind("lake", open_lake(settings, name))
 
-    for module in IMPORTED:
+    for module in (*IMPORTED, *os.environ.get(MORE, "").split()):
         importlib.import_module(module)
 
 
@@ -122,6 +126,7 @@ def live(request: dict[str, Any]) -> None:
         os.dup2(handle, number)
         os.close(handle)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(os.environ.get(FOLDER, "."))
     if number_of_bodies := os.environ.get(CACHED):
         from pipeline.ledger import protocol
 
@@ -159,14 +164,15 @@ def serve() -> None:
 class Zygote:
     """A zygote and the processes that it forks."""
 
-    def __init__(self) -> None:
+    def __init__(self, more: Sequence[str] = ()) -> None:
+        """more: modules to import besides those of a run."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.zygote"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment.environ("CRASH_"),
+            env={**environment.environ("CRASH_"), MORE: " ".join(more)},
         )
         self._living: set[int] = set()
 

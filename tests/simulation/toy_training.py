@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from pipeline.ledger.trainings import JobSpec
-from pipeline.training.attempt import Done, Hopeless, Left, Made, Start
+from pipeline.training.trainer import Done, Hopeless, Left, Made, Start
 
 MODEL, STATE = "net.caffemodel", "net.solverstate"
 

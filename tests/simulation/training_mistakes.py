@@ -13,8 +13,8 @@ from pipeline.ledger.protocol import Context
 from pipeline.ledger.state import Try
 from pipeline.ledger.trainings import JobSnapshot, JobSpec, Reached
 from pipeline.training import attempt, jobs, retention
-from pipeline.training.attempt import Left, Made
 from pipeline.training.state import Job
+from pipeline.training.trainer import Left, Made
 from tests.simulation.mistakes import not_reading_back_after_unknown
 
 Plant = Callable[[pytest.MonkeyPatch], None]

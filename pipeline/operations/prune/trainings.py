@@ -1,4 +1,8 @@
-"""Snapshots of trainings that nobody goes back to, and lost hints of those that are open."""
+"""Snapshots of trainings that nobody goes back to, trainings that are over for long, lost hints of those that are open.
+
+A training is forgotten whole, its spec first: without one nobody takes it up, and what is left is finished off.  Its
+end goes last, so that at no instant it looks as if it were open.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,21 @@ from pipeline.times import DAY
 from pipeline.training import jobs
 from pipeline.training.retention import forgettable
 
+_OVER = "its training is over for long"
+
 
 def plan_trainings(context: Context, now: float) -> Iterator[Deletion]:
     """What is to be forgotten of each training; its trouble is said once, and stops no other."""
     prefix = context.keys.jobs_data
     hints = frozenset(jobs.hinted(context))
     for name in jobs.every(context):
-        if name not in hints:
-            yield from _hint(context, name)
+        context.safe_point()
+        try:
+            yield from _records(context, name, now - context.settings.prune.training_days * DAY, name in hints)
+        except Stopped:
+            raise
+        except PermanentError as error:
+            context.once(f"prune {name}", f"prune deletes nothing of {name}: {error}")
     listing = context.bucket.list(prefix)
     for text, entries in groupby(listing, key=lambda entry: entry.key.removeprefix(prefix).partition("/")[0]):
         context.safe_point()
@@ -43,8 +54,25 @@ def _data(context: Context, name: JobName, data: dict[str, float], old: float) -
         yield Deletion("bucket", "delete", key, why)
 
 
-def _hint(context: Context, name: JobName) -> Iterator[Deletion]:
+def _records(context: Context, name: JobName, old: float, hinted: bool) -> Iterator[Deletion]:
+    """The hint of a training that is open and has lost it; all of one that was at its end before `old`."""
     keys = context.keys.job(name)
-    there = {entry.key for entry in context.bucket.list(keys.top, folders=True)}
-    if keys.spec in there and not there & {keys.out, keys.stop}:
-        yield Deletion("bucket", "put_hint", keys.hint, "the training is open")
+    entries = list(context.bucket.list(keys.top))
+    there = {entry.key for entry in entries}
+    ends = [key for key in (keys.out, keys.stop) if key in there]
+    if keys.spec in there and not ends:
+        if not hinted:
+            yield Deletion("bucket", "put_hint", keys.hint, "the training is open")
+        return
+    if max((entry.modified for entry in entries), default=old) >= old:
+        return
+    if keys.spec in there:
+        if jobs.look(context, name, chain=True).unreadable:
+            return
+        yield Deletion("bucket", "delete", keys.spec, _OVER)
+    for entry in context.bucket.list(keys.data):
+        yield Deletion("bucket", "delete", entry.key, _OVER)
+    for key in sorted(there - {keys.spec, *ends}, reverse=True):
+        yield Deletion("bucket", "delete", key, _OVER)
+    for key in [*ends, *([keys.hint] if hinted else [])]:
+        yield Deletion("bucket", "delete", key, _OVER)

@@ -19,10 +19,11 @@ from pipeline.operations.prune.deletion import perform as forget
 from pipeline.operations.prune.trainings import plan_trainings
 from pipeline.operations.verify import verify
 from pipeline.training import jobs
-from pipeline.training.attempt import Limits, Made, Task, limits_of, perform, plan
+from pipeline.training.attempt import Limits, Task, limits_of, perform, plan
 from pipeline.training.retention import best_of, kept, rows_of
 from pipeline.training.state import Failed, Finished, Job, Waiting
 from pipeline.training.state import Stopped as Ended
+from pipeline.training.trainer import Made
 from tests.simulation.toy_training import MODEL, Toy, ToyTrainer, steps_shown, trained
 from tests.simulation.world import World
 

@@ -6,6 +6,8 @@ import contextlib
 import getpass
 import json
 import os
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 
 from pipeline.app.contexts import contexts
 from pipeline.cli.main import main
-from pipeline.errors import Stopped
+from pipeline.errors import ConfigError, PermanentError, Stopped
 from pipeline.ledger.layout import JobName
 from pipeline.ledger.protocol import Context, beat
 from pipeline.ledger.trainings import JobSpec
@@ -23,7 +25,7 @@ from pipeline.operations.prune.deletion import perform as forget
 from pipeline.operations.prune.trainings import plan_trainings
 from pipeline.settings import load
 from pipeline.training import jobs
-from pipeline.training.turn import turn
+from pipeline.training.turn import take, turn
 from tests.simulation.toy_training import MODEL, ToyTrainer, steps_shown, trained
 
 SPEC = JobSpec(model="toy", solver="", max_iter=24, every=5, seed=1)
@@ -210,3 +212,86 @@ def test_a_damaged_training_is_told_and_hinders_no_other(hathi: Command, config:
     assert "not JSON" in rows[NAME]["why"]
     train(context)
     assert hathi("list")[1].count("finished") == 1
+
+
+def test_a_list_asks_for_many_trainings_at_once(hathi: Command, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = context_of(config)
+    for number in range(20):
+        jobs.submit(context, SPEC.model_copy(update={"seed": number}))
+    real, together = jobs.look, threading.Barrier(4, timeout=60.0)
+
+    def look(*words: Any, **more: Any) -> Any:
+        together.wait()
+        return real(*words, **more)
+
+    monkeypatch.setattr(jobs, "look", look)
+    code, out, _ = hathi("list", "--json")
+    assert (code, len(out.splitlines())) == (0, 20)
+
+
+def test_a_training_that_waits_after_a_failed_attempt_says_why(hathi: Command, config: Path) -> None:
+    context = context_of(config)
+    jobs.submit(context, SPEC)
+
+    def fails() -> None:
+        raise PermanentError("the data are damaged")
+
+    with pytest.raises(PermanentError):
+        train(context, pause=fails)
+    assert "the data are damaged" in hathi("list")[1]
+    assert json.loads(hathi("list", "--json")[1])["state"] == "waiting"
+
+
+def test_a_training_that_nobody_has_tried_is_shown_and_stopped(hathi: Command, config: Path) -> None:
+    jobs.submit(context_of(config), SPEC)
+    shown = json.loads(hathi("show", NAME, "--json")[1])
+    assert (shown["state"], shown["attempts"], shown["snapshots"], shown["model"]) == ("waiting", [], [], None)
+    assert "has no metrics yet" in hathi("log", NAME)[1]
+    assert hathi("log", NAME, "--json")[:2] == (0, "")
+    assert hathi("stop", NAME)[0] == 0
+    assert json.loads(hathi("show", NAME, "--json")[1])["state"] == "stopped"
+
+
+def end_in_every_way(context: Context) -> list[JobName]:
+    """Trainings that finished, failed and were stopped."""
+    fails, ends, finishes = (SPEC.model_copy(update={"seed": number}) for number in range(3))
+    names = [jobs.submit(context, fails)[0]]
+    train(context, diverges=7)
+    names += [jobs.submit(context, one)[0] for one in (ends, finishes)]
+    jobs.stop(context, names[1], "ann")
+    train(context)
+    return names
+
+
+def test_a_training_is_forgotten_once_it_is_over_for_long_and_at_no_instant_it_is_open(config: Path) -> None:
+    context = context_of(config)
+    names = end_in_every_way(context)
+    waiting, _ = jobs.submit(context, SPEC.model_copy(update={"seed": 9}))
+    days = 86400.0
+    young, old = time.time() + 399 * days, time.time() + 401 * days
+    assert not [one for one in plan_trainings(context, young) if "/j/" in one.key and "over for long" in one.why]
+    steps = 0
+    while planned := [one for one in plan_trainings(context, old) if one.verb == "delete"]:
+        forget(context, planned[0])  # and killed
+        steps += 1
+        for name in names:
+            assert take(context, name, lambda spec: pytest.fail("it is trained again")) is None
+    left = [entry.key for entry in context.bucket.list("shop/")]
+    assert steps > 20
+    assert {key.split("/")[2] for key in left if key.startswith("shop/j/")} == {str(waiting)}
+    assert not [key for key in left if any(str(name) in key for name in names)]
+
+
+def test_a_training_that_is_being_forgotten_is_not_begun_anew_from_its_remains(config: Path, hathi: Command) -> None:
+    context = context_of(config)
+    jobs.submit(context, SPEC)
+    train(context)
+    planned = list(plan_trainings(context, time.time() + 401 * 86400.0))
+    forget(context, planned[0])
+    with pytest.raises(ConfigError, match="is being forgotten"):
+        jobs.submit(context, SPEC)
+    for one in planned:
+        forget(context, one)
+    assert jobs.submit(context, SPEC)[1]
+    train(context)
+    assert hathi("list")[1].split()[-4] == "finished"
