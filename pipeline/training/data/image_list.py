@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.amounts import counted
 from pipeline.codec import caffe_pb2
 from pipeline.errors import FormatError, SolverError
 from pipeline.nets.graph.lowered import Shape
@@ -144,7 +145,7 @@ def read_list(path: Path, field: str) -> tuple[list[str], list[int]]:
     if wrong:
         more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         raise FormatError(
-            f"{field}: {len(wrong)} lines of {path} are not `path label` with a whole number as the label",
+            f"{field}: {path} has {counted(len(wrong), 'line')} other than `path label` with a whole label",
             "; ".join(wrong[:_NAMED]) + more,
             "for other labels use HDF5Data",
         )

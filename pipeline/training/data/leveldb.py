@@ -8,6 +8,7 @@ at, and LMDB has none.
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 import threading
 from collections import OrderedDict
@@ -26,6 +27,7 @@ _FOOTER, _LOG_BLOCK = 48, 32768
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4  # parts of a log's record
 _COMPARATOR, _LOG, _NEXT, _SEQUENCE, _POINTER, _GONE, _TABLE, _LOG_BEFORE = 1, 2, 3, 4, 5, 6, 7, 9  # of the manifest
 _DELETED, _PUT = 0, 1
+_ANEW = "fetch the database again, or make it anew"
 T = TypeVar("T")
 
 _KEPT = 16  # blocks that stay unpacked
@@ -86,7 +88,11 @@ class LevelDb:
 
     def _all(self) -> Iterator[Write]:
         current = self.path / "CURRENT"
-        manifest = self.path / current.read_text(errors="replace").strip()
+        name = current.read_text(errors="replace").strip()
+        if not re.fullmatch(r"MANIFEST-\d+", name):
+            says = f"it names no manifest: {name[:40]!r}"
+            raise FormatError(f"CURRENT of the LevelDB {self.path} is damaged", says, _ANEW)
+        manifest = self.path / name
         tables, logs = self._guarded(manifest, lambda: _manifest(manifest.read_bytes()))
         for number, size in sorted(tables.items()):
             names = [self.path / f"{number:06d}.{ending}" for ending in ("ldb", "sst")]
@@ -102,8 +108,7 @@ class LevelDb:
             return read()
         except (_Cut, OSError, ValueError, IndexError, struct.error, pa.ArrowException) as error:
             says = getattr(error, "strerror", None) or str(error) or "it ends too early"
-            hint = "fetch the database again, or make it anew"
-            raise FormatError(f"{file.name} of the LevelDB {self.path} is damaged", says, hint) from error
+            raise FormatError(f"{file.name} of the LevelDB {self.path} is damaged", says, _ANEW) from error
 
     def _table(self, path: Path, size: int) -> list[Write]:
         if path.stat().st_size != size:

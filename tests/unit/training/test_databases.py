@@ -129,7 +129,7 @@ def test_a_leveldb_of_many_tables_is_what_leveldb_says() -> None:
         ("000006.log", lambda content: content[:7] + b"\xff" + content[8:], None),
         ("MANIFEST-000004", lambda content: content[:-3], "MANIFEST-000004.*ends within a record"),
         ("MANIFEST-000004", None, "MANIFEST-000004.*No such file"),
-        ("CURRENT", lambda content: b"elsewhere\n", "elsewhere.*No such file"),
+        ("CURRENT", lambda content: b"elsewhere\n", "CURRENT.*names no manifest: 'elsewhere'"),
     ],
 )
 def test_a_damaged_leveldb_is_refused_by_its_files_name(
@@ -328,3 +328,11 @@ def test_an_old_net_brings_its_transformation_along() -> None:
     source = make(net.layer[0], False, CaffesDraws(1), RUNS)
     assert source.shapes["data"] == (4, 3, 28, 28)
     source.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"MANIFEST", b"../other\n", b"MANIFEST\xff000004\n"])
+def test_a_current_that_names_no_manifest_is_refused_by_its_name(content: bytes, tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "training_stream" / "leveldb", tmp_path / "db")
+    (tmp_path / "db" / "CURRENT").write_bytes(content)
+    with pytest.raises(FormatError, match=r"CURRENT of the LevelDB .* is damaged.*names no manifest"):
+        LevelDb(tmp_path / "db")

@@ -95,7 +95,7 @@ def test_sizes_and_colours_are_opencvs(is_color: bool, size: dict[str, Any], tmp
     ("text", "says"),
     [
         ("", "is empty"),
-        ("pictures of mine/1.png 1.5\n", r"1 lines .*line 1: 'pictures of mine/1.png 1.5'"),
+        ("pictures of mine/1.png 1.5\n", r"1 line other.*line 1: 'pictures of mine/1.png 1.5'"),
         ("pictures of mine/1.png\n", "line 1"),
         ("pictures of mine/1.png 1\n\npictures of mine/2.png 1\n", "line 2: ''"),
         ("pictures of mine/1.png cat\n" * 9, r"9 lines .*line 5: .*and 4 more"),
