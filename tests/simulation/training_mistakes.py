@@ -174,7 +174,7 @@ def the_hint_goes_with_the_last_snapshot(patch: pytest.MonkeyPatch) -> None:
     from pipeline.operations.prune import trainings
 
     patch.setattr(Attempting, "_goes_on", goes_on)
-    patch.setattr(trainings, "_hint", lambda context, name: ())
+    patch.setattr(trainings, "_records", lambda *words: ())
     patch.setattr(jobs, "submit", _once(jobs.submit))
 
 
