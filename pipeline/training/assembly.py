@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.errors import FormatError, SolverError
@@ -78,7 +78,6 @@ def assemble(solver: Solver, draws: Draws, how: How, say: Say, warn: Say) -> Net
     say: hears the lines that Caffe logs.  Raises SolverError and NetError for what cannot be trained.
     """
     from pipeline.training.engine import building
-    from pipeline.training.engine.learned import shared
     from pipeline.training.engine.needs import needs, refuse_no_loss
 
     arithmetic = replace(building.CPU, exact=how.exact)
@@ -86,16 +85,15 @@ def assemble(solver: Solver, draws: Draws, how: How, say: Say, warn: Say) -> Net
     graph = made.graph
     wanted = building.Wanted(solver.net.text.force_backward, how.as_caffe)
     network = building.build(graph, arithmetic, wanted, made.values)
-    _load(solver, graph, network, None, say)
+    for slot, values in _taken(solver, graph, say):
+        network.load(slot, values)
     train = Live(graph, network, made.sources)
     refuse_no_loss(graph, needs(graph, False))
     tests = []
     for test in solver.tests.nets:
         made = set_up(test.net, draws, warn)
-        graph = made.graph
-        own = building.build_test(graph, network, made.values)
-        _load(solver, graph, own, graph.parameters.owners.keys() - shared(graph, train.graph).keys(), say)
-        tests.append(Live(graph, own, made.sources))
+        own = building.build_test(made.graph, network, made.values | dict(_taken(solver, made.graph, say)))
+        tests.append(Live(made.graph, own, made.sources))
     return Nets(train, tuple(tests), draws)
 
 
@@ -128,12 +126,11 @@ def fed_by_a_program(graph: CaffeGraph) -> Iterator[SolverError]:
             )
 
 
-def _load(solver: Solver, graph: CaffeGraph, network: Network, only: Set[Slot] | None, say: Say) -> None:
+def _taken(solver: Solver, graph: CaffeGraph, say: Say) -> Iterator[tuple[Slot, weights.Array]]:
+    """What the solver's weights files give to a net.  A test net takes them up before it shares, as in Caffe."""
     for path in solver.weights:
         say(f"Finetuning from {path}")
-        for slot, values in weights.trainable(path, graph, say):
-            if only is None or slot in only:
-                network.load(slot, values)
+        yield from weights.trainable(path, graph, say)
 
 
 def _labels(graph: CaffeGraph, step: object) -> Iterator[tuple[str, Labels]]:

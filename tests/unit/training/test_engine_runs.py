@@ -262,6 +262,35 @@ def test_debug_info_prints_the_blobs_of_each_test_batch_and_of_the_last_pass(tmp
     assert "".join(lines(1)) == "TFFFBLFBLTFFFBLFBLFLTFF"
 
 
+TWINS = """
+layer { name: "d" type: "DummyData" top: "x" top: "label" dummy_data_param { shape { dim: 4 dim: 3 } shape { dim: 4 }
+  data_filler { type: "gaussian" std: 2 } data_filler { value: 1 } } }
+layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" } include { phase: TEST }
+  inner_product_param { num_output: 3 bias_term: false weight_filler { type: "xavier" } } }
+layer { name: "b" type: "InnerProduct" bottom: "x" top: "b" param { name: "w" }
+  inner_product_param { num_output: 3 bias_term: false weight_filler { type: "xavier" } } }
+layer { name: "la" type: "SoftmaxWithLoss" bottom: "a" bottom: "label" top: "la" include { phase: TEST } }
+layer { name: "lb" type: "SoftmaxWithLoss" bottom: "b" bottom: "label" top: "lb" }
+"""
+
+
+def test_a_test_net_takes_up_weights_before_it_shares_blobs_with_the_train_net(tmp_path: Path) -> None:
+    """Caffe loads a file into each net first: there, both layers have what the file holds of one of them."""
+    (tmp_path / "net.prototxt").write_text(TWINS)
+    solver = 'net: "net.prototxt" base_lr: 0.5 lr_policy: "fixed" random_seed: 7 max_iter: 4 test_iter: 1 '
+    (tmp_path / SOLVER).write_text(f'{solver} test_interval: 4 snapshot_prefix: "one"')
+    (tmp_path / "more.prototxt").write_text(
+        f'{solver} test_interval: 4 snapshot_prefix: "two" weights: "one_iter_4.caffemodel"'
+    )
+    with Within(tmp_path):
+        train(Wanted(SOLVER))
+        run = train(Wanted(Path("more.prototxt")))
+    found = [line.split(" = ")[1].split()[0] for line in run.lines if "Test net output" in line]
+    assert len(found) == 4
+    assert found[0] == found[1], "before the first update the twins are the same"
+    assert found[2] != found[3], "the train net has one of them, and moves that one alone"
+
+
 ODD = {
     "two test nets, one of no batch": "max_iter: 4 test_iter: 2 test_iter: 0 test_interval: 2 test_compute_loss: true",
     "AdaGrad, exp, L1, iter_size 2, a window of 2": (
