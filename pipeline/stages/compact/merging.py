@@ -182,7 +182,9 @@ class _Cursor:
             if have.field(FEATURES).type != wanted_type:
                 what = f"its vectors are {have.field(FEATURES).type}, and the manifests say {wanted_type}"
                 raise self._wrong(what, "two nets share this root: give the new set a root of its own")
-        yield from file.iter_batches(rows, columns=[n for n in wanted if n in have.names], use_threads=False)
+        columns = [name for name in wanted if name in have.names]
+        for group in range(file.num_row_groups):  # asked for all of them, the reader keeps the bytes of each
+            yield from file.iter_batches(rows, [group], columns, use_threads=False)
 
     def _block(self, batch: pa.RecordBatch) -> None:
         self.ids = batch.column("item_id").to_numpy().view(np.uint64)

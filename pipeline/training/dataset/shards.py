@@ -97,7 +97,7 @@ def _batches_of(path: Path, shard: ShardFile, columns: Sequence[str] | None) -> 
             "its bytes are others, or it is missing",
             "bring the dataset in again",
         )
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # else all row groups come into memory at once
         if missing := [name for name in columns or () if name not in file.schema_arrow.names]:
             raise FormatError(f"the shard {path} has no column {missing[0]}", "", "bring the dataset in again")
         yield from file.iter_batches(batch_size=BATCH_ROWS, columns=columns and list(columns))

@@ -10,6 +10,7 @@ import io
 import json
 import re
 import shutil
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,11 @@ from pyarrow import parquet as pq
 from pipeline.cli.main import main
 from pipeline.codec import caffe_pb2
 from pipeline.errors import ConfigError, FormatError
+from pipeline.ledger.layout import Root
 from pipeline.records import item_id_of, signed
+from pipeline.stores.local import LocalStore
 from pipeline.training.dataset import assembling, examples, shards
+from pipeline.training.dataset.delivered import Deliveries, Place
 from pipeline.training.dataset.manifest import Manifest, read_manifest
 from tests.unit.training.databases import encoded, images
 from tests.unit.training.delivered_sets import deliver
@@ -439,3 +443,35 @@ def test_nothing_is_overwritten(site: Path) -> None:
     content = (site / "made" / "_manifest.json").read_bytes()
     assert main(words_of(site, "made")) == 2
     assert (site / "made" / "_manifest.json").read_bytes() == content
+
+
+def test_deliveries_are_read_a_block_at_a_time(tmp_path: Path) -> None:
+    big = {f"sku-{at}": np.random.default_rng(at).bytes(30_000) for at in range(640)}
+    deliver(tmp_path, 1, big)
+    found = Deliveries(Place(LocalStore(tmp_path), Root("out"), "out"), "images")
+    sum(len(table) for table in found.tables())  # what is imported is imported
+    tracemalloc.start()
+    try:
+        assert sum(len(table) for table in found.tables()) == 640
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 640 * 30_000 / 3, "the reader keeps the bytes of what it has read"
+
+
+def test_a_set_is_named_as_the_configuration_calls_it(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site / "hathi.toml").write_text(
+        f"""[bucket]
+url = "{site}/bucket"
+[lakes.main]
+url = "{site}"
+[sets.pictures]
+net = "image"
+root = "out"
+"""
+    )
+    words = ["dataset", "make", str(site / "made"), "--labels", str(site / "labels.csv"), "--images", "pictures"]
+    assert main([*words, "--config", str(site / "hathi.toml")]) == 0
+    assert read_manifest(site / "made").source == "pictures"
+    assert main([*words, "--config", str(site / "hathi.toml"), "--lake", "other"]) == 2
+    assert "--lake: main" in capsys.readouterr().err
