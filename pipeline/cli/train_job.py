@@ -66,6 +66,7 @@ def run(args: argparse.Namespace, flags: Flags, how: How) -> int:
     with shown() as (write, show), _host(args, settings, write, show) as host:
         wanted = Wanted(Path(args.words[0]), flags, how, secrets.token_hex(4) if args.again else "")
         spec = spec_of(host.context, wanted)
+        jobs.refuse_forgotten(host.context, spec)
         name, new = jobs.submit(host.context, spec)
         host.say(
             f"job {name}: {'a new training' if new else 'it is in the bucket already'}; {spec.max_iter} iterations"

@@ -17,10 +17,15 @@ from pipeline.training.state import Job, derive, wanted
 
 
 def submit(context: Context, spec: JobSpec) -> tuple[JobName, bool]:
-    """The hint, then the spec that it announces; whether the training is a new one.
+    """The hint, then the spec that it announces; whether the training is a new one."""
+    keys = context.keys.job(spec.name())
+    context.bucket.put(keys.hint, b"")
+    won, _ = commit(context, keys.spec, spec)
+    return keys.name, won
 
-    Raises ConfigError for one that prune is about to forget: what is left of it says that it is over.
-    """
+
+def refuse_forgotten(context: Context, spec: JobSpec) -> None:
+    """Raises ConfigError for a training that prune is forgetting: what is left of it says that it is over."""
     keys = context.keys.job(spec.name())
     there = {entry.key for entry in context.bucket.list(keys.top, folders=True)}
     if there and keys.spec not in there:
@@ -29,9 +34,6 @@ def submit(context: Context, spec: JobSpec) -> tuple[JobName, bool]:
             "its spec is deleted, and other keys of it are still there",
             "wait until `hathi prune` is through, or begin another training with --again",
         )
-    context.bucket.put(keys.hint, b"")
-    won, _ = commit(context, keys.spec, spec)
-    return keys.name, won
 
 
 def look(context: Context, name: JobName, *, chain: bool = False) -> Job:

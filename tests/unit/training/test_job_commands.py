@@ -289,9 +289,10 @@ def test_a_training_that_is_being_forgotten_is_not_begun_anew_from_its_remains(c
     planned = list(plan_trainings(context, time.time() + 401 * 86400.0))
     forget(context, planned[0])
     with pytest.raises(ConfigError, match="is being forgotten"):
-        jobs.submit(context, SPEC)
+        jobs.refuse_forgotten(context, SPEC)
     for one in planned:
         forget(context, one)
+    jobs.refuse_forgotten(context, SPEC)
     assert jobs.submit(context, SPEC)[1]
     train(context)
     assert hathi("list")[1].split()[-4] == "finished"
