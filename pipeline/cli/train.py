@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli import train_head
+from pipeline.cli import train_head, train_template
 from pipeline.cli.output.training import Tested, shown
 from pipeline.cli.wiring.numbers import number_from
 from pipeline.errors import ConfigError
@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "hathi train SOLVER [options]\n       hathi train test MODEL WEIGHTS [--iterations N] [options]\n"
         "       hathi train time SOLVER|MODEL [--iterations N] [options]\n"
         "       hathi train head DATASET OUT [--loss softmax|logistic|hinge] [--net FILE] [options]\n"
+        "       hathi train template finetune OUT --net FILE --dataset FOLDER [--freeze LAYER] [options]\n"
         "       hathi train list | show JOB | stop JOB | log JOB [--config FILE] [--lake NAME] [--json]"
     )
     option = parser.add_argument
@@ -77,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--lake", metavar="NAME", help="of jobs: trainings of this lake alone")
     option("--json", action="store_true", help="print one JSON object a display or test, and one at the end")
     train_head.add_arguments(parser)
+    train_template.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
         return _time(args)
     if args.words[0] == "head":
         return train_head.run(args)
+    if args.words[0] == "template":
+        return train_template.run(args)
     if args.words[0] in JOB_WORDS:
         from pipeline.cli import train_jobs
 

@@ -306,6 +306,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
         "train": [
             [str(solver(site))],
             ["head", str(made(site.folder / "rows", {"train": clouds(40, 6, 2)})), f"{site.folder}/head"],
+            ["template", "finetune", f"{site.folder}/tuned", "--net", net[0], "--dataset", f"{site.folder}/set"],
         ],
         "dataset": [
             ["import", f"{site.folder}/labelled.txt", f"{site.folder}/set"],
