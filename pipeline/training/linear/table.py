@@ -24,7 +24,7 @@ from pipeline.errors import ConfigError
 Rows = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
-CHUNK_BYTES = 8 * 2**20
+CHUNK_BYTES = 4 * 2**20
 """Of the matrix in memory at once."""
 
 
