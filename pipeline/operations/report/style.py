@@ -82,7 +82,7 @@ footer{padding-top:2rem;padding-bottom:2.5rem;font-size:.875rem;color:var(--soft
 .legend li{display:flex;align-items:center;gap:.4rem;margin:0}
 .key{width:1.75rem;height:.65rem;flex:none}
 .pair{display:flex;flex-wrap:wrap;gap:0 .75rem;align-items:flex-start}
-.pair>*{flex:1 1 20rem}
+.pair>*{flex:1 1 27rem}
 .pair>.matrix{flex:0 1 auto;max-width:100%}
 .matrix table{width:auto}
 .matrix td,.matrix th{padding:.35rem .5rem;min-width:0}

@@ -20,6 +20,7 @@ from pipeline.cli.main import main
 from pipeline.codec import caffe_pb2
 from pipeline.errors import Diverged
 from pipeline.training import job
+from pipeline.training.__main__ import main as child
 from pipeline.training.job import Wanted
 from pipeline.training.predictions.file import read
 from tests.unit.test_metrics import figure, parsed
@@ -306,6 +307,17 @@ def test_other_data_layers_have_pictures_too_and_other_nets_say_why_not(folder: 
         row = int(worst[0])
         shown = cv2.imdecode(np.frombuffer(found.pictures[row], np.uint8), cv2.IMREAD_UNCHANGED).astype(float)
         assert np.corrcoef(shown.ravel(), pixels[row].ravel())[0, 1] > 0.999
+
+
+def test_the_folder_of_a_child_has_a_page_too(folder: Path) -> None:
+    spec = {"solver": str(folder / "solver.prototxt"), "folder": str(folder), "threads": 1}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    assert child(["run", "spec.json", "out"]) == 0
+    assert main(["report", "--training", "out", "--out", "page.html"]) == 0
+    page = Path("page.html").read_text()
+    check(page, rows_of(Path("out/metrics.jsonl")), Path("out/snapshots/40/net.caffemodel"))
+    assert "The training is finished: it ended at iteration 40." in page
+    assert "name its .prototxt in place of the prefix" in page
 
 
 def test_what_is_no_training_is_refused_by_what_is_missing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

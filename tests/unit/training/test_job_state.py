@@ -19,6 +19,7 @@ from pipeline.ledger.trainings import (
     JobStop,
     Reached,
 )
+from pipeline.training.retention import forgettable, kept
 from pipeline.training.state import Failed, Finished, Running, Stopped, Waiting, parent_of
 from tests.unit.training.jobs import AT, KEYS, SPEC, file_of, job_of, link
 
@@ -213,3 +214,13 @@ def test_a_chain_has_snapshots_of_fixed_iterations() -> None:
     spec = JobSpec(model="n", solver="", max_iter=12, every=5)
     assert [n for n in range(20) if spec.due(n)] == [5, 10, 12]
     assert Keys("shop").job(spec.name()).name == spec.name()
+
+
+def test_the_predictions_that_a_result_names_stay_as_its_model_does() -> None:
+    told = file_of("f", "predictions.parquet")
+    out = JobOut(kind="failed", iteration=3, cause="diverged", predictions=(told,), process="box", at=AT)
+    job = job_of({KEYS.spec: SPEC, KEYS.out: out}, chain=True)
+    assert told.key in kept(job)
+    assert list(forgettable(job, {told.key: 0.0, KEYS.file("1", "x"): 0.0}, 1.0)) == [
+        (KEYS.file("1", "x"), "no document of its training names it")
+    ]

@@ -216,9 +216,12 @@ def _value(of: float, judgement: Judgement) -> str:
 
 
 def _whole_text(text: str) -> Markup:
-    """Foreign text as far as CAUSE: it says why, so it is not cut as names are."""
-    parts = [attribute(text[at : at + LONG]) for at in range(0, min(len(text), CAUSE), LONG)]
-    return Markup(f"<bdi>{Markup().join(parts)}</bdi>")
+    """Foreign text as far as CAUSE: it says why, so it is not cut as names are; message, detail, hint a line each."""
+    lines = []
+    for line in text[:CAUSE].split(" | "):
+        parts = [attribute(line[at : at + LONG]) for at in range(0, len(line), LONG)]
+        lines.append(Markup(f"<bdi>{Markup().join(parts)}</bdi>"))
+    return Markup("<br>").join(lines)
 
 
 def _spread(all_: Sequence[T], most: int) -> list[T]:
