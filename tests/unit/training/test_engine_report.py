@@ -318,6 +318,9 @@ def test_the_folder_of_a_child_has_a_page_too(folder: Path) -> None:
     check(page, rows_of(Path("out/metrics.jsonl")), Path("out/snapshots/40/net.caffemodel"))
     assert "The training is finished: it ended at iteration 40." in page
     assert "name its .prototxt in place of the prefix" in page
+    Path("out/model.json").unlink()
+    assert main(["report", "--training", "out", "--out", "page.html"]) == 0
+    assert "the child has written no model.json" in Path("page.html").read_text()
 
 
 def test_what_is_no_training_is_refused_by_what_is_missing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -156,7 +156,8 @@ def _snapshots(places: Places, rows: Sequence[Row]) -> Iterator[Snapshot]:
 def _attempts(rows: Sequence[Row]) -> Iterator[Attempt]:
     """A start without an end was killed, unless it is the last one."""
     starts = [at for at, row in enumerate(rows) if row["kind"] == "start"]
-    for number, (at, following) in enumerate(zip(starts, [*starts[1:], len(rows)], strict=True), start=1):
+    nexts = [*starts, len(rows)][1:]
+    for number, (at, following) in enumerate(zip(starts, nexts, strict=True), start=1):
         row = rows[at]
         end = rows[at + 1] if at + 1 < following else None
         killed = "" if following == len(rows) else "killed"
