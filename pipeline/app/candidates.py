@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pipeline.codec import caffe_pb2
 from pipeline.errors import ConfigError, PermanentError
 from pipeline.ledger import promotions
 from pipeline.ledger.data import download
+from pipeline.ledger.layout import MANIFEST
 from pipeline.ledger.manifest import Promoted
 from pipeline.ledger.model_files import folder_of
 from pipeline.ledger.promotions import PromotedFile, Role
@@ -73,6 +74,15 @@ class Files:
 def of_files(given: Files) -> Candidate:
     """Raises ConfigError for a file that is missing or of another kind."""
     return Candidate(tuple(_pieces(given)))
+
+
+def data_of(names: Iterable[str]) -> dict[str, str]:
+    """What a model was trained on, as a person names it; of a dataset's folder the SHA-256 of its manifest."""
+    return {name: _digest(Path(name) / MANIFEST) for name in names}
+
+
+def _digest(path: Path) -> str:
+    return _piece("beside", path.name, path).sha256 if path.is_file() else ""
 
 
 def same_as_before(piece: Piece) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pipeline.amounts import counted
 from pipeline.app import promoting, trainings
-from pipeline.app.candidates import Candidate, Files, of_files, of_promotion, of_training
+from pipeline.app.candidates import Candidate, Files, data_of, of_files, of_promotion, of_training
 from pipeline.app.contexts import contexts
 from pipeline.app.promoting import Judged, Outcome, Wanted
 from pipeline.app.promotion_bar import Bar
@@ -50,7 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--least", action="append", default=[], metavar="NAME=NUMBER,...",
            help="refuse it where a figure is worse; of a loss or an error it is the most")  # fmt: skip
     option("--against", choices=("current",), help="refuse it where a figure is worse than that of the model in use")
-    option("--data", action="append", default=[], metavar="NAME", help="what it was trained on, for `hathi models`")
+    option(
+        "--data",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="what it was trained on: a dataset's folder, or any name",
+    )
     option("--why", default="", metavar="TEXT", help="why; it is kept with the promotion")
     option("--yes", action="store_true", help="whatever the bar says")
     option("--lake", metavar="NAME", help="in this lake alone (default: in all that the set takes)")
@@ -73,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
             follows,
             candidate,
             _numbers(args.figures, "--figures"),
-            dict.fromkeys(args.data, ""),
+            data_of(args.data),
             Bar(_numbers(args.least, "--least"), args.against is not None),
             args.why,
             args.yes,

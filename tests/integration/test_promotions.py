@@ -2,92 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from pipeline.ledger.bodies import body_of
-from pipeline.ledger.manifest import Plan
 from pipeline.ledger.promotions import Promotion
 from sample import random_features
 from tests.integration.conftest import ROOT, environ, picture, row
-
-NET = ROOT / "sample" / "random_features.prototxt"
-
-
-@dataclass(frozen=True)
-class Hosts:
-    """A gateway and a box: each its own configuration, state and cache, one bucket."""
-
-    folder: Path
-
-    def write(self, host: str, source: str = 'model = "shoes"', **compute: object) -> None:
-        (self.folder / host).mkdir(exist_ok=True)
-        lines = [f'role = "{"compute" if host.startswith("box") else "gateway"}"', 'state = "state"']
-        lines += ["[bucket]", 'url = "../bucket"', "[logs]", 'folder = "logs"']
-        lines += ["[ship]", "batch_refs = 2", "[compute]", "free_bytes = 0"]
-        lines += [f"{name} = {value}" for name, value in compute.items()]
-        lines += ["[lakes.shop]", *(['url = "../lake"'] if not host.startswith("box") else [])]
-        if not host.startswith("box"):
-            lines += ["[[lakes.shop.sources]]", 'path = "refs"']
-        lines += ["[sets.demo]", source, 'blob = "features"', 'root = "features"']
-        (self.folder / host / "hathi.toml").write_text("\n".join(lines))
-
-    def refs(self, name: str, *items: str) -> None:
-        path = self.folder / "lake" / "refs" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(row(item, picture(len(item) + at)) for at, item in enumerate(items)))
-
-    def weights(self, seed: int) -> Path:
-        path = self.folder / f"{seed}.caffemodel"
-        random_features.write(path, seed)
-        return path
-
-    def hathi(self, host: str, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pipeline.cli.main", *words, "--config", f"{self.folder}/{host}/hathi.toml"]
-        return subprocess.run(command, cwd=ROOT, env=environ(), capture_output=True, text=True, timeout=120)
-
-    def well(self, host: str, *words: str) -> str:
-        done = self.hathi(host, *words)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def promote(self, seed: int, *more: str) -> str:
-        return self.well("box", "promote", "demo", "--net", str(NET), "--weights", str(self.weights(seed)), *more)
-
-    def go_round(self, *boxes: str) -> None:
-        self.well("gateway", "run", "ship")
-        for box in boxes or ("box",):
-            self.well(box, "run", "compute", "aggregate")
-        self.well("gateway", "run", "deliver")
-
-    def rows(self) -> list[dict[str, Any]]:
-        files = sorted((self.folder / "lake" / "features").glob("2*/*/features/*.parquet"))
-        return [{"shipment": file.parts[-4], **found} for file in files for found in pq.read_table(file).to_pylist()]
-
-    def prints(self) -> Counter[str]:
-        """Delivered features by fingerprint."""
-        return Counter(found["fingerprint"] for found in self.rows())
-
-    def models(self, *words: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.well("box", "models", "--json", *words).splitlines()]
-
-    def plans(self) -> list[Plan]:
-        return [body_of(Plan, path.read_bytes(), str(path)) for path in (self.folder / "bucket/shop/c").glob("*/plan")]
-
-    def promotions(self) -> list[Path]:
-        return sorted((self.folder / "bucket/shop/m/shoes").iterdir())
+from tests.integration.following_hosts import NET, Hosts
 
 
 @pytest.fixture
@@ -100,7 +31,10 @@ def hosts(tmp_path: Path) -> Hosts:
 
 
 def test_a_promotion_is_computed_delivered_replaced_and_taken_back(hosts: Hosts) -> None:
-    said = hosts.promote(1, "--figures", "accuracy=0.9", "--why", "the first")
+    dataset = hosts.folder / "dataset"
+    dataset.mkdir()
+    (dataset / "_manifest.json").write_text("{}")
+    said = hosts.promote(1, "--figures", "accuracy=0.9", "--why", "the first", "--data", str(dataset), "--data", "more")
     assert "shoes@1 is in use from now on in lake shop: 2 files" in said
     hosts.go_round()
     (first,) = hosts.prints()
@@ -128,6 +62,7 @@ def test_a_promotion_is_computed_delivered_replaced_and_taken_back(hosts: Hosts)
     assert [vectors[names[0], item] == vectors[names[2], item] for item in ("a", "bb", "ccc")] == [True] * 3
 
     third, other, oldest = hosts.models("shoes")
+    assert oldest["data"] == {str(dataset): hashlib.sha256(b"{}").hexdigest(), "more": ""}
     assert [one["number"] for one in (third, other, oldest)] == [3, 2, 1]
     assert (third["in_use"], third["again"], third["why"], third["sets"]) == (True, 1, "back", ["demo"])
     assert third["digest"] == oldest["digest"] != other["digest"]
@@ -136,6 +71,10 @@ def test_a_promotion_is_computed_delivered_replaced_and_taken_back(hosts: Hosts)
     assert hosts.well("gateway", "verify", "--deep")
     assert "shoes@3 in lake shop: in use" in hosts.well("box", "models", "shoes")
     assert "demo" in hosts.well("box", "models")
+    assert "follows shoes@3 in lake shop" in hosts.well("box", "config", "check")
+    image = hosts.folder / "asked.png"
+    image.write_bytes(picture(1))
+    assert "of 3 items" in hosts.well("gateway", "similar", "7", "--image", str(image))
 
 
 def test_the_same_files_by_hand_or_by_promotion_give_the_same_fingerprint(hosts: Hosts) -> None:
