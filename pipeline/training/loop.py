@@ -126,6 +126,11 @@ class Training:
             one.close()
 
     @property
+    def waited(self) -> float:
+        """Seconds in which the training net stood still for data."""
+        return self._feeding[0].waited
+
+    @property
     def lr(self) -> float:
         """The rate of the next update; asking moves multistep by a step when one is due, as in Caffe."""
         self.rate_step = rates.step_of(self._solver.policy, self.iteration, self.rate_step)
@@ -319,15 +324,15 @@ class Training:
         self._around.metrics.add(step, self._around.now(), "train", values)
 
     def snapshot(self) -> None:
-        """Caffe's two files and the manifest, written by a thread of its own: training goes on meanwhile."""
+        """Caffe's two files and the manifest, written by a thread of its own: training waits for their copies alone."""
+        for one, live in zip(self._net.learned, self._weights, strict=True):
+            if not updates.finite(live):
+                raise divergence.weights(self.iteration, one)
         values = {one.slot: self._net.weights(one.slot) for one in self._net.learned}
         diffs = None
         if self._solver.snapshots.diff:
             diffs = {one.slot: self._net.gradient(one.slot) for one in self._net.learned}
-        history = [one.cpu().numpy().copy() for one in self._history]
-        for one in self._net.learned:
-            if not np.isfinite(values[one.slot].sum(dtype=np.float64)):
-                raise divergence.weights(self.iteration, one)
+        history = [self._net.array(one) for one in self._history]
         for where, line in self._saver.lines(self.iteration):
             self._around.log(where, line)
         shapes = [one.shape for one in self._net.learned] * (len(history) // max(1, len(values)))

@@ -101,6 +101,11 @@ def apply(update: Update, blob: Blob, rate: float, iteration: int) -> bool:
     return math.isfinite(sum(map(float, sums))) or bool(blob.gradient.isfinite().all())
 
 
+def finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite; their sum tells in one pass, where it does not overflow."""
+    return math.isfinite(float(values.sum())) or bool(values.isfinite().all())
+
+
 def _change(update: Update, gradient: Tensor, history: Sequence[Tensor], rate: float) -> None:
     """Makes of the gradient what the weights lose."""
     first, momentum = history[0], update.momentum

@@ -166,17 +166,17 @@ class TorchNetwork:
         return tensor.grad
 
     def weights(self, slot: Slot) -> Array:
-        return self._array(self._tensors[slot])
+        return self.array(self._tensors[slot])
 
     def gradient(self, slot: Slot) -> Array:
-        return self._array(self.gradient_tensor(slot))
+        return self.array(self.gradient_tensor(slot))
 
     def load(self, slot: Slot, values: Array) -> None:
         with torch.no_grad():
             self._tensors[slot].copy_(torch.from_numpy(np.array(values)).reshape(self._tensors[slot].shape))
 
     def carried(self) -> dict[str, Array]:
-        return {name: self._array(state) for name, state in self._states.items()}
+        return {name: self.array(state) for name, state in self._states.items()}
 
     def carry(self, states: Mapping[str, Array]) -> None:
         if states.keys() != self._states.keys():
@@ -187,10 +187,10 @@ class TorchNetwork:
         for name, values in states.items():
             self._states[name] = torch.from_numpy(np.array(values)).to(self._states[name])
 
-    @staticmethod
-    def _array(tensor: Tensor) -> Array:
-        array: Array = tensor.detach().to("cpu", torch.float32).numpy().copy()
-        return array
+    def array(self, tensor: Tensor) -> Array:
+        found = np.empty(tuple(tensor.shape), np.float32)  # by NumPy, which asks for large pages
+        torch.from_numpy(found).copy_(tensor.detach())
+        return found
 
     def _pass(self, feeds: Feeds, watch: Watch | None, last: int | None = None) -> tuple[Pass, Tensor | None]:
         """A forward pass, up to step `last`, and what its gradients begin with."""
@@ -207,8 +207,8 @@ class TorchNetwork:
             loss, slope = self._loss(net, found)
             names = {one.blob: self._value(net, one) for one in self.outputs}
             told = {blob: net.graph.outputs[blob].name for blob in self._told}
-            outputs = {blob: self._array(found[name]) for blob, name in names.items() if name in found}
-            judged = {blob: self._array(found[name]) for blob, name in told.items() if name in found}
+            outputs = {blob: self.array(found[name]) for blob, name in names.items() if name in found}
+            judged = {blob: self.array(found[name]) for blob, name in told.items() if name in found}
             for state in net.states:
                 if state.after in found:
                     self._states[state.name] = found[state.after].detach().to(self.how.dtype)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from pipeline.nets.engines.torch_operations import OPERATIONS, Attributes, Inputs, Operation
 from pipeline.training.engine.convolution import convolved, deconvolved
+from pipeline.training.engine.in_place import IN_PLACE
 
 
 def operations(dtype: torch.dtype, exact: bool) -> Mapping[str, Operation]:
@@ -41,7 +42,11 @@ def _gemm(x: Inputs, a: Attributes) -> Tensor | Sequence[Tensor]:
 
 
 def _largest(x: Inputs, a: Attributes) -> Tensor:
-    return functional.max_pool2d(x[0], a["kernel"], a["stride"], a["pad"], ceil_mode=a["ceil"])
+    """Its gradient has its channels last as well: torch would copy the bottom's gradient twice where it has not."""
+    found = functional.max_pool2d(x[0], a["kernel"], a["stride"], a["pad"], ceil_mode=a["ceil"])
+    if found.requires_grad and found.is_contiguous(memory_format=torch.channels_last):
+        found.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+    return found
 
 
 def _average(x: Inputs, a: Attributes) -> Tensor:
@@ -127,5 +132,6 @@ _TRAINING: dict[str, Operation] = {
     "Detach": lambda x, a: x[0].detach(),
     "LRN": _lrn,
     "LargestOfWindows": _largest,
+    IN_PLACE: lambda x, a: x[0].relu_(),
     "PRelu": lambda x, a: torch.where(x[0] > 0, x[0], x[0] * x[1]),  # at 0 the slope has the gradient
 }

@@ -15,6 +15,7 @@ from pipeline.nets.graph.lowered import Operation, Slot
 from pipeline.nets.graph.plan import Place
 from pipeline.nets.layers import Layer
 from pipeline.training.engine.backward import Backward
+from pipeline.training.engine.in_place import in_place
 from pipeline.training.engine.lowering import Part, Trained
 from pipeline.training.engine.memory import Overwritten
 from pipeline.training.engine.operations import operations
@@ -72,6 +73,8 @@ class Program:
         self._late = {net.tops[place]: place for place in late}
         self._rest = net.rest
         self._done = self._last_uses(graph.shapes.keys() | graph.inputs.keys())
+        saved = {name for part in net.parts if part.step in owns for name in part.tops}
+        self._lean = in_place(net.parts, net.rest, kept | saved | self._late.keys())
 
     def __call__(
         self,
@@ -87,7 +90,7 @@ class Program:
         """
         values = self._begun(feeds, learned)
         late: dict[Place, Tensor] = {}
-        for number, part in enumerate(self.parts):
+        for number, part in enumerate(self._lean if watch is None else self.parts):
             if last is not None and part.step > last:
                 return {name: values[name] for name in self.kept if name in values}
             for operation in part.ahead:
