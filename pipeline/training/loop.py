@@ -325,18 +325,9 @@ class Training:
 
     def snapshot(self) -> None:
         """Caffe's two files and the manifest, written by a thread of its own: training waits for their copies alone."""
-        for one, live in zip(self._net.learned, self._weights, strict=True):
-            if not updates.finite(live):
-                raise divergence.weights(self.iteration, one)
-        values = {one.slot: self._net.weights(one.slot) for one in self._net.learned}
-        diffs = None
-        if self._solver.snapshots.diff:
-            diffs = {one.slot: self._net.gradient(one.slot) for one in self._net.learned}
-        history = [self._net.array(one) for one in self._history]
+        self._saver.save(self._net, self._history, replace(self._safe, step=self.rate_step))
         for where, line in self._saver.lines(self.iteration):
             self._around.log(where, line)
-        shapes = [one.shape for one in self._net.learned] * (len(history) // max(1, len(values)))
-        self._saver.save(values, diffs, shapes, history, replace(self._safe, step=self.rate_step))
         self._around.saved(self.iteration)
 
     def save(self) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-
-import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import NetError, TemporaryError
 from pipeline.nets.graph.caffe_graph import CaffeGraph
-from pipeline.nets.graph.lowered import Shape, Slot
-from pipeline.training import snapshot
+from pipeline.training import divergence, snapshot, updates
+from pipeline.training.network import Network
 from pipeline.training.snapshot import Content, Owner, Places, Position
 from pipeline.training.solver import SnapshotPlan
-
-Array = NDArray[np.float32]
+from pipeline.training.updates import Tensor
 
 
 class Saver:
@@ -39,18 +35,23 @@ class Saver:
         """Whether the snapshot of this iteration was the last one that was asked for, or the one that it began with."""
         return self.parent == iteration
 
-    def save(
-        self,
-        values: Mapping[Slot, Array],
-        diffs: Mapping[Slot, Array] | None,
-        shapes: Sequence[Shape],
-        history: Sequence[Array],
-        position: Position,
-    ) -> None:
-        """Begins to write; the arrays are the snapshot's own from now on.  Raises what the one before raised."""
+    def save(self, network: Network, history: Sequence[Tensor], position: Position) -> None:
+        """Copies what the snapshot holds, for which the training stands still, and begins to write it.
+
+        history: the solver's, as the engine holds it.  Raises Diverged for weights that are not finite, which no
+        snapshot holds, and what the writing of the one before raised.
+        """
+        learned = network.learned
+        for one in learned:
+            if not updates.finite(network.tensor(one.slot).detach()):
+                raise divergence.weights(position.iteration, one)
         self.wait()
+        values = {one.slot: network.weights(one.slot) for one in learned}
+        diffs = {one.slot: network.gradient(one.slot) for one in learned} if self._plan.diff else None
+        shapes = [one.shape for one in learned] * (len(history) // max(1, len(learned)))
         diff = None if diffs is None else diffs.__getitem__
-        content = Content(self._graph, values.__getitem__, diff, shapes, history, position)
+        copies = [network.array(one) for one in history]
+        content = Content(self._graph, values.__getitem__, diff, shapes, copies, position)
         parent = self.parent if self.parent != position.iteration else None
         self._pending = self._thread.submit(self._write, content, parent)
         self.parent = position.iteration

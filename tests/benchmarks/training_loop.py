@@ -1,6 +1,6 @@
 """The whole loop of a training (data, solver, log, metrics) beside its bare step, and what its snapshots cost.
 
-    OMP_WAIT_POLICY=passive python -m tests.benchmarks.training_loop [lenet cifar caffenet] [--rounds 7]
+    OMP_WAIT_POLICY=passive python -m tests.benchmarks.training_loop [lenet cifar caffenet] [--rounds 9]
 
 The bare step is forward, backward and update of the same nets on one batch that is there already.  The two take turns.
 CaffeNet's images are JPEGs of 256x256 in an LMDB, cropped to 227, mirrored, less the mean: the part of the time in
@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -27,7 +28,7 @@ from pipeline.training.job import Opened, Wanted
 from pipeline.training.requests import Action, Requests
 from pipeline.training.resuming import Beginning, go_on
 from tests.benchmarks.training_data import MEAN, jpeg, pictures
-from tests.benchmarks.training_step import BATCH, NETS
+from tests.benchmarks.training_step import BATCH, NETS, rounds_of
 from tests.unit.training.databases import data_layer, datum, lmdb_of
 from tests.unit.training.trained import inputs
 
@@ -75,54 +76,78 @@ def opened(name: str, threads: int, images: int = 512) -> Iterator[Opened]:
             whole.close()
 
 
-def timed(whole: Opened, rounds: int, each: int) -> tuple[list[float], list[float], list[float]]:
-    """Seconds of each turn: the bare step, the loop, and what of the loop went on waiting for data."""
+@dataclass(frozen=True)
+class Turns:
+    """Of each turn: wall seconds, and CPU seconds of the thread that trains, of the bare steps and of the loop.
+
+    waited: seconds of the loop that went on waiting for data.
+    """
+
+    bare: list[tuple[float, float]]
+    loop: list[tuple[float, float]]
+    waited: list[float]
+
+
+def clocks() -> tuple[float, float]:
+    return time.perf_counter(), time.thread_time()
+
+
+def since(began: tuple[float, float]) -> tuple[float, float]:
+    now = clocks()
+    return now[0] - began[0], now[1] - began[1]
+
+
+def timed(whole: Opened, rounds: int, each: int) -> Turns:
     training, network = whole.training, whole.nets.train.network
     feeds = {name: values.copy() for name, values in training.take(0).items()}
-    bare, loop, waited = [], [], []
+    found = Turns([], [], [])
     for at in range(rounds + 1):
-        began, before = time.perf_counter(), training.waited
+        began, before = clocks(), training.waited
         training.step(each)
-        middle = time.perf_counter()
+        took = since(began)
+        waited, began = training.waited - before, clocks()
         for _ in range(each):
             network.clear()
             network.backward(feeds)
             training.update()
         if at:  # the first turn warms up
-            loop.append(middle - began)
-            waited.append(training.waited - before)
-            bare.append(time.perf_counter() - middle)
-    return bare, loop, waited
+            found.loop.append(took)
+            found.waited.append(waited)
+            found.bare.append(since(began))
+    return found
 
 
 def whole_loop(name: str, threads: int, rounds: int) -> None:
+    """Prints what data, solver and log cost on top of the bare step, and the share of waiting for data."""
     with opened(name, threads) as whole:
-        bare, loop, waited = timed(whole, rounds, ITERATIONS[name])
-    ratios = [one / other for one, other in zip(loop, bare, strict=True)]
-    each = median(bare) * 1e3 / ITERATIONS[name]
+        turns = timed(whole, rounds_of(name, rounds), ITERATIONS[name])
+    wall, cpu = ([one[at] / other[at] for one, other in zip(turns.loop, turns.bare, strict=True)] for at in (0, 1))
+    waits = sum(turns.waited) / sum(one for one, _ in turns.loop)
     print(
-        f"{name:9} whole loop / bare step {median(ratios):.3f} ({min(ratios):.2f} to {max(ratios):.2f}; "
-        f"bare {each:.1f} ms); waits for data {sum(waited) / sum(loop):.1%} of the loop",
+        f"{name:9} loop: {median(wall):.3f} of the bare step in wall time, {median(cpu):.3f} in CPU time of its thread"
+        f"; waits for data {waits:.1%} of the time",
         flush=True,
     )
 
 
 def snapshots(threads: int, rounds: int) -> None:
-    with opened("caffenet", threads, 64) as whole:
+    """Prints how long a snapshot of CaffeNet takes, and how long the training stands still for it."""
+    with opened("caffenet", threads, BATCH) as whole:
         training = whole.training
         training.step(1)
         blocked, took = [], []
         for _ in range(rounds):
-            began = time.perf_counter()
-            training.snapshot()
-            blocked.append(time.perf_counter() - began)
             training.written()
-            took.append(time.perf_counter() - began)
-            training.step(1)
-        size = sum(path(training.iteration - 1).stat().st_size for path in (whole.places.model, whole.places.state))
+            began, cpu = time.perf_counter(), time.process_time()
+            training.snapshot()
+            blocked.append((time.perf_counter() - began, time.process_time() - cpu))
+            training.written()
+            took.append((time.perf_counter() - began, time.process_time() - cpu))
+        size = sum(path(training.iteration).stat().st_size for path in (whole.places.model, whole.places.state))
+    written, stood = (tuple(median(one) for one in zip(*times, strict=True)) for times in (took, blocked))
     print(
-        f"caffenet  snapshot of {size / 2**20:,.0f} MiB: {median(took):.2f} s ({min(took):.2f} to {max(took):.2f}), "
-        f"blocks the training {median(blocked):.3f} s ({min(blocked):.3f} to {max(blocked):.3f})",
+        f"caffenet  snapshot: {written[0]:.2f} s until its {size / 2**20:,.0f} MiB are on the disk ({written[1]:.2f} s "
+        f"of CPU); the training stands still for {stood[0]:.3f} s ({stood[1]:.3f} s of CPU)",
         flush=True,
     )
 
@@ -131,13 +156,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nets", nargs="*", default=["lenet", "cifar"], help=f"of {', '.join(NETS)}")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--snapshots", action="store_true")
     options = parser.parse_args()
     for name in options.nets:
         whole_loop(name, options.threads, options.rounds)
     if options.snapshots:
-        snapshots(options.threads, options.rounds)
+        snapshots(options.threads, 3)
 
 
 if __name__ == "__main__":

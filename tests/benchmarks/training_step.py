@@ -1,10 +1,12 @@
 """One training step at batch 64 (forward, backward, update) against the same net written by hand in torch.
 
-    OMP_WAIT_POLICY=passive python -m tests.benchmarks.training_step [lenet cifar caffenet] [--threads 2] [--rounds 5]
+    OMP_WAIT_POLICY=passive python -m tests.benchmarks.training_step [lenet cifar caffenet] [--threads 2] [--rounds 30]
 
-The two take turns, so that what else runs on the machine meets both.  The hand-written net has its channels last and
-torch's own SGD; Dropout is left out of both.  With --half CaffeNet runs in bfloat16 too, with the distance of its
-gradients; with --memory each net takes one step in a process of its own, whose largest memory is printed.
+The two take turns, step by step, so that what else runs on the machine meets both; ratios are medians of wall time,
+and of CPU time, which other people's programs change less.  The hand-written net has its channels last and torch's own
+SGD, fused; Dropout is left out of both.  With --half CaffeNet runs in bfloat16 too, with the distance of its gradients;
+with --memory each net takes two steps in a process of its own, whose largest memory is printed.  training_speed runs
+all of it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from statistics import median
+from dataclasses import dataclass
+from statistics import median, quantiles
 
 import numpy as np
 import torch
@@ -109,15 +112,18 @@ NETS: dict[str, tuple[Callable[[], str], Callable[[], nn.Module], tuple[int, ...
 }
 
 
-def ours(name: str, half: bool = False) -> tuple[Step, TorchNetwork]:
+CPU = torch.device("cpu")
+
+
+def ours(name: str, half: bool = False, device: torch.device = CPU) -> tuple[Step, TorchNetwork]:
     text, _, shape, classes = NETS[name]
     net = caffe_pb2.NetParameter()
     text_format.Parse(text(), net)
     state = rules.state_of("TRAIN", 0, ())
     live = build(caffe_graph.build(caffe_graph.NetText(net, name), None, state, None, lambda says: None),
-                 Arithmetic(torch.device("cpu"), half=half))  # fmt: skip
+                 Arithmetic(device, half=half))  # fmt: skip
     images, labels = batch(shape, classes)
-    history = {one.slot: torch.zeros(live.tensor(one.slot).numel()) for one in live.learned}
+    history = {one.slot: torch.zeros(live.tensor(one.slot).numel(), device=device) for one in live.learned}
 
     def step() -> None:
         live.clear()
@@ -131,18 +137,17 @@ def ours(name: str, half: bool = False) -> tuple[Step, TorchNetwork]:
     return step, live
 
 
-def by_hand(name: str) -> Step:
+def by_hand(name: str, device: torch.device = CPU) -> Step:
     _, make, shape, classes = NETS[name]
     images, labels = batch(shape, classes)
-    net = make().to(memory_format=torch.channels_last)
-    solver = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=0.0005)
+    net = make().to(device, memory_format=torch.channels_last)
+    solver = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=0.0005, fused=True)
     loss = nn.CrossEntropyLoss()
 
     def step() -> float:
         solver.zero_grad(set_to_none=True)
-        found = loss(
-            net(torch.from_numpy(images).contiguous(memory_format=torch.channels_last)), torch.from_numpy(labels)
-        )
+        fed = torch.from_numpy(images).to(device).contiguous(memory_format=torch.channels_last)
+        found = loss(net(fed), torch.from_numpy(labels).to(device))
         found.backward()
         solver.step()
         return float(found.detach())
@@ -156,64 +161,91 @@ def batch(shape: tuple[int, ...], classes: int) -> tuple[np.ndarray[tuple[int, .
     return random.normal(size=(BATCH, *shape)).astype(np.float32), random.integers(0, classes, BATCH)
 
 
-def timed(steps: dict[str, Step], rounds: int, each: int) -> dict[str, list[float]]:
-    """Milliseconds of each step's median in each round."""
-    found: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
+@dataclass(frozen=True)
+class Took:
+    """Of each way, step by step: milliseconds of wall time and of CPU time."""
+
+    wall: dict[str, list[float]]
+    cpu: dict[str, list[float]]
+
+    def ratio(self, one: str, other: str) -> str:
+        """How often as fast as `other` the way `one` is: the medians of wall and CPU time, and where halves lie."""
+        wall, cpu = (
+            [theirs / mine for theirs, mine in zip(times[other], times[one], strict=True)]
+            for times in (self.wall, self.cpu)
+        )
+        low, _, high = quantiles(wall, n=4) if len(wall) > 1 else wall * 3
+        return f"{median(wall):.2f} in wall time (half within {low:.2f} to {high:.2f}), {median(cpu):.2f} in CPU time"
+
+
+def timed(steps: dict[str, Step], rounds: int) -> Took:
+    """Each in turn, one step at a time, after two that count for nothing."""
+    found = Took({name: [] for name in steps}, {name: [] for name in steps})
+    for at in range(rounds + 2):
         for name, step in steps.items():
+            began, cpu = time.perf_counter(), time.process_time()
             step()
-            took = []
-            for _ in range(each):
-                started = time.perf_counter()
-                step()
-                took.append((time.perf_counter() - started) * 1e3)
-            found[name].append(median(took))
+            if at > 1:
+                found.wall[name].append((time.perf_counter() - began) * 1e3)
+                found.cpu[name].append((time.process_time() - cpu) * 1e3)
     return found
 
 
 def memory(name: str, which: str) -> float:
-    """MiB that two steps of a net take in a process of their own, above what the imports take."""
+    """The largest MiB of a process that takes two steps of a net."""
     code = (
-        f"import resource, torch; from tests.benchmarks import training_step as t; torch.set_num_threads(2); "
-        f"used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; before = used(); "
+        "import pathlib, re, torch; from tests.benchmarks import training_step as t; torch.set_num_threads(2); "
         f"step = t.ours({name!r})[0] if {which!r} == 'ours' else t.by_hand({name!r}); step(); step(); "
-        "print(used() - before)"
+        "print(int(re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1]) / 1024)"
     )
     return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+
+def rounds_of(name: str, rounds: int) -> int:
+    """Steps of a measurement: CaffeNet's takes a hundred times as long as LeNet's."""
+    return max(2, rounds // 8) if name == "caffenet" else rounds
+
+
+def steps(name: str, rounds: int, device: torch.device = CPU) -> None:
+    """Prints how fast a step is beside the hand-written one."""
+    took = timed({"by hand": by_hand(name, device), "ours": ours(name, device=device)[0]}, rounds_of(name, rounds))
+    line = ", ".join(f"{who} {median(values):.1f}" for who, values in took.wall.items())
+    print(f"{name:9} step: {took.ratio('ours', 'by hand')} of the hand-written speed; ms: {line}", flush=True)
+
+
+def memories(name: str) -> None:
+    """Prints the largest memory beside the hand-written net's."""
+    mine, theirs = memory(name, "ours"), memory(name, "by hand")
+    print(f"{name:9} memory: {mine / theirs:.2f} of the hand-written; ours {mine:,.0f} MiB, theirs {theirs:,.0f} MiB",
+          flush=True)  # fmt: skip
+
+
+def halves(name: str, rounds: int, device: torch.device = CPU) -> None:
+    """Prints what bfloat16 gains, and how far its gradients are."""
+    step, net = ours(name, device=device)
+    half, other = ours(name, half=True, device=device)
+    far = distance(net, other, name)
+    took = timed({"fp32": step, "bf16": half}, rounds_of(name, rounds))
+    print(f"{name:9} bf16: {took.ratio('bf16', 'fp32')} of fp32's speed; "
+          f"gradients differ by up to {far:.1e} of a blob's largest", flush=True)  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nets", nargs="*", default=["lenet", "cifar"], help=f"of {', '.join(NETS)}")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--half", action="store_true")
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     for name in options.nets:
         if options.memory:
-            mine, theirs = memory(name, "ours"), memory(name, "by hand")
-            print(
-                f"{name:9} memory: ours {mine:,.0f} MiB, by hand {theirs:,.0f} MiB, ratio {mine / theirs:.2f}",
-                flush=True,
-            )
-            continue
-        step, net = ours(name)
-        steps: dict[str, Step] = {"by hand": by_hand(name), "ours": step}
-        if options.half:
-            half, other = ours(name, half=True)
-            steps["ours, bf16"] = half
-            print(f"{name:9} bf16: gradients differ by up to {distance(net, other, name):.1e} of a blob's largest")
-        found = timed(steps, options.rounds, 1 if name == "caffenet" else 6)
-        ratios = [hand / mine for hand, mine in zip(found["by hand"], found["ours"], strict=True)]
-        line = ", ".join(f"{who} {median(values):.1f} ms" for who, values in found.items())
-        print(
-            f"{name:9} {line}; by hand / ours {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})", flush=True
-        )
-        if options.half:
-            gain = [one / two for one, two in zip(found["ours"], found["ours, bf16"], strict=True)]
-            print(f"{name:9} bf16 is {median(gain):.2f} times as fast as fp32")
+            memories(name)
+        elif options.half:
+            halves(name, options.rounds)
+        else:
+            steps(name, options.rounds)
 
 
 def distance(one: TorchNetwork, other: TorchNetwork, name: str) -> float:

@@ -74,7 +74,8 @@ class Program:
         self._rest = net.rest
         self._done = self._last_uses(graph.shapes.keys() | graph.inputs.keys())
         saved = {name for part in net.parts if part.step in owns for name in part.tops}
-        self._lean = in_place(net.parts, net.rest, kept | saved | self._late.keys())
+        lean = not how.exact  # its convolution is a function of its own, whose tops are views
+        self._lean = in_place(net.parts, net.rest, kept | saved | self._late.keys()) if lean else net.parts
 
     def __call__(
         self,

@@ -33,8 +33,10 @@ FED = (
         (STREAM / "sgd_clip_iter2", "solver", "s", How(exact=True), [60], 1e-5, 1e-5),
         (STREAM / "tanh_in_place", "solver", "s", How(exact=True, as_caffe=True), [60], 1e-5, 1e-5),
         (STREAM / "adam_step", "solver", "s", How(2), [10, 60], 1e-5, 1e-5),
-        # Caffe's own kernels drift apart after 10; its history is 100 times smaller than what it comes from
-        (STREAM / "nesterov_poly", "solver", "s", How(2), [10], 1e-5, 5e-5),
+        # Caffe's own kernels drift apart after 10.  Its history there is 9.0e-6 from that of the same run in float64:
+        # the order of sums in the gradients decides, not that of the update.  oneDNN's AVX2 kernels are 1.2e-5 away.
+        (STREAM / "nesterov_poly", "solver", "s", How(exact=True), [10], 1e-5, 1e-5),
+        (STREAM / "nesterov_poly", "solver", "s", How(2), [10], 1e-5, 2e-5),
         (RUNS, "stream_lmdb.solver", "stream_lmdb", How(2), [60], 1e-5, 1e-5),
         (RUNS, "adadelta_poly.solver", "adadelta_poly", How(2), [60], 1e-5, 1e-5),
     ],
