@@ -95,7 +95,9 @@ def loadable(settings: Settings, name: str, lake: str, program: str) -> Settings
     """
     if settings.sets[name].model is None:
         return settings
-    context = next(one for one in lakes_asked_once(settings, program) if one.lake_name == lake)
+    context = next((one for one in lakes_asked_once(settings, program) if one.lake_name == lake), None)
+    if context is None:
+        raise ConfigError(f"set {name} follows a model, and takes no lake", "", f"give it one: sets.{name}.lakes")
     return Following(context).settings(name)
 
 

@@ -95,11 +95,14 @@ def _feature_set(args: argparse.Namespace) -> FeatureSet | None:
 def _of_config(args: argparse.Namespace) -> FeatureSet:
     import os
 
+    from pipeline.app.contexts import loadable
     from pipeline.app.installation import default_config
     from pipeline.settings import load
+    from pipeline.stages.snapshots import takes
 
     settings = load(args.config or default_config(), os.environ)
     if args.like not in settings.sets:
         hint = f"sets are: {', '.join(sorted(settings.sets)) or 'none'}"
         raise ConfigError(f"--like {args.like}: the configuration has no such set", "", hint)
-    return settings.sets[args.like]
+    lakes = [lake for lake in sorted(settings.lakes) if takes(settings.sets[args.like], lake)]
+    return loadable(settings, args.like, lakes[0] if lakes else "", "train").sets[args.like]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli import train_head
 from pipeline.ledger.bodies import body_of
 from pipeline.ledger.promotions import Promotion
 from sample import random_features
@@ -72,6 +74,8 @@ def test_a_promotion_is_computed_delivered_replaced_and_taken_back(hosts: Hosts)
     assert "shoes@3 in lake shop: in use" in hosts.well("box", "models", "shoes")
     assert "demo" in hosts.well("box", "models")
     assert "follows shoes@3 in lake shop" in hosts.well("box", "config", "check")
+    like = train_head._of_config(argparse.Namespace(config=hosts.folder / "box" / "hathi.toml", like="demo"))
+    assert Path(like.net).read_bytes() == NET.read_bytes(), "a head stands on the net in use"
     image = hosts.folder / "asked.png"
     image.write_bytes(picture(1))
     assert "of 3 items" in hosts.well("gateway", "similar", "7", "--image", str(image))
