@@ -71,8 +71,9 @@ class Trained:
 def train(folder: Path, wanted: Wanted, say: Say) -> Trained:
     """The head of a dataset of features.
 
-    Memory: 96 MiB, 4 bytes an example, and 200 bytes for each number of the weights.  Disk: the features once, in
-    `wanted.scratch`.  Raises ConfigError and FormatError for a dataset that no head can be trained on.
+    Memory: 128 MiB, 4 bytes an example, 200 bytes for each number of the weights, 4 kB for each number of a feature.
+    Disk: the features once, in `wanted.scratch`.  Raises ConfigError and FormatError for a dataset that no head can be
+    trained on.
     """
     manifest = of_features(folder)
     side = _side(manifest, folder)
