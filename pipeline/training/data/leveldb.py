@@ -1,8 +1,8 @@
 """A LevelDB, read by its files: the tables that its manifest names, and the log behind them.
 
 LevelDB's reading packages load everything into memory, leave out damaged tables without a word, or have no wheels for
-today's Pythons.  The forms are those of LevelDB's own documents (table_format, log_format); checksums are not looked
-at, and LMDB has none.
+today's Pythons.  The forms are those of LevelDB's own documents (table_format, log_format).  Each block, and each part
+of a log's record, is held against its checksum whenever it is read.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from pipeline.errors import FormatError
+from pipeline.training.packages import demand
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER, _LOG_BLOCK = 48, 32768
@@ -55,11 +56,14 @@ Write = tuple[bytes, int, _Place | None]
 class LevelDb:
     """The records of a LevelDB, in the order of their keys; any thread may read.
 
-    Raises FormatError for a table that is missing, cut or damaged, and for a log that ends within a record.
+    Raises FormatError for a table that is missing, cut or damaged, for a log that ends within a record, and for bytes
+    that do not match their checksum; SolverError where the package that computes checksums is missing.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._crc = demand("google_crc32c", f"the LevelDB {path}")
+        self._tables: list[Path] = []
         self._maps: list[mmap.mmap] = []
         self._logged: list[bytes] = []
         self._lock = threading.Lock()
@@ -73,13 +77,18 @@ class LevelDb:
         self._places = [place for _, place in live]
 
     def read(self, numbers: Sequence[int]) -> Iterator[bytes | memoryview]:
-        """The values of these records."""
+        """The values of these records.  Raises FormatError for one whose block was damaged since it was opened."""
         for number in numbers:
             place = self._places[number]
             if place.block < 0:
                 yield self._logged[place.begin]
             else:
-                yield memoryview(self._block(place.file, place.block, place.size))[place.begin : place.end]
+                try:
+                    block = self._block(place.file, place.block, place.size)
+                except _Cut as error:
+                    key = self.keys[number].decode("utf-8", "backslashreplace")
+                    raise self._damaged(self._tables[place.file], f"{error}; record '{key}' lies in it") from error
+                yield memoryview(block)[place.begin : place.end]
 
     def close(self) -> None:
         """Forgets the records; what was read stays valid."""
@@ -93,7 +102,7 @@ class LevelDb:
             says = f"it names no manifest: {name[:40]!r}"
             raise FormatError(f"CURRENT of the LevelDB {self.path} is damaged", says, _ANEW)
         manifest = self.path / name
-        tables, logs = self._guarded(manifest, lambda: _manifest(manifest.read_bytes()))
+        tables, logs = self._guarded(manifest, lambda: _manifest(_records(manifest.read_bytes(), self._crc)))
         for number, size in sorted(tables.items()):
             names = [self.path / f"{number:06d}.{ending}" for ending in ("ldb", "sst")]
             table = next((name for name in names if name.is_file()), names[0])
@@ -108,7 +117,10 @@ class LevelDb:
             return read()
         except (_Cut, OSError, ValueError, IndexError, struct.error, pa.ArrowException) as error:
             says = getattr(error, "strerror", None) or str(error) or "it ends too early"
-            raise FormatError(f"{file.name} of the LevelDB {self.path} is damaged", says, _ANEW) from error
+            raise self._damaged(file, says) from error
+
+    def _damaged(self, file: Path, says: str) -> FormatError:
+        return FormatError(f"{file.name} of the LevelDB {self.path} is damaged", says, _ANEW)
 
     def _table(self, path: Path, size: int) -> list[Write]:
         if path.stat().st_size != size:
@@ -116,6 +128,7 @@ class LevelDb:
         with path.open("rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._maps.append(content)
+        self._tables.append(path)
         number = len(self._maps) - 1
         footer = content[-_FOOTER:]
         if struct.unpack("<Q", footer[-8:])[0] != _MAGIC:
@@ -126,10 +139,14 @@ class LevelDb:
         length, _ = _varint(footer, at)
         last, found = b"", []
         index = self._block(number, offset, length)
-        for _, begin, _ in _entries(index):
+        for bound, begin, _ in _entries(index):
             block, at = _varint(index, begin)
             block_size, _ = _varint(index, at)
-            for key, start, end in _entries(self._block(number, block, block_size)):
+            try:
+                entries = self._block(number, block, block_size)
+            except _Cut as error:
+                raise _Cut(f"{error}; the records that lie in it are {_between(last, bound[:-8])}") from error
+            for key, start, end in _entries(entries):
                 if len(key) < 8 or key[:-8] < last:
                     raise _Cut("its keys are not in order")
                 last = key[:-8]
@@ -148,11 +165,14 @@ class LevelDb:
         if offset + size + 5 > len(content):
             raise _Cut("a block lies beyond its end")
         block = content[offset : offset + size]
-        if content[offset + size] == 1:
+        after = content[offset + size : offset + size + 5]  # how it is packed, and the checksum of both
+        if _masked(self._crc.extend(self._crc.value(block), after[:1])) != int.from_bytes(after[1:], "little"):
+            raise _Cut(f"the block at byte {offset} does not match its checksum")
+        if after[0] == 1:
             length, _ = _varint(block, 0)
             block = pa.decompress(block, decompressed_size=length, codec="snappy", asbytes=True)
-        elif content[offset + size]:
-            raise _Cut(f"a block is packed in an unknown way ({content[offset + size]})")
+        elif after[0]:
+            raise _Cut(f"a block is packed in an unknown way ({after[0]})")
         with self._lock:
             self._blocks[number, offset] = block
             if len(self._blocks) > _KEPT:
@@ -161,7 +181,7 @@ class LevelDb:
 
     def _log(self, path: Path) -> list[Write]:
         found: list[Write] = []
-        for batch in _records(path.read_bytes()):
+        for batch in _records(path.read_bytes(), self._crc):
             sequence, count = struct.unpack_from("<QI", batch)
             at = 12
             for number in range(count):
@@ -195,21 +215,36 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, int, int]]:
         raise _Cut("a block ends within an entry")
 
 
-def _records(content: bytes) -> Iterator[bytes]:
-    """The records of a log, put together from their parts."""
+def _masked(crc: int) -> int:
+    """How LevelDB stores a CRC-32C, so that the checksum of bytes that hold checksums stays a good one."""
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _between(last: bytes, bound: bytes) -> str:
+    """The keys of a block that cannot be read: after the one before it, up to what its table's index says."""
+    first, end = (key.decode("utf-8", "backslashreplace") for key in (last, bound))
+    return f"those after '{first}' up to '{end}'" if last else f"those up to '{end}'"
+
+
+def _records(content: bytes, crc: Any) -> Iterator[bytes]:
+    """The records of a log, put together from their parts.  crc: the package that computes CRC-32C."""
     parts, at = b"", 0
     while at < len(content):
         left = _LOG_BLOCK - at % _LOG_BLOCK
         if left < 7:
             at += left
             continue
-        _, length, kind = struct.unpack_from("<IHB", content, at)
-        if kind == 0 and length == 0:  # a block that was made ready and not written
+        checksum, length, kind = struct.unpack_from("<IHB", content, at)
+        if not checksum and not length and not kind:  # a block that was made ready and not written
             at += left
             continue
         part = content[at + 7 : at + 7 + length]
-        if len(part) < length or length + 7 > left or kind not in (_FULL, _FIRST, _MIDDLE, _LAST):
+        if at + 7 + length > len(content):
             raise _Cut("it ends within a record: whoever wrote it was stopped, or it was copied too early")
+        if length + 7 > left or _masked(crc.extend(crc.value(content[at + 6 : at + 7]), part)) != checksum:
+            raise _Cut(f"the record at byte {at} does not match its checksum")
+        if kind not in (_FULL, _FIRST, _MIDDLE, _LAST):
+            raise _Cut(f"the record at byte {at} is a part of an unknown kind ({kind})")
         if (kind in (_FULL, _FIRST)) != (not parts):
             raise _Cut("a record has lost a part")
         parts += part
@@ -231,11 +266,11 @@ class _Logs:
         return number >= self.first or (self.before > 0 and number == self.before)
 
 
-def _manifest(content: bytes) -> tuple[dict[int, int], _Logs]:
-    """The size of each table that counts, by number; and the logs that count."""
+def _manifest(edits: Iterator[bytes]) -> tuple[dict[int, int], _Logs]:
+    """The size of each table that counts, by number; and the logs that count.  edits: the manifest's records."""
     tables: dict[int, int] = {}
     logs = _Logs()
-    for edit in _records(content):
+    for edit in edits:
         at = 0
         while at < len(edit):
             tag, at = _varint(edit, at)

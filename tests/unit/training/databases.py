@@ -18,11 +18,13 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 def demand_readers() -> None:
-    """Skips a module of tests where lmdb and h5py are not installed; fails it where they are demanded."""
-    if any(importlib.util.find_spec(package) is None for package in ("lmdb", "h5py")):
+    """Skips a module of tests where a reader of databases is not installed; fails it where they are demanded."""
+    if any(importlib.util.find_spec(package) is None for package in ("lmdb", "h5py", "google_crc32c")):
         if os.environ.get("HATHI_DEMAND_SERVERS") == "1":
-            pytest.fail("lmdb or h5py is not installed: run scripts/training.sh", pytrace=False)
-        pytest.skip("LEFT OUT: lmdb or h5py is not installed: scripts/training.sh", allow_module_level=True)
+            pytest.fail("lmdb, h5py or google_crc32c is not installed: run scripts/training.sh", pytrace=False)
+        pytest.skip(
+            "LEFT OUT: lmdb, h5py or google_crc32c is not installed: scripts/training.sh", allow_module_level=True
+        )
 
 
 def datum(image: np.ndarray, label: int, encode: str = "") -> caffe_pb2.Datum:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -126,15 +128,19 @@ def test_a_leveldb_of_many_tables_is_what_leveldb_says() -> None:
         ("000005.ldb", lambda content: b"\x7f" * 40 + content[40:], "000005.ldb"),
         ("000005.ldb", None, "No such file"),
         ("000006.log", lambda content: content[:-9], "ends within a record"),
-        ("000006.log", lambda content: content[:7] + b"\xff" + content[8:], None),
+        ("000006.log", lambda content: content[:7] + b"\xff" + content[8:], "record at byte 0 does not match"),
+        ("000006.log", lambda content: content[:6] + b"\x09" + content[7:], "record at byte 0 does not match"),
+        (
+            "MANIFEST-000004",
+            lambda content: content[:20] + b"\xff" + content[21:],
+            "MANIFEST-000004.*at byte 0 does not",
+        ),
         ("MANIFEST-000004", lambda content: content[:-3], "MANIFEST-000004.*ends within a record"),
         ("MANIFEST-000004", None, "MANIFEST-000004.*No such file"),
         ("CURRENT", lambda content: b"elsewhere\n", "CURRENT.*names no manifest: 'elsewhere'"),
     ],
 )
-def test_a_damaged_leveldb_is_refused_by_its_files_name(
-    file: str, damage: Any, says: str | None, tmp_path: Path
-) -> None:
+def test_a_damaged_leveldb_is_refused_by_its_files_name(file: str, damage: Any, says: str, tmp_path: Path) -> None:
     """What LevelDB's readers leave out without a word."""
     shutil.copytree(GOLDEN / "training_stream" / "leveldb", tmp_path / "db")
     path = tmp_path / "db" / file
@@ -142,11 +148,80 @@ def test_a_damaged_leveldb_is_refused_by_its_files_name(
     path.unlink()
     if damage is not None:
         path.write_bytes(damage(content))
-    if says is None:  # another number of a write: nothing tells that it is wrong
-        assert len(LevelDb(tmp_path / "db").keys) == 5
-        return
     with pytest.raises(FormatError, match=says):
         make(data_layer("db", backend="LEVELDB"), True, CaffesDraws(1), tmp_path)
+
+
+def flipped(path: Path, byte: int) -> None:
+    """One bit of the file is another, in place: whoever has it mapped sees it."""
+    with path.open("r+b") as file:
+        file.seek(byte)
+        (value,) = file.read(1)
+        file.seek(byte)
+        file.write(bytes([value ^ 1]))
+
+
+def refusal(database: Path | LevelDb, *numbers: int) -> FormatError | None:
+    """What opening it, or reading these records, says of damage."""
+    try:
+        found = database if isinstance(database, LevelDb) else LevelDb(database)
+        list(found.read(numbers))
+    except FormatError as error:
+        return error
+    return None
+
+
+def test_no_bit_of_a_leveldb_changes_unseen(tmp_path: Path) -> None:
+    """Every byte of a log and a manifest, and of a table all but the footer's filling and the block of its filters."""
+    shutil.copytree(GOLDEN / "training_stream" / "leveldb", tmp_path / "db")
+    expected = [bytes(value) for value in LevelDb(tmp_path / "db").read(range(5))]
+    unseen: dict[str, list[int]] = {}
+    for name in ("000005.ldb", "000006.log", "MANIFEST-000004"):
+        path = tmp_path / "db" / name
+        for byte in range(path.stat().st_size):
+            flipped(path, byte)
+            error = refusal(tmp_path / "db", *range(5))
+            if error is None:
+                assert [bytes(value) for value in LevelDb(tmp_path / "db").read(range(5))] == expected
+                unseen.setdefault(name, []).append(byte)
+            else:
+                assert name in error.message
+            flipped(path, byte)
+    assert list(unseen) == ["000005.ldb"]
+    assert len(unseen["000005.ldb"]) < 60
+
+
+def test_a_flipped_bit_is_named_by_its_table_its_byte_and_its_keys(tmp_path: Path) -> None:
+    """Before the first iteration; and one that is flipped later, as it is read."""
+    shutil.copytree(GOLDEN / "training_stream" / "leveldb_many", tmp_path / "db")
+    found = LevelDb(tmp_path / "db")
+    largest = max((tmp_path / "db").glob("*.ldb"), key=lambda path: path.stat().st_size)
+    flipped(largest, largest.stat().st_size // 2)
+    with pytest.raises(FormatError, match=rf"{largest.name} of the LevelDB .* is damaged") as raised:
+        LevelDb(tmp_path / "db")
+    named = re.fullmatch(
+        r"the block at byte (\d+) does not match its checksum; "
+        r"the records that lie in it are those after '(\d{8})' up to '(\d+)'",
+        raised.value.detail,
+    )
+    assert named is not None, raised.value.detail
+    assert 0 < int(named[1]) <= largest.stat().st_size // 2
+    unread = [number for number, key in enumerate(found.keys) if named[2].encode() < key <= named[3].encode()]
+    refused = [(number, error) for number in unread if (error := refusal(found, number)) is not None]
+    assert len(refused) > 5
+    for number, error in refused:
+        assert largest.name in error.message
+        assert f"the block at byte {named[1]} does not match" in error.detail
+        assert f"record '{found.keys[number].decode()}' lies in it" in error.detail
+    others = [number for number in range(len(found.keys)) if number not in unread]
+    assert len(list(found.read(others))) == len(others)
+    found.close()
+
+
+def test_a_leveldb_without_the_package_of_its_checksums_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "google_crc32c", None)
+    with pytest.raises(SolverError, match=r"the LevelDB .* needs the package google_crc32c.*scripts/training.sh"):
+        make(data_layer("leveldb", backend="LEVELDB"), True, CaffesDraws(1), GOLDEN / "training_stream")
 
 
 def test_a_database_that_was_cut_is_refused_before_a_page_is_missing(tmp_path: Path) -> None:
