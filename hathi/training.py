@@ -25,11 +25,11 @@ from hathi.live_nets import Blob, Net
 from pipeline.training import job
 from pipeline.training.assembly import How, examine
 from pipeline.training.job import Opened, Out, Wanted
-from pipeline.training.loop import Ending
 from pipeline.training.metrics import Metrics
 from pipeline.training.requests import Action, Requests, heard
 from pipeline.training.snapshot import ByPrefix, Position
 from pipeline.training.solver import Flags
+from pipeline.training.surroundings import Ending
 
 __all__ = ["Blob", "Net", "Solver", "load"]
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
     from pipeline.training.assembly import How
     from pipeline.training.job import Ended
-    from pipeline.training.loop import Shown
     from pipeline.training.solver import Flags, Solver
+    from pipeline.training.surroundings import Shown
 
 LEFT = 75
 """Exit code: stopped by SIGTERM or ESTOP, with a snapshot; the same command goes on."""
@@ -116,8 +116,8 @@ def _train(args: argparse.Namespace) -> int:
     from pipeline.process.lock import refuse_estop
     from pipeline.training import job
     from pipeline.training.job import Wanted
-    from pipeline.training.loop import Ending
     from pipeline.training.requests import EFFECTS
+    from pipeline.training.surroundings import Ending
 
     settings = _settings(args.config)
     estop = Path(settings.state) if settings is not None else None

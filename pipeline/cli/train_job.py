@@ -30,10 +30,10 @@ from pipeline.settings import Settings, load
 from pipeline.training import jobs
 from pipeline.training.assembly import How
 from pipeline.training.job_trainer import Aids, JobTrainer
-from pipeline.training.loop import Shown
 from pipeline.training.solver import Flags, Solver
 from pipeline.training.state import Failed, Finished, Job, Running, Standing
 from pipeline.training.submission import Wanted, spec_of
+from pipeline.training.surroundings import Shown
 from pipeline.training.turn import take
 
 LEFT, FAILED = 75, 3

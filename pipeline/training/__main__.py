@@ -21,8 +21,8 @@ from pipeline.nets.caffe.writing import replacing
 from pipeline.process.lock import refuse_estop
 from pipeline.process.streams import with_standard_streams
 from pipeline.training import job, price, specification
-from pipeline.training.loop import Ending
 from pipeline.training.saving import unwritten
+from pipeline.training.surroundings import Ending
 
 USAGE = "usage: python -m pipeline.training run SPEC OUT\n       python -m pipeline.training check SPEC\n"
 REFUSED, LEFT = 2, 75

@@ -20,7 +20,7 @@ from pipeline.training.attempts_file import AttemptsFile, Started
 from pipeline.training.draws.draws import draws
 from pipeline.training.engine.starting import engine_name, start
 from pipeline.training.log import Log
-from pipeline.training.loop import Ending, Shown, Surroundings, Training
+from pipeline.training.loop import Training
 from pipeline.training.metrics import NAME as METRICS
 from pipeline.training.metrics import Metrics
 from pipeline.training.out_of_memory import enough_memory
@@ -29,6 +29,7 @@ from pipeline.training.requests import Action, Requests, heard
 from pipeline.training.resuming import Beginning, go_on, restore
 from pipeline.training.snapshot import ByFolder, ByPrefix, Places, Whole
 from pipeline.training.solver import Flags, Solver
+from pipeline.training.surroundings import Ending, Shown, Surroundings
 
 _NO_MATTER = ("snapshot", "snapshot_prefix", "snapshot_diff", "snapshot_format", "snapshot_after_train", "display",
               "debug_info", "device_id", "solver_mode", "layer_wise_reduce", "test_compute_loss",

@@ -24,7 +24,7 @@ from pipeline.training.engine.starting import engine_name
 from pipeline.training.engine.starting import start as start_engine
 from pipeline.training.job import OWN_SEED, warn
 from pipeline.training.log import Log
-from pipeline.training.loop import Ending, Shown, Surroundings, Training
+from pipeline.training.loop import Training
 from pipeline.training.metrics import Metrics
 from pipeline.training.out_of_memory import enough_memory
 from pipeline.training.predictions.file import name_of as predictions_of
@@ -33,6 +33,7 @@ from pipeline.training.resuming import Beginning, go_on
 from pipeline.training.snapshot import ByFolder, Position
 from pipeline.training.solver import Flags, SnapshotPlan, Solver
 from pipeline.training.specification import in_folder
+from pipeline.training.surroundings import Ending, Shown, Surroundings
 from pipeline.training.trainer import Done, Hopeless, Left, Made, Start
 
 POSITION = "position.json"

@@ -4,70 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from pipeline.training import divergence, gradient_norms, log, rates, updates
+from pipeline.training import divergence, log, rates
 from pipeline.training.assembly import Nets
 from pipeline.training.feeding import Feeding
-from pipeline.training.log import Log
-from pipeline.training.metrics import Metrics, values_of
+from pipeline.training.learning import Learning
+from pipeline.training.metrics import values_of
 from pipeline.training.network import Feeds, Network, Pass
 from pipeline.training.predictions.collecting import Collecting
-from pipeline.training.requests import Action, Requests
+from pipeline.training.requests import Action
 from pipeline.training.saving import Saver
-from pipeline.training.snapshot import Owner, Places, Position
+from pipeline.training.smoothing import Smoothing
+from pipeline.training.snapshot import Owner, Position
 from pipeline.training.solver import Solver
+from pipeline.training.surroundings import Ending, Shown, Surroundings
 from pipeline.training.testing import Scores
-from pipeline.training.updates import Blob
+from pipeline.training.updates import Clipping
 
 F = np.float32
-
-
-class Ending(Enum):
-    """done: max_iter.  until: what `until` asked for.  early: SIGINT.  left: SIGTERM or ESTOP."""
-
-    DONE = "done"
-    UNTIL = "until"
-    EARLY = "early"
-    LEFT = "left"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a progress display says.  loss: smoothed.  waited: seconds of waiting for data, since the start."""
-
-    iteration: int
-    loss: float
-    rate: float
-    examples: int
-    waited: float
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """Where a training's words and files go, and what may ask it to end.  now: since 1970.
-
-    predictions: where those of the last test of a test net go, by its number; None: nobody wants them.
-    saved: hears of each snapshot that is begun, by its iteration.
-    """
-
-    log: Log
-    metrics: Metrics
-    requests: Requests
-    places: Places
-    job: str
-    now: Callable[[], float]
-    monotonic: Callable[[], float]
-    show: Callable[[Shown], None]
-    threads: int = 2
-    kept: Callable[[str], Path] = lambda name: Path(name)
-    predictions: Callable[[int], Path] | None = None
-    saved: Callable[[int], None] = lambda iteration: None
 
 
 class Training:
@@ -76,14 +34,9 @@ class Training:
     def __init__(self, solver: Solver, nets: Nets, around: Surroundings) -> None:
         self._solver, self._nets, self._around = solver, nets, around
         self._net = nets.train.network
-        self._weights = [flat(self._net.tensor(one.slot)) for one in self._net.learned]
-        count = updates.histories(solver.update, len(self._weights))
-        self._history = [self._weights[at % len(self._weights)].new_zeros(self._weights[at % len(self._weights)].shape)
-                         for at in range(count)] if self._weights else []  # fmt: skip
+        self._learning = Learning(solver.update, self._net)
         self.iteration = self.rate_step = 0
-        self._losses: list[float] = []
-        self._smoothed, self._window = 0.0, 0
-        self._rate = 0.0
+        self._smoothing = Smoothing(solver.display.average)
         self._feeding: list[Feeding] = []
         self._saver = Saver(solver.snapshots, nets.train.graph, around.places, Owner(around.job, solver.update.type))
         self._safe = Position()
@@ -98,11 +51,12 @@ class Training:
     def begin(self, position: Position, history: list[np.ndarray] | None = None, parent: int | None = None) -> None:
         """Goes on from there: the data and the random numbers, too.  history: of the solver's type; None: zeros."""
         self.iteration, self.rate_step = position.iteration, position.step
-        self._losses, self._smoothed, self._window = list(position.losses), position.smoothed, position.window
+        smoothing = self._smoothing
+        smoothing.losses, smoothing.mean, smoothing.since = list(position.losses), position.smoothed, position.window
         if position.draws:
             self._nets.draws.restore(position.draws)
-        for one, values in zip(self._history, history or [], strict=history is not None):
-            one.copy_(one.new_tensor(np.ascontiguousarray(values).ravel()))
+        if history is not None:
+            self._learning.restore(history)
         batches = position.batches or (0,) * (1 + len(self._nets.tests))
         for net, states in zip(self._nets.all(), position.carried, strict=False):
             net.network.carry(states)
@@ -164,8 +118,8 @@ class Training:
         display, tests = self._solver.display, self._solver.tests
         if display.interval and self.iteration % display.interval == 0:
             forward = partial(self._looked, self._net, False) if self._watching else self._net.forward
-            self._smooth(self._finite(forward, self._feeding[0].take()).loss)
-            self._around.log("solver.cpp:327", f"Iteration {self.iteration}, loss = {log.number(self._smoothed)}")
+            self._smoothing.add(self._finite(forward, self._feeding[0].take()).loss, self.iteration)
+            self._around.log("solver.cpp:327", f"Iteration {self.iteration}, loss = {log.number(self._smoothing.mean)}")
         if tests.interval and self.iteration % tests.interval == 0:
             asked = self._test_all()
             if asked is Action.LEAVE:
@@ -186,7 +140,7 @@ class Training:
         """So many iterations; ends before that when somebody asks for it.  resumed: display's window goes on."""
         last = self.iteration + iterations
         if not resumed:
-            self._losses, self._smoothed, self._window = [], 0.0, self.iteration
+            self._smoothing.begin(self.iteration)
         self._resumed = False
         self._displayed = (self.iteration, self._around.monotonic())
         plan, tests = self._solver.snapshots, self._solver.tests
@@ -221,23 +175,23 @@ class Training:
             watched = partial(self._looked, self._net, True)
             result = self._finite(watched if self._watching else self._net.backward, feeds)
             loss = F(loss + F(result.loss))
-        self._smooth(float(loss / F(size)))
+        self._smoothing.add(float(loss / F(size)), self.iteration)
         assert result is not None
         if shown:
             self._display(result)
         for _, on_gradients_ready in self.callbacks:
             on_gradients_ready()
-        norms = self._norms() if shown else {}
+        norms = self._learning.norms() if shown else {}
         rate, norm = self.update(shown)
         self._fed = None
         if shown:
             if not math.isnan(norm):
                 norms["grad_norm"] = norm
             self._measure(result, float(loss / F(size)), rate, norms)
-            for hint in self._hints.of(self.iteration, self._smoothed):
+            for hint in self._hints.of(self.iteration, self._smoothing.mean):
                 self._around.log("solver.cpp:239", hint, "W")
-        self._around.show(Shown(self.iteration, self._smoothed, rate, self._feeding[0].examples,
-                                self._feeding[0].waited))  # fmt: skip
+        fed = self._feeding[0]
+        self._around.show(Shown(self.iteration, self._smoothing.mean, rate, fed.examples, fed.waited))
 
     def _looked(self, net: Network, gradients: bool, feeds: Feeds) -> Pass:
         """A pass with debug_info's lines."""
@@ -259,25 +213,13 @@ class Training:
         path = self._around.kept(f"diverged_iter_{self.iteration}.npz")
         return divergence.kept(path, feeds, self._feeding[0].keys())
 
-    def _smooth(self, loss: float) -> None:
-        """UpdateSmoothedLoss, in float32."""
-        average = self._solver.display.average
-        if len(self._losses) < average:
-            self._losses.append(loss)
-            size = len(self._losses)
-            self._smoothed = float((F(self._smoothed) * F(size - 1) + F(loss)) / F(size))
-        else:
-            at = (self.iteration - self._window) % average
-            self._smoothed = float(F(self._smoothed) + (F(loss) - F(self._losses[at])) / F(average))
-            self._losses[at] = loss
-
     def _display(self, result: Pass) -> None:
         around, every = self._around, self._solver.display.interval
         before, began = self._displayed
         now = around.monotonic()
         seconds = round(now - began, 3)
         speed = (self.iteration - before) / (seconds or 1)
-        around.log("solver.cpp:239", log.displayed(self.iteration, speed, seconds, every, self._smoothed))
+        around.log("solver.cpp:239", log.displayed(self.iteration, speed, seconds, every, self._smoothing.mean))
         for line in log.outputs("Train", self._net.outputs, result.outputs):
             around.log("solver.cpp:258", line)
 
@@ -290,24 +232,21 @@ class Training:
             self._around.log("sgd_solver.cpp:54", f"MultiStep Status: {status}")
         if shown:
             self._around.log("sgd_solver.cpp:112", f"Iteration {self.iteration}, lr = {log.number(rate)}")
-        learned = self._net.learned
-        gradients = [flat(self._net.gradient_tensor(one.slot)) for one in learned]
-        clipped = updates.clipped(self._solver.update, gradients)
-        if clipped is not None and clipped.scale != 1.0:
-            limit = self._solver.update.clip or 0.0
-            self._around.log("sgd_solver.cpp:99", log.clipping(clipped, limit))
-        for at, (one, weights, gradient) in enumerate(zip(learned, self._weights, gradients, strict=True)):
-            history = tuple(self._history[at :: len(learned)])
-            blob = Blob(weights, gradient, history, one.lr_mult, one.decay_mult)
-            if not updates.apply(self._solver.update, blob, rate, self.iteration):
-                self._saver.wait()
-                raise divergence.update(self.iteration, one, rate, self._kept(self._fed))
-        self.iteration += 1
-        return rate, math.nan if clipped is None else clipped.norm
+        norm = math.nan
 
-    def _norms(self) -> dict[str, float]:
-        learned = self._net.learned
-        return gradient_norms.norms(learned, [flat(self._net.gradient_tensor(one.slot)) for one in learned])
+        def clipping(clipped: Clipping) -> None:
+            nonlocal norm
+            norm = clipped.norm
+            if clipped.scale != 1.0:
+                limit = self._solver.update.clip or 0.0
+                self._around.log("sgd_solver.cpp:99", log.clipping(clipped, limit))
+
+        broken = self._learning.update(rate, self.iteration, clipping)
+        if broken is not None:
+            self._saver.wait()
+            raise divergence.update(self.iteration, broken, rate, self._kept(self._fed))
+        self.iteration += 1
+        return rate, norm
 
     def _measure(self, result: Pass, loss: float, rate: float, norms: dict[str, float]) -> None:
         """The row of an iteration that was displayed: the update is made by now, so it is the one before."""
@@ -317,7 +256,7 @@ class Training:
         took = now - began
         values = values_of("train", list(self._net.outputs), result.outputs)
         values.setdefault("train/loss", loss)
-        values |= {"train/smoothed": self._smoothed, "lr": rate, **norms}
+        values |= {"train/smoothed": self._smoothing.mean, "lr": rate, **norms}
         if step > before and took > 0:
             values["examples_per_s"], values["waited_for_data"] = feeding.lately(took)
         self._displayed = (step, now)
@@ -325,7 +264,7 @@ class Training:
 
     def snapshot(self) -> None:
         """Caffe's two files and the manifest, written by a thread of its own: training waits for their copies alone."""
-        self._saver.save(self._net, self._history, replace(self._safe, step=self.rate_step))
+        self._saver.save(self._net, self._learning.history, replace(self._safe, step=self.rate_step))
         for where, line in self._saver.lines(self.iteration):
             self._around.log(where, line)
         self._around.saved(self.iteration)
@@ -345,13 +284,13 @@ class Training:
         self._net.share(net)
         for test in self._nets.tests:
             test.network.share(self._net)
-        self._weights = [flat(self._net.tensor(one.slot)) for one in self._net.learned]
+        self._learning.take_up()
 
     def _position(self) -> Position:
         feeding = self._feeding
         return Position(
             self.iteration, self.rate_step, tuple(one.number for one in feeding), self._nets.draws.state(),
-            tuple(self._losses), self._smoothed, self._window,
+            tuple(self._smoothing.losses), self._smoothing.mean, self._smoothing.since,
             tuple(net.network.carried() for net in self._nets.all()),
         )  # fmt: skip
 
@@ -406,8 +345,3 @@ class Training:
         except OSError as error:
             says = f"{path} cannot be written: {error.strerror or error}; the report has no confusion matrix"
             self._around.log("solver.cpp:414", says, "W")
-
-
-def flat(tensor: updates.Tensor) -> updates.Tensor:
-    """The same numbers in one row, without gradients of their own."""
-    return tensor.detach().view(-1)

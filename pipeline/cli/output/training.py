@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli.output.progress import Pace
 
 if TYPE_CHECKING:
-    from pipeline.training.loop import Shown
     from pipeline.training.solver import Solver
+    from pipeline.training.surroundings import Shown
 
 Write = Callable[[str], None]
 Show = Callable[["Solver", "Shown"], None]

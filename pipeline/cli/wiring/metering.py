@@ -15,7 +15,7 @@ from pipeline.stages.tally import Tally
 
 if TYPE_CHECKING:
     from pipeline.operations.training_metrics import TrainingMetrics
-    from pipeline.training.loop import Shown
+    from pipeline.training.surroundings import Shown
 
 
 class Meter(Protocol):

@@ -13,8 +13,8 @@ from pipeline.errors import Diverged, SolverError
 from pipeline.training import solverstate
 from pipeline.training.assembly import How
 from pipeline.training.job import Wanted
-from pipeline.training.loop import Ending
 from pipeline.training.solver import Flags
+from pipeline.training.surroundings import Ending
 from tests.unit.training.runs import GOLDEN, Within, blobs, differs, far, folder_of, said, train
 
 pytest.importorskip("lmdb")

@@ -18,10 +18,10 @@ from pipeline.training import log
 from pipeline.training.divergence import Hints
 from pipeline.training.engine.starting import start
 from pipeline.training.log import Log
-from pipeline.training.loop import Shown
 from pipeline.training.metrics import Metrics, values_of
 from pipeline.training.network import Output
 from pipeline.training.requests import Action, Requests
+from pipeline.training.surroundings import Shown
 
 F = np.float32
 
