@@ -132,6 +132,7 @@ def as_tree(one: Training, *, details: bool = False) -> dict[str, Any]:
          "cause": made.end.cause if made.end else ""}
         for made in job.tries
     ]  # fmt: skip
+    tree["engine"], tree["cpu"] = (job.out.engine, job.out.cpu) if job.out is not None else ("", "")
     tree["model"] = _files(one, job.out.files) if job.out is not None and job.out.files else None
     return tree
 

@@ -74,6 +74,8 @@ def _show(one: Training, as_json: bool) -> int:
         kept = "" if all(file["there"] for file in link["files"]) else "; its files are pruned"
         best = "; the best" if link["best"] else ""
         _say(f"  snapshot {link['iteration']:,} by {link['process']}, {size:,} bytes{best}{kept}")
+    if tree["engine"]:
+        _say(f"  computed by {tree['engine']}" + (f" on {tree['cpu']}" if tree["cpu"] else ""))
     for file in tree["model"] or ():
         _say(f"  model: {file['key']}, {file['bytes']:,} bytes, SHA-256 {file['sha256']}")
     return 0

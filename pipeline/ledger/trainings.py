@@ -140,6 +140,8 @@ class JobOut(Body):
     """What the last test says of each example, for the report; a file for each test net."""
     cause: str = ""
     engine: str = ""
+    cpu: str = ""
+    """The engine with its version, and the kind of CPU, that computed the last iterations; "": nothing says so."""
     process: str
     at: Stamp
 

@@ -169,8 +169,8 @@ class _Attempt:
     def fail(self, got: Hopeless) -> None:
         """The training ends without a model."""
         body = JobOut(kind="failed", iteration=got.iteration, cause=got.cause[:2000],
-                      predictions=self._uploaded(got.predictions), process=self._context.process.name,
-                      at=self.at())  # fmt: skip
+                      predictions=self._uploaded(got.predictions), engine=got.computed.engine, cpu=got.computed.cpu,
+                      process=self._context.process.name, at=self.at())  # fmt: skip
         commit(self._context, self.keys.out, body)
         self._ended = True
 
@@ -184,8 +184,8 @@ class _Attempt:
             )
         body = JobOut(
             kind="model", iteration=link.iteration, snapshot=parent_of(link), files=link.files, rows=got.rows,
-            predictions=self._uploaded(got.predictions), engine=got.engine, process=self._context.process.name,
-            at=self.at(),
+            predictions=self._uploaded(got.predictions), engine=got.computed.engine, cpu=got.computed.cpu,
+            process=self._context.process.name, at=self.at(),
         )  # fmt: skip
         commit(self._context, self.keys.out, body)
         self._ended = True

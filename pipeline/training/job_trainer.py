@@ -20,7 +20,7 @@ from pipeline.nets.caffe.writing import replacing
 from pipeline.training import snapshot, solver
 from pipeline.training.assembly import How, Nets, assemble, examine, refuse_fed
 from pipeline.training.draws.draws import draws
-from pipeline.training.engine.starting import engine_name
+from pipeline.training.engine.starting import cpu_name, engine_name
 from pipeline.training.engine.starting import start as start_engine
 from pipeline.training.job import OWN_SEED, warn
 from pipeline.training.log import Log
@@ -34,7 +34,7 @@ from pipeline.training.snapshot import ByFolder, Position
 from pipeline.training.solver import Flags, SnapshotPlan, Solver
 from pipeline.training.specification import in_folder
 from pipeline.training.surroundings import Ending, Shown, Surroundings
-from pipeline.training.trainer import Done, Hopeless, Left, Made, Start
+from pipeline.training.trainer import Computed, Done, Hopeless, Left, Made, Start
 
 POSITION = "position.json"
 """Of a snapshot: its manifest without the one before it, so that the way here does not show in its bits."""
@@ -135,7 +135,7 @@ class JobTrainer:
             with enough_memory():
                 return self._next(self._live.training)
         except Diverged as error:
-            return Hopeless(self._live.training.iteration, str(error), self._predictions())
+            return Hopeless(self._live.training.iteration, str(error), _computed(), self._predictions())
 
     def close(self) -> None:
         self._live = None
@@ -180,7 +180,7 @@ class JobTrainer:
                 return Left(self._made(False) if at and at != self._given else None)
         if training.finish() is Ending.LEFT:
             return Left()
-        return Done(self._taken(None), engine_name(), self._predictions())
+        return Done(self._taken(None), _computed(), self._predictions())
 
     def _row(self, row: dict[str, Any]) -> None:
         self._rows.append(row)
@@ -212,3 +212,7 @@ class JobTrainer:
         """The rows since the last call; of a test that is not at its end none.  before: this iteration."""
         taken, self._rows[:] = list(self._rows), []
         return tuple(json.dumps(row) for row in taken if before is None or row["step"] < before)
+
+
+def _computed() -> Computed:
+    return Computed(engine_name(), cpu_name())

@@ -20,15 +20,20 @@ class Made:
     rows: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What computed a training here.  engine: with its version.  cpu: the kind that decides its last bits."""
+
+    engine: str = ""
+    cpu: str = ""
+
+
 @dataclass(frozen=True)
 class Done:
-    """The training is at its end.  rows: made after the last snapshot.  engine: that computed it, with its version.
-
-    predictions: files of the last test, by name.
-    """
+    """The training is at its end.  rows: made after the last snapshot.  predictions: the last test's files, by name."""
 
     rows: tuple[str, ...] = ()
-    engine: str = ""
+    computed: Computed = Computed()
     predictions: Mapping[str, bytes | Path] = field(default_factory=dict)
 
 
@@ -38,6 +43,7 @@ class Hopeless:
 
     iteration: int
     cause: str
+    computed: Computed = Computed()
     predictions: Mapping[str, bytes | Path] = field(default_factory=dict)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from pipeline.ledger.trainings import JobSpec
-from pipeline.training.trainer import Done, Hopeless, Left, Made, Start
+from pipeline.training.trainer import Computed, Done, Hopeless, Left, Made, Start
 
 MODEL, STATE = "net.caffemodel", "net.solverstate"
 
@@ -82,14 +82,14 @@ class ToyTrainer:
             if not wanted():
                 return Left(self._made() if self.at.iteration else None)
             if self.at.iteration == self.diverges:
-                return Hopeless(self.at.iteration, "the loss is not finite")
+                return Hopeless(self.at.iteration, "the loss is not finite", Computed("toy 1", self.cpu))
             self.rows += [json.dumps({**row, "time": self.now()}) for row in self.at.rows()]
             self.at = self.at.step(self.cpu)
             self.pause()
             if self.spec.due(self.at.iteration):
                 return self._made()
         last = {"step": self.at.iteration, "kind": "test", "values": {}, "time": self.now()}
-        return Done((json.dumps(last),), "toy")
+        return Done((json.dumps(last),), Computed("toy 1", self.cpu))
 
     def close(self) -> None:
         self.at = Toy(0, "")

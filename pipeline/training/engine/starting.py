@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
+import re
 from importlib.metadata import version
+from pathlib import Path
 
 from pipeline.errors import SolverError
 from pipeline.process.installed import to_install
@@ -32,3 +35,18 @@ def start(threads: int) -> int:
 def engine_name() -> str:
     """The engine with its version, as results and attempts name it."""
     return f"torch {version('torch')}"
+
+
+def cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
+    """The kind of CPU: its model, or its architecture where the system names no model; and what torch computes with.
+
+    info: what Linux says of the CPUs.
+    """
+    import torch
+
+    try:
+        found = re.search(r"^model name\s*:\s*(\S.*)$", info.read_text(errors="replace"), re.MULTILINE)
+    except OSError:  # another system, which has no such file
+        found = None
+    model = " ".join(found[1].split()) if found else platform.machine()
+    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"

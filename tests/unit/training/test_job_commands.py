@@ -143,6 +143,27 @@ def test_show_tells_attempts_snapshots_and_the_model(hathi: Command, config: Pat
     model = next(file for file in tree["model"] if file["name"] == MODEL)
     assert context.bucket.get(model["key"]).decode() == trained(SPEC).weights
     assert f"model: {model['key']}" in text
+    assert (tree["engine"], tree["cpu"]) == ("toy 1", "one")
+    assert "  computed by toy 1 on one" in lines
+
+
+def test_show_tells_what_computed_a_training_that_failed_and_nothing_where_an_older_box_did(
+    hathi: Command, config: Path
+) -> None:
+    context = context_of(config)
+    jobs.submit(context, SPEC)
+    train(context, diverges=13)
+    assert "  computed by toy 1 on one" in hathi("show", NAME)[1].splitlines()
+    key = context.keys.job(SPEC.name()).out
+    path = config.parent / "bucket" / key
+    older = json.loads(path.read_bytes())
+    assert older.pop("cpu") == "one"
+    path.write_text(json.dumps(older))
+    assert "  computed by toy 1" in hathi("show", NAME)[1].splitlines()
+    assert older.pop("engine") == "toy 1"
+    path.write_text(json.dumps(older))
+    assert "computed by" not in hathi("show", NAME)[1]
+    assert json.loads(hathi("show", NAME, "--json")[1])["cpu"] == ""
 
 
 def test_log_prints_each_row_once_however_often_the_training_was_stopped(hathi: Command, config: Path) -> None:

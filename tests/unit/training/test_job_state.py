@@ -79,7 +79,7 @@ def test_where_the_files_of_a_snapshot_lie_and_who_wrote_it_is_not_in_its_digest
     [SPEC, link(5, rows=['{"step": 4}']), link(10, link(5), [ROW]),
      JobAttemptEnd(kind="abandoned", parting=Reached(iteration=7, parent=parent_of(link(5)), files=(), rows=(ROW,))),
      JobOut(kind="model", iteration=20, snapshot=parent_of(link(20)), files=(file_of("a"),), rows=('{"step": 20}',),
-            process="box", at=AT),
+            engine="torch 9", cpu="a CPU", process="box", at=AT),
      JobOut(kind="failed", iteration=3, cause="diverged", process="box", at=AT), JobStop(by="ann", at=AT)],
     ids=lambda body: type(body).__name__,
 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.ledger.trainings import JobSpec
 from pipeline.training import jobs
 from pipeline.training.assembly import How
 from pipeline.training.attempt import limits_of, perform, plan
+from pipeline.training.engine.starting import cpu_name
 from pipeline.training.job import Wanted as Alone
 from pipeline.training.job_trainer import Aids, JobTrainer
 from pipeline.training.retention import rows_of
@@ -28,7 +30,7 @@ from tests.simulation.world import World
 from tests.unit.training.runs import GOLDEN, blobs, folder_of, train
 
 pytest.importorskip("lmdb")
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 CASE = GOLDEN / "training_stream" / "adam_step"
 LAST = 14
 
@@ -83,6 +85,8 @@ def test_a_job_computes_what_its_solver_computes_alone(folder: Path, world: Worl
     assert job.iterations == (4, 8, 12, 14)
     assert job.out is not None
     assert job.out.engine.startswith("torch ")
+    assert job.out.cpu == cpu_name()
+    assert job.out.cpu.endswith(f", {torch.backends.cpu.get_cpu_capability()}")
     alone = train(Alone(Path("solver.prototxt"), how=How(1)))
     assert alone.ended.model is not None
     ours = folder / "ours.caffemodel"
@@ -93,6 +97,15 @@ def test_a_job_computes_what_its_solver_computes_alone(folder: Path, world: Worl
     rows = [json.loads(line) for line in Path("s_metrics.jsonl").read_text().splitlines()]
     told = [(row["step"], row["kind"], row["values"].get("train/loss")) for row in rows_of(job)]
     assert told == [(row["step"], row["kind"], row["values"].get("train/loss")) for row in rows]
+
+
+def test_the_kind_of_cpu_is_its_model_or_its_architecture(tmp_path: Path) -> None:
+    told = tmp_path / "cpuinfo"
+    told.write_text("processor\t: 0\nmodel\t\t: 85\nmodel name\t: Some(R)  Processor 8 @ 2GHz\n\nmodel name\t: Other\n")
+    capability = torch.backends.cpu.get_cpu_capability()
+    assert cpu_name(told) == f"Some(R) Processor 8 @ 2GHz, {capability}"
+    told.write_text("processor\t: 0\nCPU part\t: 0xd0c\n")
+    assert cpu_name(told) == cpu_name(tmp_path / "none") == f"{platform.machine()}, {capability}"
 
 
 def test_a_job_that_is_cut_anywhere_has_the_same_bits_in_each_snapshot(folder: Path, world: World) -> None:
@@ -154,6 +167,10 @@ def test_a_job_that_diverges_fails_with_layer_and_blob(folder: Path, world: Worl
     standing = attempt(world, one, "box.one").standing(frozenset())
     assert isinstance(standing, Failed)
     assert "of layer '" in standing.cause
+    out = jobs.look(world.context("look"), one.name()).out
+    assert out is not None
+    assert out.engine.startswith("torch ")
+    assert out.cpu == cpu_name()
 
 
 @pytest.mark.parametrize(
