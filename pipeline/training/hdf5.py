@@ -23,6 +23,7 @@ Array = NDArray[np.float32]
 Blobs = dict[int, Callable[[], Array]]
 """A layer's blobs by number, each read when it is asked for."""
 SIGNATURE = b"\x89HDF"
+_LOOKED_AT, _SHOWN = 512, 60  # bytes of a file that is no HDF5, characters of its first line
 
 
 def is_hdf5(path: Path) -> bool:
@@ -32,6 +33,27 @@ def is_hdf5(path: Path) -> bool:
             return file.read(4) == SIGNATURE
     except OSError:
         return False
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """Why h5py cannot read what lies at `path`.  error: what it says, in the C library's words."""
+    if path.is_dir():
+        return "it is a folder"
+    try:
+        if path.exists() and not path.is_file():
+            return "it is no file"
+        with path.open("rb") as file:
+            first = file.read(_LOOKED_AT)
+    except OSError as found:
+        return found.strerror or str(found)
+    if not first:
+        return "it is empty"
+    if first.startswith(SIGNATURE):
+        return f"it is cut or damaged: {error}"
+    line = first.decode(errors="replace").splitlines()[0][:_SHOWN]
+    if line.isprintable() and "\ufffd" not in line:
+        return f"it is a text, which begins with {line!r}"
+    return "its first bytes are not those of HDF5"
 
 
 def library() -> Any:
@@ -126,8 +148,8 @@ def _opened(path: Path) -> Iterator[Any]:
         with library().File(path, "r") as file:
             yield file
     except (OSError, KeyError, ValueError, IndexError, TypeError) as error:
-        hint = "fetch the file again and compare its size or checksum"
-        raise SolverError(f"{path} cannot be read as HDF5", str(error), hint) from error
+        hint = "give a file of HDF5; if it was one, fetch it again and compare its size or checksum"
+        raise SolverError(f"{path} cannot be read as HDF5", unreadable(path, error), hint) from error
 
 
 @contextlib.contextmanager

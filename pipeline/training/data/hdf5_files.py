@@ -21,6 +21,7 @@ from pipeline.training.data.source import Batch, Labels, Trouble
 from pipeline.training.data.transform import Transform
 from pipeline.training.draws.draws import Draws
 from pipeline.training.draws.shuffling import Shuffler
+from pipeline.training.hdf5 import is_hdf5, unreadable
 from pipeline.training.packages import demand
 
 _KEPT = 2  # files in memory: the batch may lie across two
@@ -116,7 +117,8 @@ class Hdf5Files:
             raise SolverError(f"{where}: batch_size is {given.batch_size}", "", "give 1 or more")
         self.layer, self._tops, self._size = spec.name, list(spec.top), given.batch_size
         self._h5py = demand("h5py", where)
-        self._files = _listed(folder / given.source, folder, f"layer '{spec.name}': hdf5_data_param.source")
+        self._list = folder / given.source
+        self._files = _listed(self._list, folder, f"layer '{spec.name}': hdf5_data_param.source")
         shapes = [self._shapes(file) for file in self._files]
         self._check(shapes)
         self._lengths = [one[self._tops[0]][0] for one in shapes]
@@ -130,9 +132,8 @@ class Hdf5Files:
         try:
             return self._h5py.File(file, "r")
         except OSError as error:
-            raise FormatError(
-                f"the file {file} cannot be read as HDF5", str(error), "give files that exist and are whole"
-            ) from error
+            hint = f"{self._list} is to list files of HDF5 that are whole: no folders, no other lists"
+            raise FormatError(f"the file {file} cannot be read as HDF5", unreadable(file, error), hint) from error
 
     def _shapes(self, file: Path) -> dict[str, Shape]:
         """By top.  Raises FormatError for a dataset that is not there, or holds no numbers."""
@@ -224,11 +225,16 @@ class Hdf5Files:
 
 
 def _listed(path: Path, folder: Path, field: str) -> list[Path]:
+    hint = "give a text with the path of an HDF5 file a line"
+    if path.is_dir():
+        raise SolverError(f"{field}: {path} lists no HDF5 file", "it is a folder", hint)
+    if is_hdf5(path):
+        raise SolverError(f"{field}: {path} lists no HDF5 file", "it is an HDF5 file itself", hint)
     try:
         names = path.read_text(errors="surrogateescape").split()
     except OSError as error:
-        hint = "give a text file that lists HDF5 files"
         raise SolverError(f"{field}: {path} cannot be read", error.strerror or str(error), hint) from error
-    if not names or "\0" in names[0]:
-        raise SolverError(f"{field}: {path} lists no HDF5 file", "", "it is a text with a path a line, not HDF5 itself")
+    if not names or any("\0" in name for name in names):
+        says = "its bytes are no text" if names else "it is empty"
+        raise SolverError(f"{field}: {path} lists no HDF5 file", says, hint)
     return [folder / name for name in names]

@@ -79,7 +79,7 @@ def open_lmdb(path: Path, field: str) -> Lmdb:
         if place in _OPEN:
             return _OPEN[place].share()
         if not (place / "data.mdb").is_file():
-            what = "there is no such folder" if not place.exists() else "it has no file data.mdb"
+            what = _lacks(place, "data.mdb")
             hint = "give the folder of an LMDB"
             if (place / "CURRENT").is_file():
                 what, hint = "it is a LevelDB", "say backend: LEVELDB"
@@ -110,10 +110,17 @@ def _check_length(data: Path, environment: Any, field: str) -> None:
         )
 
 
+def _lacks(path: Path, file: str) -> str:
+    """Why a path is no database, whose folder holds this file."""
+    if not path.exists():
+        return "there is no such folder"
+    return f"it has no file {file}" if path.is_dir() else "it is a file, and a database is a folder"
+
+
 def open_leveldb(path: Path, field: str) -> LevelDb:
     """As open_lmdb; FormatError for files that are damaged."""
     if not (path / "CURRENT").is_file():
-        what = "there is no such folder" if not path.exists() else "it has no file CURRENT"
+        what = _lacks(path, "CURRENT")
         hint = "give the folder of a LevelDB; for an LMDB, say backend: LMDB (LEVELDB is Caffe's default)"
         raise SolverError(f"{field}: {path} is no LevelDB", what, hint)
     return LevelDb(path)

@@ -377,6 +377,8 @@ def test_damage_that_comes_later_is_named_by_its_batch(tmp_path: Path) -> None:
     [
         (lambda path: None, {}, "no such folder"),
         (lambda path: path.mkdir(), {}, "no file data.mdb"),
+        (lambda path: path.touch(), {}, "is no LMDB.*it is a file, and a database is a folder"),
+        (lambda path: path.touch(), {"backend": "LEVELDB"}, "is no LevelDB.*it is a file, and a database is a folder"),
         (lambda path: (path.mkdir(), (path / "data.mdb").write_bytes(b"x" * 9000)), {}, "cannot be read as an LMDB"),
         (lambda path: (path.mkdir(), (path / "data.mdb").write_bytes(b"")), {}, "cannot be read as an LMDB|is empty"),
         (lambda path: lmdb_of(path, []), {}, "is empty"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -138,10 +139,6 @@ def replaced(tmp_path: Path, **datasets: Any) -> None:
         (lambda path: replaced(path, data=np.zeros((4, 2, 4)), label=np.zeros(4)), "another shape"),
         (lambda path: replaced(path, data=np.zeros((4, 2, 3)), label=np.array([b"cat"] * 4)), "no rows of numbers"),
         (lambda path: replaced(path, data=np.float32(1), label=np.zeros(4)), "no rows of numbers"),
-        (lambda path: (path / "1.h5").write_bytes(b"no HDF5"), "cannot be read as HDF5"),
-        (lambda path: (path / "1.h5").unlink(), "cannot be read as HDF5.*1.h5|1.h5 cannot be read as HDF5"),
-        (lambda path: (path / "list.txt").write_text(""), "lists no HDF5 file"),
-        (lambda path: (path / "list.txt").unlink(), "hdf5_data_param.source: .*cannot be read"),
     ],
 )  # fmt: skip
 def test_files_that_do_not_fit_are_named(damage: Any, says: str, tmp_path: Path) -> None:
@@ -149,6 +146,54 @@ def test_files_that_do_not_fit_are_named(damage: Any, says: str, tmp_path: Path)
     damage(tmp_path)
     with pytest.raises((FormatError, SolverError), match=says):
         source_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message", "detail"),
+    [
+        (lambda path: (path / "1.h5").write_bytes(b"2.h5\n3.h5\n"), "1.h5 cannot be read as HDF5",
+         "it is a text, which begins with '2.h5'"),
+        (lambda path: (path / "1.h5").write_bytes(bytes(range(99))), "1.h5 cannot be read as HDF5",
+         "its first bytes are not those of HDF5"),
+        (lambda path: (path / "1.h5").write_bytes(b"\xff\xd8\xff\xe0 a picture"), "1.h5 cannot be read as HDF5",
+         "its first bytes are not those of HDF5"),
+        (lambda path: (path / "1.h5").write_bytes(b""), "1.h5 cannot be read as HDF5", "it is empty"),
+        (lambda path: (path / "1.h5").unlink(), "1.h5 cannot be read as HDF5", "No such file or directory"),
+        (lambda path: ((path / "1.h5").unlink(), (path / "1.h5").mkdir()), "1.h5 cannot be read as HDF5",
+         "it is a folder"),
+        (lambda path: os.truncate(path / "1.h5", 900), "1.h5 cannot be read as HDF5", "it is cut or damaged"),
+        (lambda path: (path / "list.txt").write_text(".\n"), "cannot be read as HDF5", "it is a folder"),
+        (lambda path: (path / "list.txt").write_text("list.txt\n"), "list.txt cannot be read as HDF5",
+         "it is a text, which begins with 'list.txt'"),
+    ],
+)  # fmt: skip
+def test_a_listed_path_that_is_no_hdf5_file_is_told_in_words(
+    damage: Any, message: str, detail: str, tmp_path: Path
+) -> None:
+    files_of(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(FormatError) as raised:
+        source_of(tmp_path)
+    assert message in raised.value.message
+    assert raised.value.detail.startswith(detail)
+    wanted = "is to list files of HDF5 that are whole: no folders, no other lists"
+    assert raised.value.hint == f"{tmp_path / 'list.txt'} {wanted}"
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [("1.h5", "1.h5 lists no HDF5 file . it is an HDF5 file itself"), (".", "lists no HDF5 file . it is a folder"),
+     ("empty.txt", "lists no HDF5 file . it is empty"), ("bytes", "lists no HDF5 file . its bytes are no text"),
+     ("none.txt", "cannot be read . No such file")],
+)  # fmt: skip
+def test_a_source_that_is_no_list_is_told_in_words(source: str, says: str, tmp_path: Path) -> None:
+    files_of(tmp_path)
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "bytes").write_bytes(b"0.h5 \0\1\2")
+    with pytest.raises(
+        SolverError, match=rf"layer 'data': hdf5_data_param.source: .*{says}.*the path of an HDF5 file a"
+    ):
+        source_of(tmp_path, source=source)
 
 
 @pytest.mark.parametrize(

@@ -173,4 +173,11 @@ def test_a_damaged_hdf5_file_and_the_wrong_kind_are_refused_by_name(tmp_path: Pa
         hdf5.read_state(tmp_path / "cut.h5")
     with pytest.raises(SolverError, match=r"is no .solverstate"):
         hdf5.read_state(LOG / "s_iter_15.caffemodel.h5")
+    (tmp_path / "text.h5").write_text("train.h5\n")
+    with pytest.raises(
+        SolverError, match=r"text.h5 cannot be read as HDF5 . it is a text, which begins with 'train.h5'"
+    ):
+        hdf5.read_state(tmp_path / "text.h5")
+    with pytest.raises(SolverError, match=r"cannot be read as HDF5 . it is a folder . give a file of HDF5"):
+        hdf5.read_state(tmp_path)
     assert not hdf5.is_hdf5(Path(os.devnull))
