@@ -67,9 +67,12 @@ if [ ${#parts[@]} -eq 0 ]; then
     if ! .venv/bin/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'; then
         echo "LEFT OUT: torch: it is not installed, so its engine is not tested; scripts/test.sh torch installs it (4 GB)"
     fi
-    if ! .venv/bin/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("lmdb") is None)'; then
-        echo "LEFT OUT: training: lmdb is not installed, so its data layers are not tested; scripts/test.sh training installs it"
-    fi
+    for reader in lmdb h5py google_crc32c; do
+        if ! .venv/bin/python -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$reader') is None)"; then
+            echo "LEFT OUT: training: $reader is not installed, so its data layers are not tested; scripts/test.sh training installs it"
+            break
+        fi
+    done
 fi
 
 failed=()
