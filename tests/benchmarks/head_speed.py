@@ -30,15 +30,14 @@ TRAIN = """
 import json, resource, sys, time
 from pathlib import Path
 from pipeline.training.linear import head
-def peak():  # ru_maxrss knows the process before exec as well
-    return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM'))
+from tests import peak
 
-idle = peak()
+idle = peak.held()
 wanted = head.Wanted(sys.argv[2], float(sys.argv[3]), False, Path(sys.argv[1]))
 began = time.perf_counter()
 found = head.train(Path(sys.argv[1]) / "set", wanted, lambda says: print(says, file=sys.stderr))
 used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps([time.perf_counter() - began, used.ru_utime + used.ru_stime, (peak() - idle) >> 10,
+print(json.dumps([time.perf_counter() - began, used.ru_utime + used.ru_stime, (peak.held() - idle) >> 10,
                   found.optimum.evaluations, found.optimum.reached]))
 """
 

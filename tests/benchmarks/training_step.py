@@ -194,9 +194,10 @@ def timed(steps: dict[str, Step], rounds: int) -> Took:
 def memory(name: str, which: str) -> float:
     """The largest MiB of a process that takes two steps of a net."""
     code = (
-        "import pathlib, re, torch; from tests.benchmarks import training_step as t; torch.set_num_threads(2); "
+        "import torch; from tests import peak; from tests.benchmarks import training_step as t; "
+        "torch.set_num_threads(2); "
         f"step = t.ours({name!r})[0] if {which!r} == 'ours' else t.by_hand({name!r}); step(); step(); "
-        "print(int(re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1]) / 1024)"
+        "print(peak.held() / 2**20)"
     )
     return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import resource
 import struct
 import sys
 import time
 import zlib
 from collections.abc import Callable
-from pathlib import Path
+
+from tests import peak
 
 GOOD = [{"partner_id": 7, "external_id": f"sku-{at}", "url": f"http://shop.example/{at}"} for at in range(10)]
 COLUMNS = ["partner_id", "external_id", "url"]
@@ -286,17 +286,13 @@ def image_costs() -> None:
     )
     for name, make in IMAGES.items():
         data = make()
-        Path("/proc/self/clear_refs").write_text("5")  # the greatest size so far is forgotten
-        before, began = _peak(), time.process_time()
+        before, began = peak.forget(), time.process_time()
         found = decode(data, max_pixels=PIXELS)
         spent = time.process_time() - began
         said = found.reason if isinstance(found, Failure) else "x".join(map(str, found.shape))
-        print(json.dumps({"name": name, "said": said, "size": len(data), "seconds": spent, "grown": _peak() - before}))
-
-
-def _peak() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        print(
+            json.dumps({"name": name, "said": said, "size": len(data), "seconds": spent, "grown": peak.held() - before})
+        )
 
 
 def main(name: str) -> None:
@@ -319,10 +315,10 @@ def main(name: str) -> None:
         data = make()
         read = lambda data: _read_refs(data, file)  # noqa: E731
         read(_good(file))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak.forget()
     began = time.process_time()
     facts = read(data)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    grown = peak.held() - before
     print(json.dumps({**facts, "size": len(data), "grown": grown, "seconds": time.process_time() - began}))
 
 

@@ -16,6 +16,7 @@ import traceback
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from tests import peak
 from tests.fuzz.mutation import LARGEST, Mutator
 
 INPUT_SECONDS = 5.0
@@ -58,7 +59,7 @@ def main(name: str, seed: str, seconds: float, folder: Path) -> None:
     for data in pool:  # loads what is lazy before the limits are set, and shows that the seeds are read as they should
         _try(target.read, data)
     _limit()
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    base = peak.forget()
     mutator = Mutator(f"{name} {seed}", pool, target.words)
     outcomes = {_outcome(_try(target.read, data)) for data in pool}
     found: dict[str, int] = {}
@@ -72,7 +73,7 @@ def main(name: str, seed: str, seconds: float, folder: Path) -> None:
         result = _try(target.read, data)
         signal.setitimer(signal.ITIMER_PROF, 0)
         count += 1
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) * 1024
+        grown = peak.held() - base
         if grown > RESIDENT:
             _say(said, "memory", f"{grown >> 20} MiB more were held at once", data)
             break

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import resource
 import stat
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pipeline.ledger.bodies import body_of
 from pipeline.ledger.deliveries import CurrentManifest, Index, PartnerManifest, Proposal
 from pipeline.ledger.manifest import Attempt, AttemptEnd, Batch, Done, End, Out, Plan, Result
 from pipeline.records import Failure
+from tests import peak
 from tests.fuzz import seeds
 
 CORPUS = Path(__file__).with_name("corpus")
@@ -246,10 +246,10 @@ def _cost(data: bytes) -> object:
     """What decoding costs follows the bytes and the pixels that are allowed, whatever a file says of itself."""
     from pipeline.images import decode
 
-    began, held = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, before = time.process_time(), peak.forget()
     found = decode(data, max_pixels=1_000_000)
     spent = time.process_time() - began
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held) * 1024
+    grown = peak.held() - before
     if spent > _COST[0] + _COST[1] * len(data):
         raise AssertionError(f"{spent:.1f} s for {len(data)} bytes")
     if grown > 128 * 2**20 + 16 * len(data):

@@ -132,13 +132,12 @@ _TRAIN = """
 import json, sys
 from pathlib import Path
 from pipeline.training.linear import head
-def peak():  # ru_maxrss knows the process before exec as well
-    return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')) * 1024
+from tests import peak
 
-base = peak()
+base = peak.held()
 wanted = head.Wanted("softmax", 10.0, False, Path(sys.argv[2]))
 found = head.train(Path(sys.argv[1]), wanted, lambda says: None)
-print(json.dumps([base, peak(), found.figures["train"].accuracy]))
+print(json.dumps([base, peak.held(), found.figures["train"].accuracy]))
 """
 
 
