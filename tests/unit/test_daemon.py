@@ -189,9 +189,8 @@ def test_a_process_of_this_host_is_gone_when_its_pid_is_somebody_elses() -> None
 PROGRAM = """
 import hashlib, sys, threading
 from pathlib import Path
-from pipeline.process import stop as daemon
 from pipeline.clock import Clock
-from pipeline.process.stop import Stop, drained, signals
+from pipeline.process.stop import Drain, Stop, drained, signals
 from pipeline.process.lock import forget_running, running_file
 
 def in_a_library():  # seconds of C that lets other threads run, and no signal handler of Python's
@@ -199,10 +198,10 @@ def in_a_library():  # seconds of C that lets other threads run, and no signal h
     hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000_000)
 
 state = Path(sys.argv[1])
-daemon.DRAIN_SECONDS = float(sys.argv[2])
 stop = Stop(state, Clock(), lambda text: print(text, flush=True))
 with signals(stop, lambda: forget_running(state)), running_file(state, print):
-    with drained(stop, lambda text: print(text, flush=True), lambda: forget_running(state)):
+    drain = Drain(float(sys.argv[2]))
+    with drained(stop, lambda text: print(text, flush=True), lambda: forget_running(state), drain):
         in_a_library()
 """
 

@@ -47,6 +47,12 @@ VALUES: dict[str, Any] = {
         "layout": "nhwc",
     },
 }
+OTHERS: dict[str, dict[str, Any]] = {
+    "model": {"net": "", "model": "shoes"},
+    "short_side": {"net": "image", "blob": "image", "formats": ["parquet"], "short_side": 300},
+    "quality": {"net": "image", "blob": "image", "formats": ["parquet"], "quality": 71},
+}
+"""Settings of sets of other kinds, with what such a set needs."""
 SOURCE: dict[str, Any] = {
     "path": "lists/a*.csv",
     "convention": "success",
@@ -97,8 +103,9 @@ def again(settings: Settings) -> Settings:
 
 @pytest.mark.parametrize("field", sorted(set(FeatureSet.model_fields) - {"root", "parquet_numbers"}))
 def test_each_setting_of_the_set_is_read_as_it_was_given(tmp_path: Path, field: str) -> None:
-    assert FeatureSet.model_fields[field].default != VALUES[field], "a value of its own, or nothing is shown"
-    settings = made(tmp_path / "out", {field: VALUES[field]}, {"path": "x"})
+    values = OTHERS.get(field) or {field: VALUES[field]}
+    assert FeatureSet.model_fields[field].default != values[field], "a value of its own, or nothing is shown"
+    settings = made(tmp_path / "out", values, {"path": "x"})
     assert again(settings).sets == settings.sets
 
 
