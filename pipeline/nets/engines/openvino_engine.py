@@ -7,6 +7,7 @@ too.  OpenVINO then takes a stand-in of its own, which sends nothing.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,11 +26,22 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # whoever 
 import openvino  # noqa: E402
 
 
+@functools.cache
+def _core() -> openvino.Core:
+    """The only one of this process, kept to its end.
+
+    A core gives the thread that makes it a stack for signals, and takes it away as it is deleted: of two that are not
+    deleted in reverse order, the second puts back the first's stack, which is gone, and the next signal kills the
+    process.
+    """
+    return openvino.Core()
+
+
 class OpenVino:
     """Weights go over by reference: the model text that OpenVINO parses holds none of them."""
 
     def __init__(self, precision: str, threads: int, why: str) -> None:
-        self.core = openvino.Core()
+        self.core = _core()
         if precision == "bf16" and "BF16" not in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise NetError("precision bf16 is not available", "this CPU has no bf16 instructions", "use precision fp32")
         if precision not in ("fp32", "bf16"):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +13,8 @@ from pipeline import nets
 from pipeline.errors import NetError
 from pipeline.nets import engines
 from tests.unit.nets.test_golden import case, distance
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_auto_says_what_it_chose_and_why() -> None:
@@ -69,3 +75,41 @@ def test_every_engine_gives_rows_of_its_own_memory() -> None:
         kept = first.copy()
         net.forward({name: values * 2 for name, values in feeds.items()}, ["fc6"])
         np.testing.assert_array_equal(first, kept)
+
+
+_SIGNALLED = """
+import gc, os, signal, sys, threading
+from pathlib import Path
+import numpy as np
+from pipeline import nets
+heard = []
+signal.signal(signal.SIGTERM, lambda *about: heard.append(about))
+
+def load():
+    net = nets.load(Path(sys.argv[1]), Path(sys.argv[2]), engine="openvino")
+    net.forward({name: np.zeros(shape, np.float32) for name, shape in net.inputs.items()})
+    return net
+
+def let_go():
+    loaded.pop(0)
+    gc.collect()
+
+def let_go_elsewhere():
+    thread = threading.Thread(target=let_go)
+    thread.start()
+    thread.join()
+
+for way in (let_go, let_go_elsewhere):
+    loaded = [load() for _ in range(2)]
+    while loaded:
+        way()
+        os.kill(os.getpid(), signal.SIGTERM)
+print(len(heard))
+"""
+
+
+def test_a_signal_is_heard_after_nets_are_let_go_in_any_order_and_by_any_thread() -> None:
+    prototxt, weights, _, _ = case("mini_resnet")
+    words = [sys.executable, "-c", _SIGNALLED, str(prototxt), str(weights)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr

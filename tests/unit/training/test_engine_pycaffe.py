@@ -272,7 +272,7 @@ print("whole")
 
 
 def test_ctrl_c_ends_a_step_with_its_iteration_whole(here: Path) -> None:
-    """In a process of its own: pytest's faulthandler gives signals a stack that is too small once AMX was used."""
+    """In a process of its own, whose handler is the one that Python begins with."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, env=environ)
     assert (done.stdout, done.returncode) == ("whole\n", 0), done.stderr
