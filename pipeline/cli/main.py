@@ -44,7 +44,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "doctor": Entry("doctor", "check this host from the ground up"),
         "verify": Entry("verify", "check that everything that was written exists and adds up"),
         "why": Entry("why", "show what happened to an item, and why"),
-        "report": Entry("report", "write an HTML page about a day or a shipment"),
+        "report": Entry("report", "write an HTML page about a day, a shipment or a training"),
         "stats": Entry("stats", "describe features, and measure how far two runs differ"),
         "similar": Entry("similar", "find the items that are most similar to an item or an image"),
         "fetch": Entry("fetch", "fetch URLs as the pipeline does, and show each step"),

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--weights", action="append", metavar="A,B", help="weights to begin with; later files win")
     start.add_argument("--snapshot", type=Path, metavar="FILE", help="go on from a .solverstate, Caffe's own as well")
-    start.add_argument("--again", action="store_true", help="begin at 0 though a snapshot of this training is there")
+    option("--again", action="store_true", help="begin at 0 though a snapshot of this training is there")
     option("--until", type=number_from(1), metavar="N", help="end after iteration N with a snapshot")
     option("--seed", type=number_from(0), metavar="N", help="in place of the solver's random_seed")
     option("--threads", type=number_from(0), default=0, metavar="N",
@@ -103,6 +103,9 @@ def run(args: argparse.Namespace) -> int:
     if len(args.words) != 1:
         raise ConfigError("hathi train takes one solver", f"given: {' '.join(args.words)}",
                           "hathi train SOLVER, hathi train test MODEL WEIGHTS, or hathi train time MODEL")  # fmt: skip
+    if args.again and args.snapshot is not None:
+        says = "--again begins at iteration 0, and --snapshot goes on from a file"
+        raise ConfigError("--again and --snapshot exclude each other", says, "give one of the two")
     return _train(args)
 
 

@@ -27,7 +27,7 @@ from pipeline.process import logs
 from pipeline.process.lock import refuse_estop
 from pipeline.process.stop import Drain, Stop, beating, drained, signals
 from pipeline.settings import Settings, load
-from pipeline.training import jobs
+from pipeline.training import jobs, state
 from pipeline.training.assembly import How
 from pipeline.training.job_trainer import Aids, JobTrainer
 from pipeline.training.solver import Flags, Solver
@@ -83,7 +83,8 @@ def _host(args: argparse.Namespace, settings: Settings, write: Write, show: Show
     if len(found) != 1:
         lakes = ", ".join(sorted(settings.lakes)) or "none"
         says = f"no lake {args.lake}" if args.lake else f"{len(found)} lakes are configured"
-        raise ConfigError(says, f"lakes are: {lakes}", "name the one that the job belongs to with --lake")
+        hint = "name the one that the job belongs to with --lake" if settings.lakes else "add [lakes.NAME] with a url"
+        raise ConfigError(says, f"lakes are: {lakes}", hint)
     context = found[0]
 
     def say(text: str) -> None:
@@ -148,6 +149,9 @@ def _told(context: Context, job: Job, standing: Standing, as_json: bool) -> int:
     elif isinstance(standing, Finished) and job.out is not None:
         for file in job.out.files:
             print(f"{file.name}: {file.key}")
+    elif isinstance(standing, state.Stopped):
+        says = f"{one.name} was stopped at iteration {standing.iteration:,}, {one.why}; --again trains it anew"
+        print(logs.escape(says))
     if isinstance(standing, Failed):
         print(logs.escape(f"{one.name} failed: {one.why}"))
     if not job.closed:

@@ -65,8 +65,11 @@ class AttemptsFile:
         if self._path is None:
             return
         try:
-            with self._path.open("wb" if anew else "ab") as file:
-                file.write(b"" if anew else b"\n")
+            with self._path.open("wb+" if anew else "ab+") as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    torn = file.read(1) != b"\n"
+                    file.write(b"\n" if torn else b"")
                 file.write(json.dumps(row).encode() + b"\n")
         except OSError as error:
             self._warn(f"{self._path} cannot be written: {error.strerror or error}; the report lacks this attempt")

@@ -229,6 +229,7 @@ def test_a_training_that_diverged_or_was_killed_says_so_on_its_page(folder: Path
     assert "The training has diverged" in page
     assert raised.value.message in page
     attempts = Path("patches_attempts.jsonl")
+    assert [json.loads(line)["kind"] for line in attempts.read_text().splitlines()] == ["start", "end"]
     attempts.write_text(attempts.read_text().splitlines()[0] + '\n{"kind": "sta')
     assert main(["report", "--training", "solver.prototxt"]) == 0
     assert "has written no end yet" in Path("hathi-patches.html").read_text()

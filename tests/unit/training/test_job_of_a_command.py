@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import signal
@@ -103,3 +104,25 @@ def test_estop_refuses_the_start(folder: Path) -> None:
     (state / "ESTOP").touch()
     assert main(words(folder)) == 4
     assert keys(folder, "*") == []
+
+
+def test_a_job_that_a_person_stopped_says_who_and_what_to_type(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert killed(folder, 2, signal.SIGTERM) == 75
+    (name,) = {path.parent.name for path in keys(folder, "spec")}
+    at = ["--lake", "shop", "--config", str(folder.parent.parent / "hathi.toml")]
+    assert main(["train", "stop", name, *at]) == 0
+    capsys.readouterr()
+    assert main(words(folder)) == 3
+    said = capsys.readouterr().out
+    assert f"{name} was stopped at iteration " in said
+    assert "by " + getpass.getuser() in said
+    assert "--again trains it anew" in said
+
+
+def test_a_configuration_without_a_lake_says_what_to_add(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = folder.parent.parent / "hathi.toml"
+    config.write_text('state = "state"\n[bucket]\nurl = "bucket"\n')
+    assert main([one for one in words(folder) if one not in ("--lake", "shop")]) == 2
+    assert "add [lakes.NAME]" in capsys.readouterr().err
