@@ -117,10 +117,13 @@ class SharedRotatingFile(RotatingFileHandler):
     """A line could not be written, and that was said."""
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:
-        """Whether the file that has the name now would grow too large."""
+        """Whether the file that has the name now would grow too large.
+
+        Its size is asked of the open file: while another process rotates, nothing has the name for a moment.
+        """
         if not self._is_current():
             self._reopen()
-        size = os.stat(self.baseFilename).st_size
+        size = os.fstat(self.stream.fileno()).st_size
         added = len(self.format(record).encode("utf-8", "backslashreplace")) + len(self.terminator)
         return self.maxBytes > 0 and size > 0 and size + added > self.maxBytes
 

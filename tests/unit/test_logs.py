@@ -90,6 +90,25 @@ def test_a_log_is_rotated_by_size_and_few_are_kept(tmp_path: Path) -> None:
     assert "line 199" in files[0].read_text()
 
 
+def test_a_line_written_while_another_process_rotates_is_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = logs.open_log("compute", Logs(folder=str(tmp_path), max_bytes=4096), echo=False)
+    current = logs.SharedRotatingFile._is_current
+
+    def rotated_after_it_was_asked(file: logs.SharedRotatingFile) -> bool:
+        found = current(file)
+        if path.exists():
+            path.rename(tmp_path / "compute.log.1")
+        return found
+
+    monkeypatch.setattr(logs.SharedRotatingFile, "_is_current", rotated_after_it_was_asked)
+    logs.log("compute").info("here")
+    logs.close_log()
+    assert [file.read_text().split("\t")[2] for file in tmp_path.iterdir()] == ["here\n"]
+    assert capsys.readouterr().err == ""
+
+
 def test_a_thing_is_said_once_until_it_is_over(tmp_path: Path) -> None:
     path = opened(tmp_path)
     once = logs.Once()
