@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.stages.compute import BatchTask
+from pipeline.stages.opening import BatchTask
 
 
 def deal(tasks: Sequence[BatchTask], workers: int, spread: int) -> list[tuple[BatchTask, ...]]:

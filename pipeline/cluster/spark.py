@@ -33,9 +33,11 @@ from pipeline.errors import ConfigError, NetError, PermanentError, PipelineError
 from pipeline.ledger.protocol import Context
 from pipeline.nets.preprocessing import with_stated
 from pipeline.settings import Bucket, FeatureSet, Fetch, Settings, travelling
-from pipeline.stages.compute import BatchTask, Published, Served
+from pipeline.stages.compute import Served
 from pipeline.stages.following import Asked, with_set
+from pipeline.stages.opening import BatchTask
 from pipeline.stages.performer import Merge, Merging
+from pipeline.stages.publishing import Published
 
 if TYPE_CHECKING:
     import pyarrow as pa

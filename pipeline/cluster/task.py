@@ -24,8 +24,9 @@ from pipeline.process.scratch import folder_of, private_folder, scratch
 from pipeline.process.stop import beating
 from pipeline.settings import Settings
 from pipeline.stages import compute
-from pipeline.stages.compute import BatchTask, Published
+from pipeline.stages.opening import BatchTask
 from pipeline.stages.performer import Merge, Merging, merged
+from pipeline.stages.publishing import Published
 from pipeline.stores.opening import open_bucket
 
 

@@ -34,8 +34,8 @@ from pipeline.ledger.protocol import (
 from pipeline.ledger.state import ShipmentState, count, last_try, resting
 from pipeline.records import ImageRef
 from pipeline.settings import FeatureSet
-from pipeline.stages.compute import ORDINALS_PER_BATCH
 from pipeline.stages.following import Computable
+from pipeline.stages.opening import ORDINALS_PER_BATCH
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 from pipeline.stages import compute
 from pipeline.stages.following import Asked
+from pipeline.stages.opening import BatchTask
 from pipeline.stages.performer import Performer
+from pipeline.stages.publishing import Published
 from pipeline.stages.served_sets import ServedSets
 from pipeline.stages.turn import Turn
 
@@ -28,14 +30,14 @@ class Computing:
             mine = [task for task in tasks if task.by == asked]
             one.attempt(f"compute {asked}", self._compute, one, asked, mine)
 
-    def _batches(self, one: Turn) -> list[compute.BatchTask]:
+    def _batches(self, one: Turn) -> list[BatchTask]:
         """What waits for this box, of as many polls as it takes to have a shipment for each place of the window.
 
         A shipment is about one host, and a turn may last as long as a run: it fetches from no hosts but these.
         """
         context = one.context
         limits = context.settings.compute
-        tasks: dict[compute.BatchTask, None] = {}
+        tasks: dict[BatchTask, None] = {}
         looked = 0
         while not looked or looked < one.tally.polls_to_see_all:
             seen = self._sets.agreed(one.poll())
@@ -47,7 +49,7 @@ class Computing:
                 break
         return list(tasks)
 
-    def _compute(self, one: Turn, asked: Asked, tasks: list[compute.BatchTask]) -> None:
+    def _compute(self, one: Turn, asked: Asked, tasks: list[BatchTask]) -> None:
         ended = _Ended(one.context.progress)
         context = replace(one.context, progress=ended)
         try:
@@ -85,7 +87,7 @@ class _Ended:
         self._ahead = 0
 
 
-def _count(one: Turn, published: compute.Published) -> None:
+def _count(one: Turn, published: Published) -> None:
     tally = one.tally
     tally.tasks += 1
     if published.kind == "shard":

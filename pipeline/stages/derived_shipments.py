@@ -12,7 +12,7 @@ from pipeline.ledger.manifest import Batch, DataFile, End, Out, Plan
 from pipeline.ledger.protocol import Context, announce, body_at, commit, exists, law, readable, scratch
 from pipeline.ledger.state import ShipmentState, next_of
 from pipeline.records import ImageRef
-from pipeline.stages.compute import ORDINALS_PER_BATCH
+from pipeline.stages.opening import ORDINALS_PER_BATCH
 from pipeline.stages.retries import write_batches
 
 KINDS = ("release", "drop", "backfill")

@@ -10,7 +10,9 @@ from pipeline.errors import PipelineError, Stopped
 from pipeline.ledger.protocol import Context
 from pipeline.stages import aggregate, compute
 from pipeline.stages.aggregate import Aggregated, AggregateTask, Origin
-from pipeline.stages.compute import BatchTask, Published, Served
+from pipeline.stages.compute import Served
+from pipeline.stages.opening import BatchTask
+from pipeline.stages.publishing import Published
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from pipeline.ledger.state import Counted
 from pipeline.nets.caffe.caffemodel import read_index
 from pipeline.records import ImageRef
 from pipeline.settings import Settings, load, travelling
-from pipeline.stages.compute import BatchTask
 from pipeline.stages.following import Asked
+from pipeline.stages.opening import BatchTask
 from sample import random_features
 from tests.environment import environ
 from tests.integration.conftest import ROOT, picture, row

@@ -12,7 +12,7 @@ import pytest
 from pipeline.ledger.protocol import Context
 from pipeline.operations.verify import Finding, roots, verify
 from pipeline.operations.verify.repair import repair
-from pipeline.stages import compute
+from pipeline.stages import opening, publishing
 from pipeline.stores.local import LocalStore
 from tests.simulation.world import HandClock, World, settings_of
 
@@ -72,17 +72,17 @@ def hold(world: Folders) -> None:
     """Each attempt at the batch is lost, until it is held."""
     turns = world.turns()
     turns.take("ship")
-    original = compute._publish  # an attempt that dies on the way writes nothing
+    original = publishing.publish  # an attempt that dies on the way writes nothing
 
     def die(*args: object) -> None:
         raise KeyboardInterrupt
 
     try:
-        compute._publish = die  # type: ignore[assignment]
-        compute._abandon, abandon = (lambda context, task: None), compute._abandon
+        publishing.publish = die  # type: ignore[assignment]
+        opening.abandon, abandon = (lambda context, task: None), opening.abandon
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 turns.take("compute")
     finally:
-        compute._publish, compute._abandon = original, abandon
+        publishing.publish, opening.abandon = original, abandon
     world.run(turns)

@@ -18,6 +18,8 @@ from pipeline.operations import prune
 from pipeline.operations.prune import shipments
 from pipeline.stages import aggregate, compute, index, operator_requests, ship
 from pipeline.stages.following import Computable
+from pipeline.stages.opening import BatchTask
+from pipeline.stages.publishing import Published
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -26,7 +28,7 @@ def a_second_result_key_for_held_batches(patch: pytest.MonkeyPatch) -> None:
     """Held batches get a key of their own, and either key counts as the result."""
     import re
 
-    def hold(context: protocol.Context, task: compute.BatchTask) -> compute.Published:
+    def hold(context: protocol.Context, task: BatchTask) -> Published:
         real = Keys.result
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(Keys, "result", lambda *a: real(*a).replace("/r/", "/q/"))

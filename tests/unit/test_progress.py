@@ -15,9 +15,9 @@ from pipeline.cli.output.progress import Pace, _Lines, lasting
 from pipeline.clock import Clock
 from pipeline.errors import Stopped
 from pipeline.ledger.row_counts import RowCounts
-from pipeline.stages.compute import Published
 from pipeline.stages.computing import Computing, _Ended
 from pipeline.stages.loop import LakeStages
+from pipeline.stages.publishing import Published
 from pipeline.stages.tally import Tally
 from tests.simulation.world import World, settings_of
 from tests.unit.window_stand import Stand

@@ -17,7 +17,7 @@ from pipeline.ledger.state import ShipmentState
 from pipeline.ledger.state import Try as Made
 from pipeline.operations.why.story import Outcome, Question, Ref, Try
 from pipeline.records import ImageRef
-from pipeline.stages.compute import ORDINALS_PER_BATCH
+from pipeline.stages.opening import ORDINALS_PER_BATCH
 
 
 class Refs:

@@ -1,0 +1,96 @@
+"""The result of a batch: the shard's files, then THE result that names them (docs/protocol.md 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.codec.hashed_file import Written
+from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
+from pipeline.extraction.window import Computed
+from pipeline.ledger.manifest import AttemptEnd, DataFile, Result
+from pipeline.ledger.protocol import Context, commit, give_up, law, scratch
+from pipeline.ledger.row_counts import NO_ROWS, RowCounts
+from pipeline.stages.opening import BatchTask
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of one batch."""
+
+    task: BatchTask
+    kind: str
+    """shard, held, lost (somebody else's result stands), strike, or damaged."""
+    counts: RowCounts = NO_ROWS
+    reasons: Mapping[str, int] | None = None
+    bytes: int = 0
+
+
+def publish(context: Context, engine: str, computed: Computed[BatchTask], refs: int) -> Published:
+    """The shard's files, then THE result that names them."""
+    task = computed.task
+    if computed.trouble:
+        end = AttemptEnd(kind="strike", cause=computed.trouble)
+        give_up(context, task.name, task.task, task.number, end)
+        context.say(f"Batch {task.batch} of {task.name} failed (one strike): {computed.trouble}; Hathi tries it again")
+        return Published(task, "strike", RowCounts(refs=refs))
+    counts = RowCounts(
+        refs=refs,
+        features=len(computed.rows),
+        failures=len(computed.failures),
+        damaged=sum(bool(row.damage) for row in computed.rows),
+    )
+    law(f"{task.name} batch {task.batch}", refs, features=counts.features, failures=counts.failures)
+    nonce = context.process.nonce()
+    features = _put_features(context, task, nonce, computed.rows, computed.matrix)
+    failures = _put_failures(context, task, nonce, computed.failures)
+    body = Result(
+        kind="shard",
+        refs=counts.refs,
+        features=counts.features,
+        failures=counts.failures,
+        damaged=counts.damaged,
+        features_file=features,
+        failures_file=failures,
+        dim=int(computed.matrix.shape[1]),
+        fingerprint=task.fingerprint,
+        engine=engine,
+        process=context.process.name,
+        attempt=task.number,
+        fetched_bytes=computed.fetched_bytes,
+        seconds=round(computed.seconds, 3),
+    )
+    won, stands = commit(context, context.keys.result(task.name, task.fingerprint, task.batch), body)
+    named = {file.key for file in (stands.features_file, stands.failures_file) if file is not None}
+    for file in (features, failures):
+        if file is not None and file.key not in named:
+            context.bucket.delete(file.key)
+    reasons: dict[str, int] = {}
+    for row in computed.failures:
+        reasons[row.reason] = reasons.get(row.reason, 0) + 1
+    kind = "shard" if won else "lost"
+    return Published(task, kind, counts, reasons, computed.fetched_bytes)
+
+
+def _put_features(
+    context: Context, task: BatchTask, nonce: str, rows: Sequence[FeatureRow], matrix: Matrix
+) -> DataFile | None:
+    if not rows:
+        return None
+    return _put(context, task, nonce, "features", lambda path: context.forms.write_features(path, rows, matrix))
+
+
+def _put_failures(context: Context, task: BatchTask, nonce: str, rows: Sequence[FailureRow]) -> DataFile | None:
+    if not rows:
+        return None
+    return _put(context, task, nonce, "failures", lambda path: context.forms.write_failures(path, rows))
+
+
+def _put(context: Context, task: BatchTask, nonce: str, what: str, write: Callable[[Path], Written]) -> DataFile:
+    key = context.keys.shipment_data(task.name, nonce, f"{task.batch:05d}.{what}.parquet")
+    with scratch(context) as folder:
+        path = folder / what
+        written = write(path)
+        context.bucket.put(key, path)
+    return DataFile(key=key, size=written.size, sha256=written.sha256, rows=written.rows)
