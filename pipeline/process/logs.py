@@ -123,6 +123,7 @@ class SharedRotatingFile(RotatingFileHandler):
         """
         if not self._is_current():
             self._reopen()
+        assert self.stream is not None
         size = os.fstat(self.stream.fileno()).st_size
         added = len(self.format(record).encode("utf-8", "backslashreplace")) + len(self.terminator)
         return self.maxBytes > 0 and size > 0 and size + added > self.maxBytes
