@@ -6,6 +6,7 @@ host may fetch it at the same time.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -54,9 +55,10 @@ def forget(context: Context, now: float | None = None) -> int:
     old = (time.time() if now is None else now) - KEPT_DAYS * DAY
     gone = 0
     for place in sorted(top.iterdir()) if top.is_dir() else ():
-        if place.is_dir() and place.stat().st_mtime < old:
-            shutil.rmtree(place, ignore_errors=True)
-            gone += 1
+        with contextlib.suppress(FileNotFoundError):  # another process of this host has deleted it
+            if place.is_dir() and place.stat().st_mtime < old:
+                shutil.rmtree(place, ignore_errors=True)
+                gone += 1
     return gone
 
 

@@ -127,5 +127,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _stamp(path: str) -> list[object]:
     """What changes with a file's content, wherever it lies: nobody reads 500 MB to find that nothing has changed."""
-    found = Path(path)
-    return [found.stat().st_size, found.stat().st_mtime_ns] if found.exists() else [path]
+    try:
+        found = Path(path).stat()
+    except OSError:  # who reads it says so
+        return [path]
+    return [found.st_size, found.st_mtime_ns]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.operations.health.this_host import existing
 from pipeline.process.child import asked
+from pipeline.process.disk import standing
 from pipeline.settings import Settings
 from pipeline.stores.backends import backend_of
 from pipeline.stores.store import Examined, Store
@@ -23,7 +23,7 @@ QUERY = ["--query-gpu=name,memory.total,memory.used,compute_cap", "--format=csv,
 
 def disk(folder: Path, percent: float) -> Iterator[Examined]:
     """Room, inodes and rights of a folder, or of the nearest one above it that is there."""
-    there = existing(folder)
+    there = standing(folder)
     usage = shutil.disk_usage(there)
     full = 100.0 * usage.used / max(1, usage.used + usage.free)
     said = f"{folder}: {usage.free / GB:.1f} GB free, {full:.0f} % full"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.operations.health.facts import Disk
+from pipeline.process.disk import standing
 from pipeline.process.lock import holder, left_behind
 from pipeline.settings import Settings
 from pipeline.settings.places import folder_of
@@ -30,20 +31,13 @@ def disks(settings: Settings) -> tuple[tuple[Disk, ...], dict[str, str]]:
     unseen: dict[str, str] = {}
     for folder in folders(settings):
         try:
-            there = existing(folder)
+            there = standing(folder)
             device, usage = there.stat().st_dev, shutil.disk_usage(there)
         except OSError as error:
             unseen[f"the disk of {folder}"] = str(error.strerror or error)
             continue
         found.setdefault(device, Disk(str(folder), 100.0 * usage.used / max(1, usage.used + usage.free), usage.free))
     return tuple(found.values()), unseen
-
-
-def existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
 
 
 def programs(state: Path, stages: Iterable[str] = STAGES) -> tuple[Mapping[str, str], Mapping[str, str]]:
