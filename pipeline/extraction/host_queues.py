@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from pipeline.codec.shards import FailureRow
+from pipeline.extraction.packing import Kept, Pack
 from pipeline.extraction.spill import Features
 from pipeline.records import Failure, ImageRef
 
@@ -50,6 +51,10 @@ class OpenBatch(Generic[T]):
     trouble: str = ""
     ended: Callable[[], None] = lambda: None
     """Told of each ref that ends."""
+    kept: Kept | None = None
+    """Its images that are there already."""
+    pack: Pack | None = None
+    """Takes each image that is fetched."""
 
 
 @dataclass(eq=False)

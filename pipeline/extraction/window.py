@@ -22,6 +22,7 @@ from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
 from pipeline.extraction.host_queues import HostQueues, OpenBatch
 from pipeline.extraction.memory_budget import Bounds, Load
 from pipeline.extraction.net_batches import FeatureNet, Marked, Outcome, Prepare, Stacks, Trouble
+from pipeline.extraction.packing import Kept, Pack
 from pipeline.extraction.spill import ROW_BYTES, Features, Origin, promise_of
 from pipeline.records import Failure, ImageRef
 
@@ -67,11 +68,16 @@ Fetch = Callable[[Iterator[Wanted | None]], Iterator[tuple[Tag, Body | Failure] 
 
 @dataclass(frozen=True)
 class Opened(Generic[T]):
-    """A batch that was claimed, and its refs.  ended: told of each ref that ends, by the thread that pulls."""
+    """A batch that was claimed, and its refs.  ended: told of each ref that ends, by the thread that pulls.
+
+    kept: the images of it that are there already.  pack: takes each image that is fetched.
+    """
 
     task: T
     refs: Sequence[ImageRef]
     ended: Callable[[], None] = lambda: None
+    kept: Kept | None = None
+    pack: Pack | None = None
 
 
 @dataclass(frozen=True)
@@ -177,6 +183,8 @@ class Window(Generic[T]):
         if batch.deadline is None:
             batch.deadline = self._clock.monotonic() + self._bounds.batch_seconds
         ref = batch.refs[place]
+        if self._take_kept(batch, place):
+            return None
         if ref.url and not ref.content:
             self._queues.fetch(batch)
             return Wanted((batch.number, place), ref.url, batch.deadline)
@@ -189,6 +197,15 @@ class Window(Generic[T]):
         else:
             self._failed(batch, place, Failure.of("bad_ref", "neither a URL nor bytes"))
         return None
+
+    def _take_kept(self, batch: OpenBatch[T], place: int) -> bool:
+        """Whether the image of a ref that was given out is there already, so that no host is asked for it."""
+        found = batch.kept.take(place) if batch.kept is not None else None
+        if found is None:
+            return False
+        self._queues.not_fetched(batch, 1)
+        self._image(batch, place, *found)
+        return True
 
     def _open_next(self) -> bool:
         """Open a batch, if one may be; False: none was."""
@@ -217,6 +234,8 @@ class Window(Generic[T]):
             refs_bytes=sum(len(ref.url) + len(ref.external_id) + len(ref.content) + REF_BYTES for ref in refs),
             promise=promise_of(self._dim) * len(refs),
             ended=opened.ended,
+            kept=opened.kept,
+            pack=opened.pack,
         )
         self._batches[number] = batch
         self._load.opened(batch)
@@ -232,6 +251,8 @@ class Window(Generic[T]):
             batch.fetched_bytes += len(outcome.content)
             etag, last_modified = outcome.etag or None, outcome.last_modified or None
             origin = Origin(outcome.sha256, outcome.fetched_at, etag, last_modified)
+            if batch.pack is not None:
+                batch.pack.add(batch.refs[place], outcome.content, origin)
             self._image(batch, place, outcome.content, origin)
 
     def _look_at_deadlines(self) -> None:
@@ -242,6 +263,8 @@ class Window(Generic[T]):
         self._look_at = now + LATE_SECONDS
         for batch in list(self._batches.values()):
             for place in self._queues.overdue(batch, now):
+                if self._take_kept(batch, place):
+                    continue
                 if batch.refs[place].url and not batch.refs[place].content:
                     self._queues.not_fetched(batch, 1)
                     self._failed(batch, place, Failure.of("host_busy", "batch deadline"))

@@ -37,6 +37,9 @@ JOBS = "j"
 """Of trainings: beside `c`, and below `d`."""
 MODELS = "m"
 """Of promoted models: beside `c`, and below `d`."""
+ARCHIVE = "a"
+"""Of images that are kept: beside `c`, and below `d`."""
+_ARCHIVED = re.compile(r"(?P<shipment>[^/]+)/(?P<batch>[0-9]{5})\.(?P<number>[0-9]{3})")
 
 MAX_ROUND = 999
 MAX_PART = 99_999
@@ -246,6 +249,49 @@ class Keys:
     def model_file(self, nonce: str, file: str) -> str:
         """A file of a promoted model under a name that nobody else uses."""
         return f"{self.models_data}{nonce}/{file}"
+
+    @property
+    def archive(self) -> str:
+        return f"{self.lake}/{ARCHIVE}/"
+
+    def archive_of(self, version: str) -> str:
+        """Images of all shipments of a version: of each set, round, part and generation."""
+        return f"{self.archive}{version}."
+
+    def archive_of_batch(self, of: ArchivedBatch) -> str:
+        """Each number of its images."""
+        return f"{self.archive}{of.name}/{of.batch:05d}."
+
+    def archived(self, of: ArchivedBatch) -> str:
+        return f"{self.archive}{of}"
+
+    @property
+    def archive_data(self) -> str:
+        return f"{self.data}{ARCHIVE}/"
+
+    def archive_file(self, of: ArchivedBatch, nonce: str, file: str) -> str:
+        """A pack or its index under a name that nobody else uses."""
+        return f"{self.archive_data}{of.name}/{nonce}/{of.batch:05d}.{of.number:03d}.{file}"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class ArchivedBatch:
+    """The images of one batch in the archive.  number: how often they were written anew; the greatest one counts."""
+
+    name: ShipmentName
+    batch: int
+    number: int = 0
+
+    @staticmethod
+    def parse(text: str) -> ArchivedBatch:
+        """Raises ValueError for what is no key of the archive, without what all of them begin with."""
+        match = _ARCHIVED.fullmatch(text)
+        if not match:
+            raise ValueError(f"not images of a batch: {text!r}")
+        return ArchivedBatch(ShipmentName.parse(match["shipment"]), int(match["batch"]), int(match["number"]))
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.batch:05d}.{self.number:03d}"
 
 
 @dataclass(frozen=True, order=True, slots=True)

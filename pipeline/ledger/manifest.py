@@ -153,6 +153,8 @@ class Plan(Body):
     retry_delays: tuple[Delay, Delay, Delay] = (HOUR, DAY, 3 * DAY)
     expects: Expected | None = None
     """None in plans of older versions: whatever is computed is taken."""
+    from_archive: bool = False
+    """A back-fill, or a retry of one: an image that the archive has is not fetched."""
 
     def flaw(self) -> str:
         try:
@@ -232,6 +234,10 @@ class Result(Body):
     failures: Refs = 0
     damaged: Refs = 0
     """Features of images that the decoder said were damaged."""
+    archived: Refs = 0
+    """Refs whose image was kept in the archive."""
+    from_archive: Refs = 0
+    """Refs whose image came from there."""
     features_file: DataFile | None = None
     failures_file: DataFile | None = None
     dim: Dim = 0

@@ -34,6 +34,10 @@ class RowCounts:
     """Of the features: the decoder said that their images were damaged."""
     alike: int = 0
     """Of the duplicates: ids that differ from their item's in letter case or percent-coding only."""
+    archived: int = 0
+    """Of the refs: their images were kept in the archive."""
+    from_archive: int = 0
+    """Of the refs: their images came from there, and no host was asked."""
 
     def __add__(self, other: RowCounts) -> RowCounts:
         return RowCounts(*(getattr(self, name) + getattr(other, name) for name in _NAMES))

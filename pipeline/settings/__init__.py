@@ -26,7 +26,7 @@ from pipeline.settings.preprocessing import PRESETS, Preprocess, with_own_preset
 from pipeline.settings.reading import FilePath
 from pipeline.settings.section import Name
 from pipeline.settings.sets import BUILT_IN, DECODE_POLICY, HOG, IMAGE, FeatureSet, is_built_in
-from pipeline.settings.stages import Compute, Deliver, Prune, Ship
+from pipeline.settings.stages import Archive, Compute, Deliver, Prune, Ship
 from pipeline.stage_names import ON_THE_BOX, ON_THE_LAKE, STAGES
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "IMAGE",
     "NULL_WORDS",
     "PRESETS",
+    "Archive",
     "Bucket",
     "Columns",
     "Compute",
@@ -95,6 +96,7 @@ class Settings(BaseModel):
     ship: Ship = Ship()
     fetch: Fetch = Fetch()
     compute: Compute = Compute()
+    archive: Archive = Archive()
     deliver: Deliver = Deliver()
     prune: Prune = Prune()
     daemon: Daemon = Daemon()

@@ -86,6 +86,23 @@ class Compute(Section):
     version of Hathi is used from the next run on: lower it to upgrade sooner."""
 
 
+class Archive(Section):
+    """Images that are kept in the bucket, so that a back-fill asks no host for them."""
+
+    enabled: bool = False
+    """Keep the bytes of each image that compute fetches. Turn it on where nets change and hosts are slow or forget
+    their images; it costs space in the bucket: as much as was fetched. Set it on compute boxes."""
+    read: bool = False
+    """Look into the archive for the images of every shipment of a snapshot, not of back-fills alone. Turn it on where
+    several sets are computed from one source: each image is then fetched once."""
+    days: Annotated[float, Field(ge=0)] | None = Field(default=None, examples=[400.0])
+    """How long images stay in the archive, days. none: until max_bytes is reached. Set it where a contract or a law
+    limits how long images may be kept."""
+    max_bytes: Annotated[int, Field(ge=0)] | None = Field(default=None, examples=[10 * 2**40])
+    """The most that the archive may hold, bytes; prune deletes the oldest images first, and none of a snapshot that is
+    at work. none: it grows. Set it where space in the bucket is limited."""
+
+
 class Deliver(Section):
     """What deliver writes on the lake."""
 

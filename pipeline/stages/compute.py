@@ -7,11 +7,13 @@ halved there until the one item is found that causes it.  A batch that fails alo
 `perform` keeps a window of many batches open at once (extraction.window), since one shipment is about one image host
 and a polite limit is some tens of images a second.  A finished batch becomes a shard: a file of features and a file of
 failures, uploaded under a name that nobody else uses.  Then its result is committed.  Where another box was first, its
-result stands and ours is deleted.
+result stands and ours is deleted.  Images that the archive has are not fetched, where the plan or a setting says so;
+those that are fetched go there, where a setting says so (stages.archiving).
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -28,8 +30,9 @@ from pipeline.ledger.state import Counted, ShipmentState, count
 from pipeline.records import ImageRef
 from pipeline.settings import Compute
 from pipeline.stages import opening, publishing
+from pipeline.stages.archiving import Archive
 from pipeline.stages.following import Computable
-from pipeline.stages.opening import BatchTask, Ended
+from pipeline.stages.opening import BatchTask, Begun, Ended
 from pipeline.stages.publishing import Published
 
 
@@ -84,7 +87,8 @@ def _task(state: ShipmentState, batch: int, one: Computable, counted: Counted, l
     assert state.plan is not None
     mode = mode_of(counted, limits)
     number = counted.next_number
-    return BatchTask(state.name, batch, state.plan.set, one.fingerprint, number, mode, counted, one.asked)
+    archive = state.plan.from_archive or state.plan.kind == "backfill"
+    return BatchTask(state.name, batch, state.plan.set, one.fingerprint, number, mode, counted, one.asked, archive)
 
 
 def mode_of(counted: Counted, limits: Compute) -> str:
@@ -123,16 +127,21 @@ def perform(
             groups.setdefault(str(task.name), []).append(task)
         else:
             apart.append(task)
-    yield from _perform_open(context, served, groups, wanted)
-    for task in apart:
-        if not wanted():
-            return
-        context.safe_point()
-        if opening.known(context, task):
-            try:
-                yield _hold(context, task) if task.mode == "hold" else _perform_alone(context, served, task)
-            except (FormatError, LawBroken) as error:
-                yield _spoilt(context, task, error)
+    with contextlib.ExitStack() as held:
+        archive = Archive(context, held)
+        yield from _perform_open(context, served, groups, wanted, archive)
+        for task in apart:
+            if not wanted():
+                return
+            context.safe_point()
+            if opening.known(context, task):
+                try:
+                    if task.mode == "hold":
+                        yield _hold(context, task)
+                    else:
+                        yield _perform_alone(context, served, task, archive)
+                except (FormatError, LawBroken) as error:
+                    yield _spoilt(context, task, error)
 
 
 def _spoilt(context: Context, task: BatchTask, error: PipelineError) -> Published:
@@ -143,22 +152,26 @@ def _spoilt(context: Context, task: BatchTask, error: PipelineError) -> Publishe
 
 
 def _perform_open(
-    context: Context, served: Served, groups: Mapping[str, Sequence[BatchTask]], wanted: Callable[[], bool]
+    context: Context,
+    served: Served,
+    groups: Mapping[str, Sequence[BatchTask]],
+    wanted: Callable[[], bool],
+    archive: Archive,
 ) -> Iterator[Published | None]:
-    begun: dict[BatchTask, int] = {}
+    begun: dict[BatchTask, Begun] = {}
     ended = Ended(context)
 
     def open_batch(task: BatchTask) -> Opened[BatchTask] | None:
         context.safe_point()
         if not opening.claimed(context, task):
             return None
-        begun[task] = 0
+        begun[task] = Begun()
         refs = opening.refs_of(context, task)
         if refs is None:
             del begun[task]
             return None
-        begun[task] = len(refs)
-        return Opened(task, refs, ended)
+        one = begun[task] = Begun(len(refs), archive.images(task.name, refs, task.from_archive), archive.pack())
+        return Opened(task, refs, ended, one.images, one.pack)
 
     if not groups:
         return
@@ -173,26 +186,28 @@ def _perform_open(
                 published = publishing.publish(context, served.engine, computed, begun[computed.task])
             except (FormatError, LawBroken) as error:
                 published = _spoilt(context, computed.task, error)
-            del begun[computed.task]
+            begun.pop(computed.task).dropped()
             ended.tell()
             yield published
     except BaseException:
         # Whatever ends the run (ESTOP, a full disk, an error of ours): what is open is given up, not a strike.
-        for task in begun:
+        for task, one in begun.items():
+            one.dropped()
             opening.abandon(context, task)
         raise
 
 
-def _perform_alone(context: Context, served: Served, task: BatchTask) -> Published:
+def _perform_alone(context: Context, served: Served, task: BatchTask, archive: Archive) -> Published:
     if not opening.claimed(context, task):
         return Published(task, "lost")
     try:
         refs = opening.refs_of(context, task)
         if refs is None:
             return Published(task, "damaged")
-        computed = served.alone(task, refs)
+        begun = Begun(len(refs), archive.images(task.name, refs, task.from_archive))
+        computed = served.alone(task, opening.with_images(refs, begun.images))
         context.safe_point()  # what ends this process may have ended its children first, and they died of no item
-        return publishing.publish(context, served.engine, computed, len(refs))
+        return publishing.publish(context, served.engine, computed, begun)
     except BaseException:
         opening.abandon(context, task)
         raise

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import FormatError, LawBroken, NotFound, PipelineError
+from pipeline.extraction.packing import Pack
 from pipeline.ledger import protocol
 from pipeline.ledger.data import Damaged, load_data
 from pipeline.ledger.layout import ShipmentName, Task
@@ -12,6 +14,7 @@ from pipeline.ledger.manifest import AttemptEnd, Batch
 from pipeline.ledger.protocol import Context, body_at, claim, law, readable
 from pipeline.ledger.state import Counted
 from pipeline.records import ImageRef
+from pipeline.stages.archived_images import Images
 from pipeline.stages.following import Asked
 
 ORDINALS_PER_BATCH = 1 << 20
@@ -36,6 +39,8 @@ class BatchTask:
     counted: Counted
     asked: Asked | None = None
     """What it is computed with; None: the set and the files that it names."""
+    from_archive: bool = False
+    """Images that the archive has are not fetched, as the plan says."""
 
     @property
     def by(self) -> Asked:
@@ -44,6 +49,19 @@ class BatchTask:
     @property
     def task(self) -> Task:
         return Task.batch(self.fingerprint, self.batch)
+
+
+@dataclass
+class Begun:
+    """A batch that was opened, and what it has to do with the archive."""
+
+    refs: int = 0
+    images: Images | None = None
+    pack: Pack | None = None
+
+    def dropped(self) -> None:
+        if self.pack is not None:
+            self.pack.drop()
 
 
 def known(context: Context, task: BatchTask) -> bool:
@@ -72,6 +90,12 @@ def refs_of(context: Context, task: BatchTask) -> list[ImageRef] | None:
         context.once(f"{task.name} {task.batch}", f"Alert: {error}")
         give_up(context, task, AttemptEnd(kind="strike", cause="its refs are damaged"))
         return None
+
+
+def with_images(refs: Sequence[ImageRef], images: Images | None) -> list[ImageRef]:
+    """Refs for a child process, which asks no archive: those whose image is there take it with them."""
+    found = ((ref, images.take(place) if images is not None else None) for place, ref in enumerate(refs))
+    return [ref if image is None else ref._replace(content=image[0]) for ref, image in found]
 
 
 def abandon(context: Context, task: BatchTask) -> None:

@@ -97,6 +97,7 @@ def answer(context: Context, name: ShipmentName, batch: int, kind: str) -> Shipm
         due=FIRST_DUE,
         retry_delays=plan.retry_delays,
         expects=plan.expects,
+        from_archive=plan.from_archive,
     )
     _, stands = announce(context, child, body)
     if stands.kind != body.kind:
@@ -204,6 +205,7 @@ def again(context: Context, name: ShipmentName, plan: Plan, *, backfill: bool = 
             "salt": "",
             "due": FIRST_DUE,
             "expects": Expectations(Following(context))[plan.set] if plan.set in sets else None,
+            "from_archive": backfill,
         }
     )
     announce(context, child, body)

@@ -1,18 +1,20 @@
-"""The result of a batch: the shard's files, then THE result that names them (docs/protocol.md 5)."""
+"""The result of a batch: images that are kept, the shard's files, THE result that names them (docs/protocol.md 5)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
 from pipeline.extraction.window import Computed
+from pipeline.ledger.layout import ArchivedBatch
 from pipeline.ledger.manifest import AttemptEnd, DataFile, Result
 from pipeline.ledger.protocol import Context, commit, give_up, law, scratch
 from pipeline.ledger.row_counts import NO_ROWS, RowCounts
-from pipeline.stages.opening import BatchTask
+from pipeline.stages import archiving
+from pipeline.stages.opening import BatchTask, Begun
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,13 @@ class Published:
     bytes: int = 0
 
 
-def publish(context: Context, engine: str, computed: Computed[BatchTask], refs: int) -> Published:
-    """The shard's files, then THE result that names them."""
-    task = computed.task
+def publish(context: Context, engine: str, computed: Computed[BatchTask], begun: Begun) -> Published:
+    """The images that are kept, the shard's files, then THE result that names them."""
+    task, refs = computed.task, begun.refs
+    archived = ArchivedBatch(task.name, task.batch)
     if computed.trouble:
         end = AttemptEnd(kind="strike", cause=computed.trouble)
+        archiving.keep(context, archived, begun.pack)  # whatever the net does, the images were fetched
         give_up(context, task.name, task.task, task.number, end)
         context.say(f"Batch {task.batch} of {task.name} failed (one strike): {computed.trouble}; Hathi tries it again")
         return Published(task, "strike", RowCounts(refs=refs))
@@ -40,8 +44,10 @@ def publish(context: Context, engine: str, computed: Computed[BatchTask], refs: 
         features=len(computed.rows),
         failures=len(computed.failures),
         damaged=sum(bool(row.damage) for row in computed.rows),
+        from_archive=begun.images.served if begun.images is not None else 0,
     )
     law(f"{task.name} batch {task.batch}", refs, features=counts.features, failures=counts.failures)
+    counts = replace(counts, archived=archiving.keep(context, archived, begun.pack))
     nonce = context.process.nonce()
     features = _put_features(context, task, nonce, computed.rows, computed.matrix)
     failures = _put_failures(context, task, nonce, computed.failures)
@@ -51,6 +57,8 @@ def publish(context: Context, engine: str, computed: Computed[BatchTask], refs: 
         features=counts.features,
         failures=counts.failures,
         damaged=counts.damaged,
+        archived=counts.archived,
+        from_archive=counts.from_archive,
         features_file=features,
         failures_file=failures,
         dim=int(computed.matrix.shape[1]),

@@ -67,6 +67,7 @@ def retry_plan(state: ShipmentState) -> tuple[ShipmentName, Plan] | None:
         due=due,
         retry_delays=state.plan.retry_delays,
         expects=state.plan.expects,
+        from_archive=state.plan.from_archive,
     )
     return name, body
 

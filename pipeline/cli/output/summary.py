@@ -26,7 +26,7 @@ def summary_of(stage: str, tally: Tally, settings: Settings, lake: str) -> str:
         return (
             f"Summary: computed {counted(counts.features, 'feature')}{_damaged(counts)} "
             f"of {counted(counts.refs, 'image')} ({failed}) "
-            f"at {rate:.1f} images/s, {size(tally.bytes)} fetched{dropped}{_paced(tally)}"
+            f"at {rate:.1f} images/s, {size(tally.bytes)} fetched{_archived(counts)}{dropped}{_paced(tally)}"
         )
     if stage == "aggregate":
         alike = (
@@ -50,6 +50,11 @@ def _paced(tally: Tally) -> str:
 
 def _damaged(counts: RowCounts) -> str:
     return f" ({counts.damaged} of torn JPEGs)" if counts.damaged else ""
+
+
+def _archived(counts: RowCounts) -> str:
+    read = f", {counted(counts.from_archive, 'image')} from the archive" if counts.from_archive else ""
+    return read + (f", {counts.archived} kept in the archive" if counts.archived else "")
 
 
 def _reasons(tally: Tally) -> str:

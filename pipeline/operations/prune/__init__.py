@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.ledger.layout import ShipmentName
 from pipeline.ledger.protocol import Context
+from pipeline.operations.prune.archive import plan_archive
 from pipeline.operations.prune.deletion import Deletion, perform
 from pipeline.operations.prune.hints import hinted, plan_hints
 from pipeline.operations.prune.lake import plan_lake
@@ -47,6 +48,7 @@ def plan_all(context: Context, now: float, kept: Kept | None, after: str = "") -
         yield from plan_hints(context, now)
         yield from plan_trainings(context, now)
         yield from plan_promotions(context, now)
+        yield from plan_archive(context, now)
         for _, feature_set in sorted(context.settings.sets.items()):
             yield from plan_lake(context, feature_set, now)
     hints = hinted(context)

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from pipeline.codec.delivered.forms import is_failures
 from pipeline.errors import PermanentError, Stopped
-from pipeline.ledger.layout import DELIVER, FIRST_DUE, JOBS, MODELS, ShipmentName, Task, seconds_of
+from pipeline.ledger.layout import ARCHIVE, DELIVER, FIRST_DUE, JOBS, MODELS, ShipmentName, Task, seconds_of
 from pipeline.ledger.manifest import Batch, Plan, Result
 from pipeline.ledger.protocol import Context, exists, is_closed, readable, state_from
 from pipeline.ledger.state import ShipmentState, is_work
@@ -69,9 +69,11 @@ def _order(text: str) -> bytes:
 
 
 def _grouped(context: Context, prefix: str, after: str) -> Iterator[tuple[str, tuple[Entry, ...]]]:
+    others = (ARCHIVE, JOBS, MODELS) if prefix == context.keys.data else ()  # whose passes are others
     listing = context.bucket.list(prefix, after=f"{prefix}{after}{_BEYOND}" if after else "")
     for text, entries in groupby(listing, key=lambda entry: entry.key.removeprefix(prefix).partition("/")[0]):
-        yield text, tuple(entries)
+        if text not in others:
+            yield text, tuple(entries)
 
 
 def plan_shipment(
@@ -87,8 +89,6 @@ def plan_shipment(
     kept: what sources name, None where that cannot be seen.  hints: shipments that have theirs.  forgotten: those whose
     record goes.
     """
-    if one.text in (JOBS, MODELS) and not one.records:
-        return  # of trainings and models, whose passes are others
     try:
         name = ShipmentName.parse(one.text)
     except ValueError:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pipeline.ledger.layout import Root
 from pipeline.ledger.protocol import Context
+from pipeline.operations.verify.archive import archive
 from pipeline.operations.verify.delivered import delivered
 from pipeline.operations.verify.finding import KINDS, Finding, Level, saying
 from pipeline.operations.verify.listing import IndexView, index_findings
@@ -42,4 +43,5 @@ def verify(context: Context, *, deep: bool = False) -> Iterator[Finding]:
             yield from delivered(say, context, lake, root, view, deep=deep)
     yield from shipments(say, context, lake, deep=deep)
     yield from promoted(say, context, deep=deep)
+    yield from archive(say, context, deep=deep)
     yield from strays(say, context)

@@ -52,6 +52,7 @@ KINDS: dict[str, Kind] = {
     "data_gone_early": Kind(
         "warning", "no work needs it any more; find out what other than prune deletes objects under `d/`"
     ),
+    "archive_lost": Kind("warning", f"{_VERSIONS}; else nothing: a back-fill fetches these images from their hosts"),
     # damage: something is not as it was written
     "unreadable": Kind("damage", f"{_VERSIONS}; where there is none, delete it: a stage writes it again, or {_CLOSE}"),
     "misnamed": Kind("damage", "restore the plan from the store's versions or a copy; only Hathi may write there"),
