@@ -56,6 +56,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "backfill": Entry("backfill", "compute a set anew after its net has changed"),
         "compact": Entry("compact", "merge each partner's deliveries into one current table"),
         "prune": Entry("prune", "delete what is no longer needed"),
+        "forget": Entry("forget", "delete an item, or all of a partner, wherever it is: a person's right"),
     },
     "models": {
         "net": Entry("net", "look at a net, or run it on images"),

@@ -53,6 +53,8 @@ class PartnerManifest(Body):
     files: tuple[IndexFile, ...]
     features: Count
     failures: Count
+    forgotten: Count = 0
+    """Rows that were delivered and went since, as a person asked for it."""
     parents: tuple[str, ...] = ()
     """Keys in the bucket that this folder came from: `out` of its shipment."""
 

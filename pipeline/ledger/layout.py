@@ -39,6 +39,8 @@ MODELS = "m"
 """Of promoted models: beside `c`, and below `d`."""
 ARCHIVE = "a"
 """Of images that are kept: beside `c`, and below `d`."""
+FORGET = "f"
+"""Of what persons asked to be forgotten: beside `c`."""
 _ARCHIVED = re.compile(r"(?P<shipment>[^/]+)/(?P<batch>[0-9]{5})\.(?P<number>[0-9]{3})")
 
 MAX_ROUND = 999
@@ -249,6 +251,16 @@ class Keys:
     def model_file(self, nonce: str, file: str) -> str:
         """A file of a promoted model under a name that nobody else uses."""
         return f"{self.models_data}{nonce}/{file}"
+
+    @property
+    def forget(self) -> str:
+        return f"{self.lake}/{FORGET}/"
+
+    def forget_request(self, number: int) -> str:
+        return f"{self.forget}{number:010d}"
+
+    def forgotten(self, number: int) -> str:
+        return f"{self.forget}{number:010d}.done"
 
     @property
     def archive(self) -> str:

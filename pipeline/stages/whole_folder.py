@@ -18,6 +18,13 @@ def move_whole(lake: Lake, source: str, target: str, body: PartnerManifest | Cur
 
     source, target: paths on the lake.  Raises TemporaryError: a file is not as long as the manifest says.
     """
+    complete(lake, source, body)
+    lake.make_folder(target.rpartition("/")[0])
+    rename_first(lake, source, target)
+
+
+def complete(lake: Lake, source: str, body: PartnerManifest | CurrentManifest) -> None:
+    """Manifest and `_SUCCESS` of a folder that still has a temporary name.  Raises as `move_whole`."""
     lake.put(f"{source}/{MANIFEST}", body.encode())
     lake.put(f"{source}/{SUCCESS}", b"")
     for file in body.files:
@@ -26,5 +33,3 @@ def move_whole(lake: Lake, source: str, target: str, body: PartnerManifest | Cur
             raise TemporaryError(
                 f"{source}/{file.name} is incomplete", "its length is not what was written", "Hathi writes it again"
             )
-    lake.make_folder(target.rpartition("/")[0])
-    rename_first(lake, source, target)

@@ -295,6 +295,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
         "why": [[str(PARTNER), "0-0", *at]],
         "report": [["--out", f"{site.folder}/report.html", *at]],
         "prune": [["--yes", *at]],
+        "forget": [[str(PARTNER), "0-1", "--yes", *at], at],
         "quarantine": [["list", *at]],
         "ship": [["--again", str(PARTNER), *at]],
         "backfill": [["demo", *at]],

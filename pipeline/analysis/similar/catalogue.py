@@ -14,10 +14,10 @@ from pipeline.amounts import counted
 from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
 from pipeline.codec.delivered.blocks import Block, blocks, images_not_features, matrix_of
 from pipeline.codec.delivered.forms import to_read
+from pipeline.codec.delivered.parquet import SHIPMENT
 from pipeline.codec.shards import Matrix
 from pipeline.errors import ConfigError, FormatError, NotFound
 from pipeline.ledger.layout import Root
-from pipeline.stages.compact.merging import SHIPMENT
 from pipeline.stages.compact.standing import delta, newest, shipments
 from pipeline.stores.store import Lake
 

@@ -8,8 +8,10 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline.amounts import counted
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, Stopped
+from pipeline.operations.forget import Outcome, forget
 from pipeline.operations.prune import Pruned, Pruner
 from pipeline.process import logs
 from pipeline.stage_names import COMPUTE, SHIP
@@ -43,6 +45,8 @@ def prune_daily(
             continue
         ends = clock.monotonic() + lake.context.settings.prune.turn_seconds
         try:
+            for one in () if left[name] else forget(lake.context):
+                _told(one)
             pruned = Pruner(lake.context, lake.look).some(left[name], lambda ends=ends: clock.monotonic() < ends)  # type: ignore[misc]
         except Stopped:
             return
@@ -59,6 +63,13 @@ def prune_daily(
                 pruned.number,
                 name,
             )
+
+
+def _told(one: Outcome) -> None:
+    """Say what became of a request to forget, by its number: the log must not name whom it is about."""
+    gone = ", ".join(counted(number, what) for what, number in sorted(one.removed.items())) or "nothing new"
+    open_ = f"; it stays open: {'; '.join(one.waiting)}" if one.waiting else "; it is done"
+    logs.log("prune").info("Request %d to forget: deleted %s%s", one.number, gone, open_)
 
 
 def _under_way(mark: Path) -> dict[str, str]:

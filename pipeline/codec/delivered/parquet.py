@@ -19,6 +19,9 @@ GROUP_ROWS = 1024
 IMAGE_ROWS, IMAGE_BYTES = 64, 8 * 2**20
 """Images that a row group has at the most, and their bytes; at least one image."""
 
+SHIPMENT = "shipment"
+"""A column that current tables have besides: the shipment that a row comes from."""
+
 
 def rows_of_group(dim: int) -> int:
     """Rows that a row group has at the most, of features of that many values."""

@@ -128,7 +128,7 @@ def _bodies_of(
     if one.newest < now - limits.keep_days * DAY and (one.data or attempts):
         state = _state(context, name, one)
         if is_closed(context, state):
-            yield from _data(state, one.data, _held_data(context, state))
+            yield from _data(state, one.data, held_data(context, state))
         elif name not in hints:
             yield from _hint(context, name, state)
         return
@@ -167,7 +167,7 @@ def _record_of(
     state = _state(context, name, one)
     if state.plan is None or not is_closed(context, state) or kept.names(state.plan):
         return
-    if one.data and any(entry.key in _held_data(context, state) for entry in one.data):
+    if one.data and any(entry.key in held_data(context, state) for entry in one.data):
         return
     for before in _before(name, state.plan):
         # Parents before children and parts in order: a child that went first would make its parent look open again.
@@ -234,7 +234,7 @@ def _what(task: Task) -> str:
     return "delivery" if task == DELIVER else task.path.rpartition("/")[2]
 
 
-def _held_data(context: Context, state: ShipmentState) -> frozenset[str]:
+def held_data(context: Context, state: ShipmentState) -> frozenset[str]:
     """What a release of a held batch still needs: its refs, and the failures that say which of them are held."""
     assert state.plan is not None
     if state.out is None or not state.out.held:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pipeline.amounts import counted
 from pipeline.ledger.deliveries import PartnerManifest
 from pipeline.ledger.layout import INDEX, MANIFEST, Root, ShipmentName, number_of
 from pipeline.ledger.manifest import Done, Out, OutPartner
@@ -112,6 +113,12 @@ def _against_out(say: Say, where: str, body: PartnerManifest, out: Out) -> Itera
     mine = out.partners.get(str(body.partner_id))
     if mine is None:
         yield say("manifest_differs", where, "the `out` of its shipment has nothing for this partner")
+        return
+    if body.forgotten:  # rows went since; its own manifest says what is left, and here they add up
+        rows, were = body.features + body.failures + body.forgotten, mine.features + mine.failures
+        if rows != were or body.fingerprint != out.fingerprint:
+            what = f"it has {counted(rows, 'row')} with those that were forgotten; the `out` of its shipment has {were}"
+            yield say("manifest_differs", where, what)
         return
     for what, here, there in (
         ("list of files", _files(body), {(f.name, f.size, f.sha256, f.rows) for f in mine.files}),

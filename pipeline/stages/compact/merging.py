@@ -13,7 +13,7 @@ from pyarrow import parquet as pq
 
 from pipeline.amounts import counted
 from pipeline.codec.arrow_damage import ARROW_ERRORS, damage_of
-from pipeline.codec.delivered.parquet import features_schema, vectors_of
+from pipeline.codec.delivered.parquet import SHIPMENT, features_schema, vectors_of
 from pipeline.codec.shards import FEATURES
 from pipeline.errors import FormatError, NotFound
 from pipeline.records import Numbers
@@ -27,7 +27,6 @@ MEMORY = 256 * 2**20
 _MOST_INPUTS = 64
 _HELD = 8
 """A file holds its block so many times over (measured): as pages, decoded, as rows, and as those that are chosen."""
-SHIPMENT = "shipment"
 CANNOT = "a delivered table cannot be merged"
 
 Ids = npt.NDArray[np.uint64]

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.amounts import counted
+from pipeline.codec.delivered.parquet import SHIPMENT
 from pipeline.errors import ConfigError, FormatError, NotFound
 from pipeline.ledger.layout import MANIFEST, Root
-from pipeline.stages.compact.merging import SHIPMENT, Input, Target, merged, table_schema
+from pipeline.stages.compact.merging import Input, Target, merged, table_schema
 from pipeline.stages.compact.standing import by_partner, delta, inputs_of, newest, tables
 from pipeline.stages.compact.writing import fewer
 from pipeline.stores.store import Lake

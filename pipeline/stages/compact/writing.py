@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from pipeline.codec.delivered.blocks import matrix_of
 from pipeline.codec.delivered.forms import FEATURES, TextFiles
-from pipeline.codec.delivered.parquet import rows_of_group
+from pipeline.codec.delivered.parquet import SHIPMENT, rows_of_group
 from pipeline.codec.delivered.parquet_parts import Parts
 from pipeline.codec.hashed_file import Written
 from pipeline.records import Numbers, unsigned
-from pipeline.stages.compact.merging import SHIPMENT, Input, Rows, Target, merged, most_inputs, numbers_of, table_schema
+from pipeline.stages.compact.merging import Input, Rows, Target, merged, most_inputs, numbers_of, table_schema
 
 _REPEATED = ("version", "fingerprint", SHIPMENT)
 

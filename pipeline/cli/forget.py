@@ -1,0 +1,90 @@
+"""Forget an item, or all of a partner: its images, its refs, and the delivered rows that follow from them.
+
+It asks first, unless --yes is given.  Then it deletes what can go now, and says what waits: the daily prune of a
+gateway goes on with it, and so does `hathi forget` without a partner.  What is still open is delivered before it goes.
+Refs of the item that a source brings later are new, and are accepted: remove the item from the source first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+from pipeline.amounts import counted
+from pipeline.app.contexts import sighted
+from pipeline.app.forgetting import Told, any_open, go_on, request
+from pipeline.cli.consent import add_yes, agreed, need_terminal
+from pipeline.cli.output.progress import shown
+from pipeline.cli.wiring.assembly import add_place, place_of
+from pipeline.errors import ConfigError
+from pipeline.ledger.protocol import silent_progress
+from pipeline.process import logs
+from pipeline.settings import load
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `hathi forget`."""
+    parser.add_argument(
+        "partner", nargs="?", metavar="PARTNER", help="the number of the partner; none: go on with what was asked"
+    )
+    parser.add_argument(
+        "item", nargs="?", default="", metavar="ITEM", help="an item id or an external id; none: all of the partner"
+    )
+    parser.add_argument("--why", default="", help="the reason, for the record; it must not name the person")
+    parser.add_argument("--lake", action="append", default=[], help="only this lake")
+    add_yes(parser)
+    add_place(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0, also where something waits, and where a person says no; 2 where nobody can be asked."""
+    partner = None if args.partner is None else _partner(args.partner)
+    settings = load(place_of(args), os.environ)
+    if partner is not None:
+        need_terminal("hathi forget", args.yes, "hathi why PARTNER ITEM")
+    logs.open_log("forget", settings.logs, echo=False)
+    try:
+        with shown() if sys.stderr.isatty() else nullcontext(silent_progress) as show:
+            lakes = sighted(settings, "forget", args.lake, show)
+            if partner is None:
+                if not any_open(lakes):
+                    print("no request to forget is open")
+            elif agreed(_question(partner, args.item), args.yes):
+                request(lakes, partner, args.item, args.why)
+            else:
+                return 0
+            for told in go_on(lakes):
+                print("\n".join(logs.escape(line) for line in _lines(told)))
+    finally:
+        logs.close_log()
+    return 0
+
+
+def _partner(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) < 2**63):
+        raise ConfigError(
+            f"{text!r} is no partner", "", "hathi forget PARTNER [ITEM]: the number of the partner comes first"
+        )
+    return int(text)
+
+
+def _question(partner: int, item: str) -> str:
+    what = f"Item {item!r} of partner {partner}" if item else f"Every item of partner {partner}"
+    return (
+        f"{what} goes for good: images of the archive, refs and shards in the bucket (with those of all other items of "
+        "the same closed shipments), delivered rows. Nothing brings them back."
+    )
+
+
+def _lines(told: Told) -> Iterator[str]:
+    one = told.outcome
+    gone = ", ".join(counted(number, what) for what, number in sorted(one.removed.items())) or "nothing new"
+    said = f"lake {told.lake}, request {one.number}: deleted {gone}"
+    if one.waiting:
+        yield f"{said}; it stays open, and the daily prune of a gateway goes on with it:"
+        yield from (f"  {what}" for what in one.waiting)
+    else:
+        yield f"{said}; it is done: nothing of it is left"

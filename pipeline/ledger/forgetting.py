@@ -1,0 +1,91 @@
+"""What persons asked to be forgotten (docs/protocol.md 18): a request, and that it was done.
+
+A request names the item until it is done.  What stays then names nobody: a digest that only who knows the item finds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pipeline.errors import IGNORED, PermanentError
+from pipeline.ledger.bodies import Body
+from pipeline.ledger.layout import digest, number_of
+from pipeline.ledger.protocol import Context, commit, readable
+from pipeline.ledger.values import PartnerNumber, Stamp
+from pipeline.records import MAX_ITEM_ID
+
+ItemNumber = Annotated[int, Field(ge=0, le=MAX_ITEM_ID)]
+
+_TRIES = 100
+
+
+class Request(Body):
+    """`f/<number>`: forget an item, or all of a partner, as far as it was planned before `at`."""
+
+    partner_id: PartnerNumber
+    items: tuple[ItemNumber, ...] = ()
+    """Unsigned: the numbers that what a person typed can stand for.  Empty: all of the partner."""
+    at: Stamp
+    """By the store's clock."""
+    by: str = ""
+    why: str = ""
+
+    @property
+    def digest(self) -> str:
+        return digest("forget", self.partner_id, sorted(self.items))
+
+
+class Forgotten(Body):
+    """`f/<number>.done`: nothing of it was left."""
+
+    digest: str
+    at: Stamp
+    asked: Stamp
+    by: str = ""
+
+
+def open_requests(context: Context) -> dict[int, Request]:
+    """Requests that are not done, by number; one that cannot be read is said once.  One list."""
+    asked, done = _listed(context)
+    for number in asked & done:  # whoever finished it was cut: the request still names the item
+        context.bucket.delete(context.keys.forget_request(number))
+    bodies = {number: readable(context, context.keys.forget_request(number), Request) for number in asked - done}
+    return {number: body for number, body in sorted(bodies.items()) if body is not None}
+
+
+def _listed(context: Context) -> tuple[set[int], set[int]]:
+    """Numbers of requests, and of those that are done."""
+    asked: set[int] = set()
+    done: set[int] = set()
+    for entry in context.bucket.list(context.keys.forget):
+        text = entry.key.removeprefix(context.keys.forget)
+        number = number_of(text.removesuffix(".done"), 10)
+        if number is None or entry.key not in (context.keys.forget_request(number), context.keys.forgotten(number)):
+            context.once(entry.key, f"{entry.key} is not a request to forget; {IGNORED}")
+        else:
+            (done if text.endswith(".done") else asked).add(number)
+    return asked, done
+
+
+def ask(context: Context, request: Request) -> int:
+    """Put a request under the next number; the number.  One that says the same and is not done is that one."""
+    for _ in range(_TRIES):
+        for number, one in open_requests(context).items():
+            if one.digest == request.digest:
+                return number
+        asked, done = _listed(context)
+        number = max(asked | done, default=0) + 1
+        won, _ = commit(context, context.keys.forget_request(number), request)
+        if won:
+            return number
+    raise PermanentError("others ask without an end", f"{_TRIES} numbers were taken", "type the command again")
+
+
+def finish(context: Context, number: int, request: Request, at: str) -> None:
+    """It is done: the key that says so, then the request goes, which names the item."""
+    body = Forgotten(digest=request.digest, at=at, asked=request.at, by=request.by)
+    commit(context, context.keys.forgotten(number), body)
+    context.bucket.delete(context.keys.forget_request(number))
+    context.bodies.pop(context.keys.forget_request(number), None)

@@ -1,0 +1,63 @@
+"""Forgetting: what a person has a right to, of an item or of a whole partner (docs/protocol.md 18).
+
+A request is a key that every host sees.  A pass looks at everything for each open request: data in the bucket, the
+archive, delivered folders, current tables.  It deletes and rewrites what it can, says what waits, and is harmless to
+repeat: whoever is cut begins again.  The request is done when a pass found nothing that waits and saw the lake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.errors import PermanentError, Stopped
+from pipeline.ledger.forgetting import Request, finish, open_requests
+from pipeline.ledger.layout import version_of
+from pipeline.ledger.protocol import Context
+from pipeline.operations.forget import bucket, folders, packs, tables
+from pipeline.operations.forget.whose import Pass
+from pipeline.operations.verify import roots
+
+__all__ = ["Outcome", "forget"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pass did for one request.  waiting: what keeps it open, in words; none: it is done."""
+
+    number: int
+    request: Request
+    removed: dict[str, int]
+    waiting: tuple[str, ...]
+
+
+def forget(context: Context) -> Iterator[Outcome]:
+    """A pass for each open request, the oldest first.  Without one it costs a list."""
+    for number, request in open_requests(context).items():
+        yield _forget(context, number, request)
+
+
+def _forget(context: Context, number: int, request: Request) -> Outcome:
+    one = Pass(context, request)
+    for step in (bucket.shipments, packs.archive, _lake):
+        try:
+            step(one)
+        except Stopped:
+            raise
+        except PermanentError as error:
+            one.waiting[step.__name__] = f"{error.message}: {error.detail}"
+    if not one.waiting:
+        finish(context, number, request, version_of(context.bucket.list(context.keys.forget).now))
+    return Outcome(number, request, dict(one.removed), tuple(one.waiting.values()))
+
+
+def _lake(one: Pass) -> None:
+    """All that is delivered; a host that does not see it leaves the request to one that does."""
+    context = one.context
+    if context.lake is None:
+        one.waiting["lake"] = "this host does not see the lake: a gateway's daily prune goes on, or hathi forget there"
+        return
+    for root in roots(context):
+        folders.folders(one, context.lake, root)
+        tables.table(one, context.lake, root)
+        folders.leftovers(one, context.lake, root)

@@ -1,0 +1,235 @@
+"""Delivered folders: written anew beside their place without the item's rows, then put there; then the index follows.
+
+A folder of its name is there before and after, and for one instant between two renames none is.  Whoever is cut in that
+instant has left the new one complete under `_tmp/`, and the next pass puts it in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pipeline.codec.delivered.forms import is_failures, is_table, is_text
+from pipeline.codec.delivered.without import Gone, Left, holds, without
+from pipeline.errors import FormatError, LawBroken, NotFound, Unknown
+from pipeline.ledger.commit import rename_first
+from pipeline.ledger.deliveries import Delivery, Index, IndexFile, IndexPartner, PartnerManifest
+from pipeline.ledger.layout import MANIFEST, SUCCESS, Root, ShipmentName
+from pipeline.ledger.manifest import Done
+from pipeline.ledger.protocol import Context, law, readable, scratch
+from pipeline.operations.forget.whose import Pass
+from pipeline.stages import index
+from pipeline.stages.compact.standing import delta, shipments
+from pipeline.stages.deliver import delivery_of
+from pipeline.stages.whole_folder import complete
+from pipeline.stores.store import Lake
+from pipeline.times import DAY
+
+_ANEW = "forget"
+"""How the name of a folder under `_tmp/` goes on that waits to be put in its place."""
+
+
+def folders(one: Pass, lake: Lake, root: Root) -> None:
+    """Each shipment's folder of the partner, under one root.  Costs a manifest and the ids of each."""
+    take_up(one.context, lake, root)
+    bodies: dict[str, PartnerManifest] = {}
+    for name in shipments(lake, root):
+        one.context.safe_point()
+        try:
+            body = delta(lake, root, name, one.partner)
+            bodies[f"{name}/{one.partner}"] = _folder(one, lake, root, name, body)
+        except NotFound:
+            continue
+        except (FormatError, LawBroken) as error:
+            folder = root.partner(name, one.partner)
+            one.waiting[folder] = f"{folder} cannot be read: {error.message}: {error.detail}"
+        one.context.progress("forget", 1, 0)
+    changed = {folder: body for folder, body in bodies.items() if body.forgotten}
+    if changed:
+        index.change(one.context, root, lambda body: _index(lake, root, body, changed))
+
+
+def take_up(context: Context, lake: Lake, root: Root) -> None:
+    """Put folders in their place that somebody wrote anew who was cut; what he had renamed away goes."""
+    for entry in list(lake.list(f"{root.root}/_tmp/", folders=True)):
+        text = entry.key.rstrip("/").rpartition("/")[2]
+        try:
+            name = ShipmentName.parse(text.partition(f".{_ANEW}-")[0]) if f".{_ANEW}-" in text else None
+        except ValueError:
+            continue
+        if name is None:
+            continue
+        for below in lake.list(entry.key, folders=True):
+            partner = below.key.rstrip("/").rpartition("/")[2]
+            target = f"{root.shipment(name)}/{partner}"
+            whole = lake.stat(f"{below.key}{SUCCESS}") is not None and lake.stat(f"{below.key}{MANIFEST}") is not None
+            if whole and lake.stat(target) is None:
+                rename_first(lake, below.key.rstrip("/"), target)
+
+
+def leftovers(one: Pass, lake: Lake, root: Root) -> None:
+    """What was renamed away to be deleted, and deliveries and tables that were not finished: rows lie there, too."""
+    now = one.context.bucket.list(one.context.keys.forget).now
+    for entry in list(lake.list(f"{root.root}/_tmp/", folders=True)):
+        folder = entry.key.rstrip("/")
+        text = folder.rpartition("/")[2]
+        if text.startswith("_gone-") or _is_done(one.context, text):
+            lake.delete_folder(folder)
+        elif text.startswith(f"current-{one.partner}.") or f".{_ANEW}-" in text:
+            stat = lake.stat(folder)
+            if stat is None or stat.modified / 1000 < now - DAY:
+                lake.delete_folder(folder)
+            elif _any_holds(lake, folder, one.gone()):
+                one.waiting[folder] = f"{folder} is being written, or its writer was killed: a day later it goes"
+
+
+def _any_holds(lake: Lake, folder: str, gone: Gone) -> bool:
+    """Whether a folder that is not finished has rows that go; of a half file nobody can say that it has not."""
+    try:
+        paths = [entry.key for entry in lake.list(f"{folder}/") if entry.key.endswith((".parquet", ".gz"))]
+        return any(_holds(lake, path, gone) for path in paths)
+    except FormatError:
+        return True
+    except NotFound:
+        return False
+
+
+def _is_done(context: Context, text: str) -> bool:
+    """Whether a temporary folder is of a delivery that is done, by this process or another."""
+    try:
+        name = ShipmentName.parse(text.rpartition(".")[0])
+    except ValueError:
+        return False
+    return f".{_ANEW}-" not in text and readable(context, context.keys.done(name), Done) is not None
+
+
+def _folder(one: Pass, lake: Lake, root: Root, name: ShipmentName, body: PartnerManifest) -> PartnerManifest:
+    """One partner's folder without the rows; the manifest that stands there then."""
+    folder = root.partner(name, one.partner)
+    gone = one.gone()
+    if not any(_holds(lake, f"{folder}/{file.name}", gone) for file in body.files) or one.is_new(name):
+        return body
+    if readable(one.context, one.context.keys.done(name), Done) is None and _has_ledger(one.context, name):
+        one.waiting[folder] = f"{name} is being delivered"
+        return body
+    source = f"{root.temporary(name, f'{_ANEW}-{one.context.process.nonce()}')}/{one.partner}"
+    with scratch(one.context) as local:
+        files = dict(files_without(lake, folder, source, body.files, gone, local))
+    made = _manifest(folder, body, files)
+    complete(lake, source, made)
+    _exchange(one.context, lake, root, source, folder)
+    stands = delta(lake, root, name, one.partner)
+    if stands.files != made.files:
+        one.waiting[folder] = f"{folder} could not be put in its place; the next pass does it"
+        return stands
+    lake.delete_folder(source.rpartition("/")[0])
+    one.removed["row"] += made.forgotten - body.forgotten
+    return stands
+
+
+def _has_ledger(context: Context, name: ShipmentName) -> bool:
+    return any(True for _ in context.bucket.list(context.keys.shipment(name)))
+
+
+def _holds(lake: Lake, path: str, gone: Gone) -> bool:
+    with lake.open(path) as stream:
+        return holds(path, stream, gone)
+
+
+def files_without(
+    lake: Lake, folder: str, target: str, files: tuple[IndexFile, ...], gone: Gone, local: Path
+) -> Iterator[tuple[IndexFile, Left]]:
+    """Write a folder's files under another name without the rows; each as it was, and what is left of it.
+
+    Parquet comes first: where some shipments' rows stay, it says which lines of a text do.
+    """
+    items: set[int] = set()
+    for file in sorted(files, key=lambda file: is_text(file.name)):
+        which = Gone(frozenset(items)) if is_text(file.name) and gone.spared else gone
+        path = local / file.name.replace("/", "-")
+        with lake.open(f"{folder}/{file.name}") as stream:
+            left = without(file.name, stream, path, which)
+        if is_table(file.name):
+            items |= left.items
+        if left.written is not None:
+            lake.put(f"{target}/{file.name}", path)
+            path.unlink()
+        yield file, left
+
+
+def named(files: Mapping[IndexFile, Left]) -> tuple[IndexFile, ...]:
+    """The files that are left, as a manifest names them."""
+    return tuple(
+        IndexFile(name=file.name, size=left.written.size, sha256=left.written.sha256, rows=left.written.rows)
+        for file, left in sorted(files.items(), key=lambda pair: pair[0].name)
+        if left.written is not None
+    )
+
+
+def _manifest(folder: str, body: PartnerManifest, files: Mapping[IndexFile, Left]) -> PartnerManifest:
+    """What stands there then.  Raises LawBroken where a form loses other rows than another."""
+    failures = sum(left.gone for file, left in files.items() if is_failures(file.name))
+    by_form: dict[str, int] = {}
+    for file, left in files.items():
+        if not is_failures(file.name):
+            form = file.name.partition("/")[0]
+            by_form[form] = by_form.get(form, 0) + left.gone
+    features = max(by_form.values(), default=0)
+    for form, rows in by_form.items():
+        law(f"{folder} {form}", features, **{"gone": rows})
+    return body.model_copy(
+        update={
+            "files": named(files),
+            "features": body.features - features,
+            "failures": body.failures - failures,
+            "forgotten": body.forgotten + features + failures,
+        }
+    )
+
+
+def _exchange(context: Context, lake: Lake, root: Root, source: str, target: str) -> None:
+    """Put a complete folder in the place of another one, which goes."""
+    gone = _renamed(context, lake, root, target)
+    rename_first(lake, source, target)
+    lake.delete_folder(gone)
+
+
+def delete_whole(context: Context, lake: Lake, root: Root, folder: str) -> None:
+    """Rename a folder away, then delete it: a reader finds it whole, or not at all."""
+    lake.delete_folder(_renamed(context, lake, root, folder))
+
+
+def _renamed(context: Context, lake: Lake, root: Root, folder: str) -> str:
+    """Where a folder was renamed to.  Another gateway may be first, and an answer may be lost: what stands tells."""
+    gone = f"{root.root}/_tmp/_gone-{context.process.nonce()}"
+    with contextlib.suppress(NotFound, Unknown):
+        lake.rename_new(folder, gone)
+    return gone
+
+
+def _index(lake: Lake, root: Root, body: Index, changed: Mapping[str, PartnerManifest]) -> Index | None:
+    """The next version, where the index still has the files as they were."""
+    deliveries = tuple(_entry(one, changed.get(one.folder)) for one in body.deliveries)
+    partners = {key: _partner(lake, root, one, key, changed) for key, one in body.partners.items()}
+    if deliveries == body.deliveries and partners == body.partners:
+        return None
+    return body.model_copy(update={"version": body.version + 1, "deliveries": deliveries, "partners": partners})
+
+
+def _entry(one: Delivery, body: PartnerManifest | None) -> Delivery:
+    return one if body is None else delivery_of(ShipmentName.parse(body.shipment), body, one.delivered)
+
+
+def _partner(
+    lake: Lake, root: Root, one: IndexPartner, partner: str, changed: Mapping[str, PartnerManifest]
+) -> IndexPartner:
+    mine = {folder: body for folder, body in changed.items() if str(body.partner_id) == partner}
+    stands = [file for file in one.files if "/".join(file.split("/")[:2]) not in mine]
+    listed = {"/".join(file.split("/")[:2]) for file in one.files}
+    anew = [f"{folder}/{file.name}" for folder, body in mine.items() if folder in listed for file in body.files]
+    files = tuple(sorted([*stands, *anew]))
+    if not listed & mine.keys():
+        return one
+    found = (lake.stat(f"{root.root}/{file}") for file in files)
+    return one.model_copy(update={"files": files, "outputSize": sum(stat.length for stat in found if stat is not None)})

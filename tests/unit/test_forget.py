@@ -1,0 +1,366 @@
+"""A person's right: an item, or all of a partner, is gone from everywhere; over stores in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.app.forgetting import request
+from pipeline.errors import Unknown
+from pipeline.ledger.bodies import body_of
+from pipeline.ledger.deliveries import Index, PartnerManifest
+from pipeline.ledger.forgetting import Forgotten, Request, open_requests
+from pipeline.ledger.layout import Keys
+from pipeline.operations.forget import Outcome, forget
+from pipeline.operations.verify import verify
+from pipeline.records import item_id_of, signed
+from pipeline.stages import operator_requests
+from pipeline.stages.compact.running import run as compact
+from tests.faults.gate import CHANGES
+from tests.simulation.memory import MemoryStore
+from tests.simulation.world import World, feature
+from tests.unit.test_archive import ON, back_fill, findings, in_archive, manifests
+from tests.unit.test_rounds import held_name, held_world
+from tests.unit.test_stages import tables, url, world_of
+
+KEYS = Keys("shop")
+DAY = 86400.0
+SECRET = "secret-item"
+"""The external id of whom is to be forgotten."""
+
+
+def lines_of(partner: int = 7) -> tuple[str, ...]:
+    return (
+        f"{partner},a,{url('ok', 1)}",
+        f"{partner},{SECRET},{url('ok', 99)}",
+        f"8,b,{url('ok', 2)}",
+        f"8,{SECRET},{url('ok', 3)}",
+        f"{partner},c,{url('gone', 4)}",
+    )
+
+
+def world_with(tmp_path: Path, *lines: str, **changes: object) -> World:
+    world = world_of(tmp_path, *(lines or lines_of()), **{**ON, **changes})
+    world.run()
+    return world
+
+
+def told(world: World) -> Iterator[tuple[str, str]]:
+    """Each file of bucket and lake as text, packed or not: (where, what it holds)."""
+    for disk, where in ((world.bucket, "bucket"), (world.lake, "lake")):
+        for key, (content, _, _) in disk.files.items():
+            if key.startswith("refs/"):
+                continue  # the source is not Hathi's
+            text = content.decode("latin-1")
+            if content.startswith(b"PAR1"):
+                text += repr(pq.read_table(io.BytesIO(content)).to_pylist())
+            elif content.startswith(b"\x1f\x8b"):
+                text += gzip.decompress(content).decode()
+            yield f"{where} {key}", f"{key}\n{text}"
+
+
+def left_of(world: World, partner: int = 7, item: str = SECRET, image: str = url("ok", 99)) -> list[str]:
+    """Where something of it still is: its image (whose bytes are its URL here), its id as number, its feature."""
+    number = item_id_of(item)
+    values = " ".join(str(round(1e6 * float(v))) for v in feature(image.encode()))
+    wanted = [image, f"{number}", f"{signed(number)}", number.to_bytes(8, "little").decode("latin-1"), values]
+    partners = {f"{partner} {number}", f"'partner_id': {partner}, 'item_id': {signed(number)}"}
+    return [
+        where
+        for where, text in told(world)
+        if image in text
+        or values in text
+        or any(one in text for one in partners)
+        or (item != SECRET and any(one in text for one in wanted))
+    ]
+
+
+def ask(world: World, item: str = SECRET, partner: int = 7) -> None:
+    request([world.context()], partner, item, "a person asked")
+
+
+def do(world: World) -> list[Outcome]:
+    return list(forget(world.context()))
+
+
+def manifests_of(world: World) -> dict[str, PartnerManifest]:
+    files = world.delivered()
+    return {
+        key: body_of(PartnerManifest, files[key], key)
+        for key in files
+        if key.endswith("/_manifest.json") and "_current" not in key
+    }
+
+
+def index_of(world: World) -> Index:
+    return body_of(Index, world.lake.files["features/outputByPartner"][0], "index")
+
+
+def test_an_item_is_gone_from_everywhere_and_all_others_stay(tmp_path: Path) -> None:
+    world = world_with(tmp_path)
+    assert len(left_of(world)) >= 5, "the test looks where it is"
+    before = [row for row in tables(world, "features") if (row["partner_id"], row["external_id"]) != (7, SECRET)]
+    ask(world)
+    (outcome,) = do(world)
+    assert outcome.waiting == ()
+    assert outcome.removed["row"] == 1
+    assert outcome.removed["image"] == 1
+    assert left_of(world) == []
+    assert tables(world, "features") == before
+    assert {row["external_id"] for row in before} == {"a", "b", SECRET}, "another partner's item of that name stays"
+    assert [row["external_id"] for row in tables(world, "failures")] == ["c"]
+    assert findings(world, deep=True) == []
+    assert do(world) == []
+    (done,) = [key for key in world.bucket.files if key.startswith("shop/f/")]
+    body = body_of(Forgotten, world.bucket.files[done][0], done)
+    assert body.digest == Request(partner_id=7, items=(item_id_of(SECRET),), at=body.asked).digest
+
+
+def test_the_index_says_what_is_left(tmp_path: Path) -> None:
+    world = world_with(tmp_path)
+    version = index_of(world).version
+    ask(world)
+    do(world)
+    index = index_of(world)
+    assert index.version == version + 1
+    for one in index.deliveries:
+        body = manifests_of(world)[f"features/{one.folder}/_manifest.json"]
+        assert one.files == body.files
+        assert (one.features, one.failures) == (body.features, body.failures)
+    for partner, entry in index.partners.items():
+        assert entry.outputSize == sum(len(world.lake.files[f"features/{file}"][0]) for file in entry.files), partner
+    assert sum(body.forgotten for body in manifests_of(world).values()) == 1
+
+
+def test_all_of_a_partner_goes_and_its_folder_says_so(tmp_path: Path) -> None:
+    world = world_with(tmp_path)
+    ask(world, item="", partner=8)
+    (outcome,) = do(world)
+    assert outcome.waiting == ()
+    assert {row["partner_id"] for row in tables(world, "features") + tables(world, "failures")} == {7}
+    for number, name in ((2, "b"), (3, SECRET)):
+        assert left_of(world, 8, name, url("ok", number)) == []
+    eight = [body for body in manifests_of(world).values() if body.partner_id == 8]
+    assert [(body.features, body.failures, body.files) for body in eight] == [(0, 0, ())] * len(eight)
+    assert sum(body.forgotten for body in eight) == 2
+    assert findings(world, deep=True) == []
+    assert index_of(world).partners["8"].files == ()
+
+
+def test_an_image_that_another_item_has_as_well_stays_with_it(tmp_path: Path) -> None:
+    world = world_with(tmp_path, f"7,{SECRET},{url('ok', 5)}", f"7,b,{url('ok', 5)}", f"7,c,{url('ok', 6)}")
+    ask(world)
+    do(world)
+    (body,) = manifests(world)
+    assert body.pack is not None
+    assert body.index is not None
+    assert (body.pack.rows, body.index.rows, body.forgotten) == (2, 2, 1)
+    assert findings(world, deep=True) == []
+
+
+def test_a_back_fill_afterwards_reads_the_other_images_of_the_pack(tmp_path: Path) -> None:
+    world = world_with(tmp_path)
+    ask(world)
+    do(world)
+    back_fill(world)
+    assert url("ok", 1) not in world.asked
+    assert url("ok", 99) in world.asked, "the source still names the item: it is a new ref, and is fetched"
+
+
+def test_what_is_open_is_delivered_first_and_then_goes(tmp_path: Path) -> None:
+    """It is a retry twice: its URL answers at the third try."""
+    world = world_of(tmp_path, f"7,a,{url('ok', 1)}", f"7,{SECRET},{url('later', 2)}", **ON)
+    world.run(stages=("ship", "compute"))
+    ask(world)
+    for delay in (0, 3700, 86500):
+        world.hand.at += delay
+        assert any("is open" in why for why in do(world)[0].waiting)
+        world.run()
+    (outcome,) = do(world)
+    assert outcome.waiting == ()
+    assert open_requests(world.context()) == {}
+    assert left_of(world, image=url("later", 2)) == []
+    assert findings(world, deep=True) == []
+
+
+def test_a_held_batch_is_named_and_goes_once_it_is_answered(tmp_path: Path) -> None:
+    world = held_world(tmp_path)
+    name = held_name(world)
+    row = tables(world, "failures")[0]
+    ask(world, str(row["external_id"]), int(str(row["partner_id"])))
+    (outcome,) = do(world)
+    assert any("is held" in why for why in outcome.waiting)
+    operator_requests.answer(world.context(), name, 0, "drop")
+    world.run()
+    (outcome,) = do(world)
+    assert outcome.waiting == ()
+    assert str(row["external_id"]) not in {str(one["external_id"]) for one in tables(world, "failures")}
+
+
+def test_a_current_table_is_written_anew_and_older_ones_go(tmp_path: Path) -> None:
+    world = world_with(tmp_path)
+    assert [one.won for one in compact(world.context())] == [True, True]
+    world.hand.at += DAY
+    world.put_refs("a.csv", f"partner_id,external_id,url\n7,e,{url('ok', 7)}\n")
+    world.hand.at += 10
+    world.run()
+    list(compact(world.context()))
+    ask(world)
+    (outcome,) = do(world)
+    assert outcome.waiting == ()
+    assert left_of(world) == []
+    current = index_of(world).current["7"]
+    kept = [key for key in world.delivered() if key.startswith("features/_current/7/")]
+    assert {key.split("/")[3] for key in kept} == {current.folder.rpartition("/")[2]}
+    rows = [
+        row
+        for key in kept
+        if key.endswith(".parquet")
+        for row in pq.read_table(io.BytesIO(world.delivered()[key])).to_pylist()
+    ]
+    assert sorted(row["external_id"] for row in rows) == ["a", "e"]
+    assert current.features == 2
+    assert findings(world, deep=True) == []
+    list(compact(world.context()))
+    assert left_of(world) == []
+
+
+def test_refs_that_come_after_the_request_are_accepted(tmp_path: Path) -> None:
+    world = world_with(tmp_path)
+    ask(world)
+    world.hand.at += 100
+    world.put_refs("a.csv", "partner_id,external_id,url\n" + f"7,{SECRET},{url('ok', 99)}\n")
+    world.hand.at += 10
+    world.run()
+    (outcome,) = do(world)
+    assert outcome.waiting == ()
+    rows = [row for row in tables(world, "features") if row["external_id"] == SECRET and row["partner_id"] == 7]
+    assert len(rows) == 1, "the older one went, and the newer one stays"
+    assert findings(world, deep=True) == []
+
+
+def test_a_box_does_its_part_and_leaves_the_rest_to_a_gateway(tmp_path: Path) -> None:
+    world = world_with(tmp_path)
+    ask(world)
+    (outcome,) = forget(replace(world.context(), lake=None))
+    assert any("does not see the lake" in why for why in outcome.waiting)
+    assert all(where.startswith("lake") or "/f/" in where for where in left_of(world))
+    (outcome,) = do(world)
+    assert outcome.waiting == ()
+    assert left_of(world) == []
+
+
+def test_the_same_request_twice_is_one_and_what_is_none_is_left_alone(tmp_path: Path) -> None:
+    world = world_with(tmp_path)
+    ask(world)
+    ask(world)
+    assert list(open_requests(world.context())) == [1]
+    world.bucket.write("shop/f/x", b"")
+    world.bucket.write(KEYS.forget_request(2), b"{}")
+    assert list(open_requests(world.context())) == [1]
+    assert any("shop/f/x" in text for text in world.said)
+    do(world)
+    ask(world)
+    assert list(open_requests(world.context())) == [3], "whoever asks once more, asks anew"
+
+
+def test_a_damaged_folder_is_named_and_the_request_waits(tmp_path: Path) -> None:
+    world = world_with(tmp_path)
+    key = next(key for key in world.delivered() if "/7/features/" in key)
+    content, *rest = world.lake.files[key]
+    world.lake.files[key] = (content[:-8], *rest)  # type: ignore[assignment]
+    ask(world)
+    (outcome,) = do(world)
+    assert any("cannot be read" in why for why in outcome.waiting)
+    world.lake.files[key] = (content, *rest)  # type: ignore[assignment]
+    (outcome,) = do(world)
+    assert outcome.waiting == ()
+    assert left_of(world) == []
+
+
+@pytest.mark.parametrize("ending", [".pack", ".parquet"])
+def test_a_pack_that_is_lost_is_no_reason_to_wait(tmp_path: Path, ending: str) -> None:
+    world = world_with(tmp_path)
+    for key in [key for key in in_archive(world) if key.endswith(ending)]:
+        del world.bucket.files[key]
+    ask(world)
+    (outcome,) = do(world)
+    assert outcome.waiting == ()
+    assert left_of(world) == []
+    assert [one for one in verify(world.context()) if one.level == "damage"] == []
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@dataclass
+class Cut:
+    """A gate that ends the process at the n-th change, or loses the answer to it."""
+
+    how: str
+    left: int
+
+    def __call__(self, verb: str, key: str, effect: Callable[[], object]) -> object:
+        if verb not in CHANGES:
+            return effect()
+        self.left -= 1
+        if self.left:
+            return effect()
+        if self.how == "killed before":
+            raise Killed
+        found = effect()
+        if self.how == "killed after":
+            raise Killed
+        if verb in ("put_new", "rename_new", "rename_over"):
+            raise Unknown("no answer", "", "")
+        return found
+
+
+@pytest.mark.parametrize("how", ["killed before", "killed after", "answer lost"])
+def test_whoever_is_cut_at_any_change_is_taken_up_and_nothing_is_lost(tmp_path: Path, how: str) -> None:
+    world = world_with(tmp_path)
+    list(compact(world.context()))
+    ask(world)
+    before = [row for row in tables(world, "features") if (row["partner_id"], row["external_id"]) != (7, SECRET)]
+    disks = (world.bucket, world.lake)
+    begun = [(disk.files.copy(), set(disk.folders)) for disk in disks]
+    at = world.hand.at
+    expected: list[str] = []
+    number = 0
+    while True:
+        number += 1
+        world.hand.at = at
+        for disk, (files, stood) in zip(disks, begun, strict=True):
+            disk.files, disk.folders = files.copy(), set(stood)
+        cut = Cut(how, number)
+        stores = [MemoryStore(disk, cut) for disk in disks]
+        context = replace(world.context(), bucket=stores[0], lake=stores[1])  # type: ignore[arg-type]
+        with contextlib.suppress(Killed):
+            list(forget(context))
+            if cut.left > 0:
+                break
+        for _ in range(2):
+            for outcome in do(world):
+                assert all("is being written" in why for why in outcome.waiting), (number, outcome.waiting)
+            world.hand.at += 2 * DAY
+        assert open_requests(world.context()) == {}, number
+        assert left_of(world) == [], number
+        rows = [row for row in tables(world, "features") if not str(row["shipment"]).startswith("_tmp")]
+        assert [row for row in rows if row["shipment"] != "_current"] == [
+            row for row in before if row["shipment"] != "_current"
+        ], number
+        assert findings(world, deep=True) == [], number
+        kept = sorted(
+            key for key in world.delivered() if "/_" not in key.removesuffix("/_SUCCESS").replace("_manif", "")
+        )
+        expected = expected or kept
+        assert kept == expected, number
+    assert number > 30
