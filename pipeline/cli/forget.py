@@ -18,10 +18,11 @@ from pipeline.app.contexts import sighted
 from pipeline.app.forgetting import Told, any_open, go_on, request
 from pipeline.cli.consent import add_yes, agreed, need_terminal
 from pipeline.cli.output.progress import shown
-from pipeline.cli.wiring.assembly import add_place, place_of
+from pipeline.cli.wiring.assembly import add_place, place_of, spilling
 from pipeline.errors import ConfigError
 from pipeline.ledger.protocol import silent_progress
 from pipeline.process import logs
+from pipeline.process.host import this_process
 from pipeline.settings import load
 
 
@@ -46,8 +47,9 @@ def run(args: argparse.Namespace) -> int:
     if partner is not None:
         need_terminal("hathi forget", args.yes, "hathi why PARTNER ITEM")
     logs.open_log("forget", settings.logs, echo=False)
+    own = spilling(settings, this_process())  # what dead processes left here goes
     try:
-        with shown() if sys.stderr.isatty() else nullcontext(silent_progress) as show:
+        with own, shown() if sys.stderr.isatty() else nullcontext(silent_progress) as show:
             lakes = sighted(settings, "forget", args.lake, show)
             if partner is None:
                 if not any_open(lakes):

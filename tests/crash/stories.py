@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -97,6 +98,26 @@ def ship_some(site: Site) -> None:
 def deliver_some(site: Site) -> None:
     ship_some(site)
     assert site.hathi("run", journal=False) == 0, site.said
+
+
+def ship_files(site: Site) -> None:
+    """As above, with images that are fetched."""
+    found = sorted(path for path in PICTURES.rglob("*") if path.suffix in (".jpg", ".png"))
+    urls = [
+        {"partner_id": 7, "external_id": item, "url": f"file://{path}"}
+        for item, path in zip("abc", found, strict=False)
+    ]
+    site.refs("a.jsonl", [*(json.dumps(one) for one in urls), inline("d", b"junk"), down("e")])
+
+
+def deliver_kept(site: Site) -> None:
+    ship_files(site)
+    assert site.hathi("run", journal=False, **KEEPS) == 0, site.said
+
+
+def forgotten(site: Site) -> bool:
+    """Whether a request is done."""
+    return any((site.bucket / "shop" / "f").glob("*.done"))
 
 
 def give_up_a_batch(site: Site) -> None:
@@ -195,6 +216,9 @@ def long_ago(path: Path) -> float:
 NET = str(Path(__file__).with_name("promoted.prototxt"))
 FOLLOWS = {"HATHI_SETS__DEMO": '{"net": "", "model": "shoes", "blob": "out"}'}
 """A set that names a net becomes one that follows a model."""
+PICTURES = Path(__file__).parents[1] / "golden"
+KEEPS = {"HATHI_ARCHIVE__ENABLED": "true", "HATHI_FETCH__ALLOW_FOLDERS": f'["{PICTURES}"]'}
+"""Images are fetched from a folder, and kept."""
 FLIPPED = {"bucket": [Fault("flipped", "get", r"/d/.*/0000\d\.pb$")]}
 FULL_SHARD = {"bucket": [Fault("full", "put", r"\.features\.parquet$")]}
 FULL_OUT = {"bucket": [Fault("full", "put", r"cnn_features")]}
@@ -216,6 +240,15 @@ STORIES = {
         Story("backfill", deliver_some, (Step(("backfill", "demo"), done=planned("backfill")), Step())),
         Story("promoted", ship_some, (
             Step(("promote", "demo", "--net", NET), environ=FOLLOWS), Step(environ=FOLLOWS),
+        )),
+        Story("archived", ship_files, (
+            Step(environ=KEEPS),
+            Step(("backfill", "demo"), done=planned("backfill"), environ=KEEPS),
+            Step(environ=KEEPS),
+        )),
+        Story("forgotten item", deliver_kept, (
+            Step(("forget", "7", "a", "--yes"), done=forgotten, environ=KEEPS, clock=LATER),
+            Step(("forget",), environ=KEEPS, clock=LATER),
         )),
         Story("damaged refs", ship_some, (Step(faults=FLIPPED),)),
         Story("full at a shard", ship_some, (Step(faults=FULL_SHARD),)),
