@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,16 +13,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.app.forgetting import request
-from pipeline.errors import Unknown
+from pipeline.codec.packs import read_index
+from pipeline.errors import PipelineError, Unknown
+from pipeline.extraction.packing import Pack
+from pipeline.ledger.archive import Archived
 from pipeline.ledger.bodies import body_of
 from pipeline.ledger.deliveries import Index, PartnerManifest
-from pipeline.ledger.forgetting import Forgotten, Request, open_requests
-from pipeline.ledger.layout import Keys
-from pipeline.operations.forget import Outcome, forget
+from pipeline.ledger.forgetting import Forgotten, Request, finish, open_requests
+from pipeline.ledger.layout import ArchivedBatch, Keys, Root
+from pipeline.ledger.protocol import Context
+from pipeline.operations.forget import Outcome, bucket, folders, forget, packs
+from pipeline.operations.forget.whose import Pass
 from pipeline.operations.verify import verify
 from pipeline.records import item_id_of, signed
-from pipeline.stages import operator_requests
+from pipeline.stages import archiving, operator_requests, whole_folder
 from pipeline.stages.compact.running import run as compact
+from pipeline.stores.store import Entry, Lake
 from tests.faults.gate import CHANGES
 from tests.simulation.memory import MemoryStore
 from tests.simulation.world import World, feature
@@ -324,8 +330,18 @@ class Cut:
         return found
 
 
-@pytest.mark.parametrize("how", ["killed before", "killed after", "answer lost"])
-def test_whoever_is_cut_at_any_change_is_taken_up_and_nothing_is_lost(tmp_path: Path, how: str) -> None:
+def images_of(world: World) -> set[tuple[int, str]]:
+    """Whose images the archive has: partner and URL."""
+    files = in_archive(world)
+    rows = (row for body in manifests(world) if body.index for row in read_index(files[body.index.key], ""))
+    return {(row.partner_id, row.url) for row in rows}
+
+
+HOWS = ("killed before", "killed after", "answer lost")
+
+
+def cut_everywhere(tmp_path: Path, how: str) -> int:
+    """A pass that is cut at its first change, at its second ...; how many there are.  Raises AssertionError."""
     world = world_with(tmp_path)
     list(compact(world.context()))
     ask(world)
@@ -333,6 +349,7 @@ def test_whoever_is_cut_at_any_change_is_taken_up_and_nothing_is_lost(tmp_path: 
     disks = (world.bucket, world.lake)
     begun = [(disk.files.copy(), set(disk.folders)) for disk in disks]
     at = world.hand.at
+    images = images_of(world) - {(7, url("ok", 99))}
     expected: list[str] = []
     number = 0
     while True:
@@ -346,7 +363,7 @@ def test_whoever_is_cut_at_any_change_is_taken_up_and_nothing_is_lost(tmp_path: 
         with contextlib.suppress(Killed):
             list(forget(context))
             if cut.left > 0:
-                break
+                return number
         for _ in range(2):
             for outcome in do(world):
                 assert all("is being written" in why for why in outcome.waiting), (number, outcome.waiting)
@@ -358,9 +375,101 @@ def test_whoever_is_cut_at_any_change_is_taken_up_and_nothing_is_lost(tmp_path: 
             row for row in before if row["shipment"] != "_current"
         ], number
         assert findings(world, deep=True) == [], number
-        kept = sorted(
-            key for key in world.delivered() if "/_" not in key.removesuffix("/_SUCCESS").replace("_manif", "")
-        )
+        assert images_of(world) == images, number
+        kept = sorted(key for key in world.delivered() if "/_tmp/" not in key and "/_index/" not in key)
         expected = expected or kept
         assert kept == expected, number
-    assert number > 30
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_whoever_is_cut_at_any_change_is_taken_up_and_nothing_is_lost(tmp_path: Path, how: str) -> None:
+    assert cut_everywhere(tmp_path, how) > 30
+
+
+def refs_first(patch: pytest.MonkeyPatch) -> None:
+    """What has the item goes first: it is what was asked for."""
+
+    def delete(one: Pass, entries: Sequence[Entry], having: frozenset[str]) -> None:
+        for entry in sorted(entries, key=lambda entry: entry.key not in having):
+            one.context.bucket.delete(entry.key)
+
+    patch.setattr(bucket, "_delete", delete)
+
+
+def the_old_pack_first(patch: pytest.MonkeyPatch) -> None:
+    """The image goes at once, and the pack without it comes after."""
+    real = archiving.store
+
+    def store(context: Context, batch: ArchivedBatch, pack: Pack) -> Archived:
+        key = context.keys.archived(replace(batch, number=batch.number - 1))
+        for file in body_of(Archived, context.bucket.get(key), key).files:
+            context.bucket.delete(file.key)
+        return real(context, batch, pack)
+
+    patch.setattr(packs, "store", store)
+
+
+def nobody_looks_for_a_folder_that_waits(patch: pytest.MonkeyPatch) -> None:
+    """Two renames follow each other at once: what should come in between?"""
+    patch.setattr(folders, "take_up", lambda context, lake, root: None)
+
+
+def what_was_renamed_away_is_gone(patch: pytest.MonkeyPatch) -> None:
+    """Whoever renames it away deletes it: nobody else has to look."""
+    patch.setattr(folders, "leftovers", lambda one, lake, root: None)
+
+
+def the_index_follows_with_the_next_delivery(patch: pytest.MonkeyPatch) -> None:
+    """It is written anew with each delivery anyway."""
+    patch.setattr(folders, "_index", lambda lake, root, body, changed: None)
+
+
+def done_is_said_before_it_is_done(patch: pytest.MonkeyPatch) -> None:
+    """The request goes first: so nothing names the item for longer than it must."""
+
+    def shipments(one: Pass) -> None:
+        for number in open_requests(one.context):
+            finish(one.context, number, one.request, one.request.at)
+        real(one)
+
+    real = bucket.shipments
+    patch.setattr(bucket, "shipments", shipments)
+
+
+def the_old_folder_goes_before_the_new_one_is_whole(patch: pytest.MonkeyPatch) -> None:
+    """Manifest and _SUCCESS are small: they follow once the folder is in its place."""
+    waiting: list[tuple[str, PartnerManifest]] = []
+    real, move = whole_folder.complete, folders._exchange
+
+    def exchange(context: Context, lake: Lake, root: Root, source: str, target: str) -> None:
+        move(context, lake, root, source, target)
+        real(lake, target, waiting.pop()[1])
+
+    patch.setattr(folders, "complete", lambda lake, source, body: waiting.append((source, body)))
+    patch.setattr(folders, "_exchange", exchange)
+
+
+MISTAKES = [
+    refs_first,
+    the_old_pack_first,
+    nobody_looks_for_a_folder_that_waits,
+    what_was_renamed_away_is_gone,
+    the_index_follows_with_the_next_delivery,
+    done_is_said_before_it_is_done,
+    the_old_folder_goes_before_the_new_one_is_whole,
+]
+
+
+@pytest.mark.parametrize("plant", MISTAKES, ids=lambda plant: plant.__name__)
+def test_a_planted_mistake_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+
+    def everywhere() -> None:
+        for number, how in enumerate(HOWS):
+            (tmp_path / str(number)).mkdir()
+            cut_everywhere(tmp_path / str(number), how)
+
+    with pytest.raises((AssertionError, PipelineError)):
+        everywhere()
