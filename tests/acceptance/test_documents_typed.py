@@ -114,6 +114,7 @@ ELSEWHERE = {
         "docs/datasets.md",
         "console",
     ): "needs lmdb; tests/unit/training/test_dataset.py and test_dataset_make.py type and compare it",
+    ("docs/archive.md", "sh"): "tests/integration/test_archive.py types it and looks for what it forgets everywhere",
     ("docs/models.md", "console"): "tests/integration/test_promotions.py types and compares it",
     (
         "docs/heads.md",
