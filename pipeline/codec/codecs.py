@@ -18,6 +18,7 @@ from pipeline.settings import Columns
 
 if TYPE_CHECKING:
     from pipeline.codec.delivered.merge import Merged, MergeInput, Output
+    from pipeline.codec.delivered.without import Gone, Left
     from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
 
 OpenRefs = Callable[[BinaryIO, str, Format, Columns, int | None, Cursor, How], RefReader]
@@ -47,6 +48,18 @@ def _held_items(path: Path, batch: int) -> frozenset[tuple[int, int]]:
     return held_items(path, batch)
 
 
+def _holds(name: str, stream: BinaryIO, gone: Gone) -> bool:
+    from pipeline.codec.delivered.without import holds
+
+    return holds(name, stream, gone)
+
+
+def _without(name: str, stream: BinaryIO, path: Path, gone: Gone) -> Left:
+    from pipeline.codec.delivered.without import without
+
+    return without(name, stream, path, gone)
+
+
 @dataclass(frozen=True)
 class Forms:
     """Batches, shards, deliveries: how each becomes bytes and is read back."""
@@ -61,3 +74,7 @@ class Forms:
     """The refs of a local file in the form of `encode`, so many, or so many bytes, at a time."""
     held_items: Callable[[Path, int], frozenset[tuple[int, int]]] = _held_items
     """(partner, item) of the `held` rows of one batch in a delivered failures file."""
+    holds: Callable[[str, BinaryIO, Gone], bool] = _holds
+    """Whether a delivered file, by its name, has rows that are to go."""
+    without: Callable[[str, BinaryIO, Path, Gone], Left] = _without
+    """Writes what stays of a delivered file to a new local one."""

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from pipeline.codec.codecs import Forms
 from pipeline.codec.delivered.failures import held_detail
 from pipeline.codec.delivered.merge import Merged, MergeInput, Output, PartnerResult, WrittenFile
+from pipeline.codec.delivered.without import Gone, Left
 from pipeline.codec.hashed_file import Written
 from pipeline.codec.refs.tables import Cursor, Rejected, Taken
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
@@ -178,4 +179,21 @@ def held_items(path: Path, batch: int) -> frozenset[tuple[int, int]]:
     return frozenset((row[0], row[1]) for row in lines if (row[5], row[7]) == ("held", held_detail(batch)))
 
 
-LIGHT = Forms(encode, decode, open_refs, write_features, write_failures, merge, pieces, held_items)
+def _goes(row: list[Any], gone: Gone) -> bool:
+    return gone.items is None or row[1] in gone.items
+
+
+def holds(name: str, stream: BinaryIO, gone: Gone) -> bool:
+    return any(_goes(row, gone) for row in read_lines(stream.read()))
+
+
+def without(name: str, stream: BinaryIO, path: Path, gone: Gone) -> Left:
+    rows = read_lines(stream.read())
+    stay = [row for row in rows if not _goes(row, gone)]
+    items = {row[1] for row in rows if _goes(row, gone)}
+    return Left(_write(path, stay) if stay else None, len(rows) - len(stay), items)
+
+
+LIGHT = Forms(
+    encode, decode, open_refs, write_features, write_failures, merge, pieces, held_items, holds=holds, without=without
+)

@@ -411,7 +411,7 @@ def the_old_pack_first(patch: pytest.MonkeyPatch) -> None:
 
 def nobody_looks_for_a_folder_that_waits(patch: pytest.MonkeyPatch) -> None:
     """Two renames follow each other at once: what should come in between?"""
-    patch.setattr(folders, "take_up", lambda context, lake, root: None)
+    patch.setattr(folders, "take_up", lambda lake, root: None)
 
 
 def what_was_renamed_away_is_gone(patch: pytest.MonkeyPatch) -> None:
@@ -441,9 +441,9 @@ def the_old_folder_goes_before_the_new_one_is_whole(patch: pytest.MonkeyPatch) -
     waiting: list[tuple[str, PartnerManifest]] = []
     real, move = whole_folder.complete, folders._exchange
 
-    def exchange(context: Context, lake: Lake, root: Root, source: str, target: str) -> None:
-        move(context, lake, root, source, target)
-        real(lake, target, waiting.pop()[1])
+    def exchange(context: Context, lake: Lake, places: tuple[str, str], root: Root, body: PartnerManifest) -> None:
+        move(context, lake, places, root, body)
+        real(lake, places[1], waiting.pop()[1])
 
     patch.setattr(folders, "complete", lambda lake, source, body: waiting.append((source, body)))
     patch.setattr(folders, "_exchange", exchange)

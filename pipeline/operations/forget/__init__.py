@@ -32,7 +32,13 @@ class Outcome:
 
 
 def forget(context: Context) -> Iterator[Outcome]:
-    """A pass for each open request, the oldest first.  Without one it costs a list."""
+    """A pass for each open request, the oldest first.  Without one it costs a list, and one for each root.
+
+    Folders that are in no place are put there in any case: a rename may arrive long after it was asked for.
+    """
+    if context.lake is not None:
+        for root in roots(context):
+            folders.take_up(context.lake, root)
     for number, request in open_requests(context).items():
         yield _forget(context, number, request)
 

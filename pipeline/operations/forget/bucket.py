@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.codec.delivered.forms import FAILURES
-from pipeline.codec.delivered.without import holds
 from pipeline.errors import FormatError, NotFound
 from pipeline.ledger.layout import ShipmentName
 from pipeline.ledger.protocol import is_closed, state_from
@@ -64,9 +63,9 @@ def _holds(one: Pass, entry: Entry) -> bool:
         if entry.key.endswith(".pb"):
             refs = context.forms.decode(context.bucket.get(entry.key), 0)
             return any(one.has(ref.partner_id, ref.item_id) for ref in refs)
-        if f"/{one.partner}/{FAILURES}/" in entry.key and entry.key.endswith(".parquet"):
+        if f"/{one.partner}/{FAILURES}/" in entry.key:
             with context.bucket.open(entry.key) as stream:
-                return holds(entry.key, stream, one.gone())
+                return context.forms.holds(entry.key, stream, one.gone())
     except NotFound:
         return False  # pruned meanwhile
     except FormatError:

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline.codec.delivered.forms import is_failures, is_table, is_text
-from pipeline.codec.delivered.without import Gone, Left, holds, without
-from pipeline.errors import FormatError, LawBroken, NotFound, Unknown
+from pipeline.codec.delivered.without import Gone, Left
+from pipeline.errors import FormatError, LawBroken, NotFound, TemporaryError, Unknown
+from pipeline.ledger.bodies import read_body
 from pipeline.ledger.commit import rename_first
 from pipeline.ledger.deliveries import Delivery, Index, IndexFile, IndexPartner, PartnerManifest
 from pipeline.ledger.layout import MANIFEST, SUCCESS, Root, ShipmentName
@@ -28,11 +29,13 @@ from pipeline.times import DAY
 
 _ANEW = "forget"
 """How the name of a folder under `_tmp/` goes on that waits to be put in its place."""
+_GONE = "_gone-"
+"""How the name of a folder there begins that was renamed away to be deleted."""
 
 
 def folders(one: Pass, lake: Lake, root: Root) -> None:
     """Each shipment's folder of the partner, under one root.  Costs a manifest and the ids of each."""
-    take_up(one.context, lake, root)
+    take_up(lake, root)
     bodies: dict[str, PartnerManifest] = {}
     for name in shipments(lake, root):
         one.context.safe_point()
@@ -40,8 +43,9 @@ def folders(one: Pass, lake: Lake, root: Root) -> None:
             body = delta(lake, root, name, one.partner)
             bodies[f"{name}/{one.partner}"] = _folder(one, lake, root, name, body)
         except NotFound:
-            continue
-        except (FormatError, LawBroken) as error:
+            if lake.stat(root.partner(name, one.partner)) is not None:
+                one.waiting[str(name)] = f"{root.partner(name, one.partner)} changes just now"
+        except (FormatError, LawBroken, TemporaryError) as error:
             folder = root.partner(name, one.partner)
             one.waiting[folder] = f"{folder} cannot be read: {error.message}: {error.detail}"
         one.context.progress("forget", 1, 0)
@@ -50,22 +54,34 @@ def folders(one: Pass, lake: Lake, root: Root) -> None:
         index.change(one.context, root, lambda body: _index(lake, root, body, changed))
 
 
-def take_up(context: Context, lake: Lake, root: Root) -> None:
-    """Put folders in their place that somebody wrote anew who was cut; what he had renamed away goes."""
-    for entry in list(lake.list(f"{root.root}/_tmp/", folders=True)):
-        text = entry.key.rstrip("/").rpartition("/")[2]
-        try:
-            name = ShipmentName.parse(text.partition(f".{_ANEW}-")[0]) if f".{_ANEW}-" in text else None
-        except ValueError:
-            continue
-        if name is None:
-            continue
-        for below in lake.list(entry.key, folders=True):
-            partner = below.key.rstrip("/").rpartition("/")[2]
-            target = f"{root.shipment(name)}/{partner}"
-            whole = lake.stat(f"{below.key}{SUCCESS}") is not None and lake.stat(f"{below.key}{MANIFEST}") is not None
-            if whole and lake.stat(target) is None:
-                rename_first(lake, below.key.rstrip("/"), target)
+def take_up(lake: Lake, root: Root) -> None:
+    """Put folders in their place that are in none: of somebody who was cut between two renames.
+
+    What was written anew comes before what was renamed away: it is the same without the rows.
+    """
+    under = [entry.key.rstrip("/") for entry in lake.list(f"{root.root}/_tmp/", folders=True)]
+    anew = [folder for folder in under if f".{_ANEW}-" in folder.rpartition("/")[2]]
+    partners = [entry.key.rstrip("/") for folder in anew for entry in lake.list(f"{folder}/", folders=True)]
+    for folder in (*partners, *(folder for folder in under if folder.rpartition("/")[2].startswith(_GONE))):
+        target = _place_of(lake, root, folder)
+        if target is not None and lake.stat(target) is None:
+            rename_first(lake, folder, target)
+
+
+def _place_of(lake: Lake, root: Root, folder: str) -> str | None:
+    """Where a whole folder of a partner belongs; None for what is not whole, or none."""
+    if lake.stat(f"{folder}/{SUCCESS}") is None:
+        return None
+    body = _read(lake, folder)
+    return None if body is None else root.partner(ShipmentName.parse(body.shipment), body.partner_id)
+
+
+def _read(lake: Lake, folder: str) -> PartnerManifest | None:
+    """The manifest of a partner's folder, wherever it lies; None where there is none."""
+    try:
+        return read_body(lake, PartnerManifest, f"{folder}/{MANIFEST}")
+    except (NotFound, FormatError):
+        return None
 
 
 def leftovers(one: Pass, lake: Lake, root: Root) -> None:
@@ -74,21 +90,25 @@ def leftovers(one: Pass, lake: Lake, root: Root) -> None:
     for entry in list(lake.list(f"{root.root}/_tmp/", folders=True)):
         folder = entry.key.rstrip("/")
         text = folder.rpartition("/")[2]
-        if text.startswith("_gone-") or _is_done(one.context, text):
+        if text.startswith(_GONE):
+            target = _place_of(lake, root, folder)
+            if target is None or lake.stat(target) is not None:
+                lake.delete_folder(folder)
+        elif _is_done(one.context, text):
             lake.delete_folder(folder)
         elif text.startswith(f"current-{one.partner}.") or f".{_ANEW}-" in text:
             stat = lake.stat(folder)
             if stat is None or stat.modified / 1000 < now - DAY:
                 lake.delete_folder(folder)
-            elif _any_holds(lake, folder, one.gone()):
+            elif _any_holds(one, lake, folder):
                 one.waiting[folder] = f"{folder} is being written, or its writer was killed: a day later it goes"
 
 
-def _any_holds(lake: Lake, folder: str, gone: Gone) -> bool:
+def _any_holds(one: Pass, lake: Lake, folder: str) -> bool:
     """Whether a folder that is not finished has rows that go; of a half file nobody can say that it has not."""
     try:
-        paths = [entry.key for entry in lake.list(f"{folder}/") if entry.key.endswith((".parquet", ".gz"))]
-        return any(_holds(lake, path, gone) for path in paths)
+        paths = [entry.key for entry in lake.list(f"{folder}/") if not entry.key.endswith((MANIFEST, SUCCESS))]
+        return any(holds(one, lake, path, one.gone()) for path in paths)
     except FormatError:
         return True
     except NotFound:
@@ -108,17 +128,17 @@ def _folder(one: Pass, lake: Lake, root: Root, name: ShipmentName, body: Partner
     """One partner's folder without the rows; the manifest that stands there then."""
     folder = root.partner(name, one.partner)
     gone = one.gone()
-    if not any(_holds(lake, f"{folder}/{file.name}", gone) for file in body.files) or one.is_new(name):
+    if not any(holds(one, lake, f"{folder}/{file.name}", gone) for file in body.files) or one.is_new(name):
         return body
     if readable(one.context, one.context.keys.done(name), Done) is None and _has_ledger(one.context, name):
         one.waiting[folder] = f"{name} is being delivered"
         return body
     source = f"{root.temporary(name, f'{_ANEW}-{one.context.process.nonce()}')}/{one.partner}"
     with scratch(one.context) as local:
-        files = dict(files_without(lake, folder, source, body.files, gone, local))
+        files = dict(files_without(one, lake, (folder, source), body.files, gone, local))
     made = _manifest(folder, body, files)
     complete(lake, source, made)
-    _exchange(one.context, lake, root, source, folder)
+    _exchange(one.context, lake, (source, folder), root, body)
     stands = delta(lake, root, name, one.partner)
     if stands.files != made.files:
         one.waiting[folder] = f"{folder} could not be put in its place; the next pass does it"
@@ -132,28 +152,32 @@ def _has_ledger(context: Context, name: ShipmentName) -> bool:
     return any(True for _ in context.bucket.list(context.keys.shipment(name)))
 
 
-def _holds(lake: Lake, path: str, gone: Gone) -> bool:
+def holds(one: Pass, lake: Lake, path: str, gone: Gone) -> bool:
+    """Whether a file on the lake has rows that go."""
     with lake.open(path) as stream:
-        return holds(path, stream, gone)
+        return one.context.forms.holds(path, stream, gone)
 
 
 def files_without(
-    lake: Lake, folder: str, target: str, files: tuple[IndexFile, ...], gone: Gone, local: Path
+    one: Pass, lake: Lake, places: tuple[str, str], files: tuple[IndexFile, ...], gone: Gone, local: Path
 ) -> Iterator[tuple[IndexFile, Left]]:
     """Write a folder's files under another name without the rows; each as it was, and what is left of it.
 
-    Parquet comes first: where some shipments' rows stay, it says which lines of a text do.
+    places: the folder, and the other one.  Parquet comes first: where some shipments' rows stay, it says
+    which lines of a text do.  Raises TemporaryError where the folder is written anew meanwhile.
     """
     items: set[int] = set()
     for file in sorted(files, key=lambda file: is_text(file.name)):
         which = Gone(frozenset(items)) if is_text(file.name) and gone.spared else gone
         path = local / file.name.replace("/", "-")
-        with lake.open(f"{folder}/{file.name}") as stream:
-            left = without(file.name, stream, path, which)
+        with lake.open(f"{places[0]}/{file.name}") as stream:
+            left = one.context.forms.without(file.name, stream, path, which)
+        if left.gone + (left.written.rows if left.written is not None else 0) != file.rows:
+            raise TemporaryError(f"{places[0]} was written anew by another gateway", file.name, "the next pass goes on")
         if is_table(file.name):
             items |= left.items
         if left.written is not None:
-            lake.put(f"{target}/{file.name}", path)
+            lake.put(f"{places[1]}/{file.name}", path)
             path.unlink()
         yield file, left
 
@@ -188,11 +212,21 @@ def _manifest(folder: str, body: PartnerManifest, files: Mapping[IndexFile, Left
     )
 
 
-def _exchange(context: Context, lake: Lake, root: Root, source: str, target: str) -> None:
-    """Put a complete folder in the place of another one, which goes."""
+def _exchange(context: Context, lake: Lake, places: tuple[str, str], root: Root, body: PartnerManifest) -> None:
+    """Put a complete folder in the place of another one, which goes.
+
+    places: the new one, and the old one.  body: of the old one, as it was read.  Where another gateway has put a third
+    one there meanwhile, that stands: the next pass looks at it.
+    """
+    source, target = places
     gone = _renamed(context, lake, root, target)
-    rename_first(lake, source, target)
-    lake.delete_folder(gone)
+    found = _read(lake, gone)
+    if found == body:
+        rename_first(lake, source, target)
+        lake.delete_folder(gone)
+    elif found is not None:
+        lake.delete_folder(source)
+        rename_first(lake, gone, target)
 
 
 def delete_whole(context: Context, lake: Lake, root: Root, folder: str) -> None:
@@ -202,7 +236,7 @@ def delete_whole(context: Context, lake: Lake, root: Root, folder: str) -> None:
 
 def _renamed(context: Context, lake: Lake, root: Root, folder: str) -> str:
     """Where a folder was renamed to.  Another gateway may be first, and an answer may be lost: what stands tells."""
-    gone = f"{root.root}/_tmp/_gone-{context.process.nonce()}"
+    gone = f"{root.root}/_tmp/{_GONE}{context.process.nonce()}"
     with contextlib.suppress(NotFound, Unknown):
         lake.rename_new(folder, gone)
     return gone

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 from pipeline.codec.delivered.forms import is_table
-from pipeline.codec.delivered.without import Gone, holds
+from pipeline.codec.delivered.without import Gone
 from pipeline.errors import FormatError, NotFound, PermanentError
 from pipeline.ledger.deliveries import CurrentManifest
 from pipeline.ledger.layout import Root, ShipmentName
 from pipeline.ledger.protocol import scratch
-from pipeline.operations.forget.folders import delete_whole, files_without, named
+from pipeline.operations.forget.folders import delete_whole, files_without, holds, named
 from pipeline.operations.forget.whose import Pass
 from pipeline.stages import index
 from pipeline.stages.compact.standing import Current, newest, numbers
@@ -50,10 +50,8 @@ def _has_rows(one: Pass, lake: Lake, root: Root, number: int) -> bool:
     folder = root.current(one.partner, number)
     try:
         for entry in lake.list(f"{folder}/"):
-            if is_table(entry.key.removeprefix(f"{folder}/")):
-                with lake.open(entry.key) as stream:
-                    if holds(entry.key, stream, one.gone()):
-                        return True
+            if is_table(entry.key.removeprefix(f"{folder}/")) and holds(one, lake, entry.key, one.gone()):
+                return True
     except (FormatError, NotFound):
         return True
     return False
@@ -62,11 +60,11 @@ def _has_rows(one: Pass, lake: Lake, root: Root, number: int) -> bool:
 def _anew(one: Pass, lake: Lake, root: Root, current: Current) -> bool:
     """Whether the table had rows of the item: then one without them was written under the next number."""
     body, gone = current.body, _gone(one, current.body)
-    if not any(_holds(lake, f"{current.folder}/{file.name}", gone) for file in body.files if is_table(file.name)):
+    if not any(holds(one, lake, f"{current.folder}/{file.name}", gone) for file in body.files if is_table(file.name)):
         return False
     source = root.temporary_current(one.partner, one.context.process.nonce())
     with scratch(one.context) as local:
-        files = dict(files_without(lake, current.folder, source, body.files, gone, local))
+        files = dict(files_without(one, lake, (current.folder, source), body.files, gone, local))
     prints = sum((left.fingerprints for left in files.values()), Counter[str]())
     made = body.model_copy(
         update={
@@ -80,8 +78,3 @@ def _anew(one: Pass, lake: Lake, root: Root, current: Current) -> bool:
     lake.delete_folder(source)
     one.removed["row"] += body.features - made.features
     return True
-
-
-def _holds(lake: Lake, path: str, gone: Gone) -> bool:
-    with lake.open(path) as stream:
-        return holds(path, stream, gone)
