@@ -9,19 +9,16 @@ import pytest
 from pipeline.extraction.packing import Pack
 from pipeline.ledger import forgetting
 from pipeline.ledger.archive import Archived
-from pipeline.ledger.commit import rename_first
-from pipeline.ledger.deliveries import PartnerManifest
 from pipeline.ledger.forgetting import Request
-from pipeline.ledger.layout import ArchivedBatch, Root
+from pipeline.ledger.layout import ArchivedBatch
 from pipeline.ledger.manifest import DataFile
 from pipeline.ledger.protocol import Context, commit
 from pipeline.operations import forget, prune
-from pipeline.operations.forget import bucket, folders
+from pipeline.operations.forget import bucket
 from pipeline.operations.forget.whose import Pass
 from pipeline.operations.prune.archive import plan_archive
 from pipeline.operations.prune.deletion import Deletion
 from pipeline.stages import archiving
-from pipeline.stores.store import Lake
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -76,17 +73,6 @@ class _Nothing(dict[str, str]):
         pass
 
 
-def what_was_read_is_what_stands(patch: pytest.MonkeyPatch) -> None:
-    """Two gateways write the same: it does not matter whose folder comes last."""
-
-    def exchange(context: Context, lake: Lake, places: tuple[str, str], root: Root, body: PartnerManifest) -> None:
-        gone = folders._renamed(context, lake, root, places[1])
-        rename_first(lake, places[0], places[1])
-        lake.delete_folder(gone)
-
-    patch.setattr(folders, "_exchange", exchange)
-
-
 def a_request_is_deleted_before_it_is_done(patch: pytest.MonkeyPatch) -> None:
     """It names the item, so it goes first."""
     real = forgetting.finish
@@ -103,6 +89,5 @@ MISTAKES: list[Plant] = [
     files_before_their_key,
     data_of_open_shipments,
     done_while_something_waits,
-    what_was_read_is_what_stands,
     a_request_is_deleted_before_it_is_done,
 ]

@@ -22,7 +22,7 @@ from pipeline.ledger.deliveries import Index, PartnerManifest
 from pipeline.ledger.forgetting import Forgotten, Request, finish, open_requests
 from pipeline.ledger.layout import ArchivedBatch, Keys, Root
 from pipeline.ledger.protocol import Context
-from pipeline.operations.forget import Outcome, bucket, folders, forget, packs
+from pipeline.operations.forget import Outcome, _forget, bucket, folders, forget, packs
 from pipeline.operations.forget.whose import Pass
 from pipeline.operations.verify import verify
 from pipeline.records import item_id_of, signed
@@ -421,7 +421,7 @@ def what_was_renamed_away_is_gone(patch: pytest.MonkeyPatch) -> None:
 
 def the_index_follows_with_the_next_delivery(patch: pytest.MonkeyPatch) -> None:
     """It is written anew with each delivery anyway."""
-    patch.setattr(folders, "_index", lambda lake, root, body, changed: None)
+    patch.setattr(folders, "_index", lambda lake, root, body, folders: None)
 
 
 def done_is_said_before_it_is_done(patch: pytest.MonkeyPatch) -> None:
@@ -473,3 +473,40 @@ def test_a_planted_mistake_is_found(
 
     with pytest.raises((AssertionError, PipelineError)):
         everywhere()
+
+
+def two_gateways(tmp_path: Path, verb: str, number: int) -> World:
+    """The first one is at the n-th of its calls when a second one does what another person asked for."""
+    world = world_with(tmp_path)
+    ask(world)
+    left = [number]
+
+    def gate(called: str, key: str, effect: Callable[[], object]) -> object:
+        left[0] -= called == verb and "/_tmp/" not in key.replace("/_tmp/_gone", "")
+        if left[0] == 0:
+            left[0] = -1
+            ask(world, "a")
+            second = [one for one in open_requests(world.context()).items() if item_id_of("a") in one[1].items]
+            outcome = _forget(world.context(), *second[0])
+            assert all("is being written" in why for why in outcome.waiting)
+        return effect()
+
+    context = replace(world.context(), lake=MemoryStore(world.lake, gate))  # type: ignore[arg-type]
+    list(forget(context))
+    assert left[0] < 0, "the second one came"
+    world.hand.at += 2 * DAY
+    do(world)
+    return world
+
+
+RACES = [("open", 1), ("open", 3), ("open", 4), ("put", 1), ("rename_new", 1), ("rename_new", 2)]
+
+
+@pytest.mark.parametrize(("verb", "number"), RACES)
+def test_two_gateways_at_one_folder_bring_no_row_back_and_lose_none(tmp_path: Path, verb: str, number: int) -> None:
+    world = two_gateways(tmp_path, verb, number)
+    assert open_requests(world.context()) == {}
+    assert left_of(world) == []
+    assert left_of(world, 7, "a", url("ok", 1)) == []
+    assert {(row["partner_id"], row["external_id"]) for row in tables(world, "features")} == {(8, "b"), (8, SECRET)}
+    assert findings(world, deep=True) == []

@@ -7,7 +7,7 @@ instant has left the new one complete under `_tmp/`, and the next pass puts it i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.codec.delivered.forms import is_failures, is_table, is_text
@@ -49,7 +49,7 @@ def folders(one: Pass, lake: Lake, root: Root) -> None:
             folder = root.partner(name, one.partner)
             one.waiting[folder] = f"{folder} cannot be read: {error.message}: {error.detail}"
         one.context.progress("forget", 1, 0)
-    changed = {folder: body for folder, body in bodies.items() if body.forgotten}
+    changed = [folder for folder, body in bodies.items() if body.forgotten]
     if changed:
         index.change(one.context, root, lambda body: _index(lake, root, body, changed))
 
@@ -97,8 +97,7 @@ def leftovers(one: Pass, lake: Lake, root: Root) -> None:
         elif _is_done(one.context, text):
             lake.delete_folder(folder)
         elif text.startswith(f"current-{one.partner}.") or f".{_ANEW}-" in text:
-            stat = lake.stat(folder)
-            if stat is None or stat.modified / 1000 < now - DAY:
+            if max((below.modified for below in lake.list(f"{folder}/")), default=0.0) < now - DAY:
                 lake.delete_folder(folder)
             elif _any_holds(one, lake, folder):
                 one.waiting[folder] = f"{folder} is being written, or its writer was killed: a day later it goes"
@@ -242,8 +241,13 @@ def _renamed(context: Context, lake: Lake, root: Root, folder: str) -> str:
     return gone
 
 
-def _index(lake: Lake, root: Root, body: Index, changed: Mapping[str, PartnerManifest]) -> Index | None:
-    """The next version, where the index still has the files as they were."""
+def _index(lake: Lake, root: Root, body: Index, folders: Sequence[str]) -> Index | None:
+    """The next version, where the index still has the files as they were.
+
+    Manifests are read each time: another gateway may have written a folder anew since, and entered it.
+    """
+    found = {folder: _read(lake, f"{root.root}/{folder}") for folder in folders}
+    changed = {folder: stands for folder, stands in found.items() if stands is not None}
     deliveries = tuple(_entry(one, changed.get(one.folder)) for one in body.deliveries)
     partners = {key: _partner(lake, root, one, key, changed) for key, one in body.partners.items()}
     if deliveries == body.deliveries and partners == body.partners:
