@@ -39,7 +39,8 @@ class Training:
         self._smoothing = Smoothing(solver.display.average)
         self._feeding: list[Feeding] = []
         self._saver = Saver(solver.snapshots, nets.train.graph, around.places, Owner(around.job, solver.update.type))
-        self._safe = Position()
+        self._safe: Position | None = None
+        """Where a snapshot goes on from while a test or the last display draws; None: from where everything stands."""
         self._displayed = (0, around.monotonic())
         self._hints = divergence.Hints(nets.train.graph)
         self._resumed = self._watching = False
@@ -66,7 +67,7 @@ class Training:
             for net, first in zip(self._nets.all(), batches, strict=True)
         ]
         self._saver.parent = parent
-        self._safe = self._position()
+        self._safe = None
         self._resumed = bool(position.losses)
 
     def written(self) -> None:
@@ -115,6 +116,7 @@ class Training:
 
     def finish(self) -> Ending:
         """One more pass and one more test, to show where the training ended."""
+        self._safe = self._position()
         display, tests = self._solver.display, self._solver.tests
         if display.interval and self.iteration % display.interval == 0:
             forward = partial(self._looked, self._net, False) if self._watching else self._net.forward
@@ -146,18 +148,18 @@ class Training:
         plan, tests = self._solver.snapshots, self._solver.tests
         while self.iteration < last:
             self._net.clear()
-            self._safe = self._position()
             if tests.interval and self.iteration % tests.interval == 0 and (self.iteration or tests.initial):
+                self._safe = self._position()
                 asked = self._test_all()
                 if asked in (Action.STOP, Action.LEAVE):
                     return asked
+            self._safe = None
             for on_start, _ in self.callbacks:
                 on_start()
             self._iterate()
             self._saver.look()
             asked = self._around.requests.next()
             due = plan.interval and self.iteration % plan.interval == 0
-            self._safe = self._position()
             if due or asked is Action.SNAPSHOT:
                 self.snapshot()
             if asked in (Action.STOP, Action.LEAVE):
@@ -264,14 +266,15 @@ class Training:
 
     def snapshot(self) -> None:
         """Caffe's two files and the manifest, written by a thread of its own: training waits for their copies alone."""
-        self._saver.save(self._net, self._learning.history, replace(self._safe, step=self.rate_step))
+        position = self._position() if self._safe is None else self._safe
+        self._saver.save(self._net, self._learning.history, replace(position, step=self.rate_step))
         for where, line in self._saver.lines(self.iteration):
             self._around.log(where, line)
         self._around.saved(self.iteration)
 
     def save(self) -> None:
         """A snapshot of how everything stands now, whole on the disk before this returns."""
-        self._safe = self._position()
+        self._safe = None
         self.snapshot()
         self._saver.wait()
 

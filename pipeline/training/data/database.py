@@ -15,10 +15,12 @@ from pipeline.nets.graph.lowered import Shape
 from pipeline.training.data import datums, pixels
 from pipeline.training.data.buffers import Buffers
 from pipeline.training.data.examples import Cropped, examined
+from pipeline.training.data.raw import SMALL, Raw
 from pipeline.training.data.records import key_text, open_leveldb, open_lmdb
 from pipeline.training.data.source import Batch, Labels, Trouble
-from pipeline.training.data.transform import Transform, Unfit, transform_of, unfit
+from pipeline.training.data.transform import Float32s, Transform, Unfit, transform_of, unfit
 from pipeline.training.draws.draws import Draws
+from pipeline.training.draws.words import Uint32s
 
 
 class Database:
@@ -42,6 +44,7 @@ class Database:
             raise SolverError(f"{field}: {given.source} is empty", "it holds no record", "fill it before you train")
         self._examples = Cropped(spec.name, transform, draws)
         self._examples.settle()
+        self._raw: Raw | None = None
         shape = self._first_shape()
         self.shapes: dict[str, Shape] = {spec.top[0]: (given.batch_size, *shape)}
         if len(spec.top) > 1:
@@ -50,7 +53,11 @@ class Database:
 
     def _first_shape(self) -> Shape:
         try:
-            return self._examples.transform.shape(self._image(datums.parse(next(self._records.read([0])))).shape)
+            first = datums.parse(next(self._records.read([0])))
+            image = self._image(first)
+            if not first.encoded and image.dtype == np.uint8 and image.size <= SMALL:
+                self._raw = Raw(image.shape)
+            return self._examples.transform.shape(image.shape)
         except Unfit as error:
             raise unfit(str(self._records.path), key_text(self._records.keys[0]), str(error)) from error
 
@@ -61,8 +68,27 @@ class Database:
     def batch(self, number: int) -> Batch:
         numbers = self._numbers(number)
         images = self._buffers.take()
-        labels = np.empty(len(numbers), np.float32)
         words = self._examples.words(number * len(numbers), len(numbers))
+        labels = self._together(numbers, words, images)
+        if labels is None:
+            labels = self._one_by_one(numbers, words, images)
+        found = {self._spec.top[0]: images}
+        if len(self._spec.top) > 1:
+            found[self._spec.top[1]] = labels
+        return found
+
+    def _together(self, numbers: list[int], words: Uint32s, images: Float32s) -> Float32s | None:
+        """Writes small raw images into a batch, all in each pass, and returns their labels; None: they are others."""
+        if self._raw is None:
+            return None
+        found = self._raw.stacked([bytes(value) for value in self._records.read(numbers)])
+        if found is None:
+            return None
+        self._examples.transform.apply_to_all(found[0], words, images)
+        return found[1]
+
+    def _one_by_one(self, numbers: list[int], words: Uint32s, images: Float32s) -> Float32s:
+        labels = np.empty(len(numbers), np.float32)
         for at, value in enumerate(self._records.read(numbers)):
             try:
                 datum = datums.parse(value)
@@ -70,10 +96,7 @@ class Database:
                 self._examples.put(self._image(datum), words[at], images[at])
             except Unfit as error:
                 raise unfit(str(self._records.path), key_text(self._records.keys[numbers[at]]), str(error)) from error
-        found = {self._spec.top[0]: images}
-        if len(self._spec.top) > 1:
-            found[self._spec.top[1]] = labels
-        return found
+        return labels
 
     def keys(self, number: int) -> list[str]:
         return [key_text(self._records.keys[at]) for at in self._numbers(number)]

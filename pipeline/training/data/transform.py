@@ -84,6 +84,32 @@ class Transform:
         if self.scale != 1:
             out *= self.scale
 
+    def apply_to_all(self, images: NDArray[Any], words: Uint32s, out: Float32s) -> None:
+        """`apply` of each of (n, channels, height, width), the same bits, in a few passes over all of them.
+
+        words: (n, as many as `words` says).
+        """
+        mean = None if self.mean is None else self.mean[None]
+        if self.crop:
+            height, width = images.shape[2:]
+            if self.train:
+                tops, lefts = words[:, -2] % (height - self.crop + 1), words[:, -1] % (width - self.crop + 1)
+            else:
+                centre = self._centre(height, width)
+                tops, lefts = np.full((2, len(images)), np.array(centre)[:, None])
+            if mean is not None and mean.shape[2:] != (1, 1):
+                mean = _cropped(mean, np.zeros(len(images), np.intp), tops, lefts, self.crop)
+            images = _cropped(images, np.arange(len(images)), tops, lefts, self.crop)
+        if mean is None:
+            out[...] = images
+        else:
+            np.subtract(images, mean, out=out, dtype=np.float32)
+        if self.mirror:
+            mirrored = words[:, 0] % 2 == 1
+            out[mirrored] = out[mirrored][..., ::-1]
+        if self.scale != 1:
+            out *= self.scale
+
     def _centre(self, height: int, width: int) -> tuple[int, int]:
         """(top, left) of the crop in phase TEST."""
         return (height - self.crop) // 2, (width - self.crop) // 2
@@ -99,6 +125,13 @@ class Transform:
             mean = mean[:, top : top + self.crop, left : left + self.crop]
         found: Float32s = pixels + mean
         return found
+
+
+def _cropped(images: NDArray[Any], which: NDArray[Any], tops: Any, lefts: Any, size: int) -> NDArray[Any]:
+    """(n, channels, size, size): the square at each place of each of these images."""
+    squares = np.lib.stride_tricks.sliding_window_view(images, (size, size), (2, 3))
+    found: NDArray[Any] = squares[which, :, tops, lefts]
+    return found
 
 
 def transform_of(spec: caffe_pb2.LayerParameter, train: bool, folder: Path) -> Transform:

@@ -22,6 +22,7 @@ from pipeline.training.data.checking import check
 from pipeline.training.data.leveldb import LevelDb
 from pipeline.training.data.make import make
 from pipeline.training.data.source import Labels
+from pipeline.training.data.transform import Transform
 from pipeline.training.draws.draws import CaffesDraws, OurDraws
 from tests.unit.training.databases import GOLDEN, data_layer, datum, demand_readers, encoded, images, lmdb_of
 from tests.unit.training.test_draws import words_of
@@ -89,6 +90,84 @@ def test_a_batch_is_a_function_of_its_number_on_any_number_of_threads(draws: Any
             assert all(np.array_equal(batch[top], expected[number][top]) for top in batch)
     assert not np.array_equal(expected[0]["data"], expected[1]["data"])
     again.close()
+
+
+def written(image: np.ndarray, label: int, how: str) -> bytes:
+    """A Datum as Caffe writes it, or as another program may."""
+    usual = datum(image, label)
+    match how:
+        case "usual":
+            return usual.SerializeToString()
+        case "other order":
+            fields = [caffe_pb2.Datum(label=label), caffe_pb2.Datum(data=usual.data)]
+            sizes = {name: getattr(usual, name) for name in ("channels", "height", "width")}
+            return b"".join(one.SerializeToString() for one in (*fields, caffe_pb2.Datum(**sizes)))
+        case "not encoded, and says so":
+            return usual.SerializeToString() + caffe_pb2.Datum(encoded=False).SerializeToString()
+        case "no label":
+            return caffe_pb2.Datum(**{name: getattr(usual, name) for name in ("channels", "height", "width", "data")}
+                                   ).SerializeToString()  # fmt: skip
+        case "pixels twice":  # protobuf takes the last
+            lost = datum(255 - image, 3).SerializeToString()
+            return lost + usual.SerializeToString()
+        case "encoded":
+            return datum(image, label, ".png").SerializeToString()
+    raise ValueError(how)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(
+    "how", ["usual", "other order", "not encoded, and says so", "no label", "pixels twice", "encoded", "all of them"]
+)
+def test_a_batch_is_its_examples_however_each_of_them_is_written(how: str, train: bool, tmp_path: Path) -> None:
+    """Labels of one, two and three bytes; the first record decides nothing about the others."""
+    pixels, labels = images(18, (3, 8, 10)), [0, 1, 127, 128, 999, 20000, 5, 6, 300] * 2
+    ways = ["usual", "other order", "not encoded, and says so", "no label", "pixels twice", "encoded"]
+    each = ways * 3 if how == "all of them" else [how] * 18
+    records = map(written, pixels, labels, each)
+    lmdb_of(tmp_path / "db", {f"{at:08d}": record for at, record in enumerate(records)})
+    given = {"mirror": True, "crop_size": 6, "scale": 0.5, "mean_value": [104, 117, 123]}
+    source = make(data_layer("db", 6, given), train, CaffesDraws(8), tmp_path)
+    batches = [source.batch(number) for number in range(3)]
+    source.close()
+    crops = iter(words_of(words_of(8, 2)[1], 3 * 18))
+    for at in range(18):
+        flipped = next(crops) % 2
+        top, left = (next(crops) % 3, next(crops) % 5) if train else (1, 2)
+        expected = pixels[at][:, top : top + 6, left : left + 6].astype(f32)
+        expected = (expected - np.array([104, 117, 123], f32)[:, None, None]) * f32(0.5)
+        batch = batches[at // 6]
+        assert np.array_equal(batch["data"][at % 6], expected[:, :, ::-1] if flipped else expected)
+        assert batch["label"][at % 6] == (0 if each[at] == "no label" else labels[at])
+
+
+@pytest.mark.parametrize("cut", [1, 40])
+def test_a_record_that_was_cut_is_named_among_whole_ones(cut: int, tmp_path: Path) -> None:
+    whole = [datum(image, 1).SerializeToString() for image in images(6)]
+    records = {f"{at:08d}": record for at, record in enumerate(whole)} | {"00000004": whole[4][:-cut]}
+    source = make(data_layer("db", 6), True, CaffesDraws(1), lmdb_of(tmp_path / "db", records).parent)
+    with pytest.raises(FormatError, match="00000004"):
+        source.batch(0)
+    source.close()
+
+
+def test_small_raw_images_are_transformed_together_and_large_ones_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    together: list[tuple[int, ...]] = []
+    whole = Transform.apply_to_all
+
+    def counted(self: Transform, many: Any, words: Any, out: Any) -> None:
+        together.append(many.shape)
+        whole(self, many, words, out)
+
+    monkeypatch.setattr(Transform, "apply_to_all", counted)
+    for name, shape in (("small", (3, 32, 32)), ("large", (3, 160, 160))):
+        lmdb_of(tmp_path / name, [datum(image, 1) for image in images(4, shape)])
+        source = make(data_layer(name, 4), True, CaffesDraws(1), tmp_path)
+        assert np.array_equal(source.batch(0)["data"], images(4, shape).astype(f32))
+        source.close()
+    assert together == [(4, 3, 32, 32)]
 
 
 def test_caffes_run_of_training_stream_is_read(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from pipeline.errors import Diverged, SolverError
 from pipeline.training import solverstate
 from pipeline.training.assembly import How
+from pipeline.training.draws.draws import CaffesDraws
 from pipeline.training.job import Wanted
 from pipeline.training.solver import Flags
 from pipeline.training.surroundings import Ending
@@ -349,3 +350,21 @@ def test_a_solver_whose_training_writes_nothing_at_its_end(tmp_path: Path) -> No
     assert run.ended.model is None
     assert [line for line in said(run.lines) if line.startswith("Iteration 0, loss = ")]
     assert list(folder.glob("*_iter_*")) == []
+
+
+def test_the_state_of_random_numbers_is_taken_for_tests_and_snapshots_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Taken twice an iteration, it was the dearest thing beside the step of a small net."""
+    folder = copied("adam_step", tmp_path)
+    asked: list[int] = []
+    state = CaffesDraws.state
+
+    def counted(self: CaffesDraws) -> bytes:
+        asked.append(1)
+        return state(self)
+
+    monkeypatch.setattr(CaffesDraws, "state", counted)
+    with Within(folder):
+        train(Wanted(SOLVER, until=12))
+    assert len(asked) == 2  # the snapshots of iterations 10 and 12

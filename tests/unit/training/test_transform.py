@@ -68,13 +68,16 @@ def test_each_value_is_caffes(train: bool, mirror: bool, crop: int, mean: str, k
         given["mean_value"] = [104.3] if mean == "value" else [104.3, 117.1, 123.7]
     transform = transform_of(spec(given), train, tmp_path)
     assert transform.words == int(mirror) + (2 if train and crop else 0)
-    for _ in range(8):
-        image = random.integers(0, 256, (3, 9, 11)).astype(kind)
-        words = random.integers(0, 2**32, transform.words, np.uint32)
+    images = random.integers(0, 256, (8, 3, 9, 11)).astype(kind)
+    words = random.integers(0, 2**32, (8, transform.words), np.uint32)
+    all_of_them = np.full((8, *transform.shape(images.shape[1:])), np.nan, f32)
+    transform.apply_to_all(images, words, all_of_them)
+    for image, drawn, one_of_all in zip(images, words, all_of_them, strict=True):
         out = np.empty(transform.shape(image.shape), f32)
-        transform.apply(image, words, out)
-        expected = naive(image, words.tolist(), given, train, values if mean == "file" else None)
+        transform.apply(image, drawn, out)
+        expected = naive(image, drawn.tolist(), given, train, values if mean == "file" else None)
         assert np.array_equal(out, expected)
+        assert np.array_equal(one_of_all, expected)
 
 
 @pytest.mark.parametrize(
