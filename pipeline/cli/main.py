@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import importlib.util
 import os
@@ -13,12 +12,13 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, NoReturn, Protocol, TextIO, cast
 
 from pipeline import __version__
 from pipeline.errors import PipelineError
 from pipeline.process.forks import leave
+from pipeline.process.interrupts import INTERRUPTED, ended_by_interrupts, keep_interrupts
 from pipeline.process.streams import with_standard_streams
 
 
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = next((word for word in words if not word.startswith("-")), "")
     debug = "--debug" in words
     try:
-        with _ended_by_interrupts():
+        with ended_by_interrupts():
             args = _parser(name).parse_args(words)
         code = cast(Command, args.command).run(args)
         sys.stdout.flush()
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError as error:
         if not _unread():
             unexpected(error, sys.stderr, debug)
@@ -131,19 +131,6 @@ def _unread() -> bool:
     for stream in streams:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     return bool(streams)
-
-
-@contextlib.contextmanager
-def _ended_by_interrupts() -> Iterator[None]:
-    """While modules are imported an interrupt just ends the process: an exception might come out as any other there."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def report(error: PipelineError, stream: TextIO, debug: bool = False) -> None:
@@ -238,6 +225,7 @@ def _grouped() -> str:
 
 def entry() -> NoReturn:
     """`main`, as a process of its own."""
+    keep_interrupts()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core of this process, or of one that it starts, tells secrets
     with_standard_streams()
     leave(main())

@@ -16,6 +16,7 @@ from pipeline.cli import train_head, train_template
 from pipeline.cli.output.training import Tested, shown
 from pipeline.cli.wiring.numbers import number_from
 from pipeline.errors import ConfigError
+from pipeline.process.interrupts import ended_by_interrupts
 
 if TYPE_CHECKING:
     from pipeline.cli.output.training import Show
@@ -114,13 +115,14 @@ def _train(args: argparse.Namespace) -> int:
         from pipeline.cli import train_job
 
         return train_job.run(args, _flags(args), _how(args))
-    from pipeline.cli.wiring.metering import metered_training
-    from pipeline.clock import Clock
-    from pipeline.process.lock import refuse_estop
-    from pipeline.training import job
-    from pipeline.training.job import Wanted
-    from pipeline.training.requests import EFFECTS
-    from pipeline.training.surroundings import Ending
+    with ended_by_interrupts():
+        from pipeline.cli.wiring.metering import metered_training
+        from pipeline.clock import Clock
+        from pipeline.process.lock import refuse_estop
+        from pipeline.training import job
+        from pipeline.training.job import Wanted
+        from pipeline.training.requests import EFFECTS
+        from pipeline.training.surroundings import Ending
 
     settings = _settings(args.config)
     estop = Path(settings.state) if settings is not None else None

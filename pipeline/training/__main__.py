@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError, SolverError
 from pipeline.nets.caffe.writing import replacing
+from pipeline.process.interrupts import keep_interrupts
 from pipeline.process.lock import refuse_estop
 from pipeline.process.streams import with_standard_streams
 from pipeline.training import job, price, specification
@@ -87,5 +88,6 @@ def _line(file: FileIO) -> Callable[[str], None]:
 
 
 if __name__ == "__main__":
+    keep_interrupts()
     with_standard_streams()
     sys.exit(main(sys.argv[1:]))

@@ -25,7 +25,7 @@ from pipeline.training.metrics import NAME as METRICS
 from pipeline.training.metrics import Metrics
 from pipeline.training.out_of_memory import enough_memory
 from pipeline.training.predictions.file import name_of as predictions_of
-from pipeline.training.requests import Action, Requests, heard
+from pipeline.training.requests import Action, Requests, by_hand, heard
 from pipeline.training.resuming import Beginning, go_on, restore
 from pipeline.training.snapshot import ByFolder, ByPrefix, Places, Whole
 from pipeline.training.solver import Flags, Solver
@@ -175,7 +175,7 @@ def train(wanted: Wanted, out: Out) -> Ended:
     TemporaryError where the disk does not take what is written.
     """
     requests = Requests(wanted.sigint, wanted.sighup, out.estop, time.monotonic)
-    with heard(requests), enough_memory():
+    with heard(requests, impatient=by_hand), enough_memory():
         whole = opened(wanted, out, requests)
         try:
             found = None if wanted.again or wanted.snapshot else snapshot.newest(whole.places, whole.job)

@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from types import FrameType
 
+from pipeline.process.interrupts import end_at_once, say_at_once
 from pipeline.process.lock import estop_since
 
 LOOK_SECONDS = 1.0
@@ -34,6 +35,7 @@ class Requests:
         self, sigint: Action, sighup: Action, estop: Path | None, monotonic: Callable[[], float], asked: str = ""
     ) -> None:
         """estop: the state folder whose ESTOP counts."""
+        self.sigint = sigint
         self._effects = {signal.SIGINT: sigint, signal.SIGHUP: sighup}
         self._heard: set[int] = set()
         self._estop, self._monotonic, self._looked = estop, monotonic, float("-inf")
@@ -74,14 +76,34 @@ class Requests:
         return Action.NONE
 
 
+def by_hand(interrupts: int) -> None:
+    """The first interrupt ends a training in good order, and the next one at once: a person does not want to wait.
+
+    A kill at any instant leaves snapshots that are whole, and this is one.
+    """
+    if interrupts > 1:
+        end_at_once("SIGINT again: the training ends at once; the same command goes on from its last whole snapshot")
+    say_at_once("SIGINT: the training ends after its iteration; another SIGINT ends it at once")
+
+
 @contextlib.contextmanager
 def heard(
-    requests: Requests, numbers: Sequence[int] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    requests: Requests,
+    numbers: Sequence[int] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+    impatient: Callable[[int], None] = lambda interrupts: None,
 ) -> Iterator[None]:
-    """These signals are requests while this lasts; what a shell has ignored stays ignored."""
+    """These signals are requests while this lasts; what a shell has ignored stays ignored.
+
+    impatient: hears of each interrupt that asks for the end, and which one it is, from 1 on.
+    """
+    interrupts = 0
 
     def hear(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupts
         requests.hear(number)
+        if number == signal.SIGINT and requests.sigint is Action.STOP:
+            interrupts += 1
+            impatient(interrupts)
 
     before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import SolverError
 from pipeline.process.installed import to_install
+from pipeline.process.interrupts import ended_by_interrupts
 
 
 def start(threads: int) -> int:
@@ -26,7 +27,8 @@ def start(threads: int) -> int:
             to_install("training"),
         )
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    import torch
+    with ended_by_interrupts():
+        import torch
 
     torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
     return int(torch.get_num_threads())
