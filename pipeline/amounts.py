@@ -29,6 +29,14 @@ def size(number: int) -> str:
     return f"{number / GB:.1f} GB"
 
 
+def rounded(number: float) -> str:
+    """A number of things that need not be exact: `12,345`, from ten millions on `12.3 M`, `4.5 G`, `1.2 T`."""
+    if number < 9_999_500:
+        return f"{number:,.0f}"
+    unit, size = next((one for one in (("M", 1e6), ("G", 1e9)) if number < 999.95 * one[1]), ("T", 1e12))
+    return f"{number / size:,.1f} {unit}"
+
+
 def length_of_time(seconds: float) -> str:
     """Seconds in one or two units: `40 s`, `12 min`, `5 h 10 min`, `3 d 4 h`."""
     minutes, hours, days = int(seconds // 60), int(seconds // HOUR), int(seconds // DAY)

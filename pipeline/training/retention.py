@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from pipeline.ledger.trainings import JobAttemptEnd, Reached
+from pipeline.training.outputs import ACCURACY, LOSS, Kinds, is_element, kind_of, kinds_within
 from pipeline.training.state import Job, parent_of
 
 LAST = 2
@@ -26,21 +27,23 @@ def rows_of(job: Job) -> list[dict[str, Any]]:
 
 def best_of(job: Job) -> int | None:
     """The iteration of the best snapshot, the first of equal ones.  job: with its whole chain."""
-    return best_among(rows_of(job), job.snapshots)
+    kinds = kinds_within(job.spec.solver) if job.spec is not None else {}
+    return best_among(rows_of(job), job.snapshots, kinds)
 
 
-def best_among(rows: Iterable[Mapping[str, Any]], iterations: Container[int]) -> int | None:
+def best_among(rows: Iterable[Mapping[str, Any]], iterations: Container[int], kinds: Kinds) -> int | None:
     """The best of the snapshots of these iterations, the first of equal ones.
 
-    Best is the greatest accuracy that a test of it gave; where no test gives one, the least loss.  None: none was
-    tested.
+    Best is the greatest accuracy that a test of it gave; where no test gives one, the least loss.  kinds: of outputs,
+    by blob.  None: none was tested.
     """
     tests = [row for row in rows if row.get("kind") == "test" and row["step"] in iterations]
-    for word, sign in (("accuracy", 1.0), ("loss", -1.0)):
+    for kind, sign in ((ACCURACY, 1.0), (LOSS, -1.0)):
         scores: dict[int, float] = {}
         for row in tests:
             for name, value in row.get("values", {}).items():
-                if word in name and isinstance(value, int | float) and math.isfinite(value):
+                wanted = kind_of(name, kinds) == kind and not is_element(name)
+                if wanted and isinstance(value, int | float) and math.isfinite(value):
                     scores[row["step"]] = max(sign * value, scores.get(row["step"], -math.inf))
         if scores:
             return max(sorted(scores), key=scores.__getitem__)

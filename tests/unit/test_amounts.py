@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.amounts import counted, length_of_time, size
+from pipeline.amounts import counted, length_of_time, rounded, size
 
 TREE = Path(__file__).parents[2]
 SENTENCES = sorted(
@@ -34,6 +34,15 @@ def test_a_counted_noun_is_singular_for_one_alone() -> None:
 )  # fmt: skip
 def test_a_size_has_the_unit_in_which_something_is_left_of_it(number: int, said: str) -> None:
     assert size(number) == said
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(0, "0"), (882_000, "882,000"), (9_999_499, "9,999,499"), (9_999_500, "10.0 M"), (999_900_000, "999.9 M"),
+     (999_960_000, "1.0 G"), (4.2e9, "4.2 G"), (999_960_000_000, "1.0 T"), (3.5e15, "3,500.0 T")],
+)  # fmt: skip
+def test_a_large_number_has_the_unit_in_which_something_is_left_of_it(number: float, said: str) -> None:
+    assert rounded(number) == said
 
 
 def test_a_few_minutes_are_not_a_tenth_of_an_hour() -> None:

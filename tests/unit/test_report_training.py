@@ -304,3 +304,16 @@ def test_a_cause_is_shown_whole_and_scores_are_not_called_probabilities() -> Non
     shown = page(report(judgements=(told,)))
     assert "taken for <strong>2</strong>, -3.5" in shown
     assert "the label's score is farthest behind" in unescape(shown)
+
+
+def test_the_best_test_and_the_best_snapshot_of_another_iteration_are_told_apart() -> None:
+    rows: list[Row] = [
+        {"step": at, "time": 1e9, "kind": "test", "values": {"test/right": right, "test/loss": 0.1 * at}}
+        for at, right in ((20, 0.5), (40, 0.9), (60, 0.9))
+    ]
+    shots = (Snapshot(30, 1e9, 10), Snapshot(60, 1e9, 10, best=True))
+    found = page(report(rows=tuple(rows), kinds={"right": "accuracy"}, snapshots=shots))
+    assert re.search(r"Best test right.*?0\.9000.*?at iteration 40; the best snapshot is of 60", found, re.S)
+    same = page(report(rows=tuple(rows[::2]), kinds={"right": "accuracy"}, snapshots=shots))
+    assert "at iteration 60" in same
+    assert "the best snapshot is of" not in same

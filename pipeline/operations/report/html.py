@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from pipeline.amounts import counted
+from pipeline.amounts import counted, rounded
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -53,10 +53,8 @@ def code(value: object) -> Markup:
 
 
 def figure(number: float) -> str:
-    """12,345; from a million on 1.23 M."""
-    if number >= 9_999_500:
-        return f"{number / 1e6:,.1f}\u00a0M"
-    return f"{number:,.0f}"
+    """12,345; from ten millions on 12.3 M, in one line."""
+    return rounded(number).replace(" ", "\u00a0")
 
 
 def share(part: float, whole: float) -> str:

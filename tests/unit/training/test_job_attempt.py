@@ -446,3 +446,22 @@ def test_best_is_the_least_loss_where_no_accuracy_is_told(world: World) -> None:
     bare = {n: one.model_copy(update={"rows": ()}) for n, one in job.snapshots.items()}
     assert best_of(replace(job, out=None, snapshots={**bare, 4: first})) == 20
     assert best_of(replace(job, out=None, snapshots=bare)) is None
+
+
+def test_best_goes_by_what_the_layers_of_an_output_are_and_not_by_its_name(world: World) -> None:
+    """An accuracy may be called acc; elements of a vector are of single classes."""
+    job = long_chain(world)
+    assert job.spec is not None
+    text = """test_net_param { layer { name: "a" type: "Accuracy" bottom: "x" bottom: "l" top: "right" } }"""
+    spec = job.spec.model_copy(update={"solver": text})
+    values = {8: (0.9, 0.5), 20: (0.8, 0.1), 28: (0.9, 0.4)}
+    rows = [
+        json.dumps({"step": at, "kind": "test",
+                    "values": {"test/right": right, "test/loss": loss, "test/right/3": at / 28}})
+        for at, (right, loss) in values.items()
+    ]  # fmt: skip
+    first = job.snapshots[4].model_copy(update={"rows": tuple(rows)})
+    bare = {n: one.model_copy(update={"rows": ()}) for n, one in job.snapshots.items()}
+    told = replace(job, out=None, snapshots={**bare, 4: first})
+    assert best_of(replace(told, spec=spec)) == 8
+    assert best_of(told) == 20, "nothing says what it is: the least loss"

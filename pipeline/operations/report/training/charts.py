@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from pipeline.operations.report.chart import KINDS, Line, Scale
 from pipeline.operations.report.training.facts import Row
 from pipeline.training.gradient_norms import PREFIX
+from pipeline.training.outputs import ACCURACY, LOSS, OTHER, is_element, kind_of
 
-LOSS, ACCURACY, OTHER = "loss", "accuracy", "other"
 _SPREAD = 50
 """Values whose greatest is so many times the least are shown by their logarithm."""
 _ITERATION = "iteration"
-_VECTOR = re.compile(r".*/\d+")
 Series = dict[str, list[tuple[float, float]]]
 
 
@@ -51,7 +50,7 @@ def series_of(rows: Sequence[Row]) -> Series:
 def charts(rows: Sequence[Row], last: int, kinds: Mapping[str, str]) -> Iterator[Chart]:
     """last: the iteration at which the axes end.  kinds: of outputs by blob; else their names tell."""
     series = series_of(rows)
-    outputs = {name: _kind(name, kinds) for name in series if _net(name) and not _VECTOR.fullmatch(name)}
+    outputs = {name: kind_of(name, kinds) for name in series if _net(name) and not is_element(name)}
     losses = [name for name, kind in outputs.items() if kind == LOSS and name != "train/smoothed"]
     yield from _drawn(_losses(series, losses), last)
     accuracies = _lines(series, [name for name, kind in outputs.items() if kind == ACCURACY])
@@ -111,13 +110,6 @@ def _called(name: str) -> str:
     """An output as people call it: `test net 1: accuracy`."""
     net, _, blob = name.partition("/")
     return f"{net[:4]} net {net[4:]}: {blob}" if net[4:].isdecimal() else f"{net}: {blob}"
-
-
-def _kind(name: str, kinds: Mapping[str, str]) -> str:
-    blob = name.partition("/")[2]
-    if blob in kinds:
-        return kinds[blob]
-    return LOSS if "loss" in blob or blob == "smoothed" else ACCURACY if "acc" in blob or "top" in blob else OTHER
 
 
 def _losses(series: Series, names: Sequence[str]) -> Chart:

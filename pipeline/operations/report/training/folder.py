@@ -17,6 +17,7 @@ from pipeline.operations.report.training.solver_facts import facts, kinds, price
 from pipeline.training import attempts_file, metrics, solver
 from pipeline.training.assembly import How
 from pipeline.training.job import beside
+from pipeline.training.outputs import Kinds
 from pipeline.training.predictions.file import name_of, read
 from pipeline.training.retention import best_among
 from pipeline.training.snapshot import ByFolder, ByPrefix, Places
@@ -83,7 +84,8 @@ def gather(found: Found, now: float) -> Training:
     starts = [row for row in attempts if row["kind"] == "start"]
     read_solver = found.read or _solver(starts, notes)
     rows = _rows(found.file(metrics.NAME))
-    snapshots = tuple(_snapshots(found.places(), rows))
+    outputs = kinds(read_solver) if read_solver is not None else {}
+    snapshots = tuple(_snapshots(found.places(), rows, outputs))
     reached = [one.iteration for one in snapshots] + [row["iteration"] for row in attempts]
     state, why = _state(attempts, found)
     return Training(
@@ -98,7 +100,7 @@ def gather(found: Found, now: float) -> Training:
         attempts=tuple(_attempts(attempts)),
         judgements=tuple(_judgements(found, read_solver)),
         facts=tuple(_facts(found, read_solver, starts, notes)),
-        kinds=kinds(read_solver) if read_solver is not None else {},
+        kinds=outputs,
         notes=tuple(notes),
     )
 
@@ -139,9 +141,9 @@ def _rows(path: Path) -> tuple[Row, ...]:
     return tuple(found)
 
 
-def _snapshots(places: Places, rows: Sequence[Row]) -> Iterator[Snapshot]:
+def _snapshots(places: Places, rows: Sequence[Row], outputs: Kinds) -> Iterator[Snapshot]:
     iterations = sorted(places.iterations())
-    best = best_among(rows, set(iterations))
+    best = best_among(rows, set(iterations), outputs)
     for at in iterations:
         manifest = places.manifest(at)
         try:

@@ -18,9 +18,10 @@ from pipeline.operations.report.frame import BYTES, framed
 from pipeline.operations.report.html import LONG, attribute, figure, share
 from pipeline.operations.report.style import PARTS
 from pipeline.operations.report.training import charts
-from pipeline.operations.report.training.charts import ACCURACY, LOSS, Chart
+from pipeline.operations.report.training.charts import Chart
 from pipeline.operations.report.training.facts import Judgement, Row, Training
 from pipeline.times import to_the_minute
+from pipeline.training.outputs import ACCURACY, LOSS
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ def _whole(report: Training) -> str:
 
 
 _ENDS = {
-    "": "no end is written", "done": "finished", "until": "ended, as --until asked", "early": "stopped by SIGINT",
+    "": "no end is written", "done": "finished", "until": "ended, as --until asked", "early": "stopped by a signal",
     "left": "asked to end",
 }  # fmt: skip
 """How an attempt ended, as people call it; other words are such."""
@@ -97,16 +98,24 @@ def _heads(report: Training, shown: Sequence[Chart]) -> Iterator[tuple[str, obje
         yield "Training loss", f"{value:.4g}", f"at iteration {at:,.0f}"
     else:
         yield "Training loss", NOTHING, "no display was written"
-    best = _best(report, LOSS if "Accuracy" not in by_heading else ACCURACY)
+    kind = LOSS if "Accuracy" not in by_heading else ACCURACY
+    best = _best(report, kind)
     if best is not None:
         name, value, at = best
-        yield f"Best {name}", f"{value:.4f}" if name.endswith("accuracy") else f"{value:.4g}", f"at iteration {at:,.0f}"
+        figures = f"{value:.4f}" if kind == ACCURACY else f"{value:.4g}"
+        yield f"Best {name}", figures, f"at iteration {at:,.0f}{_best_snapshot(report, at)}"
     else:
         yield "Best test", NOTHING, "no test was made"
     speeds = [y for one in shown if one.heading == "Speed" for _, y in one.lines[0].points]
     yield "Speed", f"{figure(median(speeds))}" if speeds else NOTHING, "images a second, median"
     waited = charts.waiting(report.rows)
     yield "Waiting for data", NOTHING if waited is None else share(waited, 1.0), "of the time of training"
+
+
+def _best_snapshot(report: Training, at: float) -> str:
+    """Where the best test was of an iteration without a snapshot, which snapshot is the best."""
+    best = next((one.iteration for one in report.snapshots if one.best), at)
+    return "" if best == at else f"; the best snapshot is of {best:,}"
 
 
 def _best(report: Training, kind: str) -> tuple[str, float, float] | None:
@@ -117,7 +126,8 @@ def _best(report: Training, kind: str) -> tuple[str, float, float] | None:
     found = [(value, at, one.name) for one in lines for at, value in one.points]
     if not found:
         return None
-    value, at, name = (max if kind == ACCURACY else min)(found, key=lambda one: one[0])
+    way = 1 if kind == ACCURACY else -1
+    value, at, name = max(found, key=lambda one: (way * one[0], -one[1]))
     return name.replace(": ", " "), value, at
 
 
@@ -150,7 +160,7 @@ def _sentence(report: Training) -> str:
         case "until":
             return f"The training ended {where}, as --until asked; without it the same command goes on from there."
         case "early":
-            return f"The training was stopped by SIGINT {where}."
+            return f"The training was stopped by a signal {where}."
         case state:
             return f"State: {state}, {where}."
 

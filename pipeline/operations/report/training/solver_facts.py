@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pipeline.amounts import counted, size
 from pipeline.errors import PipelineError
 from pipeline.operations.report.html import figure
-from pipeline.operations.report.training.charts import ACCURACY, LOSS
 from pipeline.training import price
 from pipeline.training.assembly import How
+from pipeline.training.outputs import kinds_of
 from pipeline.training.solver import NetText, Solver
 
 Facts = list[tuple[str, str]]
@@ -37,14 +37,7 @@ def facts(read: Solver) -> Facts:
 
 def kinds(read: Solver) -> dict[str, str]:
     """What the outputs of its nets are, by blob: losses and accuracies."""
-    found: dict[str, str] = {}
-    for net in (read.net, *(one.net for one in read.tests.nets)):
-        for layer in net.text.layer:
-            if layer.type == "Accuracy":
-                found.update(dict.fromkeys(layer.top[:1], ACCURACY))
-            elif layer.type.endswith("Loss") or any(layer.loss_weight):
-                found.update(dict.fromkeys(layer.top[:1], LOSS))
-    return found
+    return kinds_of(net.text for net in (read.net, *(one.net for one in read.tests.nets)))
 
 
 def priced(read: Solver, how: How) -> tuple[Facts, str]:
@@ -58,9 +51,9 @@ def priced(read: Solver, how: How) -> tuple[Facts, str]:
     return [
         ("Examples an iteration", f"{found.examples:,}"),
         ("Learned numbers", figure(found.parameters)),
-        ("Multiplications an iteration", f"{found.multiply_adds / 1e9:,.3g}\u00a0G"),
+        ("Multiplications an iteration", figure(found.multiply_adds)),
         ("Memory, at least", size(found.bytes.memory)),
-        ("A snapshot on disk", size(found.bytes.snapshot)),
+        ("Weights and history", size(found.bytes.snapshot)),
     ], ""
 
 
