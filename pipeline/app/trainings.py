@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pipeline.amounts import counted
 from pipeline.errors import ConfigError
+from pipeline.ledger.data import download
 from pipeline.ledger.protocol import Context, alive
+from pipeline.ledger.trainings import JobFile
 from pipeline.training import jobs
 from pipeline.training.retention import best_of, rows_of
 from pipeline.training.state import Failed, Finished, Job, Running, Standing, Stopped, Waiting
 
+_INNER = ("position.json",)
+"""Files of a snapshot that mean something to a job alone."""
 LOOKS = 16
 """Trainings that are asked for at once."""
 WORDS: dict[type[Standing], str] = {
@@ -112,6 +118,64 @@ def stop(one: Training, why: str = "") -> str:
     return by
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """Files of a training on this host.  iteration: that they are of."""
+
+    iteration: int
+    paths: tuple[Path, ...]
+
+
+def fetch(one: Training, folder: Path | None, *, best: bool = False) -> Fetched:
+    """Writes its model, or its newest snapshot where it has none yet, into a folder on this host.
+
+    folder: None: JOB-ITERATION in the current one.  best: the snapshot with the best test instead.  one: with its
+    whole chain.  Raises ConfigError where nothing is to be had, and for other files of these names in the folder.
+    """
+    iteration, files = _wanted(one, best)
+    where = folder if folder is not None else Path(f"{one.name}-{iteration}")
+    paths = []
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            if file.name not in _INNER:
+                paths.append(where / file.name)
+                _fetch(one.context, file, paths[-1])
+    except OSError as error:
+        says = error.strerror or str(error)
+        raise ConfigError(f"{where} cannot be written", says, "name another folder with --out") from error
+    return Fetched(iteration, tuple(paths))
+
+
+def _wanted(one: Training, best: bool) -> tuple[int, list[JobFile]]:
+    job = one.job
+    if best:
+        at = best_of(job)
+        if at is None:
+            raise ConfigError(f"{one.name} has no best snapshot", "none was tested", "leave out --best")
+        return at, list(job.snapshots[at].files)
+    if job.out is not None and job.out.files:
+        return job.out.iteration, [*job.out.files, *job.out.predictions]
+    if job.newest is None:
+        raise ConfigError(f"{one.name} has no snapshot yet", f"it is {one.word}", "wait for its first snapshot")
+    return job.newest.iteration, list(job.newest.files)
+
+
+def _fetch(context: Context, file: JobFile, path: Path) -> None:
+    """The file under its name once it is whole."""
+    if path.exists():
+        with path.open("rb") as there:
+            if hashlib.file_digest(there, "sha256").hexdigest() == file.sha256:
+                return
+        raise ConfigError(f"{path} is another file", "", "name another folder with --out, or move the file away")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        download(context, file, part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def as_tree(one: Training, *, details: bool = False) -> dict[str, Any]:
     """A training as JSON has it.  details: of one with its whole chain."""
     job = one.job
@@ -132,6 +196,8 @@ def as_tree(one: Training, *, details: bool = False) -> dict[str, Any]:
          "cause": made.end.cause if made.end else ""}
         for made in job.tries
     ]  # fmt: skip
+    tests = [row for row in rows(one) if row.get("kind") == "test"]
+    tree["test"] = {"iteration": tests[-1]["step"], **tests[-1]["values"]} if tests else None
     tree["engine"], tree["cpu"] = (job.out.engine, job.out.cpu) if job.out is not None else ("", "")
     tree["model"] = _files(one, job.out.files) if job.out is not None and job.out.files else None
     return tree

@@ -31,19 +31,20 @@ LEFT = 75
 """Exit code: stopped by SIGTERM or ESTOP, with a snapshot; the same command goes on."""
 _BESIDE = {"test": ("a net and its weights", "MODEL WEIGHTS"), "time": ("a solver or a net", "SOLVER|MODEL")}
 """What follows words that are no solver's file; `./test` is a file."""
-JOB_WORDS = {"list": 1, "show": 2, "stop": 2, "log": 2}
+JOB_WORDS = {"list": 1, "show": 2, "fetch": 2, "stop": 2, "log": 2}
 """Words that are no solver's file, and how many words a command with one has; `./list` is a file."""
 _EFFECTS = ("stop", "snapshot", "none")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`hathi train SOLVER`, `hathi train test|time ...`, and `hathi train list|show|stop|log`."""
+    """`hathi train SOLVER`, `hathi train test|time ...`, and `hathi train list|show|fetch|stop|log`."""
     parser.usage = (
         "hathi train SOLVER [options]\n       hathi train test MODEL WEIGHTS [--iterations N] [options]\n"
         "       hathi train time SOLVER|MODEL [--iterations N] [options]\n"
         "       hathi train head DATASET OUT [--loss softmax|logistic|hinge] [--net FILE] [options]\n"
         "       hathi train template finetune OUT --net FILE --dataset FOLDER [--freeze LAYER] [options]\n"
-        "       hathi train list | show JOB | stop JOB | log JOB [--config FILE] [--lake NAME] [--json]"
+        "       hathi train list | show JOB | log JOB | stop JOB [--config FILE] [--lake NAME] [--json]\n"
+        "       hathi train fetch JOB [--out FOLDER] [--best] [--config FILE] [--lake NAME] [--json]"
     )
     option = parser.add_argument
     option(
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="SOLVER",
         help="a solver's .prototxt; or test, a net's .prototxt and weights; or time, and one of both; or list, show, "
-        "stop, log, of the bucket",
+        "fetch, stop, log, of the bucket",
     )
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--weights", action="append", metavar="A,B", help="weights to begin with; later files win")
@@ -77,6 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--job", action="store_true",
            help="train it as a job of the bucket of --config, beside any other host that does")  # fmt: skip
     option("--lake", metavar="NAME", help="of jobs: trainings of this lake alone")
+    option("--out", type=Path, metavar="FOLDER", help="of fetch: where the files go (default: JOB-ITERATION)")
+    option("--best", action="store_true", help="of fetch: the snapshot with the best test, in place of the last")
     option("--json", action="store_true", help="print one JSON object a display or test, and one at the end")
     train_head.add_arguments(parser)
     train_template.add_arguments(parser)
@@ -141,7 +144,8 @@ def _train(args: argparse.Namespace) -> int:
         told = job.by_prefix(write, _both(show, meter), _all(tested.take, meter.row, row))
         ended = job.train(wanted, replace(told, estop=estop, saved=meter.saved))
     row({
-        "ended": ended.ending.value, "iteration": ended.iteration, "model": str(ended.model) if ended.model else None,
+        "ended": ended.ending.value, "why": ended.why, "iteration": ended.iteration,
+        "model": str(ended.model) if ended.model else None,
     })  # fmt: skip
     if not args.json:
         print(_ended(ended, tested, time.monotonic() - began))

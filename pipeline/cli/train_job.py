@@ -10,11 +10,14 @@ import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pipeline.amounts import counted
 from pipeline.app.contexts import contexts
 from pipeline.app.installation import default_config
 from pipeline.app.trainings import Training, as_tree
-from pipeline.cli.output.training import Show, Write, shown
+from pipeline.cli.output.training import Show, Tested, Write, shown
+from pipeline.cli.train_jobs import ahead
 from pipeline.cli.wiring.assembly import spilling
 from pipeline.cli.wiring.metering import TrainingMeter, metered_training
 from pipeline.clock import Clock
@@ -50,6 +53,7 @@ class _Host:
     write: Write
     show: Show
     meter: TrainingMeter
+    tested: Tested
     data_threads: int
 
     def say(self, text: str) -> None:
@@ -63,20 +67,24 @@ def run(args: argparse.Namespace, flags: Flags, how: How) -> int:
         raise ConfigError(f"--{refused[0]} is of no use with --job", "", "a job goes on from its own snapshots")
     settings = load(args.config or default_config(), os.environ)
     refuse_estop(Path(settings.state))
-    with shown() as (write, show), _host(args, settings, write, show) as host:
+    tested = Tested()
+    with shown(tested=tested) as (write, show), _host(args, settings, write, show, tested) as host:
         wanted = Wanted(Path(args.words[0]), flags, how, secrets.token_hex(4) if args.again else "")
         spec = spec_of(host.context, wanted)
         jobs.refuse_forgotten(host.context, spec)
         name, new = jobs.submit(host.context, spec)
         host.say(
-            f"job {name}: {'a new training' if new else 'it is in the bucket already'}; {spec.max_iter} iterations"
+            f"job {name}: {'a new training' if new else 'it is in the bucket already'}; "
+            f"{counted(spec.max_iter, 'iteration')}"
         )
         standing, job = _until_closed(host, spec, name)
-    return _told(host.context, job, standing, args.json)
+    if job.closed:
+        job = jobs.look(host.context, name, chain=True)
+    return _told(Training(host.context, job, standing), args.json)
 
 
 @contextlib.contextmanager
-def _host(args: argparse.Namespace, settings: Settings, write: Write, show: Show) -> Iterator[_Host]:
+def _host(args: argparse.Namespace, settings: Settings, write: Write, show: Show, tested: Tested) -> Iterator[_Host]:
     stop = Stop(Path(settings.state), Clock(), lambda text: write(text + "\n"), foreground=True)
     where = contexts(settings, ["compute"], stop, "train")
     found = [one for one in where if args.lake in (None, one.lake_name)]
@@ -97,7 +105,7 @@ def _host(args: argparse.Namespace, settings: Settings, write: Write, show: Show
         beating(lambda: beat(context), lambda: leave(context), settings.daemon.beat_seconds, say),
         metered_training(settings, context.process.clock, say) as meter,
     ):
-        yield _Host(settings, context, stop, write, show, meter, args.data_threads)
+        yield _Host(settings, context, stop, write, show, meter, tested, args.data_threads)
 
 
 def _until_closed(host: _Host, spec: JobSpec, name: JobName) -> tuple[Standing, Job]:
@@ -108,9 +116,13 @@ def _until_closed(host: _Host, spec: JobSpec, name: JobName) -> tuple[Standing, 
         host.meter.show(now)
         host.show(read, now)
 
+    def row(of: dict[str, Any]) -> None:
+        host.meter.row(of)
+        host.tested.take(of)
+
     aids = Aids(
         lambda file, path: download(context, file, path), host.write, show,
-        lambda file: Path(host.settings.state) / f"{name}-{file}", host.data_threads, host.meter.row, host.meter.saved,
+        lambda file: Path(host.settings.state) / f"{name}-{file}", host.data_threads, row, host.meter.saved,
     )  # fmt: skip
     said = ""
     with spilling(host.settings, context.process) as spill:
@@ -142,11 +154,13 @@ def _try(host: _Host, name: JobName, trainer: Callable[[JobSpec], JobTrainer]) -
         host.say(str(error))
 
 
-def _told(context: Context, job: Job, standing: Standing, as_json: bool) -> int:
-    one = Training(context, job, standing)
+def _told(one: Training, as_json: bool) -> int:
+    """Says how it ended and what to do with it.  one: with its whole chain, where it is at its end."""
+    job, standing = one.job, one.standing
     if as_json:
         print(json.dumps(as_tree(one, details=True), sort_keys=True))
     elif isinstance(standing, Finished) and job.out is not None:
+        print(f"{one.name} is finished: {counted(standing.iteration, 'iteration')}")
         for file in job.out.files:
             print(f"{file.name}: {file.key}")
     elif isinstance(standing, state.Stopped):
@@ -156,4 +170,6 @@ def _told(context: Context, job: Job, standing: Standing, as_json: bool) -> int:
         print(logs.escape(f"{one.name} failed: {one.why}"))
     if not job.closed:
         return LEFT
+    for line in () if as_json else ahead(one):
+        print(logs.escape(line))
     return 0 if isinstance(standing, Finished) else FAILED

@@ -1,4 +1,4 @@
-"""`hathi train list|show|stop|log`: trainings in the bucket."""
+"""`hathi train list|show|fetch|stop|log`: trainings in the bucket."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pipeline.app.contexts import contexts
 from pipeline.app.installation import default_config
 from pipeline.app.trainings import Training
 from pipeline.cli.output.columns import columns
+from pipeline.cli.output.training import Tested
 from pipeline.cli.train import JOB_WORDS
 from pipeline.errors import ConfigError
 from pipeline.ledger.protocol import Context
@@ -31,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
     if action == "list":
         return _list(trainings.trainings(where), args.json)
     one = trainings.training(where, names[0])
+    if action == "fetch":
+        return _fetch(one, args)
     return {"show": _show, "stop": _stop, "log": _log}[action](one, args.json)
 
 
@@ -78,6 +81,30 @@ def _show(one: Training, as_json: bool) -> int:
         _say(f"  computed by {tree['engine']}" + (f" on {tree['cpu']}" if tree["cpu"] else ""))
     for file in tree["model"] or ():
         _say(f"  model: {file['key']}, {file['bytes']:,} bytes, SHA-256 {file['sha256']}")
+    for line in ahead(one):
+        _say(f"  {line}")
+    return 0
+
+
+def ahead(one: Training) -> Iterator[str]:
+    """What its last test said, and what to type to have its files.  one: with its whole chain."""
+    tested = Tested()
+    for row in trainings.rows(one):
+        tested.take(row)
+    if said := tested.said(one.standing.iteration):
+        yield said
+    if one.job.snapshots:
+        yield f"next: hathi train fetch {one.name}"
+
+
+def _fetch(one: Training, args: argparse.Namespace) -> int:
+    found = trainings.fetch(one, args.out, best=args.best)
+    if args.json:
+        _put({"job": one.name, "iteration": found.iteration, "files": [str(path) for path in found.paths]})
+        return 0
+    _say(f"{one.name} at iteration {found.iteration:,}, which is {one.word}:")
+    for path in found.paths:
+        _say(f"  {path}")
     return 0
 
 

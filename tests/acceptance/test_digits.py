@@ -174,6 +174,27 @@ def test_the_training_goes_on_from_a_snapshot_to_the_same_weights(trained: Train
     assert rows((folder / "lenet_metrics.jsonl").read_text()) == rows(metrics)
 
 
+def test_a_job_is_trained_with_the_configuration_of_the_page_and_its_model_is_fetched(trained: Trained) -> None:
+    """Of 40 iterations: how a job ends is seen as well."""
+    folder = trained.folder / "job"
+    shutil.copytree(trained.digits, folder, ignore=shutil.ignore_patterns("lenet_*", "features"))
+    text = (folder / "solver.prototxt").read_text()
+    (folder / "solver.prototxt").write_text(text.replace("max_iter: 1000 ", "max_iter: 40 ").replace(": 250", ": 20"))
+    (settings,) = [one for one in blocks(ROOT) if (one.page, one.language) == ("docs/training.md", "toml")]
+    (typing,) = [one for one in blocks(ROOT) if (one.page, one.language) == ("docs/training.md", "sh")]
+    (folder / "hathi.toml").write_text(settings.text)
+    said = list(typed(typing, folder)[0].values())
+    ended = re.search(r"^(LeNet-\w+) is finished: 40 iterations$", said[0], re.M)
+    assert ended, said[0]
+    last = re.search(r"^test: accuracy ([\d.]+), loss [\d.]+$", said[0], re.M)
+    assert last, said[0]
+    assert said[0].splitlines()[-1] == f"next: hathi train fetch {ended[1]}"
+    assert re.search(rf"^{ended[1]}  finished   40 of 40$", said[1], re.M), said[1]
+    assert f"  {last[0]}" in said[2].splitlines()
+    tested = re.findall(r"\] accuracy = ([\d.]+)", said[4])
+    assert float(tested[-1]) == pytest.approx(float(last[1]), abs=1e-3), "the files that were fetched are the model"
+
+
 def test_the_example_trains_and_finds_neighbours(trained: Trained) -> None:
     folder = trained.folder / "example"
     shutil.copytree(trained.digits, folder, ignore=shutil.ignore_patterns("lenet_*", "features"))

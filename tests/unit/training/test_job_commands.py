@@ -1,9 +1,10 @@
-"""`hathi train list|show|stop|log`: what a person sees of trainings in a bucket, and how one is ended."""
+"""`hathi train list|show|fetch|stop|log`: what a person sees of trainings in a bucket, and how one is ended."""
 
 from __future__ import annotations
 
 import contextlib
 import getpass
+import hashlib
 import json
 import os
 import threading
@@ -26,7 +27,7 @@ from pipeline.operations.prune.trainings import plan_trainings
 from pipeline.settings import load
 from pipeline.training import jobs
 from pipeline.training.turn import take, turn
-from tests.simulation.toy_training import MODEL, ToyTrainer, steps_shown, trained
+from tests.simulation.toy_training import MODEL, STATE, ToyTrainer, steps_shown, trained
 
 SPEC = JobSpec(model="toy", solver="", max_iter=24, every=5, seed=1)
 NAME = str(SPEC.name())
@@ -145,6 +146,53 @@ def test_show_tells_attempts_snapshots_and_the_model(hathi: Command, config: Pat
     assert f"model: {model['key']}" in text
     assert (tree["engine"], tree["cpu"]) == ("toy 1", "one")
     assert "  computed by toy 1 on one" in lines
+
+
+def test_fetch_writes_the_model_the_newest_or_the_best_snapshot_into_a_folder(
+    hathi: Command, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(config.parent)
+    context = context_of(config)
+    jobs.submit(context, SPEC)
+    code, _, error = hathi("fetch", NAME)
+    assert (code, "has no snapshot yet" in error) == (2, True)
+    train(context, 12)
+    assert hathi("show", NAME)[1].splitlines()[-1] == f"  next: hathi train fetch {NAME}"
+    assert f"{NAME} at iteration 10, which is waiting" in hathi("fetch", NAME, "--out", "newest")[1]
+    train(context)
+    got = json.loads(hathi("fetch", NAME, "--json")[1])
+    assert (got["job"], got["iteration"]) == (NAME, 24)
+    assert got["files"] == [f"{NAME}-24/{MODEL}", f"{NAME}-24/{STATE}"]
+    assert Path(got["files"][0]).read_text() == trained(SPEC).weights
+    tree = json.loads(hathi("show", NAME, "--json")[1])
+    best = next(one for one in tree["snapshots"] if one["best"])
+    assert hathi("fetch", NAME, "--best", "--out", "best")[0] == 0
+    found = hashlib.sha256(Path("best", MODEL).read_bytes()).hexdigest()
+    assert found == next(file["sha256"] for file in best["files"] if file["name"] == MODEL)
+    assert hathi("fetch", NAME)[0] == 0, "the same files again are no fault"
+    code, _, error = hathi("fetch", NAME, "--out", "newest")
+    assert (code, "is another file" in error) == (2, True)
+    assert Path("newest", MODEL).read_text() != trained(SPEC).weights, "it stays as it is"
+    assert list(Path().rglob("*.part")) == []
+    assert tree["test"]["iteration"] == 24
+
+
+def test_fetch_leaves_nothing_where_a_file_is_damaged_or_the_folder_cannot_be_written(
+    hathi: Command, config: Path, tmp_path: Path
+) -> None:
+    context = context_of(config)
+    jobs.submit(context, SPEC)
+    train(context)
+    (tmp_path / "file").write_text("")
+    code, _, error = hathi("fetch", NAME, "--out", str(tmp_path / "file"))
+    assert (code, "cannot be written" in error) == (2, True)
+    model = json.loads(hathi("show", NAME, "--json")[1])["model"][0]
+    path = config.parent / "bucket" / model["key"]
+    path.chmod(0o644)
+    path.write_bytes(b"rubbish")
+    code, _, error = hathi("fetch", NAME, "--out", str(tmp_path / "out"))
+    assert (code, "does not hold the bytes that were written" in error) == (1, True)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_show_tells_what_computed_a_training_that_failed_and_nothing_where_an_older_box_did(
