@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -165,8 +166,15 @@ class Net:
         self._share(other._network)
 
     def copy_from(self, path: str | os.PathLike[str]) -> None:
-        """Takes weights of a .caffemodel, of either form: layers are matched by name, others keep theirs."""
-        for slot, values in weights.taken(Path(path), self._graph, lambda says: None):
+        """Takes weights of a .caffemodel, of either form: layers are matched by name, others keep theirs.
+
+        Warns where no layer has the name of one of the net's, so that nothing is taken.
+        """
+
+        def warn(says: str) -> None:
+            warnings.warn(says, stacklevel=3)
+
+        for slot, values in weights.taken(Path(path), self._graph, lambda says: None, warn):
             self._network.load(slot, values)
 
     def save(self, path: str | os.PathLike[str]) -> None:

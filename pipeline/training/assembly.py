@@ -85,7 +85,7 @@ def assemble(solver: Solver, draws: Draws, how: How, say: Say, warn: Say) -> Net
     graph = made.graph
     wanted = building.Wanted(solver.net.text.force_backward, how.as_caffe)
     network = building.build(graph, arithmetic, wanted, made.values)
-    for slot, values in _taken(solver, graph, say):
+    for slot, values in _taken(solver, graph, say, warn):
         network.load(slot, values)
     train = Live(graph, network, made.sources)
     refuse_no_loss(graph, needs(graph, False))
@@ -126,11 +126,13 @@ def fed_by_a_program(graph: CaffeGraph) -> Iterator[SolverError]:
             )
 
 
-def _taken(solver: Solver, graph: CaffeGraph, say: Say) -> Iterator[tuple[Slot, weights.Array]]:
+def _taken(
+    solver: Solver, graph: CaffeGraph, say: Say, warn: Say = lambda says: None
+) -> Iterator[tuple[Slot, weights.Array]]:
     """What the solver's weights files give to a net.  A test net takes them up before it shares, as in Caffe."""
     for path in solver.weights:
         say(f"Finetuning from {path}")
-        yield from weights.trainable(path, graph, say)
+        yield from weights.trainable(path, graph, say, warn)
 
 
 def _labels(graph: CaffeGraph, step: object) -> Iterator[tuple[str, Labels]]:

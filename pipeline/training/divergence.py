@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.errors import Diverged
 from pipeline.nets.graph.caffe_graph import CaffeGraph
+from pipeline.training import rates
 from pipeline.training.network import Feeds, LearnedBlob, Network
+from pipeline.training.rates import Policy
 
 _UNDERFLOWN = -math.log(np.finfo(np.float32).tiny)
 """87.3365: SoftmaxWithLoss of an example whose probability is too small for a float32."""
 _LOWER = "lower base_lr, raise iter_size, or set clip_gradients; check the scale and the mean of the data"
-_NEAR, _DISPLAYS = 0.01, 5
+_NEAR, _DISPLAYS, _SHORT = 0.01, 5, 10
+"""A loss this near to a known one is that one.  It is said after so many displays in a row, and at the end of a
+training of so many iterations."""
 
 
 def kept(path: Path, feeds: Feeds | None, keys: Mapping[str, Sequence[str]]) -> str:
@@ -58,24 +62,51 @@ def weights(iteration: int, blob: LearnedBlob) -> Diverged:
     return Diverged(says, "no snapshot is written; the one before stays", _LOWER)
 
 
+def unmoved(policy: Policy, learned: Iterable[LearnedBlob]) -> Iterator[str]:
+    """What there is to say, before the first iteration, of a rate that becomes 0 and stays so."""
+    begin = rates.zero_from(policy)
+    if begin is None or begin >= policy.max_iter or not any(one.lr_mult for one in learned):
+        return
+    if begin == 0:
+        yield "base_lr is 0: no weight will change. Set base_lr in the solver, e.g. base_lr: 0.01"
+    else:
+        yield (
+            f"gamma is 0: the rate is 0 from iteration {begin} on, and no weight will change any more. "
+            "Set gamma in the solver, e.g. gamma: 0.1"
+        )
+
+
 class Hints:
     """What a loss that does not move means, said once each."""
 
     def __init__(self, graph: CaffeGraph) -> None:
         self._classes = sorted(set(_classes(graph)))
         self._since: dict[str, int] = {}
+        self._displays = 0
         self._said: set[str] = set()
 
     def of(self, iteration: int, loss: float) -> Iterator[str]:
         """What there is to say after the display of this smoothed loss."""
+        self._displays += 1
         for name, value, says in self._known():
-            if name in self._said:
-                continue
-            near = abs(loss - value) <= _NEAR * value if value else False
-            self._since[name] = self._since.get(name, 0) + 1 if near else 0
+            self._since[name] = self._since.get(name, 0) + 1 if _is_near(loss, value) else 0
             if self._since[name] >= (1 if name == "underflow" else _DISPLAYS):
-                self._said.add(name)
-                yield f"Iteration {iteration}: {says}"
+                yield from self._once(name, iteration, says)
+
+    def ended(self, iteration: int, trained: int, loss: float) -> Iterator[str]:
+        """What there is to say after the last iteration, where the displays were too few.
+
+        trained: iterations of this process.  loss: the smoothed one of the end.
+        """
+        for name, value, says in self._known():
+            stayed = not self._displays or self._since.get(name, 0) > 0
+            if trained >= _SHORT and stayed and _is_near(loss, value):
+                yield from self._once(name, iteration, says)
+
+    def _once(self, name: str, iteration: int, says: str) -> Iterator[str]:
+        if name not in self._said:
+            self._said.add(name)
+            yield f"Iteration {iteration}: {says}"
 
     def _known(self) -> Iterator[tuple[str, float, str]]:
         yield (
@@ -89,6 +120,10 @@ class Hints:
                 f"the loss stays at ln({classes}) = {math.log(classes):.4f}: the net guesses among {classes} classes. "
                 "Check that labels belong to their images and are shuffled, and the rate: too low or too high",
             )  # fmt: skip
+
+
+def _is_near(loss: float, value: float) -> bool:
+    return bool(value) and abs(loss - value) <= _NEAR * value
 
 
 def _classes(graph: CaffeGraph) -> Iterator[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec import caffe_pb2
+from pipeline.errors import SolverError
 from pipeline.nets.caffe import prototxt
 from pipeline.training import log, weights
 from pipeline.training.draws.draws import draws
@@ -19,6 +19,8 @@ from pipeline.training.network import Output
 from pipeline.training.setting_up import set_up
 from pipeline.training.solver import Flags, merged
 from pipeline.training.testing import Scores
+
+_MODEL = "give the .prototxt of a net with a data layer for phase TEST, then its weights"
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,8 @@ class Tested:
     means: dict[str, NDArray[np.float32]]
 
 
-def evaluate(
-    net: Path, given: Path, iterations: int, flags: Flags, say: Callable[[str, str], None], threads: int = 0
-) -> Tested:
-    """Runs the net in phase TEST with the weights of `given`; `say` hears Caffe's lines (where, text).
+def evaluate(net: Path, given: Path, iterations: int, flags: Flags, say: log.Log, threads: int = 0) -> Tested:
+    """Runs the net in phase TEST with the weights of `given`; `say` takes Caffe's lines.
 
     Raises NetError, SolverError and FormatError for a net, weights or data that cannot be used.
     """
@@ -42,11 +42,17 @@ def evaluate(
     from pipeline.training.engine.alone import alone
 
     state = caffe_pb2.NetState(level=flags.level, stage=flags.stages)
+    if not net.exists():
+        raise SolverError(f"the net {net} cannot be read", "No such file or directory", _MODEL)
     text = merged(prototxt.read(net), f"net file: {net}", caffe_pb2.TEST, state)
     drawn = draws(-1, 0)
     made = set_up(text, drawn, lambda says: None)
+
+    def warn(says: str) -> None:
+        say("net.cpp:744", says, "W")
+
     network = alone(made.graph, replace(building.CPU), made.values)
-    for slot, values in weights.taken(given, made.graph, lambda says: say("net.cpp:744", says)):
+    for slot, values in weights.taken(given, made.graph, lambda says: say("net.cpp:744", says), warn):
         network.load(slot, values)
     say("caffe.cpp:281", f"Running for {iterations} iterations.")
     scores = Scores(network.outputs)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.codec import caffe_pb2
 from pipeline.errors import SolverError
-from pipeline.training import snapshot, solver, updates
+from pipeline.training import divergence, snapshot, solver, updates
 from pipeline.training.assembly import How, Nets, assemble, examine, refuse_fed
 from pipeline.training.attempts_file import NAME as ATTEMPTS
 from pipeline.training.attempts_file import AttemptsFile, Started
@@ -111,11 +111,12 @@ def in_folder(folder: Path, write: Callable[[str], None]) -> Out:
 
 @dataclass(frozen=True)
 class Ended:
-    """model: the .caffemodel of the last snapshot; None: there is none."""
+    """model: the .caffemodel of the last snapshot; None: there is none.  why: the signal or ESTOP that asked for it."""
 
     ending: Ending
     iteration: int
     model: Path | None
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,8 @@ def opened(wanted: Wanted, out: Out, requests: Requests) -> Opened:
     job = digest(read, wanted.how)
     nets = assemble(read, draws(read.seed, OWN_SEED), wanted.how,
                     lambda says: log("net.cpp:744", says), lambda says: warn(log, says))  # fmt: skip
+    for says in divergence.unmoved(read.policy, nets.train.network.learned):
+        log("solver.cpp:102", says, "W")
     snapshot.probe(read.snapshots, places, _size(read, nets))
     metrics = out.metrics(read)
     around = Surroundings(
@@ -186,7 +189,7 @@ def train(wanted: Wanted, out: Out) -> Ended:
                 return _ended_before(whole, requests)
             path = out.kept(whole.read, ATTEMPTS) if out.attempts else None
             attempts = AttemptsFile(path, time.time, lambda says: whole.log("solver.cpp:57", says, "W"))
-            return _train(whole, wanted, found, attempts)
+            return _train(whole, wanted, found, attempts, requests)
         finally:
             whole.close()
 
@@ -194,9 +197,10 @@ def train(wanted: Wanted, out: Out) -> Ended:
 def _ended_before(whole: Opened, requests: Requests) -> Ended:
     """Somebody asked for the end while the examples were read."""
     left = requests.next() is Action.LEAVE
-    why = f"{requests.why}; the same command begins anew" if left else "SIGINT"
-    whole.log("solver.cpp:317", f"Optimization stopped early, before its first iteration: {why}.")
-    return Ended(Ending.LEFT if left else Ending.EARLY, 0, None)
+    why = requests.why or requests.stopped_by
+    more = "; the same command begins anew" if left else ""
+    whole.log("solver.cpp:317", f"Optimization stopped early, before its first iteration: {why}{more}.")
+    return Ended(Ending.LEFT if left else Ending.EARLY, 0, None, why)
 
 
 def _size(read: Solver, nets: Nets) -> int:
@@ -206,7 +210,7 @@ def _size(read: Solver, nets: Nets) -> int:
     return copies * sum(blobs)
 
 
-def _train(whole: Opened, wanted: Wanted, found: Whole | None, attempts: AttemptsFile) -> Ended:
+def _train(whole: Opened, wanted: Wanted, found: Whole | None, attempts: AttemptsFile, requests: Requests) -> Ended:
     log, training = whole.log, whole.training
     log("solver.cpp:57", "Solver scaffolding done.")
     go_on(training, whole.nets, whole.read, Beginning(found, wanted.snapshot, whole.places), log)
@@ -219,11 +223,12 @@ def _train(whole: Opened, wanted: Wanted, found: Whole | None, attempts: Attempt
             ending = training.solve(wanted.until)
         finally:
             training.close()
-    attempts.end(training.iteration, ending.value)
+    why = {Ending.LEFT: requests.why, Ending.EARLY: requests.stopped_by}.get(ending, "")
+    attempts.end(training.iteration, ending.value, why)
     if ending in (Ending.DONE, Ending.UNTIL):
         log("caffe.cpp:250", "Optimization Done.")
     model = whole.places.model(training.iteration)
-    return Ended(ending, training.iteration, model if model.exists() else None)
+    return Ended(ending, training.iteration, model if model.exists() else None, why)
 
 
 def digest(read: Solver, how: How) -> str:

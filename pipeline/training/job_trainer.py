@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.errors import Diverged, FormatError
 from pipeline.ledger.trainings import JobFile, JobSpec
 from pipeline.nets.caffe.writing import replacing
-from pipeline.training import snapshot, solver
+from pipeline.training import divergence, snapshot, solver
 from pipeline.training.assembly import How, Nets, assemble, examine, refuse_fed
 from pipeline.training.draws.draws import draws
 from pipeline.training.engine.starting import cpu_name, engine_name
@@ -105,6 +105,8 @@ class JobTrainer:
                             lambda says: log("net.cpp:744", says), lambda says: warn(log, says))  # fmt: skip
         self._held.callback(nets.close)
         refuse_fed(nets)
+        for says in divergence.unmoved(read.policy, nets.train.network.learned):
+            log("solver.cpp:102", says, "W")
         self._unread = nets if start is None else None
         self._rows = []
         metrics = Metrics(self._folder / "metrics.jsonl", self._row)

@@ -35,7 +35,7 @@ class Training:
         self._solver, self._nets, self._around = solver, nets, around
         self._net = nets.train.network
         self._learning = Learning(solver.update, self._net)
-        self.iteration = self.rate_step = 0
+        self.iteration = self.rate_step = self._began = 0
         self._smoothing = Smoothing(solver.display.average)
         self._feeding: list[Feeding] = []
         self._saver = Saver(solver.snapshots, nets.train.graph, around.places, Owner(around.job, solver.update.type))
@@ -52,6 +52,7 @@ class Training:
     def begin(self, position: Position, history: list[np.ndarray] | None = None, parent: int | None = None) -> None:
         """Goes on from there: the data and the random numbers, too.  history: of the solver's type; None: zeros."""
         self.iteration, self.rate_step = position.iteration, position.step
+        self._began = position.iteration
         smoothing = self._smoothing
         smoothing.losses, smoothing.mean, smoothing.since = list(position.losses), position.smoothed, position.window
         if position.draws:
@@ -110,6 +111,7 @@ class Training:
         if last < solver.max_iter:
             if not self._saver.has(self.iteration):
                 self.snapshot()
+            self._hint_at_end()
             self._saver.wait()
             return Ending.UNTIL
         return self.finish()
@@ -126,9 +128,14 @@ class Training:
             asked = self._test_all()
             if asked is Action.LEAVE:
                 return self._left()
+        self._hint_at_end()
         self._around.log("solver.cpp:332", "Optimization Done.")
         self._saver.wait()
         return Ending.DONE
+
+    def _hint_at_end(self) -> None:
+        for hint in self._hints.ended(self.iteration, self.iteration - self._began, self._smoothing.mean):
+            self._around.log("solver.cpp:239", hint, "W")
 
     def _left(self) -> Ending:
         why = self._around.requests.why

@@ -36,6 +36,21 @@ def step_of(policy: Policy, iteration: int, before: int) -> int:
     return before
 
 
+def zero_from(policy: Policy) -> int | None:
+    """The iteration from which on every rate is 0; None: there is none before max_iter."""
+    if policy.base == 0:
+        return 0
+    if policy.gamma == 0:
+        match policy.name:
+            case "step":
+                return policy.stepsize
+            case "multistep":
+                return policy.stepvalues[0] if policy.stepvalues else None
+            case "exp":
+                return 1
+    return None
+
+
 def rate_of(policy: Policy, iteration: int, step: int) -> float:
     """The rate by which the update of this iteration (0: the first) goes; `step`: as `step_of` gave it.
 

@@ -41,6 +41,8 @@ class Requests:
         self._estop, self._monotonic, self._looked = estop, monotonic, float("-inf")
         self.why = asked
         """SIGTERM or ESTOP once one of them asks for the end."""
+        self.stopped_by = ""
+        """The signal that has ended the training as Caffe ends."""
 
     def hear(self, number: int) -> None:
         """A signal came."""
@@ -72,6 +74,8 @@ class Requests:
         for number in (signal.SIGHUP, signal.SIGINT):
             if number in self._heard:
                 self._heard.discard(number)
+                if self._effects[number] is Action.STOP:
+                    self.stopped_by = signal.Signals(number).name
                 return self._effects[number]
         return Action.NONE
 

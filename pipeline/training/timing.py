@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.codec import caffe_pb2
+from pipeline.errors import SolverError
 from pipeline.nets.caffe import prototxt
 from pipeline.training import log, solver
 from pipeline.training.assembly import How
@@ -93,6 +94,9 @@ def measure(
 
 def net_of(path: Path, flags: Flags) -> NetText:
     """The net of a .prototxt, or the training net of a solver's, in phase TRAIN."""
+    if not path.exists():
+        says = f"{path} cannot be read"
+        raise SolverError(says, "No such file or directory", "give the path of a solver's .prototxt, or of a net's")
     if path.is_file() and _A_SOLVER.search(re.sub("#.*", "", path.read_text("latin-1"))):
         return solver.read(path, flags).net
     state = caffe_pb2.NetState(level=flags.level, stage=flags.stages)

@@ -16,21 +16,38 @@ from pipeline.training import hdf5
 
 Array = NDArray[np.float32]
 Say = Callable[[str], None]
+
+
+def _unheard(says: str) -> None:
+    """Where nobody wants to hear it."""
+
+
+_NAMED = 5
+"""Layers in a message."""
 _FOREIGN = "the weights are of another net; rename the layer to keep what its fillers give"
 
 
-def taken(path: Path, graph: CaffeGraph, say: Say) -> Iterator[tuple[Slot, Array]]:
+def taken(path: Path, graph: CaffeGraph, say: Say, warn: Say = _unheard) -> Iterator[tuple[Slot, Array]]:
     """What the file at `path` gives to the net: the owner's slot and its values, in the owner's shape.
 
-    Layers are matched by name; `say` hears of those that the net lacks.  Nothing is given before all of it fits.
+    Layers are matched by name; `say` hears of those that the net lacks, `warn` where the net takes nothing at all.
+    Nothing is given before all of it fits.
     Raises NetError and SolverError: a file that cannot be read, another number of blobs, another shape.
     """
-    return _from_hdf5(path, graph, say) if hdf5.is_hdf5(path) else _from_message(path, graph, say)
+    given = _from_hdf5(path, graph, say) if hdf5.is_hdf5(path) else _from_message(path, graph, say)
+    none = True
+    for slot, values in given:
+        none = False
+        yield slot, values
+    names = [step.layer.name for number, step in enumerate(graph.plan.steps) if graph.parameters.slots(number)]
+    if none and names:
+        has = f"; it learns in {', '.join(names[:_NAMED])}" + (", ..." if len(names) > _NAMED else "")
+        warn(f"{path} gives nothing to the net {graph.name}: no layer has the name of one of its own{has}")
 
 
-def trainable(path: Path, graph: CaffeGraph, say: Say) -> Iterator[tuple[Slot, Array]]:
+def trainable(path: Path, graph: CaffeGraph, say: Say, warn: Say = _unheard) -> Iterator[tuple[Slot, Array]]:
     """As `taken`.  Raises SolverError for a number that is not finite: what is trained from it is NaN, too."""
-    for slot, values in taken(path, graph, say):
+    for slot, values in taken(path, graph, say, warn):
         if not np.isfinite(values.sum(dtype=np.float64)):
             layer = graph.plan.steps[slot.step].layer.name
             says = f"blob {slot.blob} of the layer '{layer}' holds a number that is not finite"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.output.progress import Pace
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 Write = Callable[[str], None]
 Show = Callable[["Solver", "Shown"], None]
-_REST = 38
-"""Columns of a terminal for the bar, the count and the time left."""
+_BAR, _ETA = 12, 14
+"""Columns of a terminal for the bar, and for the time left with its word and the spaces around."""
 
 
 class Tested:
@@ -62,25 +62,35 @@ def _plain(line: str) -> None:
 
 def _live(tested: Tested) -> Iterator[tuple[Write, Show]]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        BarColumn(12), MofNCompleteColumn(), TextColumn("{task.fields[said]}"),
+        BarColumn(_BAR), TextColumn("{task.fields[count]}"), TextColumn("{task.fields[said]}"),
         TextColumn("ETA"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
-        task = progress.add_task("train", total=None, said="")
+        task = progress.add_task("train", total=None, count="", said="")
         speed = _Speed(time.monotonic())
 
         def show(solver: Solver, now: Shown) -> None:
             said = speed.said(now, time.monotonic(), last=now.iteration == solver.max_iter)
             if said:
-                whole = f"{said}  {tested.said()}"  # on a narrow terminal the lines above the bar say it alone
-                if len(whole) + _REST <= progress.console.width:
-                    said = whole
-                progress.update(task, completed=now.iteration, total=solver.max_iter, said=said)
+                count = f"{now.iteration:,}/{solver.max_iter:,}"
+                room = progress.console.width - _BAR - len(count) - 2 - _ETA
+                progress.update(task, completed=now.iteration, total=solver.max_iter, count=count,
+                                said=fitted([*said, tested.said()], room))  # fmt: skip
 
         yield lambda line: progress.console.print(line.rstrip("\n"), markup=False, highlight=False), show
+
+
+def fitted(parts: Sequence[str], room: int) -> str:
+    """As many of these, the first ones first, as stand in so many columns; what is left out, the lines above say."""
+    said = ""
+    for part in parts:
+        longer = f"{said}  {part}" if said else part
+        if part and len(longer) <= room:
+            said = longer
+    return said
 
 
 class _Speed:
@@ -90,12 +100,13 @@ class _Speed:
         self._begin, self._last, self._examples = now, now, 0
         self._pace = Pace(now)
 
-    def said(self, shown: Shown, now: float, last: bool = False) -> str:
+    def said(self, shown: Shown, now: float, last: bool = False) -> tuple[str, ...]:
+        """What matters most first; nothing where it was said just now."""
         if now - self._last < 0.25 and not last:
-            return ""
+            return ()
         self._last = now
         rate = self._pace.of(shown.examples - self._examples, now)
         self._examples = shown.examples
         waited = 100 * shown.waited / max(1e-9, now - self._begin)
-        speed = f"  {rate:,.0f} images/s" if rate else ""
-        return f"loss {shown.loss:.4g}  lr {shown.rate:.4g}{speed}  waiting for data {waited:.0f} %"
+        speed = f"{rate:,.0f} images/s" if rate else ""
+        return f"loss {shown.loss:.4g}", f"lr {shown.rate:.4g}", speed, f"waiting for data {waited:.0f} %"

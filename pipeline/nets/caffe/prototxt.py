@@ -19,6 +19,11 @@ _NO_FIELD = re.compile(r'Message type "caffe\.(\w+)" has no field named "(\w+)"'
 _MAX_BYTES = 64 * 2**20  # a .prototxt of a thousand layers is well under 1 MB
 _LAYERS = ("layer", "layers")
 _TELLS = ("name", "type", "bottom", "top", "include", "exclude")  # without these nobody knows who needs the layer
+_MIXED_UP = {
+    "NetParameter": ("SolverParameter", "it is the text of a solver: give the net that it names"),
+    "SolverParameter": ("NetParameter", "it is the text of a net: give the solver that names it"),
+}
+"""By the message that is wanted: the one that is given in its place, and what to do."""
 _MAX_FAULTS = 100  # of one layer
 _MAX_AGAIN = 2**20  # characters that are parsed once more for faults, of one text
 
@@ -156,6 +161,12 @@ def _innermost(layer: Field, text: str, error: text_format.ParseError) -> Field 
     return within[-1] if within and (within[0].name not in _TELLS or within[0].name == "type") else None
 
 
+def _is_mixed_up(message: str, field: str) -> bool:
+    """Whether a field that the message does not have is one of what people mix it up with."""
+    other = _MIXED_UP.get(message, ("", ""))[0]
+    return bool(other) and field in caffe_pb2.DESCRIPTOR.message_types_by_name[other].fields_by_name
+
+
 def syntax_error(error: text_format.ParseError, source: str, place: tuple[int, int] = (0, 0)) -> NetError:
     """What is wrong with a text in protobuf's form, with its line and column, and the names that are near.
 
@@ -172,4 +183,5 @@ def syntax_error(error: text_format.ParseError, source: str, place: tuple[int, i
         near = difflib.get_close_matches(unknown[2], [field.name for field in message.fields]) if message else []
         what = "solver" if unknown[1] == caffe_pb2.SolverParameter.DESCRIPTOR.name else "net"
         hint = f"near names: {', '.join(near)}" if near else f"the {what} may be written for another branch of Caffe"
+        hint = _MIXED_UP[unknown[1]][1] if _is_mixed_up(unknown[1], unknown[2]) else hint
     return NetError(f"{source}:{line + place[0]}:{column}: syntax error", says.strip(), hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import FormatError, SolverError
+from pipeline.training.data import pixels
 from pipeline.training.data.checking import check
 from pipeline.training.data.make import make
 from pipeline.training.data.source import Labels, Source
@@ -108,6 +110,20 @@ def test_a_list_that_cannot_be_is_named(text: str, says: str, tmp_path: Path) ->
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises((SolverError, FormatError), match=says):
         source_of(tmp_path, CaffesDraws(1))
+
+
+@pytest.mark.parametrize("ending", [".png", ".tiff", ".webp"])
+@pytest.mark.parametrize("damage", ["torn", "bent"])
+def test_a_damaged_image_is_told_by_its_example_and_nothing_else_stands_on_stderr(
+    ending: str, damage: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """OpenCV and libpng write there themselves, without a name."""
+    content = bytes(cv2.imencode(ending, images(1, (3, 40, 40))[0].transpose(1, 2, 0))[1])
+    half = len(content) // 2
+    bent = content[:half] + bytes(255 - byte for byte in content[half : half + 40]) + content[half + 40 :]
+    with pytest.raises(pixels.Undecodable) if ending == ".png" or damage == "torn" else contextlib.nullcontext():
+        pixels.decode(content[:half] if damage == "torn" else bent, True)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,27 @@ def test_layers_that_the_net_lacks_are_said_and_left_out(tmp_path: Path) -> None
     assert len(values) == 4
 
 
+@pytest.mark.parametrize("form", ["message", "hdf5"])
+def test_weights_of_which_no_layer_has_a_name_of_the_nets_get_one_warning(form: str, tmp_path: Path) -> None:
+    path = GOLDEN / "training_stream" / "adam_step" / "s_iter_10.caffemodel"
+    if form == "hdf5":
+        pytest.importorskip("h5py")
+        own = graph(lines("adam_step"), tmp_path)
+        hdf5.write_net(tmp_path / "w.h5", own, dict(weights.taken(path, own, lambda says: None)).__getitem__)
+        path = tmp_path / "w.h5"
+    text = lines("adam_step")
+    for layer in ("conv1", "ip1", "ip2"):
+        text = text.replace(f'name: "{layer}"', f'name: "my_{layer}"')
+    said: list[str] = []
+    assert list(weights.taken(path, graph(text, tmp_path), lambda says: None, said.append)) == []
+    assert len(said) == 1
+    assert f"{path} gives nothing to the net" in said[0]
+    assert "my_conv1, my_ip1, my_ip2" in said[0]
+    said.clear()
+    assert list(weights.taken(path, graph(lines("adam_step"), tmp_path), lambda says: None, said.append))
+    assert said == []
+
+
 def test_a_damaged_hdf5_file_and_the_wrong_kind_are_refused_by_name(tmp_path: Path) -> None:
     pytest.importorskip("h5py")
     (tmp_path / "cut.h5").write_bytes((LOG / "s_iter_15.solverstate.h5").read_bytes()[:2000])

@@ -14,12 +14,15 @@ from pipeline.cli.main import main
 from pipeline.cli.output import training
 from pipeline.errors import SolverError
 from pipeline.nets.graph import caffe_graph, rules
+from pipeline.nets.graph.caffe_graph import CaffeGraph
+from pipeline.nets.graph.lowered import Slot
 from pipeline.training import log
-from pipeline.training.divergence import Hints
+from pipeline.training.divergence import Hints, unmoved
 from pipeline.training.engine.starting import start
 from pipeline.training.log import Log
 from pipeline.training.metrics import Metrics, values_of
-from pipeline.training.network import Output
+from pipeline.training.network import LearnedBlob, Output
+from pipeline.training.rates import Policy, rate_of, step_of, zero_from
 from pipeline.training.requests import Action, Requests
 from pipeline.training.surroundings import Shown
 
@@ -95,13 +98,18 @@ def test_estop_in_the_state_folder_asks_for_the_end_and_is_looked_for_once_a_sec
     assert (requests.next(), requests.why) == (Action.LEAVE, "ESTOP")
 
 
-def test_a_loss_that_stays_at_chance_or_is_87_gets_its_hint_once(tmp_path: Path) -> None:
+def chance_graph(tmp_path: Path) -> CaffeGraph:
     text = (
         'layer { name: "i" type: "Input" top: "x" top: "l" input_param { shape { dim: 4 dim: 10 } shape { dim: 4 } } } '
         'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "x" bottom: "l" top: "loss" }'
     )
     (tmp_path / "net.prototxt").write_text(text)
-    graph = caffe_graph.read(tmp_path / "net.prototxt", None, rules.state_of("TRAIN", 0, []), None, lambda says: None)
+    state = rules.state_of("TRAIN", 0, [])
+    return caffe_graph.read(tmp_path / "net.prototxt", None, state, None, lambda says: None)
+
+
+def test_a_loss_that_stays_at_chance_or_is_87_gets_its_hint_once(tmp_path: Path) -> None:
+    graph = chance_graph(tmp_path)
     hints = Hints(graph)
     said = [hint for at in range(10) for hint in hints.of(at, 2.3026)]
     assert len(said) == 1
@@ -110,13 +118,92 @@ def test_a_loss_that_stays_at_chance_or_is_87_gets_its_hint_once(tmp_path: Path)
     assert list(Hints(graph).of(0, 1.0)) == []
 
 
+@pytest.mark.parametrize(
+    ("displays", "trained", "last", "hinted"),
+    [((2.3026, 2.3026), 20, 2.3026, True), ((), 10, 2.3, True), ((2.5, 2.31), 20, 2.3026, True),
+     ((2.3026, 1.9), 20, 2.3026, False), ((2.3026,), 20, 1.9, False), ((2.3026,), 9, 2.3026, False)],
+)  # fmt: skip
+def test_a_short_training_gets_its_hint_at_its_end(
+    displays: tuple[float, ...], trained: int, last: float, hinted: bool, tmp_path: Path
+) -> None:
+    hints = Hints(chance_graph(tmp_path))
+    assert [hint for at, loss in enumerate(displays) for hint in hints.of(at, loss)] == []
+    said = list(hints.ended(trained, trained, last))
+    assert [one[: one.index(" = ")] for one in said] == (
+        [f"Iteration {trained}: the loss stays at ln(10)"] if hinted else []
+    )
+    assert list(hints.ended(trained, trained, last)) == [], "once"
+
+
+def learned(lr_mult: float) -> LearnedBlob:
+    return LearnedBlob("ip", Slot(0, 0), (2, 2), lr_mult, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "lr_mult", "says"),
+    [
+        (Policy("fixed", 0.0, max_iter=9), 1.0, "base_lr is 0: no weight will change"),
+        (Policy("poly", 0.0, power=1.0, max_iter=9), 1.0, "base_lr is 0"),
+        (Policy("step", 0.1, stepsize=5, max_iter=9), 1.0, "gamma is 0: the rate is 0 from iteration 5 on"),
+        (Policy("multistep", 0.1, stepvalues=(3, 6), max_iter=9), 1.0, "the rate is 0 from iteration 3 on"),
+        (Policy("exp", 0.1, max_iter=9), 1.0, "the rate is 0 from iteration 1 on"),
+        (Policy("fixed", 0.0, max_iter=9), 0.0, ""),
+        (Policy("step", 0.1, stepsize=9, max_iter=9), 1.0, ""),
+        (Policy("inv", 0.1, max_iter=9), 1.0, ""),
+        (Policy("fixed", 0.1, max_iter=9), 1.0, ""),
+    ],
+)
+def test_a_rate_that_is_0_is_said_before_the_first_iteration(policy: Policy, lr_mult: float, says: str) -> None:
+    said = list(unmoved(policy, [learned(lr_mult)]))
+    assert len(said) == bool(says)
+    assert all(says in one for one in said)
+    if (begin := zero_from(policy)) is not None:
+        step = 0
+        rates = []
+        for at in range(policy.max_iter):
+            step = step_of(policy, at, step)
+            rates.append(rate_of(policy, at, step))
+        assert all(rates[:begin])
+        assert not any(rates[begin:])
+
+
+def test_a_bar_has_the_parts_that_fit_the_first_ones_first() -> None:
+    parts = ["loss 0.5", "lr 0.01", "", "waiting for data 5 %", "test: accuracy 0.5"]
+    assert training.fitted(parts, 100) == "loss 0.5  lr 0.01  waiting for data 5 %  test: accuracy 0.5"
+    assert training.fitted(parts, 38) == "loss 0.5  lr 0.01  test: accuracy 0.5"
+    assert training.fitted(parts, 8) == "loss 0.5"
+    assert training.fitted(parts, 7) == "lr 0.01"
+
+
+@pytest.mark.parametrize(
+    ("words", "says", "hint"),
+    [
+        (["net.prototxt"], "net.prototxt:1:1: syntax error", "it is the text of a net: give the solver"),
+        (["test", "s.prototxt", "w"], "s.prototxt:1:1: syntax error", "it is the text of a solver: give the net"),
+        (["time", "nope"], "nope cannot be read", "give the path of a solver's .prototxt, or of a net's"),
+        (["test", "nope", "w"], "the net nope cannot be read", "a net with a data layer for phase TEST"),
+    ],
+)
+def test_a_net_for_a_solver_and_a_file_that_is_not_there_are_named(
+    words: list[str], says: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("net.prototxt").write_text('name: "a net"')
+    Path("s.prototxt").write_text('net: "net.prototxt"')
+    assert main(["train", *words]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert hint in said
+
+
 def test_a_terminal_shows_lines_and_a_bar_with_loss_speed_and_time_left(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     speed = training._Speed(0.0)
     said = [speed.said(Shown(at, 0.5, 0.01, at * 64, 0.1), at / 2) for at in range(1, 5)]
-    assert said[-1] == "loss 0.5  lr 0.01  128 images/s  waiting for data 5 %"
-    assert speed.said(Shown(5, 0.5, 0.01, 320, 0.1), 2.1) == ""
+    assert said[-1] == ("loss 0.5", "lr 0.01", "128 images/s", "waiting for data 5 %")
+    assert speed.said(Shown(5, 0.5, 0.01, 320, 0.1), 2.1) == ()
     with training.shown(live=False) as (write, show):
         write("a line\n")
         show(None, Shown(1, 0.5, 0.01, 64, 0.0))  # type: ignore[arg-type]
@@ -173,5 +260,5 @@ def test_the_bar_says_the_last_test_where_a_terminal_has_room_for_it(
         show(solver, Shown(1000, 0.5, 0.01, 64, 0.0))  # type: ignore[arg-type]
     said = capsys.readouterr().err
     assert "a line" in said
-    assert "1000/1000" in said, "the count stays"
+    assert "1,000/1,000" in said, "the count stays"
     assert ("test: accuracy 0.5, loss 1.25" in said) is told
