@@ -183,8 +183,8 @@ class Network(Protocol):
     def gradient_tensor(self, slot: Slot) -> Any:
         """Its gradient, live and in C order, until the next `clear` or `backward`: an update may use it up."""
 
-    def array(self, tensor: Any) -> NDArray[np.float32]:
-        """A copy of what the engine holds, made by all its threads."""
+    def array(self, tensor: Any, into: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """A copy of what the engine holds, made by all its threads.  into: the memory that takes it, of its shape."""
 
     def weights(self, slot: Slot) -> NDArray[np.float32]:
         """A copy of a learned blob's values."""

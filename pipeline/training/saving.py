@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.errors import NetError, TemporaryError
 from pipeline.nets.graph.caffe_graph import CaffeGraph
 from pipeline.training import divergence, snapshot, updates
 from pipeline.training.network import Network
-from pipeline.training.snapshot import Content, Owner, Places, Position
+from pipeline.training.snapshot import Array, Content, Owner, Places, Position
 from pipeline.training.solver import SnapshotPlan
 from pipeline.training.updates import Tensor
 
@@ -22,6 +22,7 @@ class Saver:
         self._thread = ThreadPoolExecutor(1, "hathi-snapshot")
         self._pending: Future[None] | None = None
         self._later: Future[None] | None = None
+        self._memory: dict[str, list[Array]] = {}
         self.parent: int | None = None
 
     def lines(self, iteration: int) -> Iterator[tuple[str, str]]:
@@ -46,15 +47,28 @@ class Saver:
             if not updates.finite(network.tensor(one.slot).detach()):
                 raise divergence.weights(position.iteration, one)
         self.wait()
-        values = {one.slot: network.weights(one.slot) for one in learned}
-        diffs = {one.slot: network.gradient(one.slot) for one in learned} if self._plan.diff else None
+        slots = [one.slot for one in learned]
+        values = dict(zip(slots, self._copies(network, "values", map(network.tensor, slots)), strict=True))
+        diff = None
+        if self._plan.diff:
+            gradients = self._copies(network, "diffs", map(network.gradient_tensor, slots))
+            diff = dict(zip(slots, gradients, strict=True)).__getitem__
         shapes = [one.shape for one in learned] * (len(history) // max(1, len(learned)))
-        diff = None if diffs is None else diffs.__getitem__
-        copies = [network.array(one) for one in history]
+        copies = self._copies(network, "history", history)
         content = Content(self._graph, values.__getitem__, diff, shapes, copies, position)
         parent = self.parent if self.parent != position.iteration else None
         self._pending = self._thread.submit(self._write, content, parent)
         self.parent = position.iteration
+
+    def _copies(self, network: Network, kind: str, tensors: Iterable[Tensor]) -> list[Array]:
+        """In the memory of the snapshot before, whose pages are there already: to get new ones takes longer."""
+        kept = self._memory.setdefault(kind, [])
+        for at, tensor in enumerate(tensors):
+            if at == len(kept):
+                kept.append(network.array(tensor))
+            else:
+                network.array(tensor, kept[at])
+        return kept
 
     def _write(self, content: Content, parent: int | None) -> None:
         try:

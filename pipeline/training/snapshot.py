@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import SolverError
-from pipeline.nets.caffe.writing import replacing
+from pipeline.nets.caffe.writing import Written, replacing
 from pipeline.nets.graph.caffe_graph import CaffeGraph
 from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.graph.saving import Read, save
@@ -197,15 +197,17 @@ def write(places: Places, content: Content, owner: Owner, parent: int | None) ->
     if model.suffix == ".h5":
         hdf5.write_net(model, content.graph, content.values, content.diffs)
         hdf5.write_state(state, head, content.shapes, content.history)
+        files = {"model": _described(model), "state": _described(state)}
     else:
-        save(model, content.graph, content.values, content.diffs)
-        solverstate.write(state, head, content.shapes, content.history)
+        weights = save(model, content.graph, content.values, content.diffs)
+        rest = solverstate.write(state, head, content.shapes, content.history)
+        files = {"model": _as_described(model, weights), "state": _as_described(state, rest)}
     body = {
         "format": FORMAT,
         "job": owner.digest,
         "solver": owner.solver,
         "parent": _parent(places, parent),
-        "files": {"model": _described(model), "state": _described(state)},
+        "files": files,
         "position": _as_json(position),
     }
     with replacing(places.manifest(position.iteration)) as file:
@@ -303,7 +305,11 @@ def _parent(places: Places, iteration: int | None) -> dict[str, Any] | None:
 
 
 def _described(path: Path) -> dict[str, Any]:
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+    return _as_described(path, Written(path.stat().st_size, _sha256(path)))
+
+
+def _as_described(path: Path, file: Written) -> dict[str, Any]:
+    return {"name": path.name, "bytes": file.size, "sha256": file.sha256}
 
 
 def _sha256(path: Path) -> str:

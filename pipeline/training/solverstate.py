@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 
 from pipeline.errors import NetError, SolverError
 from pipeline.nets.caffe.caffemodel import BYTES, VARINT, Caffemodel, StoredBlob, StoredLayer, Walker, opened
-from pipeline.nets.caffe.writing import LARGEST, begun, field, fill_blob, length, length_of_blob, replacing, varint
+from pipeline.nets.caffe.writing import (
+    LARGEST,
+    Hashed,
+    Written,
+    begun,
+    field,
+    fill_blob,
+    length,
+    length_of_blob,
+    replacing,
+    varint,
+)  # fmt: skip
 from pipeline.nets.graph.lowered import Shape
 
 Array = NDArray[np.float32]
@@ -38,8 +49,8 @@ class Head:
     step: int
 
 
-def write(path: Path, head: Head, shapes: Sequence[Shape], history: Iterable[Array]) -> int:
-    """Puts the state at `path`, whole or not at all.  Returns its size in bytes.
+def write(path: Path, head: Head, shapes: Sequence[Shape], history: Iterable[Array]) -> Written:
+    """Puts the state at `path`, whole or not at all.
 
     history: float32, of these shapes, each let go before the next one is asked for.
     Raises NetError for more than a protobuf message holds, and where the file cannot be written.
@@ -52,7 +63,8 @@ def write(path: Path, head: Head, shapes: Sequence[Shape], history: Iterable[Arr
         raise NetError(f"the history is too large for a .solverstate: {path}", f"{size} bytes", hint)
     values = iter(history)
     try:
-        with replacing(path) as file:
+        with replacing(path) as opened:
+            file = Hashed(opened)
             file.write(first)
             for shape in shapes:
                 file.write(begun(_HISTORY, length_of_blob(shape)))
@@ -61,7 +73,7 @@ def write(path: Path, head: Head, shapes: Sequence[Shape], history: Iterable[Arr
     except OSError as error:
         hint = "free some space, or name another folder"
         raise NetError(f"the state {path} cannot be written", error.strerror or str(error), hint) from error
-    return size
+    return file.written()
 
 
 def read(path: Path) -> SolverState:

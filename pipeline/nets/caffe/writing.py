@@ -7,6 +7,7 @@ too: the file is written from front to back, and values are asked for when their
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
 import secrets
@@ -26,7 +27,38 @@ from pipeline.nets.caffe.branches import FROM_BRANCHES
 LARGEST = 2**31 - 1
 """Bytes of a protobuf message, and so of a .caffemodel: Caffe and every other reader stop there."""
 _NAME, _DATA, _DIFF, _BLOBS, _SHAPE, _LAYER = 1, 5, 6, 7, 7, 100  # numbers of fields in proto/caffe.proto
+_PIECE = 1 << 23
+"""Bytes that are written and hashed while they are in the processor's cache."""
 Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file as it went to the disk.  size: its bytes."""
+
+    size: int
+    sha256: str
+
+
+class Hashed:
+    """Writes to a file and hashes it on the way, without reading it again; the disk takes each piece meanwhile."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._sha, self._size = file, hashlib.sha256(), 0
+
+    def write(self, content: bytes | memoryview) -> None:
+        whole = memoryview(content).cast("B")
+        for begin in range(0, len(whole), _PIECE):
+            piece = whole[begin : begin + _PIECE]
+            self._file.write(piece)
+            self._sha.update(piece)
+            if len(piece) == _PIECE:
+                os.posix_fadvise(self._file.fileno(), self._size, _PIECE, os.POSIX_FADV_DONTNEED)
+            self._size += len(piece)
+
+    def written(self) -> Written:
+        """What was written so far."""
+        return Written(self._size, self._sha.hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +71,8 @@ class LayerToWrite:
 
 def write(
     path: Path, name: str, layers: Sequence[LayerToWrite], values: Iterable[Array], *, diffs: bool = False
-) -> int:
-    """Puts the net at `path`, whole or not at all; a file that is there is replaced.  Returns its size in bytes.
+) -> Written:
+    """Puts the net at `path`, whole or not at all; a file that is there is replaced.
 
     values: of all blobs, float32, in the order of layers and of each layer's blobs; each is let go before the next one
     is asked for.  diffs: behind each blob's values come those of its `diff`.
@@ -57,13 +89,14 @@ def write(
             "give the net fewer parameters, or share them between layers",
         )
     try:
-        with replacing(path) as file:
+        with replacing(path) as opened:
+            file = Hashed(opened)
             file.write(head)
             _fill(file, parts, iter(values))
     except OSError as error:
         hint = "free some space, or name another folder"
         raise NetError(f"the weights {path} cannot be written", error.strerror or str(error), hint) from error
-    return size
+    return file.written()
 
 
 @contextlib.contextmanager
@@ -116,7 +149,7 @@ def _keep(message: Message, numbers: range) -> None:
                 _keep(one, range(FROM_BRANCHES))
 
 
-def _fill(file: BinaryIO, parts: Sequence[_Parts], values: Iterator[Array]) -> None:
+def _fill(file: Hashed, parts: Sequence[_Parts], values: Iterator[Array]) -> None:
     for part in parts:
         file.write(begun(_LAYER, part.length) + part.before)
         for shape in part.shapes:
@@ -127,7 +160,7 @@ def _fill(file: BinaryIO, parts: Sequence[_Parts], values: Iterator[Array]) -> N
         raise NetError("there are values for more blobs than the net has")
 
 
-def fill_blob(file: BinaryIO, shape: tuple[int, ...], values: Iterator[Array], diff: bool = False) -> None:
+def fill_blob(file: Hashed, shape: tuple[int, ...], values: Iterator[Array], diff: bool = False) -> None:
     """A BlobProto, without what begins a field: its values, its `diff` where it has one, its shape."""
     for number in (_DATA, _DIFF)[: 1 + diff]:
         one = next(values, None)

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from pipeline.codec import caffe_pb2
 from pipeline.nets.caffe.splits import with_splits
-from pipeline.nets.caffe.writing import LayerToWrite, write
+from pipeline.nets.caffe.writing import LayerToWrite, Written, write
 from pipeline.nets.graph.caffe_graph import CaffeGraph
 from pipeline.nets.graph.lowered import Slot
 
 Read = Callable[[Slot], NDArray[np.float32]]
 
 
-def save(path: Path, graph: CaffeGraph, values: Read, diffs: Read | None = None) -> int:
-    """Puts the net at `path`, whole or not at all.  Returns the file's size in bytes.
+def save(path: Path, graph: CaffeGraph, values: Read, diffs: Read | None = None) -> Written:
+    """Puts the net at `path`, whole or not at all.
 
     values: gives a learned blob's values, float32, by its owner's slot: asked for one blob at a time, and once for each
     layer that shares it, as every layer's blobs stand in the file.  diffs: the same, of their `diff`.

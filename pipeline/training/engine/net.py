@@ -187,8 +187,8 @@ class TorchNetwork:
         for name, values in states.items():
             self._states[name] = torch.from_numpy(np.array(values)).to(self._states[name])
 
-    def array(self, tensor: Tensor) -> Array:
-        found = np.empty(tuple(tensor.shape), np.float32)  # by NumPy, which asks for large pages
+    def array(self, tensor: Tensor, into: Array | None = None) -> Array:
+        found = np.empty(tuple(tensor.shape), np.float32) if into is None else into  # NumPy asks for large pages
         torch.from_numpy(found).copy_(tensor.detach())
         return found
 

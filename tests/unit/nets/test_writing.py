@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError
 from pipeline.nets.caffe import caffemodel, prototxt, writing
 from pipeline.nets.caffe.splits import with_splits
-from pipeline.nets.caffe.writing import Array, LayerToWrite, write
+from pipeline.nets.caffe.writing import Array, LayerToWrite, Written, write
 from pipeline.nets.graph import caffe_graph, rules
 from pipeline.nets.graph.saving import save
 
@@ -24,8 +25,8 @@ CASES = [path for path in sorted((GOLDEN / "tiny").glob("*.caffemodel")) if path
 
 def saved(text: Path, weights: Path, phase: str, into: Path) -> bytes:
     graph = caffe_graph.read(text, weights, rules.state_of(phase, 0, []), None, lambda says: None)
-    size = save(into, graph, lambda slot: graph.parameters.values([slot.step], graph.plan)[slot])
-    assert size == into.stat().st_size
+    written = save(into, graph, lambda slot: graph.parameters.values([slot.step], graph.plan)[slot])
+    assert written == Written(into.stat().st_size, hashlib.sha256(into.read_bytes()).hexdigest())
     return into.read_bytes()
 
 
@@ -134,11 +135,11 @@ def test_what_no_protobuf_message_holds_is_refused_before_any_value_is_asked_for
 
 
 def test_the_limit_is_the_largest_size_that_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = write(tmp_path / "w", "net", [_layer(50)], _zeros((50,)))
+    size = write(tmp_path / "w", "net", [_layer(50)], _zeros((50,))).size
     for limit, fits in ((size, True), (size - 1, False)):
         monkeypatch.setattr(writing, "LARGEST", limit)
         if fits:
-            assert write(tmp_path / "w", "net", [_layer(50)], _zeros((50,))) == size
+            assert write(tmp_path / "w", "net", [_layer(50)], _zeros((50,))).size == size
         else:
             with pytest.raises(NetError, match=f"{size} bytes"):
                 write(tmp_path / "w", "net", [_layer(50)], _zeros((50,)))
@@ -176,3 +177,13 @@ def test_a_loss_weight_counts_as_a_reader_and_moves_to_the_split() -> None:
         ("r", ["p_p_0_split_1"], ["r"], []),
         ("s", ["d_d_0_split_1", "e"], ["s"], [2]),
     ]
+
+
+def test_a_file_of_many_pieces_is_written_whole_and_hashed_on_the_way(tmp_path: Path) -> None:
+    """Larger than what is written at once, and no multiple of it."""
+    values = np.random.default_rng(3).normal(size=(3, 1_500_001)).astype(np.float32)
+    layer = LayerToWrite(caffe_pb2.LayerParameter(name="ip", type="InnerProduct"), (values.shape,))
+    written = write(tmp_path / "w", "net", [layer], iter([values]))
+    content = (tmp_path / "w").read_bytes()
+    assert written == Written(len(content), hashlib.sha256(content).hexdigest())
+    assert np.array_equal(caffe_pb2.NetParameter.FromString(content).layer[0].blobs[0].data, values.ravel())

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from pipeline.errors import Diverged, SolverError
-from pipeline.training import solverstate
+from pipeline.training import snapshot, solverstate
 from pipeline.training.assembly import How
 from pipeline.training.draws.draws import CaffesDraws
 from pipeline.training.job import Wanted
+from pipeline.training.snapshot import Content, Owner, Places
 from pipeline.training.solver import Flags
 from pipeline.training.surroundings import Ending
 from tests.unit.training.runs import GOLDEN, Within, blobs, differs, far, folder_of, said, train
@@ -368,3 +369,29 @@ def test_the_state_of_random_numbers_is_taken_for_tests_and_snapshots_alone(
     with Within(folder):
         train(Wanted(SOLVER, until=12))
     assert len(asked) == 2  # the snapshots of iterations 10 and 12
+
+
+def test_snapshots_of_one_training_use_the_same_memory_and_each_file_holds_its_own_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = copied("adam_step", tmp_path)
+    more(folder, "snapshot_diff: true")
+    memory: list[list[int]] = []
+    write = snapshot.write
+
+    def seen(places: Places, content: Content, owner: Owner, parent: int | None) -> None:
+        assert content.diffs is not None
+        slots = content.graph.parameters.shapes
+        arrays = [read(slot) for slot in slots for read in (content.values, content.diffs)]
+        memory.append([one.__array_interface__["data"][0] for one in (*arrays, *content.history)])
+        write(places, content, owner, parent)
+
+    monkeypatch.setattr(snapshot, "write", seen)
+    with Within(folder):
+        train(Wanted(SOLVER, until=30))
+    assert len(memory) == 3
+    assert memory[0] == memory[1] == memory[2]
+    kept = [blobs(folder / f"s_iter_{at}.caffemodel") for at in (10, 20, 30)]
+    golden = blobs(STREAM / "adam_step" / "s_iter_10.caffemodel")
+    assert max(far(kept[0][key], golden[key]) for key in golden) < 1e-5
+    assert all(far(kept[at][key], kept[at + 1][key]) > 1e-4 for at in (0, 1) for key in golden)

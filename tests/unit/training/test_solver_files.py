@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import NetError, PipelineError, SolverError
+from pipeline.nets.caffe.writing import Written
 from pipeline.nets.graph import caffe_graph, rules
 from pipeline.nets.graph.caffe_graph import CaffeGraph
 from pipeline.nets.graph.lowered import Slot
@@ -45,9 +47,9 @@ def test_a_state_is_byte_for_byte_caffes(path: Path, tmp_path: Path) -> None:
     state = solverstate.read(path)
     head = Head(state.iteration, state.learned_net, state.step)
     shapes = [one.shape for one in state.history]
-    size = solverstate.write(tmp_path / "s", head, shapes, iter(state.history))
+    written = solverstate.write(tmp_path / "s", head, shapes, iter(state.history))
     assert (tmp_path / "s").read_bytes() == path.read_bytes()
-    assert size == path.stat().st_size
+    assert written == Written(path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
     assert f"iter_{state.iteration}" in path.stem
 
 
