@@ -2,6 +2,7 @@
 # The pipeline here, or the daemons of a configuration.
 #
 #   ./run-all.sh                    runs every stage on the sample lake, until nothing is left to do (hathi sample)
+#   ./run-all.sh loop               trains a head on the sample's features, puts it into use, and makes features anew
 #   ./run-all.sh CONFIG             starts the daemons ship and deliver of a gateway's configuration, in the background
 #   ./run-all.sh status [CONFIG]    says which daemons run
 #   ./run-all.sh stop [CONFIG]      asks the daemons to stop, and waits
@@ -219,6 +220,7 @@ esac
 "$root/scripts/venv.sh" runtime
 case "${1:-}" in
     "") exec "$hathi" sample ;;
+    loop) exec "$hathi" sample "$@" ;;
     status | stop | kill)
         action="$1"
         if [ "$action" = kill ]; then action=kill_all; fi

@@ -13,6 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 EACH = 12
+MANY = 60
+"""Pictures of a kind that differ from each other: colours, patterns and periods come round together after so many."""
+PATTERNS = ("striped", "chequered", "dotted", "glazed")
 SIZES = ((240, 180), (320, 320), (200, 260), (420, 300))
 FORMATS = {"mug": ("jpg",), "cushion": ("png", "webp"), "lamp": ("jpg", "gif")}
 ENCODERS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF"}
@@ -26,6 +29,19 @@ def render() -> Iterator[tuple[str, bytes]]:
         for number in range(EACH):
             suffix = formats[number % len(formats)]
             yield f"{kind}-{number:02}.{suffix}", _encode(picture(kind, number), suffix)
+
+
+def more() -> Iterator[tuple[str, bytes]]:
+    """As `render`, what follows after those: JPEGs, none of them equal to another."""
+    for kind in FORMATS:
+        for number in range(EACH, MANY):
+            yield f"{kind}-{number:02}.jpg", _encode(picture(kind, number), "jpg")
+
+
+def category(name: str) -> str:
+    """What the picture of an item shows, e.g. `striped mug` of `mug-12`."""
+    kind, _, number = name.partition("-")
+    return f"{PATTERNS[int(number) % len(PATTERNS)]} {kind}"
 
 
 def picture(kind: str, number: int) -> Image.Image:
@@ -70,7 +86,7 @@ def _gradient(width: int, height: int, colour: Colour) -> np.ndarray:
 
 
 def _texture(width: int, height: int, number: int, first: Colour, second: Colour) -> np.ndarray:
-    """Stripes, checks, dots or a smooth glaze, (height, width, 3) uint8, by the number."""
+    """One of PATTERNS by the number, (height, width, 3) uint8."""
     y, x = np.mgrid[0:height, 0:width]
     period = 10 + 3 * (number % 5)
     patterns = (

@@ -1,6 +1,7 @@
 """Makes the small sample lake under work/: pictures to be served, refs of three partners, and the demonstration net.
 
-`python sample/render.py [--work work] [--port 8973]`: does nothing if the sample exists already.
+`python sample/render.py [--work work] [--port 8973] [--labels]`: does nothing if the sample exists already.
+--labels: the lake of `hathi sample loop`: a fourth partner with more pictures, and labels of what pictures show.
 The refs have the time of the first call and keep it, so a second run of the pipeline finds nothing to do.
 """
 
@@ -17,6 +18,10 @@ from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 PORT = 8973
+CATALOGUE = 404
+"""The partner with more pictures."""
+FIRST_DAY = 28
+"""Pictures of each kind below this number have their label on the first day."""
 
 
 class Row(NamedTuple):
@@ -31,9 +36,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=HERE.parent / "work")
     parser.add_argument("--port", type=int, default=PORT, help="where sample/server.py will serve the pictures")
+    parser.add_argument("--labels", action="store_true", help="also a partner with more pictures, and labels")
     args = parser.parse_args()
     stamp = args.work / "sample" / "made-from"
-    wanted = f"port {args.port}\nsample {digest()}\n"
+    wanted = f"port {args.port}\nsample {digest()}\n" + "labels\n" * args.labels
     made = stamp.read_text() if stamp.exists() else ""
     if made == wanted:
         return 0
@@ -42,7 +48,10 @@ def main() -> int:
         print(f"use that port (SAMPLE_PORT=...), or move {args.work} away to start anew", file=sys.stderr)
         return 2
     print(f"making the sample lake: pictures, refs and a net, under {args.work}", file=sys.stderr)
-    render(args.work, f"http://127.0.0.1:{args.port}")
+    origin = f"http://127.0.0.1:{args.port}"
+    render(args.work, origin)
+    if args.labels:
+        render_labelled(args.work, origin)
     stamp.write_text(wanted)
     return 0
 
@@ -72,6 +81,43 @@ def render(work: Path, origin: str) -> None:
     random_features.write(work / "sample" / "random_features.caffemodel")
     for name, content in ref_files(names, origin):
         write(refs / name, content)
+
+
+def render_labelled(work: Path, origin: str) -> None:
+    """The pictures and refs of partner 404, labels.csv, and labels-first.csv with those of the first day."""
+    from sample import pictures
+
+    names = []
+    for name, content in pictures.more():
+        (work / "sample" / "web" / name).write_bytes(content)
+        names.append(name.removesuffix(".jpg"))
+    refs = table_of_text(CATALOGUE, [Row(name, f"{origin}/{name}.jpg") for name in names])
+    write(work / "lake" / "refs" / "catalogue.csv", refs)
+    write(work / "labels.csv", labels([*labelled_before(), *((CATALOGUE, name) for name in names)]))
+    first = [name for name in names if int(name[-2:]) < FIRST_DAY]
+    write(work / "labels-first.csv", labels([(CATALOGUE, name) for name in first]))
+
+
+def labelled_before() -> Iterator[tuple[int, str]]:
+    """Items of the other partners that have a label: two without an image, and one that was never in the shop."""
+    from sample import pictures
+
+    for partner, kind in ((101, "mug"), (202, "cushion")):
+        yield from ((partner, f"{kind}-{at:02}") for at in range(pictures.EACH))
+    yield from ((101, "mug-gone"), (202, "cushion-sold-out"), (CATALOGUE, "mug-99"))
+
+
+def labels(items: list[tuple[int, str]]) -> bytes:
+    """CSV: the category of each item; of one whose name has no number, that of the first of its kind."""
+    from sample import pictures
+
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("partner_id", "sku", "label"))
+    for partner, name in items:
+        kind, _, number = name.partition("-")
+        writer.writerow((partner, name, pictures.category(f"{kind}-{number if number.isdigit() else '00'}")))
+    return text.getvalue().encode()
 
 
 def ref_files(names: list[str], origin: str) -> Iterator[tuple[str, bytes]]:

@@ -1,9 +1,10 @@
 """Run every stage on a small sample lake: pictures, refs and a net that Hathi makes, and a shop that serves them.
 With `digits`: make a sample for `hathi train`, handwritten digits with the files of a solver and its nets.
+With `loop`: go the whole way round on a lake with labels: datasets, a head, its promotion, features made anew.
 
 FOLDER gets the sample, its configuration hathi.toml, and everything that the run writes.  A second run finds nothing to
 do.  The shop stays open for some minutes after its last picture, so that `hathi similar --out` can show pictures.
-A folder whose name is digits is written ./digits.
+A folder whose name is digits or loop is written ./digits, ./loop.
 """
 
 from __future__ import annotations
@@ -24,25 +25,30 @@ from pipeline.process.installed import INSTALLATION, PACKAGED
 
 PORT, MINUTES = 8973, 10.0
 NET = "random_features.prototxt"
+THINGS = "things.toml"
 DIGITS = "digits"
 """The word that is no folder, and the folder that it makes unless another one is given."""
+LOOP, LOOP_PORT = "loop", 8974
+"""The other such word, and the port of its shop: that of the sample may be open still."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`hathi sample [FOLDER] [--port N] [--minutes N]`, and `hathi sample digits [FOLDER]`."""
-    parser.usage = "hathi sample [FOLDER] [--port N] [--minutes N]\n       hathi sample digits [FOLDER]"
+    """`hathi sample [digits|loop] [FOLDER] [--port N] [--minutes N]`."""
+    parser.usage = "hathi sample [FOLDER] [--port N] [--minutes N]\n       hathi sample digits [FOLDER]\n"
+    parser.usage += "       hathi sample loop [FOLDER] [--port N]"
     default = "hathi-sample here" if PACKAGED else "work/ of the checkout, with config/local.toml"
     parser.add_argument(
         "words",
         nargs="*",
         metavar="FOLDER",
-        help=f"where to make it (default: {default}; of digits: {DIGITS} here)",
+        help=f"where to make it (default: {default}; of digits: {DIGITS} here; "
+        f"of loop: {'hathi-loop here' if PACKAGED else 'work/loop of the checkout'})",
     )
     parser.add_argument(
         "--port",
         type=int,
-        default=int(_number("SAMPLE_PORT", PORT)),
-        help=f"the shop's port (default: $SAMPLE_PORT, else {PORT})",
+        default=int(_number("SAMPLE_PORT", 0)),
+        help=f"the shop's port (default: $SAMPLE_PORT, else {PORT}, of loop {LOOP_PORT})",
     )
     parser.add_argument(
         "--minutes",
@@ -55,14 +61,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """As `hathi run`; 2 where the sample cannot be made or served."""
-    of_digits = args.words[:1] == [DIGITS]
-    folders = [Path(word) for word in args.words[int(of_digits) :]]
+    word = args.words[0] if args.words[:1] in ([DIGITS], [LOOP]) else ""
+    folders = [Path(one) for one in args.words[int(bool(word)) :]]
     if len(folders) > 1:
         raise ConfigError("hathi sample takes one folder", f"given: {' '.join(args.words)}",
-                          "hathi sample FOLDER, or hathi sample digits FOLDER")  # fmt: skip
-    if of_digits:
-        return _digits(folders[0] if folders else Path(DIGITS))
-    return _lake(folders[0] if folders else None, args.port, args.minutes)
+                          "hathi sample FOLDER, hathi sample digits FOLDER, or hathi sample loop FOLDER")  # fmt: skip
+    folder = folders[0] if folders else None
+    if word == DIGITS:
+        return _digits(folder or Path(DIGITS))
+    if word == LOOP:
+        return _loop(folder, args.port or LOOP_PORT)
+    return _lake(folder, args.port or PORT, args.minutes)
 
 
 def _digits(folder: Path) -> int:
@@ -83,10 +92,8 @@ def _lake(folder: Path | None, port: int, minutes: float) -> int:
     if PACKAGED and folder is None:
         folder = Path("hathi-sample")
     work = (folder or INSTALLATION / "work").resolve()
-    script = INSTALLATION / "sample" / "render.py"
-    rendered = subprocess.run([sys.executable, str(script), "--work", str(work), "--port", str(port)], check=False)
-    if rendered.returncode:
-        return rendered.returncode
+    if code := _rendered(work, port):
+        return code
     config = _configuration(work) if folder else INSTALLATION / "config" / "local.toml"
     parser = argparse.ArgumentParser()
     run_command.add_arguments(parser)
@@ -97,6 +104,27 @@ def _lake(folder: Path | None, port: int, minutes: float) -> int:
     if folder:
         print(f"next:     cd {_near(work)} && hathi status")
     return code
+
+
+def _loop(folder: Path | None, port: int) -> int:
+    from pipeline.cli import sample_loop
+
+    work = (folder or (Path("hathi-loop") if PACKAGED else INSTALLATION / "work" / LOOP)).resolve()
+    if code := _rendered(work, port, "--labels"):
+        return code
+    sample = work / "sample"
+    for name, place in ((NET, sample / NET), (THINGS, sample / THINGS), ("loop.toml", work / sample_loop.CONFIG)):
+        if not place.exists():  # the configuration is the reader's to change
+            place.write_bytes((INSTALLATION / "sample" / name).read_bytes())
+    with _shop(work / "sample" / "web", port, 0):
+        return sample_loop.run(work)
+
+
+def _rendered(work: Path, port: int, *more: str) -> int:
+    """Makes pictures and refs; the exit code."""
+    script = INSTALLATION / "sample" / "render.py"
+    words = [sys.executable, str(script), "--work", str(work), "--port", str(port), *more]
+    return subprocess.run(words, check=False).returncode
 
 
 def _number(variable: str, default: float) -> float:

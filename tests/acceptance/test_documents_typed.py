@@ -130,6 +130,7 @@ ELSEWHERE = {
 """Blocks by page and language that another test runs, or that none can; Python is compiled here all the same."""
 OTHERS = {
     ("README.md", "scripts/training.sh"): "needs torch; tests/acceptance/test_digits.py types it",
+    ("README.md", "./run-all.sh loop"): "takes a minute; tests/acceptance/test_loop.py types it and compares it",
     ("README.md", "hathi net check deploy.prototxt lenet"): "follows it; tests/acceptance/test_digits.py types it",
 }
 """Single blocks by page and the beginning of their first command, likewise."""
