@@ -22,11 +22,20 @@ from typing import Any
 
 from pipeline.amounts import counted
 from pipeline.errors import FormatError
-from pipeline.process.life import die_with
 
 PARTNER, ITEM, NEAREST = 404, "mug-29", 5
 """Whose neighbours are looked at before and after; it has no label on the first day."""
 CONFIG = "hathi.toml"
+_HATHI = """
+import sys
+from pipeline.process.life import die_with
+
+die_with(int(sys.argv.pop(1)))
+from pipeline.cli.main import entry
+
+entry()
+"""
+"""A command that ends with who typed it, however that one ends."""
 _JUDGED = {"first": "first-judged.json", "all": "all-judged.json"}
 
 
@@ -185,14 +194,14 @@ def run(folder: Path) -> int:
 
 def _run(command: str, folder: Path) -> tuple[int, Told]:
     """Types a command and prints its lines as they come.  It ends with this process, and an interrupt is handed on."""
-    parent, began, lines = os.getpid(), time.monotonic(), []
+    began, lines = time.monotonic(), []
     environ = {**os.environ, "HATHI_CONFIG": str(folder / CONFIG)}
     program, *words = shlex.split(command)
-    typed = [sys.executable, "-m", "pipeline.cli.main", *words] if program == "hathi" else ["sh", "-c", command]
+    # No preexec_fn: an interrupt that meets the hooks around such a fork is lost.
+    typed = [sys.executable, "-c", _HATHI, str(os.getpid()), *words] if program == "hathi" else ["sh", "-c", command]
     with subprocess.Popen(
-        typed, cwd=folder, env=environ,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        process_group=0, preexec_fn=lambda: die_with(parent),  # this process has one thread
+        typed, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", process_group=0,
     ) as process:  # fmt: skip
         assert process.stdout is not None
         try:

@@ -199,13 +199,22 @@ def test_a_second_start_says_what_stands_and_changes_nothing(loop: Loop) -> None
     assert held(loop.folder) == before
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
-def test_ended_at_any_step_the_same_command_goes_on_to_the_same_features(
-    loop: Loop, how: signal.Signals, tmp_path: Path
-) -> None:
+ENDS = (
+    (r"^compute: ", signal.SIGINT),
+    (r"^4\. ", signal.SIGKILL),
+    (r"^7\. ", signal.SIGTERM),
+    (r"^8\. ", signal.SIGKILL),
+    (r"^12\. ", signal.SIGINT),
+    (r"^14\. ", signal.SIGKILL),
+    (r"^16\. ", signal.SIGTERM),
+)
+"""Before which line it prints it is ended, and how; one start after the other."""
+
+
+def test_ended_at_any_step_the_same_command_goes_on_to_the_same_features(loop: Loop, tmp_path: Path) -> None:
     folder, port = tmp_path / "ended", str(free_port())
     words = [str(loop.clone.path / ".venv/bin/hathi"), "sample", "loop", str(folder), "--port", port]
-    for before in (r"^compute: ", r"^4\. ", r"^7\. ", r"^8\. ", r"^12\. ", r"^14\. ", r"^16\. "):
+    for before, how in ENDS:
         said = ended(words, loop.clone, before, how)
         assert "Traceback" not in said, said
     done = subprocess.run(words, env=loop.clone.environ, capture_output=True, text=True, timeout=300)
