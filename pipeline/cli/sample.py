@@ -35,7 +35,7 @@ LOOP, LOOP_PORT = "loop", 8974
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`hathi sample [digits|loop] [FOLDER] [--port N] [--minutes N]`."""
     parser.usage = "hathi sample [FOLDER] [--port N] [--minutes N]\n       hathi sample digits [FOLDER]\n"
-    parser.usage += "       hathi sample loop [FOLDER] [--port N]"
+    parser.usage += "       hathi sample loop [FOLDER] [--port N] [--minutes N]"
     default = "hathi-sample here" if PACKAGED else "work/ of the checkout, with config/local.toml"
     parser.add_argument(
         "words",
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if word == DIGITS:
         return _digits(folder or Path(DIGITS))
     if word == LOOP:
-        return _loop(folder, args.port or LOOP_PORT)
+        return _loop(folder, args.port or LOOP_PORT, args.minutes)
     return _lake(folder, args.port or PORT, args.minutes)
 
 
@@ -100,13 +100,13 @@ def _lake(folder: Path | None, port: int, minutes: float) -> int:
     with _shop(work / "sample" / "web", port, minutes):
         code = run_command.run(parser.parse_args(["--config", str(config)]))
     if minutes:
-        print(f"shop:     http://127.0.0.1:{port}/ stays open until {minutes:g} min after its last picture")
+        print(f"shop:     {_stays(port, minutes)}")
     if folder:
         print(f"next:     cd {_near(work)} && hathi status")
     return code
 
 
-def _loop(folder: Path | None, port: int) -> int:
+def _loop(folder: Path | None, port: int, minutes: float) -> int:
     from pipeline.cli import sample_loop
 
     work = (folder or (Path("hathi-loop") if PACKAGED else INSTALLATION / "work" / LOOP)).resolve()
@@ -116,8 +116,15 @@ def _loop(folder: Path | None, port: int) -> int:
     for name, place in ((NET, sample / NET), (THINGS, sample / THINGS), ("loop.toml", work / sample_loop.CONFIG)):
         if not place.exists():  # the configuration is the reader's to change
             place.write_bytes((INSTALLATION / "sample" / name).read_bytes())
-    with _shop(work / "sample" / "web", port, 0):
-        return sample_loop.run(work)
+    with _shop(work / "sample" / "web", port, minutes):
+        code = sample_loop.run(work)
+    if minutes and not code:
+        print(f"shop:       {_stays(port, minutes)}; for more time, type the same command again")
+    return code
+
+
+def _stays(port: int, minutes: float) -> str:
+    return f"http://127.0.0.1:{port}/ stays open until {minutes:g} min after its last picture"
 
 
 def _rendered(work: Path, port: int, *more: str) -> int:
