@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.app import estop
+from pipeline.app import estop, models, promoting, trainings
+from pipeline.app.candidates import Files, of_promotion, of_training
+from pipeline.errors import Stopped
 from pipeline.ledger.layout import Task
-from pipeline.ledger.manifest import AttemptEnd
+from pipeline.ledger.manifest import AttemptEnd, Promoted
 from pipeline.ledger.protocol import Context, beat, claim, give_up, leave
+from pipeline.ledger.trainings import JobSpec
 from pipeline.operations.prune import Pruner
 from pipeline.stages import operator_requests
 from pipeline.stages.loop import LakeStages
 from pipeline.stores.opening import probe
 from pipeline.stores.store import Listing
+from pipeline.training import jobs
+from pipeline.training.turn import take
+from sample import random_features
 from tests.integration.conftest import ROOT
-from tests.simulation.world import World
+from tests.simulation.toy_training import ToyTrainer
+from tests.simulation.world import World, settings_of
+from tests.unit.test_promotions import NET, promote
+from tests.unit.test_promotions import job as finished_job
 from tests.unit.test_prune import remove_source
 from tests.unit.test_rounds import held_name
 from tests.unit.test_stages import shipments, url, world_of
 
 BUCKET = "arn:aws:s3:::hathi-bucket"
 DAY = 86400.0
+SIDES = ("Compute box", "Gateway")
+TRAINS, PROMOTES = "Host that trains", "Host that promotes"
+HOSTS = (*SIDES, TRAINS, PROMOTES)
 OF_SERVERS = {"s3:AbortMultipartUpload", "s3:ListMultipartUploadParts", "s3:GetLifecycleConfiguration"}
 """What a bucket of S3 alone is asked, by its own module: uploads in parts, and the doctor's look at its rules."""
 
@@ -102,7 +114,7 @@ def policies() -> dict[str, Policy]:
         assert parsed["Version"] == "2012-10-17"
         assert {one["Effect"] for one in parsed["Statement"]} == {"Allow"}
         found[heading] = Policy(tuple(parsed["Statement"]))
-    assert sorted(found) == ["Compute box", "Gateway"]
+    assert sorted(found) == sorted(HOSTS)
     return found
 
 
@@ -250,17 +262,97 @@ def check(recording: Recording) -> None:
     recording.delete(f"{folder}small")
 
 
-@pytest.mark.parametrize("side", ["Gateway", "Compute box"])
-def test_each_request_of_a_side_is_allowed_to_it(asked: dict[str, list[Request]], side: str) -> None:
-    policy = policies()[side]
-    assert len(asked[side]) > 100
-    assert sorted({str(one) for one in asked[side] if not policy.grants(one)}) == []
+@dataclass
+class Racing(Recording):
+    """Somebody else is first, once, while a file is uploaded."""
+
+    race: Callable[[], None] | None = None
+
+    def put(self, key: str, body: bytes | Path) -> None:
+        super().put(key, body)
+        race, self.race = self.race, None
+        if race is not None:
+            race()
 
 
-@pytest.mark.parametrize("side", ["Gateway", "Compute box"])
-def test_nothing_is_allowed_that_nobody_asks(asked: dict[str, list[Request]], side: str) -> None:
+@pytest.fixture(scope="module")
+def trains(tmp_path_factory: pytest.TempPathFactory) -> list[Request]:
+    """What a host asks that trains jobs, is asked to end, goes on, loses a race, and looks at them as a person does."""
+    folder = tmp_path_factory.mktemp("trains")
+    world = World(folder)
+    recording = Racing(world.context("box.one").bucket)
+    context = replace(world.context("box.one"), bucket=recording, lake=None)  # type: ignore[arg-type]
+    spec = JobSpec(model="toy", solver="", max_iter=12, every=5, seed=1)
+    asked = iter(range(3))
+    beat(context)
+    jobs.refuse_forgotten(context, spec)
+    name, _ = jobs.submit(context, spec)
+    with pytest.raises(Stopped):
+        take(replace(context, stopping=lambda: next(asked, None) is None), name, ToyTrainer)
+
+    def first() -> None:
+        leave(context)  # for the other it is dead
+        assert take(world.context("box.two"), name, lambda one: ToyTrainer(one, cpu="another")) is not None
+
+    recording.race = first
+    assert take(context, name, ToyTrainer) is not None
+    other, _ = jobs.submit(context, spec.model_copy(update={"seed": 2}))
+    for one in trainings.trainings([context]):
+        trainings.as_tree(trainings.training([context], one.name), details=True)
+    trainings.fetch(trainings.training([context], str(name)), folder / "fetched")
+    trainings.stop(trainings.training([context], str(other)))
+    leave(context)
+    return recording.requests
+
+
+@pytest.fixture(scope="module")
+def promotes(tmp_path_factory: pytest.TempPathFactory) -> list[Request]:
+    """What a host asks where files, a training and an older promotion are promoted, one of them too late."""
+    folder = tmp_path_factory.mktemp("promotes")
+    sets = {"demo": {"model": "shoes", "blob": "features", "root": "features"}}
+    world = World(folder / "spill", settings_of(state=str(folder / "state"), sets=sets))
+    weights = folder / "w.caffemodel"
+    random_features.write(weights, 1)
+    other = world.context("box.one")
+    name = finished_job(other, weights, NET)
+    other.bucket.put("shop/c/20260101T000000Z.000.00000.0-0123456789ab/plan", b"{}")
+    recording = Racing(world.context("box.two").bucket)
+    context = replace(world.context("box.two"), bucket=recording, lake=None)  # type: ignore[arg-type]
+    promote(context, Files(NET, weights))
+    with of_training(trainings.training([context], name), Files(NET)) as candidate:
+        promoting.promote(promoting.judge(context, promoting.Wanted("shoes", candidate)))
+    again = of_promotion(context, Promoted(model="shoes", number=1))
+    promoting.promote(promoting.judge(context, promoting.Wanted("shoes", again)))
+    random_features.write(folder / "v.caffemodel", 2)
+    random_features.write(folder / "u.caffemodel", 3)
+    recording.race = lambda: assert_won(promote(other, Files(NET, folder / "u.caffemodel")))
+    assert not promote(context, Files(NET, folder / "v.caffemodel")).won
+    models.versions([context], "shoes", lineage=True)
+    return recording.requests
+
+
+def assert_won(outcome: promoting.Outcome) -> None:
+    assert outcome.won
+
+
+@pytest.fixture(scope="module")
+def of_hosts(
+    asked: dict[str, list[Request]], trains: list[Request], promotes: list[Request]
+) -> dict[str, list[Request]]:
+    return {**asked, TRAINS: trains, PROMOTES: promotes}
+
+
+@pytest.mark.parametrize("side", HOSTS)
+def test_each_request_of_a_side_is_allowed_to_it(of_hosts: dict[str, list[Request]], side: str) -> None:
     policy = policies()[side]
-    used = {grant for one in asked[side] for grant in policy.grants(one)}
+    assert len(of_hosts[side]) > (100 if side in SIDES else 30)
+    assert sorted({str(one) for one in of_hosts[side] if not policy.grants(one)}) == []
+
+
+@pytest.mark.parametrize("side", HOSTS)
+def test_nothing_is_allowed_that_nobody_asks(of_hosts: dict[str, list[Request]], side: str) -> None:
+    policy = policies()[side]
+    used = {grant for one in of_hosts[side] for grant in policy.grants(one)}
     assert sorted(grant for grant in policy.all() - used if grant[1] not in OF_SERVERS) == []
 
 
@@ -286,6 +378,24 @@ def test_neither_side_may_do_what_is_the_others_or_nobodys() -> None:
             *(Request("s3:DeleteObject", f"{name}/{key}") for key in ("plan", "b/00000", "end", "out", "done")),
             Request("s3:DeleteObject", f"{name}/abcdefabcdef/r/00000"),
             Request("s3:PutObject", f"{BUCKET}/some/prefix/mall/d/x"),
+        ],
+        TRAINS: [
+            Request("s3:PutObject", f"{shop}/j/toy-0123456789ab/out"),
+            Request("s3:DeleteObject", f"{shop}/j/toy-0123456789ab/s/00005"),
+            Request("s3:PutObject", f"{name}/plan", once),
+            Request("s3:PutObject", f"{shop}/h/open/x"),
+            Request("s3:PutObject", f"{shop}/m/shoes/1", once),
+            Request("s3:GetObject", f"{shop}/c/x/plan"),
+            Request("s3:DeleteObject", f"{shop}/d/m/x"),
+            Request("s3:ListBucket", BUCKET, (("s3:prefix", "some/prefix/shop/c/"),)),
+        ],
+        PROMOTES: [
+            Request("s3:PutObject", f"{shop}/m/shoes/1"),
+            Request("s3:DeleteObject", f"{shop}/m/shoes/1"),
+            Request("s3:PutObject", f"{shop}/j/toy-0123456789ab/out", once),
+            Request("s3:DeleteObject", f"{shop}/d/j/x"),
+            Request("s3:PutObject", f"{shop}/h/open/x"),
+            Request("s3:GetObject", f"{shop}/d/x/y"),
         ],
     }
     for side, policy in policies().items():
