@@ -21,7 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hathi.live_nets import Blob, Net
+from hathi.absent import MODULE, SOLVER, Absent, absent
+from hathi.blobs import Blob
+from hathi.live_nets import Fed, Net
+from pipeline.codec.caffe_pb2 import SolverParameter
 from pipeline.training import job
 from pipeline.training.assembly import How, examine
 from pipeline.training.job import Opened, Out, Wanted
@@ -32,6 +35,10 @@ from pipeline.training.solver import Flags
 from pipeline.training.surroundings import Ending
 
 __all__ = ["Blob", "Net", "Solver", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    raise absent("hathi.training", name, MODULE)
 
 
 def load(
@@ -92,6 +99,27 @@ def load(
     return Solver(opened, requests)
 
 
+class Param:
+    """The fields of a solver's text, with its net where that stands in it.  They are changed in the file."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: SolverParameter) -> None:
+        object.__setattr__(self, "_text", text)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in SolverParameter.DESCRIPTOR.fields_by_name:
+            raise AttributeError(f"a solver has no field '{name}'")
+        return getattr(self._text, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        hint = f"change {name} in the solver's file, and open it anew; solver.restore(STATE) goes on from a snapshot"
+        raise Absent(f"solver.param.{name} cannot be set", "the training was made with the file's fields", hint)
+
+    def __repr__(self) -> str:
+        return str(self._text)
+
+
 class Solver:
     """A solver between two steps.  net: the one that learns.  test_nets: those that test it, over the same weights.
 
@@ -106,7 +134,11 @@ class Solver:
     def _net(self, number: int) -> Net:
         live, training = self._opened.nets.all()[number], self._training
         share = live.network.share if number else training.share
-        return Net(live, lambda layers: training.take(number, layers), share, trains=number == 0)
+        fed = Fed(lambda layers: training.take(number, layers), lambda layers: training.drawn(number, layers))
+        return Net(live, fed, share, trains=number == 0)
+
+    def __getattr__(self, name: str) -> Any:
+        raise absent("a solver", name, SOLVER)
 
     @property
     def iter(self) -> int:
@@ -117,6 +149,11 @@ class Solver:
     def max_iter(self) -> int:
         """The iteration at which `solve` ends."""
         return self._opened.read.max_iter
+
+    @property
+    def param(self) -> Param:
+        """The fields of the solver's file, to be read: `solver.param.max_iter`, `.base_lr`, `.display`, ..."""
+        return Param(self._opened.read.text)
 
     @property
     def lr(self) -> float:

@@ -44,6 +44,16 @@ class Feeding:
         """
         number = self.number
         feeds = dict(self._loader.take())
+        feeds |= self._drawn_of(number, layers)
+        self.examples += next((values.shape[0] for values in feeds.values() if values.ndim), 0)
+        return feeds
+
+    def drawn(self, layers: Collection[str]) -> Feeds:
+        """What these layers draw for a pass that begins behind the data: no batch is taken."""
+        return self._drawn_of(self.number, layers)
+
+    def _drawn_of(self, number: int, layers: Collection[str] | None) -> Feeds:
+        feeds: Feeds = {}
         for at, one in enumerate(self._drawn):
             if layers is not None and one.layer not in layers:
                 feeds[one.feed] = np.zeros(one.shape, np.float32)
@@ -51,7 +61,6 @@ class Feeding:
                 feeds[one.feed] = self._draws.mask(one, number)
             else:
                 feeds[one.feed] = self._draws.filler(one.filler, one.shape, one.layer, at, number)
-        self.examples += next((values.shape[0] for values in feeds.values() if values.ndim), 0)
         return feeds
 
     def keys(self) -> dict[str, list[str]]:

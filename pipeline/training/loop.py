@@ -289,6 +289,10 @@ class Training:
         """What the next pass is fed, of the training net (0) or of a test net (1 and up), through these layers."""
         return self._feeding[net].take(layers)
 
+    def drawn(self, net: int, layers: Collection[str]) -> Feeds:
+        """What these layers draw for a pass that begins behind the data."""
+        return self._feeding[net].drawn(layers)
+
     def share(self, net: Network) -> None:
         """Takes over the learned blobs of a net of another training: both change the same numbers from now on."""
         self._net.share(net)

@@ -161,13 +161,17 @@ class Network(Protocol):
     def keep(self) -> Kept:
         """What the last pass computed, from now on: a net that is never asked keeps nothing."""
 
-    def ahead(self, feeds: Feeds, last: int | None = None) -> Pass:
-        """`forward`, after which `back` may follow.  last: the step after which it ends."""
+    def ahead(self, feeds: Feeds, last: int | None = None, first: int = 0) -> Pass:
+        """`forward`, after which `back` may follow.  last: the step after which it ends.
 
-    def back(self, seeds: Mapping[Place, NDArray[np.float32]], last: int | None = None) -> None:
+        first: the step with which it begins, on what the last pass left in the blobs; feeds that it lacks are there.
+        """
+
+    def back(self, seeds: Mapping[Place, NDArray[np.float32]], last: int | None = None, first: int = 0) -> None:
         """The gradients of the pass that `ahead` made, added to those that are there already; once for each pass.
 
-        seeds: gradients of tops, to begin with in place of the loss.  last: the step from which it runs down.  Raises
+        seeds: gradients of tops, to begin with in place of the loss.  last: the step from which it runs down;
+        first: the one with which it ends.  Raises
         NetError where no pass is there, and where nothing that it begins with depends on what has gradients.
         """
 

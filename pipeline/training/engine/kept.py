@@ -51,6 +51,19 @@ class KeptPass:
         written = (self._tops[one] for one in reversed(self._writers(read)) if one in self._tops)
         return self._array(next(written, None), read)
 
+    def held(self, place: Place) -> Tensor:
+        """What the memory of a top holds after the last pass, in the top's shape; zeros before the first."""
+        writers = self._memories.writers.get(self._memories.of[place], [])
+        found = next((self._tops[one] for one in reversed(writers) if one in self._tops), None)
+        shape = self._graph.declared[place]
+        return torch.zeros(shape) if found is None else found.detach().reshape(shape)
+
+    def down_to(self, first: int) -> list[Tensor]:
+        """The values that steps from `first` on read of steps before it, and that have gradients."""
+        reads = {one.version for step in self._graph.plan.steps[first:] for one in step.reads}
+        found = [self._tops[place] for place in reads if place.step < first and place in self._tops]
+        return [one for one in found if one.requires_grad]
+
     def gradient(self, blob: str) -> Array | None:
         read = self._graph.plan.read(blob)
         found = next((one for one in map(self._gradient, self._writers(read)) if one is not None), None)
@@ -73,8 +86,13 @@ class KeptPass:
         shape = self._graph.declared.get(read.view, array.shape)
         return array.reshape(shape) if math.prod(shape) == array.size else array
 
-    def back(self, losses: Sequence[Loss], seeds: Mapping[Place, Array], last: int) -> None:
-        """Runs backward from the seeds, and from each loss up to step `last` that has none."""
+    def back(
+        self, losses: Sequence[Loss], seeds: Mapping[Place, Array], last: int, ends: Sequence[Tensor] | None = None
+    ) -> None:
+        """Runs backward from the seeds, and from each loss up to step `last` that has none.
+
+        ends: the tensors at which it stops; None: at all that have gradients.
+        """
         begun = {one.place: torch.full_like(top, one.slope) for one in losses if one.slope and one.place.step <= last
                  and (top := self._tops.get(one.place)) is not None}  # fmt: skip
         for place, seed in seeds.items():
@@ -89,7 +107,7 @@ class KeptPass:
                 "no learned blob that learns lies below",
                 "set force_backward: true in the net's text for gradients of its data",
             )
-        torch.autograd.backward([self._tops[place] for place in roots], list(roots.values()))
+        torch.autograd.backward([self._tops[place] for place in roots], list(roots.values()), inputs=ends)
 
 
 class Both:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -23,7 +24,7 @@ from pipeline.training.engine.kept import Both, KeptPass, no_pass
 from pipeline.training.engine.learned import learned_blobs, shared
 from pipeline.training.engine.lowering import Part, Trained, lower
 from pipeline.training.engine.needs import LayerNeeds
-from pipeline.training.engine.program import Arithmetic, Own, Program, Values, Watch
+from pipeline.training.engine.program import Arithmetic, Own, Program, Span, Values, Watch
 from pipeline.training.engine.repeatable import repeatable
 from pipeline.training.engine.stopwatch import Stopwatch
 from pipeline.training.network import Draw, Feeds, LearnedBlob, Mask, Network, NotFinite, Output, Pass, Watched
@@ -84,23 +85,38 @@ class TorchNetwork:
         self._kept = self._kept or KeptPass(self.graph)
         return self._kept
 
-    def ahead(self, feeds: Feeds, last: int | None = None) -> Pass:
-        self.keep()
+    def ahead(self, feeds: Feeds, last: int | None = None, first: int = 0) -> Pass:
+        kept, span = self.keep(), Span(last, first)
+        if first:
+            net, _ = next(iter(self._compiled.values()))
+            held = {name: kept.held(place) for place, name in net.tops.items() if place.step < first}
+            given = {name: kept.held(place).numpy() for name, place in self.graph.plan.inputs.items()}
+            feeds, span = {**given, **feeds}, replace(span, held=held)
         with torch.no_grad() if self._owns is None else nullcontext():
-            found, self._slope = self._pass(feeds, None, last)
+            found, self._slope = self._pass(feeds, None, span)
         return found
 
-    def back(self, seeds: Mapping[Place, Array], last: int | None = None) -> None:
+    def back(self, seeds: Mapping[Place, Array], last: int | None = None, first: int = 0) -> None:
         slope, self._slope = self._slope, None
         if slope is None and not seeds:
             raise no_pass()
-        if not seeds and last is None:
+        if not seeds and last is None and not first:
             self._back(slope)
         else:
-            steps = len(self.graph.plan.steps)
+            steps, kept = len(self.graph.plan.steps), self.keep()
             self._overwrite()
-            self.keep().back(self._ends.losses, seeds, steps if last is None else last)
+            ends = [*self._learned_from(first), *kept.down_to(first)] if first else None
+            kept.back(self._ends.losses, seeds, steps if last is None else last, ends)
             self.keep().settle()
+
+    def _learned_from(self, first: int) -> list[Tensor]:
+        """What steps from this one on learn.  Raises NetError where a step before it learns the same."""
+        found = dict.fromkeys(owner for slot, owner in self.graph.parameters.owners.items() if slot.step >= first)
+        for slot, owner in self.graph.parameters.owners.items():
+            if slot.step < first and owner in found:
+                layer = self.graph.plan.steps[slot.step].layer.name
+                raise NetError(f"layer '{layer}' shares a blob with a layer behind the end", "", "go back to its start")
+        return [self._tensors[owner] for owner in found if self._tensors[owner].requires_grad]
 
     def clocked(self, feeds: Feeds, watch: Stopwatch) -> Pass:
         """`backward`, while `watch` measures its layers."""
@@ -192,8 +208,8 @@ class TorchNetwork:
         torch.from_numpy(found).copy_(tensor.detach())
         return found
 
-    def _pass(self, feeds: Feeds, watch: Watch | None, last: int | None = None) -> tuple[Pass, Tensor | None]:
-        """A forward pass, up to step `last`, and what its gradients begin with."""
+    def _pass(self, feeds: Feeds, watch: Watch | None, span: Span | None = None) -> tuple[Pass, Tensor | None]:
+        """A forward pass, of a part of the net, and what its gradients begin with."""
         given = self._fed(feeds)
         if self._kept is not None:
             self._kept.begin()
@@ -203,7 +219,7 @@ class TorchNetwork:
                 watch.top(place.step, place.top, given[f"in:{name}"])
         with repeatable(self.how.device), self._precision():
             net, program = self._compile(self._counts(given))
-            found = program(given, self._live, self._take_up, watch, last)
+            found = program(given, self._live, self._take_up, watch, span)
             loss, slope = self._loss(net, found)
             names = {one.blob: self._value(net, one) for one in self.outputs}
             told = {blob: net.graph.outputs[blob].name for blob in self._told}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,6 +56,21 @@ class Watch(Protocol):
     def top_gradient(self, step: int, top: int, gradient: Tensor) -> None: ...
 
 
+@dataclass(frozen=True)
+class Span:
+    """A part of a net's steps.  first, last: its ends; last: None: the net's own.
+
+    held: the values that stand where steps before `first` would have computed them, by name.
+    """
+
+    last: int | None = None
+    first: int = 0
+    held: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+WHOLE = Span()
+
+
 class Program:
     """A net's parts on one device.  owns: by step.  kept: the values that a pass gives back."""
 
@@ -83,21 +98,25 @@ class Program:
         learned: Callable[[Slot], Tensor],
         after: Callable[[Part, Values], None],
         watch: Watch | None = None,
-        last: int | None = None,
+        span: Span | None = None,
     ) -> Values:
         """The values that are kept.  after: what is done once a part is computed (BatchNorm's statistics).
 
-        last: the step after which it ends; then the values that are there by then, and nothing that is asked for twice.
+        span: a part of the net; then the values that are there by then, and nothing that is asked for twice.
         """
+        span = span or WHOLE
         values = self._begun(feeds, learned)
         late: dict[Place, Tensor] = {}
         for number, part in enumerate(self._lean if watch is None else self.parts):
-            if last is not None and part.step > last:
+            if span.last is not None and part.step > span.last:
                 return {name: values[name] for name in self.kept if name in values}
             for operation in part.ahead:
                 self._compute(operation, values)
-            self._part(part, values, late, watch)
-            after(part, values)
+            if part.step < span.first:
+                self._held(part, values, span.held, watch)
+            else:
+                self._part(part, values, late, watch)
+                after(part, values)
             for name in part.tops:
                 if name in self._late:
                     late[self._late[name]] = values[name].detach()
@@ -105,7 +124,15 @@ class Program:
                 values.pop(name, None)
         for operation in self._rest:
             self._compute(operation, values)
-        return {name: values[name] for name in self.kept}
+        return {name: values[name] for name in self.kept if not span.first or name in values}
+
+    @staticmethod
+    def _held(part: Part, values: Values, held: Mapping[str, Tensor], watch: Watch | None) -> None:
+        """What stands in the place of a part that the pass does not compute."""
+        values.update((name, held[name]) for name in part.tops)
+        if watch is not None:
+            for index, name in enumerate(part.tops):
+                watch.top(part.step, index, held[name])
 
     def last_bottom(self, feeds: Mapping[str, Tensor], learned: Callable[[Slot], Tensor], step: int) -> Tensor:
         """The last bottom of a step, and nothing behind it."""

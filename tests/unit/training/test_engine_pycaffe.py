@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -225,6 +226,132 @@ def test_a_pass_ends_at_a_layer_and_draws_nothing_for_those_behind(here: Path) -
     assert np.array_equal(opened(net=text).test_nets[0].forward(end="ip", data=x)["ip"].shape, (6, 2))
 
 
+def test_a_pass_begins_at_a_layer_with_what_the_program_has_written_into_its_bottoms(here: Path) -> None:
+    drop = 'layer { name: "drop" type: "Dropout" bottom: "ip" top: "dropped" }\n'
+    more = 'layer { name: "ip2" type: "InnerProduct" bottom: "dropped" top: "ip2" inner_product_param { num_output: 2 '
+    text = (NET % FED).replace(
+        'layer { name: "loss"', drop + more + 'weight_filler { type: "xavier" } } }\nlayer { name: "loss"'
+    )
+    text = text.replace('bottom: "ip" bottom: "label"', 'bottom: "ip2" bottom: "label"')
+    rng = np.random.default_rng(3)
+    x, label = rng.normal(size=(6, 4)).astype(np.float32), np.array([0, 1, 1, 0, 1, 0], np.float32)
+    net = opened(net=text).net
+    net.forward(data=x, label=label)
+    written = rng.normal(size=(6, 2)).astype(np.float32)
+    net.blobs["dropped"].data[...] = written
+    before = net.blobs["ip"].data.copy()
+    found = net.forward(start="ip2", blobs=["ip2"])
+    scores = written @ net.params["ip2"][0].data.T + net.params["ip2"][1].data
+    assert np.allclose(found["ip2"], scores, atol=1e-6)
+    prob = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    assert np.allclose(found["loss"], -np.log(prob[np.arange(6), label.astype(int)]).mean(), atol=1e-6)
+    assert np.array_equal(net.blobs["ip"].data, before), "what stands before stays"
+    net.clear_param_diffs()
+    slope = prob.copy()
+    slope[np.arange(6), label.astype(int)] -= 1
+    with pytest.raises(hathi.Error, match="the last forward pass began with layer 'ip2'"):
+        net.backward()
+    net.forward(start="ip2")
+    net.backward(end="ip2")
+    assert np.allclose(net.params["ip2"][0].diff, (slope / 6).T @ written, atol=1e-6)
+    assert not net.params["ip"][0].diff.any()
+    assert set(net.forward(start="relu", end="drop")) == {"dropped"}
+
+
+def test_a_pass_over_a_blob_in_place_reads_what_its_memory_holds(here: Path) -> None:
+    """As in Caffe: relu, begun again, reads what relu has written."""
+    net = opened(net=NET % FED).net
+    net.forward(data=np.random.default_rng(1).normal(size=(6, 4)))
+    net.blobs["ip"].data[...] = [[-1, 2]] * 6
+    assert np.array_equal(net.forward(start="relu", end="relu")["ip"], [[0, 2]] * 6)
+    prob = np.exp(np.array([0.0, 2.0])) / np.exp([0.0, 2.0]).sum()
+    assert np.allclose(net.forward(start="loss")["loss"], -np.log(prob[0]), atol=1e-6)
+
+
+def test_a_pass_that_begins_behind_the_data_takes_no_batch(here: Path) -> None:
+    solver = opened()
+    net = solver.net
+    net.forward()
+    first = net.blobs["data"].data.copy()
+    net.forward(start="ip")
+    assert np.array_equal(net.blobs["data"].data, first)
+    net.forward()
+    assert not np.array_equal(net.blobs["data"].data, first)
+    other = opened(name="other").net
+    other.forward()
+    other.forward()
+    assert np.array_equal(net.blobs["data"].data, other.blobs["data"].data), "nothing was left out"
+
+
+def test_a_backward_pass_ends_at_a_layer_and_gives_the_gradients_of_its_bottoms(here: Path) -> None:
+    def run(**how: str) -> tuple[training.Net, dict[str, np.ndarray]]:
+        net = opened(net=IMAGES + LAYERS).net
+        net.forward(data=np.random.default_rng(1).normal(size=(2, 3, 8, 8)), label=[1, 2])
+        return net, net.backward(**how)  # type: ignore[arg-type]
+
+    whole, _ = run()
+    part, found = run(end="left")
+    assert set(found) == {"flat"}
+    assert not part.params["conv"][0].diff.any()
+    assert whole.params["conv"][0].diff.any()
+    assert np.array_equal(part.params["left"][0].diff, whole.params["left"][0].diff)
+    assert np.array_equal(found["flat"], whole.blobs["flat"].diff), "of all that read it behind"
+    assert found["flat"].any()
+    one, found = run(end="conv")
+    assert set(found) == {"data"}
+    assert np.array_equal(one.params["conv"][0].diff, whole.params["conv"][0].diff)
+
+
+def test_names_of_pycaffe_are_there_or_say_what_stands_for_them(here: Path) -> None:
+    solver = opened(net=IMAGES + LAYERS)
+    net = solver.net
+    assert [one.type for one in net.layers][:3] == ["Input", "Convolution", "ReLU"]
+    assert net.layer_dict["conv"].blobs[0].data is not None
+    assert np.shares_memory(net.layers[1].blobs[0].data, net.params["conv"][0].data)
+    assert net._layer_names == net.layer_names == list(net.layer_dict)
+    assert (net.bottom_names["loss"], net.top_names["conv"]) == (["left", "label"], ["conv"])
+    assert net.blob_loss_weights["norm"] == 0.5
+    assert net.blob_loss_weights["conv"] == 0.0
+    blob = net.blobs["data"]
+    assert (blob.num, blob.channels, blob.height, blob.width) == (2, 3, 8, 8)
+    assert net.blobs["label"].channels == 1
+    assert (solver.param.max_iter, solver.param.lr_policy, solver.param.momentum2) == (
+        20,
+        "fixed",
+        pytest.approx(0.999),
+    )
+    net.save_hdf5("w.any")
+    kept = net.params["left"][0].data.copy()
+    net.params["left"][0].data[...] = 0
+    net.load_hdf5("w.any")
+    assert np.array_equal(net.params["left"][0].data, kept)
+    lacking = [
+        (lambda: blob.reshape(1, 3, 8, 8), "a blob has no 'reshape'", "the net's text"),
+        (lambda: net.reshape(), "a net of a solver has no 'reshape'", "the net's text"),
+        (lambda: net.forward_all(), "no 'forward_all'", "loop over batches"),
+        (lambda: solver.test_net, "no 'test_net'", r"solver.test_nets\[0\]"),
+        (lambda: setattr(solver.param, "base_lr", 0.1), "base_lr cannot be set", "in the solver's file"),
+        (lambda: training.SGDSolver, "hathi.training has no 'SGDSolver'", r"training.load\(FILE\)"),
+        (lambda: training.set_mode_gpu, "no 'set_mode_gpu'", "leave it out"),
+    ]
+    for call, says, hint in lacking:
+        with pytest.raises(hathi.Error, match=says) as refused:
+            call()
+        assert isinstance(refused.value, AttributeError)
+        assert re.search(hint, refused.value.hint)
+    assert not hasattr(net, "forward_all")
+    with pytest.raises(AttributeError, match=r"docs/pycaffe\.md"):
+        net.colour  # noqa: B018
+    with pytest.raises(AttributeError, match="no field 'colour'"):
+        solver.param.colour  # noqa: B018
+
+
+def test_weights_of_which_nothing_is_taken_are_warned_of(here: Path) -> None:
+    opened(net=IMAGES + LAYERS).net.save("other.caffemodel")
+    with pytest.warns(UserWarning, match=r"other\.caffemodel gives nothing to the net"):
+        opened(name="tiny").net.copy_from("other.caffemodel")
+
+
 def test_callbacks_come_as_an_iteration_starts_and_before_its_update(here: Path) -> None:
     solver, order = opened(SOLVER.replace("0.9", "0") + 'lr_policy: "fixed" snapshot_prefix: "tiny"'), []
     before = weights(solver)
@@ -374,10 +501,10 @@ def test_memory_data_is_given_arrays(here: Path) -> None:
 
 def test_what_a_net_does_not_do_is_refused_by_name(here: Path) -> None:
     solver = opened()
-    with pytest.raises(hathi.Error, match=r"forward\(start=...\) is not supported"):
-        solver.net.forward(start="ip")
-    with pytest.raises(hathi.Error, match=r"backward\(end=...\) is not supported"):
-        solver.net.backward(end="ip")
+    with pytest.raises(hathi.Error, match="layer 'd' stands before layer 'ip'"):
+        solver.net.forward(start="ip", end="d")
+    with pytest.raises(hathi.Error, match="no layer 'fc7'"):
+        solver.net.forward(start="fc7")
     with pytest.raises(hathi.Error, match="no layer 'fc7'"):
         solver.net.forward(end="fc7")
     with pytest.raises(hathi.Error, match="call forward before each backward"):
