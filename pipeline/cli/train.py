@@ -34,6 +34,7 @@ _BESIDE = {"test": ("a net and its weights", "MODEL WEIGHTS"), "time": ("a solve
 JOB_WORDS = {"list": 1, "show": 2, "fetch": 2, "stop": 2, "log": 2}
 """Words that are no solver's file, and how many words a command with one has; `./list` is a file."""
 _EFFECTS = ("stop", "snapshot", "none")
+_PRECISIONS = ("float32", "bf16")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
            help="threads that decode images (default: 2); they decide no digit")  # fmt: skip
     option("--exact", action="store_true",
            help="convolution in Caffe's order of sums: slower, but no near-tie falls otherwise")  # fmt: skip
+    option("--precision", choices=_PRECISIONS, default=_PRECISIONS[0],
+           help="of convolutions and products (default: float32); bf16 says how far it is from float32, and is "
+           "faster only where the processor has a unit for it")  # fmt: skip
+    option("--gpu", default="", metavar="N",
+           help="the card that computes, all, or none (default: the solver's, with solver_mode: GPU)")  # fmt: skip
     option("--as-caffe", action="store_true",
            help="compute gradients that Caffe gets wrong as Caffe does; else such nets are refused")  # fmt: skip
     option("--stage", default="", metavar="A,B", help="stages of the training net, for include rules")
@@ -115,6 +121,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     if args.job:
+        if args.gpu:
+            raise ConfigError("--gpu and --job exclude each other", "a job trains on the CPU of any host",
+                              "leave one of the two out")  # fmt: skip
         from pipeline.cli import train_job
 
         return train_job.run(args, _flags(args), _how(args))
@@ -174,13 +183,15 @@ def _test(args: argparse.Namespace) -> int:
 def _how(args: argparse.Namespace) -> How:
     from pipeline.training.assembly import How
 
-    return How(args.threads, args.exact, args.as_caffe)
+    return How(args.threads, args.exact, args.as_caffe, args.precision, args.gpu)
 
 
 def _time(args: argparse.Namespace) -> int:
     from pipeline.training.log import Log
     from pipeline.training.timing import measure
 
+    if args.gpu:
+        raise ConfigError("hathi train time takes no --gpu", "it measures layers on the CPU", "leave it out")
     with shown() as (write, _):
         found = measure(Path(args.words[1]), args.iterations, _flags(args), _how(args), Log(write))
     _printed(args.json)(asdict(found))

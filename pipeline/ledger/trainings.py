@@ -47,6 +47,8 @@ class JobSpec(Body):
     engine: str = "torch"
     exact: bool = False
     as_caffe: bool = False
+    precision: str = "float32"
+    """Of convolutions and products."""
     stages: tuple[str, ...] = ()
     level: int = 0
     threads: Count = 0
@@ -55,7 +57,8 @@ class JobSpec(Body):
 
     def name(self) -> JobName:
         """What it is called: a hash of all that decides a number of it."""
-        decides = self.model_dump(mode="json", exclude={"format", "nonce", "folder", "weights"})
+        known = {"precision"} if self.precision == "float32" else set()  # names from before there was a choice
+        decides = self.model_dump(mode="json", exclude={"format", "nonce", "folder", "weights", *known})
         return JobName.of(self.model, decides, [[one.name, one.sha256] for one in self.weights])
 
     def due(self, iteration: int) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pipeline.errors import FormatError, SolverError
 from pipeline.nets.graph.caffe_graph import CaffeGraph
@@ -17,7 +18,12 @@ from pipeline.training.network import Network
 from pipeline.training.setting_up import set_up
 from pipeline.training.solver import Solver
 
+if TYPE_CHECKING:
+    from pipeline.training.engine.program import Arithmetic
+
 Say = Callable[[str], None]
+PRECISIONS = ("float32", "bf16")
+"""Of convolutions and products; weights, their updates and losses are float32 in both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +32,19 @@ class How:
 
     threads: of the engine; 0: all cores, with `exact` one.  exact: convolution in Caffe's order of sums.
     as_caffe: wrong gradients of Caffe's are computed where it computes them, else such nets are refused.
+    precision: one of PRECISIONS.  gpu: a card's number, "all" or "none"; "": the solver says whether it wants one.
     """
 
     threads: int = 0
     exact: bool = False
     as_caffe: bool = False
+    precision: str = PRECISIONS[0]
+    gpu: str = ""
+
+    @property
+    def rounds(self) -> bool:
+        """Whether convolutions and products are in bfloat16."""
+        return self.precision == PRECISIONS[1]
 
 
 @dataclass(frozen=True)
@@ -80,11 +94,11 @@ def assemble(solver: Solver, draws: Draws, how: How, say: Say, warn: Say) -> Net
     from pipeline.training.engine import building
     from pipeline.training.engine.needs import needs, refuse_no_loss
 
-    arithmetic = replace(building.CPU, exact=how.exact)
+    computed = arithmetic(how, solver.device)
     made = set_up(solver.net, draws, warn)
     graph = made.graph
     wanted = building.Wanted(solver.net.text.force_backward, how.as_caffe)
-    network = building.build(graph, arithmetic, wanted, made.values)
+    network = building.build(graph, computed, wanted, made.values)
     for slot, values in _taken(solver, graph, say, warn):
         network.load(slot, values)
     train = Live(graph, network, made.sources)
@@ -95,6 +109,14 @@ def assemble(solver: Solver, draws: Draws, how: How, say: Say, warn: Say) -> Net
         own = building.build_test(made.graph, network, made.values | dict(_taken(solver, made.graph, say)))
         tests.append(Live(made.graph, own, made.sources))
     return Nets(train, tuple(tests), draws)
+
+
+def arithmetic(how: How, device: int | None) -> Arithmetic:
+    """device: the card that a solver asks for.  Raises SolverError for a card that is not there."""
+    from pipeline.training.engine.devices import device_of
+    from pipeline.training.engine.program import Arithmetic
+
+    return Arithmetic(device_of(how.gpu, device), exact=how.exact, half=how.rounds)
 
 
 def examine(nets: Nets, threads: int, ending: Callable[[], bool] = lambda: False) -> None:

@@ -152,7 +152,7 @@ def opened(wanted: Wanted, out: Out, requests: Requests) -> Opened:
         read = replace(read, weights=())
     threads = start(wanted.how.threads or int(wanted.how.exact))
     log = Log(out.write)
-    _head(read, log)
+    _head(read, wanted.how, log)
     places = out.places(read)
     places.clear()
     snapshot.probe(read.snapshots, places)
@@ -215,6 +215,8 @@ def _train(whole: Opened, wanted: Wanted, found: Whole | None, attempts: Attempt
     log("solver.cpp:57", "Solver scaffolding done.")
     go_on(training, whole.nets, whole.read, Beginning(found, wanted.snapshot, whole.places), log)
     whole.metrics.begin(training.iteration)
+    if wanted.how.rounds:
+        _say_rounding(whole)
     log("caffe.cpp:239", "Starting Optimization")
     started = Started(training.iteration, str(whole.read.path.resolve()), engine_name(), whole.threads, whole.read.seed,
                       wanted.how.exact)  # fmt: skip
@@ -252,7 +254,7 @@ def digest(read: Solver, how: How) -> str:
             for net in (read.net, *(test.net for test in read.tests.nets))
         ],
         "weights": [_sha256(path) for path in read.weights],
-        "how": [how.exact, how.as_caffe],
+        "how": [how.exact, how.as_caffe, *([how.precision] if how.rounds else [])],
     }
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
@@ -272,11 +274,32 @@ def warn(log: Log, says: str) -> None:
         log("net.cpp:53", says, "W")
 
 
-def _head(read: Solver, log: Log) -> None:
-    log("caffe.cpp:197", "Use CPU.")
+def _say_rounding(whole: Opened) -> None:
+    """Prints how far bfloat16 is from float32, and whether this host is made for it."""
+    from pipeline.training.engine.devices import name_of, rounds_fast
+    from pipeline.training.engine.net import TorchNetwork
+    from pipeline.training.engine.rounding import distance
+
+    network = whole.nets.train.network
+    assert isinstance(network, TorchNetwork)
+    whole.log("caffe.cpp:239", distance(network, whole.training.coming()).said())
+    if not rounds_fast(network.how.device):
+        says = f"{name_of(network.how.device)} has no unit for bfloat16: it is likely slower here than float32"
+        whole.log("caffe.cpp:239", says, "W")
+
+
+def _head(read: Solver, how: How, log: Log) -> None:
+    from pipeline.training.engine.devices import device_of, name_of
+
+    device = device_of(how.gpu, read.device)
+    if device.type == "cpu":
+        log("caffe.cpp:197", "Use CPU.")
+    else:
+        log("caffe.cpp:204", f"Using GPUs {device.index}")
+        log("caffe.cpp:209", f"GPU {device.index}: {name_of(device)}")
     if read.text.test_interval and not read.tests.nets:
         log("solver.cpp:190", "the solver has a test_interval and no test_iter: the net is never tested", "W")
-    if read.gpu:
+    if read.gpu and device.type == "cpu":
         log("caffe.cpp:197", "the solver says solver_mode: GPU; Hathi trains on the CPU", "W")
     log("solver.cpp:45", f"Initializing solver from parameters: \n{str(read.text).rstrip()}")
     log("solver.cpp:102", f"Creating training net from {read.net.source}")

@@ -101,7 +101,7 @@ class JobTrainer:
         places = ByFolder(self._folder / "snapshots", read.snapshots.hdf5)
         log = Log(self._aids.write)
         with enough_memory():
-            nets = assemble(read, draws(read.seed, OWN_SEED), How(spec.threads, spec.exact, spec.as_caffe),
+            nets = assemble(read, draws(read.seed, OWN_SEED), _how(spec),
                             lambda says: log("net.cpp:744", says), lambda says: warn(log, says))  # fmt: skip
         self._held.callback(nets.close)
         refuse_fed(nets)
@@ -214,6 +214,10 @@ class JobTrainer:
         """The rows since the last call; of a test that is not at its end none.  before: this iteration."""
         taken, self._rows[:] = list(self._rows), []
         return tuple(json.dumps(row) for row in taken if before is None or row["step"] < before)
+
+
+def _how(spec: JobSpec) -> How:
+    return How(spec.threads, spec.exact, spec.as_caffe, spec.precision, "none")
 
 
 def _computed() -> Computed:

@@ -293,6 +293,17 @@ class Training:
         """What these layers draw for a pass that begins behind the data."""
         return self._feeding[net].drawn(layers)
 
+    def coming(self) -> Feeds:
+        """What the next pass of the training net will be fed; it is not taken, and nothing is drawn."""
+        net, draws = self._nets.train, self._nets.draws
+        before = draws.state()
+        feeding = Feeding(net.sources, net.network.draws, draws, self._feeding[0].number, 1)
+        try:
+            return feeding.take()
+        finally:
+            feeding.close()
+            draws.restore(before)
+
     def share(self, net: Network) -> None:
         """Takes over the learned blobs of a net of another training: both change the same numbers from now on."""
         self._net.share(net)

@@ -91,6 +91,11 @@ class Solver:
     seed: int
     gpu: bool
 
+    @property
+    def device(self) -> int | None:
+        """The number of the card that it asks for; None: it asks for none."""
+        return self.text.device_id if self.gpu else None
+
 
 @dataclass(frozen=True, slots=True)
 class Flags:

@@ -13,14 +13,14 @@ from typing import Any
 from pipeline.codec import caffe_pb2
 from pipeline.errors import SolverError
 from pipeline.training import solver
-from pipeline.training.assembly import How
+from pipeline.training.assembly import PRECISIONS, How
 from pipeline.training.job import Wanted
 from pipeline.training.solver import Flags
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "solver": str, "folder": str, "weights": list, "snapshot": str, "seed": int, "engine": str, "threads": int,
     "data_threads": int, "shards": int, "exact": bool, "as_caffe": bool, "stage": list, "level": int, "until": int,
-    "state": str,
+    "state": str, "precision": str, "gpu": str,
 }  # fmt: skip
 
 
@@ -37,8 +37,9 @@ def read(path: Path) -> Specification:
     """The specification at `path`.
 
     solver: a path, which must be there.  folder: what paths are relative to; the specification's own by default.
-    weights: files, or snapshot: a .solverstate.  seed, threads, data_threads, exact, as_caffe, stage, level, until: as
-    the command's options.  engine: "torch" or "auto".  shards: 1.  state: a folder whose ESTOP ends the training.
+    weights: files, or snapshot: a .solverstate.  seed, threads, data_threads, exact, as_caffe, precision, gpu, stage,
+    level, until: as the command's options.  engine: "torch" or "auto".  shards: 1.  state: a folder whose ESTOP ends
+    the training.
     Raises SolverError for a field that is unknown or of another kind, by its name.
     """
     try:
@@ -55,7 +56,13 @@ def read(path: Path) -> Specification:
     wanted = Wanted(
         Path(body["solver"]),
         Flags(body.get("level", 0), stages, given, body.get("seed")),
-        How(body.get("threads", 0), body.get("exact", False), body.get("as_caffe", False)),
+        How(
+            body.get("threads", 0),
+            body.get("exact", False),
+            body.get("as_caffe", False),
+            body.get("precision", PRECISIONS[0]),
+            body.get("gpu", ""),
+        ),
         Path(body["snapshot"]) if "snapshot" in body else None,
         until=body.get("until"),
         data_threads=body.get("data_threads", 2),
@@ -71,6 +78,8 @@ def _check(path: Path, name: str, value: Any) -> None:
         raise SolverError(f"the specification's {name} is {value!r}", f"it is {getattr(kind, '__name__', kind)}")
     if name == "shards" and value != 1:
         raise SolverError(f"shards is {value}", "Hathi trains in one process", "leave it out")
+    if name == "precision" and value not in PRECISIONS:
+        raise SolverError(f"unknown precision '{value}'", f"known: {', '.join(PRECISIONS)}")
     if name == "engine" and value not in ("auto", "torch"):
         raise SolverError(f"unknown engine '{value}'", "known: auto, torch")
 

@@ -55,6 +55,7 @@ def spec_of(context: Context, wanted: Wanted) -> JobSpec:
         seed=wanted.flags.seed,
         exact=wanted.how.exact,
         as_caffe=wanted.how.as_caffe,
+        precision=wanted.how.precision,
         stages=wanted.flags.stages,
         level=wanted.flags.level,
         # A number of its own, not that of whichever host trains: it decides the last digits.

@@ -12,7 +12,7 @@ from pipeline.codec import caffe_pb2
 from pipeline.errors import SolverError
 from pipeline.nets.caffe import prototxt
 from pipeline.training import log, solver
-from pipeline.training.assembly import How
+from pipeline.training.assembly import How, arithmetic
 from pipeline.training.draws.draws import draws
 from pipeline.training.engine.starting import start
 from pipeline.training.feeding import Feeding
@@ -67,7 +67,7 @@ def measure(
     feeding: Feeding | None = None
     try:
         wanted = building.Wanted(text.text.force_backward, how.as_caffe)
-        network = building.build(made.graph, replace(building.CPU, exact=how.exact), wanted, made.values)
+        network = building.build(made.graph, arithmetic(how, None), wanted, made.values)
         feeding = Feeding(made.sources, network.draws, drawn, 0, 2)
         say("caffe.cpp:352", "Performing Forward")
         first = network.backward(feeding.take())

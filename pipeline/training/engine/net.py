@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +19,7 @@ from pipeline.nets.graph.lowered import Shape, Slot
 from pipeline.nets.graph.plan import Place
 from pipeline.nets.layers.selecting import Filter
 from pipeline.training.engine import watching
+from pipeline.training.engine.devices import sent
 from pipeline.training.engine.ends import ends, value_of
 from pipeline.training.engine.kept import Both, KeptPass, no_pass
 from pipeline.training.engine.learned import learned_blobs, shared
@@ -147,18 +148,25 @@ class TorchNetwork:
         for one in self.learned:
             if not bool(torch.isfinite(self._tensors[one.slot].detach()).all()):
                 return NotFinite(one.layer, str(one.slot.blob), False)
+        with self.unchanged():
+            try:
+                _, slope = self._pass(feeds, watching.Finder())
+                self._back(slope)
+                return self._gradient_not_finite()
+            except watching.NotFiniteFound as found:
+                spec = self.graph.plan.steps[found.step].layer.spec
+                names = spec.bottom if found.gradient else spec.top
+                return NotFinite(spec.name, [*names, "(automatic)"][found.number], found.gradient)
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """What passes change within is as before afterwards; gradients begin at 0 within."""
         kept = [(tensor, tensor.grad, tensor.detach().clone()) for tensor in self._tensors.values()]
         states = dict(self._states)
         for tensor, _, _ in kept:
             tensor.grad = None
         try:
-            _, slope = self._pass(feeds, watching.Finder())
-            self._back(slope)
-            return self._gradient_not_finite()
-        except watching.NotFiniteFound as found:
-            spec = self.graph.plan.steps[found.step].layer.spec
-            names = spec.bottom if found.gradient else spec.top
-            return NotFinite(spec.name, [*names, "(automatic)"][found.number], found.gradient)
+            yield
         finally:
             self._states = states
             with torch.no_grad():
@@ -316,7 +324,7 @@ class TorchNetwork:
             if array.shape != shape:
                 raise NetError(f"'{name}' is fed with the shape {array.shape}", f"its shape is {shape}")
             tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-            given[f"in:{name}"] = tensor.to(self.how.device, self.how.dtype).requires_grad_(self._force)
+            given[f"in:{name}"] = sent(tensor, self.how.device, self.how.dtype).requires_grad_(self._force)
         net, _ = next(iter(self._compiled.values()))
         given.update((f"in:{state.feed}", self._states[state.name]) for state in net.states)
         return given

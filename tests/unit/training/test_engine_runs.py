@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -395,3 +396,39 @@ def test_snapshots_of_one_training_use_the_same_memory_and_each_file_holds_its_o
     golden = blobs(STREAM / "adam_step" / "s_iter_10.caffemodel")
     assert max(far(kept[0][key], golden[key]) for key in golden) < 1e-5
     assert all(far(kept[at][key], kept[at + 1][key]) > 1e-4 for at in (0, 1) for key in golden)
+
+
+def test_a_training_in_bf16_says_how_far_it_is_and_goes_on_to_the_bit(tmp_path: Path) -> None:
+    """The batch that it looks at is not taken, nor are the words of its masks: Dropout, crop, mirror, iter_size."""
+    whole, parted = (copied("sgd_clip_iter2", tmp_path / name) for name in ("whole", "parted"))
+    half = How(1, precision="bf16")
+    with Within(whole):
+        calm = train(Wanted(SOLVER, how=half, until=8))
+        full = train(Wanted(SOLVER, how=How(1), until=8))
+    with Within(parted):
+        train(Wanted(SOLVER, how=half, until=3))
+        again = train(Wanted(SOLVER, how=half, until=8))
+    said = [line.split("] ")[1].strip() for line in calm.lines if "bfloat16 beside float32" in line]
+    assert len(said) == 1
+    found = re.fullmatch(
+        r"bfloat16 beside float32 on the next batch: loss (\S+), not (\S+); it changes gradients by up to (\S+) of a "
+        r"blob's largest \('\w+', blob \d\)", said[0],
+    )  # fmt: skip
+    assert found
+    rounded, exact, gradient = map(float, found.groups())
+    assert 0 < abs(rounded - exact) < 0.02 * exact
+    assert 1e-5 < gradient < 0.2
+    assert any("goes on at iteration 3" in line for line in again.lines)
+    assert any("are of another training" in line for line in full.lines), "float32 is another one"
+    ours, theirs = blobs(parted / "s_iter_8.caffemodel"), blobs(whole / "s_iter_8.caffemodel")
+    assert any(not np.array_equal(ours[key], theirs[key]) for key in ours), "that of float32 has replaced it"
+    with Within(whole):
+        train(Wanted(SOLVER, how=half, until=8, again=True))
+    theirs = blobs(whole / "s_iter_8.caffemodel")
+    assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+    assert not any("bfloat16" in line for line in full.lines)
+
+
+def test_bf16_is_refused_together_with_exact(tmp_path: Path) -> None:
+    with Within(copied("adam_step", tmp_path)), pytest.raises(SolverError, match="exclude each other"):
+        train(Wanted(SOLVER, how=How(1, exact=True, precision="bf16")))

@@ -72,7 +72,7 @@ def _facts(context: Context, job: Job, read_solver: Solver | None, notes: list[s
     if spec is None:
         return
     if read_solver is not None and str(Path.cwd()) == spec.folder:
-        found, trouble = priced(read_solver, How(spec.threads, spec.exact, spec.as_caffe))
+        found, trouble = priced(read_solver, How(spec.threads, spec.exact, spec.as_caffe, spec.precision))
         notes += [trouble] if trouble else []
         yield from found
     elif read_solver is not None:
