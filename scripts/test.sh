@@ -3,6 +3,7 @@
 # Parts: lint, and each folder of tests/ that holds tests (unit, contract, simulation, ...); what follows -- goes to pytest.
 # torch: its engine alone, once scripts/torch.sh has put 4 GB into .venv; a run of everything has it when it is there.
 # training: what needs torch and the readers of databases, once scripts/training.sh has installed them; likewise.
+# Two processes share the tests (scripts/lanes.py); -- -n 0 runs them in one, e.g. for a debugger.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,6 +12,7 @@ export PATH="$PWD/.venv/bin:$PATH" PYTHON="$PWD/.venv/bin/python" PYTHONDONTWRIT
 demand="${HATHI_DEMAND_SERVERS:-}" # 1: a server that cannot be had is a failure, as in CI
 unset "${!HATHI_@}" # a person's own settings are not what is tested
 export HATHI_DEMAND_SERVERS="$demand"
+export OMP_WAIT_POLICY=passive # threads that wait leave the core to those that work: there are more than cores
 
 # Quick ones first. A folder that is not in the list runs too, at the end; benchmarks are for people.
 known=(unit contract simulation integration crash spark fuzz acceptance) # fuzz: 12 s of a core for each reader, about 2 minutes on two
@@ -111,7 +113,7 @@ if [ ${#folders[@]} -gt 0 ]; then
         fi
     done
     echo "=== tests: ${folders[*]}"
-    PYTHONPATH="scripts${PYTHONPATH:+:$PYTHONPATH}" pytest -p part_times "${folders[@]}" "$@" || failed+=(tests)
+    PYTHONPATH="scripts${PYTHONPATH:+:$PYTHONPATH}" pytest -p part_times -p lanes -n 2 "${folders[@]}" "$@" || failed+=(tests)
 fi
 if [ ${#failed[@]} -gt 0 ]; then
     echo "FAILED: ${failed[*]}"

@@ -23,6 +23,10 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.import_plugin("tests.figures")
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[s3.S3Server]:
     """An S3 server with the bucket `shared`, for tests that do it no harm; each takes a prefix of its own."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.environment import environ
+from tests.servers.demand import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,13 +56,6 @@ def wait_until(happened: Callable[[], object], what: str, seconds: float = 60.0)
     while not happened():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def make_clone(folder: Path) -> Clone:

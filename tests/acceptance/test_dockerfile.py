@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import ROOT, free_port
+from tests.acceptance.conftest import ROOT
 from tests.environment import environ
+from tests.servers.demand import free_port
 
 KNOWN = ["ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "FROM", "HEALTHCHECK", "RUN", "USER", "VOLUME", "WORKDIR"]
 NOT_TYPED = {"useradd": "makes a user of the system, as root"}

@@ -26,9 +26,10 @@ import pytest
 from pipeline.settings import load
 from pipeline.settings.written import toml_of
 from tests import environment
-from tests.acceptance.conftest import ROOT, Clone, free_port
+from tests.acceptance.conftest import ROOT, Clone
 from tests.acceptance.documents import LANGUAGES, Block, blocks, indented
 from tests.acceptance.test_runbook import HEADINGS
+from tests.servers.demand import free_port
 from tests.servers.s3_stub import Canned, answering
 
 BLOCKS = blocks(ROOT)

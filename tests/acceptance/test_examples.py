@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sample import render
-from tests.acceptance.conftest import ROOT, free_port
+from tests.acceptance.conftest import ROOT
 from tests.environment import environ
+from tests.servers.demand import free_port
 
 EXAMPLES = ROOT / "examples"
 NOTEBOOK = EXAMPLES / "first_look.ipynb"

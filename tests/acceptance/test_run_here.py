@@ -7,7 +7,8 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tests.acceptance.conftest import Clone, free_port, wait_until
+from tests.acceptance.conftest import Clone, wait_until
+from tests.servers.demand import free_port
 
 
 def answers(port: int) -> bool:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import ROOT, free_port
+from tests.acceptance.conftest import ROOT
 from tests.environment import environ
+from tests.servers.demand import free_port
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ def differences(site: Site, whole: Site) -> str:
 
 @pytest.mark.parametrize("name", STORIES, ids=lambda name: name.replace(" ", "-"))
 def test_whoever_is_cut_at_a_commit_point_the_result_is_the_same(
-    name: str, ground: Path, zygotes: list[Zygote], capsys: pytest.CaptureFixture[str]
+    name: str, ground: Path, zygotes: list[Zygote], figures: Callable[[str], None]
 ) -> None:
     story = STORIES[name]
     template = Site(ground / "template", zygotes[0])
@@ -115,11 +115,10 @@ def test_whoever_is_cut_at_a_commit_point_the_result_is_the_same(
 
     with ThreadPoolExecutor(WORKERS) as pool:
         found = list(pool.map(run, range(len(cases))))
-    with capsys.disabled():
-        print(f"\n{name}: {len(mine)} points, {len(cases)} cases")
-        for point in mine:
-            hits = [how if not found[cases.index(Case(point, how))] else f"{how.upper()}: WRONG" for how in hows]
-            print(f"  {point.name:36} {', '.join(hits)}")
+    figures(f"{name}: {len(mine)} points, {len(cases)} cases")
+    for point in mine:
+        hits = [how if not found[cases.index(Case(point, how))] else f"{how.upper()}: WRONG" for how in hows]
+        figures(f"  {point.name:36} {', '.join(hits)}")
     assert [f"{case}: {wrong}" for case, wrong in zip(cases, found, strict=True) if wrong] == []
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from tests.crash.random_kills import run
 
@@ -13,11 +12,8 @@ KILLS = int(os.environ.get("KILLS", "15"))
 SEED = int(os.environ.get("KILLS_SEED", "1"))
 
 
-def test_killed_at_any_instant_what_is_delivered_is_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_killed_at_any_instant_what_is_delivered_is_the_same(tmp_path: Path, figures: Callable[[str], None]) -> None:
     ran = run(tmp_path, SEED, KILLS, set())
-    with capsys.disabled():
-        print(f"\n{ran.told()}")
+    figures(ran.told())
     assert ran.wrong == ""
     assert ran.kills == KILLS

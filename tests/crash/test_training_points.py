@@ -9,7 +9,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -114,7 +114,7 @@ def strikes(home: Home, fault: Fault | None) -> int:
 
 @pytest.mark.parametrize("story", STORIES)
 def test_whoever_is_cut_at_a_commit_point_of_a_training_the_bits_are_the_same(
-    story: str, ground: Path, zygote: Zygote, capsys: pytest.CaptureFixture[str]
+    story: str, ground: Path, zygote: Zygote, figures: Callable[[str], None]
 ) -> None:
     whole = Home(ground / "whole", zygote).made()
     assert live(whole, story, None) == ""
@@ -139,6 +139,5 @@ def test_whoever_is_cut_at_a_commit_point_of_a_training_the_bits_are_the_same(
         return wrong
 
     found = [run(number) for number in range(len(cases))]
-    with capsys.disabled():
-        print(f"\n{story}: {len(mine)} points, {len(cases)} cases")
+    figures(f"{story}: {len(mine)} points, {len(cases)} cases")
     assert [f"{point.name}: {how}: {wrong}" for (point, how), wrong in zip(cases, found, strict=True) if wrong] == []

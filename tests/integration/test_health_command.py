@@ -22,6 +22,7 @@ from pipeline.process.lock import ESTOP
 from sample import random_features
 from tests.environment import environ
 from tests.integration.conftest import ROOT, picture, row
+from tests.servers.demand import free_port
 from tests.unit.listeners import hook_server
 
 PATIENCE = 240.0
@@ -167,13 +168,6 @@ def test_a_daemon_tells_a_webhook_and_prometheus_and_a_restart_tells_nothing_twi
             until(lambda: scraped(site)["hathi_health_level"] == 0)
     assert "token-4711" not in site.log()
     assert site.log().count("\t[health]\tAlert: ") == 1
-
-
-def free_port() -> int:
-    """One that nobody had just now; where somebody takes it meanwhile, `scraped` asks a stranger and fails loudly."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
 
 
 def scraped(site: Site) -> dict[str, float]:

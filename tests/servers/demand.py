@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
@@ -23,6 +24,9 @@ from typing import NoReturn
 import pytest
 
 DEMAND = "HATHI_DEMAND_SERVERS"
+PORTS = range(12_000, 32_000)
+_chance = random.SystemRandom()  # Hypothesis and tests seed the other one: two lanes would draw the same ports
+_given: set[int] = set()
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -52,10 +56,20 @@ def missing(what: str) -> NoReturn:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A port of 127.0.0.1 that nothing listens on now, for somebody who will: never the same twice.
+
+    It lies below those that Linux gives to connections and to whoever asks for any port: nobody takes it meanwhile.
+    """
+    while True:
+        port = _chance.choice(PORTS)
+        if port in _given:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _given.add(port)
         return port
 
 

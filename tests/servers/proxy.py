@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tests.servers.demand import free_port
+
 _BLOCK = 1 << 16
 _METHODS = (b"GET ", b"PUT ", b"POST ", b"HEAD ", b"DELETE ", b"OPTIONS ")
 _CONTINUE = re.compile(rb"HTTP/1\.1 100 [^\r]*\r\n(?:[^\r]+\r\n)*\r\n")
@@ -70,7 +72,7 @@ class Proxy:
         """Seconds that each answer is held back."""
         self.requests: list[str] = []
         """The first lines of all requests so far."""
-        self.port = 0
+        self.port = free_port()  # kept while it is down
         self._faults: list[Fault] = []
         self._lines: list[_Line] = []
         self._lock = threading.Lock()
@@ -83,7 +85,6 @@ class Proxy:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
         listener.listen(128)
-        self.port = listener.getsockname()[1]
         self._listener = listener
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 

@@ -10,6 +10,7 @@ import itertools
 import os
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -94,11 +95,10 @@ def told(ran: Ran, forms: str) -> str:
 
 @pytest.mark.parametrize(("real", "schedules"), [(False, LIGHT_SCHEDULES), (True, REAL_SCHEDULES)])
 def test_whatever_happens_what_is_delivered_is_right(
-    real: bool, schedules: int, capsys: pytest.CaptureFixture[str]
+    real: bool, schedules: int, figures: Callable[[str], None]
 ) -> None:
     ran = run_all(real, 0, schedules, STEPS)
-    with capsys.disabled():
-        print("\n" + told(ran, "real" if real else "light"))
+    figures(told(ran, "real" if real else "light"))
     assert ran.broken == []
     assert ran.schedules == schedules
 

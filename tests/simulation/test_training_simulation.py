@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -49,10 +50,9 @@ def run_some(first: int, schedules: int) -> tuple[list[str], Counter[str]]:
     return broken, counts
 
 
-def test_whatever_happens_one_chain_comes_of_each_training(capsys: pytest.CaptureFixture[str]) -> None:
+def test_whatever_happens_one_chain_comes_of_each_training(figures: Callable[[str], None]) -> None:
     broken, counts = run_some(0, SCHEDULES)
-    with capsys.disabled():
-        print(f"\n{SCHEDULES} schedules of trainings: {dict(counts)}")
+    figures(f"{SCHEDULES} schedules of trainings: {dict(counts)}")
     assert broken == []
     assert counts["model"] > counts["stopped"] > 0
     assert min(counts[fault] for fault in ("kill", "freeze", "late", "lost")) > SCHEDULES

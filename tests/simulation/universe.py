@@ -93,6 +93,9 @@ class Universe:
         self._nonces = self._urls = 0
         self._contexts: list[Context] = []
         self._whole: dict[str, tuple[bytes, float, int]] = {}
+        self._waits: dict[tuple[str, str], bool] = {}
+        """Answers of _waits_for; they hold until something is committed."""
+        self._waits_of = 0
         self._spill = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").exists() else None)
         for kind, stages in (("ship", ("ship",)), ("box", ("compute", "aggregate")), ("deliver", ("deliver",))):
             for _ in range(2):
@@ -307,6 +310,14 @@ class Universe:
         return any(name == spoilt or self._waits_for(name, spoilt) for spoilt in map(_shipment_of, self._whole))
 
     def _waits_for(self, name: str, spoilt: str) -> bool:
+        if self._waits_of != len(self.laws.history):
+            self._waits_of = len(self.laws.history)
+            self._waits.clear()
+        if (name, spoilt) not in self._waits:
+            self._waits[name, spoilt] = self._would_wait_for(name, spoilt)
+        return self._waits[name, spoilt]
+
+    def _would_wait_for(self, name: str, spoilt: str) -> bool:
         plan, end = self._written(Plan, name), self._written(End, name)
         if plan is not None and plan.parent == spoilt and plan.kind in derived_shipments.KINDS:
             return end is None or end.next is not None

@@ -71,7 +71,7 @@ def test_what_a_killed_process_left_is_gone_at_the_next_start_and_not_before(tmp
         (f"{HERE}.{BOOT}.{GONE}", True),
         (f"{HERE}.00000001.{GONE}", True),  # before the last boot
         (f"elsewhere.00000001.{GONE}", False),
-        (f"elsewhere.00000001.{os.getpid()}.1.abcdef", False),
+        pytest.param(f"elsewhere.00000001.{os.getpid()}.1.abcdef", False, id="elsewhere-a number that runs here"),
         (f"other.pod.{BOOT}.{GONE}", False),
         ("tmp1234", True),
     ],

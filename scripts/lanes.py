@@ -1,0 +1,79 @@
+"""pytest plugin of scripts/test.sh: how two processes of pytest-xdist, the lanes, share the tests.
+
+A lane gets the tests of one file together, so that what a module shares is made once.  The longest begin: at the end
+both lanes have short files left, and neither waits for the other.
+"""
+
+from __future__ import annotations
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
+
+TOGETHER = {
+    "Spark": ("tests/spark/",),
+    "HDFS": ("tests/contract/", "tests/integration/test_hdfs", "tests/integration/test_compact_on_hdfs"),
+}
+"""Tests that share a server which is heavy to start, by how their names begin: one lane runs them all."""
+
+APART = ("tests/simulation/", "tests/crash/test_commit_points.py", "tests/crash/test_training_points.py")
+"""Files whose tests share nothing and take long: each test goes to the next free lane."""
+
+FIRST = (
+    "tests/simulation/test_simulation.py::test_whatever_happens_what_is_delivered_is_right[False",
+    "Spark",
+    "HDFS",
+    "tests/acceptance/test_day.py",
+    "tests/integration/test_strangers.py",
+    "tests/simulation/test_promotion_simulation.py::test_whatever",
+    "tests/crash/test_commit_points.py::test_whoever_is_cut_at_a_commit_point_the_result_is_the_same[whole",
+    "tests/acceptance/",
+    "tests/simulation/",
+    "tests/crash/",
+    "tests/integration/",
+    "tests/fuzz/",
+)
+"""What takes longest, in this order: a unit by its name, or tests by how their names begin.  All else follows."""
+
+
+def unit_of(nodeid: str) -> str:
+    """What one lane runs together: a test, a file, or files that share servers."""
+    for name, beginnings in TOGETHER.items():
+        if nodeid.startswith(beginnings):
+            return name
+    return nodeid if nodeid.startswith(APART) else nodeid.split("::", 1)[0]
+
+
+def rank(nodeid: str) -> int:
+    """Its place in FIRST, of itself or of what it goes together with."""
+    for place, beginning in enumerate(FIRST):
+        if nodeid.startswith(beginning) or unit_of(nodeid) == beginning:
+            return place
+    return len(FIRST)
+
+
+class Lanes(LoadScopeScheduling):
+    """Deals out units in the order of the tests."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return unit_of(nodeid)
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """A lane has died.  The test that killed it has failed and is not run again; the rest of its unit is."""
+        for unit in self.assigned_work[node].values():
+            for nodeid, done in unit.items():
+                if not done:
+                    unit[nodeid] = True
+                    super().remove_node(node)
+                    return nodeid
+        return super().remove_node(node)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: rank(item.nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Lanes:
+    config.option.loadscopereorder = False
+    return Lanes(config, log)  # type: ignore[arg-type]
