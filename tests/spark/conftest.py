@@ -51,13 +51,13 @@ def demand_spark() -> None:
         missing("Spark: no java here; install a JRE of 17 or newer")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the session writes what its tasks did."""
+    """Where the session of Spark writes what its tasks did."""
     return tmp_path_factory.mktemp("events")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def session(events: Path) -> Iterator[SparkSession]:
     demand_spark()
     from pyspark.sql import SparkSession
