@@ -59,14 +59,25 @@ class Lanes(LoadScopeScheduling):
         return unit_of(nodeid)
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """A lane has died.  The test that killed it has failed and is not run again; the rest of its unit is."""
-        for unit in self.assigned_work[node].values():
-            for nodeid, done in unit.items():
-                if not done:
-                    unit[nodeid] = True
-                    super().remove_node(node)
-                    return nodeid
-        return super().remove_node(node)
+        """A lane has ended.  Of one that died: the test that killed it has failed; what is left goes to its heir."""
+        work = self.assigned_work.pop(node)
+        left = [nodeid for unit in work.values() for nodeid, done in unit.items() if not done]
+        for name, unit in work.items():
+            kept = {nodeid: False for nodeid in unit if nodeid in left[1:]}
+            if kept:
+                self.workqueue[name] = kept
+        for other in self.assigned_work:
+            self._reschedule(other)
+        return left[0] if left else None
+
+    def _reschedule(self, node: WorkerController) -> None:
+        """Give it units until it has enough to go on: it begins a test only when it knows the next one, or the end."""
+        if node.shutting_down:
+            return
+        while self.workqueue and self._pending_of(self.assigned_work[node]) < 2:
+            self._assign_work_unit(node)
+        if not self.workqueue:
+            node.shutdown()
 
 
 @pytest.hookimpl(trylast=True)

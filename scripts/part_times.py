@@ -20,5 +20,5 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("parts")
-    for name in sorted(_seconds, key=lambda name: name.startswith("lane ")):
+    for name in sorted(_seconds, key=lambda name: (name.startswith("lane "), name)):  # who came first is chance
         terminalreporter.line(f"{name:<12} {len(_tests[name]):>5} tests {_seconds[name]:>7.1f} s")
