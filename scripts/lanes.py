@@ -24,6 +24,9 @@ FIRST = (
     "Spark",
     "HDFS",
     "tests/acceptance/test_day.py",
+    "tests/acceptance/test_readme.py",
+    "tests/acceptance/test_runbook.py",
+    "tests/acceptance/test_night.py",
     "tests/integration/test_strangers.py",
     "tests/simulation/test_promotion_simulation.py::test_whatever",
     "tests/crash/test_commit_points.py::test_whoever_is_cut_at_a_commit_point_the_result_is_the_same[whole",
@@ -32,6 +35,7 @@ FIRST = (
     "tests/crash/",
     "tests/integration/",
     "tests/fuzz/",
+    "tests/unit/training/",
 )
 """What takes longest, in this order: a unit by its name, or tests by how their names begin.  All else follows."""
 

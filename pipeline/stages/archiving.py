@@ -59,9 +59,9 @@ def keep(context: Context, batch: ArchivedBatch, pack: Pack | None) -> int:
     if pack.left_out:
         context.once(
             "archive room",
-            f"{counted(pack.left_out, 'image')} of batch {batch.batch} of {batch.name} had no room on the local disk "
-            "on the way to the archive, and Hathi does not keep them; raise compute.spill_bytes, or give state more "
-            "room",
+            f"{counted(pack.left_out, 'image')} of batch {batch.batch} of {batch.name} "
+            "had no room on the local disk on the way to the archive, and Hathi does not keep them; "
+            "raise compute.spill_bytes, or give state more room",
         )
     pack.close()
     if not pack.rows:
