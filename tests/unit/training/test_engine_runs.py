@@ -14,6 +14,7 @@ from pipeline.errors import Diverged, SolverError
 from pipeline.training import snapshot, solverstate
 from pipeline.training.assembly import How
 from pipeline.training.draws.draws import CaffesDraws
+from pipeline.training.engine.starting import cpu_name
 from pipeline.training.job import Wanted
 from pipeline.training.snapshot import Content, Owner, Places
 from pipeline.training.solver import Flags
@@ -37,9 +38,11 @@ FED = (
         (STREAM / "tanh_in_place", "solver", "s", How(exact=True, as_caffe=True), [60], 1e-5, 1e-5),
         (STREAM / "adam_step", "solver", "s", How(2), [10, 60], 1e-5, 1e-5),
         # Caffe's own kernels drift apart after 10.  Its history there is 9.0e-6 from that of the same run in float64:
-        # the order of sums in the gradients decides, not that of the update.  oneDNN's AVX2 kernels are 1.2e-5 away.
+        # the order of sums in the gradients decides, not that of the update.  On two threads oneDNN's AVX2 kernels are
+        # 1.2e-5 away, its others 2e-6.
         (STREAM / "nesterov_poly", "solver", "s", How(exact=True), [10], 1e-5, 1e-5),
-        (STREAM / "nesterov_poly", "solver", "s", How(2), [10], 1e-5, 2e-5),
+        (STREAM / "nesterov_poly", "solver", "s", How(1), [10], 1e-5, 1e-5),
+        (STREAM / "nesterov_poly", "solver", "s", How(2), [10], 1e-5, 1e-5 if "AVX512" in cpu_name() else 2e-5),
         (RUNS, "stream_lmdb.solver", "stream_lmdb", How(2), [60], 1e-5, 1e-5),
         (RUNS, "adadelta_poly.solver", "adadelta_poly", How(2), [60], 1e-5, 1e-5),
     ],
