@@ -40,7 +40,6 @@ NET = {
     "after_forward": _CALLBACKS,
     "before_backward": _CALLBACKS,
     "after_backward": _CALLBACKS,
-    "reshape": "the shapes stand in the net's text: change them there, and open the solver anew",
     "set_phase_train": "solver.net is in phase TRAIN, solver.test_nets in phase TEST",
     "set_phase_test": "solver.net is in phase TRAIN, solver.test_nets in phase TEST",
     "set_mean": "transform_param of the data layer has mean_file and mean_value",
@@ -49,7 +48,6 @@ NET = {
     "set_raw_scale": "transform_param of the data layer has scale",
     "set_channel_swap": "Caffe's data layers are BGR; of Input layers, the program decides",
 }
-BLOB = {"reshape": "the shapes stand in the net's text: change them there, and open the solver anew"}
 
 
 class Absent(ConfigError, AttributeError):

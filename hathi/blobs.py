@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hathi.absent import BLOB, absent
 from pipeline.errors import NetError
 from pipeline.nets.graph.lowered import Shape
 
@@ -26,8 +24,11 @@ class Blob:
     into the `diff` of a top, `backward(start=...)` begins with.
     """
 
-    def __init__(self, data: Callable[[], Array], diff: Callable[[], Array]) -> None:
-        self._data, self._diff = data, diff
+    def __init__(
+        self, data: Callable[[], Array], diff: Callable[[], Array], reshape: Callable[[Shape], None] | None = None
+    ) -> None:
+        """reshape: of an Input layer's top."""
+        self._data, self._diff, self._reshape = data, diff, reshape
 
     @property
     def data(self) -> Array:
@@ -44,6 +45,18 @@ class Blob:
     @property
     def count(self) -> int:
         return self.data.size
+
+    def reshape(self, *dims: int) -> None:
+        """Gives an Input layer's top another shape, and zeros; the other blobs follow with the next `forward`.
+
+        Raises `Error` for any other blob, whose shape follows from what the net is fed.
+        """
+        if self._reshape is None:
+            hint = "reshape the top of an Input layer, or feed a data layer with images of that size"
+            raise NetError("the shape of this blob follows from what the net is fed", "", hint)
+        if not dims or any(dim < 1 for dim in dims):
+            raise NetError(f"no blob has the shape {dims}", "", "give a length of 1 or more for each axis")
+        self._reshape(dims)
 
     @property
     def num(self) -> int:
@@ -67,9 +80,6 @@ class Blob:
         if len(shape) > 4:
             raise NetError(f"a blob of {len(shape)} axes has no num, channels, height, width", "", "use shape")
         return shape[number] if number < len(shape) else 1
-
-    def __getattr__(self, name: str) -> Any:
-        raise absent("a blob", name, BLOB)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,9 @@ class Net:
             raise NetError(f"the net {self.name} has no MemoryData layer", "", "forward(data=...) feeds Input layers")
         memory.give(np.asarray(data, np.float32), np.asarray(labels, np.float32))
 
+    def reshape(self) -> None:
+        """Nothing is to be done: every shape follows from the inputs' with the next `forward`."""
+
     def share_with(self, other: Net) -> None:
         """Takes over the learned blobs of `other`: layers of one name have one memory from now on, gradients apart.
 
@@ -209,7 +213,8 @@ class Net:
         return self._graph.plan.read(blob).version
 
     def _blob(self, name: str) -> Blob:
-        return Blob(lambda: self._data(name), lambda: self._gradient(name))
+        reshape = partial(self._fed[name].reshape, name) if name in self._fed else None
+        return Blob(lambda: self._data(name), lambda: self._gradient(name), reshape)
 
     def _data(self, name: str) -> Array:
         if name in self._fed:

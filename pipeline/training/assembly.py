@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.errors import FormatError, SolverError
 from pipeline.nets.graph.caffe_graph import CaffeGraph
-from pipeline.nets.graph.lowered import Slot
+from pipeline.nets.graph.lowered import Shape, Slot
 from pipeline.training import weights
 from pipeline.training.data.checking import check
+from pipeline.training.data.database import Database
+from pipeline.training.data.image_list import ImageList
 from pipeline.training.data.source import Labels, Source
 from pipeline.training.draws.draws import Draws
 from pipeline.training.network import Network
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 PRECISIONS = ("float32", "bf16")
 """Of convolutions and products; weights, their updates and losses are float32 in both."""
+_SIZES = 100
+"""Sizes of images for which a net's layers are asked before the first iteration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class Live:
     graph: CaffeGraph
     network: Network
     sources: Sequence[Source] = field(default=())
+    reshaped: Callable[[Mapping[str, Shape]], CaffeGraph] | None = None
+    """Its graph where data layers have tops of these shapes."""
 
     def close(self) -> None:
         for source in self.sources:
@@ -99,15 +105,17 @@ def assemble(solver: Solver, draws: Draws, how: How, say: Say, warn: Say) -> Net
     graph = made.graph
     wanted = building.Wanted(solver.net.text.force_backward, how.as_caffe)
     network = building.build(graph, computed, wanted, made.values)
+    building.reshapes(network, made.reshaped, wanted)
     for slot, values in _taken(solver, graph, say, warn):
         network.load(slot, values)
-    train = Live(graph, network, made.sources)
+    train = Live(graph, network, made.sources, made.reshaped)
     refuse_no_loss(graph, needs(graph, False))
     tests = []
     for test in solver.tests.nets:
         made = set_up(test.net, draws, warn)
         own = building.build_test(made.graph, network, made.values | dict(_taken(solver, made.graph, say)))
-        tests.append(Live(made.graph, own, made.sources))
+        building.reshapes(own, made.reshaped)
+        tests.append(Live(made.graph, own, made.sources, made.reshaped))
     return Nets(train, tuple(tests), draws)
 
 
@@ -126,7 +134,22 @@ def examine(nets: Nets, threads: int, ending: Callable[[], bool] = lambda: False
         labels = {top: one for step in net.graph.plan.steps for top, one in _labels(net.graph, step)}
         with _refused():
             check(net.sources, labels, threads, ending)
+        _demand_any_size(net)
         seen.update(source.layer for source in net.sources)
+
+
+def _demand_any_size(net: Live) -> None:
+    """Raises NetError for images of several sizes in a net that takes one: of one layer; several belong together."""
+    from pipeline.training.engine.shaped import demand_same_blobs
+
+    varying = [(source, source.sizes) for source in net.sources if isinstance(source, Database | ImageList)]
+    varying = [(source, sizes) for source, sizes in varying if sizes.vary]
+    if len(varying) != 1 or net.reshaped is None:
+        return
+    source, sizes = varying[0]
+    top = next(iter(source.shapes))
+    for shape in sorted(sizes.seen - {sizes.first})[:_SIZES]:
+        demand_same_blobs(net.graph, net.reshaped({top: (1, *shape)}))
 
 
 def refuse_fed(nets: Nets) -> None:

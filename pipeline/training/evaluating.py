@@ -52,11 +52,12 @@ def evaluate(net: Path, given: Path, iterations: int, flags: Flags, say: log.Log
         say("net.cpp:744", says, "W")
 
     network = alone(made.graph, replace(building.CPU), made.values)
+    building.reshapes(network, made.reshaped)
     for slot, values in weights.taken(given, made.graph, lambda says: say("net.cpp:744", says), warn):
         network.load(slot, values)
     say("caffe.cpp:281", f"Running for {iterations} iterations.")
     scores = Scores(network.outputs)
-    feeding = Feeding(made.sources, network.draws, drawn, 0, 2)
+    feeding = Feeding(made.sources, network.draws_of, drawn, 0, 2)
     try:
         for number in range(iterations):
             result = network.forward(feeding.take())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,17 @@ Feeds = dict[str, NDArray[np.float32]]
 class Feeding:
     """The passes of one net, from a batch number on.
 
+    drawn: what a pass draws that is fed these values.
     number: of the next batch.  examples: seen since the start.  waited: seconds in which the net stood still for data.
     """
 
     def __init__(
-        self, sources: Sequence[Source], drawn: Sequence[Draw], draws: Draws, first: int, threads: int
+        self,
+        sources: Sequence[Source],
+        drawn: Callable[[Feeds], Sequence[Draw]],
+        draws: Draws,
+        first: int,
+        threads: int,
     ) -> None:
         self._sources, self._drawn, self._draws = sources, drawn, draws
         self._loader = Loader(sources, first, threads)
@@ -44,17 +50,17 @@ class Feeding:
         """
         number = self.number
         feeds = dict(self._loader.take())
-        feeds |= self._drawn_of(number, layers)
+        feeds |= self._drawn_of(feeds, number, layers)
         self.examples += next((values.shape[0] for values in feeds.values() if values.ndim), 0)
         return feeds
 
     def drawn(self, layers: Collection[str]) -> Feeds:
         """What these layers draw for a pass that begins behind the data: no batch is taken."""
-        return self._drawn_of(self.number, layers)
+        return self._drawn_of({}, self.number, layers)
 
-    def _drawn_of(self, number: int, layers: Collection[str] | None) -> Feeds:
+    def _drawn_of(self, given: Feeds, number: int, layers: Collection[str] | None) -> Feeds:
         feeds: Feeds = {}
-        for at, one in enumerate(self._drawn):
+        for at, one in enumerate(self._drawn(given)):
             if layers is not None and one.layer not in layers:
                 feeds[one.feed] = np.zeros(one.shape, np.float32)
             elif isinstance(one, Mask):

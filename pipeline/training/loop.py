@@ -64,7 +64,7 @@ class Training:
             net.network.carry(states)
         self.close()
         self._feeding = [
-            Feeding(net.sources, net.network.draws, self._nets.draws, first, self._around.threads)
+            Feeding(net.sources, net.network.draws_of, self._nets.draws, first, self._around.threads)
             for net, first in zip(self._nets.all(), batches, strict=True)
         ]
         self._saver.parent = parent

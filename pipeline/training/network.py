@@ -146,6 +146,9 @@ class Network(Protocol):
     @property
     def masks(self) -> Sequence[Mask]: ...
 
+    def draws_of(self, feeds: Feeds) -> Sequence[Draw]:
+        """What a pass is fed from the random stream whose data layers give these tops, of whatever shape."""
+
     def forward(self, feeds: Feeds) -> Pass:
         """One pass without gradients.  In phase TRAIN, BatchNorm takes up the batch's mean and variance."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,8 @@ class SetUp:
     graph: CaffeGraph
     sources: list[Source] = field(default_factory=list)
     values: dict[Slot, Array] = field(default_factory=dict)
+    reshaped: Callable[[Mapping[str, Shape]], CaffeGraph] | None = None
+    """The same layers where data layers have tops of these shapes.  Raises NetError for a layer that refuses them."""
 
     def close(self) -> None:
         """Closes the data layers' files."""
@@ -63,7 +65,8 @@ def set_up(net: NetText, draws: Draws, warn: Callable[[str], None]) -> SetUp:
             sources.append(make(spec, _trains(net, spec), draws, folder))
             fed.update(sources[-1].shapes)
         graph = _graph(net, net.text, fed, warn)
-        return SetUp(graph, sources, values | _filled(graph, draws, range(drawn, len(graph.plan.steps))))
+        values |= _filled(graph, draws, range(drawn, len(graph.plan.steps)))
+        return SetUp(graph, sources, values, lambda shapes: _reshaped(net, {**fed, **shapes}))
     except BaseException:
         for source in sources:
             source.close()
@@ -108,6 +111,17 @@ def _graph(
 ) -> CaffeGraph:
     named = caffe_graph.NetText(text, net.source.split(": ")[-1])
     return caffe_graph.build(named, None, net.state, blobs, warn, fed)
+
+
+def _reshaped(net: NetText, fed: dict[str, Shape]) -> CaffeGraph:
+    """The net whose data layers, Input among them, have tops of these shapes."""
+    text = caffe_pb2.NetParameter()
+    text.CopyFrom(upgrade(net.text, lambda says: None))
+    for layer in text.layer:
+        if layer.type == "Input":
+            del layer.input_param.shape[:]
+            layer.input_param.shape.extend(caffe_pb2.BlobShape(dim=fed[top]) for top in layer.top if top in fed)
+    return _graph(net, text, fed, lambda says: None)
 
 
 def _filled(graph: CaffeGraph, draws: Draws, steps: range) -> dict[Slot, Array]:

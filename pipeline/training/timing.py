@@ -68,7 +68,8 @@ def measure(
     try:
         wanted = building.Wanted(text.text.force_backward, how.as_caffe)
         network = building.build(made.graph, arithmetic(how, None), wanted, made.values)
-        feeding = Feeding(made.sources, network.draws, drawn, 0, 2)
+        building.reshapes(network, made.reshaped, wanted)
+        feeding = Feeding(made.sources, network.draws_of, drawn, 0, 2)
         say("caffe.cpp:352", "Performing Forward")
         first = network.backward(feeding.take())
         say("caffe.cpp:357", f"Initial loss: {log.number(first.loss)}")

@@ -14,7 +14,7 @@ from pipeline.errors import SolverError
 from pipeline.nets.graph.lowered import Shape
 from pipeline.training.data import datums, pixels
 from pipeline.training.data.buffers import Buffers
-from pipeline.training.data.examples import Cropped, examined
+from pipeline.training.data.examples import Cropped, examined, sizes_of
 from pipeline.training.data.raw import SMALL, Raw
 from pipeline.training.data.records import key_text, open_leveldb, open_lmdb
 from pipeline.training.data.source import Batch, Labels, Trouble
@@ -49,6 +49,7 @@ class Database:
         self.shapes: dict[str, Shape] = {spec.top[0]: (given.batch_size, *shape)}
         if len(spec.top) > 1:
             self.shapes[spec.top[1]] = (given.batch_size,)
+        self.sizes = sizes_of(self.shapes[spec.top[0]], transform.crop > 0)
         self._buffers = Buffers(self.shapes[spec.top[0]])
 
     def _first_shape(self) -> Shape:
@@ -67,15 +68,25 @@ class Database:
 
     def batch(self, number: int) -> Batch:
         numbers = self._numbers(number)
-        images = self._buffers.take()
         words = self._examples.words(number * len(numbers), len(numbers))
+        if self.sizes.vary:
+            return self._single(numbers[0], words)
+        images = self._buffers.take()
         labels = self._together(numbers, words, images)
         if labels is None:
             labels = self._one_by_one(numbers, words, images)
-        found = {self._spec.top[0]: images}
-        if len(self._spec.top) > 1:
-            found[self._spec.top[1]] = labels
-        return found
+        return dict(zip(self._spec.top, (images, labels), strict=False))
+
+    def _single(self, number: int, words: Uint32s) -> Batch:
+        """A batch of one image, of the image's own size."""
+        try:
+            datum = datums.parse(next(self._records.read([number])))
+            image = self._image(datum)
+            images = np.empty((1, *self._examples.transform.shape(image.shape)), np.float32)
+            self._examples.put(image, words[0], images[0])
+        except Unfit as error:
+            raise unfit(str(self._records.path), key_text(self._records.keys[number]), str(error)) from error
+        return dict(zip(self._spec.top, (images, np.array([datum.label], np.float32)), strict=False))
 
     def _together(self, numbers: list[int], words: Uint32s, images: Float32s) -> Float32s | None:
         """Writes small raw images into a batch, all in each pass, and returns their labels; None: they are others."""
@@ -106,7 +117,7 @@ class Database:
 
     def examine(self, labels: Mapping[str, Labels], examples: range) -> Iterator[Trouble]:
         wanted = labels.get(self._spec.top[1]) if len(self._spec.top) > 1 else None
-        expected = self.shapes[self._spec.top[0]][1:]
+        expected = self.sizes
         for at, value in zip(examples, self._records.read(examples), strict=True):
             key = key_text(self._records.keys[at])
             try:

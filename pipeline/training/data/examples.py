@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,18 +50,41 @@ class Cropped:
         self.transform.apply(image, words, out)
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What each image of a layer's batches has to be.  first: the first one.  shape: the same, where -1 is any size.
+
+    seen: what the examples that were examined are.
+    """
+
+    first: Shape
+    shape: Shape
+    seen: set[Shape] = field(default_factory=set)
+
+    @property
+    def vary(self) -> bool:
+        return -1 in self.shape
+
+
+def sizes_of(batch: Shape, fixed: bool) -> Sizes:
+    """Caffe gives a batch the shape of its first image.  fixed: images are cropped or resized."""
+    return Sizes(batch[1:], (batch[1], -1, -1) if batch[0] == 1 and not fixed else batch[1:])
+
+
 def differs(shape: Shape, expected: Shape) -> str:
     has, first = (" x ".join(map(str, one)) for one in (shape, expected))
-    return f"it is {has} where the first image is {first}; images of different sizes need a crop_size"
+    remedy = "images of different sizes need a crop_size, or a batch_size of 1"
+    return f"it is {has} where the first image is {first}; {remedy}"
 
 
 def examined(
-    key: str, transform: Transform, image: NDArray[Any], expected: Shape, label: float, wanted: Labels | None
+    key: str, transform: Transform, image: NDArray[Any], expected: Sizes, label: float, wanted: Labels | None
 ) -> Iterator[Trouble]:
     """What is wrong with an example that could be read.  Raises Unfit."""
     shape = transform.shape(image.shape)
-    if shape != expected:
-        yield Trouble(key, differs(shape, expected))
+    expected.seen.add(shape)
+    if any(size not in (-1, has) for has, size in zip(shape, expected.shape, strict=True)):
+        yield Trouble(key, differs(shape, expected.first))
     if image.dtype == np.float32 and not np.isfinite(image).all():
         yield Trouble(key, "it holds numbers that are NaN or infinite")
     if wanted is not None and not wanted.fits(label):

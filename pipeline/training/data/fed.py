@@ -60,6 +60,11 @@ class Input(Fed):
             raise SolverError(f"layer '{self.layer}' does not take these values", f"{values.shape}; '{top}': {wants}")
         self.values[top] = np.array(values, np.float32)
 
+    def reshape(self, top: str, shape: Shape) -> None:
+        """The top has this shape from now on, and zeros; the net follows with its next pass."""
+        self.shapes[top] = shape
+        self.values[top] = np.zeros(shape, np.float32)
+
     def batch(self, number: int) -> Batch:
         return dict(self.values)
 

@@ -15,7 +15,7 @@ from pipeline.errors import FormatError, SolverError
 from pipeline.nets.graph.lowered import Shape
 from pipeline.training.data import pixels
 from pipeline.training.data.buffers import Buffers
-from pipeline.training.data.examples import Cropped, examined
+from pipeline.training.data.examples import Cropped, examined, sizes_of
 from pipeline.training.data.source import Batch, Labels, Trouble
 from pipeline.training.data.transform import Transform, Unfit, transform_of, unfit
 from pipeline.training.draws.draws import Draws
@@ -58,6 +58,8 @@ class ImageList:
         self._examples.settle()
         shape = self._first_shape()
         self.shapes: dict[str, Shape] = {self._tops[0]: (given.batch_size, *shape), self._tops[1]: (given.batch_size,)}
+        resized = self.transform.crop > 0 or self._size is not None
+        self.sizes = sizes_of(self.shapes[self._tops[0]], resized)
         self._buffers = Buffers(self.shapes[self._tops[0]])
 
     def _first_shape(self) -> Shape:
@@ -77,14 +79,18 @@ class ImageList:
 
     def batch(self, number: int) -> Batch:
         size = self._given.batch_size
-        images = self._buffers.take()
+        images = self._buffers.take() if not self.sizes.vary else None
         words = self._examples.words(number * size, size)
         numbers = self._numbers(number * size, size)
         for at, example in enumerate(numbers):
             try:
-                self._examples.put(self._image(example), words[at], images[at])
+                image = self._image(example)
+                if images is None:
+                    images = np.empty((1, *self._examples.transform.shape(image.shape)), np.float32)
+                self._examples.put(image, words[at], images[at])
             except Unfit as error:
                 raise unfit(self._given.source, self._paths[example], str(error)) from error
+        assert images is not None
         return {self._tops[0]: images, self._tops[1]: np.array([self._labels[at] for at in numbers], np.float32)}
 
     def keys(self, number: int) -> list[str]:
@@ -104,7 +110,7 @@ class ImageList:
             raise Unfit(str(error)) from error
 
     def examine(self, labels: Mapping[str, Labels], examples: range) -> Iterator[Trouble]:
-        wanted, expected = labels.get(self._tops[1]), self.shapes[self._tops[0]][1:]
+        wanted, expected = labels.get(self._tops[1]), self.sizes
         for at in examples:
             path = self._paths[at]
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.errors import SolverError
 from pipeline.nets.graph.caffe_graph import CaffeGraph
-from pipeline.nets.graph.lowered import Slot
+from pipeline.nets.graph.lowered import Shape, Slot
 from pipeline.training.engine.backward import OVERWRITTEN, own_backward
 from pipeline.training.engine.learned import part, shared
 from pipeline.training.engine.memory import Memories, refusal
@@ -75,6 +75,24 @@ def build_test(graph: CaffeGraph, train: TorchNetwork, values: Mapping[Slot, Arr
         own = {slot: values[before.get(slot, slot)] for slot in lacking}
     tensors = {slot: train.tensor(mine[slot]) if slot in mine else _live(own[slot], train.how) for slot in owners}
     return TorchNetwork(graph, train.how, needs(graph, False), tensors, None, False)
+
+
+def reshapes(
+    net: TorchNetwork, reshaped: Callable[[Mapping[str, Shape]], CaffeGraph] | None, wanted: Wanted | None = None
+) -> None:
+    """Lets a net take batches of other shapes.  reshaped: its graph where data layers have tops of these shapes.
+
+    wanted: as the net was built with; None: it only tests.
+    """
+    if reshaped is None:
+        return
+
+    def make(one: TorchNetwork, shapes: Mapping[str, Shape]) -> TorchNetwork:
+        graph = reshaped(shapes)
+        layers = needs(graph, wanted is not None and wanted.force_backward)
+        return one.like(graph, layers, None if wanted is None else _owns(graph, layers, wanted.as_caffe))
+
+    net.reshapes(make)
 
 
 def _live(values: Array, how: Arithmetic) -> Tensor:

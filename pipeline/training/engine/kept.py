@@ -33,8 +33,9 @@ class KeptPass:
         self.bottom_gradient: Hear = _nothing
         self.begin()
 
-    def begin(self) -> None:
-        """A pass begins."""
+    def begin(self, graph: CaffeGraph | None = None) -> None:
+        """A pass begins.  graph: the same layers where their blobs have other shapes."""
+        self._graph = graph or self._graph
         self._tops: dict[Place, Tensor] = {}
         self._gradients: dict[Place, Tensor] = {}
         self.top_gradient: Hear = partial(_put, self._gradients)

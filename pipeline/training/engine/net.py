@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -27,6 +27,7 @@ from pipeline.training.engine.lowering import Part, Trained, lower
 from pipeline.training.engine.needs import LayerNeeds
 from pipeline.training.engine.program import Arithmetic, Own, Program, Span, Values, Watch
 from pipeline.training.engine.repeatable import repeatable
+from pipeline.training.engine.shaped import Shaped, Shapes, demand_same_blobs
 from pipeline.training.engine.stopwatch import Stopwatch
 from pipeline.training.network import Draw, Feeds, LearnedBlob, Mask, Network, NotFinite, Output, Pass, Watched
 from pipeline.training.predictions.judged import Judged
@@ -61,8 +62,13 @@ class TorchNetwork:
         self._replaced = _replaced(graph)
         self._kept: KeptPass | None = None
         self._slope: Tensor | None = None
+        self._shaped: Shaped[TorchNetwork] = Shaped()
+        self._make: Callable[[TorchNetwork, Shapes], TorchNetwork] | None = None
+        self._ahead: TorchNetwork | None = None
+        """The net in other shapes that has made the last pass `ahead`; None: this one has."""
         first, _ = self._compile(tuple(graph.declared[self._selector(number)][0] for number in self._filters))
         self.draws: Sequence[Draw] = first.draws
+        self._hidden = bool(first.states)
         self._states = {
             state.name: torch.zeros(state.shape, device=how.device, dtype=how.dtype) for state in first.states
         }
@@ -73,11 +79,42 @@ class TorchNetwork:
     def masks(self) -> list[Mask]:
         return [draw for draw in self.draws if isinstance(draw, Mask)]
 
+    def reshapes(self, make: Callable[[TorchNetwork, Shapes], TorchNetwork]) -> None:
+        """From now on the net takes inputs of other shapes, as Caffe's Reshape does.  make: a net like it, of those."""
+        self._make = make
+
+    def like(self, graph: CaffeGraph, layers: Sequence[LayerNeeds], owns: Mapping[int, Own] | None) -> TorchNetwork:
+        """The same net where its blobs have other shapes: its learned blobs and what is kept of a pass are this one's.
+
+        Raises NetError where a learned blob would have another shape, and for a net with hidden states.
+        """
+        demand_same_blobs(self.graph, graph)
+        if self._hidden:
+            hint = "give images a crop_size"
+            raise NetError(f"the net {graph.name} has hidden states, of batches of one shape", "", hint)
+        found = TorchNetwork(graph, self.how, layers, self._tensors, owns, self._force)
+        found._tensors, found._states = self._tensors, self._states
+        return found
+
+    def of(self, feeds: Feeds) -> TorchNetwork:
+        """The net that takes these feeds: this one, or this one in other shapes."""
+        shapes = {name: feeds[name].shape for name in self.inputs if name in feeds}
+        if self._make is None or all(shape == self.inputs[name] for name, shape in shapes.items()):
+            return self
+        found = self._shaped.of(shapes, partial(self._make, self))
+        found._kept = self._kept
+        return found
+
+    def draws_of(self, feeds: Feeds) -> Sequence[Draw]:
+        return self.of(feeds).draws
+
     def forward(self, feeds: Feeds) -> Pass:
         with torch.no_grad():
-            return self._pass(feeds, None)[0]
+            return self.of(feeds)._pass(feeds, None)[0]
 
     def backward(self, feeds: Feeds) -> Pass:
+        if (other := self.of(feeds)) is not self:
+            return other.backward(feeds)
         found, slope = self._pass(feeds, None)
         self._back(slope)
         return found
@@ -88,6 +125,10 @@ class TorchNetwork:
 
     def ahead(self, feeds: Feeds, last: int | None = None, first: int = 0) -> Pass:
         kept, span = self.keep(), Span(last, first)
+        other = self.of(feeds)
+        self._ahead = None if other is self else other
+        if self._ahead is not None:
+            return self._ahead.ahead(feeds, last, first)
         if first:
             net, _ = next(iter(self._compiled.values()))
             held = {name: kept.held(place) for place, name in net.tops.items() if place.step < first}
@@ -98,6 +139,8 @@ class TorchNetwork:
         return found
 
     def back(self, seeds: Mapping[Place, Array], last: int | None = None, first: int = 0) -> None:
+        if self._ahead is not None:
+            return self._ahead.back(seeds, last, first)
         slope, self._slope = self._slope, None
         if slope is None and not seeds:
             raise no_pass()
@@ -121,6 +164,8 @@ class TorchNetwork:
 
     def clocked(self, feeds: Feeds, watch: Stopwatch) -> Pass:
         """`backward`, while `watch` measures its layers."""
+        if (other := self.of(feeds)) is not self:
+            return other.clocked(feeds, watch)
         watch.begin()
         found, slope = self._pass(feeds, watch)
         watch.turn()
@@ -134,6 +179,8 @@ class TorchNetwork:
             self._tensors[slot] = live.detach().view(mine.shape).requires_grad_(mine.requires_grad)
 
     def watched(self, feeds: Feeds, gradients: bool) -> Watched:
+        if (other := self.of(feeds)) is not self:
+            return other.watched(feeds, gradients)
         seen = watching.Watcher()
         with nullcontext() if gradients else torch.no_grad():
             result, slope = self._pass(feeds, seen)
@@ -145,6 +192,8 @@ class TorchNetwork:
         return Watched(result, lines, back, self._norms())
 
     def first_not_finite(self, feeds: Feeds) -> NotFinite | None:
+        if (other := self.of(feeds)) is not self:
+            return other.first_not_finite(feeds)
         for one in self.learned:
             if not bool(torch.isfinite(self._tensors[one.slot].detach()).all()):
                 return NotFinite(one.layer, str(one.slot.blob), False)
@@ -220,7 +269,7 @@ class TorchNetwork:
         """A forward pass, of a part of the net, and what its gradients begin with."""
         given = self._fed(feeds)
         if self._kept is not None:
-            self._kept.begin()
+            self._kept.begin(self.graph)
             watch = self._kept if watch is None else Both(self._kept, watch)
         if watch is not None:
             for name, place in self.graph.plan.inputs.items():

@@ -326,8 +326,6 @@ def test_names_of_pycaffe_are_there_or_say_what_stands_for_them(here: Path) -> N
     net.load_hdf5("w.any")
     assert np.array_equal(net.params["left"][0].data, kept)
     lacking = [
-        (lambda: blob.reshape(1, 3, 8, 8), "a blob has no 'reshape'", "the net's text"),
-        (lambda: net.reshape(), "a net of a solver has no 'reshape'", "the net's text"),
         (lambda: net.forward_all(), "no 'forward_all'", "loop over batches"),
         (lambda: solver.test_net, "no 'test_net'", r"solver.test_nets\[0\]"),
         (lambda: setattr(solver.param, "base_lr", 0.1), "base_lr cannot be set", "in the solver's file"),
@@ -344,6 +342,37 @@ def test_names_of_pycaffe_are_there_or_say_what_stands_for_them(here: Path) -> N
         net.colour  # noqa: B018
     with pytest.raises(AttributeError, match="no field 'colour'"):
         solver.param.colour  # noqa: B018
+
+
+def test_a_reshaped_input_gives_all_blobs_other_shapes_with_the_next_pass(here: Path) -> None:
+    whole = LAYERS.replace('layer { name: "flat" type: "Flatten" bottom: "pool" top: "flat" }\n', (
+        'layer { name: "flat" type: "Pooling" bottom: "pool" top: "flat" '
+        "pooling_param { pool: AVE global_pooling: true } }\n"
+    ))  # fmt: skip
+    net = opened(net=IMAGES + whole).net
+    x = np.random.default_rng(2).normal(size=(3, 3, 12, 6)).astype(np.float32)
+    net.blobs["data"].reshape(3, 3, 12, 6)
+    net.blobs["label"].reshape(3)
+    net.reshape()
+    found = net.forward(data=x, label=[0, 1, 2], blobs=["pool"])
+    assert found["pool"].shape == (3, 4, 5, 2)
+    assert net.blobs["conv"].data.shape == (3, 4, 10, 4)
+    net.backward()
+    assert net.blobs["conv"].diff.shape == (3, 4, 10, 4)
+    net.save("w.caffemodel")
+    other = hathi.load_net("solver.net.prototxt", "w.caffemodel", blobs=["left"], phase="TRAIN")
+    net.blobs["data"].reshape(2, 3, 8, 8)
+    net.blobs["label"].reshape(2)
+    y = np.random.default_rng(5).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    assert np.allclose(
+        net.forward(["left"], data=y)["left"], other.forward({"data": y, "label": [0, 0]})["left"], atol=1e-5
+    )
+    with pytest.raises(hathi.Error, match="follows from what the net is fed"):
+        net.blobs["conv"].reshape(1)
+    flat = opened(net=IMAGES + LAYERS, name="product").net
+    flat.blobs["data"].reshape(2, 3, 9, 9)
+    with pytest.raises(hathi.Error, match="takes images of one size alone"):
+        flat.forward()
 
 
 def test_weights_of_which_nothing_is_taken_are_warned_of(here: Path) -> None:
