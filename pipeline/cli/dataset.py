@@ -28,9 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`hathi dataset make|import|export|show|mean ...`."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     dataset_make.add_arguments(actions.add_parser("make", help="make a dataset of labels and of what a set delivers"))
-    bring = actions.add_parser("import", help="make a dataset of a list of images, an LMDB or a LevelDB")
+    bring = actions.add_parser("import", help="make a dataset of a list of images, an LMDB, a LevelDB or HDF5")
     bring.add_argument(
-        "source", type=Path, metavar="SOURCE", help="a list (`path label` a line), or the folder of a database"
+        "source",
+        type=Path,
+        metavar="SOURCE",
+        help="a list (`path label` a line), the folder of a database, an HDF5 file, or a list of such files",
     )
     bring.add_argument("out", type=Path, metavar="FOLDER", help="the folder to make")
     bring.add_argument("--lmdb", action="store_true", help="make an LMDB, as Caffe's convert_imageset does")
@@ -82,19 +85,19 @@ def _import(args: argparse.Namespace) -> int:
         left_out.append(name)
         print(f"left out: {name}: {says}", file=sys.stderr)
 
-    from pipeline.training.dataset import examples, image_files
+    from pipeline.training.dataset import examples, hdf5_rows, image_files
 
     of_list: dict[str, object] = {
         "--root": args.root, "--resize": args.resize, "--gray": args.gray, "--shuffle": args.shuffle is not None,
         "--encode": args.encode is not None, "--check-size": args.check_size, "--skip": args.skip,
     }  # fmt: skip
-    if args.source.is_dir():
+    of_rows = hdf5_rows.is_source(args.source)
+    if args.source.is_dir() or of_rows:
         given = [option for option, value in of_list.items() if value]
         if given:
-            raise ConfigError(
-                f"{', '.join(given)} is for a list of images", f"{args.source} is a folder", "leave it out"
-            )
-        found = examples.read(args.source)
+            kind = "of HDF5" if of_rows else "a folder"
+            raise ConfigError(f"{', '.join(given)} is for a list of images", f"{args.source} is {kind}", "leave it out")
+        found = hdf5_rows.examples(args.source) if of_rows else examples.read(args.source)
     else:
         found = image_files.examples(args.source, _how(args), skip if args.skip else None)
     count = _write(args.out, found, args.lmdb, str(args.source))

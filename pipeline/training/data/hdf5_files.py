@@ -118,7 +118,7 @@ class Hdf5Files:
         self.layer, self._tops, self._size = spec.name, list(spec.top), given.batch_size
         self._h5py = demand("h5py", where)
         self._list = folder / given.source
-        self._files = _listed(self._list, folder, f"layer '{spec.name}': hdf5_data_param.source")
+        self._files = listed(self._list, folder, f"layer '{spec.name}': hdf5_data_param.source")
         shapes = [self._shapes(file) for file in self._files]
         self._check(shapes)
         self._lengths = [one[self._tops[0]][0] for one in shapes]
@@ -224,7 +224,8 @@ class Hdf5Files:
         self._loaded.clear()
 
 
-def _listed(path: Path, folder: Path, field: str) -> list[Path]:
+def listed(path: Path, folder: Path, field: str) -> list[Path]:
+    """The files of a list, relative to the folder.  Raises SolverError, which names the field, for what is no list."""
     hint = "give a text with the path of an HDF5 file a line"
     if path.is_dir():
         raise SolverError(f"{field}: {path} lists no HDF5 file", "it is a folder", hint)

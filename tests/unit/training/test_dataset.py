@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -237,6 +238,64 @@ def test_what_cannot_be_is_said(
     said = capsys.readouterr().err
     assert re.search(says, said), said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["uint8", "float32", "rows", "list"])
+def test_hdf5_is_brought_in_as_its_layer_reads_it(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    h5py = pytest.importorskip("h5py")
+    monkeypatch.chdir(tmp_path)
+    pictures = images(300) if form != "rows" else np.random.default_rng(1).normal(size=(300, 7))
+    pictures = pictures.astype(np.uint8 if form == "uint8" else np.float32)
+    labels = (np.arange(300) % 4).astype(np.float32)[:, None]
+    cuts = [0, 120, 300] if form == "list" else [0, 300]
+    for number, (first, last) in enumerate(itertools.pairwise(cuts)):
+        with h5py.File(f"{number}.h5", "w") as file:
+            file["data"], file["label"] = pictures[first:last], labels[first:last]
+    Path("all.txt").write_text("0.h5\n1.h5\n")
+    assert main(["dataset", "import", "all.txt" if form == "list" else "0.h5", "set"]) == 0
+    assert capsys.readouterr().out == "set: 300 examples\n"
+    found = list(examples.read(Path("set")))
+    assert [one.key for one in found] == [b"%08d" % number for number in range(300)]
+    assert [one.datum.label for one in found] == labels.ravel().tolist()
+    wanted = pictures.reshape(300, 7, 1, 1) if form == "rows" else pictures
+    assert all(np.array_equal(one.image(), image) for one, image in zip(found, wanted, strict=True))
+    assert main(["dataset", "import", "set", "db", "--lmdb"]) == 0
+    assert [one.datum for one in examples.read(Path("db"))] == [one.datum for one in found]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"data": (3, 2), "label": None}, "has no dataset 'label'.*it holds data"),
+        ({"images": (3, 2), "label": (3,)}, "has no dataset 'data'"),
+        ({"data": (3, 2), "label": (4,)}, "not one label for each row"),
+        ({"data": (3, 2), "label": (3, 2)}, "not one label for each row"),
+        ({"data": (3, 2, 2, 2, 2), "label": (3,)}, "holds no images"),
+        ({"data": (3, 2), "label": 0.5}, r"example 'x.h5\[0\]' cannot be used.*label is 0.5"),
+        ({"data": (3, 2), "label": "text"}, "holds no rows of numbers"),
+        ("cut", "cannot be read as HDF5"),
+    ],
+)  # fmt: skip
+def test_hdf5_that_is_no_dataset_is_named(
+    content: Any, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    h5py = pytest.importorskip("h5py")
+    monkeypatch.chdir(tmp_path)
+    with h5py.File("x.h5", "w") as file:
+        for name, of in (content if isinstance(content, dict) else {"data": (9, 99), "label": (9,)}).items():
+            if isinstance(of, tuple):
+                file[name] = np.zeros(of, np.float32)
+            elif of is not None:
+                file[name] = [of] * 3
+    if content == "cut":
+        Path("x.h5").write_bytes(Path("x.h5").read_bytes()[:1500])
+    assert main(["dataset", "import", "x.h5", "set"]) == 1
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert re.search(says, said), said
+    assert not Path("set").exists()
+    assert main(["dataset", "import", "x.h5", "set", "--gray"]) == 2
 
 
 def test_a_key_that_comes_twice_is_refused(tmp_path: Path) -> None:
