@@ -307,6 +307,9 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
         ],
         "train": [
             [str(solver(site))],
+            [str(solver(site)), "--job", *at],
+            ["show", "small", *at],
+            ["fetch", "small", "--out", f"{site.folder}/fetched", *at],
             ["head", str(made(site.folder / "rows", {"train": clouds(40, 6, 2)})), f"{site.folder}/head"],
             [
                 "template",
@@ -349,6 +352,7 @@ def following(site: Site) -> Path:
 def solver(site: Site) -> Path:
     """A training of two iterations on one labelled image."""
     (site.folder / "net.prototxt").write_text(f"""
+        name: "small"
         layer {{ name: "data" type: "ImageData" top: "data" top: "label"
                 image_data_param {{ source: "{site.folder}/labelled.txt" batch_size: 2 new_height: 8 new_width: 8 }} }}
         layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param {{ num_output: 2 }} }}
