@@ -297,7 +297,7 @@ class Training:
         """What the next pass of the training net will be fed; it is not taken, and nothing is drawn."""
         net, draws = self._nets.train, self._nets.draws
         before = draws.state()
-        feeding = Feeding(net.sources, net.network.draws, draws, self._feeding[0].number, 1)
+        feeding = Feeding(net.sources, net.network.draws_of, draws, self._feeding[0].number, 1)
         try:
             return feeding.take()
         finally:

@@ -68,7 +68,6 @@ class TorchNetwork:
         """The net in other shapes that has made the last pass `ahead`; None: this one has."""
         first, _ = self._compile(tuple(graph.declared[self._selector(number)][0] for number in self._filters))
         self.draws: Sequence[Draw] = first.draws
-        self._hidden = bool(first.states)
         self._states = {
             state.name: torch.zeros(state.shape, device=how.device, dtype=how.dtype) for state in first.states
         }
@@ -89,11 +88,11 @@ class TorchNetwork:
         Raises NetError where a learned blob would have another shape, and for a net with hidden states.
         """
         demand_same_blobs(self.graph, graph)
-        if self._hidden:
+        if self._states:
             hint = "give images a crop_size"
-            raise NetError(f"the net {graph.name} has hidden states, of batches of one shape", "", hint)
+            raise NetError(f"the net {graph.name} carries numbers from pass to pass, of one shape", "", hint)
         found = TorchNetwork(graph, self.how, layers, self._tensors, owns, self._force)
-        found._tensors, found._states = self._tensors, self._states
+        found._tensors = self._tensors
         return found
 
     def of(self, feeds: Feeds) -> TorchNetwork:
@@ -131,8 +130,10 @@ class TorchNetwork:
             return self._ahead.ahead(feeds, last, first)
         if first:
             net, _ = next(iter(self._compiled.values()))
-            held = {name: kept.held(place) for place, name in net.tops.items() if place.step < first}
-            given = {name: kept.held(place).numpy() for name, place in self.graph.plan.inputs.items()}
+            held = {
+                name: kept.held(place).to(self.how.device) for place, name in net.tops.items() if place.step < first
+            }
+            given = {name: self.array(kept.held(place)) for name, place in self.graph.plan.inputs.items()}
             feeds, span = {**given, **feeds}, replace(span, held=held)
         with torch.no_grad() if self._owns is None else nullcontext():
             found, self._slope = self._pass(feeds, None, span)
