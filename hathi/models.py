@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.images import Preparation
-from pipeline.nets.features import image_input, size_of
+from pipeline.nets.features import image_input, taken
 from pipeline.nets.loading import load
 from pipeline.nets.net import Net
 from pipeline.nets.preprocessing import with_stated
@@ -91,8 +91,8 @@ class _Preparing:
         if self._made is None:
             chosen = with_stated(self._chosen)
             blob = chosen.blob or self._net.outputs[0]
-            size, last = size_of(self._net, image_input(self._net, blob), chosen)
-            self._made = Preparation(chosen.preprocess, size), last
+            takes = taken(self._net, image_input(self._net, blob), chosen)
+            self._made = Preparation(chosen.preprocess, takes.size, channels=takes.channels), takes.last
         prepare, last = self._made
         found = prepare(content)
         return np.ascontiguousarray(found.transpose(1, 2, 0)) if last and not isinstance(found, Failure) else found

@@ -222,14 +222,14 @@ def _size(net: Net, blobs: list[str], chosen: FeatureSet) -> tuple[int, int] | N
 
 def _preprocessing(net: Net, blob: str, shape: tuple[int, ...], chosen: FeatureSet) -> str:
     """How a feature set of this blob gets its features, in one line; empty where the blob is no feature of an image."""
-    from pipeline.nets.features import described, image_input, size_of
+    from pipeline.nets.features import described, image_input, taken
     from pipeline.nets.pooling import Pooling
 
     try:
-        size, last = size_of(net, image_input(net, blob), chosen)
+        takes = taken(net, image_input(net, blob), chosen)
     except NetError:
         return ""
-    return described(chosen, size, Pooling(chosen.pool, blob, shape[1:], size, last=last), channels_last=last)
+    return described(chosen, takes, Pooling(chosen.pool, blob, shape[1:], takes.size, last=takes.last))
 
 
 def _bench(args: argparse.Namespace) -> int:
@@ -318,7 +318,7 @@ def _features(args: argparse.Namespace) -> int:
         raise ConfigError("a feature is one blob", f"{len(args.blob)} are given", "--blob NAME")
     blob = args.blob[0] if args.blob else default_blob(args.net, args.weights)
     net = FeatureNet(_feature_set(args, blob), threads=args.threads)
-    prepare = Preparation(net.preprocess, net.input_size, net.mean)
+    prepare = Preparation(net.preprocess, net.input_size, net.mean, net.channels)
     print(f"preprocess {net.preprocessing}", file=sys.stderr)
     failed = 0
     for path in args.images:

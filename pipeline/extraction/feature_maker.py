@@ -71,7 +71,7 @@ class FeatureMaker:
             self._noted_image: Callable[[bytes], tuple[Matrix | bytes, str] | Failure] = kept.noted
         else:
             self._net = net = FeatureNet(self._set, threads=self._threads)
-            self._noted_image = Preparation(net.preprocess, net.input_size, net.mean).noted
+            self._noted_image = Preparation(net.preprocess, net.input_size, net.mean, net.channels).noted
         lacking = self._net.lacking
         if lacking and self._set.weights is None:
             raise ConfigError(

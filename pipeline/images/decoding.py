@@ -58,9 +58,17 @@ def decode_reduced(
 
 
 def read(
-    content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None, room: jpeg.Room | None = None
+    content: bytes,
+    max_pixels: int,
+    reduce_to: tuple[int, int] | None,
+    room: jpeg.Room | None = None,
+    *,
+    grey: bool = False,
 ) -> Decoded | Failure:
-    """As `decode`, and what was said of damage.  room: where the pixels may lie until this thread reads again."""
+    """As `decode`, and what was said of damage.  room: where the pixels may lie until this thread reads again.
+
+    grey: brightness is all that is wanted, so JPEG and PNG give that alone, in three equal channels.
+    """
     if not content:
         return Failure.of("empty", "no bytes")
     kind = sniff(content)
@@ -69,7 +77,7 @@ def read(
             return Failure.of("truncated", "the image ends within its first bytes")
         return Failure.of("not_image", _looks_like(content))
     try:
-        found = _read(content, kind, max_pixels, reduce_to, room)
+        found = _read(content, kind, max_pixels, reduce_to, room, grey=grey)
     except Broken as broken:
         return broken.as_failure()
     except MemoryError:
@@ -82,15 +90,21 @@ def read(
 
 
 def _read(
-    content: bytes, kind: str, max_pixels: int, reduce_to: tuple[int, int] | None, room: jpeg.Room | None
+    content: bytes,
+    kind: str,
+    max_pixels: int,
+    reduce_to: tuple[int, int] | None,
+    room: jpeg.Room | None,
+    *,
+    grey: bool,
 ) -> Decoded:
     if kind == "ico":
         kind, content = icon.largest(content, max_pixels)
     if kind == "jpeg":
-        return _jpeg(content, max_pixels, reduce_to, room)
+        return _jpeg(content, max_pixels, reduce_to, room, grey=grey)
     if kind == "png":
         header = png.read_header(content, max_pixels)
-        pixels, turn = png.decode(content, header), header.orientation
+        pixels, turn = png.decode(content, header, grey=grey), header.orientation
     else:
         if (kind == "jpeg2000" and is_torn(content, kind)) or (kind == "tiff" and tiff.is_torn_unseen(content)):
             raise torn(kind)  # their decoders give grey or black for parts that are not there
@@ -99,11 +113,13 @@ def _read(
     return Decoded(image, image.shape[:2])
 
 
-def _jpeg(content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None, room: jpeg.Room | None) -> Decoded:
+def _jpeg(
+    content: bytes, max_pixels: int, reduce_to: tuple[int, int] | None, room: jpeg.Room | None, *, grey: bool
+) -> Decoded:
     header = jpeg.read_header(content, max_pixels)
     size = (header.width, header.height) if header.turned else (header.height, header.width)
     factor = _reduction(size, reduce_to, whole=header.orientation != 1) if header.colours else 1
-    pixels, damage = jpeg.decode(content, header, factor, room)
+    pixels, damage = jpeg.decode(content, header, factor, room, grey=grey)
     return Decoded(upright(pixels, header.orientation), (size[0] / factor, size[1] / factor), damage)
 
 

@@ -12,6 +12,7 @@ import struct
 import threading
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -188,17 +189,19 @@ def _memory(size: int) -> Pixels:
     return memory[odd : odd + size]
 
 
-def decode(content: bytes, header: Header, factor: int, room: Room | None = None) -> tuple[Pixels, str]:
+def decode(
+    content: bytes, header: Header, factor: int, room: Room | None = None, *, grey: bool = False
+) -> tuple[Pixels, str]:
     """(height, width, 3) BGR at 1/factor of its size, as stored, and what the decoder says of damage ("": nothing).
 
-    room: where the pixels may lie.
+    room: where the pixels may lie.  grey: the brightness as the file has it, three times.
     A JPEG that lacks nothing but its end marker is whole; one that has it may be torn within, and is decoded as far as
     it goes.  Raises Broken.
     """
     said = ""
     if header.colours:
         try:
-            return _pixels(content, header, factor, strict=True, room=room), ""
+            return _pixels(content, header, factor, strict=True, room=room, grey=grey), ""
         except ValueError as error:
             said = str(error)  # looked into below, and decoded again: few are
     ended = content.find(_END, header.scans_at) >= 0
@@ -209,13 +212,13 @@ def decode(content: bytes, header: Header, factor: int, room: Room | None = None
         return _by_pillow(tidy, header), "" if ended else NO_END
     if not ended or _of_header(content, said):
         try:
-            return _pixels(tidy, header, factor, strict=True), "" if ended else NO_END
+            return _pixels(tidy, header, factor, strict=True, grey=grey), "" if ended else NO_END
         except ValueError as error:
             if not ended:
                 raise torn("JPEG") from error
             said = str(error)
     try:
-        return _pixels(tidy, header, factor, strict=False), said
+        return _pixels(tidy, header, factor, strict=False, grey=grey), said
     except ValueError as error:
         raise Broken("decode", f"the jpeg decoder refused it: {error}") from error
 
@@ -232,20 +235,26 @@ def _of_header(content: bytes, said: str) -> bool:
     return said.startswith("Invalid SOS parameters")
 
 
-def _pixels(content: bytes, header: Header, factor: int, *, strict: bool, room: Room | None = None) -> Pixels:
+def _pixels(
+    content: bytes, header: Header, factor: int, *, strict: bool, room: Room | None = None, grey: bool = False
+) -> Pixels:
     high, wide = -(-header.height // factor), -(-header.width // factor)
     inks = header.colours in ("CMYK", "YCCK")
+    grey = grey and not inks
+    size = high * wide * (1 if grey else 3)
     found = simplejpeg.decode_jpeg(
         content,
-        "CMYK" if inks else "BGR",
+        "CMYK" if inks else "GRAY" if grey else "BGR",
         min_height=high,
         min_width=wide,
         min_factor=1,
-        buffer=None if inks else room.take(high * wide * 3) if room else _memory(high * wide * 3),
+        buffer=None if inks else room.take(size) if room else _memory(size),
         strict=strict,
     )
     if found.shape[:2] != (high, wide):
         raise Broken("decode", "the JPEG has another size than its header says")
+    if grey:
+        return np.asarray(cv2.cvtColor(found, cv2.COLOR_GRAY2BGR), np.uint8)
     return _from_inks(found) if inks else found
 
 

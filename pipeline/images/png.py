@@ -151,14 +151,15 @@ def _from_hex(profile: bytes) -> bytes:
         return b""
 
 
-def decode(content: bytes, header: Header) -> Pixels:
-    """(height, width, 3) BGR, as stored, over white.  Raises Broken."""
+def decode(content: bytes, header: Header, *, grey: bool = False) -> Pixels:
+    """(height, width, 3) BGR, as stored, over white.  grey: its brightness, three times.  Raises Broken."""
     plain = header.colour in (0, 2, 3) and not header.transparent
-    image = cv2.imdecode(_bare(content, header), cv2.IMREAD_COLOR if plain else cv2.IMREAD_UNCHANGED)
+    how = cv2.IMREAD_UNCHANGED if not plain else cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
+    image = cv2.imdecode(_bare(content, header), how)
     if image is None or image.shape[:2] != (header.height, header.width):
         raise Broken("decode", "the png decoder refused it")
     if plain:
-        return np.asarray(image, np.uint8)
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image, np.uint8)
     if header.colour == 0:
         return _grey_over_white(image, header)
     return over_white(image)

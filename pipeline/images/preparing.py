@@ -20,17 +20,20 @@ Prepared = NDArray[np.float32]
 class Preparation:
     """The way from bytes to input that a feature set's settings describe, for inputs of `size` (height, width).
 
-    mean: what the mean's file holds, where the settings name one and it was read already.
-    Raises ConfigError when the mean or std fits neither the three channels nor the size.
+    mean: what the mean's file holds, where the settings name one and it was read already.  channels: 3, or 1 for a net
+    of grey images, which are read as Caffe's force_gray and cv2.IMREAD_GRAYSCALE read them.
+    Raises ConfigError when the mean or std fits neither the channels nor the size.
     """
 
-    def __init__(self, preprocess: Preprocess, size: tuple[int, int], mean: Prepared | None = None) -> None:
-        self.size, self._how = size, preprocess
-        self._mean = _mean(preprocess, size, mean)
+    def __init__(
+        self, preprocess: Preprocess, size: tuple[int, int], mean: Prepared | None = None, channels: int = 3
+    ) -> None:
+        self.size, self._how, self._channels = size, preprocess, channels
+        self._mean = _mean(preprocess, (channels, *size), mean)
         self._room = Room()
         if len(preprocess.std) not in (1, 3) or 0.0 in preprocess.std:
             raise ConfigError("preprocess.std does not fit", f"{preprocess.std}", "give 1 or 3 numbers, none of them 0")
-        std = np.asarray(preprocess.std, np.float32).reshape(-1, 1, 1)
+        std = np.asarray(one_of(preprocess.std, channels, "std"), np.float32).reshape(-1, 1, 1)
         self._factor = (np.float32(preprocess.input_scale) / std).astype(np.float32)
 
     @property
@@ -45,13 +48,13 @@ class Preparation:
         return max(self._how.short_side(self.size), *self.size)
 
     def __call__(self, content: bytes) -> Prepared | Failure:
-        """Image bytes -> (3, height, width) float32, or why not.  Raises nothing for any content."""
+        """Image bytes -> (channels, height, width) float32, or why not.  Raises nothing for any content."""
         found = self.noted(content)
         return found if isinstance(found, Failure) else found[0]
 
     def noted(self, content: bytes) -> tuple[Prepared, str] | Failure:
         """As a call, and what the decoder said of damage: "" for a good image."""
-        found = read(content, self._how.max_pixels, self.reduce_to, self._room)
+        found = read(content, self._how.max_pixels, self.reduce_to, self._room, grey=self._channels == 1)
         if isinstance(found, Failure):
             return found
         if found.damage and self._how.damaged == "fail":
@@ -62,13 +65,15 @@ class Preparation:
             return Failure.of("too_many_pixels", "the image does not fit into memory while it is resized")
         except Exception as error:  # an image that nobody foresaw is its own trouble, not that of those beside it
             return Failure.of("decode", f"resizing it raised {type(error).__name__}")
-        if planes.shape != (3, *self.size):
+        if planes.shape != (self._channels, *self.size):
             return Failure.of("decode", "it was resized to another size than the net's")
         return planes, found.damage
 
     def prepare(self, image: Pixels, extent: Extent | None = None) -> Prepared:
-        """(h, w, 3) uint8 BGR -> (3, height, width) float32: resized, channels ordered, (x raw_scale/255 - mean) / std
-        x input_scale.  extent: as of `resize`."""
+        """(h, w, 3) uint8 BGR -> (channels, height, width) float32: grey where the net takes that, resized, channels
+        ordered, (x raw_scale/255 - mean) / std x input_scale.  extent: as of `resize`."""
+        if self._channels == 1:
+            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
         direct = self._how.resize == "direct"
         if self._how.interpolation == "fast":
             placed = resize(image, self.size, extent) if direct else self._centre(image, extent)
@@ -119,25 +124,39 @@ def prepare(image: Pixels, preprocess: Preprocess, size: tuple[int, int]) -> Pre
     return Preparation(preprocess, size).prepare(image)
 
 
-def _mean(preprocess: Preprocess, size: tuple[int, int], read: Prepared | None) -> Prepared:
+def one_of(values: list[float], channels: int, name: str) -> list[float]:
+    """The values of a setting for so many channels.  Raises ConfigError for several of which a grey net takes one."""
+    if channels == 1 and len(set(values)) != 1:
+        raise ConfigError(
+            f"preprocess.{name} does not fit",
+            f"it has {len(values)} numbers, and the net takes grey images: one channel",
+            f"give the one that the net was trained with: preprocess.{name}=0, or --preprocess unit"
+            if name == "mean"
+            else f"give the one that the net was trained with, such as preprocess.{name}=1",
+        )
+    return values[:1] if channels == 1 else values
+
+
+def _mean(preprocess: Preprocess, shape: tuple[int, int, int], read: Prepared | None) -> Prepared:
+    """shape: (channels, height, width) of what the net takes."""
+    channels, *size = shape
     if isinstance(preprocess.mean, list):
-        mean = np.asarray(preprocess.mean, np.float32).reshape(-1, 1, 1)
-        if mean.shape[0] not in (1, 3):
+        if len(preprocess.mean) not in (1, 3):
             raise ConfigError("preprocess.mean does not fit", f"{preprocess.mean}", "give 1 or 3 numbers, or a file")
-        return mean
+        return np.asarray(one_of(preprocess.mean, channels, "mean"), np.float32).reshape(-1, 1, 1)
     mean = read_mean(preprocess.mean) if read is None else read
     if mean.ndim == 1:
         mean = mean.reshape(-1, 1, 1)
-    short = preprocess.short_side(size)
+    short = preprocess.short_side((size[0], size[1]))
     if preprocess.resize == "crop" and mean.shape[1:] == (short, short):
         top, left = (short - size[0]) // 2, (short - size[1]) // 2
         if top >= 0 and left >= 0:
             mean = mean[:, top : top + size[0], left : left + size[1]]
-    if mean.shape not in ((3, 1, 1), (1, 1, 1), (3, *size)):
-        shape = " x ".join(map(str, mean.shape))
+    if mean.shape not in ((channels, 1, 1), (1, 1, 1), (channels, *size)):
+        has = " x ".join(map(str, mean.shape))
         raise ConfigError(
             f"the mean image {preprocess.mean} does not fit",
-            f"it has {shape}; the net takes 3 x {size[0]} x {size[1]}",
+            f"it has {has}; the net takes {' x '.join(map(str, shape))}",
             "give one number for each channel instead: the mean over all pixels",
         )
     return np.ascontiguousarray(mean, np.float32)

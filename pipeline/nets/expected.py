@@ -13,7 +13,7 @@ from pipeline.codec.mean_image import read_mean
 from pipeline.errors import NetError
 from pipeline.nets import fingerprint
 from pipeline.nets.engines.engine import EngineInfo, Run
-from pipeline.nets.features import image_input, shape_of, size_of
+from pipeline.nets.features import image_input, taken
 from pipeline.nets.graph import rules
 from pipeline.nets.graph.lowered import Lowered, Shape
 from pipeline.nets.net import Net
@@ -48,10 +48,10 @@ def expected(feature_set: FeatureSet) -> str:
     if lacking := net.lacking(blob):
         raise NetError(f"the net {feature_set.net} has no weights", ", ".join(lacking[:5]), "name its .caffemodel")
     name = image_input(net, blob)
-    size, last = size_of(net, name, feature_set)
+    takes = taken(net, name, feature_set)
     mean = feature_set.preprocess.mean
-    of_net = net.fingerprint(blob, {name: shape_of(1, size, channels_last=last)})
-    return fingerprint.of_features(feature_set, of_net, size, read_mean(mean) if isinstance(mean, str) else None)
+    of_net = net.fingerprint(blob, {name: takes.shape(1)})
+    return fingerprint.of_features(feature_set, of_net, takes.size, read_mean(mean) if isinstance(mean, str) else None)
 
 
 def _looked_at(chosen: FeatureSet) -> tuple[Net, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +31,8 @@ class FeatureNet:
 
     A net whose rows depend on each other all the same is refused, or runs one image at a time, as the settings say.
     feature_set: its paths absolute.  threads: cores that the net may use, 0 for all.
-    dim: numbers a row.  input_size: (height, width) of prepared images.  preprocess: how they are prepared for this
+    dim: numbers a row.  input_size: (height, width) of prepared images.  channels: theirs, 3, or 1
+    where they are grey.  preprocess: how they are prepared for this
     net.  mean: what the mean's file holds, if any.
     All files are read here, and nothing reads one later: what computes is what was loaded.
     Raises NetError when the files, the blob or the net's input do not fit, and for rows that are not their images' own.
@@ -45,7 +48,8 @@ class FeatureNet:
         mean = self.preprocess.mean
         self.mean = read_mean(mean) if isinstance(mean, str) else None
         self._input = image_input(self._net, self._blob)
-        self.input_size, self._channels_last = size_of(self._net, self._input, feature_set)
+        self._takes = taken(self._net, self._input, feature_set)
+        self.input_size, self.channels = self._takes.size, self._takes.channels
         out = self._net.shape(self._blob, {self._input: self._shape})
         if not out or out[0] != self.batch_size:
             raise NetError(
@@ -53,7 +57,7 @@ class FeatureNet:
                 f"its shape is {out} for a batch of {self.batch_size}",
                 "choose a blob whose first axis is the batch",
             )
-        self._pooled = Pooling(feature_set.pool, self._blob, out[1:], self.input_size, last=self._channels_last)
+        self._pooled = Pooling(feature_set.pool, self._blob, out[1:], self.input_size, last=self._takes.last)
         self.dim = self._pooled.dim
         self._net.ready(self._blob, {self._input: self._shape})
         self._check_rows()
@@ -75,7 +79,7 @@ class FeatureNet:
     @property
     def preprocessing(self) -> str:
         """What becomes of an image before the net and of the blob after it, in one line for people."""
-        return described(self._set, self.input_size, self._pooled, channels_last=self._channels_last)
+        return described(self._set, self._takes, self._pooled)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -85,13 +89,14 @@ class FeatureNet:
         )
 
     def forward(self, batch: Images) -> Rows:
-        """(n, 3, h, w) prepared images -> (n, dim) float32, normalised as the feature set says.
+        """(n, channels, h, w) prepared images -> (n, dim) float32, normalised as the feature set says.
 
         n may be 0 or any number; more than batch_size take several passes.  A row that is not finite comes back as
         NaN in every place: `finite` finds them.
         """
-        if batch.ndim != 4 or batch.shape[1:] != (3, *self.input_size):
-            raise NetError(f"the images have the shape {batch.shape}", f"the net takes (n, 3, {self.input_size})")
+        if batch.ndim != 4 or batch.shape[1:] != (self.channels, *self.input_size):
+            takes = f"the net takes (n, {self.channels}, {self.input_size})"
+            raise NetError(f"the images have the shape {batch.shape}", takes)
         rows = [self._pass(batch[first : first + self.batch_size]) for first in range(0, len(batch), self.batch_size)]
         return np.concatenate(rows) if rows else np.empty((0, self.dim), np.float32)
 
@@ -131,7 +136,7 @@ class FeatureNet:
         shape = (batch, *self._shape[1:])
 
         def run(images: Rows) -> Rows:
-            fed = np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if self._channels_last else images
+            fed = np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if self._takes.last else images
             try:
                 rows = self._net.forward({self._input: fed}, [self._blob])[self._blob]
             except NetError:
@@ -153,9 +158,10 @@ class FeatureNet:
     def _noise(self) -> Rows:
         """Images of chance, of the numbers that preprocessing gives; the same each time."""
         how = self.preprocess
-        mean = np.asarray(how.mean if isinstance(how.mean, list) else [how.raw_scale / 2], np.float32).reshape(-1, 1, 1)
-        pixels = np.random.default_rng(0).uniform(0, how.raw_scale, (4, 3, *self.input_size))
-        scaled = (pixels - mean) / np.asarray(how.std, np.float32).reshape(-1, 1, 1) * how.input_scale
+        means = how.mean if isinstance(how.mean, list) else [how.raw_scale / 2]
+        mean, std = (np.asarray(one[: self.channels], np.float32).reshape(-1, 1, 1) for one in (means, how.std))
+        pixels = np.random.default_rng(0).uniform(0, how.raw_scale, (4, self.channels, *self.input_size))
+        scaled = (pixels - mean) / std * how.input_scale
         return np.asarray(scaled, np.float32)
 
     def _open(self, threads: int) -> Net:
@@ -165,14 +171,14 @@ class FeatureNet:
 
     @property
     def _shape(self) -> tuple[int, ...]:
-        return shape_of(self.batch_size, self.input_size, channels_last=self._channels_last)
+        return self._takes.shape(self.batch_size)
 
     def _pass(self, batch: Images) -> Rows:
         padded = np.asarray(batch, np.float32)
         if len(batch) < self.batch_size:
             padded = np.zeros((self.batch_size, *batch.shape[1:]), np.float32)
             padded[: len(batch)] = batch
-        if self._channels_last:
+        if self._takes.last:
             padded = np.ascontiguousarray(padded.transpose(0, 2, 3, 1))
         rows = self._net.forward({self._input: padded}, [self._blob])[self._blob]
         rows = self._pooled(rows)[: len(batch)]
@@ -200,32 +206,55 @@ def image_input(net: Net, blob: str) -> str:
     return names[0]
 
 
-def size_of(net: Net, name: str, chosen: FeatureSet) -> tuple[tuple[int, int], bool]:
-    """Height and width of an input, and whether its channels come last.  chosen: with its preprocessing as applied.
+_CHANNELS = (1, 3)
 
-    Raises NetError for an input that takes no colour images, or images of any size where none is set.
+
+class Taken(NamedTuple):
+    """Images as an input takes them.  size: (height, width).  channels: 3, or 1 where they are grey.  last: channels
+    come after height and width."""
+
+    size: tuple[int, int]
+    channels: int
+    last: bool
+
+    def shape(self, batch: int) -> tuple[int, ...]:
+        """Of a batch of them."""
+        return (batch, *self.size, self.channels) if self.last else (batch, self.channels, *self.size)
+
+
+def comes_last(shape: Sequence[int]) -> bool:
+    """Whether the channels of an input of four axes come last, by the numbers that it declares."""
+    return (shape[3] in _CHANNELS and shape[1] not in _CHANNELS) or (shape[1], shape[3]) == (1, 3)
+
+
+def taken(net: Net, name: str, chosen: FeatureSet) -> Taken:
+    """How an input takes images.  chosen: with its preprocessing as applied.
+
+    Raises NetError for an input that takes no images, or images of any size where none is set.
     """
     shape, how = net.inputs[name], chosen.preprocess
-    last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
-    if how.layout != "auto" and len(shape) == 4 and shape[1 if how.layout == "nchw" else 3] in (3, -1):
+    last = len(shape) == 4 and comes_last(shape)
+    if how.layout != "auto" and len(shape) == 4 and shape[1 if how.layout == "nchw" else 3] in (*_CHANNELS, -1):
         last = how.layout == "nhwc"
-    if len(shape) != 4 or (shape[1] not in (3, -1) and not last):
+    channels = shape[3 if last else 1] if len(shape) == 4 else 0
+    if channels not in (*_CHANNELS, -1):
         raise NetError(
-            f"input '{name}' takes no colour images", f"its shape is {shape}; it must be batch, 3, height, width",
-            "Hathi decodes every image in colour: train the net on three channels, which force_color: true of "
-            "transform_param makes of grey images, too",
-        )  # fmt: skip
+            f"input '{name}' takes no images",
+            f"its shape is {shape}; it must be batch, 3 (colour) or 1 (grey), height, width",
+            "choose a blob that depends on an input of images",
+        )
     declared = shape[1:3] if last else shape[2:]
     high, wide = chosen.input_size or (declared if min(declared) > 0 else how.size or declared)
     if high < 1 or wide < 1:
         raise no_size(name, shape)
-    return (high, wide), last
+    return Taken((high, wide), 3 if channels == -1 else channels, last)
 
 
-def described(chosen: FeatureSet, size: tuple[int, int], pooled: Pooling, *, channels_last: bool) -> str:
-    """What becomes of an image before a net of (height, width) and of the blob after it, in one line for people."""
-    layout = "NHWC" if channels_last else "NCHW"
-    return f"{told(chosen.preprocess, size)}, {layout}; {pooled}; normalise {chosen.normalise}"
+def described(chosen: FeatureSet, takes: Taken, pooled: Pooling) -> str:
+    """What becomes of an image before the net and of the blob after it, in one line for people."""
+    layout = "NHWC" if takes.last else "NCHW"
+    how = told(chosen.preprocess, takes.size, grey=takes.channels == 1)
+    return f"{how}, {layout}; {pooled}; normalise {chosen.normalise}"
 
 
 def no_size(name: str, shape: tuple[int, ...]) -> NetError:
@@ -235,8 +264,3 @@ def no_size(name: str, shape: tuple[int, ...]) -> NetError:
         f"its shape is {shape}",
         "set input_size, for example --input-size 224x224; or name a preset that has a size",
     )
-
-
-def shape_of(batch: int, size: tuple[int, int], *, channels_last: bool) -> tuple[int, ...]:
-    """The shape of a batch of images.  size: (height, width)."""
-    return (batch, *size, 3) if channels_last else (batch, 3, *size)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.nets.caffe_net import CaffeNet
-from pipeline.nets.features import no_size
+from pipeline.nets.features import comes_last, no_size
 from pipeline.nets.graph.lowered import Shape
 from pipeline.nets.graph.plan import Place
 from pipeline.nets.net import Net
@@ -78,7 +78,7 @@ def fed(net: Net, blobs: Sequence[str], batch: int | None = None, size: Size | N
         if batch is not None and shape:
             shape[0] = batch
         if len(shape) == 4:
-            places = slice(1, 3) if shape[3] == 3 and shape[1] != 3 else slice(2, 4)
+            places = slice(1, 3) if comes_last(shape) else slice(2, 4)
             shape[places] = size or shape[places]
             if min(shape[places]) < 1:
                 raise no_size(name, declared)

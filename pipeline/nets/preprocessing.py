@@ -41,7 +41,7 @@ def with_stated(feature_set: FeatureSet) -> FeatureSet:
     return feature_set.model_copy(update={"preprocess": stated(feature_set)})
 
 
-def told(how: Preprocess, size: tuple[int, int]) -> str:
+def told(how: Preprocess, size: tuple[int, int], *, grey: bool = False) -> str:
     """One line of what is done to an image for a net of `size` (height, width)."""
     high, wide = size
     by = "" if how.interpolation == "fast" else f" ({how.interpolation})"
@@ -51,7 +51,7 @@ def told(how: Preprocess, size: tuple[int, int]) -> str:
     mean = how.mean if isinstance(how.mean, str) else _numbers(how.mean)
     parts = [
         placed,
-        f"{how.channel_order.upper()} 0 to {how.raw_scale:.6g}",
+        f"{'grey' if grey else how.channel_order.upper()} 0 to {how.raw_scale:.6g}",
         f"mean {mean}",
         f"std {_numbers(how.std)}",
     ]

@@ -31,7 +31,7 @@ def feature_set(chosen: FeatureSet, threads: int, now: Callable[[], float]) -> I
     pixels = np.random.default_rng(1).integers(0, 256, (*net.input_size, 3), np.uint8)
     _, content = cv2.imencode(".png", pixels)
     began = now()
-    prepared = Preparation(net.preprocess, net.input_size, net.mean)(content.tobytes())
+    prepared = Preparation(net.preprocess, net.input_size, net.mean, net.channels)(content.tobytes())
     if isinstance(prepared, Failure):
         yield Examined(
             "image", False, f"{prepared.reason}: {prepared.detail}", "correct the preprocess settings of the set"

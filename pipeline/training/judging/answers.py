@@ -41,7 +41,7 @@ class OfImages:
 
     def __init__(self, net: FeatureNet) -> None:
         self._net, self.batch = net, net.batch_size
-        self._prepare = Preparation(net.preprocess, net.input_size, net.mean)
+        self._prepare = Preparation(net.preprocess, net.input_size, net.mean, net.channels)
 
     def __call__(self, examples: Sequence[Example]) -> list[Row | Failure]:
         prepared = [self._prepared(one.datum) for one in examples]

@@ -281,11 +281,3 @@ def test_a_blob_that_large_numbers_saturate_is_not_odd_and_one_that_never_change
     path.write_text(net.format(scale=0))
     assert run("check", path) == 1
     assert "two different images give the same values" in capsys.readouterr().out
-
-
-def test_a_grey_net_is_refused_with_what_makes_a_training_colour(tmp_path: Path) -> None:
-    path = tmp_path / "grey.prototxt"
-    path.write_text('layer { name: "i" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 2 dim: 2 } } }')
-    with pytest.raises(NetError, match="takes no colour images") as refused:
-        run("features", path, "--blob", "x", "--preprocess", "unit", tmp_path / "absent.png")
-    assert "force_color" in refused.value.hint
