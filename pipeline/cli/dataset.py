@@ -54,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument("dataset", type=Path, metavar="DATASET", help="the folder of a dataset, an LMDB or a LevelDB")
     export.add_argument("out", type=Path, metavar="FOLDER", help="the LMDB to make")
     export.add_argument("--side", metavar="NAME", help=_SIDE)
+    export.add_argument("--resize", type=_size, metavar="HxW",
+                        help="decode each image and resize it, in colour, as for a net, e.g. 256x256")  # fmt: skip
     show = actions.add_parser("show", help="count examples, classes and sizes, and name what is damaged")
     show.add_argument("dataset", type=Path, metavar="DATASET", help="the folder of a dataset, an LMDB or a LevelDB")
     show.add_argument("--side", metavar="NAME", help=_SIDE)
@@ -127,8 +129,10 @@ def _write(out: Path, found: Iterator[Example], as_lmdb: bool, source: str) -> i
 
 def _export(args: argparse.Namespace) -> int:
     from pipeline.training.dataset.examples import read
+    from pipeline.training.dataset.resized import resized
 
-    count = _write(args.out, read(args.dataset, args.side), True, "")
+    found = read(args.dataset, args.side)
+    count = _write(args.out, resized(found, args.resize) if args.resize else found, True, "")
     print(f"{args.out}: {counted(count, 'example')}")
     return 0
 
@@ -138,15 +142,27 @@ def _show(args: argparse.Namespace) -> int:
     from pipeline.training.dataset.summary import summary
 
     found = summary(read(args.dataset, args.side))
+    sides = _sides(args.dataset) if args.side is None else {}
     if args.json:
-        print(json.dumps({**vars(found), "damaged": [asdict(one) for one in found.damaged]}))
+        print(json.dumps({**vars(found), "damaged": [asdict(one) for one in found.damaged], "sides": sides}))
     else:
-        print("\n".join(_lines(found)))
+        print("\n".join(_lines(found, sides)))
     return int(bool(found.damaged))
 
 
-def _lines(found: Summary) -> list[str]:
+def _sides(dataset: Path) -> dict[str, int]:
+    """Examples by side; nothing where the dataset has none."""
+    from pipeline.training.dataset.manifest import MANIFEST, read_manifest
+
+    if not (dataset / MANIFEST).is_file():
+        return {}
+    return {name: one.examples for name, one in read_manifest(dataset).sides.items()}
+
+
+def _lines(found: Summary, sides: dict[str, int]) -> list[str]:
     lines = [f"examples: {found.examples:,}"]
+    if sides:
+        lines.append("sides: " + ", ".join(f"{name} {count:,}" for name, count in sides.items()))
     if found.labels:
         ordered = sorted(found.labels.items())
         small, large = (pick(found.labels, key=lambda label: found.labels[label]) for pick in (min, max))

@@ -94,7 +94,7 @@ def test_an_image_of_another_size_is_refused() -> None:
 @pytest.mark.parametrize(
     ("net", "blob", "says"),
     [("mini_alexnet", "fc66", "no blob 'fc66'"), ("tile_reduce", "rs", "no row for each image"),
-     ("mini_siamese", "feat", "takes no images"), ("eltwise", "sum", "depends on 2 inputs")],
+     ("eltwise", "sum", "depends on 2 inputs")],
 )  # fmt: skip
 def test_a_blob_that_is_no_feature_is_refused(net: str, blob: str, says: str) -> None:
     weights = TINY / f"{net}.caffemodel"

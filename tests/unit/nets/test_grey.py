@@ -11,7 +11,7 @@ import pytest
 
 import hathi
 from pipeline.cli.main import main
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, NetError
 from pipeline.images import Preparation
 from pipeline.nets.expected import expected
 from pipeline.nets.features import FeatureNet
@@ -104,6 +104,12 @@ def test_three_numbers_for_one_channel_are_refused_with_what_to_give(given: dict
         Preparation(Preprocess(preset="none", **given), (28, 28), channels=1)  # type: ignore[arg-type]
     assert "grey" in refused.value.detail
     assert "=" in refused.value.hint
+
+
+def test_two_channels_are_no_image(tmp_path: Path) -> None:
+    chosen = {"net": str(net(tmp_path, 2)), "blob": "pool", "root": "x", "preprocess": {"preset": "unit"}}
+    with pytest.raises(NetError, match="takes no images"):
+        FeatureNet(FeatureSet.model_validate(chosen))
 
 
 def test_a_model_that_takes_one_channel_last_is_seen() -> None:

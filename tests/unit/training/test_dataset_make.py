@@ -25,8 +25,10 @@ from pyarrow import parquet as pq
 from pipeline.cli.main import main
 from pipeline.codec import caffe_pb2
 from pipeline.errors import ConfigError, FormatError
+from pipeline.images import decode
+from pipeline.images.resizing import resize
 from pipeline.ledger.layout import Root
-from pipeline.records import item_id_of, signed
+from pipeline.records import Failure, item_id_of, signed
 from pipeline.stores.local import LocalStore
 from pipeline.training.dataset import assembling, examples, shards
 from pipeline.training.dataset.delivered import Deliveries, Place
@@ -400,6 +402,32 @@ def test_features_make_a_dataset_for_heads(tmp_path: Path, capsys: pytest.Captur
     more = make(tmp_path, "more", "--extend", str(tmp_path / "made"), kind="--features")
     assert more.examples == 51
     assert sides(tmp_path / "made").items() <= sides(tmp_path / "more").items()
+
+
+def test_show_says_how_many_examples_each_side_has(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = make(site, "made")
+    counts = {name: one.examples for name, one in made.sides.items()}
+    capsys.readouterr()
+    assert main(["dataset", "show", str(site / "made")]) == 0
+    told = ", ".join(f"{name} {count}" for name, count in counts.items())
+    assert f"\nsides: {told}\n" in capsys.readouterr().out
+    assert main(["dataset", "show", str(site / "made"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sides"] == counts
+    assert main(["dataset", "show", str(site / "made"), "--side", "test"]) == 0
+    assert "sides" not in capsys.readouterr().out
+
+
+def test_export_writes_one_side_in_one_size_as_a_net_would_see_it(site: Path) -> None:
+    made = make(site, "made")
+    assert main(["dataset", "export", str(site / "made"), str(site / "db"), "--side", "test", "--resize", "20x30"]) == 0
+    before, after = (list(examples.read(site / name, side)) for name, side in (("made", "test"), ("db", None)))
+    assert len(after) == made.sides["test"].examples
+    was = {one.key: one.datum for one in before}
+    for one in after:
+        pixels = decode(was[one.key].data)
+        assert not isinstance(pixels, Failure)
+        assert one.datum.label == was[one.key].label
+        assert np.array_equal(one.image(), resize(pixels, (20, 30)).transpose(2, 0, 1))
 
 
 def test_a_damaged_shard_and_an_unknown_side_are_named(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
