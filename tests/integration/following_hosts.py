@@ -26,7 +26,8 @@ class Hosts:
 
     folder: Path
 
-    def write(self, host: str, source: str = 'model = "shoes"', **compute: object) -> None:
+    def write(self, host: str, source: str = 'model = "shoes"', sets: str = "", **compute: object) -> None:
+        """source: where the net of set demo is from.  sets: all of `[sets.demo]` and what follows, instead."""
         (self.folder / host).mkdir(exist_ok=True)
         lines = [f'role = "{"compute" if host.startswith("box") else "gateway"}"', 'state = "state"']
         lines += ["[bucket]", 'url = "../bucket"', "[logs]", 'folder = "logs"']
@@ -35,7 +36,7 @@ class Hosts:
         lines += ["[lakes.shop]", *(['url = "../lake"'] if not host.startswith("box") else [])]
         if not host.startswith("box"):
             lines += ["[[lakes.shop.sources]]", 'path = "refs"']
-        lines += ["[sets.demo]", source, 'blob = "features"', 'root = "features"']
+        lines += ["[sets.demo]", sets or f'{source}\nblob = "features"\nroot = "features"']
         (self.folder / host / "hathi.toml").write_text("\n".join(lines))
 
     def refs(self, name: str, *items: str) -> None:
@@ -52,9 +53,9 @@ class Hosts:
         command = [sys.executable, "-m", "pipeline.cli.main", *words, "--config", f"{self.folder}/{host}/hathi.toml"]
         return subprocess.run(command, cwd=ROOT, env=environ(), capture_output=True, text=True, timeout=120)
 
-    def well(self, host: str, *words: str) -> str:
+    def well(self, host: str, *words: str, code: int = 0) -> str:
         done = self.hathi(host, *words)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
 
     def promote(self, seed: int, *more: str) -> str:
