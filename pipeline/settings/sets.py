@@ -124,7 +124,10 @@ class FeatureSet(Section):
             return ["blob"], why
         if keeps and self.formats != ["parquet"]:
             return ["formats"], "images are delivered as Parquet alone"
-        strange = sorted(self.preprocess.model_fields_set - _PREPARED - {"preset"}) if keeps else []
+        # By value: of settings that came from another process every one is set.
+        how, usual = self.preprocess, Preprocess()
+        asked = [name for name in Preprocess.model_fields if getattr(how, name) != getattr(usual, name)]
+        strange = sorted(set(asked) - _PREPARED - {"preset"}) if keeps else []
         return (["preprocess", strange[0]], why) if strange else None
 
     @property

@@ -66,8 +66,8 @@ preprocess.reduced_decode = false"""
 def hosts(tmp_path: Path) -> Hosts:
     """Two hosts with a set of images and one that follows a model; 60 pictures of three colours."""
     made = Hosts(tmp_path)
-    for host in ("gateway", "box"):
-        made.write(host, sets=SETS)
+    made.write("gateway", sets=SETS)
+    made.write("box", sets=SETS, workers=2)  # processes of their own, which get the settings from the first
     refs = tmp_path / "lake" / "refs" / "a.jsonl"
     refs.parent.mkdir(parents=True)
     refs.write_text("\n".join(row(f"sku-{at}", picture(at)) for at in range(ITEMS)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,7 +24,7 @@ from pipeline.images.keeping import Keeping
 from pipeline.nets.expected import expected
 from pipeline.nets.loading import load as load_net
 from pipeline.records import Failure, ImageRef
-from pipeline.settings import FeatureSet, load
+from pipeline.settings import FeatureSet, Settings, load
 from tests.unit.codec.rows import NOON, feature
 
 NONE = np.empty((0, 0), np.float32)
@@ -209,3 +210,18 @@ def test_images_that_were_spilled_are_those_that_came(spilled: int, tmp_path: Pa
     write_features(tmp_path / "shard", rows, matrix)
     found = Shard(tmp_path / "shard").features(0, 0)[0]
     assert [row.image for row in found] == [*images, images[0]]
+
+
+@pytest.mark.parametrize("more", [{}, {"short_side": 0}, {"preprocess": {"damaged": "fail", "max_pixels": 1000}}])
+def test_a_set_of_images_is_the_same_in_another_process(more: dict[str, Any]) -> None:
+    """Workers, children and Spark's tasks get the settings as JSON, in which every field stands."""
+    tree = {
+        "bucket": {"url": "bucket"},
+        "lakes": {"main": {"url": "lake", "sources": [{"path": "refs"}]}},
+        "sets": {"kept": {"net": "image", "root": "pictures", **more}},
+    }
+    settings = Settings.model_validate(tree)
+    assert settings.sets["kept"].mute() is None
+    again = Settings.model_validate_json(settings.model_dump_json())
+    assert again.sets["kept"].model_dump() == settings.sets["kept"].model_dump()
+    assert again.sets["kept"].keeps_images
