@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
@@ -86,6 +87,26 @@ class Failure:
         """A failure with the reason's own retriability unless the caller knows better."""
         known = REASONS[reason]
         return Failure(reason, detail, known.retriable if retriable is None else retriable, url)
+
+
+class Condition(NamedTuple):
+    """What a host said of an image when it was fetched: it is asked whether that still holds.
+
+    resource: SHA-256 of the URL after all redirects.  etag, last_modified: as the host wrote them, or "".
+    fetched_at: UTC.
+    """
+
+    resource: bytes
+    etag: str
+    last_modified: str
+    fetched_at: datetime
+
+
+class NotModified(NamedTuple):
+    """The host says that an image is what it was.  url: as given.  etag: as it stands in the answer, or ""."""
+
+    url: str
+    etag: str
 
 
 class ImageRef(NamedTuple):

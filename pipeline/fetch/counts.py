@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pipeline.amounts import counted, size
 from pipeline.fetch.job import Fetched
-from pipeline.records import Failure
+from pipeline.records import Failure, NotModified
 
 _HOSTS = 2_000
 OTHERS = "(others)"
@@ -15,17 +15,20 @@ OTHERS = "(others)"
 
 @dataclass(slots=True)
 class Count:
-    """Of one host.  requests: sent, redirects and tries included.  images: items served.  failures: by reason."""
+    """Of one host.  requests: sent, redirects and tries included.  images: items served.  unchanged: items of which the
+    host said that nothing changed.  failures: by reason."""
 
     requests: int = 0
     images: int = 0
     bytes: int = 0
+    unchanged: int = 0
     failures: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Count) -> None:
         self.requests += other.requests
         self.images += other.images
         self.bytes += other.bytes
+        self.unchanged += other.unchanged
         self.failures.update(other.failures)
 
 
@@ -36,7 +39,7 @@ class Counts:
         self.by_host: dict[str, Count] = {}
         self._others = Count()
 
-    def note(self, host: str, outcome: Fetched | Failure, requests: int) -> None:
+    def note(self, host: str, outcome: Fetched | NotModified | Failure, requests: int) -> None:
         count = self.by_host.get(host)
         if count is None:
             count = self.by_host[host] = Count()
@@ -46,6 +49,8 @@ class Counts:
         if isinstance(outcome, Fetched):
             count.images += 1
             count.bytes += len(outcome.content)
+        elif isinstance(outcome, NotModified):
+            count.unchanged += 1
         else:
             count.failures[outcome.reason] += 1
 

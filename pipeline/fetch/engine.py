@@ -22,6 +22,7 @@ from pipeline.clock import Clock
 from pipeline.fetch.answer import seconds_to_wait
 from pipeline.fetch.bodies import is_light, joined, results
 from pipeline.fetch.buffer_budget import BufferRoom
+from pipeline.fetch.conditions import is_unchanged
 from pipeline.fetch.dns import Directory, Places
 from pipeline.fetch.held_back import HeldBack
 from pipeline.fetch.host import Host
@@ -32,7 +33,7 @@ from pipeline.fetch.redirect import follow
 from pipeline.fetch.target import Target
 from pipeline.fetch.transfer import Transfer
 from pipeline.fetch.wire import Wire
-from pipeline.records import BREAKER_OPEN, REASONS, Failure
+from pipeline.records import BREAKER_OPEN, REASONS, Condition, Failure, NotModified
 
 _SWEEP_SECONDS = 0.1
 _LONGEST_WAIT, _IDLE_WAIT = 0.05, 1.0
@@ -71,7 +72,7 @@ class Engine:
         self._wire = Wire(reactor, limits.connections)
         self._hosts = Hosts(limits, clock)
         self._idle: list[Transfer] = []
-        self._jobs: dict[tuple[str, bytes], Job] = {}
+        self._jobs: dict[tuple[str, bytes, Condition | None], Job] = {}
         self._deadlines: dict[float, set[Waiter]] = {}
         self._ended: list[Ended] = []
         self._stop = False
@@ -131,10 +132,10 @@ class Engine:
 
     def _accept(self, batch: list[tuple[Waiter, Target]]) -> None:
         for waiter, target in batch:
-            key = (target.url, target.user)
+            key = (target.url, target.user, waiter.condition)
             job = self._jobs.get(key)
             if job is None:
-                job = self._jobs[key] = Job(target)
+                job = self._jobs[key] = Job(target, waiter.condition)
                 self._enqueue(job)
             job.waiters.append(waiter)
             waiter.job = job
@@ -286,6 +287,8 @@ class Engine:
             self._failed(job, host, failure, now)
         elif transfer.redirects:
             self._redirected(job, host, transfer, now)
+        elif transfer.answered:
+            self._answered(job, transfer)
         else:
             assert head is not None
             self._forget(job)
@@ -317,6 +320,20 @@ class Engine:
             return
         self._say(job, "redirected", f"to {target.url}")
         job.target = target
+        self._enqueue(job)
+
+    def _answered(self, job: Job, transfer: Transfer) -> None:
+        """An answer to a condition; one that is not to be believed costs another request, without it."""
+        assert transfer.head is not None
+        assert job.condition is not None
+        if is_unchanged(job.condition, transfer.head):
+            self._forget(job)
+            etag, requests = transfer.head.etag, job.requests
+            self._ended += [Ended(one, NotModified(one.url, etag), 0, requests) for one in job.waiters]
+            return
+        self._say(job, "again", f"status {transfer.head.status} is no answer to the condition; without one")
+        job.condition = None
+        job.again()
         self._enqueue(job)
 
     def _failed(self, job: Job, host: Host, failure: Failure, now: float, final: bool = False) -> None:
@@ -354,7 +371,7 @@ class Engine:
 
     def _forget(self, job: Job) -> None:
         """Equal URLs that come from now on are fetched anew; no deadline disturbs this one any more."""
-        self._jobs.pop((job.first.url, job.first.user), None)
+        self._jobs.pop(job.key, None)
         for waiter in job.waiters:
             if waiter.deadline is not None and (group := self._deadlines.get(waiter.deadline)) is not None:
                 group.discard(waiter)

@@ -30,10 +30,12 @@ from pipeline.fetch.target import Target, parse
 from pipeline.fetch.transfer import Transfer
 from pipeline.fetch.trust import trusted
 from pipeline.fetch.unpacking import Unpacker
-from pipeline.records import Failure
+from pipeline.records import Condition, Failure, NotModified
 from pipeline.settings import Fetch
 
 T = TypeVar("T")
+Asked = tuple[T, str] | tuple[T, str, float | None]
+Conditional = tuple[T, str, float | None, Condition | None]
 _TICK = 0.1
 """Seconds after which a stream says None when nothing has ended."""
 _PULL = 64
@@ -112,15 +114,23 @@ class Fetcher:
         self._last: tuple[str, Target | Failure] | None = None
         self.counts = Counts()
 
-    def stream(
-        self, items: Iterable[tuple[T, str] | tuple[T, str, float | None] | None]
-    ) -> Generator[tuple[T, Fetched | Failure] | None, None, None]:
+    def stream(self, items: Iterable[Asked[T] | None]) -> Generator[tuple[T, Fetched | Failure] | None, None, None]:
         """Fetch `items` (anything, URL[, deadline in monotonic seconds]) and give each back with its result.
 
         `items` is asked only within next(), and only while there is room.  A None in it: nothing more just now.
         A None from here: nothing has ended for 0.1 s.  Ends when `items` has ended and all results are given;
         closing it cancels what is open.
         """
+        yield from self._run(items)
+
+    def changed(
+        self, items: Iterable[Conditional[T] | None]
+    ) -> Generator[tuple[T, Fetched | NotModified | Failure] | None, None, None]:
+        """As `stream`, of items (anything, URL, deadline, what is known of its image): NotModified where the host says
+        that the image is what it was."""
+        yield from self._run(items)
+
+    def _run(self, items: Iterable[Any]) -> Generator[Any, None, None]:
         self._start()
         try:
             yield from self._pump(iter(items))
@@ -202,9 +212,7 @@ class Fetcher:
         agent = self._limits.user_agent.replace("{contact}", self._limits.contact)
         return Transfer(self._limits, self._room, self._accept, agent, self._ca)
 
-    def _pump(
-        self, items: Iterator[tuple[T, str] | tuple[T, str, float | None] | None]
-    ) -> Iterator[tuple[T, Fetched | Failure] | None]:
+    def _pump(self, items: Iterator[Any]) -> Iterator[Any]:
         more = True
         while not self._closed:
             hungry = False
@@ -237,8 +245,15 @@ class Fetcher:
         self._submit(batch)
         return True, True
 
-    def _take(self, batch: list[tuple[Waiter, Target]], item: Any, url: str, deadline: float | None = None) -> None:
-        waiter = Waiter(item, url, "", deadline)
+    def _take(
+        self,
+        batch: list[tuple[Waiter, Target]],
+        item: Any,
+        url: str,
+        deadline: float | None = None,
+        condition: Condition | None = None,
+    ) -> None:
+        waiter = Waiter(item, url, "", deadline, condition)
         self._pending += 1
         if is_data(url) or (self._limits.allow_folders and is_file(url)):
             self._bodies.put(Inline(waiter))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pipeline.fetch.answer import Head
 from pipeline.fetch.target import Target
-from pipeline.records import Failure
+from pipeline.records import Condition, Failure, NotModified
 
 Trace = Callable[[str, str, str], None]
 """Told of each step of a fetch: the URL as given, the step's name, what happened."""
@@ -36,29 +36,34 @@ class Fetched(NamedTuple):
 
 
 class Waiter:
-    """An item that waits for a URL.  deadline: monotonic seconds."""
+    """An item that waits for a URL.  deadline: monotonic seconds.  condition: what is known of the image, if it is."""
 
-    __slots__ = ("deadline", "item", "job", "key", "url")
+    __slots__ = ("condition", "deadline", "item", "job", "key", "url")
 
-    def __init__(self, item: Any, url: str, key: str, deadline: float | None) -> None:
+    def __init__(
+        self, item: Any, url: str, key: str, deadline: float | None, condition: Condition | None = None
+    ) -> None:
         self.item = item
         self.url = url
         self.key = key
         self.deadline = deadline
+        self.condition = condition
         self.job: Job | None = None
 
 
 class Job:
-    """A URL that is fetched once for all of its waiters.
+    """A URL that is fetched once for all of its waiters, who know the same of it.
 
     tries: requests for it that failed so far.  hops: redirects followed in this try.  spent: seconds of its
     transfers in this try; spent_before: in the tries before.  cookie: a redirect of this try set one.
     """
 
     __slots__ = (
+        "condition",
         "cookie",
         "first",
         "hops",
+        "key",
         "last",
         "requests",
         "seen",
@@ -70,7 +75,9 @@ class Job:
         "waiters",
     )
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, condition: Condition | None = None) -> None:
+        self.key = (target.url, target.user, condition)
+        self.condition = condition
         self.first = target
         self.target = target
         self.waiters: list[Waiter] = []
@@ -111,7 +118,7 @@ class Ended:
 
     __slots__ = ("cost", "outcome", "requests", "waiter")
 
-    def __init__(self, waiter: Waiter, outcome: Fetched | Failure, cost: int, requests: int) -> None:
+    def __init__(self, waiter: Waiter, outcome: Fetched | NotModified | Failure, cost: int, requests: int) -> None:
         self.waiter = waiter
         self.outcome = outcome
         self.cost = cost

@@ -18,6 +18,7 @@ import pycurl
 
 from pipeline.fetch.answer import BLANK, REDIRECTS, Head, read_head, verdict
 from pipeline.fetch.breakdown import BAD_HEADER, why_broken
+from pipeline.fetch.conditions import ANSWERS, headers_of
 from pipeline.fetch.encoding import codings, stored
 from pipeline.fetch.sniff import ENOUGH, looks_like
 from pipeline.fetch.target import Target
@@ -75,6 +76,10 @@ class Transfer:
         """No image by its first bytes, but one may come out when it is decompressed."""
         self._interim_bytes = 0
         self.redirects = False
+        self.conditional = False
+        """A condition was sent."""
+        self.answered = False
+        """The answer is one to the condition: it has no image."""
         self.connected = False
         self._fd: int | None = None
         self.paused_at: float | None = None
@@ -123,9 +128,11 @@ class Transfer:
         curl.setopt(pycurl.URL, target.url)
         place = f"[{address}]" if ":" in address else address
         curl.setopt(pycurl.CONNECT_TO, [f"::{place}:{target.port}"])
-        self._own_headers = bool(target.user or host.headers)
+        condition = headers_of(job.condition, target.url)
+        self.conditional = bool(condition)
+        self._own_headers = bool(target.user or host.headers or condition)
         if self._own_headers:
-            curl.setopt(pycurl.HTTPHEADER, _headers(target, host.headers))
+            curl.setopt(pycurl.HTTPHEADER, [*_headers(target, host.headers), *condition])
 
     def release(self) -> None:
         """Forget the request; what it held is free."""
@@ -163,9 +170,10 @@ class Transfer:
             self._lines.clear()
             return
         self.head = head
-        self.verdict = verdict(head, self._rules.max_bytes)
+        self.answered = self.conditional and head.status in ANSWERS
+        self.verdict = None if self.answered else verdict(head, self._rules.max_bytes)
         self.redirects = self.verdict is None and head.status in REDIRECTS
-        if self.verdict is not None and (head.length or 0) > _DISCARD_BYTES:
+        if (self.verdict is not None or self.answered) and (head.length or 0) > _DISCARD_BYTES:
             self._discarded = _DISCARD_BYTES  # not a byte of it is worth its while
 
     def _header_bytes(self) -> int:
@@ -182,7 +190,7 @@ class Transfer:
             if self.head is None and self.verdict is None:
                 self.verdict = Failure.of("protocol", "no headers")
         size = len(data)
-        if self.verdict is not None or self.redirects:
+        if self.verdict is not None or self._without_image:
             self._discarded += size
             return _ABORT if self._discarded > _DISCARD_BYTES else None
         if not self._room.admit(self, size):
@@ -201,6 +209,11 @@ class Transfer:
 
     # --- verdicts ---
 
+    @property
+    def _without_image(self) -> bool:
+        """The head is all that is wanted of the answer."""
+        return self.redirects or self.answered
+
     def _is_image(self) -> bool:
         self._sniffed = True
         first = b"".join(self.parts[:ENOUGH])[:ENOUGH]
@@ -214,14 +227,14 @@ class Transfer:
         return self.packed
 
     def overdue(self, now: float, budget: float) -> bool:
-        """Must it end now?  Then `verdict` says why (None: a redirect whose body nobody waits for).
+        """Must it end now?  Then `verdict` says why (None: an answer whose body nobody waits for).
 
         budget: seconds that it may take.
         """
         if self.paused_at is not None:
             return False
         self._look_at_head()
-        if self.verdict is not None or self.redirects:
+        if self.verdict is not None or self._without_image:
             self._discard_at = self._discard_at or now
             return now - self._discard_at > _DISCARD_SECONDS
         age = now - self.started
@@ -297,7 +310,7 @@ class Transfer:
         """libcurl says that all went well: does the whole answer say so?"""
         if self.head is None and self.verdict is None:
             self._read_head()
-        if self.verdict is not None or self.redirects:
+        if self.verdict is not None or self._without_image:
             return self.verdict
         if self.head is None:
             return Failure.of("protocol", "no headers")
@@ -308,11 +321,11 @@ class Transfer:
         return None
 
     def broken(self, code: int) -> Failure | None:
-        """libcurl gave up with `code`: the failure that this is, None for a redirect whose body broke."""
+        """libcurl gave up with `code`: the failure that this is, None where nobody waits for the body that broke."""
         self._look_at_head()
         if self.head is None and self._header_bytes() > self._rules.max_header_bytes:
             return Failure.of("protocol", "headers over the cap")
-        if self.verdict is not None or self.redirects:
+        if self.verdict is not None or self._without_image:
             return self.verdict
         if code == BAD_HEADER and self.head is not None:
             return self.complete()  # a trailer that is none: the body before it is whole, and browsers take it
