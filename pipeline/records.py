@@ -103,10 +103,9 @@ class Condition(NamedTuple):
 
 
 class NotModified(NamedTuple):
-    """The host says that an image is what it was.  url: as given.  etag: as it stands in the answer, or ""."""
+    """The host says that an image is what it was.  url: as given."""
 
     url: str
-    etag: str
 
 
 class ImageRef(NamedTuple):

@@ -31,6 +31,7 @@ _SCHEMA = pa.schema(
         pa.field("fetched_at", pa.timestamp("us", tz="UTC"), nullable=False),
         pa.field("etag", pa.string()),
         pa.field("last_modified", pa.string()),
+        pa.field("resource", pa.binary(32)),
     ]
 )
 
@@ -52,6 +53,8 @@ class PackRow:
     """UTC; kept to the microsecond."""
     etag: str | None = None
     last_modified: str | None = None
+    resource: bytes | None = None
+    """SHA-256 of the URL after all redirects; None: not known."""
 
 
 def write_index(path: Path, rows: Sequence[PackRow]) -> Written:

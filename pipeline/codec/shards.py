@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,11 @@ FEATURES, IMAGE = "features", "image"
 _LOOK = "see what else is damaged, and what to do: hathi verify --deep"
 DAMAGE = "damage"
 """A column that stands in a shard only where one of its features is of a damaged image."""
+REUSED = "reused"
+"""A column that stands in a shard only where one of its features was computed before."""
+_MARKS = (DAMAGE, REUSED)
+Reused = Literal["not_modified", "equal_bytes"]
+"""How a feature came to be used again: the host said that its image did not change, or sent the same bytes."""
 
 Matrix = npt.NDArray[np.float32]
 
@@ -56,8 +61,12 @@ class FeatureRow:
     last_modified: str | None = None
     damage: str | None = None
     """What the decoder said was wrong with the image: the feature is of what could be seen."""
+    reused: Reused | None = None
+    """That it was computed before, and how that is known."""
     image: bytes | memoryview | None = None
     """The image itself, of a set that keeps images."""
+    resource: bytes = b""
+    """SHA-256 of the URL after all redirects, where it was fetched; not kept in a shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +158,9 @@ def write_features(path: Path, rows: Sequence[FeatureRow], matrix: Matrix) -> Wr
     order = _order(rows)
     dim = matrix.shape[1]
     schema = features_schema(dim)
-    if any(row.damage for row in rows):
-        schema = schema.insert(len(schema) - 1, pa.field(DAMAGE, pa.string()))
+    for mark in _MARKS:
+        if any(getattr(row, mark) for row in rows):
+            schema = schema.insert(len(schema) - 1, pa.field(mark, pa.string()))
     if not dim:
         sizes = _group_sizes([len(rows[at].image or b"") for at in order])
         return _write(path, schema, _groups(rows, order, sizes, schema))
@@ -192,8 +202,8 @@ class Shard:
         dim = getattr(schema.field(FEATURES).type, "list_size", 1) if FEATURES in schema.names else 0
         self._dim = dim
         wanted = features_schema(dim) if self.holds_features else failures_schema()
-        self._marked = DAMAGE in schema.names
-        for field in (*wanted, pa.field(DAMAGE, pa.string())) if self._marked else wanted:
+        self._marks = [mark for mark in _MARKS if mark in schema.names]
+        for field in (*wanted, *(pa.field(mark, pa.string()) for mark in self._marks)):
             if [schema.field(at).type for at in schema.get_all_field_indices(field.name)] != [field.type]:
                 raise FormatError("a shard is damaged", f"{self._path.name}: its column {field.name} is wrong", _LOOK)
 
@@ -218,16 +228,25 @@ class Shard:
         """A row group of features: rows, and a matrix (rows, dim) that is not to be written to."""
         if self._dim != dim:
             raise FormatError("a shard has another width", f"{self._path.name}: not {dim} values a row")
-        table = self._read([group], features_schema(dim).names + [DAMAGE] * self._marked)
+        table = self._read([group], features_schema(dim).names + self._marks)
         if not dim:
             return self._images(table), np.empty((len(table), 0), np.float32)
         vectors_column = table.column(FEATURES).combine_chunks()
         matrix = vectors_column.flatten().to_numpy().reshape(-1, dim)
-        return [FeatureRow(*cells) for cells in _cells(table.drop_columns([FEATURES]))], matrix
+        return self._feature_rows(table.drop_columns([FEATURES])), matrix
+
+    def _feature_rows(self, table: pa.Table) -> list[FeatureRow]:
+        rows = [FeatureRow(*cells) for cells in _cells(table.drop_columns(self._marks))]
+        if not self._marks:
+            return rows
+        marks = zip(*(table.column(mark).to_pylist() for mark in self._marks), strict=True)
+        return [
+            replace(row, **dict(zip(self._marks, some, strict=True))) for row, some in zip(rows, marks, strict=True)
+        ]
 
     def _images(self, table: pa.Table) -> list[FeatureRow]:
         images = table.column(IMAGE).to_pylist()
-        rows = (FeatureRow(*cells) for cells in _cells(table.drop_columns([IMAGE])))
+        rows = self._feature_rows(table.drop_columns([IMAGE]))
         return [replace(row, image=image) for row, image in zip(rows, images, strict=True)]
 
     def failures(self, group: int) -> list[FailureRow]:

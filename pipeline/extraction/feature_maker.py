@@ -28,7 +28,7 @@ from pipeline.fetch import Fetcher
 from pipeline.fetch.objects import reader_of
 from pipeline.images import Preparation
 from pipeline.nets.features import FeatureNet
-from pipeline.records import Failure, ImageRef
+from pipeline.records import Failure, ImageRef, NotModified
 from pipeline.settings import FeatureSet, Settings
 from pipeline.stores.local import typed
 
@@ -234,9 +234,10 @@ class _Noting(ThreadPoolExecutor):
 
 def stream_of(
     fetcher: Fetcher, noted: Callable[[], None], looked: Callable[[], None] = lambda: None
-) -> Callable[[Iterator[Wanted | None]], Iterator[tuple[Tag, Body | Failure] | None]]:
-    def stream(wanted: Iterator[Wanted | None]) -> Iterator[tuple[Tag, Body | Failure] | None]:
-        for ended in fetcher.stream((one.tag, one.url, one.deadline) if one else None for one in wanted):
+) -> Callable[[Iterator[Wanted | None]], Iterator[tuple[Tag, Body | NotModified | Failure] | None]]:
+    def stream(wanted: Iterator[Wanted | None]) -> Iterator[tuple[Tag, Body | NotModified | Failure] | None]:
+        asked = ((one.tag, one.url, one.deadline, one.condition) if one else None for one in wanted)
+        for ended in fetcher.changed(asked):
             if ended is not None:
                 noted()
             looked()

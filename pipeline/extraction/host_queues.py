@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from pipeline.codec.shards import FailureRow
 from pipeline.extraction.packing import Kept, Pack
-from pipeline.extraction.spill import Features
+from pipeline.extraction.spill import Features, Origin
 from pipeline.records import Failure, ImageRef
 
 T = TypeVar("T")
@@ -46,6 +46,10 @@ class OpenBatch(Generic[T]):
     """By SHA-256 of an image: the slot of its feature, or why it has none."""
     damaged: dict[int, str] = field(default_factory=dict)
     """By slot of a feature: what the decoder said of damage, where it did."""
+    before: dict[int, Origin] = field(default_factory=dict)
+    """By place of a ref whose feature was computed before: where its image came from."""
+    old: set[bytes] = field(default_factory=set)
+    """SHA-256 of images whose features were computed before: their slots are in `known` from the beginning."""
     failures: list[FailureRow] = field(default_factory=list)
     fetched_bytes: int = 0
     trouble: str = ""

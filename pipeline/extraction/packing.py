@@ -100,6 +100,7 @@ class Pack:
                 origin.fetched_at,
                 origin.etag,
                 origin.last_modified,
+                origin.resource or None,
             )
         )
 

@@ -14,11 +14,11 @@ import struct
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from pipeline.codec.shards import FeatureRow, Matrix
+from pipeline.codec.shards import FeatureRow, Matrix, Reused
 from pipeline.errors import TemporaryError
 from pipeline.records import ImageRef
 from pipeline.stores.local import typed
@@ -32,8 +32,10 @@ _IMAGE_BYTES = 64 * 2**10
 _BLOCK = struct.Struct("<QQQQ")
 """Vectors, rows, bytes of the vectors, bytes of the rows."""
 _LENGTH = struct.Struct("<Q")
-_ROW = struct.Struct("<QQq32siii")
-"""Place in the batch, slot, microseconds since 1970, SHA-256, and three lengths: -1 for a text that is absent."""
+_ROW = struct.Struct("<QQq32s32siiii")
+"""Place in the batch, slot, microseconds since 1970, SHA-256 of image and resource, and four lengths: -1 for a text
+that is absent."""
+_NO_RESOURCE = bytes(32)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -47,6 +49,10 @@ class Origin(NamedTuple):
     last_modified: str | None
     damage: str | None = None
     """What the decoder said was wrong with the image, which has a feature all the same."""
+    reused: Reused | None = None
+    """That its feature was computed before, and how that is known."""
+    resource: bytes = b""
+    """SHA-256 of the URL after all redirects, 32 bytes; empty for what was not fetched."""
 
 
 class _Row(NamedTuple):
@@ -230,25 +236,32 @@ def _feature_row(ref: ImageRef, origin: Origin, image: bytes | memoryview | None
         etag=origin.etag,
         last_modified=origin.last_modified,
         damage=origin.damage,
+        reused=origin.reused,
         image=image,
+        resource=origin.resource,
     )
 
 
 def _packed(row: _Row) -> bytes:
-    texts = [None if text is None else text.encode("utf-8", "surrogatepass") for text in row.origin[2:]]
+    origin = row.origin
+    said = (origin.etag, origin.last_modified, origin.damage, origin.reused)
+    texts = [None if text is None else text.encode("utf-8", "surrogatepass") for text in said]
     lengths = [-1 if text is None else len(text) for text in texts]
-    when = (row.origin.fetched_at - _EPOCH) // _MICROSECOND
-    head = _ROW.pack(row.place, row.slot, when, row.origin.sha256, *lengths)
+    when = (origin.fetched_at - _EPOCH) // _MICROSECOND
+    head = _ROW.pack(row.place, row.slot, when, origin.sha256, origin.resource or _NO_RESOURCE, *lengths)
     return b"".join([head, *(text or b"" for text in texts)])
 
 
 def _unpacked(packed: bytes) -> Iterator[_Row]:
     at = 0
     while at < len(packed):
-        place, slot, when, sha256, *lengths = _ROW.unpack_from(packed, at)
+        place, slot, when, sha256, resource, *lengths = _ROW.unpack_from(packed, at)
         at += _ROW.size
         texts: list[str | None] = []
         for length in lengths:
             texts.append(None if length < 0 else packed[at : at + length].decode("utf-8", "surrogatepass"))
             at += max(0, length)
-        yield _Row(place, slot, Origin(sha256, _EPOCH + when * _MICROSECOND, *texts))
+        etag, last_modified, damage, reused = texts
+        at_url = b"" if resource == _NO_RESOURCE else resource
+        fetched_at = _EPOCH + when * _MICROSECOND
+        yield _Row(place, slot, Origin(sha256, fetched_at, etag, last_modified, damage, cast(Any, reused), at_url))

@@ -11,20 +11,21 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from pipeline.clock import Clock
+from pipeline.codec.reuse_pages import Remembered
 from pipeline.codec.shards import FailureRow, FeatureRow, Matrix
 from pipeline.extraction.host_queues import HostQueues, OpenBatch
 from pipeline.extraction.memory_budget import Bounds, Load
 from pipeline.extraction.net_batches import FeatureNet, Marked, Outcome, Prepare, Stacks, Trouble
 from pipeline.extraction.packing import Kept, Pack
 from pipeline.extraction.spill import ROW_BYTES, Features, Origin, promise_of
-from pipeline.records import Failure, ImageRef
+from pipeline.records import Condition, Failure, ImageRef, NotModified
 
 T = TypeVar("T")
 
@@ -39,6 +40,8 @@ class Body(Protocol):
 
     @property
     def content(self) -> bytes: ...
+    @property
+    def final_url(self) -> str: ...
     @property
     def sha256(self) -> bytes: ...
     @property
@@ -55,14 +58,15 @@ Tag = tuple[int, int]
 
 @dataclass(frozen=True)
 class Wanted:
-    """A URL to fetch.  deadline: monotonic seconds."""
+    """A URL to fetch.  deadline: monotonic seconds.  condition: what is known of its image."""
 
     tag: Tag
     url: str
     deadline: float
+    condition: Condition | None = None
 
 
-Fetch = Callable[[Iterator[Wanted | None]], Iterator[tuple[Tag, Body | Failure] | None]]
+Fetch = Callable[[Iterator[Wanted | None]], Iterator[tuple[Tag, Body | NotModified | Failure] | None]]
 """A stream of wanted URLs (None: nothing more just now) -> outcomes in the order of their ending (None: a tick)."""
 
 
@@ -70,12 +74,14 @@ Fetch = Callable[[Iterator[Wanted | None]], Iterator[tuple[Tag, Body | Failure] 
 class Opened(Generic[T]):
     """A batch that was claimed, and its refs.  ended: told of each ref that ends, by the thread that pulls.
 
-    kept: the images of it that are there already.  pack: takes each image that is fetched.
+    before: by place of a ref, what was computed of its URL before.  kept: the images of it that are there already.
+    pack: takes each image that is fetched.
     """
 
     task: T
     refs: Sequence[ImageRef]
     ended: Callable[[], None] = lambda: None
+    before: Mapping[int, Remembered] = field(default_factory=dict)
     kept: Kept | None = None
     pack: Pack | None = None
 
@@ -187,7 +193,8 @@ class Window(Generic[T]):
             return None
         if ref.url and not ref.content:
             self._queues.fetch(batch)
-            return Wanted((batch.number, place), ref.url, batch.deadline)
+            before = batch.before.get(place) if batch.pack is None else None  # who keeps images needs its bytes
+            return Wanted((batch.number, place), ref.url, batch.deadline, _condition(before))
         self._queues.not_fetched(batch, 1)
         if ref.content:
             origin = Origin(
@@ -204,7 +211,8 @@ class Window(Generic[T]):
         if found is None:
             return False
         self._queues.not_fetched(batch, 1)
-        self._image(batch, place, *found)
+        content, origin = found
+        self._image(batch, place, content, _equal(batch, origin))
         return True
 
     def _open_next(self) -> bool:
@@ -238,22 +246,49 @@ class Window(Generic[T]):
             pack=opened.pack,
         )
         self._batches[number] = batch
+        self._take_up(batch, opened.before)
         self._load.opened(batch)
         self._queues.opened(batch)
         self._finish(batch)
 
-    def _ended_fetch(self, tag: Tag, outcome: Body | Failure) -> None:
+    def _take_up(self, batch: OpenBatch[T], before: Mapping[int, Remembered]) -> None:
+        """What was computed before lies among the features of the batch, named by nobody yet."""
+        for place, one in before.items():
+            is_image = isinstance(one.values, bytes)
+            if is_image != (not self._dim) or not (is_image or len(one.values) == self._dim):
+                continue  # of another width: no feature of this net
+            if one.sha256 not in batch.old:
+                batch.old.add(one.sha256)
+                self._keep(batch, one.sha256, one.values, one.damage or "")
+                batch.promise += len(one.values) if is_image else 4 * self._dim
+            batch.before[place] = Origin(one.sha256, one.fetched_at, one.etag, one.last_modified, resource=one.resource)
+
+    def _keep(self, batch: OpenBatch[T], sha256: bytes, values: Matrix | bytes, damage: str) -> int:
+        """The slot of a feature, among those of its batch."""
+        slot = batch.known[sha256] = batch.features.add(values)
+        self._load.features += len(values) if isinstance(values, bytes) else 4 * self._dim
+        if damage:
+            batch.damaged[slot] = damage
+        return slot
+
+    def _ended_fetch(self, tag: Tag, outcome: Body | NotModified | Failure) -> None:
         batch, place = self._batches[tag[0]], tag[1]
         self._queues.fetched(batch)
         if isinstance(outcome, Failure):
             self._failed(batch, place, outcome)
+        elif isinstance(outcome, NotModified):
+            origin = batch.before[place]
+            slot = batch.known[origin.sha256]
+            assert isinstance(slot, int)
+            self._name(batch, place, slot, origin._replace(reused="not_modified"))
         else:
             batch.fetched_bytes += len(outcome.content)
             etag, last_modified = outcome.etag or None, outcome.last_modified or None
-            origin = Origin(outcome.sha256, outcome.fetched_at, etag, last_modified)
+            resource = hashlib.sha256(outcome.final_url.encode("utf-8", "surrogatepass")).digest()
+            origin = Origin(outcome.sha256, outcome.fetched_at, etag, last_modified, resource=resource)
             if batch.pack is not None:
                 batch.pack.add(batch.refs[place], outcome.content, origin)
-            self._image(batch, place, outcome.content, origin)
+            self._image(batch, place, outcome.content, _equal(batch, origin))
 
     def _look_at_deadlines(self) -> None:
         """A batch ends at its deadline, whatever keeps its refs from being asked for."""
@@ -298,10 +333,7 @@ class Window(Generic[T]):
                 vector, damage = (outcome.values, outcome.damage) if isinstance(outcome, Marked) else (outcome, "")
                 slot = batch.known.get(sha256)
                 if not isinstance(slot, int):
-                    slot = batch.known[sha256] = batch.features.add(vector)
-                    self._load.features += len(vector) if isinstance(vector, bytes) else 4 * self._dim
-                    if damage:
-                        batch.damaged[slot] = damage
+                    slot = self._keep(batch, sha256, vector, damage)
                 self._name(batch, place, slot, origin)
 
     def _name(self, batch: OpenBatch[T], place: int, slot: int, origin: Origin) -> None:
@@ -347,6 +379,17 @@ class Window(Generic[T]):
             return Computed(batch.task, (), none, (), batch.fetched_bytes, seconds, batch.trouble)
         rows, matrix = batch.features.take(batch.refs)
         return Computed(batch.task, rows, matrix, batch.failures, batch.fetched_bytes, seconds)
+
+
+def _equal(batch: OpenBatch[T], origin: Origin) -> Origin:
+    """Says so of bytes whose feature was computed before."""
+    return origin._replace(reused="equal_bytes") if origin.sha256 in batch.old else origin
+
+
+def _condition(before: Origin | None) -> Condition | None:
+    if before is None:
+        return None
+    return Condition(before.resource, before.etag or "", before.last_modified or "", before.fetched_at)
 
 
 def failure_row(ref: ImageRef, failure: Failure) -> FailureRow:

@@ -328,8 +328,7 @@ class Engine:
         assert job.condition is not None
         if is_unchanged(job.condition, transfer.head):
             self._forget(job)
-            etag, requests = transfer.head.etag, job.requests
-            self._ended += [Ended(one, NotModified(one.url, etag), 0, requests) for one in job.waiters]
+            self._ended += [Ended(one, NotModified(one.url), 0, job.requests) for one in job.waiters]
             return
         self._say(job, "again", f"status {transfer.head.status} is no answer to the condition; without one")
         job.condition = None

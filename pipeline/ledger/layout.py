@@ -43,6 +43,11 @@ FORGET = "f"
 """Of what persons asked to be forgotten: beside `c`."""
 _ARCHIVED = re.compile(r"(?P<shipment>[^/]+)/(?P<batch>[0-9]{5})\.(?P<number>[0-9]{3})")
 
+REUSE = "u"
+"""Of features that are found again: beside `c`."""
+MIXED = "mixed"
+"""The scope of partners that have few refs in a batch."""
+
 MAX_ROUND = 999
 MAX_PART = 99_999
 LAST_GENERATION = 3
@@ -285,6 +290,17 @@ class Keys:
         """A pack or its index under a name that nobody else uses."""
         return f"{self.archive_data}{of.name}/{nonce}/{of.batch:05d}.{of.number:03d}.{file}"
 
+    @property
+    def reuse(self) -> str:
+        return f"{self.lake}/{REUSE}/"
+
+    def reuse_index(self, fingerprint: str, scope: str, page: str) -> str:
+        """What a page of features that are found again holds; the empty page: of all pages of the scope."""
+        return f"{self.reuse}i/{fingerprint[:12]}/{scope}/{page}"
+
+    def reuse_data(self, fingerprint: str, scope: str, page: str) -> str:
+        return f"{self.reuse}d/{fingerprint[:12]}/{scope}/{page}"
+
 
 @dataclass(frozen=True, order=True, slots=True)
 class ArchivedBatch:
@@ -304,6 +320,11 @@ class ArchivedBatch:
 
     def __str__(self) -> str:
         return f"{self.name}/{self.batch:05d}.{self.number:03d}"
+
+
+def scope_of(partner_id: int) -> str:
+    """The scope of a partner's features that are found again."""
+    return f"p{partner_id}"
 
 
 @dataclass(frozen=True, order=True, slots=True)

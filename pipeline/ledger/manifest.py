@@ -238,6 +238,10 @@ class Result(Body):
     """Refs whose image was kept in the archive."""
     from_archive: Refs = 0
     """Refs whose image came from there."""
+    not_modified: Refs = 0
+    """Features that were computed before: the host said that the image is what it was."""
+    equal_bytes: Refs = 0
+    """Features that were computed before: the host sent the same bytes."""
     features_file: DataFile | None = None
     failures_file: DataFile | None = None
     dim: Dim = 0
@@ -305,6 +309,10 @@ class Out(Body):
     held: Count = 0
     damaged: Count = 0
     """Features of images that the decoder said were damaged."""
+    not_modified: Count = 0
+    """Features that were computed before: the host said that the image is what it was."""
+    equal_bytes: Count = 0
+    """Features that were computed before: the host sent the same bytes."""
     reasons: dict[str, Count]
     carried: DataFile | None = None
     """Complete refs of the retriable failures; nobody delivers it."""

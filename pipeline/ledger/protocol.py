@@ -98,6 +98,8 @@ class Context:
     """Bodies under `c/` never change: cached by key."""
     seen: Recent[str] = field(default_factory=lambda: Recent(SEEN_KEYS), repr=False)
     """Ends of children and plans of next parts that exist."""
+    kept: dict[str, object] = field(default_factory=dict, repr=False)
+    """What a stage keeps from turn to turn of what it has read, by where it stands."""
 
     @property
     def keys(self) -> Keys:

@@ -32,6 +32,10 @@ class RowCounts:
     """Of the features."""
     damaged: int = 0
     """Of the features: the decoder said that their images were damaged."""
+    not_modified: int = 0
+    """Of the features: computed before, and the host said that the image is what it was."""
+    equal_bytes: int = 0
+    """Of the features: computed before, and the host sent the same bytes."""
     alike: int = 0
     """Of the duplicates: ids that differ from their item's in letter case or percent-coding only."""
     archived: int = 0
@@ -41,6 +45,11 @@ class RowCounts:
 
     def __add__(self, other: RowCounts) -> RowCounts:
         return RowCounts(*(getattr(self, name) + getattr(other, name) for name in _NAMES))
+
+    @property
+    def reused(self) -> int:
+        """Of the features: those that were computed before."""
+        return self.not_modified + self.equal_bytes
 
     @staticmethod
     def read(body: Batch | End) -> RowCounts:
@@ -56,6 +65,8 @@ class RowCounts:
             features=out.features,
             failures=out.failures,
             damaged=out.damaged,
+            not_modified=out.not_modified,
+            equal_bytes=out.equal_bytes,
             alike=out.alike,
         )
 

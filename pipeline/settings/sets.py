@@ -75,6 +75,11 @@ class FeatureSet(Section):
     size. 0: the bytes as they were fetched, in the form that they have. Part of the fingerprint."""
     quality: Annotated[int, Field(ge=1, le=100)] = 90
     """`image`: of the JPEG; higher is larger and closer to what was fetched. Part of the fingerprint."""
+    reuse: bool = True
+    """Whether an image that did not change is computed once only: hosts are asked what changed since it was fetched,
+    and an image that they do not send, or send with the same bytes, gets the feature that it has under the same
+    fingerprint. Turn it off where hosts say wrongly that nothing changed, or where the bucket is short of space: it
+    keeps each feature once more."""
     root: RootPath = Field(examples=["features"])
     """The folder on the lake where features are delivered, relative to the lake. Each set needs its own folder."""
     lakes: list[str] | None = Field(default=None, examples=[["main"]])

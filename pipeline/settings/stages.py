@@ -132,6 +132,12 @@ class Prune(Section):
     training_days: Annotated[float, Field(ge=0)] = 400.0
     """How long a training stays in the bucket after its end, with its model and its metrics, days. Raise it to look
     back further. A promoted model has files of its own, which stay."""
+    reuse_days: Annotated[float, Field(gt=0)] = 30.0
+    """How long a feature can be used again for an image that did not change, days; what is used again is kept anew at
+    half of the time. Lower it to save space; keep it above twice the time after which a source comes again."""
+    reuse_bytes: Annotated[int, Field(ge=0)] = 2**40
+    """The most bytes of features in the bucket that can be used again; what was kept the longest goes first. Lower it
+    to save space: an image whose feature is gone is fetched and computed."""
     orphan_days: Annotated[float, Field(ge=0)] = 7.0
     """Files that no manifest names, in the bucket or of a half-finished delivery, are deleted after this long, days.
     Keep it well above the longest run."""

@@ -238,6 +238,8 @@ def _upload(context: Context, name: ShipmentName, output: Output, merged: Merged
         alike_ids=merged.alike_ids,
         held=held,
         damaged=merged.damaged,
+        not_modified=merged.not_modified,
+        equal_bytes=merged.equal_bytes,
         reasons=dict(sorted(merged.reasons.items())),
         carried=carried,
     )

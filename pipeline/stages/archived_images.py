@@ -32,17 +32,19 @@ _TABLES = """
 create table packs (id integer primary key, key text not null, batch text not null);
 create table images (
     ref blob primary key, pack integer not null, offset integer not null, length integer not null,
-    sha256 blob not null, fetched integer not null, etag text, modified text
+    sha256 blob not null, fetched integer not null, etag text, modified text,
+    resource blob
 ) without rowid;
 """
 _INSERT = """
-insert into images values (?, ?, ?, ?, ?, ?, ?, ?) on conflict (ref) do update set
+insert into images values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (ref) do update set
     pack = excluded.pack, offset = excluded.offset, length = excluded.length, sha256 = excluded.sha256,
-    fetched = excluded.fetched, etag = excluded.etag, modified = excluded.modified
+    fetched = excluded.fetched, etag = excluded.etag, modified = excluded.modified,
+    resource = excluded.resource
 where excluded.fetched > images.fetched
 """
-_Found = tuple[int, int, int, bytes, int, str | None, str | None]
-"""Pack, offset, length, SHA-256, microseconds since 1970, ETag, Last-Modified."""
+_Found = tuple[int, int, int, bytes, int, str | None, str | None, bytes | None]
+"""Pack, offset, length, SHA-256, microseconds since 1970, ETag, Last-Modified, resource."""
 
 
 class Images:
@@ -59,13 +61,13 @@ class Images:
         """Images of one pack, in the order in which they lie there: place of the ref, and what is known of it."""
         with self._context.bucket.open(file) as source:
             last, at = (-1, -1), 0
-            for place, (_, offset, length, sha256, fetched, etag, modified) in wanted:
+            for place, (_, offset, length, sha256, fetched, etag, modified, resource) in wanted:
                 if (offset, length) != last:
                     source.seek(offset)
                     content = source.read(length)
                     os.pwrite(self._file.fileno(), content, self._size)
                     last, at, self._size = (offset, length), self._size, self._size + len(content)
-                origin = Origin(sha256, _EPOCH + fetched * _MICROSECOND, etag, modified)
+                origin = Origin(sha256, _EPOCH + fetched * _MICROSECOND, etag, modified, resource=resource or b"")
                 self._places[place] = (at, length, origin, file)
 
     def take(self, place: int) -> tuple[bytes, Origin] | None:
@@ -122,7 +124,7 @@ class ArchiveReader:
         if self._table is None:
             return None
         key = _key(version, ref.partner_id, ref.item_id, ref.url)
-        columns = "pack, offset, length, sha256, fetched, etag, modified"
+        columns = "pack, offset, length, sha256, fetched, etag, modified, resource"
         found: _Found | None = self._table.execute(f"select {columns} from images where ref = ?", (key,)).fetchone()
         return found
 
@@ -202,4 +204,5 @@ def _values(version: str, pack: int | None, rows: Sequence[PackRow]) -> Iterator
             (row.fetched_at - _EPOCH) // _MICROSECOND,
             row.etag,
             row.last_modified,
+            row.resource,
         )

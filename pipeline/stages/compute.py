@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from pipeline.amounts import counted
@@ -34,6 +35,7 @@ from pipeline.stages.archiving import Archive
 from pipeline.stages.following import Computable
 from pipeline.stages.opening import BatchTask, Begun, Ended
 from pipeline.stages.publishing import Published
+from pipeline.stages.remembering import Reuse
 
 
 class Served(Protocol):
@@ -87,8 +89,9 @@ def _task(state: ShipmentState, batch: int, one: Computable, counted: Counted, l
     assert state.plan is not None
     mode = mode_of(counted, limits)
     number = counted.next_number
-    archive = state.plan.from_archive or state.plan.kind == "backfill"
-    return BatchTask(state.name, batch, state.plan.set, one.fingerprint, number, mode, counted, one.asked, archive)
+    kind = state.plan.kind
+    task = BatchTask(state.name, batch, state.plan.set, one.fingerprint, number, mode, counted, one.asked, kind)
+    return replace(task, from_archive=state.plan.from_archive or kind == "backfill")
 
 
 def mode_of(counted: Counted, limits: Compute) -> str:
@@ -160,6 +163,7 @@ def _perform_open(
 ) -> Iterator[Published | None]:
     begun: dict[BatchTask, Begun] = {}
     ended = Ended(context)
+    reuse = Reuse(context, served.fingerprint, served.engine)
 
     def open_batch(task: BatchTask) -> Opened[BatchTask] | None:
         context.safe_point()
@@ -171,7 +175,7 @@ def _perform_open(
             del begun[task]
             return None
         one = begun[task] = Begun(len(refs), archive.images(task.name, refs, task.from_archive), archive.pack())
-        return Opened(task, refs, ended, one.images, one.pack)
+        return Opened(task, refs, ended, opening.before(context, reuse, task, refs), one.images, one.pack)
 
     if not groups:
         return
@@ -184,11 +188,15 @@ def _perform_open(
                 continue
             try:
                 published = publishing.publish(context, served.engine, computed, begun[computed.task])
+                if published.kind == "shard":
+                    publishing.remember(context, reuse, computed)
             except (FormatError, LawBroken) as error:
                 published = _spoilt(context, computed.task, error)
+            reuse.dropped(computed.task.name, computed.task.batch)
             begun.pop(computed.task).dropped()
             ended.tell()
             yield published
+        reuse.write()
     except BaseException:
         # Whatever ends the run (ESTOP, a full disk, an error of ours): what is open is given up, not a strike.
         for task, one in begun.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.codec.reuse_pages import Remembered
 from pipeline.errors import FormatError, LawBroken, NotFound, PipelineError
 from pipeline.extraction.packing import Pack
 from pipeline.ledger import protocol
@@ -16,6 +17,7 @@ from pipeline.ledger.state import Counted
 from pipeline.records import ImageRef
 from pipeline.stages.archived_images import Images
 from pipeline.stages.following import Asked
+from pipeline.stages.remembering import Reuse
 
 ORDINALS_PER_BATCH = 1 << 20
 """A ref's ordinal in its shipment is its batch times this plus its place: it sorts, and needs no earlier batch."""
@@ -39,6 +41,8 @@ class BatchTask:
     counted: Counted
     asked: Asked | None = None
     """What it is computed with; None: the set and the files that it names."""
+    kind: str = "source"
+    """Of its shipment's plan."""
     from_archive: bool = False
     """Images that the archive has are not fetched, as the plan says."""
 
@@ -90,6 +94,16 @@ def refs_of(context: Context, task: BatchTask) -> list[ImageRef] | None:
         context.once(f"{task.name} {task.batch}", f"Alert: {error}")
         give_up(context, task, AttemptEnd(kind="strike", cause="its refs are damaged"))
         return None
+
+
+def before(context: Context, reuse: Reuse, task: BatchTask, refs: Sequence[ImageRef]) -> dict[int, Remembered]:
+    """What was computed before of a batch's refs.
+
+    Nobody looks for what is tried again, since it failed, nor for what a person ships again or computes anew.
+    """
+    if not context.settings.sets[task.set].reuse:
+        return {}
+    return reuse.opened(task.name, task.batch, refs, look=task.kind == "source")
 
 
 def with_images(refs: Sequence[ImageRef], images: Images | None) -> list[ImageRef]:

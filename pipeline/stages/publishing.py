@@ -15,6 +15,7 @@ from pipeline.ledger.protocol import Context, commit, give_up, law, scratch
 from pipeline.ledger.row_counts import NO_ROWS, RowCounts
 from pipeline.stages import archiving
 from pipeline.stages.opening import BatchTask, Begun
+from pipeline.stages.remembering import Reuse
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ def publish(context: Context, engine: str, computed: Computed[BatchTask], begun:
         features=len(computed.rows),
         failures=len(computed.failures),
         damaged=sum(bool(row.damage) for row in computed.rows),
+        not_modified=sum(row.reused == "not_modified" for row in computed.rows),
+        equal_bytes=sum(row.reused == "equal_bytes" for row in computed.rows),
         from_archive=begun.images.served if begun.images is not None else 0,
     )
     law(f"{task.name} batch {task.batch}", refs, features=counts.features, failures=counts.failures)
@@ -57,6 +60,8 @@ def publish(context: Context, engine: str, computed: Computed[BatchTask], begun:
         features=counts.features,
         failures=counts.failures,
         damaged=counts.damaged,
+        not_modified=counts.not_modified,
+        equal_bytes=counts.equal_bytes,
         archived=counts.archived,
         from_archive=counts.from_archive,
         features_file=features,
@@ -79,6 +84,13 @@ def publish(context: Context, engine: str, computed: Computed[BatchTask], begun:
         reasons[row.reason] = reasons.get(row.reason, 0) + 1
     kind = "shard" if won else "lost"
     return Published(task, kind, counts, reasons, computed.fetched_bytes)
+
+
+def remember(context: Context, reuse: Reuse, computed: Computed[BatchTask]) -> None:
+    """The features of a result that stands and is ours."""
+    task = computed.task
+    key = context.keys.result(task.name, task.fingerprint, task.batch)
+    reuse.committed(key, task.name, task.batch, computed.rows, computed.matrix)
 
 
 def _put_features(

@@ -35,8 +35,8 @@ KINDS = 4
 def following_settings() -> Settings:
     """One set follows a model, the other names its net."""
     sets = {
-        "demo": {"model": MODEL, "blob": "out", "root": "features"},
-        "other": {"net": "n", "blob": "b", "root": "features2"},
+        "demo": {"model": MODEL, "blob": "out", "root": "features", "reuse": False},
+        "other": {"net": "n", "blob": "b", "root": "features2", "reuse": False},
     }
     return settings_of(**{**simulated_settings().model_dump(), "sets": sets})
 

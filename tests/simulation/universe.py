@@ -45,8 +45,8 @@ def simulated_settings() -> Settings:
     """Small limits, so that rare paths are common."""
     return settings_of(
         sets={
-            "demo": FeatureSet(net="n", blob="b", root="features"),
-            "other": FeatureSet(net="n", blob="b", root="features2"),
+            "demo": FeatureSet(net="n", blob="b", root="features", reuse=False),
+            "other": FeatureSet(net="n", blob="b", root="features2", reuse=False),
         },
         ship={"batch_refs": 3, "batches_per_shipment": 2, "gone_seconds": 3600.0, "open_shipments": 4},
         compute={"strikes": 1, "lost": 2, "strikes_alone": 2, "lost_alone": 3},

@@ -21,7 +21,7 @@ from pipeline.extraction.window import Computed, Opened, Tag, Wanted, Window
 from pipeline.ledger.protocol import Context
 from pipeline.operations.prune import Pruner
 from pipeline.process.child import Ended
-from pipeline.records import BREAKER_OPEN, Failure, ImageRef
+from pipeline.records import BREAKER_OPEN, Failure, ImageRef, NotModified
 from pipeline.settings import FeatureSet, Settings
 from pipeline.stages.following import Asked
 from pipeline.stages.loop import LakeStages
@@ -67,6 +67,7 @@ class Fetched:
     fetched_at: datetime
     etag: str | None = None
     last_modified: str | None = None
+    final_url: str = ""
 
 
 def answer(url: str, asked: dict[str, int]) -> bytes | Failure:
@@ -82,6 +83,31 @@ def answer(url: str, asked: dict[str, int]) -> bytes | Failure:
     if kind == "later" and asked[url] <= int(rest.partition("-")[0]):
         return Failure.of("timeout", "no answer in time")
     return url.encode()
+
+
+@dataclass
+class Hosts:
+    """Hosts whose images change, and that are asked whether they did."""
+
+    revisions: dict[str, int] = field(default_factory=dict)
+    """Of images that changed: how often."""
+    tagged: Callable[[str], bool] = lambda url: "/ok-" in url
+    """Whether a host names the tag of its image."""
+    sent: list[str] = field(default_factory=list)
+    """URLs whose image was sent."""
+
+    def image(self, url: str, revision: int | None = None) -> bytes:
+        """The bytes of one, now or at a revision."""
+        number = self.revisions.get(url, 0) if revision is None else revision
+        return f"{url}#{number}".encode() if number else url.encode()
+
+    def tag(self, url: str) -> str:
+        return f'"{self.revisions.get(url, 0)}"' if self.tagged(url) else ""
+
+    def unchanged(self, wanted: Wanted) -> bool:
+        """Whether the host says so."""
+        known = wanted.condition
+        return known is not None and bool(known.etag) and known.etag == self.tag(wanted.url)
 
 
 class StubNet:
@@ -126,6 +152,15 @@ class StubServed:
     preprocessing: str = "none"
     paced: Mapping[str, str] = field(default_factory=dict)
     max_batches: int = 8
+    hosts: Hosts = field(default_factory=Hosts)
+    salt: bytes = b""
+    """What this set's features depend on beside the image."""
+    computed: list[bytes] = field(default_factory=list)
+    """Images that were prepared for the net."""
+
+    def _prepare(self, content: bytes) -> Matrix | Failure:
+        self.computed.append(content)
+        return prepare(self.salt + content)
 
     def window(
         self,
@@ -137,7 +172,7 @@ class StubServed:
             groups,
             open_batch,
             fetch=self._fetch,
-            prepare=prepare,
+            prepare=self._prepare,
             net=StubNet(),
             decoders=AtOnce(),
             runner=AtOnce(),
@@ -146,7 +181,7 @@ class StubServed:
             wanted=wanted,
         ).run()
 
-    def _fetch(self, wanted: Iterator[Wanted | None]) -> Iterator[tuple[Tag, Fetched | Failure] | None]:
+    def _fetch(self, wanted: Iterator[Wanted | None]) -> Iterator[tuple[Tag, Fetched | NotModified | Failure] | None]:
         for one in wanted:
             if one is None:
                 self.clock.sleep(1.0)
@@ -156,8 +191,13 @@ class StubServed:
             if isinstance(got, Failure):
                 yield one.tag, got
                 continue
+            if self.hosts.unchanged(one):
+                yield one.tag, NotModified(one.url)
+                continue
+            self.hosts.sent.append(one.url)
+            image, tag = self.hosts.image(one.url), self.hosts.tag(one.url)
             when = datetime.fromtimestamp(self.clock.now(), UTC)
-            yield one.tag, Fetched(got, hashlib.sha256(got).digest(), when)
+            yield one.tag, Fetched(image, hashlib.sha256(image).digest(), when, tag, final_url=one.url)
 
     def alone(self, task: T, refs: Sequence[ImageRef]) -> Computed[T]:
         def child(part: Sequence[ImageRef]) -> Part | Ended:
@@ -172,12 +212,12 @@ class StubServed:
 
 
 def settings_of(**changes: Any) -> Settings:
-    """One lake, one set; batches of 3 refs, parts of 2 batches."""
+    """One lake, one set, which computes each image that it is given; batches of 3 refs, parts of 2 batches."""
     values: dict[str, Any] = {
         "state": "/nowhere",
         "bucket": {"url": "/nowhere/bucket"},
         "lakes": {"shop": {"url": "/nowhere/lake", "sources": [{"path": "refs"}]}},
-        "sets": {"demo": {"net": "n", "blob": "b", "root": "features"}},
+        "sets": {"demo": {"net": "n", "blob": "b", "root": "features", "reuse": False}},
         "ship": {"batch_refs": 3, "batches_per_shipment": 2},
     }
     values.update(changes)
@@ -195,6 +235,8 @@ class World:
     said: list[str] = field(default_factory=list)
     asked: dict[str, int] = field(default_factory=dict)
     forms: Forms = field(default_factory=Forms)
+    hosts: Hosts = field(default_factory=Hosts)
+    computed: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.bucket = Disk(lambda: self.hand.at)
@@ -224,7 +266,9 @@ class World:
         )
 
     def serve(self, asked: Asked, feature_set: FeatureSet) -> StubServed:
-        return StubServed(self.fingerprints[str(asked)], self.hand.clock(), self.asked)
+        served = StubServed(self.fingerprints[str(asked)], self.hand.clock(), self.asked)
+        served.hosts, served.computed = self.hosts, self.computed
+        return served
 
     def turns(self, name: str = "box.one") -> LakeStages:
         return LakeStages(self.context(name), self.serve, strict=True)

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.settings import Settings, Source
 from pipeline.stores.local import typed
 
-_NO_VALUE = frozenset(("net", "weights", "engine", "batch_size", "formats", "parquet_numbers", "lakes"))
+_NO_VALUE = frozenset(("net", "weights", "engine", "batch_size", "formats", "parquet_numbers", "lakes", "reuse"))
 """Settings of a set that decide no value of a feature; of net and weights what the files hold decides."""
 _NO_OTHER_VALUE = ("preprocess.max_pixels", "preprocess.damaged")
 """Settings that decide whether an image has a feature, and not which."""

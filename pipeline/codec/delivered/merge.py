@@ -24,7 +24,7 @@ from pipeline.codec.delivered.merge_sources import MergeInput, Sources
 from pipeline.codec.delivered.parquet import GROUP_ROWS as FEATURES_AT_ONCE
 from pipeline.codec.delivered.parquet import IMAGE_BYTES, FeaturesWriter, rows_of_group
 from pipeline.codec.hashed_file import HashedFile, Written
-from pipeline.codec.shards import GROUP_CONTENT_BYTES, FailureRow, FeatureRow
+from pipeline.codec.shards import DAMAGE, GROUP_CONTENT_BYTES, FailureRow, FeatureRow
 from pipeline.codec.shards import GROUP_ROWS as SHARD_GROUP_ROWS
 from pipeline.errors import LawBroken
 from pipeline.records import ImageRef, Numbers
@@ -80,6 +80,10 @@ class Merged:
     carried_refs: int
     damaged: int = 0
     """Features of images that the decoder said were damaged."""
+    not_modified: int = 0
+    """Features that were computed before: the host said that the image is what it was."""
+    equal_bytes: int = 0
+    """Features that were computed before: the host sent the same bytes."""
     alike: int = 0
     """Of the duplicates: rows whose external id is written otherwise than the one that stands for the item."""
     alike_ids: tuple[tuple[int, str, str], ...] = ()
@@ -120,7 +124,7 @@ def merge(inputs: Sequence[MergeInput], output: Output, threads: int = 0) -> Mer
     sources = Sources(inputs, output.dim)
     winners = choose(sources.rows, sources.name_digests)
     output.folder.mkdir(parents=True, exist_ok=True)
-    features, damaged = _write_features(sources, winners, output, threads or len(os.sched_getaffinity(0)))
+    features, marks = _write_features(sources, winners, output, threads or len(os.sched_getaffinity(0)))
     failures = _Failures(output)
     failures.write(sources, winners)
     merged = Merged(
@@ -132,7 +136,9 @@ def merge(inputs: Sequence[MergeInput], output: Output, threads: int = 0) -> Mer
         reasons=dict(sorted(failures.reasons.items())),
         carried=failures.carried,
         carried_refs=failures.carried_refs,
-        damaged=damaged,
+        damaged=marks[DAMAGE],
+        not_modified=marks["not_modified"],
+        equal_bytes=marks["equal_bytes"],
         alike=winners.alike,
         alike_ids=_alike_ids(sources, winners),
         numbers=output.numbers,
@@ -150,8 +156,8 @@ def _alike_ids(sources: Sources, winners: Winners) -> tuple[tuple[int, str, str]
 
 def _write_features(
     sources: Sources, winners: Winners, output: Output, threads: int
-) -> tuple[dict[int, list[WrittenFile]], int]:
-    """Files by partner, and how many features are of damaged images.
+) -> tuple[dict[int, list[WrittenFile]], Counter[str]]:
+    """Files by partner, and how many features are of damaged images or were computed before.
 
     Partners are written in parallel, neighbours by one job: they lie in the same row groups.
     """
@@ -178,23 +184,27 @@ def _write_features(
                 pool.shutdown(cancel_futures=True)
                 raise
     files = {partner_id: files for result, _ in results for partner_id, files in result.items()}
-    return files, sum(damaged for _, damaged in results)
+    return files, sum((marks for _, marks in results), Counter())
 
 
-def _write_partners(sources: Sources, job: list[Indices], output: Output) -> tuple[dict[int, list[WrittenFile]], int]:
-    damaged = 0
+def _write_partners(
+    sources: Sources, job: list[Indices], output: Output
+) -> tuple[dict[int, list[WrittenFile]], Counter[str]]:
+    marks: Counter[str] = Counter()
 
     def counted() -> Iterator[tuple[FeatureRow, Vector]]:
-        nonlocal damaged
         for row, vector in sources.features(np.concatenate(job)):
-            damaged += bool(row.damage)
+            if row.damage:
+                marks[DAMAGE] += 1
+            if row.reused:
+                marks[row.reused] += 1
             yield row, vector
 
     rows, files = counted(), {}
     for some in job:
         partner_id = int(sources.rows.partner_id[some[0]])
         files[partner_id] = _write_partner(partner_id, islice(rows, len(some)), len(some), output)
-    return files, damaged
+    return files, marks
 
 
 def _write_partner(

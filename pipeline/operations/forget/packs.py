@@ -113,8 +113,10 @@ def _copied(context: Context, body: Archived, rows: Sequence[PackRow], folder: P
             for row in sorted(rows, key=lambda row: row.offset):
                 source.seek(row.offset)
                 content = source.read(row.length)
+                known = (row.sha256, row.fetched_at, row.etag, row.last_modified)
+                origin = Origin(*known, resource=row.resource or b"")
                 ref = ImageRef(row.partner_id, row.item_id, "", row.url, b"", 0)
-                pack.add(ref, content, Origin(row.sha256, row.fetched_at, row.etag, row.last_modified))
+                pack.add(ref, content, origin)
     except NotFound:
         return None
     pack.close()

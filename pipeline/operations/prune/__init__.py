@@ -18,6 +18,7 @@ from pipeline.operations.prune.hints import hinted, plan_hints
 from pipeline.operations.prune.lake import plan_lake
 from pipeline.operations.prune.named import Kept
 from pipeline.operations.prune.promotions import plan_promotions
+from pipeline.operations.prune.reuse import plan_reuse
 from pipeline.operations.prune.shipments import plan_shipment, walk
 from pipeline.operations.prune.trainings import plan_trainings
 from pipeline.recent import Recent
@@ -49,6 +50,7 @@ def plan_all(context: Context, now: float, kept: Kept | None, after: str = "") -
         yield from plan_trainings(context, now)
         yield from plan_promotions(context, now)
         yield from plan_archive(context, now)
+        yield from plan_reuse(context, now)
         for _, feature_set in sorted(context.settings.sets.items()):
             yield from plan_lake(context, feature_set, now)
     hints = hinted(context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.ledger.layout import ARCHIVE, FIRST_DUE, FORGET, JOBS, MODELS, ShipmentName, held_of, seconds_of
+from pipeline.ledger.layout import ARCHIVE, FIRST_DUE, FORGET, JOBS, MODELS, REUSE, ShipmentName, held_of, seconds_of
 from pipeline.ledger.listing import named
 from pipeline.ledger.protocol import Context, exists
 from pipeline.operations.verify.finding import Finding, Say
@@ -22,10 +22,10 @@ def strays(say: Say, context: Context) -> Iterator[Finding]:
 
 def _tops(say: Say, context: Context) -> Iterator[Finding]:
     lake = context.lake_name
-    known = {f"{lake}/{top}/" for top in (ARCHIVE, "c", "d", FORGET, "h", JOBS, MODELS)}
+    known = {f"{lake}/{top}/" for top in (ARCHIVE, "c", "d", FORGET, "h", JOBS, MODELS, REUSE)}
     for entry in context.bucket.list(f"{lake}/", folders=True):
         if entry.key not in known:
-            yield say("not_ours", entry.key, "Hathi writes only a/, c/, d/, f/, h/, j/ and m/ there")
+            yield say("not_ours", entry.key, "Hathi writes only a/, c/, d/, f/, h/, j/, m/ and u/ there")
 
 
 def _data(say: Say, context: Context) -> Iterator[Finding]:
