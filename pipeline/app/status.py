@@ -98,6 +98,14 @@ def as_tree(found: Status) -> dict[str, Any]:
         "held": list(found.held),
         "held_unanswered": [f"{lake.facts.lake} {name}" for lake in lakes for name in lake.facts.held],
         "stages": [asdict(row) for lake in lakes for row in lake.stages],
+        "reused": {
+            lake.facts.lake: {
+                "features": lake.last_hour.features,
+                "not_modified": lake.last_hour.not_modified,
+                "equal_bytes": lake.last_hour.equal_bytes,
+            }
+            for lake in lakes
+        },
         "backfills": [asdict(one) for lake in lakes for one in lake.backfills],
         "running": [asdict(row) for lake in lakes for row in lake.running],
         "alive": sorted({name for lake in lakes for name in lake.facts.alive}),

@@ -22,6 +22,7 @@ from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.ledger.layout import version_of
 from pipeline.ledger.protocol import Context
+from pipeline.ledger.row_counts import RowCounts
 from pipeline.operations.backfills import Backfill
 from pipeline.operations.health import disagreement
 from pipeline.operations.health.failing import told
@@ -130,6 +131,8 @@ def _lake(one: Standing, rows: int | None) -> Iterator[str]:
         yield from _stages(one)
     else:
         yield "nothing is open"
+    if one.last_hour.reused:
+        yield _reused(one.last_hour)
     for going in one.backfills[:rows]:
         yield _backfill(going)
     yield from _more(len(one.backfills), rows, "back-fills")
@@ -178,6 +181,15 @@ def _stages(one: Standing) -> Iterator[str]:
     yield from columns(table, right={1, 2, 3, 4, 5, 6})
     if one.facts.not_looked_at:
         yield f"and {one.facts.not_looked_at:,} more open shipments"
+
+
+def _reused(counts: RowCounts) -> str:
+    """Of the last hour."""
+    share = 100 * counts.reused // counts.features
+    return (
+        f"used again: {counts.reused:,} of {counted(counts.features, 'feature')} of the last hour ({share} %): "
+        f"{counts.not_modified:,} not modified, {counts.equal_bytes:,} of equal bytes"
+    )
 
 
 def _backfill(one: Backfill) -> str:

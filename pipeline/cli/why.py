@@ -140,11 +140,17 @@ def _ref(ref: Ref, duplicates: bool, several: bool, rival: Ref | None) -> Iterat
     yield f"  computed   {_outcome(ref.outcome)}" if ref.outcome.kind else "  computed   not yet"
 
 
+_REUSED = {
+    "not_modified": "; computed before, and the host said that the image did not change",
+    "equal_bytes": "; computed before, and the host sent the same bytes",
+}
+
+
 def _outcome(outcome: Outcome) -> str:
     if outcome.kind == "feature":
         fetched = f", fetched {outcome.fetched_at} UTC" if outcome.fetched_at else ""
         damaged = f"; a part of its picture is missing ({outcome.detail})" if outcome.detail else ""
-        return f"feature{fetched}{damaged}"
+        return f"feature{fetched}{_REUSED.get(outcome.reused, '')}{damaged}"
     kind = "retriable" if outcome.retriable else "final"
     detail = f" ({outcome.detail})" if outcome.detail else ""
     return f"no feature: {outcome.reason}{detail}: {outcome.meaning}; {kind}"

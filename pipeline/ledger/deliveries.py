@@ -55,6 +55,10 @@ class PartnerManifest(Body):
     failures: Count
     forgotten: Count = 0
     """Rows that were delivered and went since, as a person asked for it."""
+    not_modified: Count = 0
+    """Features that were computed before: the host said that the image is what it was."""
+    equal_bytes: Count = 0
+    """Features that were computed before: the host sent the same bytes."""
     parents: tuple[str, ...] = ()
     """Keys in the bucket that this folder came from: `out` of its shipment."""
 

@@ -284,6 +284,10 @@ class OutPartner(Part):
     files: tuple[OutFile, ...]
     features: Count
     failures: Count
+    not_modified: Count = 0
+    """Features that were computed before: the host said that the image is what it was."""
+    equal_bytes: Count = 0
+    """Features that were computed before: the host sent the same bytes."""
 
 
 class Out(Body):

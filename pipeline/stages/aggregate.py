@@ -212,7 +212,11 @@ def _upload(context: Context, name: ShipmentName, output: Output, merged: Merged
             context.bucket.put(key, file.path)
             files.append(OutFile(name=file.name, key=key, size=file.size, sha256=file.sha256, rows=file.rows))
         partners[str(partner.partner_id)] = OutPartner(
-            files=tuple(files), features=partner.features, failures=partner.failures
+            files=tuple(files),
+            features=partner.features,
+            failures=partner.failures,
+            not_modified=partner.not_modified,
+            equal_bytes=partner.equal_bytes,
         )
     carried = None
     if merged.carried is not None and merged.carried_refs:

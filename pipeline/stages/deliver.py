@@ -203,6 +203,8 @@ def _partner_manifest(context: Context, set_name: str, name: ShipmentName, partn
         files=tuple(IndexFile(name=f.name, size=f.size, sha256=f.sha256, rows=f.rows) for f in mine.files),
         features=mine.features,
         failures=mine.failures,
+        not_modified=mine.not_modified,
+        equal_bytes=mine.equal_bytes,
         parents=(context.keys.out(name),),
     )
 

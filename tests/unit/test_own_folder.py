@@ -22,6 +22,7 @@ VALUES: dict[str, Any] = {
     "blob": WORDS,
     "input_size": [320, 240],
     "normalise": "none",
+    "reuse": False,
     "precision": "bf16",
     "engine": "onnxruntime",
     "batch_size": 7,

@@ -15,7 +15,13 @@ import pytest
 from pipeline.codec.reuse_pages import PageIndex, Remembered, decode, digests_of, encode, url_digest
 from pipeline.errors import FormatError, PermanentError
 from pipeline.ledger.bodies import body_of
+from pipeline.ledger.deliveries import PartnerManifest
 from pipeline.ledger.manifest import Out
+from pipeline.operations.report.gather import gather
+from pipeline.operations.report.page import page
+from pipeline.operations.report.scope import scope_of
+from pipeline.operations.why import story
+from pipeline.operations.why.story import question_of
 from pipeline.stages import operator_requests, remembering
 from pipeline.times import DAY
 from tests.simulation.memory import MemoryStore
@@ -72,7 +78,7 @@ def plain(*numbers: int) -> list[str]:
 
 @pytest.fixture
 def days(tmp_path: Path) -> Days:
-    return Days(tmp_path, settings_of(sets=SETS))
+    return Days(tmp_path, settings_of(sets=SETS, ship={"batch_refs": 4, "batches_per_shipment": 100}))
 
 
 def test_on_the_second_day_nothing_is_sent_or_computed_that_did_not_change(days: Days) -> None:
@@ -351,3 +357,26 @@ def test_an_index_that_was_changed_is_not_believed() -> None:
     for damaged in (content[:-1], content + b"x", b"", b"[]\n", content[:-1] + bytes([content[-1] ^ 1])):
         with pytest.raises(FormatError, match="i cannot be read"):
             PageIndex.decode(damaged, "i")
+
+
+def test_people_are_told_how_many_features_were_used_again(days: Days) -> None:
+    days.day([*ok(1, 2, 3), *plain(1)])
+    days.hosts.revisions[ok(3)[0]] = 1
+    days.day([*ok(1, 2, 3), *plain(1)])
+    newest = max(path.split("/")[1] for path in days.delivered() if path.endswith("_manifest.json"))[:16]
+    manifests = [
+        body_of(PartnerManifest, content, path)
+        for path, content in sorted(days.delivered().items())
+        if path.endswith("_manifest.json") and path.split("/")[1].startswith(newest)
+    ]
+    assert [(one.features, one.not_modified, one.equal_bytes) for one in manifests] == [(4, 2, 1)]
+
+    context = days.context()
+    report = gather([context], scope_of("today", days.hand.at), True)
+    assert (report.first.not_modified, report.first.equal_bytes, report.first.features) == (2, 1, 4)
+    shown = page(report)
+    assert "used again: the host said that the image did not change" in shown
+    assert "used again: the host sent the same bytes" in shown
+
+    told = [story(context, question_of(7, f"item{at}")).chapters[-1] for at in (0, 2, 3)]
+    assert [one.refs[0].outcome.reused for one in told] == ["not_modified", "", "equal_bytes"]

@@ -24,7 +24,7 @@ def summary_of(stage: str, tally: Tally, settings: Settings, lake: str) -> str:
         dropped = f", {counted(tally.dropped, 'ref')} discarded that another host had first" if tally.dropped else ""
         failed = f"{counted(counts.failures, 'failure')}{_reasons(tally)}"
         return (
-            f"Summary: computed {counted(counts.features, 'feature')}{_damaged(counts)} "
+            f"Summary: computed {counted(counts.features, 'feature')}{_damaged(counts)}{_reused(counts)} "
             f"of {counted(counts.refs, 'image')} ({failed}) "
             f"at {rate:.1f} images/s, {size(tally.bytes)} fetched{_archived(counts)}{dropped}{_paced(tally)}"
         )
@@ -36,7 +36,8 @@ def summary_of(stage: str, tally: Tally, settings: Settings, lake: str) -> str:
         )
         return (
             f"Summary: aggregated {counted(len(tally.shipments), 'shipment')}: "
-            f"{counted(counts.features, 'feature')}{_damaged(counts)}, {counted(counts.failures, 'failure')}, "
+            f"{counted(counts.features, 'feature')}{_damaged(counts)}{_reused(counts)}, "
+            f"{counted(counts.failures, 'failure')}, "
             f"{counted(counts.duplicates - counts.alike, 'duplicate')}{alike}"
         )
     url = settings.url_of(lake)
@@ -55,6 +56,10 @@ def _damaged(counts: RowCounts) -> str:
 def _archived(counts: RowCounts) -> str:
     read = f", {counted(counts.from_archive, 'image')} from the archive" if counts.from_archive else ""
     return read + (f", {counts.archived} kept in the archive" if counts.archived else "")
+
+
+def _reused(counts: RowCounts) -> str:
+    return f" ({counts.reused} used again: their images did not change)" if counts.reused else ""
 
 
 def _reasons(tally: Tally) -> str:

@@ -104,6 +104,8 @@ def facts(totals: Totals) -> dict[str, Any]:
         "failures": dict(sorted(counted.reasons.items())),
         "duplicates": counted.counts.duplicates - counted.counts.alike,
         "damaged": counted.counts.damaged,
+        "not_modified": counted.counts.not_modified,
+        "equal_bytes": counted.counts.equal_bytes,
         "ids_alike": counted.counts.alike,
         "dropped": compute.dropped + aggregate.dropped,
         "delivered_bytes": deliver.bytes,
@@ -204,6 +206,9 @@ def _rows(totals: Totals, shown: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "features", f"{shown['features']:,}"
     if shown["damaged"]:
         yield "  of torn JPEGs", f"  {shown['damaged']:,}  (a part of the picture is missing)"
+    for name, what in (("not_modified", "the host said so"), ("equal_bytes", "the host sent the same bytes")):
+        if shown[name]:
+            yield "  used again", f"  {shown[name]:,}  (the image did not change: {what})"
     yield "failures", f"{sum(shown['failures'].values()):,}"
     for reason, number in shown["failures"].items():
         yield f"  {reason}", f"  {number:,}"

@@ -39,6 +39,8 @@ _MEMORY_OF_ROWS = 6
 """A chunk of rows takes so many times its vectors while it is written: the matrix, text cells, Parquet pages."""
 
 Vector = npt.NDArray[np.float32]
+Marks = Counter[tuple[int, str]]
+"""Features by partner and mark: of a damaged image, or used again, and how."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ class PartnerResult:
     files: tuple[WrittenFile, ...]
     features: int
     failures: int
+    not_modified: int = 0
+    """Features that were computed before: the host said that the image is what it was."""
+    equal_bytes: int = 0
+    """Features that were computed before: the host sent the same bytes."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ def merge(inputs: Sequence[MergeInput], output: Output, threads: int = 0) -> Mer
     failures = _Failures(output)
     failures.write(sources, winners)
     merged = Merged(
-        partners=_partners(features, failures.files, winners, sources),
+        partners=_partners(features, failures.files, winners, sources, marks),
         refs=len(sources.rows.kind),
         features=len(winners.features),
         failures=len(winners.failures),
@@ -136,15 +142,19 @@ def merge(inputs: Sequence[MergeInput], output: Output, threads: int = 0) -> Mer
         reasons=dict(sorted(failures.reasons.items())),
         carried=failures.carried,
         carried_refs=failures.carried_refs,
-        damaged=marks[DAMAGE],
-        not_modified=marks["not_modified"],
-        equal_bytes=marks["equal_bytes"],
+        damaged=_marked(marks, DAMAGE),
+        not_modified=_marked(marks, "not_modified"),
+        equal_bytes=_marked(marks, "equal_bytes"),
         alike=winners.alike,
         alike_ids=_alike_ids(sources, winners),
         numbers=output.numbers,
     )
     _check(merged, output)
     return merged
+
+
+def _marked(marks: Marks, what: str) -> int:
+    return sum(number for (_, mark), number in marks.items() if mark == what)
 
 
 def _alike_ids(sources: Sources, winners: Winners) -> tuple[tuple[int, str, str], ...]:
@@ -156,7 +166,7 @@ def _alike_ids(sources: Sources, winners: Winners) -> tuple[tuple[int, str, str]
 
 def _write_features(
     sources: Sources, winners: Winners, output: Output, threads: int
-) -> tuple[dict[int, list[WrittenFile]], Counter[str]]:
+) -> tuple[dict[int, list[WrittenFile]], Marks]:
     """Files by partner, and how many features are of damaged images or were computed before.
 
     Partners are written in parallel, neighbours by one job: they lie in the same row groups.
@@ -184,20 +194,18 @@ def _write_features(
                 pool.shutdown(cancel_futures=True)
                 raise
     files = {partner_id: files for result, _ in results for partner_id, files in result.items()}
-    return files, sum((marks for _, marks in results), Counter())
+    return files, sum((marks for _, marks in results), Marks())
 
 
-def _write_partners(
-    sources: Sources, job: list[Indices], output: Output
-) -> tuple[dict[int, list[WrittenFile]], Counter[str]]:
-    marks: Counter[str] = Counter()
+def _write_partners(sources: Sources, job: list[Indices], output: Output) -> tuple[dict[int, list[WrittenFile]], Marks]:
+    marks: Marks = Counter()
 
     def counted() -> Iterator[tuple[FeatureRow, Vector]]:
         for row, vector in sources.features(np.concatenate(job)):
             if row.damage:
-                marks[DAMAGE] += 1
+                marks[row.partner_id, DAMAGE] += 1
             if row.reused:
-                marks[row.reused] += 1
+                marks[row.partner_id, row.reused] += 1
             yield row, vector
 
     rows, files = counted(), {}
@@ -308,6 +316,7 @@ def _partners(
     failures: dict[int, list[WrittenFile]],
     winners: Winners,
     sources: Sources,
+    marks: Marks,
 ) -> tuple[PartnerResult, ...]:
     features_of = Counter(sources.rows.partner_id[winners.features].tolist())
     failures_of = Counter(sources.rows.partner_id[winners.failures].tolist())
@@ -317,6 +326,8 @@ def _partners(
             (*features.get(partner_id, ()), *failures.get(partner_id, ())),
             features_of[partner_id],
             failures_of[partner_id],
+            not_modified=marks[partner_id, "not_modified"],
+            equal_bytes=marks[partner_id, "equal_bytes"],
         )
         for partner_id in sorted({*features, *failures})
     )

@@ -104,6 +104,10 @@ def _steps(one: RowCounts) -> Iterator[tuple[str, int, str, bool]]:
     yield "failures", one.failures, "bad", True
     yield "Features", one.features, "good", False
     yield "delivered", one.delivered, "good", True
+    if one.not_modified:
+        yield "used again: the host said that the image did not change", one.not_modified, "good", True
+    if one.equal_bytes:
+        yield "used again: the host sent the same bytes", one.equal_bytes, "good", True
     if one.damaged:
         yield "of torn JPEGs: a part of the picture is missing", one.damaged, "bad", True
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pipeline.ledger import layout
 from pipeline.ledger.layout import Task
 from pipeline.ledger.protocol import Context
+from pipeline.ledger.row_counts import NO_ROWS, RowCounts
 from pipeline.ledger.state import Try, waits_for
 from pipeline.operations.backfills import Backfill, backfills
 from pipeline.operations.health.facts import Backlog, LakeFacts
@@ -87,6 +88,8 @@ class Standing:
     running: tuple[Running, ...]
     retries: tuple[Due, ...]
     backfills: tuple[Backfill, ...] = ()
+    last_hour: RowCounts = NO_ROWS
+    """What was aggregated in it."""
 
 
 def standing(context: Context, facts: LakeFacts, opened: OpenShipments) -> Standing:
@@ -103,7 +106,14 @@ def standing(context: Context, facts: LakeFacts, opened: OpenShipments) -> Stand
         tuple(sorted(_running(facts, found), key=lambda one: (one.host, one.stage, one.since))),
         tuple(Due(facts.lake, at, later[at]) for at in sorted(later)[:DUES]),
         backfills(context, found, facts.now),
+        _aggregated(context, [*found, *recent], facts.now),
     )
+
+
+def _aggregated(context: Context, shipments: Iterable[Entered], now: float) -> RowCounts:
+    """In the last hour."""
+    outs = ((one.state.out, one.times.get(context.keys.out(one.state.name), 0.0)) for one in shipments)
+    return sum((RowCounts.aggregated(out) for out, at in outs if out is not None and at > now - HOUR), NO_ROWS)
 
 
 def _open(lake: str, one: Entered) -> Open:

@@ -117,6 +117,7 @@ class Refs:
                     detail=row.damage or "",
                     fetched_at=row.fetched_at.strftime("%Y-%m-%d %H:%M:%S"),
                     content_sha256=row.content_sha256.hex(),
+                    reused=row.reused or "",
                 )
             if isinstance(row, FailureRow):
                 return Outcome(

@@ -51,6 +51,8 @@ class Outcome:
     detail: str = ""
     fetched_at: str = ""
     content_sha256: str = ""
+    reused: str = ""
+    """How a feature that was computed before is known to hold: not_modified or equal_bytes."""
 
     @property
     def meaning(self) -> str:
