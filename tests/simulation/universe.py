@@ -170,15 +170,17 @@ class Universe:
         context = self._context(proc, stopping)
         mute = MemoryStore(self.bucket)
         proc.beat = lambda: mute.put(KEYS.alive_hint(proc.name), b"")
-        clock = context.process.clock
         upgraded = self.upgraded and proc.number == 0
 
         def serve(asked: Asked, feature_set: FeatureSet) -> StubServed:
-            served = Flaky(self._fingerprint(asked, feature_set, upgraded), clock, self.asked, max_batches=3)
-            served.chance = self.random.random
-            return served
+            return self._serve(context.process.clock, self._fingerprint(asked, feature_set, upgraded))
 
         return LakeStages(context, serve, strict=False)
+
+    def _serve(self, clock: Clock, fingerprint: str) -> StubServed:
+        served = Flaky(fingerprint, clock, self.asked, max_batches=3)
+        served.chance = self.random.random
+        return served
 
     def _fingerprint(self, asked: Asked, feature_set: FeatureSet, upgraded: bool) -> str:
         return UPGRADED if upgraded and asked.set == "demo" else FINGERPRINTS[asked.set]
