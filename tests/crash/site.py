@@ -83,6 +83,12 @@ def inline(item: str, content: bytes, partner: int = 7) -> str:
     return json.dumps({"partner_id": partner, "external_id": item, "content": base64.b64encode(content).decode()})
 
 
+def data_url(item: str, content: bytes, partner: int = 7) -> str:
+    """A line of a ref file whose URL is its image: it is fetched like any other."""
+    url = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    return json.dumps({"partner_id": partner, "external_id": item, "url": url})
+
+
 def down(item: str, partner: int = 7) -> str:
     """A line whose host cannot be reached: a failure that is tried again."""
     return json.dumps({"partner_id": partner, "external_id": item, "url": "http://127.0.0.1:1/none.png"})
@@ -240,9 +246,10 @@ class Site:
         return all(entry.key.removeprefix(keys.open_hints) > YEARS_AWAY for entry in hints)
 
     def ledger(self) -> Counter[str]:
-        """What stands in the bucket, without attempts and beats; names that nobody else uses are one."""
+        """What stands in the bucket, without attempts, beats and pages; names that nobody else uses are one."""
         keys = [path.relative_to(self.bucket).as_posix() for path in self.bucket.rglob("*") if path.is_file()]
-        kept = (key for key in keys if not _ATTEMPT.search(key) and "/h/alive/" not in key and key[0] != ".")
+        aids = ("/h/alive/", "/u/")
+        kept = (key for key in keys if not _ATTEMPT.search(key) and key[0] != "." and not any(a in key for a in aids))
         return Counter(key for key in (_NONCE.sub("/NONCE", one) for one in kept) if "/d/" not in key)
 
     def left(self) -> list[str]:

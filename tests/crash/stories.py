@@ -12,7 +12,7 @@ from pipeline.ledger.layout import Keys, ShipmentName, Task, seconds_of
 from pipeline.ledger.manifest import Attempt
 from pipeline.nets.features import FeatureNet
 from pipeline.settings import load
-from tests.crash.site import DAY, NOW, SHIPPED, Site, down, inline, picture
+from tests.crash.site import DAY, NOW, SHIPPED, Site, data_url, down, inline, picture
 from tests.faults.faults import Fault
 
 KEYS = Keys("shop")
@@ -150,6 +150,15 @@ def ship_half(site: Site) -> None:
     assert site.hathi("run", "ship", "--once", journal=False, HATHI_SHIP__REFS_PER_RUN="2") == 0, site.said
 
 
+def remember_some(site: Site) -> None:
+    """A day on which images were fetched and computed; on the next one of them is another, and one is new."""
+    site.refs("a.jsonl", [data_url(item, picture(at)) for at, item in enumerate("abcd")])
+    assert site.hathi("run", journal=False) == 0, site.said
+    assert list((site.bucket / KEYS.reuse / "i").rglob("2*")), "what was computed is remembered"
+    lines = [data_url(item, picture(at)) for at, item in ((0, "a"), (1, "b"), (7, "c"), (3, "d"), (8, "e"))]
+    site.refs("a.jsonl", lines, at=SHIPPED + DAY)
+
+
 def deliver_two_versions(site: Site) -> None:
     """An old version whose days in the index are over, and a newer one."""
     site.refs("a.jsonl", [inline("a", picture(1)), inline("b", picture(2), 8)])
@@ -188,6 +197,8 @@ def leave_things(site: Site) -> None:
         site.bucket / KEYS.alive_hint("nobody"),
         site.bucket / KEYS.model_file("0123456789abcdef", "net.prototxt"),
         site.bucket / KEYS.refused_hint("demo", "nobody"),
+        site.bucket / KEYS.reuse_index("0123456789ab", "mixed", "0123456789abcdef"),
+        site.bucket / KEYS.reuse_data("0123456789ab", "mixed", "0123456789abcdef"),
         site.bucket / KEYS.open_hints / "00000000T000000Z" / "20200101T000000Z.000.00000.0-0123456789ab",
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,6 +247,7 @@ STORIES = {
             Step(),
         )),
         Story("dropped", hold_a_batch, (Step(("quarantine", "drop", "--all", "--yes"), done=planned("drop")), Step())),
+        Story("used again", remember_some, (Step(clock=NOW + DAY),)),
         Story("again", deliver_some, (Step(("ship", "--again", "refs/a.jsonl"), done=planned("again")), Step())),
         Story("backfill", deliver_some, (Step(("backfill", "demo"), done=planned("backfill")), Step())),
         Story("promoted", ship_some, (
