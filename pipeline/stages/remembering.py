@@ -33,6 +33,8 @@ every one of them would take longer than computing."""
 MOST_INDEX = 128 * 2**20
 """Bytes of indexes of a scope that a process holds, the newest: 8 million refs."""
 _INDEX_BYTES = 2**26
+MOST_TEXT = 600
+"""Letters of a tag or a time: nobody asks with a longer one."""
 _GAP = 2**18
 """Bytes between two records that are read rather than asked anew for."""
 
@@ -283,6 +285,10 @@ def _records(stream: BinaryIO, key: str, wanted: Sequence[tuple[int, int, int]])
 
 def _remembered(url: bytes, row: FeatureRow, vector: Matrix) -> Remembered:
     values = vector if row.image is None else bytes(row.image)
-    return Remembered(
-        url, row.resource, row.content_sha256, row.fetched_at, row.etag, row.last_modified, row.damage, values
-    )
+    etag, last_modified = _asked_with(row.etag), _asked_with(row.last_modified)
+    return Remembered(url, row.resource, row.content_sha256, row.fetched_at, etag, last_modified, row.damage, values)
+
+
+def _asked_with(text: str | None) -> str | None:
+    """What a host said, where it is short enough to ask with."""
+    return text if text is not None and len(text) <= MOST_TEXT else None

@@ -208,13 +208,14 @@ class Site:
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Request]]:
     """What each side asks in the life of a few shipments: retries, a batch that is held and released, a set with
-    another net, objects that nobody names, prune after a month and after two years."""
+    another net, images that come again, objects that nobody names, prune after a month and after two years."""
     world = world_of(
         tmp_path_factory.mktemp("world"),
         *(f"7,item{n},{url('ok', n)}" for n in range(8)),
         f"8,down,{url('down')}",
         compute={"strikes": 1, "lost": 1, "strikes_alone": 1, "lost_alone": 1},
-        prune={"orphan_days": 1.0},
+        prune={"orphan_days": 1.0, "reuse_days": 1.0},
+        sets={"demo": {"net": "n", "blob": "b", "root": "features"}},
     )
     site = Site(world, {side: (context, recording) for side, context, recording in sides(world)})
     for context, recording in site.where.values():
@@ -234,12 +235,16 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Request]]:
     for _ in range(3):  # the retries
         world.hand.at += 4 * DAY
         site.work()
+    world.lake.write("refs/a.csv", world.lake.files["refs/a.csv"][0])  # the same images once more
+    world.hand.at += 60
+    site.work()
     world.fingerprints["demo"] = "ef" * 32
     for newest, plan in operator_requests.newest(site.gateway, "refs/a.csv", ["demo"]):
         operator_requests.again(site.gateway, newest, plan, backfill=True)
     site.work()
     for side, (_, recording) in site.where.items():
         recording.store.put(f"shop/d/{name}/dead/00000.pb", b"of a process that was killed")
+        recording.store.put("shop/u/d/abcdefabcdef/mixed/dead", b"of a process that was killed")
         site.pass_days(2, first=side)
     site.pass_days(30)
     remove_source(world)

@@ -50,7 +50,6 @@ def plan_all(context: Context, now: float, kept: Kept | None, after: str = "") -
         yield from plan_trainings(context, now)
         yield from plan_promotions(context, now)
         yield from plan_archive(context, now)
-        yield from plan_reuse(context, now)
         for _, feature_set in sorted(context.settings.sets.items()):
             yield from plan_lake(context, feature_set, now)
     hints = hinted(context)
@@ -59,6 +58,7 @@ def plan_all(context: Context, now: float, kept: Kept | None, after: str = "") -
         context.safe_point()
         yield from plan_shipment(context, one, now, kept, hints, forgotten)
         yield one.text
+    yield from plan_reuse(context, now)  # an aid: what a store refuses of it is in nobody's way
 
 
 def prune_some(context: Context, now: float, kept: Kept | None, after: str, wanted: Callable[[], bool]) -> Pruned:
