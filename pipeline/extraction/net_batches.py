@@ -20,7 +20,11 @@ K = TypeVar("K")
 STACKS_AHEAD = 4
 """Stacks that wait for the net or are in it, at the most: the net goes on while the caller puts a batch away."""
 PARTIAL_SECONDS = 1.0
-"""A stack that is not full goes to the net when its oldest image has waited so long and the net is idle."""
+"""A stack that is not full goes to the net when its oldest image has waited so long, the net is idle, and somebody waits
+for these images alone."""
+LONGEST_SECONDS = 30.0
+"""Or when it has waited so long: a pass costs the same with one image and with all, and where few images of a slow host
+have changed, a pass a second would cost as much as computing all of them."""
 
 
 class FeatureNet(Protocol):
@@ -97,14 +101,19 @@ class Stacks(Generic[K]):
             self._take_decoded(block=True)
         self._decoding.append((key, self._decoders.submit(self._prepare, content)))
 
-    def turn(self, *, waiting: bool) -> None:
-        """Move on what is ready; block only where a bound is reached.  waiting: nothing else happens just now."""
+    def turn(self, *, waiting: bool, owed: Callable[[], bool] = lambda: True) -> None:
+        """Move on what is ready; block only where a bound is reached.
+
+        waiting: nothing else happens just now.  owed: whether somebody waits for images that are here, and for nothing
+        else.
+        """
         while self._decoding and self._decoding[0][1].done():
             self._take_decoded(block=False)
         while self._running and self._running[0][1].done():
             self._take_features()
         idle = not self._running and not self._decoding
-        if waiting and self._stack and idle and self._clock.monotonic() - self._since >= PARTIAL_SECONDS:
+        waited = self._clock.monotonic() - self._since if waiting and self._stack and idle else 0.0
+        if waited >= LONGEST_SECONDS or (waited >= PARTIAL_SECONDS and owed()):
             self._forward()
 
     def drain_one(self) -> None:

@@ -8,7 +8,7 @@ finished while they wait for their slowest URL goes to the local disk where it i
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -149,7 +149,7 @@ class Window(Generic[T]):
                 if item is not None:
                     self._ended_fetch(*item)
                 self._look_at_deadlines()
-                self._stacks.turn(waiting=item is None)
+                self._stacks.turn(waiting=item is None, owed=self._owed)
                 if item is None:
                     yield None
                 yield from self._give_back()
@@ -166,6 +166,11 @@ class Window(Generic[T]):
     def held(self) -> int:
         """Bytes of refs and features of open batches in memory."""
         return self._load.refs + self._load.features
+
+    def _owed(self) -> bool:
+        """Whether a batch waits for nothing but images that are on their way to a feature."""
+        computing = Counter(batch.number for waiting in self._under_way.values() for batch, _, _ in waiting)
+        return any(self._batches[number].left == left for number, left in computing.items())
 
     # --- refs come in ---
 

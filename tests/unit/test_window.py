@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pipeline.clock import Clock
 from pipeline.codec.shards import Matrix
 from pipeline.extraction.feature_maker import FeatureMaker
-from pipeline.extraction.net_batches import PARTIAL_SECONDS, STACKS_AHEAD, Marked
+from pipeline.extraction.net_batches import LONGEST_SECONDS, PARTIAL_SECONDS, STACKS_AHEAD, Marked
 from pipeline.extraction.spill import Features, Origin
 from pipeline.extraction.window import Opened
 from pipeline.records import Failure, ImageRef
@@ -76,15 +76,32 @@ def test_a_batch_that_somebody_else_has_is_passed_over() -> None:
     assert sorted(stand.run()) == ["a1", "b0"]
 
 
-def test_an_image_that_waits_alone_goes_to_the_net_after_a_while() -> None:
-    stand = Stand({"a": [["ok"] * 2]})
+def test_an_image_for_which_alone_its_batch_waits_goes_to_the_net_after_a_while() -> None:
+    stand = Stand({"a": [["ok"]], "b": [["ok"]]})
     stand.web.answers = 1
     window = stand.window().run()
     began = stand.hand.at
-    for _ in range(20):
-        assert next(window) is None
+    first = next(computed for computed in window if computed)
+    assert first.task == "a0"
     assert [count for count, _ in stand.net.passes] == [1]
     assert stand.net.passes[0][1] - began == pytest.approx(PARTIAL_SECONDS, abs=0.2)
+    window.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("every", "passes"), [(5.0, [BATCH, BATCH]), (20.0, [2])])
+def test_images_whose_batch_waits_for_its_host_share_a_pass(every: float, passes: list[int]) -> None:
+    """A host gives an image now and then: a pass for each of them would cost as much as one for a full stack."""
+    stand = Stand({"a": [["ok"] * 12]})
+    stand.web.answers = 0
+    window = stand.window().run()
+    began = stand.hand.at
+    ended = 0
+    while stand.hand.at - began < 55.0:
+        if (stand.hand.at - began) // every > ended:
+            ended, stand.web.answers = ended + 1, 1
+        assert next(window) is None
+    assert [count for count, _ in stand.net.passes] == passes
+    assert stand.net.passes[0][1] - began <= every + LONGEST_SECONDS + 0.5
     window.close()  # type: ignore[attr-defined]
 
 
