@@ -21,6 +21,8 @@ from pipeline.codec.shards import Matrix
 from pipeline.errors import FormatError
 
 FORMAT = 1
+MOST_BYTES = 2**28
+"""Of a record; an image that is kept may be as long as a body that is fetched."""
 _HEAD = struct.Struct("<16s32s32s32sqiiiqB")
 """Checksum of what follows it; SHA-256 of URL, resource and image; microseconds since 1970; lengths of three texts, -1
 for one that is absent; length of the values; 1 where they are a vector, 0 where they are an image."""
@@ -85,8 +87,11 @@ class PageIndex:
             if head["format"] != FORMAT or head["sha256"] != hashlib.sha256(arrays).hexdigest():
                 raise ValueError("another format" if head["format"] != FORMAT else "its checksum does not fit")
             digests, ends = np.frombuffer(arrays, "<u8").reshape(2, int(head["rows"])).astype(np.uint64)
+            sizes = np.diff(ends.astype(np.int64), prepend=np.int64(0))
+            if np.any(sizes < _HEAD.size) or np.any(sizes > MOST_BYTES):
+                raise ValueError("a record ends where none can")
             return PageIndex(head["fingerprint"], head["engine"], tuple(head["results"]), digests, ends)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FormatError(
                 f"{name} cannot be read", str(error), "Hathi computes anew what it remembers, and deletes it in time"
             ) from error
@@ -118,13 +123,22 @@ def decode(record: bytes, name: str) -> Remembered:
     """Raises FormatError, which names the page, for a record that is damaged."""
     if len(record) < _HEAD.size or _checksum(record[_SUM:]) != record[:_SUM]:
         raise FormatError(f"{name} is damaged", "a record's checksum does not fit", "Hathi computes its image anew")
+    try:
+        return _decoded(record)
+    except (ValueError, OverflowError) as error:
+        raise FormatError(f"{name} is damaged", f"a record: {error}", "Hathi computes its image anew") from error
+
+
+def _decoded(record: bytes) -> Remembered:
     _, url, resource, sha256, when, *lengths, size, is_vector = _HEAD.unpack_from(record)
     at = _HEAD.size
     texts: list[str | None] = []
     for length in lengths:
         texts.append(None if length < 0 else record[at : at + length].decode("utf-8", "surrogatepass"))
         at += max(0, length)
-    content = record[at : at + size]
+    content = record[at:]
+    if len(content) != size or min(lengths) < -1:
+        raise ValueError("its lengths do not fit")
     values: Matrix | bytes = np.frombuffer(content, "<f4").astype(np.float32) if is_vector else content
     etag, last_modified, damage = texts
     return Remembered(url, resource, sha256, _EPOCH + when * _MICROSECOND, etag, last_modified, damage, values)

@@ -20,8 +20,8 @@ K = TypeVar("K")
 STACKS_AHEAD = 4
 """Stacks that wait for the net or are in it, at the most: the net goes on while the caller puts a batch away."""
 PARTIAL_SECONDS = 1.0
-"""A stack that is not full goes to the net when its oldest image has waited so long, the net is idle, and somebody waits
-for these images alone."""
+"""A stack that is not full goes to the net when its oldest image has waited so long, the net is idle, and somebody
+waits for these images alone."""
 LONGEST_SECONDS = 30.0
 """Or when it has waited so long: a pass costs the same with one image and with all, and where few images of a slow host
 have changed, a pass a second would cost as much as computing all of them."""

@@ -296,6 +296,22 @@ def shards() -> Iterator[bytes]:
             yield path.read_bytes()
 
 
+def reuse_pages() -> Iterator[bytes]:
+    """Behind a letter: a record without its checksum, or an index."""
+    import numpy as np
+
+    from pipeline.codec.reuse_pages import PageIndex, Remembered, digests_of, encode
+
+    when = datetime(2026, 1, 1, tzinfo=UTC)
+    for etag, values in (('"x"', np.ones(4, np.float32)), (None, b"an image")):
+        record = encode(Remembered(bytes(32), bytes(32), bytes(32), when, etag, None, None, values))
+        yield b"r" + record[16:]
+    for number in (0, 3):
+        ends = np.arange(1, number + 1, dtype=np.uint64) * 200
+        index = PageIndex("ab" * 32, "an engine", ("a key",), digests_of([bytes(32)] * number), ends)
+        yield b"i" + index.encode()
+
+
 def bodies() -> list[bytes]:
     """Compressed bodies behind a byte that chooses a coding: gzip, x-gzip, deflate, br, zstd; with 64 added, twice."""
     import brotli

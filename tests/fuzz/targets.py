@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import os
+import re
 import stat
 import tempfile
 import time
@@ -377,6 +379,17 @@ def _url(data: bytes) -> object:
     return found.detail if isinstance(found, Failure) else (found.scheme, found.address is None)
 
 
+def _reuse_page(data: bytes) -> object:
+    """A record, or an index, each with a checksum that fits: who can write to the bucket can write one."""
+    from pipeline.codec import reuse_pages
+
+    if data[:1] == b"r":
+        return reuse_pages.decode(reuse_pages._checksum(data[1:]) + data[1:], "page")
+    line, _, arrays = data[1:].partition(b"\n")
+    sums = re.sub(rb"[0-9a-f]{64}(?=\"})", hashlib.sha256(arrays).hexdigest().encode(), line)
+    return len(reuse_pages.PageIndex.decode(sums + b"\n" + arrays, "page").ends)
+
+
 def _shard(data: bytes) -> object:
     from pipeline.codec.shards import Shard
 
@@ -433,5 +446,6 @@ _ALL = (
     Target("body", _body, seeds.bodies, _BODY_WORDS),
     Target("url", _url, seeds.urls, (*_HTTP_WORDS, b"data:image/png;base64,", b"file:///", b"0x7f.1", b"\\", b"&#0;")),
     Target("shard", _shard, seeds.shards, (b"PAR1", b"features", b"item_id")),
+    Target("reuse-page", _reuse_page, seeds.reuse_pages, (b"rows", b"format", b"fingerprint", b"results", b"[[[[")),
 )
 TARGETS = {target.name: target for target in _ALL}

@@ -351,12 +351,21 @@ def test_a_record_is_kept_to_the_bit() -> None:
 
 
 def test_an_index_that_was_changed_is_not_believed() -> None:
-    index = PageIndex("ab" * 32, "e", ("k",), digests_of([url_digest("a")]), np.array([9], np.uint64))
+    index = PageIndex("ab" * 32, "e", ("k",), digests_of([url_digest("a")]), np.array([200], np.uint64))
     content = index.encode()
     assert PageIndex.decode(content, "i").engine == "e"
     for damaged in (content[:-1], content + b"x", b"", b"[]\n", content[:-1] + bytes([content[-1] ^ 1])):
         with pytest.raises(FormatError, match="i cannot be read"):
             PageIndex.decode(damaged, "i")
+
+
+@pytest.mark.parametrize("ends", [[200, 100], [1, 200], [200, 2**40], [2**63, 2**63 + 200]])
+def test_an_index_whose_records_end_where_none_can_is_refused(ends: list[int]) -> None:
+    """Whoever can write to the bucket makes nobody read more than a record."""
+    digests = digests_of([url_digest("a"), url_digest("b")])
+    content = PageIndex("ab" * 32, "e", (), digests, np.array(ends, np.uint64)).encode()
+    with pytest.raises(FormatError, match="ends where none can"):
+        PageIndex.decode(content, "i")
 
 
 def test_people_are_told_how_many_features_were_used_again(days: Days) -> None:
