@@ -73,7 +73,6 @@ class PageIndex:
             "fingerprint": self.fingerprint,
             "engine": self.engine,
             "results": self.results,
-            "rows": len(self.digests),
             "sha256": hashlib.sha256(arrays).hexdigest(),
         }
         return json.dumps(head).encode() + b"\n" + arrays
@@ -86,7 +85,7 @@ class PageIndex:
             head = json.loads(line)
             if head["format"] != FORMAT or head["sha256"] != hashlib.sha256(arrays).hexdigest():
                 raise ValueError("another format" if head["format"] != FORMAT else "its checksum does not fit")
-            digests, ends = np.frombuffer(arrays, "<u8").reshape(2, int(head["rows"])).astype(np.uint64)
+            digests, ends = np.frombuffer(arrays, "<u8").reshape(2, -1).astype(np.uint64)
             sizes = np.diff(ends.astype(np.int64), prepend=np.int64(0))
             if np.any(sizes < _HEAD.size) or np.any(sizes > MOST_BYTES):
                 raise ValueError("a record ends where none can")

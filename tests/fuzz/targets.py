@@ -446,6 +446,6 @@ _ALL = (
     Target("body", _body, seeds.bodies, _BODY_WORDS),
     Target("url", _url, seeds.urls, (*_HTTP_WORDS, b"data:image/png;base64,", b"file:///", b"0x7f.1", b"\\", b"&#0;")),
     Target("shard", _shard, seeds.shards, (b"PAR1", b"features", b"item_id")),
-    Target("reuse-page", _reuse_page, seeds.reuse_pages, (b"rows", b"format", b"fingerprint", b"results", b"[[[[")),
+    Target("reuse-page", _reuse_page, seeds.reuse_pages, (b"format", b"fingerprint", b"results", b"[[[[")),
 )
 TARGETS = {target.name: target for target in _ALL}
