@@ -31,7 +31,8 @@ MOST_PAGES = 256
 """Pages that a batch reads from, those with the most of its refs: where each row is elsewhere than it was, asking for
 every one of them would take longer than computing."""
 MOST_INDEX = 128 * 2**20
-"""Bytes of indexes of a scope that a process holds, the newest: 8 million refs."""
+"""Bytes of indexes that a process holds, of a scope the newest: 8 million refs.  The scope that was asked for last
+stays, and of the others those that have room beside it."""
 _INDEX_BYTES = 2**26
 MOST_TEXT = 600
 """Letters of a tag or a time: nobody asks with a longer one."""
@@ -46,6 +47,8 @@ class Scope:
     indexes: dict[str, PageIndex | None] = field(default_factory=dict)
     """By name; None for one that cannot be used."""
     modified: dict[str, float] = field(default_factory=dict)
+    size: int = 0
+    """Bytes of the indexes."""
     names: list[str] = field(default_factory=list)
     digests: Digests = field(default_factory=lambda: np.zeros(0, np.uint64))
     pages: npt.NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
@@ -197,9 +200,10 @@ class Reuse:
     def _scope(self, scope: str) -> Scope:
         """Its pages; listed once."""
         prefix = self._context.keys.reuse_index(self._fingerprint, scope, "")
-        known = self._context.kept.get(prefix)
+        known = self._context.kept.pop(prefix, None)
         if not isinstance(known, Scope):
-            known = self._context.kept[prefix] = Scope()
+            known = Scope()
+        self._context.kept[prefix] = known  # the one that was asked for last stands last
         if prefix not in self._listed:
             self._listed.add(prefix)
             try:
@@ -208,7 +212,19 @@ class Reuse:
                 raise
             except PipelineError as error:
                 self._said("list", error)
+            self._let_go()
         return known
+
+    def _let_go(self) -> None:
+        """Scopes that nobody has asked for the longest, where all of them are too much."""
+        scopes = {prefix: one for prefix, one in self._context.kept.items() if isinstance(one, Scope)}
+        size = sum(one.size for one in scopes.values())
+        for prefix in list(scopes)[:-1]:
+            if size <= MOST_INDEX:
+                return
+            size -= scopes[prefix].size
+            del self._context.kept[prefix]
+            self._listed.discard(prefix)
 
     def _list(self, prefix: str, known: Scope) -> None:
         listing = self._context.bucket.list(prefix)
@@ -229,6 +245,7 @@ class Reuse:
                 known.indexes[name] = self._index(prefix + name)
             known.sort()
         known.modified = {name: entries[name].modified for name in kept}
+        known.size = sum(entries[name].size for name in kept)
 
     def _index(self, key: str) -> PageIndex | None:
         try:

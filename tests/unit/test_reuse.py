@@ -321,6 +321,25 @@ def test_a_process_holds_no_more_of_what_is_remembered_than_it_may(days: Days, m
     assert sorted(days.computed) == [url.encode() for url in ok(1, 2)]
 
 
+def test_the_scopes_of_many_partners_take_no_more_than_those_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembering, "OWN_SCOPE", 2)
+    days = Days(tmp_path, settings_of(sets=SETS, ship={"batch_refs": 2, "batches_per_shipment": 9}))
+    lines = [f"{partner},item{at},{ok(10 * partner + at)[0]}" for partner in (7, 8, 9, 7) for at in range(2)]
+    turns = days.turns("box.daemon")
+    for computed in (6, 0):
+        days.hand.at += DAY
+        days.put_refs("a.csv", HEADER + "".join(f"{line}\n" for line in lines))
+        days.hand.at += 10
+        days.computed.clear()
+        days.run(turns)
+        assert len(set(days.computed)) == computed, "the first partner comes twice, and is found both times"
+        monkeypatch.setattr(remembering, "MOST_INDEX", len(days.bucket.files[days.pages(INDEXES)[0]][0]))
+    scopes = [one for one in turns.context.kept.values() if isinstance(one, remembering.Scope)]
+    assert len(scopes) == 1
+
+
 def test_a_daemon_finds_what_was_remembered_since_it_began(days: Days) -> None:
     turns = days.turns("box.daemon")
     for urls, computed in ((ok(1, 2), 2), (ok(1, 2, 3), 1), (ok(1, 2, 3), 0)):
