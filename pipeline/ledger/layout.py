@@ -41,6 +41,7 @@ ARCHIVE = "a"
 """Of images that are kept: beside `c`, and below `d`."""
 FORGET = "f"
 """Of what persons asked to be forgotten: beside `c`."""
+_ARCHIVE_FILE = re.compile(r"(?P<batch>[0-9]{5})\.(?P<number>[0-9]{3})\.[a-z.]+")
 _ARCHIVED = re.compile(r"(?P<shipment>[^/]+)/(?P<batch>[0-9]{5})\.(?P<number>[0-9]{3})")
 
 REUSE = "u"
@@ -320,6 +321,12 @@ class ArchivedBatch:
 
     def __str__(self) -> str:
         return f"{self.name}/{self.batch:05d}.{self.number:03d}"
+
+
+def archive_file_number(key: str) -> tuple[int, int] | None:
+    """Of a file of the archive its batch, and how often the images were written anew; None for what is none."""
+    match = _ARCHIVE_FILE.fullmatch(key.rpartition("/")[2])
+    return (int(match["batch"]), int(match["number"])) if match else None
 
 
 def scope_of(partner_id: int) -> str:

@@ -364,6 +364,22 @@ def test_no_image_of_a_version_that_is_at_work_goes(tmp_path: Path) -> None:
     assert keys_of_archive(world) == []
 
 
+def test_what_was_written_anew_stays_while_another_gateway_may_be_at_it(tmp_path: Path) -> None:
+    """A request to forget has written files, and puts their key only now."""
+    world, first, second = two_days(tmp_path, days=5.0)
+    name = min(shipments(world))
+    late = f"shop/d/a/{name}/0123456789abcdef/00000.001.pack"
+    world.bucket.write(late, b"x")
+    world.pruner().prune()
+    assert sorted(keys_of_archive(world)) == sorted([*first, *second, late])
+    world.settings = world.settings.model_copy(
+        update={"archive": world.settings.archive.model_copy(update={"days": 12.0})}
+    )
+    world.hand.at += 8 * DAY
+    world.pruner().prune()
+    assert sorted(keys_of_archive(world)) == sorted(second)
+
+
 def test_what_no_key_of_the_archive_names_goes_after_orphan_days(tmp_path: Path) -> None:
     """Of a box that was killed before its key, and of one that came second."""
     world = kept_world(tmp_path, *LINES)
@@ -422,4 +438,4 @@ def test_a_pack_that_prune_deleted_meanwhile_is_no_alarm(tmp_path: Path) -> None
 def found_origin(world: World, number: int) -> Origin:
     (body,) = manifests(world)
     (row,) = [r for r in read_index(in_archive(world)[body.index.key], "") if r.url == url("ok", number)]
-    return Origin(row.sha256, row.fetched_at, None, None)
+    return Origin(row.sha256, row.fetched_at, '"0"', None, resource=hashlib.sha256(row.url.encode()).digest())

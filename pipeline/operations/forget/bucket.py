@@ -8,16 +8,21 @@ from collections.abc import Sequence
 from pipeline.codec.delivered.forms import FAILURES
 from pipeline.errors import FormatError, NotFound
 from pipeline.ledger.layout import ShipmentName
-from pipeline.ledger.protocol import is_closed, state_from
+from pipeline.ledger.manifest import End, Plan
+from pipeline.ledger.protocol import Context, is_closed, readable, state_from
+from pipeline.ledger.state import next_of
 from pipeline.operations.forget.whose import Pass
+from pipeline.operations.prune.hints import hinted
 from pipeline.operations.prune.shipments import Standing, held_data, walk
 from pipeline.stores.store import Entry
 
 
 def shipments(one: Pass) -> None:
     """Every shipment that has data in the bucket.  Costs the refs that the bucket has: each batch is read."""
-    for standing in walk(one.context):
-        one.context.safe_point()
+    context = one.context
+    began, at_work = context.bucket.list(context.keys.forget).now, hinted(context)
+    for standing in walk(context):
+        context.safe_point()
         try:
             name = ShipmentName.parse(standing.text)
         except ValueError:
@@ -25,7 +30,27 @@ def shipments(one: Pass) -> None:
         having = frozenset(entry.key for entry in standing.data if _holds(one, entry))
         if having and not one.is_new(name):
             _shipment(one, name, standing, having)
-        one.context.progress("forget", 1, 0)
+        elif _is_read_on(context, name, standing, began if name in at_work else None) and not one.is_new(name):
+            one.waiting[str(name)] = f"{name} is being read: nobody knows all of its refs yet"
+        context.progress("forget", 1, 0)
+
+
+def _is_read_on(context: Context, name: ShipmentName, standing: Standing, began: float | None) -> bool:
+    """Whether refs of its round are still to come: it has no end, or its next part was planned too late to be seen.
+
+    began: when this pass began, by the store's clock; None for a shipment without a hint, which is closed.
+    """
+    rests = standing.rests(context)
+    if "plan" not in rests or "end" not in rests or began is None:
+        return "plan" in rests and "end" not in rests
+    plan = readable(context, context.keys.plan(name), Plan)
+    end = readable(context, context.keys.end(name), End)
+    if plan is None or end is None:
+        return True
+    if end.next is None:
+        return False
+    key = context.keys.plan(next_of(name, plan))
+    return not any(entry.key == key and entry.modified < began for entry in context.bucket.list(key, until=key))
 
 
 def _shipment(one: Pass, name: ShipmentName, standing: Standing, having: frozenset[str]) -> None:

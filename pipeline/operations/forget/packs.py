@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pipeline.extraction.packing import Pack, Room
 from pipeline.extraction.spill import Origin
 from pipeline.ledger.archive import Archived, archived
 from pipeline.ledger.data import Damaged, load_data
-from pipeline.ledger.layout import ArchivedBatch, ShipmentName
+from pipeline.ledger.layout import ArchivedBatch, ShipmentName, archive_file_number
 from pipeline.ledger.protocol import Context, commit, readable, scratch
 from pipeline.operations.forget.whose import Pass
 from pipeline.operations.prune.hints import hinted
@@ -33,7 +33,8 @@ def archive(one: Pass) -> None:
             name = ShipmentName.parse(text)
         except ValueError:
             continue  # not ours
-        named = _shipment(one, name)
+        tried = {} if text in at_work else _tried(files)
+        named = _shipment(one, name, tried)
         if named is not None and text not in at_work:
             for key in files:
                 if key not in named:  # of an attempt that was cut, of an older number: whose it is, nobody has to ask
@@ -41,21 +42,35 @@ def archive(one: Pass) -> None:
         context.progress("forget", 1, 0)
 
 
-def _shipment(one: Pass, name: ShipmentName) -> set[str] | None:
+def _tried(files: Sequence[str]) -> dict[int, int]:
+    """By batch: the greatest number under which somebody wrote files."""
+    tried: dict[int, int] = {}
+    for key in files:
+        found = archive_file_number(key)
+        if found is not None:
+            tried[found[0]] = max(found[1], tried.get(found[0], 0))
+    return tried
+
+
+def _shipment(one: Pass, name: ShipmentName, tried: Mapping[int, int]) -> set[str] | None:
     """Files that keys of a shipment name now; None where one of them cannot be read."""
     context = one.context
     prefix = f"{context.keys.archive}{name}/"
     named: set[str] = set()
     for batch, _ in archived(context, prefix):
-        body = _batch(one, batch)
+        body = _batch(one, batch, tried.get(batch.batch, 0))
         if body is None:
             return None
         named |= {file.key for file in body.files}
     return named
 
 
-def _batch(one: Pass, batch: ArchivedBatch) -> Archived | None:
-    """The images of a batch without the item's; what stands of it then.  None where it cannot be read."""
+def _batch(one: Pass, batch: ArchivedBatch, tried: int) -> Archived | None:
+    """The images of a batch without the item's; what stands of it then.  None where it cannot be read.
+
+    tried: the number under which another gateway wrote files, and perhaps puts its key only now.  Files that no key
+    names are to go, so that number is taken here: whoever comes with it then has lost, and begins again.
+    """
     context = one.context
     while True:
         key = context.keys.archived(batch)
@@ -64,12 +79,15 @@ def _batch(one: Pass, batch: ArchivedBatch) -> Archived | None:
             one.waiting[key] = f"{key} cannot be read: restore it, or delete it and what lies beside it"
             return None
         rows = _rows(context, body)
-        if rows is not None and not any(one.has(row.partner_id, row.item_id) for row in rows):
-            return body
-        if body.index is None or one.is_new(batch.name):
+        stays = rows is not None and not any(one.has(row.partner_id, row.item_id) for row in rows)
+        stays = stays or body.index is None or one.is_new(batch.name)
+        if stays and batch.number >= tried:
             return body
         batch = ArchivedBatch(batch.name, batch.batch, batch.number + 1)
-        one.removed["image"] += _anew(one, batch, body, rows or [])
+        if stays:
+            commit(context, context.keys.archived(batch), body)
+        else:
+            one.removed["image"] += _anew(one, batch, body, rows or [])
 
 
 def _rows(context: Context, body: Archived) -> list[PackRow] | None:

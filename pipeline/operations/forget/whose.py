@@ -10,7 +10,7 @@ from pipeline.codec.delivered.without import Gone
 from pipeline.ledger.forgetting import Request
 from pipeline.ledger.layout import ShipmentName, seconds_of
 from pipeline.ledger.manifest import Plan
-from pipeline.ledger.protocol import Context, readable
+from pipeline.ledger.protocol import Context, exists, readable
 
 
 @dataclass
@@ -43,17 +43,25 @@ class Pass:
         return partner == self.partner and (self.items is None or item in self.items)
 
     def is_new(self, name: ShipmentName) -> bool:
-        """Whether a shipment's snapshot was planned after the request: such refs are accepted as any others are."""
+        """Whether a shipment's snapshot was planned after the request: such refs are accepted as any others are.
+
+        One of which nobody can read when it was planned is left alone like a new one, and is waited for.
+        """
         first = self._first(name)
+        if first is None:
+            key = self.context.keys.plan(name)
+            self.waiting[key] = f"{key} cannot be read: `hathi verify` says what to do"
+            return True
         if first not in self._new:
             key = self.context.keys.plan(first)
             asked = seconds_of(self.request.at) + 1
             self._new[first] = any(e.modified > asked for e in self.context.bucket.list(key, until=key) if e.key == key)
         return self._new[first]
 
-    def _first(self, name: ShipmentName) -> ShipmentName:
-        """The first part and first try of its round, from which all others follow."""
-        plan = readable(self.context, self.context.keys.plan(name), Plan)
+    def _first(self, name: ShipmentName) -> ShipmentName | None:
+        """The first part and first try of its round, from which all others follow; None where nobody can read which."""
+        key = self.context.keys.plan(name)
+        plan = readable(self.context, key, Plan)
         if plan is None:
-            return name
+            return None if exists(self.context, key) else name
         return ShipmentName.of(plan.lake, plan.snapshot_digest, plan.set, name.version, name.round, 0, 0)

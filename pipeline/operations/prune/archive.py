@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import IGNORED
 from pipeline.ledger.archive import Archived, numbered
-from pipeline.ledger.layout import ArchivedBatch
+from pipeline.ledger.layout import ArchivedBatch, archive_file_number
 from pipeline.ledger.protocol import Context, readable
 from pipeline.operations.prune.deletion import Deletion
 from pipeline.operations.prune.hints import hinted
@@ -36,6 +36,12 @@ class _Batch:
         return self.keys[0][1].modified
 
     @property
+    def written_anew(self) -> float:
+        """When somebody wrote of it without what is to be forgotten; whoever does can still put a key."""
+        files = (entry.modified for entry in self.files if (archive_file_number(entry.key) or (0, 0))[1])
+        return max((*files, *(entry.modified for batch, entry in self.keys if batch.number)), default=0.0)
+
+    @property
     def size(self) -> int:
         return sum(entry.size for entry in self.files)
 
@@ -48,7 +54,7 @@ def plan_archive(context: Context, now: float) -> Iterator[Deletion]:
     orphaned = now - context.settings.prune.orphan_days * DAY
     at_work = {name.version for name in hinted(context)}
     standing = [one for one in batches.values() if one.keys]
-    yield from _outlived(context, standing, now, at_work)
+    yield from _outlived(context, standing, (now, orphaned), at_work)
     for one in batches.values():
         context.safe_point()
         yield from _unnamed(context, one, orphaned)
@@ -69,7 +75,11 @@ def _batches(context: Context) -> dict[tuple[str, int], _Batch]:
     return found
 
 
-def _outlived(context: Context, standing: list[_Batch], now: float, at_work: set[str]) -> Iterator[Deletion]:
+def _outlived(
+    context: Context, standing: list[_Batch], times: tuple[float, float], at_work: set[str]
+) -> Iterator[Deletion]:
+    """times: now, and before when what nobody names is nobody's."""
+    now, orphaned = times
     limits = context.settings.archive
     total = sum(one.size for one in standing)
     for one in sorted(standing, key=lambda one: one.brought):
@@ -79,7 +89,7 @@ def _outlived(context: Context, standing: list[_Batch], now: float, at_work: set
             why = f"the oldest images: the archive has more than {limits.max_bytes:,} bytes"
         else:
             return
-        if one.keys[0][0].name.version in at_work:
+        if one.keys[0][0].name.version in at_work or one.written_anew >= orphaned:
             continue
         total -= one.size
         # A newer number goes before an older one: what is left names nothing that is gone.
