@@ -11,7 +11,7 @@ from pydantic import Field
 
 from pipeline.errors import IGNORED, PermanentError
 from pipeline.ledger.bodies import Body
-from pipeline.ledger.layout import digest, number_of
+from pipeline.ledger.layout import MIXED, digest, number_of, scope_of
 from pipeline.ledger.protocol import Context, commit, readable
 from pipeline.ledger.values import PartnerNumber, Stamp
 from pipeline.records import MAX_ITEM_ID
@@ -50,9 +50,17 @@ def open_requests(context: Context) -> dict[int, Request]:
     """Requests that are not done, by number; one that cannot be read is said once.  One list."""
     asked, done = _listed(context)
     for number in asked & done:  # whoever finished it was cut: the request still names the item
+        body = readable(context, context.keys.forget_request(number), Request)
+        if body is not None:
+            forget_pages(context, body.partner_id)
         context.bucket.delete(context.keys.forget_request(number))
     bodies = {number: readable(context, context.keys.forget_request(number), Request) for number in asked - done}
     return {number: body for number, body in sorted(bodies.items()) if body is not None}
+
+
+def done_requests(context: Context) -> frozenset[int]:
+    """Numbers of requests that are done.  One list."""
+    return frozenset(_listed(context)[1])
 
 
 def _listed(context: Context) -> tuple[set[int], set[int]]:
@@ -84,8 +92,27 @@ def ask(context: Context, request: Request) -> int:
 
 
 def finish(context: Context, number: int, request: Request, at: str) -> None:
-    """It is done: the key that says so, then the request goes, which names the item."""
+    """It is done: the key that says so, then the request goes, which names the item.
+
+    Pages go once more in between: a box that looks after it wrote one sees the key, or its page is seen here.
+    """
     body = Forgotten(digest=request.digest, at=at, asked=request.at, by=request.by)
     commit(context, context.keys.forgotten(number), body)
+    forget_pages(context, request.partner_id)
     context.bucket.delete(context.keys.forget_request(number))
     context.bodies.pop(context.keys.forget_request(number), None)
+
+
+def forget_pages(context: Context, partner: int) -> int:
+    """Delete the features to be used again of a partner, and those that lie with other partners'; how many objects.
+
+    A page is an aid (docs/protocol.md 19), so it goes as a whole: what else it has costs a fetch.
+    """
+    gone = 0
+    for part in ("i", "d"):  # what tells of a page before the page
+        for fingerprint in list(context.bucket.list(f"{context.keys.reuse}{part}/", folders=True)):
+            for scope in (scope_of(partner), MIXED):
+                for entry in list(context.bucket.list(f"{fingerprint.key}{scope}/")):
+                    context.bucket.delete(entry.key)
+                    gone += 1
+    return gone

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from pipeline.codec.reuse_pages import Digests, PageIndex, Remembered, decode, digests_of, encode, url_digest
 from pipeline.codec.shards import FeatureRow, Matrix
 from pipeline.errors import NotFound, PipelineError, Stopped
+from pipeline.ledger.forgetting import done_requests
 from pipeline.ledger.layout import MIXED, ShipmentName, scope_of
 from pipeline.ledger.protocol import Context
 from pipeline.records import ImageRef
@@ -114,6 +115,8 @@ class Reuse:
         self._pending: dict[str, _Pending] = {}
         self._now = 0.0
         """The bucket's time when it was listed last."""
+        self._done: frozenset[int] | None = None
+        """Requests to forget that were done when the first feature that is pending was remembered, or before."""
 
     def opened(self, name: ShipmentName, batch: int, refs: Sequence[ImageRef], look: bool) -> dict[int, Remembered]:
         """What is remembered of a batch's refs, by their place.  look: whether to look for it."""
@@ -139,6 +142,10 @@ class Reuse:
             url = url_digest(row.url)
             if row.reused and known.young.get(url) == (row.resource, row.etag, row.last_modified):
                 continue
+            if self._done is None:
+                self._done = self._forgotten()
+            if self._done is None:
+                return  # nobody can say whose feature may stay
             scope = known.scopes.get(row.partner_id, MIXED)
             page = self._pending.setdefault(scope, _Pending())
             record = encode(_remembered(url, row, matrix[at]))
@@ -160,7 +167,10 @@ class Reuse:
             self._write(scope)
 
     def _write(self, scope: str) -> None:
-        """The data, then the index that tells of it; what a store refuses is said, and forgotten."""
+        """The data, then the index that tells of it; what a store refuses is said, and forgotten.
+
+        Where somebody was forgotten meanwhile, a pending feature can be theirs: all of them go, and what was written.
+        """
         page = self._pending.pop(scope)
         context, keys = self._context, self._context.keys
         assert page.newest is not None
@@ -169,12 +179,29 @@ class Reuse:
         results = tuple(sorted(page.results))
         index = PageIndex(self._fingerprint, self._engine, results, digests_of(page.urls), ends)
         try:
-            context.bucket.put(keys.reuse_data(self._fingerprint, scope, name), b"".join(page.records))
-            context.bucket.put(keys.reuse_index(self._fingerprint, scope, name), index.encode())
+            files = (keys.reuse_data(self._fingerprint, scope, name), keys.reuse_index(self._fingerprint, scope, name))
+            context.bucket.put(files[0], b"".join(page.records))
+            context.bucket.put(files[1], index.encode())
+            done = self._forgotten()
+            if done != self._done:
+                self._pending.clear()
+                self._done = done
+                for key in reversed(files):
+                    context.bucket.delete(key)
         except Stopped:
             raise
         except PipelineError as error:
             self._said("write", error)
+
+    def _forgotten(self) -> frozenset[int] | None:
+        """Requests to forget that are done; None where the store does not say."""
+        try:
+            return done_requests(self._context)
+        except Stopped:
+            raise
+        except PipelineError as error:
+            self._said("forget", error)
+            return None
 
     # --- what is remembered ---
 

@@ -6,11 +6,12 @@ import hashlib
 from typing import Any
 
 from pipeline.codec.packs import read_index
+from pipeline.codec.reuse_pages import url_digest
 from pipeline.ledger.archive import Archived
 from pipeline.ledger.deliveries import Index
 from pipeline.ledger.forgetting import Forgotten, Request
 from pipeline.ledger.layout import ArchivedBatch, Keys, ShipmentName, seconds_of
-from pipeline.ledger.manifest import Plan
+from pipeline.ledger.manifest import Batch, Plan
 from pipeline.records import item_id_of
 from tests.simulation.laws import Laws, Violation
 from tests.simulation.light import decode, read_lines
@@ -28,9 +29,20 @@ class ForgetLaws(Laws):
         self.asked: dict[int, Request] = {}
         self.planned: dict[ShipmentName, float] = {}
         """When the first plan of a round was written."""
+        self.urls: dict[str, set[tuple[int, int, ShipmentName]]] = {}
+        """Whose image each URL is: partner, item, shipment."""
+        self.events = 0
+        self.pages: dict[str, int] = {}
+        """Pages of features that are used again: when each was written, by number of the event."""
+        self.done: dict[int, int] = {}
+        """Requests that are done: when, by number of the event."""
 
     def _bucket_changes(self, what: str, key: str, content: bytes) -> None:
-        if key.startswith(KEYS.archive_data):
+        self.events += 1
+        if key.startswith(KEYS.reuse):
+            if what != "removed":
+                self.pages[key] = self.events
+        elif key.startswith(KEYS.archive_data):
             if what == "removed":
                 self._file_removed(key)
         elif key.startswith(KEYS.archive):
@@ -43,8 +55,12 @@ class ForgetLaws(Laws):
 
     def _committed(self, key: str, content: bytes) -> None:
         super()._committed(key, content)
+        name = ShipmentName.parse(key.split("/")[2])
         if key.endswith("/plan"):
-            self.planned[ShipmentName.parse(key.split("/")[2])] = self.bucket.now()
+            self.planned[name] = self.bucket.now()
+        elif key.split("/")[3] == "b":
+            for ref in decode(self.bucket.files[self.body(Batch, key).data.key][0], 0):
+                self.urls.setdefault(ref.url, set()).add((ref.partner_id, ref.item_id, name))
 
     def _archived(self, key: str, content: bytes) -> None:
         if key in self.history:
@@ -86,6 +102,7 @@ class ForgetLaws(Laws):
             self.asked[int(key.rpartition("/")[2])] = self.body(Request, key)
         else:
             self.body(Forgotten, key)
+            self.done[int(key.rpartition("/")[2].removesuffix(".done"))] = self.events
 
     def _data_removed(self, key: str) -> None:
         proc = self._running()
@@ -131,9 +148,30 @@ class ForgetLaws(Laws):
         for number, request in self.asked.items():
             if KEYS.forgotten(number) not in self.bucket.files:
                 raise Violation(f"request {number} stays open")
+            self._pages_are_gone(number, request)
             for name in self.names():
                 if self.planned_of(name) < seconds_of(request.at) - SLACK:
                     self._is_gone(request, name)
+
+    def _pages_are_gone(self, number: int, request: Request) -> None:
+        """No page that was written before the request was done has a feature of it.
+
+        Later ones their writer takes back (tests/unit/test_forget.py), unless it is killed just then.
+        """
+        only = [
+            url_digest(url)
+            for url, refs in self.urls.items()
+            if all(
+                partner == request.partner_id
+                and (not request.items or item in request.items)
+                and self.planned_of(name) < seconds_of(request.at) - SLACK
+                for partner, item, name in refs
+            )
+        ]
+        for key, written in self.pages.items():
+            content = self.bucket.files.get(key, (b"", 0.0, 0))[0]
+            if written < self.done[number] and any(digest in content for digest in only):
+                raise Violation(f"{key} has a feature of an item that was forgotten")
 
     def _is_gone(self, request: Request, name: ShipmentName) -> None:
         def has(partner: int, item: int) -> bool:

@@ -24,10 +24,12 @@ KEYS = Keys("shop")
 
 
 def keeping_settings() -> Settings:
-    """Every image is kept, every shipment reads them, and there is room for a few."""
+    """Every image is kept, every shipment reads them, and there is room for a few; features are used again."""
     archive = {"enabled": True, "read": True, "days": 0.5, "max_bytes": 1500}
     values = simulated_settings().model_dump()
-    return settings_of(**{**values, "archive": archive, "compute": {**values["compute"], "free_bytes": 0}})
+    sets = {name: {**one, "reuse": True} for name, one in values["sets"].items()}
+    compute = {**values["compute"], "free_bytes": 0}
+    return settings_of(**{**values, "archive": archive, "compute": compute, "sets": sets})
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What must never be seen of features that are used again: docs/protocol.md 18."""
+"""What must never be seen of features that are used again: docs/protocol.md 19."""
 
 from __future__ import annotations
 

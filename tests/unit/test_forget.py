@@ -8,14 +8,17 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.app.forgetting import request
 from pipeline.codec.packs import read_index
-from pipeline.errors import PipelineError, Unknown
+from pipeline.codec.reuse_pages import url_digest
+from pipeline.errors import PermanentError, PipelineError, Unknown
 from pipeline.extraction.packing import Pack
+from pipeline.ledger import forgetting
 from pipeline.ledger.archive import Archived
 from pipeline.ledger.bodies import body_of
 from pipeline.ledger.deliveries import Index, PartnerManifest
@@ -26,7 +29,7 @@ from pipeline.operations.forget import Outcome, _forget, bucket, folders, forget
 from pipeline.operations.forget.whose import Pass
 from pipeline.operations.verify import verify
 from pipeline.records import item_id_of, signed
-from pipeline.stages import archiving, operator_requests, whole_folder
+from pipeline.stages import archiving, operator_requests, remembering, whole_folder
 from pipeline.stages.compact.running import run as compact
 from pipeline.stores.store import Entry, Lake
 from tests.faults.gate import CHANGES
@@ -38,6 +41,8 @@ from tests.unit.test_stages import tables, url, world_of
 
 KEYS = Keys("shop")
 DAY = 86400.0
+REUSE = {"sets": {"demo": {"net": "n", "blob": "b", "root": "features"}}}
+"""Features are used again, as is the default."""
 SECRET = "secret-item"
 """The external id of whom is to be forgotten."""
 
@@ -53,7 +58,7 @@ def lines_of(partner: int = 7) -> tuple[str, ...]:
 
 
 def world_with(tmp_path: Path, *lines: str, **changes: object) -> World:
-    world = world_of(tmp_path, *(lines or lines_of()), **{**ON, **changes})
+    world = world_of(tmp_path, *(lines or lines_of()), **{**ON, **REUSE, **changes})
     world.run()
     return world
 
@@ -82,6 +87,8 @@ def left_of(world: World, partner: int = 7, item: str = SECRET, image: str = url
         where
         for where, text in told(world)
         if image in text
+        or url_digest(image).decode("latin-1") in text
+        or feature(image.encode()).astype("<f4").tobytes().decode("latin-1") in text
         or values in text
         or any(one in text for one in partners)
         or (item != SECRET and any(one in text for one in wanted))
@@ -196,6 +203,46 @@ def test_what_is_open_is_delivered_first_and_then_goes(tmp_path: Path) -> None:
     assert findings(world, deep=True) == []
 
 
+def test_a_shipment_whose_plan_cannot_be_read_is_waited_for_and_left_alone(tmp_path: Path) -> None:
+    """Whether it is new nobody can tell: a retry is planned after the request, and its snapshot before."""
+    world = world_with(tmp_path)
+    ask(world)
+    plans = {key: world.bucket.files[key] for key in world.bucket.files if key.endswith("/plan")}
+    for key in plans:
+        world.bucket.write(key, b"?")
+    rows = tables(world, "features")
+    (outcome,) = do(world)
+    assert any("cannot be read" in one for one in outcome.waiting)
+    assert tables(world, "features") == rows
+    world.bucket.files.update(plans)
+    (outcome,) = do(world)
+    assert outcome.waiting == ()
+    assert left_of(world) == []
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_what_is_still_being_read_is_waited_for(tmp_path: Path, part: int) -> None:
+    """The snapshot was planned before the request; the ref of the item is read after it."""
+    lines = [f"8,x{number},{url('ok', number)}" for number in range(7)]
+    world = world_of(tmp_path, *lines, f"7,{SECRET},{url('ok', 99)}", **{**ON, **REUSE})
+    world.turns().take("ship")
+    for key in list(world.bucket.files):  # as if the gateway was killed after the plan, or before the next part
+        planned = part == 0 and ".00000.0-" in key and key.endswith("/plan")
+        if not planned and not key.startswith("shop/h/") and (part == 0 or ".00001.0-" in key):
+            del world.bucket.files[key]
+    assert left_of(world) == []
+    ask(world)
+    (outcome,) = do(world)
+    assert len(outcome.waiting) == 1
+    assert "is being read" in outcome.waiting[0]
+    world.run()
+    (outcome,) = do(world)
+    assert outcome.waiting == ()
+    assert outcome.removed["row"] == 1
+    assert left_of(world) == []
+    assert len(tables(world, "features")) == 7
+
+
 def test_a_held_batch_is_named_and_goes_once_it_is_answered(tmp_path: Path) -> None:
     world = held_world(tmp_path)
     name = held_name(world)
@@ -250,6 +297,122 @@ def test_refs_that_come_after_the_request_are_accepted(tmp_path: Path) -> None:
     rows = [row for row in tables(world, "features") if row["external_id"] == SECRET and row["partner_id"] == 7]
     assert len(rows) == 1, "the older one went, and the newer one stays"
     assert findings(world, deep=True) == []
+
+
+def pages(world: World) -> list[str]:
+    return sorted(key for key in world.bucket.files if key.startswith(KEYS.reuse))
+
+
+def test_a_pack_that_another_gateway_has_no_key_for_yet_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two gateways has a request of its own; files of the one have no key when the other looks."""
+    world = world_with(tmp_path)
+    before = images_of(world)
+    ask(world)
+    real, looked = archiving.store, iter([True])
+
+    def store(context: Context, batch: ArchivedBatch, pack: Pack) -> Archived:
+        made = real(context, batch, pack)
+        if next(looked, False):
+            packs.archive(Pass(world.context(), Request(partner_id=9, at="20991231T000000Z")))
+        return made
+
+    monkeypatch.setattr(packs, "store", store)
+    (outcome,) = do(world)
+    assert next(looked, None) is None
+    assert outcome.waiting == ()
+    assert images_of(world) == before - {(7, url("ok", 99))}
+    assert left_of(world) == []
+    assert findings(world, deep=True) == []
+
+
+@pytest.mark.parametrize(("own_scope", "stay"), [(1, {"p8"}), (64, set())])
+def test_a_feature_of_whom_is_forgotten_is_not_used_again(
+    tmp_path: Path, own_scope: int, stay: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its partner's pages go, and those that partners share; what else they had is fetched once more."""
+    monkeypatch.setattr(remembering, "OWN_SCOPE", own_scope)
+    world = world_with(tmp_path)
+    assert {key.split("/")[4] for key in pages(world)} == ({"p7", "p8"} if stay else {"mixed"})
+    assert [where for where in left_of(world) if "/u/" in where] != []
+    ask(world)
+    (outcome,) = do(world)
+    assert outcome.waiting == ()
+    assert left_of(world) == []
+    assert {key.split("/")[4] for key in pages(world)} == stay
+    assert findings(world, deep=True) == []
+    world.hosts.sent.clear()
+    world.hand.at += DAY
+    world.put_refs("a.csv", "partner_id,external_id,url\n" + "\n".join(lines_of()) + "\n")
+    world.hand.at += 10
+    world.run()
+    assert url("ok", 99) in world.hosts.sent
+    said = {row["url"]: row for row in tables(world, "features")}
+    assert url("ok", 99) in said, "the source still names it: it is new, and was fetched"
+
+
+def test_who_is_forgotten_while_a_box_still_has_the_feature_is_forgotten_there_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shipment is delivered while the box goes on with others, and writes its page at the end."""
+    world = world_of(tmp_path, *lines_of(), **{**ON, **REUSE})
+    late: list[remembering.Reuse] = []
+    write = remembering.Reuse.write
+    monkeypatch.setattr(remembering.Reuse, "write", lambda self: late.append(self))
+    world.run()
+    assert pages(world) == []
+    ask(world)
+    (outcome,) = do(world)
+    assert outcome.waiting == ()
+    for one in late:
+        write(one)
+    assert pages(world) == []
+    assert left_of(world) == []
+
+
+def test_who_is_cut_before_the_pages_went_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key says that it is done, and a page was written since the pass looked for pages."""
+    world = world_with(tmp_path)
+    ask(world)
+    kept = {key: world.bucket.files[key] for key in pages(world)}
+
+    def cut(context: Context, partner: int) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forgetting, "forget_pages", cut)
+        with pytest.raises(KeyboardInterrupt):
+            do(world)
+    world.bucket.files.update(kept)
+    assert KEYS.forgotten(1) in world.bucket.files
+    assert do(world) == []
+    assert pages(world) == []
+    assert left_of(world) == []
+
+
+def test_a_box_that_cannot_ask_who_is_forgotten_remembers_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it cannot ask: it computes, says so, and no page stays."""
+    for number in (1, 2):  # before the first feature, and after the page was written
+        world = world_of(tmp_path / str(number), *lines_of(), **{**ON, **REUSE})
+        real, calls = forgetting.done_requests, iter(range(99))
+
+        def done(
+            context: Context, real: Any = real, calls: Iterator[int] = calls, number: int = number
+        ) -> frozenset[int]:
+            if next(calls) + 1 == number:
+                raise PermanentError("the store refuses", "403", "")
+            asked: frozenset[int] = real(context)
+            return asked
+
+        with monkeypatch.context() as patch:
+            patch.setattr(remembering, "done_requests", done)
+            world.run()
+        assert len(tables(world, "features")) == 4
+        assert pages(world) == [] or number == 1
+        assert any("not all found again" in line for line in world.said)
 
 
 def test_a_box_does_its_part_and_leaves_the_rest_to_a_gateway(tmp_path: Path) -> None:

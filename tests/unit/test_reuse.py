@@ -22,10 +22,12 @@ from pipeline.operations.report.page import page
 from pipeline.operations.report.scope import scope_of
 from pipeline.operations.why import story
 from pipeline.operations.why.story import question_of
+from pipeline.settings import Settings
 from pipeline.stages import operator_requests, remembering
 from pipeline.times import DAY
 from tests.simulation.memory import MemoryStore
 from tests.simulation.world import World, feature, settings_of
+from tests.unit.test_archive import back_fill
 
 HEADER = "partner_id,external_id,url\n"
 SETS = {"demo": {"net": "n", "blob": "b", "root": "features"}}
@@ -408,3 +410,47 @@ def test_people_are_told_how_many_features_were_used_again(days: Days) -> None:
 
     told = [story(context, question_of(7, f"item{at}")).chapters[-1] for at in (0, 2, 3)]
     assert [one.refs[0].outcome.reused for one in told] == ["not_modified", "", "equal_bytes"]
+
+
+def keeping(**archive: bool) -> Settings:
+    """Settings of a box that keeps images, and of two sets over one source."""
+    sets = {name: {"net": "n", "blob": "b", "root": f"features-{name}"} for name in ("demo", "other")}
+    ship = {"batch_refs": 4, "batches_per_shipment": 100}
+    return settings_of(sets=sets, ship=ship, archive=archive, compute={"free_bytes": 0})
+
+
+def test_a_box_that_keeps_images_fetches_them_whole_and_computes_none_twice(tmp_path: Path) -> None:
+    """The archive has all of each snapshot, so that a back-fill asks no host."""
+    days = Days(tmp_path, keeping(enabled=True))
+    urls = ok(*range(6))
+    days.day(urls)
+    days.day(urls)
+    assert sorted(days.hosts.sent) == sorted(2 * urls), "by two sets"
+    assert days.computed == []
+    assert days.reused() == (0, 12)
+    days.hosts.sent.clear()
+    back_fill(days)
+    assert days.hosts.sent == []
+    assert len(days.computed) == 6
+
+
+def test_an_image_of_the_archive_is_remembered_like_a_fetched_one(tmp_path: Path) -> None:
+    days = Days(tmp_path, keeping(enabled=True, read=True))
+    urls = ok(*range(6))
+    days.day(urls)
+    assert sorted(days.hosts.sent) == urls, "the second set takes them from the archive"
+    days.settings = keeping()
+    days.day(urls)
+    assert days.hosts.sent == []
+    assert days.computed == []
+    assert days.reused() == (12, 0)
+
+
+def test_an_image_of_the_archive_whose_feature_is_known_is_not_computed(tmp_path: Path) -> None:
+    days = Days(tmp_path, keeping(enabled=True, read=True))
+    urls = ok(*range(6))
+    days.day(urls)
+    days.day(urls)
+    assert sorted(days.hosts.sent) == urls, "once for two sets"
+    assert days.computed == []
+    assert days.reused() == (0, 12)

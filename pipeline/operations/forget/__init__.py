@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.errors import PermanentError, Stopped
-from pipeline.ledger.forgetting import Request, finish, open_requests
+from pipeline.ledger.forgetting import Request, finish, forget_pages, open_requests
 from pipeline.ledger.layout import version_of
 from pipeline.ledger.protocol import Context
 from pipeline.operations.forget import bucket, folders, packs, tables
@@ -45,7 +45,7 @@ def forget(context: Context) -> Iterator[Outcome]:
 
 def _forget(context: Context, number: int, request: Request) -> Outcome:
     one = Pass(context, request)
-    for step in (bucket.shipments, packs.archive, _lake):
+    for step in (bucket.shipments, packs.archive, _lake, _pages):
         try:
             step(one)
         except Stopped:
@@ -55,6 +55,13 @@ def _forget(context: Context, number: int, request: Request) -> Outcome:
     if not one.waiting:
         finish(context, number, request, version_of(context.bucket.list(context.keys.forget).now))
     return Outcome(number, request, dict(one.removed), tuple(one.waiting.values()))
+
+
+def _pages(one: Pass) -> None:
+    """Features to be used again: after all else, since whoever is at work on the item writes them as it ends."""
+    pages = forget_pages(one.context, one.partner)
+    if pages:
+        one.removed["object"] += pages
 
 
 def _lake(one: Pass) -> None:
