@@ -97,6 +97,11 @@ def as_tree(found: Status) -> dict[str, Any]:
         "retries": [asdict(due) for lake in lakes for due in lake.retries],
         "held": list(found.held),
         "held_unanswered": [f"{lake.facts.lake} {name}" for lake in lakes for name in lake.facts.held],
+        "forget": [
+            {"lake": lake.facts.lake, "number": number, "since": since}
+            for lake in lakes
+            for number, since in lake.facts.forgets.items()
+        ],
         "stages": [asdict(row) for lake in lakes for row in lake.stages],
         "reused": {
             lake.facts.lake: {

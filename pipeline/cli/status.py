@@ -147,6 +147,10 @@ def _lake(one: Standing, rows: int | None) -> Iterator[str]:
         yield f"held: {name}"
     if facts.held:
         yield f"held batches: {len(facts.held)}; see why with `hathi quarantine show`, then release or drop them"
+    if facts.forgets:
+        age = length_of_time(facts.now - min(facts.forgets.values()))
+        what = counted(len(facts.forgets), "request")
+        yield f"to be forgotten: {what} open, the oldest for {age}; `hathi forget` goes on and says what waits"
     for _, text, _ in disagreement.findings(facts.lake, facts.refused_by):
         yield logs.escape(logs.redact(text.removeprefix(f"lake {facts.lake}: ")))
     yield from _failing(one, rows)

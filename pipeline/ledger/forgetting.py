@@ -49,12 +49,12 @@ class Forgotten(Body):
 def open_requests(context: Context) -> dict[int, Request]:
     """Requests that are not done, by number; one that cannot be read is said once.  One list."""
     asked, done = _listed(context)
-    for number in asked & done:  # whoever finished it was cut: the request still names the item
+    for number in asked.keys() & done:  # whoever finished it was cut: the request still names the item
         body = readable(context, context.keys.forget_request(number), Request)
         if body is not None:
             forget_pages(context, body.partner_id)
         context.bucket.delete(context.keys.forget_request(number))
-    bodies = {number: readable(context, context.keys.forget_request(number), Request) for number in asked - done}
+    bodies = {number: readable(context, context.keys.forget_request(number), Request) for number in asked.keys() - done}
     return {number: body for number, body in sorted(bodies.items()) if body is not None}
 
 
@@ -63,9 +63,15 @@ def done_requests(context: Context) -> frozenset[int]:
     return frozenset(_listed(context)[1])
 
 
-def _listed(context: Context) -> tuple[set[int], set[int]]:
-    """Numbers of requests, and of those that are done."""
-    asked: set[int] = set()
+def waiting_requests(context: Context) -> dict[int, float]:
+    """Since when each request waits that is not done, by the store's clock; in their order.  One list; only reads."""
+    asked, done = _listed(context)
+    return {number: since for number, since in sorted(asked.items()) if number not in done}
+
+
+def _listed(context: Context) -> tuple[dict[int, float], set[int]]:
+    """Numbers of requests, with their time, and of those that are done."""
+    asked: dict[int, float] = {}
     done: set[int] = set()
     for entry in context.bucket.list(context.keys.forget):
         text = entry.key.removeprefix(context.keys.forget)
@@ -73,7 +79,10 @@ def _listed(context: Context) -> tuple[set[int], set[int]]:
         if number is None or entry.key not in (context.keys.forget_request(number), context.keys.forgotten(number)):
             context.once(entry.key, f"{entry.key} is not a request to forget; {IGNORED}")
         else:
-            (done if text.endswith(".done") else asked).add(number)
+            if text.endswith(".done"):
+                done.add(number)
+            else:
+                asked[number] = entry.modified
     return asked, done
 
 
@@ -84,7 +93,7 @@ def ask(context: Context, request: Request) -> int:
             if one.digest == request.digest:
                 return number
         asked, done = _listed(context)
-        number = max(asked | done, default=0) + 1
+        number = max((*asked, *done), default=0) + 1
         won, _ = commit(context, context.keys.forget_request(number), request)
         if won:
             return number

@@ -51,6 +51,14 @@ def judged(*lakes: LakeFacts, **more: Any) -> list[tuple[str, str]]:
     return [(one.level.word, one.key) for one in judge(facts(*lakes, **more), LIMITS)]
 
 
+def test_a_request_to_forget_that_waits_longer_than_retries_take_is_a_warning() -> None:
+    assert judged(lake(forgets={4: NOW - 5 * DAY + 1})) == []
+    assert judged(lake(forgets={4: NOW - 5 * DAY})) == [("Warning", "forget shop")]
+    (found,) = judge(facts(lake(forgets={4: NOW - 6 * DAY, 9: NOW - DAY})), LIMITS)
+    assert "1 request to forget not done" in found.text
+    assert found.since == NOW - 6 * DAY
+
+
 def test_where_nothing_is_wrong_there_is_no_finding_and_the_level_is_ok() -> None:
     assert judged(lake(), stores=(StoreFacts("bucket", skew=299.0),), disks=(Disk("/state", 90.0, 1),)) == []
     assert level_of([]) is Level.OK

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.amounts import length_of_time
 from pipeline.app import estop
+from pipeline.app.forgetting import request
 from pipeline.app.status import Status, as_tree
 from pipeline.app.status import status as look_at
 from pipeline.cli import main as command_line
@@ -23,6 +24,7 @@ from pipeline.errors import TemporaryError
 from pipeline.ledger.layout import FIRST_DUE, Task, version_of
 from pipeline.ledger.manifest import Attempt
 from pipeline.ledger.protocol import Context, beat
+from pipeline.operations.forget import forget
 from pipeline.operations.health.look import Look
 from pipeline.operations.health.this_host import ran_here
 from pipeline.operations.report.standing import Standing
@@ -68,6 +70,20 @@ def test_what_waits_is_told_by_stage_with_the_rate_of_the_last_hour_and_the_time
     assert (stages["aggregate"].refs, stages["aggregate"].last_hour, stages["aggregate"].seconds_left) == (6, 0, None)
     world.hand.at += 2 * HOUR
     assert {one.stage: one.last_hour for one in stands(world, tmp_path).stages}["compute"] == 0
+
+
+def test_a_request_to_forget_is_told_until_it_is_done(tmp_path: Path) -> None:
+    world = world_of(tmp_path, f"7,a,{url('ok')}")
+    world.turns().take("ship")
+    request([world.context()], 7, "a")
+    list(forget(world.context()))
+    assert [line for line in lines(world, tmp_path) if line.startswith("to be forgotten: 1 request open")] != []
+    (one,) = as_tree(status_of(world, tmp_path))["forget"]
+    assert (one["lake"], one["number"]) == ("shop", 1)
+    world.run()
+    list(forget(world.context()))
+    assert [line for line in lines(world, tmp_path) if line.startswith("to be forgotten")] == []
+    assert as_tree(status_of(world, tmp_path))["forget"] == []
 
 
 def test_what_was_closed_in_the_last_hour_counts_for_the_rates(tmp_path: Path) -> None:

@@ -93,6 +93,8 @@ class LakeFacts:
     next_due: float | None = None
     held: tuple[str, ...] = ()
     """Held batches that nobody has answered, as `hathi quarantine list` names them."""
+    forgets: Mapping[int, float] = field(default_factory=dict)
+    """Requests to forget that are not done, by number: since when, seconds since 1970 by the store's clock."""
     unreadable: tuple[Unreadable, ...] = ()
     """What stands of open shipments and cannot be read from here."""
     stuck: tuple[Stuck, ...] = ()

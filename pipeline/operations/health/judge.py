@@ -18,7 +18,7 @@ from pipeline.operations.health.stuck import Stuck
 from pipeline.process.installed import LAST_LINES
 from pipeline.process.troubles import Trouble
 from pipeline.settings import Health
-from pipeline.times import HOUR, readable_time
+from pipeline.times import DAY, HOUR, readable_time
 
 PROGRAM = "program "
 """How the key of a finding about a program begins."""
@@ -26,6 +26,8 @@ PATH = re.compile(r"\S*/\S*")
 """What differs from try to try in the cause of one trouble: the folder that was written, the shipment's data."""
 TURNS = 2
 """What may pass by itself is told once it has failed so many times in a row."""
+FORGET_DAYS = 5
+"""So long a request to forget may wait for what is open: retries take four days."""
 NAMED = 5
 """So many of a kind are named; the rest are counted."""
 
@@ -158,6 +160,15 @@ def _lake(lake: LakeFacts, facts: Facts, limits: Health) -> Iterator[Finding]:
         yield Finding(
             Level.ALERT, f"held {name}", text, "see why with `hathi quarantine show`, then release or drop them"
         )
+    late = {number: since for number, since in lake.forgets.items() if lake.now - since >= FORGET_DAYS * DAY}
+    if late:
+        since = min(late.values())
+        text = (
+            f"lake {name}: {counted(len(late), 'request')} to forget not done, the oldest for "
+            f"{length_of_time(lake.now - since)}: {_some([str(number) for number in late])}"
+        )
+        hint = "`hathi forget` on a gateway goes on with it and says what it waits for"
+        yield Finding(Level.WARNING, f"forget {name}", text, hint, since)
     for newer, level, what, hint in (
         (
             False,

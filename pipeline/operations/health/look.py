@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.clock import Clock
 from pipeline.errors import FormatError, PipelineError, Stopped
 from pipeline.ledger.bodies import NewerFormat
+from pipeline.ledger.forgetting import waiting_requests
 from pipeline.ledger.layout import Root, seconds_of
 from pipeline.ledger.protocol import Context, beats
 from pipeline.ledger.state import REPAIR, waits_for
@@ -215,6 +216,7 @@ class Look:
             next_due=min((seconds_of(hint.due) for hint in hints.later.values()), default=None),
             unreadable=tuple(one for state in states for one in state.unreadable),
             held=_held(context),
+            forgets=waiting_requests(context),
             stuck=stuck(context.keys, mine, hints.now, sent, hours, beating.alive),
             unknown_sets=tuple(sorted(unknown)),
             refused_by=refusals(context, {str(state.name): state for state in states}, beating.alive, hints.now),
