@@ -153,6 +153,8 @@ POINTS = (
     lake("forget: the old one deleted", "forgotten item", "delete_folder", f"_tmp/_gone-{NONCE}"),
     lake("forget: what it was written in", "forgotten item", "delete_folder", f"_tmp/{FIRST}.forget-{NONCE}"),
     lake("forget: the index", "forgotten item", "rename_over", "outputByPartner"),
+    bucket("forget: an index of a page", "forgotten item", "delete", f"u/i/{F}/mixed/{FIRST}.{NONCE}"),
+    bucket("forget: a page", "forgotten item", "delete", f"u/d/{F}/mixed/{FIRST}.{NONCE}"),
     bucket("f, done", "forgotten item", "put_new", "f/0000000001.done"),
     bucket("f, the request goes", "forgotten item", "delete", "f/0000000001"),
     bucket(".x: a strike", "damaged refs", "put_new", f"c/{SHIPMENT}/{F}/t/0000./00001.x"),
