@@ -18,7 +18,7 @@ from tests.simulation.universe import shorter
 
 SCHEDULES = 24
 STEPS = 900
-SCHEDULES_FOR_A_MISTAKE = 40
+SCHEDULES_FOR_A_MISTAKE = 120
 
 
 def make(seed: int, only: frozenset[int] | None = None) -> ReuseUniverse:
