@@ -8,6 +8,7 @@
     ids, matrix = hathi.read_matrix("out/")   # the same for NumPy
     stories = hathi.why(12, "SKU-4711", features="out/")
     solver = hathi.training.load("solver.prototxt")   # Caffe's solvers, with pycaffe's names
+    barista = hathi.barista.start("solver.prototxt")  # a net in memory that other processes map
 
 Every name in `__all__` keeps its name and its meaning; the code behind it may change.  Python loads a name when you
 first use it, so `import hathi` is quick and loads no engine.
@@ -22,7 +23,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hathi import training
+    from hathi import barista, training
     from hathi.featuring import Features, Result, features
     from hathi.images import decode, fetch
     from hathi.models import load_net
@@ -44,6 +45,7 @@ __all__ = [
     "Result",
     "Story",
     "__version__",
+    "barista",
     "decode",
     "features",
     "fetch",
@@ -64,6 +66,7 @@ _HOMES = {
     "Result": ("hathi.featuring", "Result"),
     "Story": ("pipeline.operations.why", "Story"),
     "__version__": ("pipeline", "__version__"),
+    "barista": ("hathi.barista", ""),
     "decode": ("hathi.images", "decode"),
     "features": ("hathi.featuring", "features"),
     "fetch": ("hathi.images", "fetch"),

@@ -62,6 +62,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "net": Entry("net", "look at a net, or run it on images"),
         "dataset": Entry("dataset", "make, look at and write sets of labelled images"),
         "train": Entry("train", "train a net with Caffe's solver files, or test one"),
+        "barista": Entry("barista", "hold a solver's net in memory for other processes"),
         "promote": Entry("promote", "put a trained net into use for the sets that follow it"),
         "models": Entry("models", "show which nets were promoted, and where each comes from"),
         "evaluate": Entry("evaluate", "judge a net on a dataset, alone or beside another"),

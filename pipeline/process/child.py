@@ -14,7 +14,8 @@ Each child
 - ends in a way that has a name (`Ended`): an exit code, a signal, no memory, no time.  What it could not do, for a
   reason that it knows, it tells before its end, as `failed`
 
-A program that is not ours and has nothing to tell but its output is `asked`.
+A program that is not ours and has nothing to tell but its output is `asked`.  A process of ours that outlives who
+began it is begun `apart`.
 """
 
 from __future__ import annotations
@@ -214,6 +215,25 @@ def _lasting_thread(process: int) -> Callable[[Callable[[], subprocess.Popen[byt
 
     pool = ThreadPoolExecutor(1, thread_name_prefix="children")
     return lambda begin: pool.submit(begin).result()
+
+
+def apart(command: Sequence[str], stdin: int | None = None) -> tuple[int, int]:
+    """Begins a process of ours that outlives this one, in a session of its own: its number, and what it prints.
+
+    command: of `python_of`.  stdin: what it has as standard input; None: nothing.  What it prints comes by a descriptor
+    that the caller closes; what it says on standard error goes to ours.
+    """
+    hear, tell = os.pipe()
+    try:
+        given = subprocess.DEVNULL if stdin is None else stdin
+        process = subprocess.Popen(command, stdin=given, stdout=tell, start_new_session=True)
+    except BaseException:
+        os.close(hear)
+        raise
+    finally:
+        os.close(tell)
+    threading.Thread(target=process.wait, name=f"end of {process.pid}", daemon=True).start()
+    return process.pid, hear
 
 
 def asked(command: Sequence[str], seconds: float) -> tuple[int | None, str]:

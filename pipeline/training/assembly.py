@@ -131,7 +131,7 @@ def examine(nets: Nets, threads: int, ending: Callable[[], bool] = lambda: False
     """Reads every example once, or until `ending`.  Raises SolverError for those that cannot be used, by key."""
     seen: set[str] = set()
     for net in nets.all():
-        labels = {top: one for step in net.graph.plan.steps for top, one in _labels(net.graph, step)}
+        labels = labels_of(net.graph)
         with _refused():
             check(net.sources, labels, threads, ending)
         _demand_any_size(net)
@@ -178,6 +178,11 @@ def _taken(
     for path in solver.weights:
         say(f"Finetuning from {path}")
         yield from weights.trainable(path, graph, say, warn)
+
+
+def labels_of(graph: CaffeGraph) -> dict[str, Labels]:
+    """What a net takes as labels, by top."""
+    return {top: one for step in graph.plan.steps for top, one in _labels(graph, step)}
 
 
 def _labels(graph: CaffeGraph, step: object) -> Iterator[tuple[str, Labels]]:

@@ -269,9 +269,13 @@ def _sha256(path: Path) -> str:
 
 
 def warn(log: Log, says: str) -> None:
-    """That fillers give the first weights is no news in a training."""
-    if not says.startswith("no weights are given"):
+    """What a net's set-up says; that fillers give the first weights is no news in a training."""
+    if is_news(says):
         log("net.cpp:53", says, "W")
+
+
+def is_news(says: str) -> bool:
+    return not says.startswith("no weights are given")
 
 
 def _say_rounding(whole: Opened) -> None:

@@ -62,6 +62,17 @@ Draw = Mask | Filling
 
 
 @dataclass(frozen=True, slots=True)
+class MovingSums:
+    """A BatchNorm layer's own blobs (mean, variance, weight), by owner: what a pass moves without a gradient.
+
+    A pass in phase TRAIN makes each of them fraction * blob + what its batch has.
+    """
+
+    blobs: tuple[Slot, Slot, Slot]
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """One number of a pass that is watched, as a line of Caffe's debug_info prints it.
 
@@ -134,7 +145,8 @@ class Network(Protocol):
 
     graph: its layers.  inputs: the shape of what each pass is fed, draws excluded, by top of a data layer.
     learned: what the solver changes, in Caffe's order.  draws: what each pass is fed from the random stream, in the
-    order of their layers.  masks: those of Dropout alone.  outputs: sorted by name.
+    order of their layers.  masks: those of Dropout alone.  outputs: sorted by name.  moving: the sums of its BatchNorm
+    layers; a net that only tests has none.
     """
 
     graph: CaffeGraph
@@ -142,6 +154,7 @@ class Network(Protocol):
     learned: Sequence[LearnedBlob]
     draws: Sequence[Draw]
     outputs: Sequence[Output]
+    moving: Sequence[MovingSums]
 
     @property
     def masks(self) -> Sequence[Mask]: ...
@@ -189,6 +202,15 @@ class Network(Protocol):
 
     def gradient_tensor(self, slot: Slot) -> Any:
         """Its gradient, live and in C order, until the next `clear` or `backward`: an update may use it up."""
+
+    def over(self, memory: NDArray[np.float32]) -> Any:
+        """This memory, in C order, as the engine's tensor: what one writes, the other reads.  CPU alone."""
+
+    def place(self, slot: Slot, memory: NDArray[np.float32]) -> None:
+        """A learned blob's values lie in this memory of its shape from now on, as they are.  CPU alone."""
+
+    def place_gradient(self, slot: Slot, memory: NDArray[np.float32]) -> None:
+        """Its gradient is what stands in this memory, until the next `clear`.  CPU alone."""
 
     def array(self, tensor: Any, into: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """A copy of what the engine holds, made by all its threads.  into: the memory that takes it, of its shape."""

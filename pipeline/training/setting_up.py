@@ -59,12 +59,12 @@ def set_up(net: NetText, draws: Draws, warn: Callable[[str], None]) -> SetUp:
             if not is_data(spec.type) or spec.type == _DRAWN_IN_THE_NET:
                 continue
             if any(not is_data(one.type) for one in specs[drawn:number]):
-                below = _graph(net, _first(net, specs[:number]), fed, lambda says: None)
+                below = graph_of(net, _first(net, specs[:number]), fed, lambda says: None)
                 values |= _filled(below, draws, range(drawn, number))
                 drawn = number
             sources.append(make(spec, _trains(net, spec), draws, folder))
             fed.update(sources[-1].shapes)
-        graph = _graph(net, net.text, fed, warn)
+        graph = graph_of(net, net.text, fed, warn)
         values |= _filled(graph, draws, range(drawn, len(graph.plan.steps)))
         return SetUp(graph, sources, values, lambda shapes: _reshaped(net, {**fed, **shapes}))
     except BaseException:
@@ -89,7 +89,7 @@ def planned(net: NetText, warn: Callable[[str], None]) -> tuple[SetUp, list[Pipe
                 fed.update(sources[-1].shapes)
             except PipelineError as error:
                 refused.append(error)
-    return SetUp(_graph(net, net.text, fed, warn, ()), sources), refused
+    return SetUp(graph_of(net, net.text, fed, warn, ()), sources), refused
 
 
 def _trains(net: NetText, spec: caffe_pb2.LayerParameter) -> bool:
@@ -102,13 +102,14 @@ def _first(net: NetText, specs: Sequence[caffe_pb2.LayerParameter]) -> caffe_pb2
     return caffe_pb2.NetParameter(name=net.name, layer=specs)
 
 
-def _graph(
+def graph_of(
     net: NetText,
     text: caffe_pb2.NetParameter,
     fed: dict[str, Shape],
     warn: Callable[[str], None],
     blobs: Sequence[str] | None = None,
 ) -> CaffeGraph:
+    """The graph of a net whose data layers give these shapes, by top.  blobs: None: what it computes in the end."""
     named = caffe_graph.NetText(text, net.source.split(": ")[-1])
     return caffe_graph.build(named, None, net.state, blobs, warn, fed)
 
@@ -121,7 +122,7 @@ def _reshaped(net: NetText, fed: dict[str, Shape]) -> CaffeGraph:
         if layer.type == "Input":
             del layer.input_param.shape[:]
             layer.input_param.shape.extend(caffe_pb2.BlobShape(dim=fed[top]) for top in layer.top if top in fed)
-    return _graph(net, text, fed, lambda says: None)
+    return graph_of(net, text, fed, lambda says: None)
 
 
 def _filled(graph: CaffeGraph, draws: Draws, steps: range) -> dict[Slot, Array]:

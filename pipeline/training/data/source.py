@@ -26,6 +26,14 @@ class Labels:
     def fits(self, value: float) -> bool:
         return value == int(value) and (0 <= value < self.classes or value == self.ignored)
 
+    def misfit(self, values: NDArray[np.float32]) -> float | None:
+        """The first of many values that does not fit; None: all do."""
+        whole = (values >= 0) & (values < self.classes)
+        if self.ignored is not None:
+            whole |= values == self.ignored
+        whole &= np.floor(values) == values
+        return None if whole.all() else float(values.reshape(-1)[int(np.argmin(whole))])
+
 
 @dataclass(frozen=True, slots=True)
 class Trouble:

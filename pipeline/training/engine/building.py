@@ -18,6 +18,7 @@ from pipeline.training.engine.memory import Memories, refusal
 from pipeline.training.engine.needs import LayerNeeds, needs, refuse_labels, taught
 from pipeline.training.engine.net import Array, TorchNetwork
 from pipeline.training.engine.program import Arithmetic, Own
+from pipeline.training.network import Network
 
 CPU = Arithmetic(torch.device("cpu"))
 
@@ -93,6 +94,16 @@ def reshapes(
         return one.like(graph, layers, None if wanted is None else _owns(graph, layers, wanted.as_caffe))
 
     net.reshapes(make)
+
+
+def like(train: Network, graph: CaffeGraph, values: Mapping[Slot, Array], wanted: Wanted | None) -> TorchNetwork:
+    """Another net over what `train` has learned, computed alike.  wanted: None: it tests."""
+    assert isinstance(train, TorchNetwork)
+    if wanted is None:
+        return build_test(graph, train, values)
+    made = build(graph, train.how, wanted, values)
+    made.share(train)
+    return made
 
 
 def _live(values: Array, how: Arithmetic) -> Tensor:

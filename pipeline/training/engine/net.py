@@ -29,7 +29,18 @@ from pipeline.training.engine.program import Arithmetic, Own, Program, Span, Val
 from pipeline.training.engine.repeatable import repeatable
 from pipeline.training.engine.shaped import Shaped, Shapes, demand_same_blobs
 from pipeline.training.engine.stopwatch import Stopwatch
-from pipeline.training.network import Draw, Feeds, LearnedBlob, Mask, Network, NotFinite, Output, Pass, Watched
+from pipeline.training.network import (
+    Draw,
+    Feeds,
+    LearnedBlob,
+    Mask,
+    MovingSums,
+    Network,
+    NotFinite,
+    Output,
+    Pass,
+    Watched,
+)
 from pipeline.training.predictions.judged import Judged
 from pipeline.training.predictions.judged import judged as judged_of
 
@@ -68,6 +79,8 @@ class TorchNetwork:
         """The net in other shapes that has made the last pass `ahead`; None: this one has."""
         first, _ = self._compile(tuple(graph.declared[self._selector(number)][0] for number in self._filters))
         self.draws: Sequence[Draw] = first.draws
+        moved = [part.statistics for part in first.parts if part.statistics is not None]
+        self.moving: Sequence[MovingSums] = [MovingSums(one.blobs, one.fraction) for one in moved]
         self._states = {
             state.name: torch.zeros(state.shape, device=how.device, dtype=how.dtype) for state in first.states
         }
@@ -238,6 +251,18 @@ class TorchNetwork:
                 return torch.zeros_like(tensor)
             tensor.grad = torch.zeros_like(tensor)
         return tensor.grad
+
+    def over(self, memory: Array) -> Tensor:
+        return torch.from_numpy(memory)
+
+    def place(self, slot: Slot, memory: Array) -> None:
+        mine = self._tensors[slot]
+        there = self.over(memory).view(mine.shape)
+        there.copy_(mine.detach())
+        self._tensors[slot] = there.requires_grad_(mine.requires_grad)
+
+    def place_gradient(self, slot: Slot, memory: Array) -> None:
+        self._tensors[slot].grad = self.over(memory).view(self._tensors[slot].shape)
 
     def weights(self, slot: Slot) -> Array:
         return self.array(self._tensors[slot])
