@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -33,7 +34,7 @@ from pipeline.process.life import leave_no_core
 from pipeline.process.lock import Held, leave_locks, locked, refuse_estop
 from pipeline.process.stop import Stop, drained, signals
 from pipeline.process.streams import with_standard_streams
-from pipeline.settings import Logs, load
+from pipeline.settings import Logs, Settings, load
 from pipeline.times import to_the_second
 from pipeline.training import solver
 from pipeline.training.assembly import How, assemble
@@ -80,6 +81,12 @@ def _serve(order: Order, file: Path) -> None:
     settings = load(Path(order.config), os.environ) if order.config else None
     if settings is not None:
         refuse_estop(Path(settings.state))
+    with contextlib.closing(interface.listening(file)) as listening:
+        _take_customers(order, file, settings, listening)
+
+
+def _take_customers(order: Order, file: Path, settings: Settings | None, listening: socket.socket) -> None:
+    """Who connects meanwhile waits until the net is there."""
     warnings: list[str] = []
     with enough_memory():
         made = _made(order, warnings)
@@ -89,7 +96,6 @@ def _serve(order: Order, file: Path) -> None:
     stop = Stop(Path(settings.state) if settings else None, clock, log.info)
     around = Around(clock.monotonic, stop, lambda: stop.why, order.idle, log.warning, made.about)
     with (
-        contextlib.closing(interface.listening(file)) as listening,
         drained(stop, log.warning, lambda: _leave(file)),
         signals(stop, lambda: _leave(file)),
     ):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from pipeline.barista import interface, layout
 from pipeline.barista.layout import Array, Layout
 from pipeline.barista.memory import Float32s, Mapped, checked
 from pipeline.barista.messages import Ended, accepted, receive, receive_with, send
-from pipeline.errors import ConfigError, PipelineError, TemporaryError
+from pipeline.errors import ConfigError, TemporaryError
 
 Arrays = Mapping[str, Float32s]
 
@@ -143,8 +144,9 @@ class Customer:
         self.close()
 
     def _begin(self) -> tuple[Layout, int]:
-        send(self._socket, {"verb": "layout"})
-        answer, handles = receive_with(self._socket)
+        with self._told():
+            send(self._socket, {"verb": "layout"})
+            answer, handles = receive_with(self._socket)
         try:
             accepted(answer)
             self.version = int(answer["version"])
@@ -183,23 +185,26 @@ class Customer:
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         with self._asking:
-            try:
+            with self._told():
                 send(self._socket, request)
                 answer = receive(self._socket)
-            except TimeoutError as error:
-                waited = f"waited {self._socket.gettimeout():g} s"
-                self._socket.close()  # a late answer would be taken for another one's
-                raise TemporaryError("the barista did not answer in time", waited, "connect anew") from error
-            except Ended as error:
-                self._socket.close()
-                raise self._gone(error) from error
             self.version = int(answer["version"])
             return accepted(answer)
 
-    def _gone(self, error: Ended) -> PipelineError:
-        if interface.alive(self._file) is None:
-            return interface.dead(self._file)
-        return error
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Says what became of a barista that does not answer; the connection is of no more use then."""
+        try:
+            yield
+        except TimeoutError as error:
+            waited = f"waited {self._socket.gettimeout():g} s"
+            self._socket.close()  # a late answer would be taken for another one's
+            raise TemporaryError("the barista did not answer in time", waited, "connect anew") from error
+        except Ended as error:
+            self._socket.close()
+            if interface.alive(self._file) is None:
+                raise interface.dead(self._file) from error
+            raise
 
 
 def _put(arrays: Arrays, name: str, values: ArrayLike, rows: int | None = None) -> None:

@@ -97,16 +97,21 @@ def plan(net: Net, slots: int) -> Layout:
     for kind in _KINDS:
         slot[kind], end = _placed(kinds[kind], end)
         end = _rounded(end, mmap.PAGESIZE)
-    rows = next(iter(net.data.values()), (1,))[:1]
     room = mmap.PAGESIZE
     while True:
         parameters, after = _placed(net.parameters, room)
         history, after = _placed(histories, after)
         first = _rounded(after, mmap.PAGESIZE)
-        found = Layout(parameters, history, slot, first, end, slots, *rows)
+        found = Layout(parameters, history, slot, first, end, slots, rows_of(net.data))
         if len(found.as_json()) <= room:
             return found
         room *= 2
+
+
+def rows_of(data: Mapping[str, Shape]) -> int:
+    """The batch size of a net that is fed this: the first number of its first top; 1 where that has none."""
+    first = next(iter(data.values()), ())
+    return first[0] if first else 1
 
 
 def read(text: bytes, size: int) -> Layout:

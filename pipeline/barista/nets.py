@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.barista.layout import Shape, rows_of
 from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError
 from pipeline.nets.caffe.upgrade import upgrade
@@ -20,7 +21,6 @@ TRAIN, TEST = "TRAIN", "TEST"
 PHASES = (TRAIN, TEST)
 MOST = 8
 """Nets that are kept at a time; the one that was asked for longest ago goes."""
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class NetsByRows:
         self._read, self._how, self._nets = read, how, nets
         self.train = nets.train.network
         self.data: Mapping[str, Shape] = dict(self.train.inputs)
-        self.rows = next(iter(self.data.values()), (1,))[:1][0]
+        self.rows = rows_of(self.data)
         self._made: OrderedDict[Asked, Network] = OrderedDict()
         self.has_test = bool(nets.tests) and self._fits(nets.tests[0].network)
 

@@ -16,6 +16,7 @@ from pipeline.barista.messages import Ended, Refused, accepted, receive, send
 from pipeline.clock import Clock
 from pipeline.errors import PermanentError, PipelineError, TemporaryError
 from pipeline.process.child import apart, python_of
+from pipeline.process.host import start_of
 
 SLOTS, IDLE_SECONDS = 16, 600.0
 """Customers at once; seconds without one after which it ends."""
@@ -108,7 +109,8 @@ def stop(file: Path, seconds: float, clock: Clock = _CLOCK) -> bool:
 
     Raises ConfigError for a file that is none; TemporaryError where it computes for longer than `seconds`.
     """
-    interface.read(file)
+    pid = interface.read(file).pid
+    born = start_of(pid)
     if interface.alive(file) is None:
         interface.remove(file)
         return False
@@ -117,9 +119,10 @@ def stop(file: Path, seconds: float, clock: Clock = _CLOCK) -> bool:
         with contextlib.suppress(TimeoutError):  # it is waited for below, by its lock
             accepted(receive(connection))
     ends = clock.monotonic() + seconds
-    while (who := interface.alive(file)) is not None:
+    while interface.alive(file) is not None or (born and start_of(pid) == born):
         if clock.monotonic() > ends:
-            raise TemporaryError(f"the barista of {file} has not ended yet", who, "it ends after what it computes")
+            says = f"the barista of {file} has not ended yet"
+            raise TemporaryError(says, f"process {pid}", "it ends after what it computes")
         clock.sleep(_LOOK_SECONDS)
     return True
 
