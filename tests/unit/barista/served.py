@@ -57,10 +57,10 @@ def solver_in(folder: Path, net: str = FED + LAYERS, text: str = SOLVER) -> Path
 class Single:
     """One process with the solver's net, and nobody beside it."""
 
-    def __init__(self, path: Path) -> None:
-        start(1)
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        start(threads)
         self.read = solver.read(path)
-        nets: Nets = assemble(self.read, draws(self.read.seed, 0), How(1), lambda says: None, lambda says: None)
+        nets: Nets = assemble(self.read, draws(self.read.seed, 0), How(threads), lambda says: None, lambda says: None)
         self.nets, self.net = nets, nets.train.network
         self._draws = OurDraws(max(0, self.read.seed))
         self.names = named(self.net.learned)

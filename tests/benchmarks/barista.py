@@ -1,0 +1,118 @@
+"""What a barista costs beside the computing: a round trip, and a gradient against the same pass in one process.
+
+    .venv/bin/python -m tests.benchmarks.barista [--rounds 15] [--threads 1]
+
+A round trip is a request without work and its answer.  Two processes that only send a byte to and fro by the same kind
+of socket are measured in turns with it: the floor of this machine at this load.  A gradient is measured in turns, too:
+`customer.gradient(number=)` on data that lie in the slot, and in one process the pass with the copy of its gradients
+that a program takes.  The line says what is left when one is taken from the other, and the bytes of the gradients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from hathi import barista
+from tests.unit.barista.inputs import batch
+from tests.unit.barista.served import FED, LAYERS, Single, solver_in
+
+REQUESTS = 2000
+GOLDEN = Path(__file__).parents[1] / "golden" / "training"
+
+
+def timed(work: Callable[[], object], times: int) -> float:
+    """Microseconds of one call, as the mean of so many."""
+    begin = time.perf_counter()
+    for _ in range(times):
+        work()
+    return (time.perf_counter() - begin) / times * 1e6
+
+
+def echo() -> tuple[socket.socket, int]:
+    """A process that sends back what it hears, by the same kind of socket."""
+    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if not child:
+        mine.close()
+        while said := theirs.recv(64):
+            theirs.send(said)
+        os._exit(0)
+    theirs.close()
+    return mine, child
+
+
+def trips(customer: barista.Customer, rounds: int) -> None:
+    other, child = echo()
+
+    def bare() -> None:
+        other.send(b"?")
+        other.recv(64)
+
+    found, floor = [], []
+    for _ in range(rounds):
+        found.append(timed(customer.about, REQUESTS))
+        floor.append(timed(bare, REQUESTS))
+    other.close()
+    os.waitpid(child, 0)
+    print(f"round trip: {statistics.median(found):.1f} us (least {min(found):.1f}); "
+          f"two processes and a byte: {statistics.median(floor):.1f} us (least {min(floor):.1f})")  # fmt: skip
+
+
+def gradients(name: str, solver: Path, data: dict[str, np.ndarray], rounds: int, threads: int) -> None:
+    alone = Single(solver, threads)
+    copies = {name: np.empty(one.shape, np.float32) for name, one in zip(alone.names, alone.net.learned, strict=True)}
+
+    def single(number: int) -> None:
+        alone.net.clear()
+        alone.net.backward(alone.feeds(data, number))
+        for name, one in zip(alone.names, alone.net.learned, strict=True):
+            alone.net.over(copies[name]).copy_(alone.net.gradient_tensor(one.slot).view(copies[name].shape))
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "x.interface"
+        with barista.start(solver, file, threads=threads) as served, barista.Customer(served.interface) as customer:
+            for top, one in data.items():
+                customer.data[top][...] = one
+            there, here = [], []
+            for number in range(rounds * 20):
+                there.append(timed(lambda number=number: customer.gradient(number=number), 1))  # type: ignore[misc]
+                here.append(timed(lambda number=number: single(number), 1))  # type: ignore[misc]
+            size = sum(one.nbytes for one in customer.gradients.values())
+    beside = [one - other for one, other in zip(there, here, strict=True)]
+    print(f"{name}: {statistics.median(there):.0f} us by a barista, {statistics.median(here):.0f} us in one process: "
+          f"{statistics.median(beside):+.0f} us; gradients of {size:,} bytes")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    wanted = parser.parse_args()
+    with tempfile.TemporaryDirectory() as where:
+        small = solver_in(Path(where) / "small", FED + LAYERS)
+        with (
+            barista.start(small, Path(where) / "x.interface", threads=wanted.threads) as served,
+            barista.Customer(served.interface) as customer,
+        ):
+            trips(customer, wanted.rounds)
+        gradients("a small net", small, batch(0), wanted.rounds, wanted.threads)
+        text = (GOLDEN / "lenet_sgd_inv.train_val.prototxt").read_text()
+        lenet = solver_in(Path(where) / "lenet", text, (GOLDEN / "lenet_sgd_inv.solver.prototxt").read_text())
+        shape = Single(lenet, wanted.threads).net.inputs
+        chance = np.random.default_rng(0)
+        data = {top: (chance.integers(0, 10, one) if len(one) == 1 else chance.random(one)).astype(np.float32)
+                for top, one in shape.items()}  # fmt: skip
+        gradients("LeNet", lenet, data, wanted.rounds, wanted.threads)
+
+
+if __name__ == "__main__":
+    main()

