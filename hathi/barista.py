@@ -2,7 +2,7 @@
 
     with barista.start("solver.prototxt") as served:      # one process holds the net
         with barista.Customer(served.interface) as customer:   # in any other process of this host
-            answer = customer.gradient(data=images, label=labels)
+            answer = customer.gradient({"data": images, "label": labels})
             customer.gradients["conv1/0"]                 # a view of shared memory
             customer.update()
 
@@ -54,10 +54,10 @@ def start(
     >>> import numpy as np
     >>> from hathi import barista
     >>> with barista.start("solver.prototxt") as served, barista.Customer(served.interface) as customer:
-    ...     answer = customer.gradient(data=np.ones((6, 4)), label=np.zeros(6))
+    ...     answer = customer.gradient({"data": np.ones((6, 4)), "label": np.zeros(6)})
     ...     list(customer.gradients), answer.version, round(answer.loss, 3)
     ...     updated = customer.update()
-    ...     customer.forward(2, phase="TRAIN").version, updated.iteration
+    ...     customer.forward(rows=2, phase="TRAIN").version, updated.iteration
     (['ip/0', 'ip/1'], 0, 0.693)
     (1, 1)
     """

@@ -21,6 +21,7 @@ from pipeline.barista.messages import Ended, accepted, receive, receive_with, se
 from pipeline.errors import ConfigError, TemporaryError
 
 Arrays = Mapping[str, Float32s]
+Batch = Mapping[str, ArrayLike]
 
 
 @dataclass(frozen=True)
@@ -82,24 +83,25 @@ class Customer:
         self.history: Arrays = self._shared_arrays(plan.history)
 
     def gradient(
-        self, rows: int | None = None, *, number: int | None = None, blobs: Sequence[str] = (),
-        version: int | None = None, **data: ArrayLike,
+        self, batch: Batch | None = None, *, rows: int | None = None, number: int | None = None,
+        blobs: Sequence[str] = (), version: int | None = None,
     ) -> Answer:  # fmt: skip
         """Forward and backward in phase TRAIN on the first `rows` of `data`; the gradients are in `gradients`.
 
-        rows: None: all.  number: of the pass, which decides Dropout's masks; None: one more than this customer's last.
+        batch: values by top, put into `data` first; None: what stands there.  rows: None: as many as the batch has.
+        number: of the pass, which decides Dropout's masks; None: one more than this customer's last.
         blobs: of the net, to be told beside its outputs.  version: refused where the weights have another one.
-        data: values by top, put into `data` first: rows are then as many as they have.
         BatchNorm's own blobs have what the batch adds to their sums in place of a gradient.
+        Raises ConfigError for another shape, Refused for what the barista does not take.
         """
-        return self._pass("gradient", self._put(rows, data), number, blobs, {"version": version})
+        return self._pass("gradient", self._put(rows, batch or {}), number, blobs, {"version": version})
 
     def forward(
-        self, rows: int | None = None, *, phase: str = "TEST", number: int | None = None, blobs: Sequence[str] = (),
-        version: int | None = None, **data: ArrayLike,
+        self, batch: Batch | None = None, *, rows: int | None = None, phase: str = "TEST", number: int | None = None,
+        blobs: Sequence[str] = (), version: int | None = None,
     ) -> Answer:  # fmt: skip
         """Forward alone: in phase TEST by the solver's first test net, in phase TRAIN by the net that learns."""
-        return self._pass("forward", self._put(rows, data), number, blobs, {"version": version, "phase": phase})
+        return self._pass("forward", self._put(rows, batch or {}), number, blobs, {"version": version, "phase": phase})
 
     def update(self, passes: int | None = None, rate: float | None = None, version: int | None = None) -> Updated:
         """The solver's update by what stands in `gradients`, which it uses up.
@@ -109,12 +111,12 @@ class Customer:
         answer = self._ask({"verb": "update", "passes": passes, "rate": rate, "version": version})
         return Updated(self.version, answer["iteration"], answer["rate"])
 
-    def weights(self, version: int, **values: ArrayLike) -> bool:
+    def weights(self, version: int, values: Batch | None = None) -> bool:
         """What stands in `given` becomes the net's weights, of that version; False: it has that version already.
 
         values: by `LAYER/NUMBER`, put into `given` first.
         """
-        for name, one in values.items():
+        for name, one in (values or {}).items():
             _put(self.given, name, one)
         return bool(self._ask({"verb": "weights", "version": version})["taken"])
 
@@ -165,7 +167,7 @@ class Customer:
     def _shared_arrays(self, arrays: Sequence[Array]) -> dict[str, Float32s]:
         return {one.name: self._shared.array(one) for one in arrays}
 
-    def _put(self, rows: int | None, data: Mapping[str, ArrayLike]) -> int:
+    def _put(self, rows: int | None, data: Batch) -> int:
         """Puts the data where a pass is fed from; how many rows it is of."""
         for top, values in data.items():
             array = np.asarray(values, np.float32)

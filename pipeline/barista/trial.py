@@ -105,7 +105,7 @@ def _gradient(third: Customer, answer: Answer, kept: dict[str, Any]) -> Tried:
 
 def _rows(customer: Customer) -> Tried:
     try:
-        answer = customer.gradient(1, number=1)
+        answer = customer.gradient(rows=1, number=1)
     except Refused as error:
         return Tried("gradient", f"this net takes whole batches alone: {error.message}")
     return Tried("gradient", f"of 1 row of {customer.rows}: loss {answer.loss:.6g}")
@@ -124,7 +124,7 @@ def _copy(customer: Customer) -> Tried:
 
 def _refusal(customer: Customer) -> Tried:
     for wrong in (0, customer.rows + 1):
-        _refused("gradient", lambda wrong=wrong: customer.gradient(wrong))  # type: ignore[misc]
+        _refused("gradient", lambda wrong=wrong: customer.gradient(rows=wrong))  # type: ignore[misc]
     _refused("gradient", lambda: customer.gradient(version=customer.version + 1))
     return Tried("gradient", "too many rows, none, and another version's weights are refused; the customer stays")
 

@@ -122,6 +122,8 @@ ELSEWHERE = {
         "sh",
     ): "needs a dataset of features; tests/unit/training/test_judging.py types the lines in order",
     ("docs/training.md", "sh"): "needs torch; tests/acceptance/test_digits.py types it in the sample's folder",
+    ("docs/barista.md", "console"): "tests/unit/barista/test_served_page.py types and compares it",
+    ("docs/barista.md", "python"): "tests/unit/barista/test_served_page.py runs it",
     ("docs/pycaffe.md", "python"): "tests/unit/training/test_engine_pycaffe.py runs them in order",
     ("docs/spark.md", "python"): "needs Spark and Java; tests/spark runs the same calls",
     ("docs/nets.md", "python"): "needs torch and timm, 4 GB; tests/golden/onnx/make.py exports so",

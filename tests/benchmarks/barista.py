@@ -106,7 +106,13 @@ def main() -> None:
             trips(customer, wanted.rounds)
         gradients("a small net", small, batch(0), wanted.rounds, wanted.threads)
         text = (GOLDEN / "lenet_sgd_inv.train_val.prototxt").read_text()
-        lenet = solver_in(Path(where) / "lenet", text, (GOLDEN / "lenet_sgd_inv.solver.prototxt").read_text())
+        lenet = solver_in(
+            Path(where) / "lenet",
+            text,
+            (GOLDEN / "lenet_sgd_inv.solver.prototxt")
+            .read_text()
+            .replace("lenet_sgd_inv.train_val.prototxt", "net.prototxt"),
+        )
         shape = Single(lenet, wanted.threads).net.inputs
         chance = np.random.default_rng(0)
         data = {top: (chance.integers(0, 10, one) if len(one) == 1 else chance.random(one)).astype(np.float32)

@@ -74,10 +74,10 @@ def customer(file: str, seed: int, flag: str) -> int:
     os.closerange(3, 256)
     try:
         with Customer(file) as one:
-            first = one.gradient(number=seed, **batch(seed)).loss
+            first = one.gradient(batch(seed), number=seed).loss
             Path(flag).touch()
             while True:
-                assert one.gradient(number=seed, **batch(seed)).loss == first
+                assert one.gradient(batch(seed), number=seed).loss == first
     except PermanentError:
         return EOF_SEEN
 

@@ -328,6 +328,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
             ["show", f"{site.folder}/set"],
             ["make", f"{site.folder}/made", "--labels", f"{site.folder}/labels.csv", "--features", root],
         ],
+        "barista": [["test", str(solver(site))], ["list"]],
         "promote": [["demo", "--net", net[0], "--weights", net[1], "--config", str(following(site))]],
         "models": [["--config", str(following(site))]],
         "evaluate": [["--net", net[0], "--weights", net[1], "--blob", "features", "--dataset", f"{site.folder}/set"]],
@@ -414,7 +415,7 @@ def allowed(name: str) -> tuple[int, ...]:
         return (0, 4)
     if name in ("health", "doctor"):
         return (0, 1, 2) if name == "health" else (0, 1)
-    extra = {"spark": "pyspark", "train": "torch"}.get(name)
+    extra = {"spark": "pyspark", "train": "torch", "barista": "torch"}.get(name)
     return (0, 2) if extra is not None and importlib.util.find_spec(extra) is None else (0,)
 
 

@@ -141,6 +141,7 @@ def test_importing_hathi_loads_nothing_of_the_pipeline_and_nothing_heavy() -> No
         ("decode", {"openvino", "onnx", "onnxruntime", "torch", "pyarrow", "boto3"}),
         ("fetch", {"openvino", "onnx", "onnxruntime", "torch", "boto3"}),
         ("read_features", {"openvino", "onnx", "onnxruntime", "torch", "boto3", "cv2", "pyarrow", "numpy"}),
+        ("barista", {"openvino", "onnx", "onnxruntime", "torch", "pyarrow", "boto3", "cv2"}),
         ("training", {"openvino", "onnx", "onnxruntime", "torch", "boto3"}),
         ("Failure", {"openvino", "onnx", "onnxruntime", "torch", "pyarrow", "boto3", "cv2", "numpy"}),
     ],

@@ -47,7 +47,7 @@ for seed in range({many}):
             while not os.path.exists(go):
                 pass
             for number in range({passes}):
-                answer = customer.gradient(number=seed * 100 + number, **batch(seed * 100 + number))
+                answer = customer.gradient(batch(seed * 100 + number), number=seed * 100 + number)
             np.savez(f"{{out}}/{{seed}}.npz", loss=answer.loss, version=answer.version,
                      **{{name.replace("/", "|"): one for name, one in customer.gradients.items()}})
         code = 0
@@ -65,7 +65,7 @@ from tests.unit.barista.inputs import batch
 with Customer(sys.argv[1]) as customer:
     print(customer.about()["customers"], flush=True)
     while True:
-        customer.gradient(**batch(1))
+        customer.gradient(batch(1))
 """
 
 
@@ -125,7 +125,7 @@ def test_fewer_rows_than_a_batch_give_what_a_net_of_so_many_rows_computes(
     assert smaller.net.inputs["data"][0] == 3
     for name, values in single.weights().items():
         smaller.net.load(smaller.net.learned[smaller.names.index(name)].slot, values)
-    answer = customer.gradient(number=4, blobs=["ip2", "conv"], **batch(4, 3))
+    answer = customer.gradient(batch(4, 3), number=4, blobs=["ip2", "conv"])
     loss, gradients = smaller.gradient(batch(4, 3), 4)
     assert answer.loss == float(loss)
     assert same(dict(customer.gradients), gradients)
@@ -137,7 +137,7 @@ def test_fewer_rows_than_a_batch_give_what_a_net_of_so_many_rows_computes(
 def test_a_pass_leaves_data_parameters_and_statistics_as_they_are(customer: Customer) -> None:
     before = {name: one.copy() for name, one in customer.parameters.items()}
     given = batch(9)
-    customer.gradient(**given)
+    customer.gradient(given)
     customer.forward(phase="TRAIN")
     assert same(before, dict(customer.parameters))
     assert same(given, dict(customer.data))
@@ -145,7 +145,7 @@ def test_a_pass_leaves_data_parameters_and_statistics_as_they_are(customer: Cust
 
 
 def test_a_forward_pass_tests_as_the_solvers_own_test_net_does(customer: Customer, single: Single) -> None:
-    answer = customer.forward(blobs=["ip2"], **batch(2))
+    answer = customer.forward(batch(2), blobs=["ip2"])
     test = single.nets.tests[0].network
     kept = test.keep()
     result = test.forward(batch(2))
@@ -169,7 +169,7 @@ def test_updates_are_those_of_a_single_process_to_the_bit_and_each_has_a_version
         for step in range(4):
             numbers = (2 * step, 2 * step + 1)
             for one, number in zip((first, second), numbers, strict=True):
-                one.gradient(number=number, version=step, **batch(number))
+                one.gradient(batch(number), number=number, version=step)
             for name, one in first.gradients.items():
                 one += second.gradients[name]
             updated = first.update(passes=2, version=step)
@@ -215,7 +215,7 @@ def test_weights_are_taken_once_a_version_by_whoever_has_them_first(place: Path,
         with pytest.raises(Refused, match="the weights ip2/0 is not finite"):
             first.weights(42)
         assert same(dict(second.parameters), wanted)
-        first.gradient(**batch(0))
+        first.gradient(batch(0))
         first.gradients["conv/0"][...] = np.inf
         with pytest.raises(Refused, match="the gradient of conv/0 is not finite"):
             first.update()
@@ -237,8 +237,8 @@ def test_data_of_another_shape_are_named_before_anything_is_asked(
     customer: Customer, data: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(ConfigError, match=says):
-        customer.gradient(**data)
-    assert customer.gradient(**batch(0)).version == 0
+        customer.gradient(data)
+    assert customer.gradient(batch(0)).version == 0
 
 
 @pytest.mark.parametrize("label", [-1, 5, 2.5, np.nan, np.inf, 1e30])
@@ -246,8 +246,8 @@ def test_a_label_that_the_net_does_not_know_is_named(customer: Customer, label: 
     given = batch(0)
     given["label"][3] = label
     with pytest.raises(Refused, match="'label' holds the label"):
-        customer.gradient(**given)
-    assert np.isfinite(customer.gradient(**batch(0)).loss)
+        customer.gradient(given)
+    assert np.isfinite(customer.gradient(batch(0)).loss)
 
 
 SAID = [
@@ -273,7 +273,7 @@ SAID = [
 
 
 def test_whatever_a_customer_says_is_answered_and_nobody_else_notices(file: Path, customer: Customer) -> None:
-    customer.gradient(number=0, **batch(0))
+    customer.gradient(batch(0), number=0)
     kept = {name: one.copy() for name, one in customer.gradients.items()}
     answers = []
     with socket_made() as other:
@@ -283,7 +283,7 @@ def test_whatever_a_customer_says_is_answered_and_nobody_else_notices(file: Path
             answers.append(json.loads(other.recv(1 << 17)))
     assert ["error" in one for one in answers] == [b"layout" not in one for one in SAID]
     assert all(one["error"][0] for one in answers if "error" in one)
-    customer.gradient(number=0, **batch(0))
+    customer.gradient(batch(0), number=0)
     assert same(kept, dict(customer.gradients))
 
 
@@ -293,7 +293,7 @@ def test_a_customer_that_takes_no_answers_is_sent_away(file: Path, customer: Cus
         deaf.settimeout(60)
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             _for_ever(lambda: deaf.send(b'{"verb": "about"}'))
-    assert np.isfinite(customer.gradient(**batch(0)).loss)
+    assert np.isfinite(customer.gradient(batch(0)).loss)
 
 
 def _for_ever(say: Callable[[], object]) -> None:
@@ -313,7 +313,7 @@ def test_a_customer_that_is_killed_in_the_middle_frees_its_slot_which_is_zeros_f
         with Customer(file) as beside:
             for one in begun:
                 one.send_signal(signal.SIGKILL)
-                beside.gradient(number=7, **batch(7))
+                beside.gradient(batch(7), number=7)
                 assert same(dict(beside.gradients), single.gradient(batch(7), 7)[1])
         assert until(lambda: _customers(file) == before)
     with ExitStack() as all_slots:
@@ -321,7 +321,7 @@ def test_a_customer_that_is_killed_in_the_middle_frees_its_slot_which_is_zeros_f
         assert not any(one.any() for each in rest for one in (*each.data.values(), *each.gradients.values()))
         with pytest.raises(Refused, match="all 16 slots of the barista are taken"):
             Customer(file)
-        assert np.isfinite(rest[0].gradient(**batch(0)).loss)
+        assert np.isfinite(rest[0].gradient(batch(0)).loss)
     assert until(lambda: _customers(file) == before)
 
 
@@ -356,19 +356,19 @@ def test_a_customer_of_another_user_is_sent_away(file: Path, customer: Customer)
     finally:
         path.chmod(0o600)
         path.parent.chmod(0o700)
-    assert np.isfinite(customer.gradient(**batch(0)).loss)
+    assert np.isfinite(customer.gradient(batch(0)).loss)
 
 
 def test_the_end_of_a_killed_barista_is_seen_at_once_and_told_of_by_name(tmp_path: Path) -> None:
     path = tmp_path / "x.interface"
     served = barista.start(solver_in(tmp_path / "killed"), path, threads=1)
     with Customer(path) as customer:
-        gradient = customer.gradient(**batch(0))
+        gradient = customer.gradient(batch(0))
         kept = customer.gradients["ip2/0"].copy()
         os.kill(served.pid, signal.SIGKILL)
         assert until(lambda: start_of(served.pid) == "")
         with pytest.raises(PermanentError, match=r"the barista of .* has ended") as told:
-            customer.gradient(**batch(0))
+            customer.gradient(batch(0))
         assert "ended unexpectedly" in told.value.detail
         assert np.array_equal(customer.gradients["ip2/0"], kept), "what was mapped stays"
         assert gradient.version == 0
@@ -378,7 +378,7 @@ def test_the_end_of_a_killed_barista_is_seen_at_once_and_told_of_by_name(tmp_pat
         assert again.fresh
         assert again.pid != served.pid
         with Customer(path) as customer:
-            customer.gradient(**batch(0))
+            customer.gradient(batch(0))
             assert np.array_equal(customer.gradients["ip2/0"], kept)
     assert not path.exists()
 

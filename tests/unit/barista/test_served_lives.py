@@ -164,7 +164,7 @@ def test_a_long_path_of_an_interface_file_works_like_a_short_one(tmp_path: Path)
     with barista.start(solver_in(tmp_path / "solver"), folder / "x.interface", threads=1) as served:
         assert len(str(interface.socket_of(folder / "x.interface"))) > 108
         with Customer(served.interface) as customer:
-            assert customer.gradient(**batch(0)).version == 0
+            assert customer.gradient(batch(0)).version == 0
 
 
 def test_a_barista_without_customers_ends_and_one_with_a_customer_stays(tmp_path: Path) -> None:
@@ -181,7 +181,9 @@ def test_a_barista_without_customers_ends_and_one_with_a_customer_stays(tmp_path
 
 def test_estop_ends_it_and_lets_none_begin(tmp_path: Path) -> None:
     config = tmp_path / "hathi.toml"
-    config.write_text(f'state = "{tmp_path}/state"\nbucket = "{tmp_path}/bucket"\n[logs]\nfolder = "{tmp_path}/logs"\n')
+    config.write_text(
+        f'state = "{tmp_path}/state"\n[bucket]\nurl = "file://{tmp_path}/bucket"\n[logs]\nfolder = "{tmp_path}/logs"\n'
+    )
     (tmp_path / "state").mkdir()
     path, file = solver_in(tmp_path / "solver"), tmp_path / "x.interface"
     words = ["start", path, "--interface", file, "--threads", "1", "--config", config]
@@ -192,7 +194,7 @@ def test_estop_ends_it_and_lets_none_begin(tmp_path: Path) -> None:
         (tmp_path / "state" / "ESTOP").touch()
         assert until(lambda: start_of(pid) == "", 30)
         with pytest.raises(PermanentError, match="has ended"):
-            customer.gradient(**batch(0))
+            customer.gradient(batch(0))
     assert not file.exists()
     assert "ESTOP" in (tmp_path / "logs" / "barista.log").read_text()
     done = hathi(*words)
@@ -225,10 +227,10 @@ def test_a_barista_ends_with_its_owner_whatever_it_computes_then(tmp_path: Path)
         assert owner.stdout is not None
         pid = int(owner.stdout.readline())
         with Customer(file) as customer:
-            customer.gradient(**batch(0))
+            customer.gradient(batch(0))
             owner.kill()
             assert until(lambda: start_of(pid) == "", 30)
-    assert interface.alive(file) is None
+    assert until(lambda: interface.alive(file) is None)
     assert not file.exists()
 
 

@@ -23,7 +23,7 @@ TINY = (
     'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 2 } }\n'
     'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }\n'
 )
-FIXED = 'net: "net.prototxt" max_iter: 20 base_lr: 0.1 momentum: 0.9 random_seed: 1 lr_policy: "fixed" snapshot_prefix: "t"\n'
+FIXED = 'net: "net.prototxt" max_iter: 20 base_lr: 0.1 random_seed: 1 lr_policy: "fixed" snapshot_prefix: "t"\n'
 
 
 def of(language: str) -> list[Block]:
