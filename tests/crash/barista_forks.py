@@ -107,7 +107,7 @@ def answered(asked: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    starting.apart = apart
+    starting.apart = apart  # type: ignore[attr-defined]
     print(json.dumps("ready"), flush=True)
     with contextlib.suppress(BrokenPipeError):
         for line in sys.stdin:

@@ -39,8 +39,9 @@ class Forks:
     """Asks a process that has torch imported for baristas and customers."""
 
     def __init__(self) -> None:
+        own = f"mount -t tmpfs tmpfs /dev/shm && exec {sys.executable} -m tests.crash.barista_forks"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.barista_forks"], cwd=ROOT, text=True, env=environ(),
+            ["unshare", "-rm", "sh", "-c", own], cwd=ROOT, text=True, env=environ(),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         assert self._line() == "ready"
@@ -50,6 +51,10 @@ class Forks:
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return int(self._line())
+
+    def named(self) -> list[str]:
+        """The memory with a name that they have made: their /dev/shm is their own."""
+        return os.listdir(f"/proc/{self._process.pid}/root/dev/shm")
 
     def _line(self) -> Any:
         assert self._process.stdout is not None
@@ -154,23 +159,18 @@ def forks() -> Iterator[Forks]:
         one.close()
 
 
-def _named() -> set[str]:
-    """Memory that has a name, but for that of the clocks that other tests set."""
-    return {name for name in os.listdir("/dev/shm") if not name.startswith(("faketime_", "sem.faketime_"))}
-
-
 def killed(kills: int, folder: Path, seed: int) -> str:
     """So many kills, in all ways by turns; what was left after them is nothing."""
     chance = random.Random(seed)
     with forks() as forking:
-        before = _named(), descriptors()
+        before = forking.named(), descriptors()
+        assert before[0] == []
         bar, done, rounds = Bar(forking, folder), 0, 0
         while done < kills:
             done += WAYS[rounds % len(WAYS)](bar, chance)
             rounds += 1
             assert until(lambda: interface.alive(bar.file) is None), rounds
-        assert until(lambda: descriptors() == before[1]), descriptors()
-        assert _named() <= before[0]
+        assert until(lambda: (forking.named(), descriptors()) == before), (forking.named(), descriptors())
         assert str(bar.file) not in Path("/proc/net/unix").read_text()
         bar.barista()
         assert starting.stop(bar.file, 60)

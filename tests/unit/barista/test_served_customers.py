@@ -168,10 +168,10 @@ def test_updates_are_those_of_a_single_process_to_the_bit_and_each_has_a_version
     ):
         for step in range(4):
             numbers = (2 * step, 2 * step + 1)
-            for one, number in zip((first, second), numbers, strict=True):
-                one.gradient(batch(number), number=number, version=step)
-            for name, one in first.gradients.items():
-                one += second.gradients[name]
+            for each, number in zip((first, second), numbers, strict=True):
+                each.gradient(batch(number), number=number, version=step)
+            for name, gradient in first.gradients.items():
+                gradient += second.gradients[name]
             updated = first.update(passes=2, version=step)
             assert (updated.version, updated.iteration) == (step + 1, step + 1)
             with pytest.raises(Refused, match=f"of version {step + 1}, not {step}"):
