@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.amounts import counted
 from pipeline.barista import layout
 from pipeline.barista.layout import Layout
 from pipeline.barista.memory import Float32s, Mapped
@@ -148,7 +149,7 @@ class SharedNet:
 
     def _rows(self, rows: int) -> int:
         if not 1 <= rows <= self._nets.rows:
-            raise NetError(f"a pass of {rows} rows", f"a slot holds 1 to {self._nets.rows}",
+            raise NetError(f"a pass of {counted(rows, 'row')}", f"a slot holds 1 to {self._nets.rows}",
                            "give fewer rows at a time, or raise the net's batch size")  # fmt: skip
         return rows
 

@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from pipeline.barista import layout, memory
 from pipeline.barista.layout import Array, Layout, Net
 from pipeline.errors import FormatError
 
-shapes = some.dictionaries(some.text(min_size=1, max_size=8), some.lists(some.integers(0, 40), max_size=4).map(tuple))
+names = some.text("ab/1 é", max_size=3)
+shapes = some.dictionaries(names, some.lists(some.integers(0, 40), max_size=3).map(tuple), max_size=5)
 nets = some.builds(Net, parameters=shapes, histories=some.integers(0, 2), data=shapes, blobs=shapes)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(nets, some.integers(1, 20))
 def test_no_array_lies_over_another_and_each_slot_begins_a_page(net: Net, slots: int) -> None:
     plan = layout.plan(net, slots)
@@ -40,6 +42,7 @@ def test_no_array_lies_over_another_and_each_slot_begins_a_page(net: Net, slots:
     assert all(one.offset % 64 == 0 for one in (*plan.parameters, *plan.history))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(nets, some.integers(1, 20))
 def test_a_customer_reads_the_layout_that_was_planned(net: Net, slots: int) -> None:
     plan = layout.plan(net, slots)
