@@ -83,7 +83,7 @@ class SharedNet:
             if one.slot in sums:
                 place[...] = sums[one.slot]
             else:
-                net.over(place).copy_(net.gradient_tensor(one.slot).view(place.shape))
+                net.array(net.gradient_tensor(one.slot), into=place)
         return {"loss": float(result.loss), "blobs": self._told(slot, net, result, wanted.blobs)}
 
     def forward(self, slot: int, phase: str, wanted: Wanted) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class SharedNet:
         """The net's weights, copied to the slot's: whole, of one version."""
         net = self._nets.train
         for one, place in zip(net.learned, self._view(slot, "weights").values(), strict=True):
-            net.over(place).copy_(net.tensor(one.slot).detach().view(place.shape))
+            net.array(net.tensor(one.slot), into=place)
         return {}
 
     def forget(self, slot: int) -> None:
