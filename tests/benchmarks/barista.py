@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from hathi import barista
+from pipeline.training.assembly import labels_of
 from tests.unit.barista.inputs import batch
 from tests.unit.barista.served import FED, LAYERS, Single, solver_in
 
@@ -35,6 +36,12 @@ def timed(work: Callable[[], object], times: int) -> float:
     for _ in range(times):
         work()
     return (time.perf_counter() - begin) / times * 1e6
+
+
+def used(pid: int) -> float:
+    """Microseconds of the processor that all threads of a process have had."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((one / "schedstat").read_text().split()[0]) for one in tasks) / 1e3
 
 
 def echo() -> tuple[socket.socket, int]:
@@ -57,13 +64,17 @@ def trips(customer: barista.Customer, rounds: int) -> None:
         other.send(b"?")
         other.recv(64)
 
-    found, floor = [], []
+    found, floor, processor = [], [], []
+    pid = customer.about()["pid"]
     for _ in range(rounds):
+        before = used(pid) + used(os.getpid())
         found.append(timed(customer.about, REQUESTS))
+        processor.append((used(pid) + used(os.getpid()) - before) / REQUESTS)
         floor.append(timed(bare, REQUESTS))
     other.close()
     os.waitpid(child, 0)
-    print(f"round trip: {statistics.median(found):.1f} us (least {min(found):.1f}); "
+    print(f"round trip: {statistics.median(found):.1f} us (least {min(found):.1f}), of the processors, both sides: "
+          f"{statistics.median(processor):.1f} us (least {min(processor):.1f}); "
           f"two processes and a byte: {statistics.median(floor):.1f} us (least {min(floor):.1f})")  # fmt: skip
 
 
@@ -82,14 +93,19 @@ def gradients(name: str, solver: Path, data: dict[str, np.ndarray], rounds: int,
         with barista.start(solver, file, threads=threads) as served, barista.Customer(served.interface) as customer:
             for top, one in data.items():
                 customer.data[top][...] = one
-            there, here = [], []
+            there, here, costs, pid = [], [], [0.0, 0.0], customer.about()["pid"]
             for number in range(rounds * 20):
+                before = used(pid) + used(os.getpid())
                 there.append(timed(lambda number=number: customer.gradient(number=number), 1))  # type: ignore[misc]
+                between = used(pid) + used(os.getpid())
                 here.append(timed(lambda number=number: single(number), 1))  # type: ignore[misc]
+                costs = [costs[0] + between - before, costs[1] + used(pid) + used(os.getpid()) - between]
+            costs = [one / len(there) for one in costs]
             size = sum(one.nbytes for one in customer.gradients.values())
     beside = [one - other for one, other in zip(there, here, strict=True)]
     print(f"{name}: {statistics.median(there):.0f} us by a barista, {statistics.median(here):.0f} us in one process: "
-          f"{statistics.median(beside):+.0f} us; gradients of {size:,} bytes")  # fmt: skip
+          f"{statistics.median(beside):+.0f} us; of the processors {costs[0]:.0f} and {costs[1]:.0f} us; "
+          f"gradients of {size:,} bytes")  # fmt: skip
 
 
 def main() -> None:
@@ -113,10 +129,14 @@ def main() -> None:
             .read_text()
             .replace("lenet_sgd_inv.train_val.prototxt", "net.prototxt"),
         )
-        shape = Single(lenet, wanted.threads).net.inputs
-        chance = np.random.default_rng(0)
-        data = {top: (chance.integers(0, 10, one) if len(one) == 1 else chance.random(one)).astype(np.float32)
-                for top, one in shape.items()}  # fmt: skip
+        alone = Single(lenet, wanted.threads)
+        known, chance = labels_of(alone.nets.train.graph), np.random.default_rng(0)
+        data = {
+            top: (chance.integers(0, known[top].classes, shape) if top in known else chance.random(shape)).astype(
+                np.float32
+            )
+            for top, shape in alone.net.inputs.items()
+        }
         gradients("LeNet", lenet, data, wanted.rounds, wanted.threads)
 
 
