@@ -113,7 +113,7 @@ def _made(order: Order, warnings: list[str]) -> _Made:
     if read.gpu:
         warnings.append("the solver says solver_mode: GPU; the barista computes on the CPU")
     threads, heard = start_engine(order.threads or int(order.exact)), list[str]()
-    how = How(threads, order.exact, order.as_caffe)
+    how = How(threads, order.exact, order.as_caffe, gpu="none")
     assembled = assemble(read, draws(read.seed, OWN_SEED), how, lambda says: None, heard.append)
     assembled.close()  # its data layers have said what shapes the net takes; nobody reads their files
     warnings += dict.fromkeys(filter(is_news, heard))
