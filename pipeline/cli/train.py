@@ -169,7 +169,16 @@ def _ended(ended: Ended, tested: Tested, seconds: float) -> str:
     return "; ".join(said)
 
 
+def _refuse(word: str, options: dict[str, bool]) -> None:
+    """Raises ConfigError for the first of these options that is given to a command which does not take it."""
+    for option, given in options.items():
+        if given:
+            raise ConfigError(f"hathi train {word} takes no {option}", "it computes on the CPU, a test in float32",
+                              f"leave {option} out")  # fmt: skip
+
+
 def _test(args: argparse.Namespace) -> int:
+    _refuse("test", {"--gpu": bool(args.gpu), "--precision": args.precision != _PRECISIONS[0]})
     from pipeline.training.evaluating import evaluate
     from pipeline.training.log import Log
 
@@ -190,8 +199,7 @@ def _time(args: argparse.Namespace) -> int:
     from pipeline.training.log import Log
     from pipeline.training.timing import measure
 
-    if args.gpu:
-        raise ConfigError("hathi train time takes no --gpu", "it measures layers on the CPU", "leave it out")
+    _refuse("time", {"--gpu": bool(args.gpu)})
     with shown() as (write, _):
         found = measure(Path(args.words[1]), args.iterations, _flags(args), _how(args), Log(write))
     _printed(args.json)(asdict(found))

@@ -216,7 +216,7 @@ def _train(whole: Opened, wanted: Wanted, found: Whole | None, attempts: Attempt
     go_on(training, whole.nets, whole.read, Beginning(found, wanted.snapshot, whole.places), log)
     whole.metrics.begin(training.iteration)
     if wanted.how.rounds:
-        _say_rounding(whole)
+        tell_rounding(training, log)
     log("caffe.cpp:239", "Starting Optimization")
     started = Started(training.iteration, str(whole.read.path.resolve()), engine_name(), whole.threads, whole.read.seed,
                       wanted.how.exact)  # fmt: skip
@@ -278,18 +278,11 @@ def is_news(says: str) -> bool:
     return not says.startswith("no weights are given")
 
 
-def _say_rounding(whole: Opened) -> None:
-    """Prints how far bfloat16 is from float32, and whether this host is made for it."""
-    from pipeline.training.engine.devices import name_of, rounds_fast
-    from pipeline.training.engine.net import TorchNetwork
-    from pipeline.training.engine.rounding import distance
+def tell_rounding(training: Training, log: Log) -> None:
+    """Says how far the bfloat16 of a training that has begun is from float32."""
+    from pipeline.training.engine.rounding import tell
 
-    network = whole.nets.train.network
-    assert isinstance(network, TorchNetwork)
-    whole.log("caffe.cpp:239", distance(network, whole.training.coming()).said())
-    if not rounds_fast(network.how.device):
-        says = f"{name_of(network.how.device)} has no unit for bfloat16: it is likely slower here than float32"
-        whole.log("caffe.cpp:239", says, "W")
+    tell(training.network, training.coming(), lambda says, level: log("caffe.cpp:239", says, level))
 
 
 def _head(read: Solver, how: How, log: Log) -> None:

@@ -22,7 +22,7 @@ from pipeline.training.assembly import How, Nets, assemble, examine, refuse_fed
 from pipeline.training.draws.draws import draws
 from pipeline.training.engine.starting import cpu_name, engine_name
 from pipeline.training.engine.starting import start as start_engine
-from pipeline.training.job import OWN_SEED, warn
+from pipeline.training.job import OWN_SEED, tell_rounding, warn
 from pipeline.training.log import Log
 from pipeline.training.loop import Training
 from pipeline.training.metrics import Metrics
@@ -122,6 +122,8 @@ class JobTrainer:
         else:
             found = self._put_back(start, places)
             go_on(training, nets, read, Beginning(found, None, places), log)
+        if _how(spec).rounds:
+            tell_rounding(training, log)
         self._given = training.iteration
         self._live = _Live(training, nets, places)
 

@@ -82,6 +82,11 @@ class Training:
             one.close()
 
     @property
+    def network(self) -> Network:
+        """The net that learns."""
+        return self._net
+
+    @property
     def waited(self) -> float:
         """Seconds in which the training net stood still for data."""
         return self._feeding[0].waited

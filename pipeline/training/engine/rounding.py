@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.training.engine.devices import name_of, rounds_fast
 from pipeline.training.engine.net import Array, TorchNetwork
-from pipeline.training.network import Feeds, LearnedBlob
+from pipeline.training.network import Feeds, LearnedBlob, Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,15 @@ class Distance:
         by = f"gradients by up to {self.gradient:.1e} of a blob's largest"
         blob = f"{by} ('{self.blob.layer}', blob {self.blob.slot.blob})" if self.blob is not None else "no gradient"
         return f"bfloat16 beside float32 on the next batch: loss {half:.6g}, not {whole:.6g}; it changes {blob}"
+
+
+def tell(network: Network, feeds: Feeds, say: Callable[[str, str], None]) -> None:
+    """Says how far a net in bfloat16 is from float32, and whether its processor is made for that; with a level."""
+    assert isinstance(network, TorchNetwork)
+    say(distance(network, feeds).said(), "I")
+    if not rounds_fast(network.how.device):
+        name = name_of(network.how.device)
+        say(f"{name} has no unit for bfloat16: it is likely slower here than float32", "W")
 
 
 def distance(network: TorchNetwork, feeds: Feeds) -> Distance:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pipeline.cli.main import main
 from pipeline.errors import SolverError
 from pipeline.training.assembly import How
 from pipeline.training.engine import devices
@@ -139,3 +140,19 @@ def test_an_update_and_its_history_are_where_the_weights_are(solver: str, unread
     assert learning.update(0.1, 3, lambda clipped: None) is None
     learning.restore([np.zeros(tuple(one.shape), np.float32) for one in learning.history])
     assert {one.device for one in learning.history} == {NOWHERE}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "test", "net", "weights", "--gpu", "0"], "hathi train test takes no --gpu"),
+        (["train", "test", "net", "weights", "--precision", "bf16"], "hathi train test takes no --precision"),
+        (["train", "time", "net", "--gpu", "0"], "hathi train time takes no --gpu"),
+        (["train", "solver", "--job", "--gpu", "0"], "--gpu and --job exclude each other"),
+    ],
+)
+def test_an_option_that_a_command_does_not_take_is_refused(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert says in capsys.readouterr().err

@@ -99,6 +99,30 @@ def test_a_job_computes_what_its_solver_computes_alone(folder: Path, world: Worl
     assert told == [(row["step"], row["kind"], row["values"].get("train/loss")) for row in rows]
 
 
+def test_a_job_in_bf16_says_how_far_it_is_and_computes_what_its_solver_computes_alone(
+    folder: Path, world: World
+) -> None:
+    half = How(1, precision="bf16")
+    one = spec_of(world.context(), Wanted(Path("solver.prototxt"), Flags(), half))
+    assert one.name() != spec(world).name()
+    jobs.submit(world.context(), one)
+    said: list[str] = []
+    context = world.context("box.half")
+    task = plan(jobs.look(context, one.name()), frozenset(), limits_of(context), 0.0)
+    assert task is not None
+    aids = Aids(fetch=lambda file, path: download(context, file, path), kept=Path, write=said.append)
+    perform(context, task, JobTrainer(one, world.spill / "half", aids))
+    job = jobs.look(world.context("look"), one.name(), chain=True)
+    assert job.out is not None
+    assert sum("bfloat16 beside float32 on the next batch" in line for line in said) == 1
+    ours = folder / "half.caffemodel"
+    ours.write_bytes(world.bucket.files[next(f.key for f in job.out.files if f.name == "net.caffemodel")][0])
+    alone = train(Alone(Path("solver.prototxt"), how=half))
+    assert alone.ended.model is not None
+    found, wanted = blobs(ours), blobs(alone.ended.model)
+    assert all(np.array_equal(values, wanted[key]) for key, values in found.items())
+
+
 def test_the_kind_of_cpu_is_its_model_or_its_architecture(tmp_path: Path) -> None:
     told = tmp_path / "cpuinfo"
     told.write_text("processor\t: 0\nmodel\t\t: 85\nmodel name\t: Some(R)  Processor 8 @ 2GHz\n\nmodel name\t: Other\n")
