@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli import train_head, train_template
+from pipeline.cli import train_head, train_linear, train_template
 from pipeline.cli.output.training import Tested, shown
 from pipeline.cli.wiring.numbers import number_from
 from pipeline.errors import ConfigError
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "hathi train SOLVER [options]\n       hathi train test MODEL WEIGHTS [--iterations N] [options]\n"
         "       hathi train time SOLVER|MODEL [--iterations N] [options]\n"
         "       hathi train head DATASET OUT [--loss softmax|logistic|hinge] [--net FILE] [options]\n"
+        "       hathi train linear DATA [OUT] [--loss hinge|logistic|squared-hinge] [--workers N] [options]\n"
         "       hathi train template finetune OUT --net FILE --dataset FOLDER [--freeze LAYER] [options]\n"
         "       hathi train list | show JOB | log JOB | stop JOB [--config FILE] [--lake NAME] [--json]\n"
         "       hathi train fetch JOB [--out FOLDER] [--best] [--config FILE] [--lake NAME] [--json]"
@@ -88,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--best", action="store_true", help="of fetch: the snapshot with the best test, in place of the last")
     option("--json", action="store_true", help="print one JSON object a display or test, and one at the end")
     train_head.add_arguments(parser)
+    train_linear.add_arguments(parser)
     train_template.add_arguments(parser)
 
 
@@ -99,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
         return _time(args)
     if args.words[0] == "head":
         return train_head.run(args)
+    if args.words[0] == "linear":
+        return train_linear.run(args)
     if args.words[0] == "template":
         return train_template.run(args)
     if args.words[0] in JOB_WORDS:

@@ -21,10 +21,12 @@ AUTO = "auto"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `train head`, beside those of `train`."""
     group = parser.add_argument_group("train head DATASET OUT", "a linear layer on the features of a dataset")
-    group.add_argument("--loss", choices=("softmax", "logistic", "hinge"), default="softmax",
-                       help="softmax (default); or each class against the rest: logistic, squared hinge")  # fmt: skip
+    group.add_argument("--loss", choices=("softmax", "logistic", "hinge", "squared-hinge"),
+                       help="softmax (default); or each class against the rest: logistic, squared hinge; of train "
+                       "linear: hinge (default), squared-hinge or logistic")  # fmt: skip
     group.add_argument("--l2", metavar="NUMBER", help="the penalty l2/2 |weights|^2 on standardised features, or auto: "
-                       "found on the validation side (default: auto where there is one, else 0.01)")  # fmt: skip
+                       "found on the validation side (default: auto where there is one, else 0.01; "
+                       "of train linear: 1 / examples)")  # fmt: skip
     group.add_argument("--net", metavar="FILE", help="the .prototxt that the features come from: the head is joined to "
                        "it, with the weights of --weights (default: the head is a net of its own)")  # fmt: skip
     group.add_argument("--blob", metavar="NAME", help="the blob of the features (default: the output of the net)")
@@ -47,14 +49,14 @@ def run(args: argparse.Namespace) -> int:
                           "hathi train head DATASET OUT")  # fmt: skip
     dataset, out = map(Path, args.words[1:])
     manifest = of_features(dataset)
-    below = _feature_set(args)
+    below = feature_set(args)
     trunk = None if below is None else joining.trunk_of(below, manifest, dataset)
 
     def say(text: str) -> None:
         print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
 
     with whole(out) as folder:
-        wanted = head.Wanted(args.loss, _l2(args.l2), args.l2 == AUTO, args.scratch or out.parent)
+        wanted = head.Wanted(_loss(args.loss), _l2(args.l2), args.l2 == AUTO, args.scratch or out.parent)
         trained = head.train(dataset, wanted, say)
         joining.write(folder, trained, trunk, dataset, manifest)
     if args.json:
@@ -66,6 +68,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _loss(name: str | None) -> str:
+    return "hinge" if name == "squared-hinge" else name or "softmax"
+
+
 def _l2(text: str | None) -> float | None:
     if text in (None, AUTO):
         return None
@@ -75,7 +81,7 @@ def _l2(text: str | None) -> float | None:
         raise ConfigError(f"--l2 {text} is no number", "", "give a number above 0, or auto") from error
 
 
-def _feature_set(args: argparse.Namespace) -> FeatureSet | None:
+def feature_set(args: argparse.Namespace) -> FeatureSet | None:
     """The set that the features come from; None where the head stands alone."""
     if args.like is not None:
         return _of_config(args)

@@ -28,7 +28,7 @@ RUN_ONCE = "hathi run --once --config CONFIG" if PACKAGED else "scripts/compute-
 """What cron calls on a compute box."""
 RENEW = "install Hathi anew with it" if PACKAGED else "scripts/venv.sh runtime"
 """What brings the packages to the versions that Hathi wants."""
-_PACKAGE = {"index": "usearch", "training": "h5py"}
+_PACKAGE = {"index": "usearch", "linear": "numba", "training": "h5py"}
 """The package of an extra that has no script and another name."""
 _PROJECT = "hathi-features"
 _NAMED = re.compile(r"(?<![\w/.-])(?:config|docs|proto|sample)/[\w.-]*\w")

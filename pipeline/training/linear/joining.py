@@ -66,10 +66,7 @@ def trunk_of(feature_set: FeatureSet, manifest: Manifest, folder: Path) -> Trunk
 
 def write(folder: Path, trained: Trained, trunk: Trunk | None, dataset: Path, manifest: Manifest) -> None:
     """Puts the net, its weights and what is known of them into an empty folder."""
-    net = _net(trained.head, trunk)
-    (folder / NET).write_text(text_format.MessageToString(net), encoding="utf-8")
-    graph = caffe_graph.build(NetText(net, NET), None, rules.state_of("TEST", 0, ()), None, lambda says: None)
-    saving.save(folder / WEIGHTS, graph, _Values(graph, trained.head, trunk))
+    write_net(folder, trained.head, trunk)
     about = {
         "format": 1,
         "loss": trained.head.loss.name,
@@ -86,6 +83,14 @@ def write(folder: Path, trained: Trained, trunk: Trunk | None, dataset: Path, ma
         "warnings": list(trained.warnings),
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_net(folder: Path, head: Head, trunk: Trunk | None) -> None:
+    """Puts the net and its weights into a folder."""
+    net = _net(head, trunk)
+    (folder / NET).write_text(text_format.MessageToString(net), encoding="utf-8")
+    graph = caffe_graph.build(NetText(net, NET), None, rules.state_of("TEST", 0, ()), None, lambda says: None)
+    saving.save(folder / WEIGHTS, graph, _Values(graph, head, trunk))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,183 @@
+"""`hathi train linear DATA [OUT]`: a linear model by stochastic gradient descent, on sparse or dense examples."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.cli.train_head import feature_set
+from pipeline.cli.wiring.numbers import number_from
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.training.descent.data import Data, Source
+    from pipeline.training.descent.descent import Pass, Wanted
+    from pipeline.training.descent.memory import Memory
+
+LOCKS = ("none", "stripe", "global", "atomic")
+PER_WORKER = 50_000
+"""Examples for which one more worker is worth its copy, where --workers is not given."""
+HINGE = "hinge"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `train linear`, beside those of `train` and `train head`."""
+    group = parser.add_argument_group("train linear DATA [OUT]", "a linear model; DATA: a file of libsvm's form, "
+                                      "Parquet or NumPy's, a folder of such files, a dataset of features")  # fmt: skip
+    option = group.add_argument
+    option("--passes", type=number_from(1), default=20, metavar="N", help="over the examples (default: 20)")
+    option("--rate", type=float, metavar="NUMBER", help="of the first pass (default: found on a sample)")
+    option("--decay", type=float, metavar="NUMBER", help="what the rate is multiplied by after each pass "
+           "(default: so that the last of N passes has the first one's rate, divided by 10 N)")  # fmt: skip
+    option("--early-stop", type=float, default=0.0, metavar="SHARE", help="hold out this share of the examples; end "
+           "when their loss is no better for 3 passes (default: 0)")  # fmt: skip
+    option(
+        "--workers",
+        type=number_from(1),
+        metavar="N",
+        help=f"threads (default: one for {PER_WORKER:,} examples, as many as there are cores)",
+    )
+    option("--lock", choices=LOCKS, help="workers share one vector: without a lock, under a lock for each of 64 "
+           "stripes, under one lock, or by atomic additions (default: each has a copy, "
+           "averaged after each pass)")  # fmt: skip
+    option("--processes", action="store_true", help="worker processes over shared memory instead of threads")
+    option("--rows", action="store_true", help="sparse examples one by one in random order, not in blocks of 64")
+    option("--no-bias", action="store_true", help="the score is weights times features alone")
+    option("--labels", type=Path, metavar="FILE", help="of a .npy of features: the .npy of its labels")
+    option("--dim", type=number_from(1), metavar="N", help="sparse: indices are below N; an example with another "
+           "one is left out (default: as the largest index says)")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """0.  Raises ConfigError and FormatError for data and options that cannot be used, Diverged."""
+    from pipeline.training.dataset.folders import whole
+    from pipeline.training.descent import data, saving
+    from pipeline.training.descent.descent import train
+
+    source, out = asked(args)
+    say = speaker(args)
+    memory = memory_of(args)
+    with whole(out) as folder, memory as held, data.opened(source, held) as found:
+        trunk = _trunk(args, source, found)
+        wanted = wanted_of(args, found)
+        tell(found, wanted, say)
+        trained = train(found.examples, wanted, lambda one: say(pass_line(one, wanted.passes)), held)
+        about = saving.write(folder, saving.Result(str(source.path), wanted, trained), found, trunk)
+    if args.json:
+        print(json.dumps(about | {"out": str(out)}))
+        return 0
+    held_out = f", {100 * trained.held_right:.2f} % of those held out" if trained.held_right is not None else ""
+    say(f"objective {trained.objective:.6g}; {100 * trained.right:.2f} % right{held_out}")
+    kept = "" if trained.best == len(trained.passes) else f", those of pass {trained.best}"
+    say(f"{out / saving.NPZ}, {out / saving.TABLE}: the weights{kept}")
+    return 0
+
+
+def asked(args: argparse.Namespace) -> tuple[Source, Path]:
+    """The data and the folder that the command names."""
+    from pipeline.training.descent.data import Source
+
+    if len(args.words) not in (2, 3):
+        raise ConfigError("hathi train linear takes data and a folder to make", f"given: {' '.join(args.words)}",
+                          "hathi train linear DATA [OUT]")  # fmt: skip
+    path = Path(args.words[1])
+    out = Path(args.words[2]) if len(args.words) == 3 else Path(f"{path.resolve().name}.linear")
+    scratch = args.scratch or (out.parent if out.parent.is_dir() else Path("."))
+    return Source(path, scratch, args.labels, args.dim, args.seed or 0), out
+
+
+def speaker(args: argparse.Namespace) -> Callable[[str], None]:
+    """Says a line to a person: with --json on stderr."""
+    return lambda text: print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
+
+
+def memory_of(args: argparse.Namespace) -> Memory:
+    """Where the examples lie."""
+    from pipeline.training.descent.memory import Own, Shared
+
+    return Shared() if args.processes else Own()
+
+
+def wanted_of(args: argparse.Namespace, found: Data) -> Wanted:
+    """Raises ConfigError for numbers that are none of their option's."""
+    from pipeline.training.descent import values
+    from pipeline.training.descent.descent import Wanted
+    from pipeline.training.descent.losses import LOSSES
+
+    if args.loss is not None and args.loss not in LOSSES:
+        raise ConfigError(f"--loss {args.loss} is none of a linear model's", "", f"give one of: {', '.join(LOSSES)}")
+    count = found.examples.count
+    held = _between("--early-stop", args.early_stop, 0.0, 1.0, "a share of the examples from 0 to below 1")
+    rate = None if args.rate is None else _between("--rate", args.rate, 1e-300, 1e300, "a number above 0")
+    decay = None if args.decay is None else _between("--decay", args.decay, 1e-300, 1.0 + 1e-12, "above 0, at most 1")
+    cores = len(os.sched_getaffinity(0))
+    workers = args.workers or max(1, min(cores, count // PER_WORKER))
+    sharing = {None: values.FREE, "none": values.FREE, "stripe": values.STRIPES, "global": values.GLOBAL,
+               "atomic": values.ATOMIC}[args.lock]  # fmt: skip
+    return Wanted(LOSSES[args.loss or HINGE], _l2(args.l2, count), args.passes, rate, decay, held, workers,
+                  args.lock is None, sharing, args.rows, not args.no_bias, args.processes, args.seed or 0)  # fmt: skip
+
+
+def tell(found: Data, wanted: Wanted, say: Callable[[str], None]) -> None:
+    """What was read, what does not count, and who works on it."""
+    from pipeline.amounts import counted
+    from pipeline.training.descent.examples import Dense
+
+    for sentence in found.left_out.sentences:
+        say(f"warning: {sentence}")
+    examples = found.examples
+    kind = "dense" if isinstance(examples, Dense) else "sparse"
+    classes = counted(len(examples.labels.classes), "class", "classes")
+    several = ", several an example" if examples.labels.many else ""
+    left = f"; {found.left_out.count:,} left out" if found.left_out.count else ""
+    say(
+        f"{counted(examples.count, f'{kind} example')} of {counted(examples.dim, 'coordinate')}, "
+        f"{classes}{several}{left}"
+    )
+    who = "process" if wanted.processes else "thread"
+    how = "a copy each, averaged after each pass" if wanted.copies else "one shared vector"
+    workers = counted(wanted.workers, who, "processes" if wanted.processes else "")
+    say(f"l2 {wanted.l2:.3g}; {workers}{'; ' + how if wanted.workers > 1 else ''}")
+
+
+def pass_line(one: Pass, passes: int) -> str:
+    """A pass as a person reads it."""
+    said = [f"pass {one.number} of {passes}: loss {one.loss:.5g}"]
+    said += [f"validation {one.validation:.5g}"] if one.validation is not None else []
+    said += [f"rate {one.rate:.3g}", f"{one.updates / max(one.seconds, 1e-9) / 1e6:.2f} M updates/s"]
+    said += [f"conflicts {100 * one.conflicts:.2g} %"] if one.conflicts is not None else []
+    return ", ".join(said)
+
+
+def _trunk(args: argparse.Namespace, source: Source, found: Data):  # type: ignore[no-untyped-def]
+    below = feature_set(args)
+    if below is None:
+        return None
+    from pipeline.training.linear import joining
+
+    if found.manifest is None:
+        raise ConfigError("a net is given, and the examples are not its features", f"{source.path} is no dataset",
+                          "give a dataset that hathi dataset make --features made, or leave the net out")  # fmt: skip
+    return joining.trunk_of(below, found.manifest, source.path)
+
+
+def _l2(text: str | None, count: int) -> float:
+    if text is None:
+        return 1.0 / count
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    return _between("--l2", found, 1e-300, 1e300, "a number above 0 (default: 1 / examples, liblinear's C = 1)")
+
+
+def _between(option: str, value: float, low: float, high: float, allowed: str) -> float:
+    if not low <= value < high:
+        raise ConfigError(f"{option} {value:g} is not allowed", "", f"give {allowed}")
+    return value

@@ -1,0 +1,238 @@
+"""Trains a linear model: passes over the examples at a falling rate, by the workers that were asked for."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.amounts import counted, size
+from pipeline.errors import ConfigError, Diverged
+from pipeline.training.descent.examples import Examples
+from pipeline.training.descent.losses import Loss
+from pipeline.training.descent.memory import Memory, Shared, free
+from pipeline.training.descent.values import FREE, Model, Numbers, Step
+from pipeline.training.descent.vectors import Vectors
+from pipeline.training.descent.workers import Processes, Threads, Workers
+
+LAST = 0.1
+"""Without --decay the rate of the last of n passes is this part of the first one's, divided by n."""
+PATIENCE = 3
+"""Passes without a better validation loss after which an early stop ends the training."""
+_SAMPLE = 20_000
+_TRIED = 20
+_BETTER = 1e-4
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """minimise 1/n sum loss + l2/2 (|weights|^2 + |bias|^2).
+
+    rate: of the first pass, None: found on a sample.  decay: what it is multiplied by after each pass, None: by LAST.
+    held: the share of the examples for an early stop, 0: none.  sharing: how workers write to one vector, see
+    `values`; copies: each has its own instead.  rows: single examples in random order, not blocks.
+    """
+
+    loss: Loss
+    l2: float
+    passes: int = 20
+    rate: float | None = None
+    decay: float | None = None
+    held: float = 0.0
+    workers: int = 1
+    copies: bool = True
+    sharing: int = FREE
+    rows: bool = False
+    bias: bool = True
+    processes: bool = False
+    seed: int = 0
+
+
+class Pass(NamedTuple):
+    """What a pass came to.  loss: mean of the examples, each before its step; validation: mean after the pass, None
+    where nothing is held out.  seconds, processor: of the pass alone.  updates: steps.  conflicts: part of the looks,
+    None where nobody looked."""
+
+    number: int
+    rate: float
+    loss: float
+    validation: float | None
+    seconds: float
+    processor: float
+    updates: int
+    conflicts: float | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """scores = features @ weights.T + bias.  weights: (vectors, dim); passes: all of them; best: the number of the one
+    whose weights these are.  objective: of the examples that were trained on; held_right: on those held out."""
+
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    passes: tuple[Pass, ...]
+    best: int
+    rate: float
+    objective: float
+    right: float
+    held_right: float | None
+
+
+Told = Callable[[Pass], None]
+
+
+def train(examples: Examples, wanted: Wanted, told: Told = lambda _: None, memory: Memory | None = None) -> Trained:
+    """memory: where the examples lie, for processes.  Raises Diverged where a loss is not finite any more."""
+    held = round(wanted.held * examples.count)
+    if wanted.held and not 0 < held < examples.count:
+        raise ConfigError(f"--early-stop {wanted.held:g} holds out no example, or all of them", "",
+                          "give a share that leaves examples on both sides")  # fmt: skip
+    own, rest = examples.part(0, examples.count - held), examples.part(examples.count - held, examples.count)
+    _fit(own, wanted)
+    rate = found_rate(own, wanted) if wanted.rate is None else wanted.rate
+    with _workers(own, wanted, memory) as workers:
+        return _Run(own, rest if held else None, replace(wanted, rate=rate), workers).run(told)
+
+
+def _fit(examples: Examples, wanted: Wanted) -> None:
+    """Raises ConfigError where the weights of all workers do not fit in memory."""
+    one = 4 * examples.dim * (examples.labels.vectors + 3)
+    whole, has = one * (2 + wanted.workers if wanted.copies else 3), free()
+    if whole > has:
+        raise ConfigError(f"the weights do not fit in memory: {size(whole)}",
+                          f"{counted(examples.dim, 'coordinate')} for {counted(examples.labels.vectors, 'vector')} and "
+                          f"{counted(wanted.workers, 'worker')}; {size(has)} of memory are free",
+                          "give --dim, which leaves out examples with larger indices, or fewer --workers")  # fmt: skip
+
+
+def objective(examples: Examples, model: Model, loss: Loss, l2: float) -> tuple[float, float]:
+    """(mean loss + l2/2 (|weights|^2 + |bias|^2), the part of the examples that are right)."""
+    judged = examples.judge(model, loss)
+    squares = sum(float(np.square(one, dtype=np.float64).sum()) for one in (model.weights, model.bias))
+    return judged.cost / examples.count + 0.5 * l2 * squares, judged.right / examples.count
+
+
+def found_rate(examples: Examples, wanted: Wanted) -> float:
+    """The rate whose passes over a sample, as many and as many workers' as are wanted, come to the least objective."""
+    sample = examples.part(0, min(examples.count, _SAMPLE))
+    squares, _ = sample.scale()
+    if squares <= 0.0:
+        return 1.0
+    tried: dict[int, float] = {}
+
+    def at(power: int) -> float:
+        if power not in tried:
+            one = replace(
+                wanted,
+                rate=4.0**power / squares,
+                passes=min(wanted.passes, _TRIED),
+                held=0.0,
+                workers=wanted.workers if wanted.copies else 1,
+                copies=True,
+                sharing=FREE,
+                processes=False,
+            )
+            with Threads(sample, one.workers) as workers:
+                run = _Run(sample, None, one, workers)
+                for number in range(1, one.passes + 1):
+                    run.once(number)
+                tried[power] = objective(sample, run.vectors.model, wanted.loss, wanted.l2)[0]
+        return tried[power] if math.isfinite(tried[power]) else math.inf
+
+    best = 0
+    while at(best - 1) <= at(best) and best > -12:
+        best -= 1
+    if best == 0:
+        while at(best + 1) < at(best) and best < 8:
+            best += 1
+    return 4.0**best / squares
+
+
+class _Run:
+    """The state of a training."""
+
+    def __init__(self, own: Examples, held: Examples | None, wanted: Wanted, workers: Workers) -> None:
+        self._own, self._held, self._wanted, self._workers = own, held, wanted, workers
+        self._penalties = own.penalties()
+        squares, filled = own.scale()
+        self._tilt = squares / max(filled, 1.0) if wanted.bias else 0.0
+        vectors = own.labels.vectors
+        sizes = (vectors * own.dim, vectors, len(self._penalties))
+        self.vectors = Vectors(workers.memory, sizes, wanted.workers, wanted.copies)
+
+    def run(self, told: Told) -> Trained:
+        passes: list[Pass] = []
+        best, kept = 0, (self.vectors.model.weights, self.vectors.model.bias)
+        least = math.inf
+        for number in range(1, self._wanted.passes + 1):
+            passes.append(self.once(number))
+            told(passes[-1])
+            if not math.isfinite(passes[-1].loss) or not np.isfinite(self.vectors.model.weights).all():
+                raise Diverged(f"the loss is not finite after pass {number}", f"the rate is {passes[-1].rate:.3g}",
+                               "give a smaller --rate, or leave it out: it is found on a sample")  # fmt: skip
+            now = passes[-1].validation
+            if now is None or now < least * (1.0 - _BETTER):
+                least, best = least if now is None else now, number
+                if self._held is not None:
+                    kept = (self.vectors.model.weights.copy(), self.vectors.model.bias.copy())
+            elif number - best >= PATIENCE:
+                break
+        if self._held is not None:
+            self.vectors.put(*kept)
+        return self._trained(tuple(passes), best)
+
+    def once(self, number: int) -> Pass:
+        """One pass."""
+        wanted, model = self._wanted, self.vectors.model
+        assert wanted.rate is not None
+        decay = (LAST / wanted.passes) ** (1.0 / max(1, wanted.passes - 1)) if wanted.decay is None else wanted.decay
+        rate = wanted.rate * decay ** (number - 1)
+        model.shrink[:] = 1.0 / (1.0 + rate * wanted.l2 * self._penalties)
+        step = Step(rate, rate * self._tilt, 1.0 / (1.0 + rate * self._tilt * wanted.l2), int(wanted.loss),
+                    wanted.sharing)  # fmt: skip
+        order = self._own.order(np.random.default_rng([wanted.seed, number]), wanted.rows)
+        parts = [np.ascontiguousarray(one) for one in np.array_split(order, wanted.workers)]
+        counted = wanted.workers > 1 and not wanted.copies
+        began, worked = time.perf_counter(), time.process_time()
+        told = self._workers.walk(self.vectors.models, parts, step, counted)
+        self.vectors.average()
+        seconds, worked = time.perf_counter() - began, time.process_time() - worked
+        looks = sum(one.looks for one in told)
+        loss = sum(one.cost for one in told) / self._own.count
+        held = None if self._held is None else self._held.judge(model, wanted.loss).cost / self._held.count
+        return Pass(number, rate, loss, held, seconds, worked, self._own.count,
+                    sum(one.conflicts for one in told) / looks if looks else None)  # fmt: skip
+
+    def _trained(self, passes: tuple[Pass, ...], best: int) -> Trained:
+        wanted, model = self._wanted, self.vectors.model
+        assert wanted.rate is not None
+        value, right = objective(self._own, model, wanted.loss, wanted.l2)
+        held = None if self._held is None else self._held.judge(model, wanted.loss).right / self._held.count
+        return Trained(*plain(model, self._own), passes, best, wanted.rate, value, right, held)
+
+
+def plain(model: Model, examples: Examples) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights (vectors, dim) and bias (vectors), whatever way a pass has them."""
+    vectors = len(model.bias)
+    weights = model.weights.reshape(vectors, -1) if len(model.shrink) == 1 != examples.dim else (
+        model.weights.reshape(-1, vectors).T)  # fmt: skip
+    return np.ascontiguousarray(weights, np.float32), np.array(model.bias, np.float32)
+
+
+def _workers(examples: Examples, wanted: Wanted, memory: Memory | None) -> Workers:
+    if wanted.processes:
+        assert isinstance(memory, Shared)
+        return Processes(examples, wanted.workers, memory)
+    return Threads(examples, wanted.workers)
+
+
+def flat(weights: Numbers, bias: Numbers, examples: Examples) -> Model:
+    """The other way round from `plain`."""
+    shrink = np.ones(len(examples.penalties()), np.float32)
+    own = weights if len(shrink) == 1 != examples.dim else weights.T
+    return Model(np.ascontiguousarray(own).ravel(), np.array(bias), shrink, np.zeros(0, np.int32))
