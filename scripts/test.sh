@@ -90,6 +90,7 @@ for part in "${parts[@]}"; do
         folders+=("tests/unit/nets/test_torch.py" tests/unit/training/test_engine_*.py)
     elif [ "$part" = training ]; then
         ./scripts/training.sh
+        ./scripts/linear.sh
         folders+=("tests/unit/training")
         if has_tests integration/training; then folders+=("tests/integration/training"); fi
     elif has_tests "$part"; then

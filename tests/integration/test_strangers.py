@@ -311,6 +311,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
             ["show", "small", *at],
             ["fetch", "small", "--out", f"{site.folder}/fetched", *at],
             ["head", str(made(site.folder / "rows", {"train": clouds(40, 6, 2)})), f"{site.folder}/head"],
+            ["linear", linear_set(site.folder / "linear.svm"), f"{site.folder}/linear", "--passes", "2"],
             [
                 "template",
                 "finetune",
@@ -408,6 +409,11 @@ def run_one(hole: BlackHole, site: Site, name: str, words: Sequence[str]) -> str
     return said
 
 
+def linear_set(path: Path) -> str:
+    path.write_text("1 1:1\n-1 2:1\n" * 20)
+    return str(path)
+
+
 def allowed(name: str) -> tuple[int, ...]:
     """Exit codes: health and doctor judge this machine, too; start tells of an ESTOP that still stands; pyspark and
     torch may not be there."""
@@ -415,8 +421,8 @@ def allowed(name: str) -> tuple[int, ...]:
         return (0, 4)
     if name in ("health", "doctor"):
         return (0, 1, 2) if name == "health" else (0, 1)
-    extra = {"spark": "pyspark", "train": "torch", "barista": "torch"}.get(name)
-    return (0, 2) if extra is not None and importlib.util.find_spec(extra) is None else (0,)
+    extras = {"spark": ["pyspark"], "train": ["torch", "numba"], "barista": ["torch"]}.get(name, [])
+    return (0, 2) if any(importlib.util.find_spec(extra) is None for extra in extras) else (0,)
 
 
 @pytest.mark.parametrize("keys", [True, False])

@@ -129,12 +129,12 @@ def walk(block: Block, model: Model, step: Step, counted: bool) -> Told:
                 pulling |= pulled != 0.0
                 moved += pulled != 0.0
             factor = pending[c] * shrunk
-            tilt = upright * (bias[c] + step.bias_rate * tilted) if step.bias_rate > 0.0 else 0.0
+            tilted *= step.bias_rate
             if step.sharing == ATOMIC:
                 if pulling:
                     _added(rows, base, pulls[c, :count], weights, c * dim, dim, factor)
                 if step.bias_rate > 0.0:
-                    atomic_add(bias, c, kind(tilt - bias[c]))
+                    atomic_add(bias, c, kind(upright * (bias[c] + tilted) - bias[c]))
             else:
                 if step.sharing != FREE and step.sharing != GLOBAL:
                     conflicts += lock(locks, c % LOCKS)
@@ -142,7 +142,7 @@ def walk(block: Block, model: Model, step: Step, counted: bool) -> Told:
                 if pulling:
                     _moved(rows, base, pulls[c, :count], weights[c * dim : (c + 1) * dim], factor)
                 if step.bias_rate > 0.0:
-                    bias[c] = kind(tilt)
+                    bias[c] = kind(upright * (bias[c] + tilted))
                 if step.sharing != FREE and step.sharing != GLOBAL:
                     unlock(locks, c % LOCKS)
             pending[c] = 1.0 if pulling else factor

@@ -26,6 +26,7 @@ PATIENCE = 3
 """Passes without a better validation loss after which an early stop ends the training."""
 _SAMPLE = 20_000
 _TRIED = 20
+_TILT = 0.5  # every example moves the bias, and a coordinate some of them: at their own rate it would not come to rest
 _BETTER = 1e-4
 
 
@@ -123,9 +124,9 @@ def found_rate(examples: Examples, wanted: Wanted) -> float:
     squares, _ = sample.scale()
     if squares <= 0.0:
         return 1.0
-    tried: dict[int, float] = {}
+    tried: dict[float, float] = {}
 
-    def at(power: int) -> float:
+    def at(power: float) -> float:
         if power not in tried:
             one = replace(
                 wanted,
@@ -144,13 +145,14 @@ def found_rate(examples: Examples, wanted: Wanted) -> float:
                 tried[power] = objective(sample, run.vectors.model, wanted.loss, wanted.l2)[0]
         return tried[power] if math.isfinite(tried[power]) else math.inf
 
-    best = 0
+    best = 0.0
     while at(best - 1) <= at(best) and best > -12:
         best -= 1
     if best == 0:
         while at(best + 1) < at(best) and best < 8:
             best += 1
-    return 4.0**best / squares
+    best = min((best, best - 0.5, best + 0.5), key=at)
+    return float(4.0**best / squares)
 
 
 class _Run:
@@ -160,7 +162,7 @@ class _Run:
         self._own, self._held, self._wanted, self._workers = own, held, wanted, workers
         self._penalties = own.penalties()
         squares, filled = own.scale()
-        self._tilt = squares / max(filled, 1.0) if wanted.bias else 0.0
+        self._tilt = squares / max(filled, 1.0) ** _TILT if wanted.bias else 0.0
         vectors = own.labels.vectors
         sizes = (vectors * own.dim, vectors, len(self._penalties))
         self.vectors = Vectors(workers.memory, sizes, wanted.workers, wanted.copies)

@@ -5,14 +5,13 @@ A line that cannot be used is left out and named with what is wrong; the others 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from isal import igzip, isal_zlib
+from isal import isal_zlib
 
 from pipeline.errors import ConfigError
 from pipeline.training.descent.compiled import compiled, inlined
@@ -22,6 +21,8 @@ from pipeline.training.descent.values import Numbers
 CHUNK = 4 * 2**20
 """Of text that is read at once; a longer line is read as a whole."""
 LONGEST = 2**30
+PIECE = 2**18
+_OUT = 2**16  # so much of what stands before a damaged place is lost
 _GZIP, _END = b"\x1f\x8b", b"\n"
 _DAMAGED: Any = isal_zlib.error  # its stub declares an instance
 MOST = 2**31 - 1
@@ -70,39 +71,79 @@ def read(path: Path, dim: int | None, left_out: LeftOut) -> Iterator[Gathered]:
 
     Raises ConfigError where the file cannot be read.
     """
-    number, rest = 1, b""
+    number, rest, whole = 1, b"", True
+    pieces = _pieces(path)
+    while whole:
+        try:
+            some = _filled(pieces, rest)
+        except Damaged as error:
+            left_out.put(f"{path}, line {number + error.text.count(_END):,}", str(error))
+            some, whole = error.text[: error.text.rfind(_END) + 1], False
+        last = len(some) < len(rest) + CHUNK
+        end = len(some) if last else some.rfind(_END) + 1
+        whole = whole and not last
+        if end:
+            found = parse(np.frombuffer(some, np.uint8, end), -1 if dim is None else dim)
+            for line, wrong in found.bad.tolist():
+                left_out.put(f"{path}, line {number + line:,}", SAYS[Wrong(wrong)])
+            if last and some[-1:] != _END and found.lines - 1 not in found.bad[:, 0]:
+                left_out.note(f"{path}, line {number + found.lines - 1:,}",
+                              "the file ends without an end of line: this line may be cut")  # fmt: skip
+            number += found.lines
+            yield Gathered(found.columns, found.value, found.lengths, found.label, found.label_lengths)
+        rest = some[end:]
+        if len(rest) > LONGEST:
+            raise ConfigError(f"{path} is no file of libsvm's form", f"line {number:,} does not end", "")
+
+
+class Damaged(Exception):
+    """Compressed data that is cut or damaged.  text: what there was of the chunk before."""
+
+    def __init__(self, says: str) -> None:
+        super().__init__(says)
+        self.text = b""
+
+
+def _filled(pieces: Iterator[bytes], rest: bytes) -> bytes:
+    """`rest`, and CHUNK bytes or more behind it; fewer: the file ends there."""
+    held, length = [rest], 0
     try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == _GZIP
-            raw.seek(0)
-            file: BinaryIO = igzip.open(raw) if packed else raw
-            while True:
-                try:
-                    some = file.read(CHUNK)
-                except (EOFError, OSError, zlib.error, _DAMAGED) as error:
-                    if not packed:
-                        raise
-                    left_out.put(f"{path}, line {number + rest.count(_END):,}",
-                                 f"the compressed data is cut or damaged here ({error})")  # fmt: skip
-                    some, rest = b"", rest[: rest.rfind(b"\n") + 1]
-                text = rest + some
-                end = text.rfind(b"\n") + 1 if some else len(text)
-                if end:
-                    found = parse(np.frombuffer(text, np.uint8, end), -1 if dim is None else dim)
-                    for line, wrong in found.bad.tolist():
-                        left_out.put(f"{path}, line {number + line:,}", SAYS[Wrong(wrong)])
-                    if not some and number + found.lines - 1 not in found.bad[:, 0] + number:
-                        left_out.note(f"{path}, line {number + found.lines - 1:,}",
-                                      "the file ends without an end of line: this line may be cut")  # fmt: skip
-                    number += found.lines
-                    yield Gathered(found.columns, found.value, found.lengths, found.label, found.label_lengths)
-                rest = text[end:]
-                if not some:
-                    return
-                if len(rest) > LONGEST:
-                    raise ConfigError(f"{path} is no file of libsvm's form", f"line {number:,} does not end", "")
+        while length < CHUNK and (one := next(pieces, b"")):
+            held.append(one)
+            length += len(one)
+    except Damaged as error:
+        error.text = b"".join(held)
+        raise
+    return b"".join(held)
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    """The text of a file, unpacked.  Raises Damaged behind what could be unpacked."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(PIECE)
+            if not data.startswith(_GZIP):
+                while data:
+                    yield data
+                    data = file.read(PIECE)
+                return
+            while data:
+                member = isal_zlib.decompressobj(wbits=31)
+                while not member.eof:
+                    yield _inflated(member, data)
+                    if not member.eof and not (data := member.unconsumed_tail or file.read(PIECE)):
+                        raise Damaged("the compressed data is cut here")
+                data = (member.unused_data or file.read(PIECE)).lstrip(b"\0")
     except OSError as error:
         raise ConfigError(f"{path} cannot be read", error.strerror or str(error), "") from error
+
+
+def _inflated(member: Any, data: bytes) -> bytes:
+    try:
+        found: bytes = member.decompress(data, _OUT)
+    except _DAMAGED as error:
+        raise Damaged(f"the compressed data is damaged here: {error}") from error
+    return found
 
 
 @inlined
@@ -244,7 +285,7 @@ def parse(text: Numbers, dim: int) -> Lines:
                     wrong = 6
                 elif coordinate < last:
                     wrong = 5
-                elif not abs(found) <= 3.4028234e38:
+                elif not abs(found) < 3.4028235677973366e38:
                     wrong = 7
                 else:
                     index[filled], value[filled] = coordinate, found

@@ -1,0 +1,165 @@
+"""hathi train linear, as it is typed: what it prints and leaves, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import parquet as pq
+
+from pipeline.cli.main import main
+from pipeline.errors import SolverError
+from pipeline.nets import load
+from pipeline.training.descent import saving
+from pipeline.training.linear import joining
+from pipeline.training.packages import demand
+from tests.unit.training.made_sets import clouds, made
+from tests.unit.training.sparse_sets import like_rcv1, write
+from tests.unit.training.test_head import below, features, pictures
+
+Printed = pytest.CaptureFixture[str]
+
+
+def test_the_weights_of_a_sparse_set_stand_in_two_files_that_agree(tmp_path: Path, capsys: Printed) -> None:
+    examples = like_rcv1(900, 300, 12)
+    path = write(tmp_path / "a.svm", examples)
+    path.write_text(path.read_text() + "1 4:nan\n")
+    out = tmp_path / "out"
+    assert main(["train", "linear", str(path), str(out), "--passes", "5", "--early-stop", "0.2", "--workers", "2"]) == 0
+    said = capsys.readouterr().out
+    assert f"warning: {path}, line 901: a value is NaN" in said
+    assert "900 sparse examples of 301 coordinates, 2 classes; 1 left out" in said
+    assert "pass 5 of 5: loss " in said
+    assert " validation " in said
+    assert "M updates/s" in said
+    assert "2 threads; a copy each, averaged after each pass" in said
+    held = np.load(out / saving.NPZ)
+    weights, bias = held["weights"][0], held["bias"][0]
+    table = pq.read_table(out / saving.TABLE).to_pylist()
+    assert {row["class"] for row in table} == {1}
+    assert [row["weight"] for row in table if row["index"] is None] == [bias]
+    assert {row["index"]: row["weight"] for row in table if row["index"] is not None} == {
+        int(at): weights[at] for at in np.flatnonzero(weights)
+    }
+    rows = examples.rows
+    of = np.repeat(np.arange(900), np.diff(rows.start))
+    scores = np.bincount(of, weights[rows.columns + 1] * rows.value, minlength=900) + bias
+    right = np.mean((scores > 0) == (np.diff(rows.label_start) > 0))
+    about = json.loads((out / saving.ABOUT).read_text())
+    share = 0.8 * about["accuracy"] + 0.2 * about["held_out_accuracy"]
+    assert right == pytest.approx(share, abs=1e-6)
+    assert (about["examples"], about["left_out"], about["classes"]) == (900, 1, [-1, 1])
+    assert not (out / joining.NET).exists()
+    assert main(["train", "linear", str(path), str(out)]) == 2, "nothing is overwritten"
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("loss", ["hinge", "logistic", "squared-hinge"])
+def test_dense_examples_leave_a_net_whose_scores_are_those_of_the_weights(
+    loss: str, classes: int, tmp_path: Path, capsys: Printed
+) -> None:
+    values, labels = clouds(300, 8, classes, apart=2.0)
+    np.savez(tmp_path / "a.npz", features=values, labels=np.array(labels) + 5)
+    out = tmp_path / "out"
+    assert main(["train", "linear", str(tmp_path / "a.npz"), str(out), "--loss", loss, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["classes"] == list(range(5, 5 + classes))
+    assert told["accuracy"] > 0.8
+    net = load(out / joining.NET, out / joining.WEIGHTS)
+    found = net.forward({"features": values.astype(np.float32)}, [joining.SCORE])[joining.SCORE]
+    held = np.load(out / saving.NPZ)
+    scores = values @ held["weights"].T.astype(np.float64) + held["bias"]
+    wanted = np.concatenate([-scores, scores], 1) if classes == 2 else scores
+    assert found == pytest.approx(wanted, abs=1e-4)
+    assert np.mean(found.argmax(1) == labels) == pytest.approx(told["accuracy"], abs=1e-6)
+
+
+def test_a_model_of_delivered_features_is_joined_to_the_net_that_made_them(tmp_path: Path) -> None:
+    feature_set = below(tmp_path)
+    files, labels = pictures(24), [n % 3 for n in range(24)]
+    net, rows = features(feature_set, files)
+    folder, out = made(tmp_path / "set", {"train": (rows, labels)}, net.fingerprint), tmp_path / "out"
+    given = ["--net", feature_set.net, "--weights", str(feature_set.weights), "--blob", "features"]
+    assert main(["train", "linear", str(folder), str(out), *given, "--l2", "0.1"]) == 0
+    joined = below(tmp_path, **{
+        "net": str(out / joining.NET), "weights": str(out / joining.WEIGHTS), "blob": joining.SCORE,
+        "preprocess": feature_set.preprocess, "normalise": "none",
+    })  # fmt: skip
+    held = np.load(out / saving.NPZ)
+    wanted = rows.astype(np.float64) @ held["weights"].T.astype(np.float64) + held["bias"]
+    assert features(joined, files)[1] == pytest.approx(wanted, abs=1e-5 * max(1.0, float(np.abs(wanted).max())))
+    assert json.loads((out / saving.ABOUT).read_text())["fingerprints"] == {net.fingerprint: 24}
+
+
+@pytest.mark.parametrize("more", [
+    ["--lock", "none"], ["--lock", "stripe"], ["--lock", "global"], ["--lock", "atomic"], ["--rows"], ["--no-bias"],
+    ["--processes"], ["--processes", "--lock", "none"],
+], ids=" ".join)  # fmt: skip
+def test_each_way_of_working_comes_to_about_the_same_objective(
+    more: list[str], tmp_path: Path, capsys: Printed
+) -> None:
+    path = write(tmp_path / "a.svm", like_rcv1(1500, 300, 15))
+    found = {}
+    for name, options in (("alone", more[:0] + [one for one in more if one == "--no-bias"]), ("so", more)):
+        words = ["train", "linear", str(path), str(tmp_path / name), "--workers", "1" if name == "alone" else "2"]
+        assert main([*words, *options, "--json"]) == 0
+        found[name] = json.loads(capsys.readouterr().out)
+    assert found["so"]["objective"] == pytest.approx(found["alone"]["objective"], rel=0.03)
+    shared = "--lock" in more
+    assert (found["so"]["last_pass"]["conflicts"] is not None) == shared
+    assert found["so"]["wanted"]["bias"] != ("--no-bias" in more)
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    (["--loss", "softmax"], "--loss softmax is none of a linear model's"),
+    (["--l2", "0"], "--l2 0 is not allowed"), (["--l2", "auto"], "--l2 nan is not allowed"),
+    (["--rate", "-1"], "--rate -1 is not allowed"), (["--decay", "1.5"], "--decay 1.5 is not allowed"),
+    (["--early-stop", "1"], "--early-stop 1 is not allowed"), (["--early-stop", "nan"], "--early-stop nan"),
+    (["--net", "x.prototxt", "--weights", "x.caffemodel", "--blob", "x"], "the examples are not its features"),
+])  # fmt: skip
+def test_options_that_say_nothing_sensible_are_refused_by_name(
+    more: list[str], says: str, tmp_path: Path, capsys: Printed
+) -> None:
+    path = write(tmp_path / "a.svm", like_rcv1(60, 40, 5))
+    assert main(["train", "linear", str(path), str(tmp_path / "out"), *more]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_without_data_says_how_it_is_typed(capsys: Printed) -> None:
+    assert main(["train", "linear"]) == 2
+    assert "hathi train linear DATA [OUT]" in capsys.readouterr().err
+
+
+def test_where_numba_is_missing_the_error_names_what_installs_it() -> None:
+    with pytest.raises(SolverError, match="hathi train linear needs the package") as told:
+        demand("numba_that_is_not_there", "hathi train linear", "linear")
+    assert told.value.hint.endswith(("scripts/linear.sh", "numba'", "numba>=0.61'"))
+
+
+def test_the_page_shows_what_the_commands_print(
+    tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commands on a smaller set of the same name: the same lines, with other numbers."""
+    import gzip
+    import re
+
+    page = (Path(__file__).parents[3] / "docs" / "linear.md").read_text()
+    block = page.partition("```console\n")[2].partition("```")[0]
+    packed = gzip.compress(write(tmp_path / "news.svm", like_rcv1(900, 300, 12)).read_bytes())
+    (tmp_path / "news.svm.gz").write_bytes(packed)
+    monkeypatch.chdir(tmp_path)
+
+    def form(text: str) -> list[str]:
+        lines = [re.sub(r"\d[\d,.]*(?:e-\d+)?", "N", line) for line in text.splitlines()]
+        return [line for line in lines if not line.startswith("pass ")] + sorted(
+            {one for one in lines if "pass N of" in one}
+        )
+
+    for part in block.split("$ hathi ")[1:]:
+        command, _, printed = part.partition("\n")
+        assert main(command.split()) == 0
+        said, shown = form(capsys.readouterr().out), form(printed)
+        assert [one.partition(", those")[0] for one in said] == [one.partition(", those")[0] for one in shown]
