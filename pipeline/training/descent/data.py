@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.amounts import counted
 from pipeline.errors import ConfigError, FormatError
 from pipeline.training.dataset.manifest import MANIFEST, Manifest
 from pipeline.training.descent import libsvm, tables
@@ -135,7 +136,7 @@ def _kind(path: Path) -> str:
 def _arrays(source: Source, paths: list[Path], kind: str) -> tuple[Numbers, Numbers]:
     """Features and labels.  A .npy is mapped, so a damaged header asks for no memory; so is a .npz's size compared."""
     if len(paths) > 1:
-        raise ConfigError(f"{source.path} holds {len(paths):,} files of NumPy", "", "give one of them")
+        raise ConfigError(f"{source.path} holds {counted(len(paths), 'file')} of NumPy", "", "give one of them")
     try:
         if kind == "npy":
             if source.labels is None:

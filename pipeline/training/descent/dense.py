@@ -77,10 +77,10 @@ def _moved(rows: Numbers, base: int, by: Numbers, weights: Numbers, factor: floa
 
 
 @inlined
-def _added(rows: Numbers, base: int, by: Numbers, weights: Numbers, start: int, dim: int, factor: float) -> None:
-    """As `_moved`, by atomic additions to weights[start : start + dim]."""
+def _added(rows: Numbers, base: int, by: Numbers, weights: Numbers, start: int, factor: float) -> None:
+    """As `_moved`, by atomic additions to the weights from `start` on."""
     less = weights.dtype.type(factor - 1.0)
-    for k in range(dim):
+    for k in range(rows.shape[1]):
         more = less * weights[start + k]
         for row in range(len(by)):
             more += by[row] * rows[base + row, k]
@@ -132,7 +132,7 @@ def walk(block: Block, model: Model, step: Step, counted: bool) -> Told:
             tilted *= step.bias_rate
             if step.sharing == ATOMIC:
                 if pulling:
-                    _added(rows, base, pulls[c, :count], weights, c * dim, dim, factor)
+                    _added(rows, base, pulls[c, :count], weights, c * dim, factor)
                 if step.bias_rate > 0.0:
                     atomic_add(bias, c, kind(upright * (bias[c] + tilted) - bias[c]))
             else:

@@ -26,7 +26,7 @@ PATIENCE = 3
 """Passes without a better validation loss after which an early stop ends the training."""
 _SAMPLE = 20_000
 _TRIED = 20
-_TILT = 0.5  # every example moves the bias, and a coordinate some of them: at their own rate it would not come to rest
+_TILTS = (0.5, 1.0)  # of the first and the last pass, see _tilt
 _BETTER = 1e-4
 
 
@@ -161,8 +161,7 @@ class _Run:
     def __init__(self, own: Examples, held: Examples | None, wanted: Wanted, workers: Workers) -> None:
         self._own, self._held, self._wanted, self._workers = own, held, wanted, workers
         self._penalties = own.penalties()
-        squares, filled = own.scale()
-        self._tilt = squares / max(filled, 1.0) ** _TILT if wanted.bias else 0.0
+        self._scale = own.scale()
         vectors = own.labels.vectors
         sizes = (vectors * own.dim, vectors, len(self._penalties))
         self.vectors = Vectors(workers.memory, sizes, wanted.workers, wanted.copies)
@@ -194,8 +193,9 @@ class _Run:
         assert wanted.rate is not None
         decay = (LAST / wanted.passes) ** (1.0 / max(1, wanted.passes - 1)) if wanted.decay is None else wanted.decay
         rate = wanted.rate * decay ** (number - 1)
+        tilt = self._tilt(number)
         model.shrink[:] = 1.0 / (1.0 + rate * wanted.l2 * self._penalties)
-        step = Step(rate, rate * self._tilt, 1.0 / (1.0 + rate * self._tilt * wanted.l2), int(wanted.loss),
+        step = Step(rate, rate * tilt, 1.0 / (1.0 + rate * tilt * wanted.l2), int(wanted.loss),
                     wanted.sharing)  # fmt: skip
         order = self._own.order(np.random.default_rng([wanted.seed, number]), wanted.rows)
         parts = [np.ascontiguousarray(one) for one in np.array_split(order, wanted.workers)]
@@ -209,6 +209,19 @@ class _Run:
         held = None if self._held is None else self._held.judge(model, wanted.loss).cost / self._held.count
         return Pass(number, rate, loss, held, seconds, worked, self._own.count,
                     sum(one.conflicts for one in told) / looks if looks else None)  # fmt: skip
+
+    def _tilt(self, number: int) -> float:
+        """The bias's part of the rate in a pass; 0: there is no bias.
+
+        Every example moves the bias, and a coordinate some of them.  At the rate of a coordinate, whose mean square is
+        that of an example by the coordinates that it has, the bias comes to rest, and at a larger one it gets there.
+        """
+        if not self._wanted.bias:
+            return 0.0
+        squares, filled = self._scale
+        first, last = _TILTS
+        power = first + (last - first) * (number - 1) / max(1, self._wanted.passes - 1)
+        return float(squares / max(filled, 1.0) ** power)
 
     def _trained(self, passes: tuple[Pass, ...], best: int) -> Trained:
         wanted, model = self._wanted, self.vectors.model

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.amounts import counted
 from pipeline.errors import ConfigError, FormatError
 from pipeline.training.descent.gathering import Gathered, LeftOut
 from pipeline.training.descent.libsvm import MOST, SAYS, Wrong
@@ -58,7 +59,7 @@ def shape(paths: Sequence[Path]) -> Shape:
             lengths = pc.list_value_length(batch.column(0)).drop_null()
             if len(lengths) and lengths[0].as_py():
                 return Shape(rows, lengths[0].as_py())
-    raise FormatError(f"{paths[0]} holds no features", f"{rows:,} rows without any", "")
+    raise FormatError(f"{paths[0]} holds no features", f"{counted(rows, 'row')} without any", "")
 
 
 def read(path: Path, dim: int | None, left_out: LeftOut) -> Iterator[Gathered]:

@@ -235,7 +235,7 @@ def test_copies_that_are_averaged_are_equal_to_the_bit_on_every_run(workers: int
 
 
 def test_the_tree_sums_neighbours_first() -> None:
-    big = [np.float32([one]) for one in (1e8, 1.0, -1e8, 1.0, 3.0)]
+    big = [np.array([one], np.float32) for one in (1e8, 1.0, -1e8, 1.0, 3.0)]
     assert tree(big)[0] == ((big[0] + big[1]) + (big[2] + big[3]) + big[4])[0]
 
 
@@ -248,7 +248,9 @@ def steps_of(kind: str, examples: int) -> tuple[Callable[[Model, Step], Any], in
         order, seen = np.arange(examples, dtype=np.uint32), np.zeros(0, np.float32)
         return lambda model, step: two_classes.guarded(rows, model, order, step, seen), 1
     if kind == "more classes":
-        rows = Rows(start, np.zeros(examples, np.uint32), values, 3 * start, np.tile(np.int32([0, 1, 2]), examples))
+        rows = Rows(
+            start, np.zeros(examples, np.uint32), values, 3 * start, np.tile(np.arange(3, dtype=np.int32), examples)
+        )
         order, seen = np.arange(examples, dtype=np.uint32), np.zeros(0, np.float32)
         return lambda model, step: more_classes.walk(rows, model, order, step, seen), 3
     block = dense.Block(values[:, None], 0, start, np.zeros(examples, np.int32))
@@ -310,7 +312,7 @@ def test_an_early_stop_keeps_the_weights_of_the_best_pass() -> None:
     found = train(examples, Wanted(Loss.HINGE, 1e-6, passes=60, rate=4.0, decay=1.0, held=0.3), told.append)
     assert len(told) < 60
     held = examples.part(490, 700)
-    losses = [one.validation for one in told]
+    losses = [float(one.validation or 0.0) for one in told]
     assert found.best == int(np.argmin(losses)) + 1
     assert len(told) == found.best + 3
     mean = held.judge(flat(found.weights, found.bias, held), Loss.HINGE).cost / held.count
