@@ -15,6 +15,8 @@ from pipeline.errors import PermanentError, PipelineError
 MOST = 1 << 16
 """Bytes of a message; arrays go by the memory."""
 _LONGEST_TEXT = 4000
+_ENCODED = json.JSONEncoder(separators=(",", ":")).encode
+"""Made once: `json.dumps` makes one for each message whose form is not its own."""
 _CREDENTIALS = struct.Struct("3i")
 Message = Mapping[str, Any]
 
@@ -38,7 +40,7 @@ def socket_made() -> socket.socket:
 
 def send(to: socket.socket, fields: Message, handles: Sequence[int] = ()) -> None:
     """Raises Ended, also where the other side takes no more: it is not waited for on a socket that does not block."""
-    content = json.dumps(fields, separators=(",", ":")).encode()
+    content = _ENCODED(fields).encode()
     try:
         if handles:
             socket.send_fds(to, [content], list(handles))
@@ -84,7 +86,7 @@ def _read(content: bytes) -> dict[str, Any]:
         raise Refused(f"a message of more than {MOST:,} bytes", "", "arrays go by the memory, not by messages")
     found = None
     with contextlib.suppress(ValueError):  # what is no JSON is no object either
-        found = json.loads(content)
+        found = json.loads(content.decode())
     if not isinstance(found, dict):
         raise Refused("a message that is no JSON object", repr(content[:80]))
     return found
