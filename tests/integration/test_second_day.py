@@ -6,7 +6,7 @@ import json
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def features(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_second_day_with_5_percent_changed_costs_a_tenth_of_the_first(
-    own: OwnList, shop: TaggedImages, capsys: pytest.CaptureFixture[str]
+    own: OwnList, shop: TaggedImages, figures: Callable[[str], None]
 ) -> None:
     paths = [f"/{('tag', 'time')[at % 2]}/{at}.png" for at in range(IMAGES)]
     shop.images.update((path, picture(at, 120)) for at, path in enumerate(paths))
@@ -74,12 +74,11 @@ def test_a_second_day_with_5_percent_changed_costs_a_tenth_of_the_first(
     assert bytes_of_second <= bytes_of_first / 10
     now = features(own.out)
     assert {path for path in paths if now[path] != known[path]} == set(changed)
-    with capsys.disabled():
-        print(
-            f"\n{IMAGES} images, {CHANGED} of them changed: {bytes_of_first:,} bytes on the first day, "
-            f"{bytes_of_second:,} on the second ({100 * bytes_of_second / bytes_of_first:.1f} %); {CHANGED} images "
-            f"computed; CPU of the whole command, most of it its start: {first['cpu']:.2f} s and {second['cpu']:.2f} s"
-        )
+    figures(
+        f"{IMAGES} images, {CHANGED} of them changed: {bytes_of_first:,} bytes on the first day, "
+        f"{bytes_of_second:,} on the second ({100 * bytes_of_second / bytes_of_first:.1f} %); {CHANGED} images "
+        f"computed; CPU of the whole command, most of it its start: {first['cpu']:.2f} s and {second['cpu']:.2f} s"
+    )
     anew = day(own, shop, 3, paths, "--set", "reuse=false", out="other")
     assert (anew["features"], anew["not_modified"]) == (IMAGES, 0)
     assert features(own.folder / "other") == now, "what is used again is what is computed, to the bit"

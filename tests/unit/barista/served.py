@@ -123,11 +123,13 @@ def until(holds: Any, seconds: float = 60.0) -> bool:
     return True
 
 
-def descriptors() -> int:
-    """Mappings and descriptors of a barista's memory, in all processes that can be seen."""
-    count = 0
+def descriptors(of: int) -> int:
+    """Mappings and descriptors of a barista's memory, in all processes that have the mounts of process `of`."""
+    mounts, count = os.readlink(f"/proc/{of}/ns/mnt"), 0
     for process in Path("/proc").glob("[0-9]*"):
         try:
+            if os.readlink(process / "ns/mnt") != mounts:
+                continue  # another test's
             links = [os.readlink(one) for one in (process / "fd").iterdir()]
             maps = (process / "maps").read_text()
         except OSError:

@@ -89,7 +89,8 @@ def test_memory_keeps_its_size_whoever_has_it_and_has_no_name() -> None:
         for size in (0, 1 << 21):
             with pytest.raises(PermissionError):
                 os.ftruncate(handle, size)
-        assert set(os.listdir("/dev/shm")) == before
+        assert os.readlink(f"/proc/self/fd/{handle}").startswith(f"/memfd:{memory.NAME}")
+        assert not [name for name in set(os.listdir("/dev/shm")) - before if "barista" in name]
     finally:
         os.close(handle)
 
