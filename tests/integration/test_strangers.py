@@ -263,8 +263,10 @@ def test_no_fork_of_a_library_stops_a_run_holds_its_locks_or_keeps_it_from_endin
             done = subprocess.run(words, env=site.environ(), stdout=said, stderr=said, timeout=300)
         assert done.returncode == 0, (tmp_path / "said").read_text()
         assert site.results() == PICTURES // 2, (tmp_path / "said").read_text()
-        alive = [pid for pid in noted.read_text().split() if start_of(int(pid))]
-        assert len(alive) == 2 * workers, "all but the one that was ended, as its maker meant it"
+        forked = noted.read_text().split()
+        assert len(forked) in {3 * loading for loading in range(1, workers + 1)}, "a late worker may find no work"
+        alive = [pid for pid in forked if start_of(int(pid))]
+        assert len(alive) == len(forked) // 3 * 2, "all but the one that was ended, as its maker meant it"
         assert [holder(site.state, stage) for stage in STAGES] == [None] * len(STAGES)
         assert list((site.state / "spill").iterdir()) == []
         assert not (site.state / "_PIPE_RUNNING").exists()
