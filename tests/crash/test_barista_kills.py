@@ -177,6 +177,7 @@ def killed(kills: int, folder: Path, seed: int) -> str:
         assert until(lambda: (forking.named(), forking.held()) == before), (forking.named(), forking.held())
         assert str(bar.file) not in Path("/proc/net/unix").read_text()
         bar.barista()
+        assert forking.held() > before[1], "what is counted is there while they run"
         assert starting.stop(bar.file, 60)
         left = sorted(one.name for one in folder.iterdir() if one.name.startswith("x."))
         assert left == ["x.interface.lock"], left
