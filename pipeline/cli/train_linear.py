@@ -49,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--processes", action="store_true", help="worker processes over shared memory instead of threads")
     option("--rows", action="store_true", help="sparse examples one by one in random order, not in blocks of 64")
     option("--no-bias", action="store_true", help="the score is weights times features alone")
+    option("--compare", action="store_true", help="all ways of sharing side by side, from one worker to averaged "
+           "copies: a table, a page with curves, and whether leaving out the lock helps")  # fmt: skip
+    option("--seeds", type=number_from(1), default=3, metavar="N", help="of --compare (default: 3)")
     option("--labels", type=Path, metavar="FILE", help="of a .npy of features: the .npy of its labels")
     option("--dim", type=number_from(1), metavar="N", help="sparse: indices are below N; an example with another "
            "one is left out (default: as the largest index says)")  # fmt: skip
@@ -56,6 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0.  Raises ConfigError and FormatError for data and options that cannot be used, Diverged."""
+    if args.compare:
+        from pipeline.cli import train_compare
+
+        return train_compare.run(args)
     from pipeline.training.dataset.folders import whole
     from pipeline.training.descent import data, saving
     from pipeline.training.descent.descent import train

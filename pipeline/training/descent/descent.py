@@ -97,7 +97,7 @@ def train(examples: Examples, wanted: Wanted, told: Told = lambda _: None, memor
     _fit(own, wanted)
     rate = found_rate(own, wanted) if wanted.rate is None else wanted.rate
     with _workers(own, wanted, memory) as workers:
-        return _Run(own, rest if held else None, replace(wanted, rate=rate), workers).run(told)
+        return Run(own, rest if held else None, replace(wanted, rate=rate), workers).run(told)
 
 
 def _fit(examples: Examples, wanted: Wanted) -> None:
@@ -139,7 +139,7 @@ def found_rate(examples: Examples, wanted: Wanted) -> float:
                 processes=False,
             )
             with Threads(sample, one.workers) as workers:
-                run = _Run(sample, None, one, workers)
+                run = Run(sample, None, one, workers)
                 for number in range(1, one.passes + 1):
                     run.once(number)
                 tried[power] = objective(sample, run.vectors.model, wanted.loss, wanted.l2)[0]
@@ -155,7 +155,7 @@ def found_rate(examples: Examples, wanted: Wanted) -> float:
     return float(4.0**best / squares)
 
 
-class _Run:
+class Run:
     """The state of a training."""
 
     def __init__(self, own: Examples, held: Examples | None, wanted: Wanted, workers: Workers) -> None:

@@ -1,0 +1,1 @@
+"""A comparison of workers of a linear model as one HTML page."""
