@@ -105,14 +105,19 @@ def read_dense(path: Path, dim: int, left_out: LeftOut) -> Iterator[DenseRows]:
         label, label_lengths = _labels(path, batch.column(LABEL))
         wrong = np.zeros(len(batch), np.int64)
         _mark(wrong, label_lengths < 0, Wrong.LABEL)
-        of = np.repeat(np.arange(len(batch)), np.maximum(lengths, 0))
-        _mark(wrong, _any(of, ~np.isfinite(value), len(batch)), Wrong.VALUE)
+        if (lengths == dim).all():  # as it is nearly always: no number is looked up by its row
+            rows = value.reshape(-1, dim)
+        else:
+            of = np.repeat(lengths == dim, np.maximum(lengths, 0))
+            rows = np.zeros((len(batch), dim), np.float32)
+            rows[lengths == dim] = value[of].reshape(-1, dim)
+        _mark(wrong, ~np.isfinite(rows).all(1), Wrong.VALUE)
         for row in np.flatnonzero(lengths != dim).tolist():
             has = "no feature" if lengths[row] < 0 else f"a feature of {lengths[row]:,} numbers, not {dim:,}"
             left_out.put(f"{path}, row {number + row + 1:,}", f"it has {has}")
         _say(path, number, np.where(lengths != dim, 0, wrong), left_out)
         good = (wrong == 0) & (lengths == dim)
-        yield DenseRows(value[good[of]].reshape(-1, dim),
+        yield DenseRows(rows if good.all() else rows[good],
                         label[good[np.repeat(np.arange(len(batch)), np.maximum(label_lengths, 0))]],
                         label_lengths[good])  # fmt: skip
         number += len(batch)

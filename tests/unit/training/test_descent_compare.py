@@ -42,9 +42,9 @@ def test_each_way_goes_on_by_its_own_from_the_same_examples_and_orders() -> None
     found = compare(examples, wanted, 2, lambda says: None)
     assert [one.name for one in found.ways] == NAMES
     own = examples.part(0, 720)
-    for name, more in ((SERIAL, {"workers": 1}), (AVERAGED, {"workers": 2})):
+    for name, workers in ((SERIAL, 1), (AVERAGED, 2)):
         for course in found.way(name).courses:
-            alone = train(own, replace(wanted, held=0.0, seed=course.seed + 5, **more))
+            alone = train(own, replace(wanted, held=0.0, seed=course.seed + 5, workers=workers))
             assert course.steps[-1].above == pytest.approx(alone.objective / found.optimum.objective - 1.0, abs=1e-9)
     for one in found.ways:
         assert len(one.courses) == 2

@@ -1,0 +1,170 @@
+"""Linear models: updates a second, what sharing costs, memory; beside scikit-learn where it is installed.
+
+    .venv/bin/python -m tests.benchmarks.linear_models [--rows 804414] [--passes 10]
+    .venv/bin/python -m tests.benchmarks.linear_models --dense FOLDER [--rows 30000] [--dim 4096] [--classes 12]
+
+Sparse: a generated set of RCV1's shape, 47,236 coordinates.  All ways take turns, a pass of each; the figures are
+medians of the ratios within a turn, and rates by the processor's time, which other programs disturb less.  --memory
+FOLDER reads a file and goes over it 20 times in a process of its own.  Dense: Parquet in FOLDER, as it is delivered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+COORDINATES, FILLED = 47_236, 76
+MEMORY = """
+import sys, numpy as np
+from pathlib import Path
+from tests import peak
+from pipeline.training.descent import data
+from pipeline.training.descent.descent import Wanted, train
+from pipeline.training.descent.losses import Loss
+from pipeline.training.descent.memory import Own
+from tests.unit.training.sparse_sets import like_rcv1
+
+small = like_rcv1(2000, 500, 20)
+train(small, Wanted(Loss.HINGE, 1e-5, passes=2, workers=2))  # what is compiled and imported is no part of it
+idle = peak.held()
+with data.opened(data.Source(Path(sys.argv[1]), Path(".")), Own()) as found:
+    train(found.examples, Wanted(Loss.HINGE, 1e-5, workers=2))
+    print((peak.held() - idle) / sum(one.nbytes for one in found.examples.rows))
+"""
+
+
+def sparse(rows: int, passes: int) -> None:
+    from pipeline.training.descent.comparing import AVERAGED, LOCK_FREE, LOCKED, SERIAL, ways
+    from pipeline.training.descent.descent import Run, Wanted
+    from pipeline.training.descent.losses import Loss
+    from pipeline.training.descent.workers import Threads
+    from tests.unit.training.sparse_sets import like_rcv1
+
+    examples = like_rcv1(rows, COORDINATES, FILLED)
+    print(f"{examples.count:,} examples, {len(examples.rows.value) / examples.count:.1f} coordinates each")
+    chosen = {}
+    for order in (False, True):
+        named = ways(Wanted(Loss.HINGE, 1e-5, passes=passes, rate=0.5, workers=2, rows=order))
+        for name in (SERIAL, LOCK_FREE, LOCKED, AVERAGED):
+            chosen[f"{name}, {'random rows' if order else 'blocks'}"] = named[name]
+    runs = {name: Run(examples, None, one, Threads(examples, one.workers)) for name, one in chosen.items()}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for number in range(passes + 1):
+        for name, run in runs.items():
+            one = run.once(number + 1)
+            if number:  # the first one compiles
+                times[name].append((one.seconds, one.processor))
+    for name, taken in times.items():
+        alone = times[f"{SERIAL}, {name.partition(', ')[2]}"]
+        ratio = statistics.median(before[0] / now[0] for before, now in zip(alone, taken, strict=True))
+        by_core = rows / min(processor for _, processor in taken) / 1e6
+        share = statistics.median(processor / seconds for seconds, processor in taken)
+        print(f"{name:28} {rows / statistics.median(one for one, _ in taken) / 1e6:6.2f} M examples/s, "
+              f"{by_core:5.2f} M a second of a core (best), x {ratio:.2f}, "
+              f"CPU / wall {share:.2f}", flush=True)  # fmt: skip
+    learn(examples, passes)
+
+
+def learn(examples, passes: int) -> None:  # type: ignore[no-untyped-def]
+    """scikit-learn's descent on the same examples."""
+    if importlib.util.find_spec("sklearn") is None:
+        print("scikit-learn is not installed: no SGDClassifier beside it")
+        return
+    from scipy.sparse import csr_matrix
+    from sklearn.linear_model import SGDClassifier
+
+    rows = examples.rows
+    matrix = csr_matrix((rows.value, rows.columns.astype(np.int32), rows.start), (examples.count, examples.dim))
+    labels = np.where(np.diff(rows.label_start) > 0, 1, -1)
+    once = timed(lambda: SGDClassifier(alpha=1e-5, max_iter=1, tol=None).fit(matrix, labels))
+    more = timed(lambda: SGDClassifier(alpha=1e-5, max_iter=1 + passes, tol=None).fit(matrix, labels))
+    print(f"SGDClassifier                {examples.count * passes / (more - once) / 1e6:6.2f} M a second of a core")
+
+
+def timed(act: Callable[[], object]) -> float:
+    began = time.process_time()
+    act()
+    return time.process_time() - began
+
+
+def memory(rows: int, folder: Path) -> None:
+    from tests.unit.training.sparse_sets import like_rcv1, write
+
+    path = write(folder / "linear_models.svm", like_rcv1(rows, COORDINATES, FILLED))
+    try:
+        done = subprocess.run([sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True)
+    finally:
+        path.unlink()
+    print(f"memory of reading {rows:,} examples and 20 passes: {float(done.stdout):.2f} times the examples'")
+
+
+def dense(folder: Path, rows: int, dim: int, classes: int) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    from pipeline.training.descent import data
+    from pipeline.training.descent.descent import Run, Wanted
+    from pipeline.training.descent.losses import Loss
+    from pipeline.training.descent.memory import Own
+    from pipeline.training.descent.workers import Threads
+
+    draws = np.random.default_rng(0)
+    centres = draws.standard_normal((classes, dim)).astype(np.float32)
+    path = folder / "linear_models.parquet"
+    form = pa.schema([("label", pa.int32()), ("features", pa.list_(pa.float32(), dim))])
+    with pq.ParquetWriter(path, form, compression="none", use_dictionary=False) as file:
+        for _ in range(0, rows, 1000):
+            labels = draws.integers(0, classes, 1000)
+            values = np.maximum(draws.standard_normal((1000, dim), np.float32) + 0.2 * centres[labels], 0.0)
+            values /= np.linalg.norm(values, axis=1, keepdims=True)
+            listed = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), dim)
+            file.write_table(pa.table([pa.array(labels, pa.int32()), listed], schema=form))
+    try:
+        began = time.perf_counter()
+        with data.opened(data.Source(path, folder), Own()) as found:
+            examples = found.examples
+            print(f"read once: {examples.count / (time.perf_counter() - began):,.0f} rows/s of Parquet")
+            for workers in (1, 2):
+                run = Run(
+                    examples, None, Wanted(Loss.HINGE, 1e-5, rate=0.5, workers=workers), Threads(examples, workers)
+                )
+                run.once(1)
+                passes = [run.once(number) for number in range(2, 7)]
+                took = timed(lambda: [None for _ in examples.blocks(range(examples.count))])  # type: ignore[attr-defined]
+                best = min(passes, key=lambda one: one.processor)
+                print(f"{workers} worker(s): {examples.count / statistics.median(one.seconds for one in passes):,.0f} "
+                      f"rows/s, {examples.count / best.processor:,.0f} a second of a core x {classes} classes; reading "
+                      f"alone is {100 * took / best.processor:.0f} % of a pass")  # fmt: skip
+    finally:
+        path.unlink()
+    print(f"memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB in all")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--passes", type=int, default=10)
+    parser.add_argument("--dense", type=Path)
+    parser.add_argument("--memory", type=Path, help="measure memory alone, with a file in this folder")
+    parser.add_argument("--dim", type=int, default=4096)
+    parser.add_argument("--classes", type=int, default=12)
+    args = parser.parse_args()
+    if args.dense:
+        dense(args.dense, args.rows or 30_000, args.dim, args.classes)
+    elif args.memory:
+        memory(args.rows or 200_000, args.memory)
+    else:
+        sparse(args.rows or 804_414, args.passes)
+
+
+if __name__ == "__main__":
+    main()
