@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Numbers = NDArray[Any]
-GROUP = Path("/sys/fs/cgroup/memory.max")
+GROUP = Path("/sys/fs/cgroup")
 KERNEL = Path("/proc/meminfo")
 
 
@@ -84,11 +84,13 @@ def free() -> int:
     lines = dict(line.split(":", 1) for line in KERNEL.read_text().splitlines())
     found = int(lines["MemAvailable"].split()[0]) * 1024
     try:
-        limit = GROUP.read_text().strip()
-        used = int((GROUP.parent / "memory.current").read_text())
+        limit = int((GROUP / "memory.max").read_text())  # "max" is no number: there is no limit
+        used = int((GROUP / "memory.current").read_text())
+        parts = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
         return found
-    return found if limit == "max" else min(found, max(0, int(limit) - used))
+    cached = int(parts.get("active_file", 0)) + int(parts.get("inactive_file", 0))  # what files have is given back
+    return min(found, max(0, limit - used + cached))
 
 
 def _place(array: Numbers) -> int:

@@ -6,6 +6,7 @@ import queue
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Protocol
 
 from pipeline.errors import PermanentError
@@ -60,17 +61,16 @@ class Processes:
         """examples: whose arrays `memory` gave out."""
         self.memory: Memory = memory
         self._shared = memory
-        self._heard = [queue.SimpleQueue[Message | Ended]() for _ in range(count)]
+        self._heard = queue.SimpleQueue[tuple[int, Message | Ended]]()
         self._children: list[Child] = []
         self._given = False
         first = told_of(examples, memory)
         try:
-            for heard in self._heard:
+            for number in range(count):
                 child = Child(python_of("pipeline.training.descent.process"))
                 self._children.append(child)
-                child.hear(first, heard.put)
-            for heard in self._heard:
-                self._answer(heard)  # it has opened the examples
+                child.hear(first, partial(self._put, number))
+            self._answers()  # they have opened the examples
         except BaseException:
             self.__exit__()
             raise
@@ -89,16 +89,24 @@ class Processes:
             self._given = True
         for child, part in zip(self._children, parts, strict=True):
             child.channel.send(part.tobytes(), step=list(step), counted=counted)
-        return [Told(*self._answer(heard)["told"]) for heard in self._heard]
+        return [Told(*one["told"]) for one in self._answers()]
 
-    def _answer(self, heard: queue.SimpleQueue[Message | Ended]) -> Message:
-        found = heard.get()
-        if isinstance(found, Ended):
-            raise PermanentError("a worker process of the training died", f"it {found.story}", "run it again")
-        if "failed" in found:
-            words = found["failed"]
-            raise PermanentError(words["message"], words["detail"], words["hint"])
-        return found
+    def _put(self, number: int, one: Message | Ended) -> None:
+        self._heard.put((number, one))
+
+    def _answers(self) -> list[Message]:
+        """One of each worker, by its number.  Raises PermanentError as soon as one of them has died: it may have had a
+        lock that the others wait for."""
+        found: dict[int, Message] = {}
+        while len(found) < len(self._children):
+            number, one = self._heard.get()
+            if isinstance(one, Ended):
+                raise PermanentError("a worker process of the training died", f"it {one.story}", "run it again")
+            if "failed" in one:
+                words = one["failed"]
+                raise PermanentError(words["message"], words["detail"], words["hint"])
+            found[number] = one
+        return [found[number] for number in range(len(self._children))]
 
 
 def told_of(examples: Examples, memory: Shared) -> dict[str, Any]:

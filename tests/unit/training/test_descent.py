@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.errors import PermanentError
+from pipeline.process.child import Child
 from pipeline.training.dataset import digits
-from pipeline.training.descent import dense, more_classes, two_classes
+from pipeline.training.descent import dense, more_classes, two_classes, workers
+from pipeline.training.descent import memory as memory_of
 from pipeline.training.descent.compiled import PAD
 from pipeline.training.descent.dense_file import DenseFile
 from pipeline.training.descent.descent import Pass, Trained, Wanted, flat, objective, train
@@ -22,7 +27,7 @@ from pipeline.training.descent.memory import Own, Shared
 from pipeline.training.descent.optimum import optimum
 from pipeline.training.descent.tables import DenseRows, Shape
 from pipeline.training.descent.values import ATOMIC, FREE, GLOBAL, LOCKS, STRIPES, Model, Rows, Step
-from pipeline.training.descent.vectors import tree
+from pipeline.training.descent.vectors import Vectors, tree
 from tests.unit.training.made_sets import clouds
 from tests.unit.training.sparse_sets import apart, like_rcv1
 
@@ -188,8 +193,8 @@ def test_without_a_common_coordinate_lock_free_workers_come_to_the_bits_of_one(s
     wanted = Wanted(list(Loss)[seed % 3], 1e-3, passes=4, rate=0.3, bias=False, copies=False, seed=seed)
     alone = train(examples, wanted)
     assert np.abs(alone.weights).max() > 0.01
-    for workers in (2, 3):
-        found = train(examples, replace(wanted, workers=workers, rows=bool(seed % 2)))
+    for count in (2, 3):
+        found = train(examples, replace(wanted, workers=count, rows=bool(seed % 2)))
         assert np.array_equal(found.weights, train(examples, replace(wanted, rows=bool(seed % 2))).weights)
         assert found.passes[-1].conflicts == 0.0
 
@@ -215,6 +220,57 @@ def test_processes_over_shared_memory_come_to_the_bits_of_threads() -> None:
         assert np.array_equal(found.bias, train(examples, wanted).bias)
 
 
+@pytest.mark.parametrize("sharing", [FREE, GLOBAL])
+def test_a_worker_process_that_is_killed_ends_the_training_and_nobody_waits_for_its_lock(sharing: int) -> None:
+    examples = like_rcv1(900, 300, 12)
+    wanted = Wanted(Loss.HINGE, 1e-3, rate=0.1, passes=10**6, workers=2, copies=False, sharing=sharing, processes=True)
+    children: list[Child] = []
+
+    def killed(one: Pass) -> None:
+        if one.number == 3:
+            os.kill(children[1].pid, signal.SIGKILL)
+
+    with Shared() as memory, pytest.MonkeyPatch.context() as patch:
+
+        def begun(command: list[str]) -> Child:
+            children.append(Child(command))
+            return children[-1]
+
+        patch.setattr(workers, "Child", begun)
+        with pytest.raises(PermanentError, match="a worker process of the training died") as told:
+            train(shared(memory, examples), wanted, killed, memory)
+    assert "SIGKILL" in told.value.detail
+    assert [one.wait().code for one in children] == [-signal.SIGKILL] * 2, "the other one is ended, too"
+
+
+def test_a_killed_holder_of_the_lock_keeps_nobody_for_ever() -> None:
+    """The lock is taken here, as a process has it that dies within its step: the others spin, until one is gone."""
+    examples = like_rcv1(900, 300, 12)
+    with Shared() as memory:
+        held = shared(memory, examples)
+        with workers.Processes(held, 2, memory) as both:
+            vectors = Vectors(memory, (300, 1, 300), 2, False)
+            vectors.models[0].shrink[:] = 1.0
+            vectors.models[0].locks[0] = 1
+            timer = threading.Timer(1.0, both._children[1].kill)
+            timer.start()
+            parts = np.array_split(np.arange(900, dtype=np.uint32), 2)
+            with pytest.raises(PermanentError, match="a worker process of the training died"):
+                both.walk(vectors.models, parts, ONCE._replace(sharing=GLOBAL), False)
+            timer.join()
+
+
+def test_memory_that_files_have_in_a_control_group_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_of, "GROUP", tmp_path)
+    whole = memory_of.free()
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("9000\n")
+    (tmp_path / "memory.stat").write_text("anon 1000\nactive_file 3000\ninactive_file 5000\n")
+    assert memory_of.free() == pytest.approx(whole, rel=0.3)
+    (tmp_path / "memory.max").write_text("10000\n")
+    assert memory_of.free() == 9000
+
+
 def test_dense_examples_are_read_by_processes_as_by_threads(tmp_path: Path) -> None:
     values, labels = clouds(500, 12, 3)
     wanted = Wanted(Loss.HINGE, 1e-2, passes=3, workers=2)
@@ -225,10 +281,10 @@ def test_dense_examples_are_read_by_processes_as_by_threads(tmp_path: Path) -> N
         assert np.array_equal(found.weights, train(examples, wanted).weights)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 5])
-def test_copies_that_are_averaged_are_equal_to_the_bit_on_every_run(workers: int) -> None:
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_copies_that_are_averaged_are_equal_to_the_bit_on_every_run(count: int) -> None:
     examples = like_rcv1(2000, 500, 15)
-    first, second = (train(examples, Wanted(Loss.HINGE, 1e-4, passes=4, workers=workers)) for _ in range(2))
+    first, second = (train(examples, Wanted(Loss.HINGE, 1e-4, passes=4, workers=count)) for _ in range(2))
     assert np.array_equal(first.weights, second.weights)
     assert np.array_equal(first.bias, second.bias)
     assert not np.array_equal(first.weights, train(examples, Wanted(Loss.HINGE, 1e-4, passes=4, seed=1)).weights)
@@ -266,10 +322,10 @@ def test_no_write_under_a_lock_or_by_an_atomic_addition_is_lost(kind: str, shari
     model = Model(np.zeros(vectors, np.float32), np.zeros(vectors, np.float32), np.ones(1, np.float32),
                   np.zeros((LOCKS + 1) * PAD, np.int32))  # fmt: skip
     step = Step(rate, rate, 1.0, int(Loss.HINGE), sharing)
-    workers = [threading.Thread(target=walk, args=(model, step)) for _ in range(threads)]
-    for one in workers:
+    going = [threading.Thread(target=walk, args=(model, step)) for _ in range(threads)]
+    for one in going:
         one.start()
-    for one in workers:
+    for one in going:
         one.join()
     assert model.weights.tolist() == [examples * threads * rate] * vectors
     assert model.bias.tolist() == [examples * threads * rate] * vectors
