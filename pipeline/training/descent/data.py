@@ -81,10 +81,11 @@ def opened(source: Source, memory: Memory) -> Iterator[Data]:
         yield from _dense(source, memory, shape, rows, _About(left_out))
     else:
         read = tables.read if kind == "parquet" else libsvm.read
-        gathering = Gathering(str(source.path))
-        for path in paths:
-            gathering.extend(read(path, source.dim, left_out))
-        yield Data(gathering.finish(memory, source.seed, source.dim), left_out)
+        with Gathering(str(source.path), source.seed) as gathering:
+            for path in paths:
+                gathering.extend(read(path, source.dim, left_out))
+            examples = gathering.finish(memory, source.dim)
+        yield Data(examples, left_out)
 
 
 def _dense(source: Source, memory: Memory, shape: Shape, rows: Iterator[DenseRows], about: _About) -> Iterator[Data]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from pipeline.training.descent.values import Numbers, Rows
 
 NAMED = 5
 """Examples that are named for each reason to leave them out; the others are counted."""
+PILES = 32
 _PART = 0.9  # of the free memory that examples may take
 
 
@@ -64,22 +66,41 @@ class LeftOut:
 
 
 class Gathering:
-    """Takes up examples until all are there."""
+    """Takes up examples until all are there; a context.
 
-    def __init__(self, name: str) -> None:
+    Each goes to one of a few piles by chance, in memory that goes back to the system with its pile; then pile after
+    pile is mixed into its part of the whole.  So there is never a second copy of more than a pile.
+    """
+
+    def __init__(self, name: str, seed: int) -> None:
         """name: of the data, for messages."""
         self._name = name
-        self._some: list[Gathered] = []
-        self._held, self._rows = 0, 0
+        self._draws = np.random.default_rng([seed, 0])
+        self._piles = [_Pile() for _ in range(PILES)]
+        self._some: list[_Dealt] = []
+        self._held, self._rows, self._largest = 0, 0, -1
         self._free = free()
+
+    def __enter__(self) -> Gathering:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pile in self._piles:
+            pile.close()
 
     def extend(self, more: Iterable[Gathered]) -> None:
         """Raises ConfigError as soon as they do not fit in memory."""
         for one in more:
-            if len(one.lengths):
-                self._some.append(Gathered(*map(_own, one)))
-                self._held += sum(array.nbytes for array in one)
-                self._rows += len(one.lengths)
+            if not len(one.lengths):
+                continue
+            piles = self._draws.integers(0, PILES, len(one.lengths)).astype(np.uint8)
+            ends, columns, value = _dealt(piles, one.lengths, one.columns, one.value)
+            for pile, first, last in zip(self._piles, [0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+                pile.put(columns[first:last], value[first:last])
+            self._some.append(_Dealt(piles, one.lengths.copy(), one.label.copy(), one.label_lengths.copy()))
+            self._held += sum(array.nbytes for array in one)
+            self._rows += len(one.lengths)
+            self._largest = max(self._largest, int(one.columns.max(initial=0)))
             if self._held > _PART * self._free:
                 raise ConfigError(
                     f"{self._name} does not fit in memory",
@@ -88,45 +109,94 @@ class Gathering:
                     "train on a part of it, or where there is more memory",
                 )
 
-    def finish(self, memory: Memory, seed: int, dim: int | None) -> Sparse:
+    def finish(self, memory: Memory, dim: int | None) -> Sparse:
         """The examples in random order.  dim: None: as many coordinates as the largest index says."""
         if not self._rows:
             raise ConfigError(f"{self._name} holds no example", "", "")
-        start, label_start = np.zeros(self._rows + 1, np.int64), np.zeros(self._rows + 1, np.int64)
-        placed = _Placed(self._rows, seed)
-        lengths = placed.sorted(np.concatenate([one.lengths for one in self._some]))
-        label_lengths = np.concatenate([one.label_lengths for one in self._some])
-        labels, numbers, label_lengths = classes_of(
-            np.concatenate([one.label for one in self._some]), label_lengths, self._name
+        piles, lengths, label, label_lengths = (np.concatenate(arrays) for arrays in zip(*self._some, strict=True))
+        self._some.clear()
+        labels, numbers, label_lengths = classes_of(label, label_lengths, self._name)
+        came = np.argsort(piles, kind="stable")
+        ends = np.cumsum(np.bincount(piles, minlength=PILES))
+        place = np.empty(self._rows, np.int64)
+        for first, last in zip([0, *ends[:-1]], ends, strict=True):
+            place[came[first:last]] = first + self._draws.permutation(last - first)
+        rows = Rows(memory.empty(self._rows + 1, "i8"), memory.empty(int(lengths.sum()), "u4"),
+                    memory.empty(int(lengths.sum()), "f4"), memory.empty(self._rows + 1, "i8"),
+                    memory.empty(len(numbers), "i4"))  # fmt: skip
+        _begin(rows.start, lengths, place)
+        _begin(rows.label_start, label_lengths, place)
+        _scatter(numbers, label_lengths, rows.label_start[place], rows.label)
+        for pile, first, last in zip(self._piles, [0, *ends[:-1]], ends, strict=True):
+            own = came[first:last]
+            with pile as (columns, value):
+                _scatter(columns, lengths[own], rows.start[place[own]], rows.columns)
+                _scatter(value, lengths[own], rows.start[place[own]], rows.value)
+                del columns, value
+        return Sparse(rows, labels, self._largest + 1 if dim is None else dim, int(lengths.max()))
+
+
+class _Dealt(NamedTuple):
+    """piles: of each example (uint8); the others as in Gathered."""
+
+    piles: Numbers
+    lengths: Numbers
+    label: Numbers
+    label_lengths: Numbers
+
+
+class _Pile:
+    """Columns and values, one behind the other, in two files that exist in memory alone."""
+
+    def __init__(self) -> None:
+        self._files = [os.memfd_create("hathi", os.MFD_CLOEXEC) for _ in range(2)]
+
+    def put(self, *arrays: Numbers) -> None:
+        for file, array in zip(self._files, arrays, strict=True):
+            left = array.data.cast("B") if len(array) else memoryview(b"")
+            while left:
+                left = left[os.write(file, left) :]
+
+    def __enter__(self) -> tuple[Numbers, Numbers]:
+        columns, value = (
+            np.frombuffer(mmap.mmap(file, 0), kind) if os.fstat(file).st_size else np.empty(0, kind)
+            for file, kind in zip(self._files, ("u4", "f4"), strict=True)
         )
-        np.cumsum(lengths, out=start[1:])
-        np.cumsum(placed.sorted(label_lengths), out=label_start[1:])
-        total = int(start[-1])
-        rows = Rows(memory.empty(len(start), "i8"), memory.empty(total, "u4"), memory.empty(total, "f4"),
-                    memory.empty(len(start), "i8"), memory.empty(int(label_start[-1]), "i4"))  # fmt: skip
-        rows.start[:], rows.label_start[:] = start, label_start
-        _scatter(numbers, label_lengths, rows.label_start[placed.of], rows.label)
-        largest, first = -1, 0
-        while self._some:
-            one = self._some.pop(0)
-            to = rows.start[placed.of[first : first + len(one.lengths)]]
-            _scatter(one.columns, one.lengths, to, rows.columns)
-            _scatter(one.value, one.lengths, to, rows.value)
-            largest = max(largest, int(one.columns.max(initial=0)))
-            first += len(one.lengths)
-        return Sparse(rows, labels, largest + 1 if dim is None else dim, int(lengths.max()))
+        return columns, value
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        while self._files:
+            os.close(self._files.pop())
 
 
-class _Placed:
-    """Where each example goes: `of` its number in the order that it came in."""
+def _begin(start: Numbers, lengths: Numbers, place: Numbers) -> None:
+    """start: where each row begins, once rows are at their places."""
+    start[0] = 0
+    start[1:][place] = lengths
+    np.cumsum(start, out=start)
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.of = np.random.default_rng([seed, 0]).permutation(count)
 
-    def sorted(self, numbers: Numbers) -> Numbers:
-        found = np.empty_like(numbers)
-        found[self.of] = numbers
-        return found
+@compiled
+def _dealt(piles: Numbers, lengths: Numbers, columns: Numbers, value: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+    """(where each pile ends, columns and values, pile by pile)."""
+    ends = np.zeros(PILES, np.int64)
+    for row in range(len(piles)):
+        ends[piles[row]] += lengths[row]
+    ends = np.cumsum(ends)
+    to = np.zeros(PILES, np.int64)
+    to[1:] = ends[:-1]
+    own_columns, own_value, at = np.empty_like(columns), np.empty_like(value), 0
+    for row in range(len(piles)):
+        first = to[piles[row]]
+        for k in range(lengths[row]):
+            own_columns[first + k] = columns[at + k]
+            own_value[first + k] = value[at + k]
+        to[piles[row]] += lengths[row]
+        at += lengths[row]
+    return ends, own_columns, own_value
 
 
 def classes_of(label: Numbers, lengths: Numbers, name: str, known: int = 0) -> tuple[Labels, Numbers, Numbers]:
@@ -149,15 +219,6 @@ def classes_of(label: Numbers, lengths: Numbers, name: str, known: int = 0) -> t
         return found, numbers.astype(np.int32), lengths
     second = numbers == 1
     return found, np.zeros(int(second.sum()), np.int32), second.astype(np.int64)
-
-
-def _own(array: Numbers) -> Numbers:
-    """A copy in pages of its own, which go back to the system with it."""
-    if not array.nbytes:
-        return array.copy()
-    found: Numbers = np.frombuffer(mmap.mmap(-1, array.nbytes), array.dtype)
-    found[:] = array
-    return found
 
 
 @compiled
