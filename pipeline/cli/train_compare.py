@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.cli.train_linear import asked, speaker, tell, wanted_of
+from pipeline.errors import ConfigError
 
 PAGE, ABOUT = "compare.html", "compare.json"
 
@@ -23,6 +24,10 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.training.descent.comparing import answer, compare
     from pipeline.training.descent.memory import Own
 
+    for option, given in (("--lock", args.lock), ("--processes", args.processes)):
+        if given:
+            raise ConfigError(f"--compare and {option} exclude each other",
+                              "--compare goes all ways itself, by threads", f"leave {option} out")  # fmt: skip
     source, out = asked(args)
     if len(args.words) == 2:
         out = Path(f"{source.path.resolve().name}.compare")

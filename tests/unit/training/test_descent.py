@@ -111,7 +111,7 @@ def test_twenty_passes_come_to_a_hundredth_of_the_optimum_and_who_waits_to_a_tho
     best = optimum(own, loss, l2, near=2e-4)
     assert best.objective - best.bound <= 3e-4 * best.objective
     assert train(own, Wanted(loss, l2)).objective <= 1.01 * best.objective
-    waited = train(own, Wanted(loss, l2, passes=300))
+    waited = train(own, Wanted(loss, l2, passes=200))
     assert best.bound * (1.0 - 1e-6) <= waited.objective <= 1.001 * best.objective
     of_best = objective(rest, flat(best.weights, best.bias, rest), loss, l2)[1]
     found = objective(rest, flat(waited.weights, waited.bias, rest), loss, l2)[1]

@@ -118,3 +118,13 @@ def test_the_command_prints_the_table_and_leaves_the_page(
     about = json.loads((out / train_compare.ABOUT).read_text())
     assert [row["way"] for row in about["rows"]] == NAMES
     assert about["bound"] <= about["optimum"]
+
+
+@pytest.mark.parametrize("more", [["--lock", "none"], ["--processes"]])
+def test_options_that_a_comparison_goes_through_itself_are_refused(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "a.svm", like_rcv1(60, 40, 5))
+    assert main(["train", "linear", str(path), str(tmp_path / "out"), "--compare", *more]) == 2
+    assert f"--compare and {more[0]} exclude each other" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
