@@ -36,7 +36,7 @@ class DenseFile:
         self._scratch, self._shape = scratch, shape
         self._place = np.random.default_rng([seed, 0]).permutation(shape.rows)
         self._labels: list[tuple[Numbers, Numbers]] = []
-        self._rows = 0
+        self.rows = 0
 
     def __enter__(self) -> DenseFile:
         return self
@@ -48,36 +48,34 @@ class DenseFile:
         """Raises ConfigError where they do not fit on the disk."""
         for rows, label, lengths in more:
             for row in np.ascontiguousarray(rows, np.float32):
-                self._write(row, int(self._place[self._rows]))
-                self._rows += 1
+                self._write(row, int(self._place[self.rows]))
+                self.rows += 1
             self._labels.append((label.copy(), lengths.copy()))
 
     def examples(self, memory: Memory, name: str, known: int = 0) -> Dense:
-        """All of them.  known: how many classes there are, 0: those that stand there.
+        """All of them, one at least.  known: how many classes there are, 0: those that stand there.
 
         Raises ConfigError where there is none, or one class only.
         """
-        if not self._rows:
-            raise ConfigError(f"{name} holds no example", "", "")
         label = np.concatenate([one[0] for one in self._labels])
         labels, numbers, lengths = classes_of(label, np.concatenate([one[1] for one in self._labels]), name, known)
         place = self._closed()
-        own = np.zeros(self._rows, np.int64)
+        own = np.zeros(self.rows, np.int64)
         own[place] = lengths
-        start = memory.empty(self._rows + 1, "i8")
+        start = memory.empty(self.rows + 1, "i8")
         start[0] = 0
         np.cumsum(own, out=start[1:])
         found = memory.empty(int(start[-1]), "i4")
         first = np.concatenate([[0], np.cumsum(lengths)])[:-1]
         at = np.repeat(start[:-1][place] - first, lengths) + np.arange(len(numbers))
         found[at] = numbers
-        return Dense(self._file.fileno(), start, found, labels, self._shape.dim, self._rows)
+        return Dense(self._file.fileno(), start, found, labels, self._shape.dim, self.rows)
 
     def _closed(self) -> Numbers:
         """Where each row is, once the places of those that never came are filled from the end."""
-        place = self._place[: self._rows].copy()
-        late = np.flatnonzero(place >= self._rows)
-        holes = np.setdiff1d(np.arange(self._rows), place, assume_unique=True)
+        place = self._place[: self.rows].copy()
+        late = np.flatnonzero(place >= self.rows)
+        holes = np.setdiff1d(np.arange(self.rows), place, assume_unique=True)
         buffer = bytearray(4 * self._shape.dim)
         for row, hole in zip(late.tolist(), holes.tolist(), strict=True):
             os.preadv(self._file.fileno(), [buffer], int(place[row]) * len(buffer))

@@ -78,7 +78,8 @@ class Gathering:
         self._draws = np.random.default_rng([seed, 0])
         self._piles = [_Pile() for _ in range(PILES)]
         self._some: list[_Dealt] = []
-        self._held, self._rows, self._largest = 0, 0, -1
+        self.rows = 0
+        self._held, self._largest = 0, -1
         self._free = free()
 
     def __enter__(self) -> Gathering:
@@ -99,30 +100,31 @@ class Gathering:
                 pile.put(columns[first:last], value[first:last])
             self._some.append(_Dealt(piles, one.lengths.copy(), one.label.copy(), one.label_lengths.copy()))
             self._held += sum(array.nbytes for array in one)
-            self._rows += len(one.lengths)
+            self.rows += len(one.lengths)
             self._largest = max(self._largest, int(one.columns.max(initial=0)))
             if self._held > _PART * self._free:
                 raise ConfigError(
                     f"{self._name} does not fit in memory",
-                    f"{counted(self._rows, 'example')} take {size(self._held)}, and there are more; "
+                    f"{counted(self.rows, 'example')} take {size(self._held)}, and there are more; "
                     f"{size(self._free)} of memory were free",
                     "train on a part of it, or where there is more memory",
                 )
 
     def finish(self, memory: Memory, dim: int | None) -> Sparse:
-        """The examples in random order.  dim: None: as many coordinates as the largest index says."""
-        if not self._rows:
-            raise ConfigError(f"{self._name} holds no example", "", "")
+        """The examples, of which there is one at least, in random order.
+
+        dim: None: as many coordinates as the largest index says.
+        """
         piles, lengths, label, label_lengths = (np.concatenate(arrays) for arrays in zip(*self._some, strict=True))
         self._some.clear()
         labels, numbers, label_lengths = classes_of(label, label_lengths, self._name)
         came = np.argsort(piles, kind="stable")
         ends = np.cumsum(np.bincount(piles, minlength=PILES))
-        place = np.empty(self._rows, np.int64)
+        place = np.empty(self.rows, np.int64)
         for first, last in zip([0, *ends[:-1]], ends, strict=True):
             place[came[first:last]] = first + self._draws.permutation(last - first)
-        rows = Rows(memory.empty(self._rows + 1, "i8"), memory.empty(int(lengths.sum()), "u4"),
-                    memory.empty(int(lengths.sum()), "f4"), memory.empty(self._rows + 1, "i8"),
+        rows = Rows(memory.empty(self.rows + 1, "i8"), memory.empty(int(lengths.sum()), "u4"),
+                    memory.empty(int(lengths.sum()), "f4"), memory.empty(self.rows + 1, "i8"),
                     memory.empty(len(numbers), "i4"))  # fmt: skip
         _begin(rows.start, lengths, place)
         _begin(rows.label_start, label_lengths, place)

@@ -130,10 +130,13 @@ def _pieces(path: Path) -> Iterator[bytes]:
             while data:
                 member = isal_zlib.decompressobj(wbits=31)
                 while not member.eof:
-                    yield _inflated(member, data)
+                    if found := _inflated(member, data):  # of a few bytes of a header there is nothing yet
+                        yield found
                     if not member.eof and not (data := member.unconsumed_tail or file.read(PIECE)):
                         raise Damaged("the compressed data is cut here")
-                data = (member.unused_data or file.read(PIECE)).lstrip(b"\0")
+                data = member.unused_data or file.read(PIECE)
+                while data and not (data := data.lstrip(b"\0")):  # padding between members and after them
+                    data = file.read(PIECE)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read", error.strerror or str(error), "") from error
 

@@ -86,8 +86,9 @@ def test_a_line_that_cannot_be_used_is_named_with_its_number_and_the_rest_counts
     assert found.examples.count == 4
     assert rows_of(found) == {((1, 0.5), (3, float(np.float32(0.01)))), ((2, -0.25), (7, 3.0))}
     path.write_text(bad)
-    with pytest.raises(ConfigError, match="holds no example"):
+    with pytest.raises(ConfigError, match="holds no example that counts") as told:
         read(path, dim=10)
+    assert f"line 1: {BAD[bad]}" in told.value.detail
 
 
 def test_many_bad_lines_are_counted_by_their_reason(tmp_path: Path) -> None:
@@ -128,6 +129,31 @@ def test_a_compressed_file_is_read_and_one_that_is_cut_or_damaged_is_named(tmp_p
         assert "the compressed data is " in found.left_out.sentences[-1]
         assert ", line " in found.left_out.sentences[-1]
         assert rows_of(found) <= good
+
+
+@pytest.mark.parametrize("piece", [3, 7, 64])
+def test_a_compressed_file_is_read_to_its_end_wherever_its_pieces_are_cut(
+    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the header of a second member, cut in two, there is no text yet: that is no end."""
+    examples = like_rcv1(60, 100, 8)
+    text = write(tmp_path / "a.svm", examples).read_bytes()
+    path = tmp_path / "a.svm.gz"
+    path.write_bytes(b"".join(gzip.compress(one + b"\n") + bytes(90) for one in text.splitlines()))
+    monkeypatch.setattr(libsvm, "PIECE", piece)
+    found = read(path)
+    assert found.left_out.sentences == []
+    assert rows_of(found) == rows_of(read(tmp_path / "a.svm"))
+    assert found.examples.count == 60
+
+
+def test_what_only_begins_as_a_compressed_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.svm.gz"
+    for content in (b"\x1f\x8b", b"\x1f\x8bjunk", b"\x1f\x8b" + bytes(range(64)), gzip.compress(b"1 1:1\n")[:9]):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match="holds no example that counts") as told:
+            read(path)
+        assert "the compressed data is" in told.value.detail
 
 
 def test_lines_longer_than_a_chunk_and_chunks_of_many_lines_are_one_file(
