@@ -161,8 +161,12 @@ def _labels(path: Path, column: pa.Array) -> tuple[Numbers, Numbers]:
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
     elif pa.types.is_list(kind) and pa.types.is_integer(kind.value_type):
+        held = pc.list_flatten(column)
         flat, lengths = _flat(path, LABEL, column, pa.int64())
-        return flat, lengths
+        of = np.repeat(np.arange(len(column)), np.maximum(lengths, 0))
+        bad = held.is_null().to_numpy(zero_copy_only=False) | (np.abs(flat) > MOST)
+        bad = _any(of, bad, len(column)) | (lengths < 0)
+        return flat[~bad[of]], np.where(bad, -1, lengths)
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise FormatError(f"{path} holds no examples", f"the column {LABEL} is {kind}", "number the classes")
     found = column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)

@@ -240,6 +240,21 @@ def test_parquet_with_lists_is_read_and_each_bad_row_is_named(tmp_path: Path) ->
         assert any(f", row {row}: " in one and why in one for one in said), (row, said)
 
 
+def test_lists_of_labels_in_parquet_are_classes_and_a_label_that_is_missing_is_named(tmp_path: Path) -> None:
+    labels: list[Any] = [[1, 4], [4], [], None, [1, None], [2**40], [9]]
+    path = table(tmp_path / "a.parquet", label=pa.array(labels, pa.list_(pa.int64())),
+                 indices=[[at] for at in range(7)], values=[[1.0]] * 7)  # fmt: skip
+    found = read(path)
+    assert [one.partition(":")[0].rpartition(" ")[2] for one in found.left_out.sentences] == ["4", "5", "6"]
+    assert found.examples.labels.classes == (1, 4, 9)
+    rows = found.examples.rows  # type: ignore[attr-defined]
+    named = {
+        int(rows.columns[at]): [found.examples.labels.classes[one] for one in rows.label[first:last].tolist()]
+        for at, (first, last) in enumerate(zip(rows.label_start[:-1], rows.label_start[1:], strict=True))
+    }
+    assert named == {0: [1, 4], 1: [4], 2: [], 6: [9]}
+
+
 def test_parquet_of_other_columns_is_refused_by_what_it_has(tmp_path: Path) -> None:
     for columns, says in (
         ({"x": [1]}, "it has the columns x"),
