@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     option("--lock", choices=LOCKS, help="workers share one vector: without a lock, under a lock for each of 64 "
            "stripes, under one lock, or by atomic additions (default: each has a copy, "
-           "averaged after each pass)")  # fmt: skip
+           "averaged four times a pass)")  # fmt: skip
     option("--processes", action="store_true", help="worker processes over shared memory instead of threads")
     option("--rows", action="store_true", help="sparse examples one by one in random order, not in blocks of 64")
     option("--no-bias", action="store_true", help="the score is weights times features alone")
@@ -148,7 +148,7 @@ def tell(found: Data, wanted: Wanted, say: Callable[[str], None]) -> None:
         f"{classes}{several}{left}"
     )
     who = "process" if wanted.processes else "thread"
-    how = "a copy each, averaged after each pass" if wanted.copies else "one shared vector"
+    how = "a copy each, averaged four times a pass" if wanted.copies else "one shared vector"
     workers = counted(wanted.workers, who, "processes" if wanted.processes else "")
     say(f"l2 {wanted.l2:.3g}; {workers}{'; ' + how if wanted.workers > 1 else ''}")
 

@@ -22,6 +22,8 @@ from pipeline.training.descent.workers import Processes, Threads, Workers
 
 LAST = 0.1
 """Without --decay the rate of the last of n passes is this part of the first one's, divided by n."""
+MEETINGS = 4
+"""So many times in a pass copies become their mean."""
 PATIENCE = 3
 """Passes without a better validation loss after which an early stop ends the training."""
 _SAMPLE = 20_000
@@ -198,11 +200,14 @@ class Run:
         step = Step(rate, rate * tilt, 1.0 / (1.0 + rate * tilt * wanted.l2), int(wanted.loss),
                     wanted.sharing)  # fmt: skip
         order = self._own.order(np.random.default_rng([wanted.seed, number]), wanted.rows)
-        parts = [np.ascontiguousarray(one) for one in np.array_split(order, wanted.workers)]
+        meetings = MEETINGS if wanted.copies and wanted.workers > 1 else 1
+        parts = [np.array_split(some, wanted.workers) for some in np.array_split(order, meetings)]
         counted = wanted.workers > 1 and not wanted.copies
         began, worked = time.perf_counter(), time.process_time()
-        told = self._workers.walk(self.vectors.models, parts, step, counted)
-        self.vectors.average()
+        told = []
+        for own in parts:
+            told += self._workers.walk(self.vectors.models, own, step, counted)
+            self.vectors.average()
         seconds, worked = time.perf_counter() - began, time.process_time() - worked
         looks = sum(one.looks for one in told)
         loss = sum(one.cost for one in told) / self._own.count

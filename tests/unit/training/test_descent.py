@@ -393,3 +393,17 @@ def test_progress_tells_the_loss_of_each_example_before_its_step() -> None:
     assert told[0].updates == 640
     assert told[1].rate == pytest.approx(1e-9 * 0.05)
     assert found.passes == tuple(told)
+
+
+def test_copies_meet_four_times_a_pass_and_one_vector_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    met: list[int] = []
+    average = Vectors.average
+    monkeypatch.setattr(Vectors, "average", lambda self: (met.append(len(self._own)), average(self))[1])
+    wanted = Wanted(Loss.HINGE, 1e-3, passes=3, rate=0.1, workers=2)
+    once = train(like_rcv1(900, 200, 12), wanted)
+    assert met == [2] * 12
+    met.clear()
+    train(like_rcv1(900, 200, 12), replace(wanted, copies=False))
+    assert met == [1] * 3
+    monkeypatch.setattr("pipeline.training.descent.descent.MEETINGS", 1)
+    assert not np.array_equal(train(like_rcv1(900, 200, 12), wanted).weights, once.weights)

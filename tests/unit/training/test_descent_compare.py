@@ -75,7 +75,8 @@ def compared(free: Way, averaged: Way) -> Compared:
      ["Leaving out the lock helps: 2 workers", "does no harm", "The most updates a second: copies averaged, 1.90"]),
     (way(LOCK_FREE, 0.8, 0.2), way(AVERAGED, 1.0, 0.002),
      ["Leaving out the lock does not help here", "It does harm", "one worker is as fast as any number"]),
-    (way(LOCK_FREE, 1.2, 0.001, 1.0), way(AVERAGED, 1.2, 0.002), ["The workers had 1.00 of 2 cores"]),
+    (way(LOCK_FREE, 1.2, 0.001, 1.0), way(AVERAGED, 1.2, 0.002),
+     ["The workers had 1.00 of 2 cores", "By these times leaving out the lock helps"]),
 ])  # fmt: skip
 def test_the_answer_follows_from_the_figures(free: Way, averaged: Way, says: list[str]) -> None:
     said = " ".join(answer(compared(free, averaged)))
@@ -110,7 +111,7 @@ def test_the_command_prints_the_table_and_leaves_the_page(
     assert main(["train", "linear", name, "--compare", "--passes", "3", "--seeds", "2", "--early-stop", "0.2"]) == 0
     said = capsys.readouterr().out
     assert "optimum " in said
-    assert "Leaving out the lock" in said
+    assert "eaving out the lock" in said
     for way_name in NAMES:
         assert any(line.startswith(way_name) for line in said.splitlines())
     out = tmp_path / f"{name}.compare"
