@@ -104,6 +104,20 @@ class Pack:
             )
         )
 
+    def leave_out(self, ref: ImageRef) -> None:
+        """The image of this ref is not kept after all, if it is there: its host may give a better one at the next try.
+
+        Its bytes stay in the file, and no row names them.
+        """
+        wanted = (ref.partner_id, ref.item_id, ref.url)
+        gone = [row for row in self.rows if (row.partner_id, row.item_id, row.url) == wanted]
+        if gone:
+            self.rows = [row for row in self.rows if row not in gone]
+            left = {row.sha256 for row in self.rows}
+            for row in gone:
+                if row.sha256 not in left:
+                    self._at.pop(row.sha256, None)
+
     def _written(self, content: bytes) -> bool:
         """Whether the file has these bytes now; a disk that takes no more gets none of it."""
         try:

@@ -319,7 +319,7 @@ class Window(Generic[T]):
         if isinstance(known, int):
             self._name(batch, place, known, origin)
         elif known is not None:
-            self._failed(batch, place, known)
+            self._no_feature(batch, place, known)
         elif origin.sha256 in self._under_way:
             self._under_way[origin.sha256].append((batch, place, origin))
         else:
@@ -333,7 +333,7 @@ class Window(Generic[T]):
                 self._count(batch)
             elif isinstance(outcome, Failure):
                 batch.known[sha256] = outcome
-                self._failed(batch, place, outcome)
+                self._no_feature(batch, place, outcome)
             else:
                 vector, damage = (outcome.values, outcome.damage) if isinstance(outcome, Marked) else (outcome, "")
                 slot = batch.known.get(sha256)
@@ -351,6 +351,12 @@ class Window(Generic[T]):
             self._load.less_refs(batch, len(ref.content))
         self._count(batch)
         self._load.spill(self._batches.values())
+
+    def _no_feature(self, batch: OpenBatch[T], place: int, failure: Failure) -> None:
+        """A torn image is not kept: each retry would read it from the archive, and none would ask the host."""
+        if failure.retriable and batch.pack is not None:
+            batch.pack.leave_out(batch.refs[place])
+        self._failed(batch, place, failure)
 
     def _failed(self, batch: OpenBatch[T], place: int, failure: Failure) -> None:
         batch.failures.append(failure_row(batch.refs[place], failure))

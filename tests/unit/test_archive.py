@@ -20,15 +20,17 @@ from pipeline.ledger.bodies import body_of
 from pipeline.ledger.layout import ArchivedBatch, Keys, ShipmentName
 from pipeline.ledger.manifest import Result
 from pipeline.operations.verify import verify
-from pipeline.records import ImageRef, item_id_of
+from pipeline.records import Failure, ImageRef, item_id_of
 from pipeline.stages import operator_requests
 from pipeline.stages.archived_images import ArchiveReader
-from tests.simulation.world import World
+from tests.simulation import world as simulated
+from tests.simulation.world import World, prepare
 from tests.unit.test_stages import outs, shipments, tables, url, world_of
 
 KEYS = Keys("shop")
 DAY = 86400.0
 ON = {"archive": {"enabled": True}, "compute": {"free_bytes": 0}}
+READ = {"archive": {"enabled": True, "read": True}}
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
@@ -139,6 +141,28 @@ def test_the_archive_is_read_by_retries_of_a_back_fill_and_not_by_other_shipment
     operator_requests.again(context, name, plan)
     world.run()
     assert url("ok") in world.asked, "who ships again wants the images of today"
+
+
+def test_a_torn_image_is_not_kept_and_its_retries_ask_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two items show it, so that the second one fails by what is known of the first; a third image is whole."""
+    with monkeypatch.context() as torn:
+        torn.setattr(
+            simulated,
+            "prepare",
+            lambda content: Failure.of("truncated", "torn") if b"ok-5" in content else prepare(content),
+        )
+        world = kept_world(tmp_path, *(f"7,{name},{url('ok', 5)}" for name in "ab"), f"7,c,{url('ok', 6)}", **READ)
+    (body,) = manifests(world)
+    assert (body.pack.rows, body.index.rows) == (1, 1)
+    assert findings(world, deep=True) == []
+    world.asked.clear()
+    world.hand.at += 3700
+    world.run()
+    assert set(world.asked) == {url("ok", 5)}
+    assert len(tables(world, "features")) == 3
+    assert findings(world, deep=True) == []
 
 
 def test_a_second_set_reads_what_the_first_one_fetched_where_the_setting_says_so(tmp_path: Path) -> None:

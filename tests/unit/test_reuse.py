@@ -17,9 +17,12 @@ from pipeline.errors import FormatError, PermanentError
 from pipeline.ledger.bodies import body_of
 from pipeline.ledger.deliveries import PartnerManifest
 from pipeline.ledger.manifest import Out
+from pipeline.operations.health.facts import LakeFacts
+from pipeline.operations.open_shipments import open_shipments
 from pipeline.operations.report.gather import gather
 from pipeline.operations.report.page import page
 from pipeline.operations.report.scope import scope_of
+from pipeline.operations.report.standing import standing
 from pipeline.operations.why import story
 from pipeline.operations.why.story import question_of
 from pipeline.settings import Settings
@@ -407,6 +410,9 @@ def test_people_are_told_how_many_features_were_used_again(days: Days) -> None:
     shown = page(report)
     assert "used again: the host said that the image did not change" in shown
     assert "used again: the host sent the same bytes" in shown
+
+    hour = standing(context, LakeFacts(context.lake_name, days.hand.at), open_shipments(context)).last_hour
+    assert (hour.features, hour.not_modified, hour.equal_bytes) == (4, 2, 1)
 
     told = [story(context, question_of(7, f"item{at}")).chapters[-1] for at in (0, 2, 3)]
     assert [one.refs[0].outcome.reused for one in told] == ["not_modified", "", "equal_bytes"]

@@ -97,7 +97,7 @@ def standing(context: Context, facts: LakeFacts, opened: OpenShipments) -> Stand
     listed besides."""
     found = opened.planned
     later = Counter(hint.due for hint in opened.hints.later.values())
-    recent = lately(context, facts.now, opened.hints.due)
+    recent = list(lately(context, facts.now, opened.hints.due))
     done = [step for one in [*found, *recent] for step in steps(context.keys, one)]
     return Standing(
         facts,
