@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -49,6 +50,23 @@ def test_a_few_minutes_are_not_a_tenth_of_an_hour() -> None:
     assert [length_of_time(one) for one in (0, 59, 60, 3600 * 5 + 600, 86400 * 3 + 3600 * 4)] == [
         "0 s", "59 s", "1 min", "5 h 10 min", "3 d 4 h",
     ]  # fmt: skip
+
+
+def test_a_noun_that_takes_more_than_an_s_comes_with_its_plural() -> None:
+    """`2 classs`, `3 entrys`."""
+    calls = [
+        (path.relative_to(TREE), call.args[1].value)
+        for path in SENTENCES
+        if path.suffix == ".py"
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id == "counted"
+        and len(call.args) == 2
+        and isinstance(call.args[1], ast.Constant)
+    ]
+    assert len(calls) > 100
+    assert [call for call in calls if re.search("(s|x|z|ch|sh|[^aeiou]y)$", str(call[1]))] == []
 
 
 def test_no_sentence_puts_a_number_before_a_plural_by_hand() -> None:

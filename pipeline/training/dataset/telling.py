@@ -89,11 +89,11 @@ def _of_classes(made: Manifest) -> list[str]:
         found.append(f"one class only ({_named(made, made.labels)}): there is nothing to tell apart")
     single = [label for label, count in made.labels.items() if count == 1]
     if single and len(made.labels) > 1:
-        found.append(f"{counted(len(single), 'class')} with one example: {_named(made, single)}")
+        found.append(f"{counted(len(single), 'class', 'classes')} with one example: {_named(made, single)}")
     for name, side in made.sides.items():
         lacking = [label for label in made.labels if label not in side.labels]
         if lacking:
-            found.append(f"side {name} has no example of {counted(len(lacking), 'class')}: {_named(made, lacking)}")
+            found.append(f"side {name} has no example of {counted(len(lacking), 'class', 'classes')}: {_named(made, lacking)}")
     return found
 
 
