@@ -143,9 +143,7 @@ def test_the_archive_is_read_by_retries_of_a_back_fill_and_not_by_other_shipment
     assert url("ok") in world.asked, "who ships again wants the images of today"
 
 
-def test_a_torn_image_is_not_kept_and_its_retries_ask_the_host(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_torn_image_is_not_kept_and_its_retries_ask_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two items show it, so that the second one fails by what is known of the first; a third image is whole."""
     with monkeypatch.context() as torn:
         torn.setattr(

@@ -15,12 +15,13 @@ FILLERS = ("constant", "uniform", "gaussian", "positive_unitball", "xavier", "ms
 
 
 def fill(filler: caffe_pb2.FillerParameter, shape: tuple[int, ...], seed: str) -> NDArray[np.float32]:
-    """Values of `shape`, float32.
+    """Values of `shape`, float32; a blob without axes has one value.
 
     Caffe draws the random ones anew in each process; here they come from `seed` (the layer's name and the blob's
     index), so that a run can be repeated.  Raises NetError for an unknown type, numbers that fit no distribution, or a
     shape that it cannot fill.
     """
+    whole, shape = shape, shape or (1,)
     random = np.random.default_rng(np.random.SeedSequence(zlib.crc32(seed.encode())))
     match filler.type:
         case "constant":
@@ -34,7 +35,7 @@ def fill(filler: caffe_pb2.FillerParameter, shape: tuple[int, ...], seed: str) -
                 raise NetError(f"the gaussian filler of {seed} has std {filler.std:g}", "set std above 0")
             values = random.normal(filler.mean, filler.std, shape)
             if filler.sparse >= 0:  # about `sparse` values a row are kept
-                values *= random.random(shape) < filler.sparse / max(1, shape[0] if shape else 1)
+                values *= random.random(shape) < filler.sparse / max(1, shape[0])
         case "positive_unitball":
             values = random.random(shape)
             values /= values.reshape(shape[0], -1).sum(1).reshape((-1,) + (1,) * (len(shape) - 1))
@@ -47,7 +48,7 @@ def fill(filler: caffe_pb2.FillerParameter, shape: tuple[int, ...], seed: str) -
             values = bilinear(shape, seed)
         case unknown:
             raise NetError(f"unknown filler type '{unknown}' of {seed}", f"known: {', '.join(FILLERS)}")
-    return values.astype(np.float32)
+    return values.astype(np.float32).reshape(whole)
 
 
 def is_random(filler: caffe_pb2.FillerParameter) -> bool:

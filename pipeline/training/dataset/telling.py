@@ -93,7 +93,9 @@ def _of_classes(made: Manifest) -> list[str]:
     for name, side in made.sides.items():
         lacking = [label for label in made.labels if label not in side.labels]
         if lacking:
-            found.append(f"side {name} has no example of {counted(len(lacking), 'class', 'classes')}: {_named(made, lacking)}")
+            found.append(
+                f"side {name} has no example of {counted(len(lacking), 'class', 'classes')}: {_named(made, lacking)}"
+            )
     return found
 
 

@@ -20,11 +20,12 @@ f32 = np.float32
 
 
 def fill(words: Words, how: caffe_pb2.FillerParameter, shape: Shape, name: str) -> Float32s:
-    """Values of `shape`, float32; `name` stands in messages.
+    """Values of `shape`, float32; `name` stands in messages.  A blob without axes has one value, as in Caffe.
 
     Raises NetError for an unknown type, numbers that fit no distribution, `sparse` where Caffe knows none, and a shape
     that the filler cannot fill.
     """
+    whole, shape = shape, shape or (1,)
     _check(how, shape, name)
     count = math.prod(shape)
     match how.type:
@@ -45,13 +46,13 @@ def fill(words: Words, how: caffe_pb2.FillerParameter, shape: Shape, name: str) 
             values = normal(words, count, 0, np.sqrt(f32(2) / f32(fan(how, shape))))
         case _:
             values = bilinear(shape, name)
-    return values.reshape(shape)
+    return values.reshape(whole)
 
 
 def _check(how: caffe_pb2.FillerParameter, shape: Shape, name: str) -> None:
     if how.type not in FILLERS:
         raise NetError(f"unknown filler type '{how.type}' of {name}", f"known: {', '.join(FILLERS)}")
-    if not math.prod(shape) or not shape:
+    if not math.prod(shape):
         raise NetError(f"the {how.type} filler of {name} has nothing to fill", f"its shape is {shape}")
     if how.type == "uniform" and not how.min <= how.max:
         raise NetError(f"the uniform filler of {name} has min {how.min:g} above max {how.max:g}")

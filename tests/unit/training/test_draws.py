@@ -13,6 +13,7 @@ import pytest
 from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError, SolverError
 from pipeline.nets.caffe import prototxt
+from pipeline.nets.graph.fillers import fill as used
 from pipeline.training.draws.distributions import uniform
 from pipeline.training.draws.draws import CaffesDraws, OurDraws, draws
 from pipeline.training.draws.fillers import fill
@@ -202,6 +203,16 @@ def test_the_variance_norms(kind: str, norm: str, fan: float) -> None:
     if kind == "msra":
         expected = normal(Mersenne(1), 288, 0, np.sqrt(f32(2) / f32(fan)))
     assert np.array_equal(made, expected)
+
+
+@pytest.mark.parametrize("kind", ["constant", "uniform", "gaussian", "positive_unitball", "xavier", "msra"])
+def test_a_blob_without_axes_has_one_value(kind: str) -> None:
+    """PReLU with channel_shared, Scale and Bias with num_axes 0."""
+    how = filler(kind, value=0.25, std=2)
+    (expected,) = fill(Mersenne(4), how, (1,), "prelu/0")
+    made = fill(Mersenne(4), how, (), "prelu/0")
+    assert (made.shape, made[()]) == ((), expected)
+    assert used(how, (), "prelu/0").shape == ()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 16])

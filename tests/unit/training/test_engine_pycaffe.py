@@ -66,6 +66,31 @@ def test_the_example_does_what_it_says(here: Path, capsys: pytest.CaptureFixture
     assert doctest.DocTestRunner(verbose=False).run(example).failed == 0, capsys.readouterr().out
 
 
+@pytest.mark.parametrize("seed", ["random_seed: 1", ""])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'type: "PReLU" prelu_param { channel_shared: true }',
+        'type: "PReLU" prelu_param { channel_shared: true filler { type: "gaussian" std: 1 } }',
+        'type: "Scale" scale_param { num_axes: 0 bias_term: true }',
+        'type: "Scale" scale_param { num_axes: 0 filler { type: "uniform" min: 1 max: 2 } }',
+        'type: "Bias" bias_param { num_axes: 0 }',
+    ],
+)
+def test_a_layer_whose_weight_is_one_number_trains_and_is_saved_and_read(here: Path, layer: str, seed: str) -> None:
+    net = NET.replace('name: "relu" type: "ReLU"', f'name: "one" {layer}') % DUMMY
+    with opened(FIXED.replace("random_seed: 1", seed), net) as solver:
+        before = solver.net.params["one"][0].data.copy()
+        solver.step(3)
+        after = solver.net.params["one"][0].data.copy()
+        solver.snapshot()
+        assert before.shape == ()
+        assert after != before
+    with opened(FIXED.replace("random_seed: 1", seed), net) as again:
+        again.restore("tiny_iter_3.solverstate")
+        assert again.net.params["one"][0].data == after
+
+
 def test_the_pages_blocks_run_in_order(here: Path) -> None:
     page = [one for one in blocks(ROOT) if one.page == "docs/pycaffe.md" and one.language == "python"]
     assert page
