@@ -21,7 +21,7 @@ class Sleeper:
     """A net of 16 images a pass and 8 numbers a row."""
 
     seconds = 0.0
-    dim, batch_size, input_size = 8, 16, (8, 8)
+    dim, batch_size, input_size, channels = 8, 16, (8, 8), 3
     engine = "sleeping"
     warnings: tuple[str, ...] = ()
     preprocessing = "as it comes"
