@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.environment import DISK
-from tests.servers import hdfs, kerberos, s3
+from tests.servers import hdfs, kerberos, postgres, s3
 
 os.environ[DISK] = "100"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that use the library by hand
@@ -38,6 +38,13 @@ def s3_server() -> Iterator[s3.S3Server]:
 def hdfs_server() -> Iterator[hdfs.HdfsServer]:
     """A NameNode and a DataNode without security; each test takes a folder of its own and does them no harm."""
     with hdfs.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Postgres]:
+    """A PostgreSQL; each module takes a database of its own."""
+    with postgres.running() as server:
         yield server
 
 

@@ -11,7 +11,7 @@ import pytest
 from pipeline.process import installed
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("images", "index", "kerberos", "linear", "onnxruntime", "spark", "torch", "training")
+EXTRAS = ("images", "index", "kerberos", "linear", "onnxruntime", "service", "spark", "torch", "training")
 
 
 def typed(packaged: bool, folder: Path) -> str:

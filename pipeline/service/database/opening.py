@@ -1,0 +1,61 @@
+"""A database by its URL: `sqlite:///FILE` or `postgresql://...`."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from pipeline.clock import Clock
+from pipeline.errors import ConfigError
+from pipeline.service.database import migrating, sqlite
+from pipeline.service.database.statements import Database
+
+SQLITE = "sqlite:///"
+POSTGRES = ("postgresql://", "postgres://")
+_HINT = "sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME"
+
+
+def file_of(url: str) -> Path | None:
+    """The file of an SQLite database; None: it is none.  Raises ConfigError for a URL of neither database."""
+    if url.startswith(SQLITE):
+        return Path(url.removeprefix(SQLITE))
+    if url.startswith(POSTGRES):
+        return None
+    raise ConfigError("service.database names no database that Hathi knows", url.split("@")[-1], _HINT)
+
+
+async def migrate(url: str) -> list[int]:
+    """Brings it to what this version wants; the migrations that were made.  Raises PipelineError."""
+    path = file_of(url)
+    return migrating.migrate_sqlite(path) if path is not None else await migrating.migrate_postgres(url)
+
+
+async def open_database(url: str, clock: Clock | None = None) -> Database:
+    """The database, which has been migrated.  clock: SQLite's.  Raises ConfigError where it was not."""
+    path = file_of(url)
+    if path is None:
+        from pipeline.service.database import postgres
+
+        connection = await postgres.connected(url)
+        try:
+            with postgres.typed():
+                there = await connection.fetchval("select to_regclass('migrations') is not null")
+                done = await connection.fetchval("select max(number) from migrations") if there else 0
+        finally:
+            await connection.close()
+        _refuse(done)
+        return postgres.PostgresDatabase(url)
+    if not path.is_file():
+        raise ConfigError("the service's database is not there", str(path), migrating.TO_MIGRATE)
+    with contextlib.closing(sqlite.connected(path)) as bare:
+        there = bare.execute("select 1 from sqlite_master where name = 'migrations'").fetchone()
+        done = bare.execute("select max(number) from migrations").fetchone()[0] if there else 0
+    _refuse(done)
+    return sqlite.SqliteDatabase(path, clock)
+
+
+def _refuse(done: int | None) -> None:
+    """A database that is behind; one that is a step ahead serves us as well."""
+    if (done or 0) < migrating.wanted():
+        says = f"the service's database is at migration {done or 0}, and this version wants {migrating.wanted()}"
+        raise ConfigError(says, "", migrating.TO_MIGRATE)

@@ -1,0 +1,137 @@
+"""PostgreSQL: for many hosts.  Each transaction takes a role without ownership, and row level security holds it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+
+from pipeline.errors import Denied, PermanentError, TemporaryError, Unknown
+from pipeline.service.database.statements import LOCK_SECONDS, Row, Taken, Violated
+from pipeline.service.words import Realm
+
+_SERIAL = 0x48617468
+"""The advisory lock of serial transactions."""
+_REALM = "select set_config('role', $1, true), set_config('hathi.tenant', $2, true)"
+_MOST = 10
+_CONNECT_SECONDS = 10.0
+_AWAY = (
+    OSError, asyncio.TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError, asyncpg.OperatorInterventionError, asyncpg.TransactionRollbackError,
+    asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError,
+)  # fmt: skip
+"""What passes: the server is away, or gave up this time."""
+
+
+class PostgresDatabase:
+    """A server by its URL, as one event loop has it.  The tables are there (`migrating.py`)."""
+
+    def __init__(self, url: str, most: int = _MOST) -> None:
+        self._url, self._most = url, most
+        self._made: asyncpg.Pool | None = None
+        self._making = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, realm: Realm, *, serial: bool = False) -> AsyncIterator[_Transaction]:
+        async with self._of(realm, "begin") as connection:
+            if serial:
+                await connection.rows("select pg_advisory_xact_lock($1)", _SERIAL)
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def reading(self, realm: Realm) -> AsyncIterator[_Transaction]:
+        async with self._of(realm, "begin read only") as connection:
+            yield connection
+
+    async def close(self) -> None:
+        if self._made is not None:
+            await self._made.close()
+
+    @contextlib.asynccontextmanager
+    async def _of(self, realm: Realm, begin: str) -> AsyncIterator[_Transaction]:
+        with _typed():
+            pool = await self._pool()
+            held = await pool.acquire(timeout=LOCK_SECONDS)
+        try:
+            open_one = _Transaction(held)
+            with _typed():
+                await held.execute(begin)
+                await held.fetchrow(_REALM, str(realm.part), realm.tenant)
+            try:
+                yield open_one
+            except BaseException:
+                with contextlib.suppress(*_AWAY):  # a connection that is gone has undone it
+                    await held.execute("rollback")
+                raise
+            with _typed(ending=True):
+                if await held.execute("commit") != "COMMIT":
+                    raise PermanentError("the database undid a transaction that had failed before")
+        finally:
+            await pool.release(held)
+
+    async def _pool(self) -> asyncpg.Pool:
+        async with self._making:
+            if self._made is None:
+                self._made = await asyncpg.create_pool(
+                    self._url, min_size=1, max_size=self._most, timeout=_CONNECT_SECONDS, command_timeout=LOCK_SECONDS,
+                    reset=_nothing, server_settings={
+                        "application_name": "hathi", "lock_timeout": f"{LOCK_SECONDS:.0f}s",
+                        "idle_in_transaction_session_timeout": f"{LOCK_SECONDS:.0f}s",
+                    },
+                )  # fmt: skip
+            return self._made
+
+
+async def connected(url: str) -> asyncpg.Connection:
+    """A connection of the tables' owner, for who makes them.  Raises PipelineError."""
+    with _typed():
+        return await asyncpg.connect(url, timeout=_CONNECT_SECONDS)
+
+
+@contextlib.contextmanager
+def typed() -> Iterator[None]:
+    """PostgreSQL's errors as ours."""
+    with _typed():
+        yield
+
+
+async def _nothing(_: Any) -> None:
+    """Role and tenant end with their transaction; nothing else is set."""
+
+
+class _Transaction:
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def rows(self, sql: str, *values: object) -> list[Row]:
+        with _typed():
+            return [dict(row) for row in await self._connection.fetch(sql, *values)]
+
+    async def row(self, sql: str, *values: object) -> Row | None:
+        with _typed():
+            found = await self._connection.fetchrow(sql, *values)
+        return dict(found) if found is not None else None
+
+
+@contextlib.contextmanager
+def _typed(*, ending: bool = False) -> Iterator[None]:
+    """ending: nobody knows whether a transaction that was being committed is."""
+    try:
+        yield
+    except _AWAY as error:
+        kind = Unknown if ending else TemporaryError
+        raise kind("the database does not answer", str(error) or type(error).__name__, "is PostgreSQL up?") from error
+    except asyncpg.UniqueViolationError as error:
+        raise Taken("the database refuses a row", str(error)) from error
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise Violated("the database refuses a row", str(error)) from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        hint = "where a role is missing: hathi service migrate"
+        raise Denied("the wall between tenants refuses a statement", str(error), hint) from error
+    except asyncpg.InvalidAuthorizationSpecificationError as error:
+        raise PermanentError("the database does not let Hathi in", str(error), "correct service.database") from error
+    except asyncpg.PostgresError as error:
+        raise PermanentError("the database refuses a statement", str(error), "has it been migrated?") from error

@@ -1,0 +1,305 @@
+"""The queue: each verb is one statement or one transaction, and the WHERE of each says what it may change.
+
+Nobody cleans up.  Work whose lease has ended by the database's clock is simply claimed by the next worker that asks,
+with a greater epoch; whoever held it before finds that its beat and its result change no row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.service import states
+from pipeline.service.database.statements import Database, Row, Statements
+from pipeline.service.words import WORKER, Beaten, Claimed, Ending, Realm, Reason, Slot, State
+from pipeline.times import DAY
+
+LEASE_SECONDS = 15.0
+STRIKES = 3
+"""So many times in a row without a new snapshot its process may die."""
+LOST = 10
+"""So many leases in a row may end without a new snapshot: it takes whole hosts with it."""
+_HELD = "tenant_id = $1 and id = $2 and epoch = $3 and state = 'running'"
+_FREED = "worker_id = null, lease_until = null, version = version + 1"
+_SPENT = "spent = spent + (instant() - claimed_at)"
+_OVER = f"finished_at = instant(), {_FREED}"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Work that a tenant asks for.  body: what its kind wants; inputs: datafiles by the name that they have there."""
+
+    id: str
+    kind: str
+    slot: Slot
+    body: Mapping[str, Any]
+    priority: int = 0
+    max_seconds: float = DAY
+    solver: str | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot whose files are in the bucket.  files: name, key, size and SHA-256 of each."""
+
+    iteration: int
+    files: list[dict[str, Any]]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(int(one["size"]) for one in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows of metrics or lines of a log that are in the bucket.  first, last: the steps or bytes of it."""
+
+    kind: str
+    first: int
+    last: int
+    size: int
+    key: str
+
+
+async def submit(statements: Statements, realm: Realm, work: Submission) -> None:
+    """It is queued, in the caller's transaction.  Raises Violated where a solver or a datafile is not this tenant's."""
+    await statements.row(
+        f"""insert into work (tenant_id, id, kind, slot, state, priority, solver_id, body, max_seconds, created_at)
+            values ($1, $2, $3, $4, '{State.QUEUED}', $5, $6, $7, $8, instant()) returning id""",
+        realm.tenant, work.id, work.kind, work.slot, work.priority, work.solver, json.dumps(work.body),
+        float(work.max_seconds),
+    )  # fmt: skip
+    for name, datafile in sorted(work.inputs.items()):
+        await statements.row(
+            "insert into inputs (tenant_id, work_id, name, datafile_id) values ($1, $2, $3, $4) returning name",
+            realm.tenant, work.id, name, datafile,
+        )  # fmt: skip
+
+
+async def enlist(database: Database, worker: str, host: str, slot: Slot) -> None:
+    """A worker is there, and may claim."""
+    async with database.transaction(WORKER) as statements:
+        await statements.row(
+            """insert into workers (id, host, slot, state, started_at, beat_at)
+               values ($1, $2, $3, 'active', instant(), instant()) returning id""",
+            worker, host, slot,
+        )  # fmt: skip
+
+
+async def retire(database: Database, worker: str) -> bool:
+    """Ends a worker that holds nothing, in the claim's own order; False: it holds work, or is none."""
+    async with database.transaction(WORKER, serial=True) as statements:
+        ended = await statements.row(
+            """update workers set state = 'retired' where id = $1 and state = 'active'
+               and not exists (select 1 from work where worker_id = $1 and state = 'running') returning id""",
+            worker,
+        )
+        return ended is not None
+
+
+async def claim(database: Database, worker: str, lease: float = LEASE_SECONDS) -> Claimed | None:
+    """The work that this worker does next; None: there is none for it.  One transaction, and only one at a time."""
+    async with database.transaction(WORKER, serial=True) as statements:
+        of = await statements.row(
+            "update workers set beat_at = instant() where id = $1 and state = 'active' returning slot", worker
+        )
+        if of is None:
+            return None
+        while (lost := await _lost(statements, of["slot"])) is not None:
+            if lost["cancel_requested_at"] is not None:
+                await _set(statements, lost, f"state = '{State.CANCELLED}', {_SPENT}, {_OVER}")
+            elif lost["lost"] + 1 >= LOST:
+                says = f"{LOST} workers in a row disappeared while they did it"
+                await _set(statements, lost, f"state = '{State.FAILED}', reason = '{Reason.CRASHED}', "
+                                             f"detail = '{says}', lost = lost + 1, {_SPENT}, {_OVER}")  # fmt: skip
+            else:
+                return await _taken(statements, lost, worker, lease, f"lost = lost + 1, {_SPENT},")
+        turn = await _turn(statements, of["slot"])
+        if turn is None:
+            return None
+        best = await statements.row(
+            """select * from work where state = 'queued' and slot = $1 and tenant_id = $2
+               order by priority desc, created_at, id limit 1""",
+            of["slot"], turn,
+        )  # fmt: skip
+        if best is None:
+            return None
+        await _served(statements, turn, of["slot"])
+        return await _taken(statements, best, worker, lease, "")
+
+
+async def beat(
+    database: Database, held: Claimed, progress: Mapping[str, Any], lease: float = LEASE_SECONDS
+) -> Beaten | None:
+    """Says that the worker lives, and where the work is.  None: somebody else has it, or it is over."""
+    async with database.transaction(WORKER) as statements:
+        row = await statements.row(
+            f"""update work set lease_until = instant() + $4, progress = $5, version = version + 1 where {_HELD}
+                returning cancel_requested_at, worker_id""",
+            held.tenant, held.id, held.epoch, lease, json.dumps(progress),
+        )  # fmt: skip
+        if row is None:
+            return None
+        await statements.rows("update workers set beat_at = instant() where id = $1", row["worker_id"])
+        return Beaten(row["cancel_requested_at"] is not None)
+
+
+async def release(database: Database, held: Claimed) -> State | None:
+    """A worker parts with it in good order: no strike, and its place is kept.  None: it was not its own."""
+    async with database.transaction(WORKER) as statements:
+        return await _after(statements, held, f"state = {_unless_cancelled(State.QUEUED)}, {_SPENT}, {_FREED}, "
+                                              f"finished_at = {_if_cancelled('instant()')}")  # fmt: skip
+
+
+async def strike(database: Database, held: Claimed, detail: str) -> State | None:
+    """Its process died, and the worker saw it: once more, or over after too many without a new snapshot."""
+    again = f"strikes + 1 < {STRIKES}"
+    state = f"case when {again} then '{State.QUEUED}' else '{State.FAILED}' end"
+    async with database.transaction(WORKER) as statements:
+        return await _after(
+            statements, held,
+            f"""state = case when cancel_requested_at is not null then '{State.CANCELLED}' else {state} end,
+                reason = case when {again} or cancel_requested_at is not null then null else '{Reason.CRASHED}' end,
+                detail = $4, strikes = strikes + 1, {_SPENT}, {_FREED},
+                finished_at = case when {again} and cancel_requested_at is null then null else instant() end""",
+            detail,
+        )  # fmt: skip
+
+
+async def finish(database: Database, held: Claimed, ending: Ending) -> State | None:
+    """It is over.  A cancel that was granted before wins.  None: it was not this worker's any more; nothing changed."""
+    if not states.may("finish", State.RUNNING, ending.state):
+        raise ValueError(f"nothing finishes as {ending.state}")
+    async with database.transaction(WORKER) as statements:
+        return await _after(
+            statements, held,
+            f"""state = {_unless_cancelled(ending.state)}, reason = $4, detail = $5, result = $6, {_SPENT}, {_OVER}""",
+            ending.reason, ending.detail, json.dumps(ending.result) if ending.result is not None else None,
+        )  # fmt: skip
+
+
+async def ship(database: Database, held: Claimed, chunk: Chunk) -> bool:
+    """Names a chunk that is in the bucket; False: it was not this worker's any more, and nobody will ever read it."""
+    async with database.transaction(WORKER) as statements:
+        if await _mine(statements, held, "") is None:
+            return False
+        await statements.row(
+            """insert into chunks (tenant_id, work_id, kind, number, epoch, first, last, size, key, created_at)
+               select $1, $2, $3, 1 + coalesce(max(number), 0), $4, $5, $6, $7, $8, instant() from chunks
+               where tenant_id = $1 and work_id = $2 and kind = $3 returning number""",
+            held.tenant, held.id, chunk.kind, held.epoch, chunk.first, chunk.last, chunk.size, chunk.key,
+        )  # fmt: skip
+        return True
+
+
+async def keep(database: Database, held: Claimed, snapshot: Snapshot) -> bool:
+    """Names a snapshot whose files are in the bucket; what died before counts no more.  False: as `ship`."""
+    async with database.transaction(WORKER) as statements:
+        if await _mine(statements, held, "strikes = 0, lost = 0,") is None:
+            return False
+        there = await statements.row(
+            "select 1 from snapshots where tenant_id = $1 and work_id = $2 and iteration = $3",
+            held.tenant, held.id, snapshot.iteration,
+        )  # fmt: skip
+        if there is None:
+            await statements.row(
+                """insert into snapshots (tenant_id, work_id, iteration, epoch, files, size, created_at)
+                   values ($1, $2, $3, $4, $5, $6, instant()) returning iteration""",
+                held.tenant, held.id, snapshot.iteration, held.epoch, json.dumps(snapshot.files), snapshot.size,
+            )  # fmt: skip
+        return True
+
+
+async def cancel(statements: Statements, realm: Realm, work: str) -> Row | None:
+    """A person ends it, in the caller's transaction: at once where nobody holds it, else by its worker's next beat.
+
+    The row as it is then; None: it is over already, or there is none.
+    """
+    before = ", ".join(f"'{one}'" for one in states.sources("cancel"))
+    unheld = "(state <> 'running' or lease_until < instant())"
+    return await statements.row(
+        f"""update work set cancel_requested_at = coalesce(cancel_requested_at, instant()), version = version + 1,
+               state = case when {unheld} then '{State.CANCELLED}' else state end,
+               finished_at = case when {unheld} then instant() else null end,
+               worker_id = case when {unheld} then null else worker_id end,
+               lease_until = case when {unheld} then null else lease_until end
+            where tenant_id = $1 and id = $2 and state in ({before}) returning *""",
+        realm.tenant, work,
+    )  # fmt: skip
+
+
+async def _lost(statements: Statements, slot: str) -> Row | None:
+    return await statements.row(
+        """select * from work where state = 'running' and slot = $1 and lease_until < instant()
+           order by lease_until limit 1""",
+        slot,
+    )
+
+
+async def _turn(statements: Statements, slot: str) -> str | None:
+    """The tenant whose turn it is (`fairness.py`)."""
+    row = await statements.row(
+        """select tenants.id from (select tenant_id from work where state = 'queued' and slot = $1 group by tenant_id) q
+           join tenants on tenants.id = q.tenant_id
+           left join (select tenant_id, count(*) as held from work where state = 'running' and slot = $1
+                      group by tenant_id) r on r.tenant_id = q.tenant_id
+           left join turns on turns.tenant_id = q.tenant_id and turns.slot = $1
+           where coalesce(r.held, 0) < tenants.running
+           order by coalesce(r.held, 0) * 1.0 / tenants.weight, coalesce(turns.served_at, 0.0), tenants.id limit 1""",
+        slot,
+    )
+    return str(row["id"]) if row is not None else None
+
+
+async def _served(statements: Statements, tenant: str, slot: str) -> None:
+    """Notes a turn; claims are serial, so nobody else does meanwhile."""
+    noted = await statements.row(
+        "update turns set served_at = instant() where tenant_id = $1 and slot = $2 returning slot", tenant, slot
+    )
+    if noted is None:
+        await statements.row(
+            "insert into turns (tenant_id, slot, served_at) values ($1, $2, instant()) returning slot", tenant, slot
+        )
+
+
+async def _taken(statements: Statements, work: Row, worker: str, lease: float, also: str) -> Claimed:
+    row = await statements.row(
+        f"""update work set {also} state = 'running', epoch = epoch + 1, worker_id = $3, lease_until = instant() + $4,
+               claimed_at = instant(), started_at = coalesce(started_at, instant()), version = version + 1
+            where tenant_id = $1 and id = $2 returning *""",
+        work["tenant_id"], work["id"], worker, lease,
+    )  # fmt: skip
+    assert row is not None
+    left = row["max_seconds"] - row["spent"]
+    cancel = row["cancel_requested_at"] is not None
+    return Claimed(row["tenant_id"], row["id"], row["kind"], row["epoch"], json.loads(row["body"]), cancel, left)
+
+
+async def _set(statements: Statements, work: Row, changes: str) -> None:
+    await statements.rows(
+        f"update work set {changes} where tenant_id = $1 and id = $2 returning id", work["tenant_id"], work["id"]
+    )
+
+
+async def _mine(statements: Statements, held: Claimed, changes: str) -> Row | None:
+    """Holds the row until the transaction ends; None: it is not this worker's any more."""
+    sql = f"update work set {changes} version = version + 1 where {_HELD} returning id"
+    return await statements.row(sql, held.tenant, held.id, held.epoch)
+
+
+async def _after(statements: Statements, held: Claimed, changes: str, *values: object) -> State | None:
+    sql = f"update work set {changes} where {_HELD} returning state"
+    row = await statements.row(sql, held.tenant, held.id, held.epoch, *values)
+    return State(row["state"]) if row is not None else None
+
+
+def _unless_cancelled(state: State) -> str:
+    return f"case when cancel_requested_at is null then '{state}' else '{State.CANCELLED}' end"
+
+
+def _if_cancelled(value: str) -> str:
+    return f"case when cancel_requested_at is null then null else {value} end"
