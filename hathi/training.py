@@ -12,6 +12,7 @@ habit from pycaffe what stands for it.
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import signal
 import threading
@@ -25,8 +26,9 @@ from hathi.absent import MODULE, SOLVER, Absent, absent
 from hathi.blobs import Blob
 from hathi.live_nets import Fed, Net
 from pipeline.codec.caffe_pb2 import SolverParameter
+from pipeline.errors import ConfigError
 from pipeline.training import job
-from pipeline.training.assembly import How, examine
+from pipeline.training.assembly import PRECISIONS, How, examine
 from pipeline.training.job import Opened, Out, Wanted
 from pipeline.training.metrics import Metrics
 from pipeline.training.requests import Action, Requests, heard
@@ -49,6 +51,7 @@ def load(
     threads: int = 0,
     exact: bool = False,
     as_caffe: bool = False,
+    precision: str = PRECISIONS[0],
     check: bool = False,
     log: Callable[[str], None] | None = None,
     rows: Callable[[Mapping[str, Any]], None] | None = None,
@@ -59,6 +62,7 @@ def load(
     weights: .caffemodel files, separated by commas, in place of the solver's `weights`.
     seed: in place of its random_seed.  threads: cores to compute with; 0: all, with `exact` one.
     exact: convolution in Caffe's order of sums.  as_caffe: gradients that Caffe gets wrong, as Caffe computes them.
+    precision: "float32", or "bf16": convolutions and products are rounded (docs/training.md).
     check: read every example once, and refuse the damaged ones by key.
     log: takes each line of Caffe's log; default: none is printed.  rows: takes each display and test as a mapping:
         step, time, kind, values.
@@ -83,7 +87,7 @@ def load(
     20
     """
     given = None if weights is None else (os.fspath(weights),)
-    wanted = Wanted(Path(solver), Flags(0, (), given, seed), How(threads, exact, as_caffe))
+    wanted = Wanted(Path(solver), Flags(0, (), given, seed), How(threads, exact, as_caffe, _precision(precision)))
     out = Out(
         log or (lambda line: None),
         lambda read: Metrics(None, rows or (lambda row: None)),
@@ -97,6 +101,12 @@ def load(
         examine(opened.nets, 2)
     opened.training.begin(Position())
     return Solver(opened, requests)
+
+
+def _precision(name: str) -> str:
+    if name not in PRECISIONS:
+        raise ConfigError(f"there is no precision '{name}'", "", f"give one of: {', '.join(PRECISIONS)}")
+    return name
 
 
 class Param:
@@ -128,6 +138,7 @@ class Solver:
 
     def __init__(self, opened: Opened, requests: Requests) -> None:
         self._opened, self._training, self._requests = opened, opened.training, requests
+        self._closed = False
         self.net, *tests = map(self._net, range(len(opened.nets.all())))
         self.test_nets: list[Net] = tests
 
@@ -166,6 +177,9 @@ class Solver:
         The window of average_loss begins anew with each call.  Raises `Error` where a loss or an update is not finite,
         and KeyboardInterrupt after the iteration in which Ctrl-C came: `step` goes on from there.
         """
+        if operator.index(iterations) < 0:
+            raise ConfigError(f"step({iterations}) has no meaning", "", "give the number of iterations, 0 or more")
+        self._refuse_closed()
         with self._interruptible():
             asked = self._training.step(iterations)
         if asked is Action.STOP:
@@ -176,6 +190,7 @@ class Solver:
 
         Raises as `step`; Ctrl-C leaves a snapshot.
         """
+        self._refuse_closed()
         if state is not None:
             self.restore(state)
         with self._interruptible():
@@ -218,7 +233,13 @@ class Solver:
 
     def close(self) -> None:
         """Ends its threads and closes its data."""
+        self._closed = True
         self._opened.close()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            hint = "open it anew with training.load(FILE); solver.restore(STATE) goes on from a snapshot"
+            raise ConfigError("the solver is closed", "its data and threads are gone; its weights can be read", hint)
 
     def __enter__(self) -> Solver:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -13,7 +14,7 @@ from typing import Any
 
 from pipeline.codec import caffe_pb2
 from pipeline.errors import SolverError
-from pipeline.training import divergence, snapshot, solver, updates
+from pipeline.training import divergence, prefix_lock, snapshot, solver, updates
 from pipeline.training.assembly import How, Nets, assemble, examine, refuse_fed
 from pipeline.training.attempts_file import NAME as ATTEMPTS
 from pipeline.training.attempts_file import AttemptsFile, Started
@@ -66,7 +67,7 @@ class Out:
     """Where a training's words and files go.  places: of its snapshots.  estop: the state folder whose ESTOP counts.
 
     kept: where a file of that name stands.  saved: hears of each snapshot that is begun.  attempts: they are written
-    down.  predictions: those of the last test are.
+    down, and a lock keeps other processes from training there.  predictions: those of the last test are.
     """
 
     write: Callable[[str], None]
@@ -145,14 +146,19 @@ class Opened:
         self.nets.close()
 
 
-def opened(wanted: Wanted, out: Out, requests: Requests) -> Opened:
-    """Reads the solver, sets its nets up, and looks whether snapshots can be written."""
+def opened(wanted: Wanted, out: Out, requests: Requests, held: contextlib.ExitStack | None = None) -> Opened:
+    """Reads the solver, sets its nets up, and looks whether snapshots can be written.
+
+    held: takes the lock of the snapshot_prefix, where attempts are written down; None: other processes may train there.
+    """
     read = solver.read(wanted.solver, wanted.flags)
     if wanted.snapshot is not None:
         read = replace(read, weights=())
     threads = start(wanted.how.threads or int(wanted.how.exact))
     log = Log(out.write)
     _head(read, wanted.how, log)
+    if held is not None and out.attempts:
+        prefix_lock.take(held, out.kept(read, prefix_lock.NAME))
     places = out.places(read)
     places.clear()
     snapshot.probe(read.snapshots, places)
@@ -178,8 +184,8 @@ def train(wanted: Wanted, out: Out) -> Ended:
     TemporaryError where the disk does not take what is written.
     """
     requests = Requests(wanted.sigint, wanted.sighup, out.estop, time.monotonic)
-    with heard(requests, impatient=by_hand), enough_memory():
-        whole = opened(wanted, out, requests)
+    with heard(requests, impatient=by_hand), enough_memory(), contextlib.ExitStack() as held:
+        whole = opened(wanted, out, requests, held)
         try:
             found = None if wanted.again or wanted.snapshot else snapshot.newest(whole.places, whole.job)
             refuse_fed(whole.nets)

@@ -50,11 +50,13 @@ class Transform:
         if min(image) < 1:
             raise Unfit(f"its shape is {_sizes(image)}")
         if height < self.crop or width < self.crop:
-            raise Unfit(f"it is {height} x {width}, smaller than crop_size {self.crop}")
+            remedy = f"crop_size may be {min(height, width)} at most, if images of this size are right"
+            raise Unfit(f"it is {height} x {width}, smaller than crop_size {self.crop}; {remedy}")
         if self.mean is not None:
             if self.mean.shape[1:] == (1, 1) and self.mean.shape != image:
                 if self.mean.shape[0] not in (1, channels):
-                    raise Unfit(f"it has {channels} channels, and there are {self.mean.shape[0]} mean_value")
+                    remedy = f"give one mean_value for all, or {channels}, if images of {channels} channels are right"
+                    raise Unfit(f"it has {channels} channels, and there are {self.mean.shape[0]} mean_value; {remedy}")
             elif self.mean.shape != image:
                 raise Unfit(f"it is {_sizes(image)}, the mean image {_sizes(self.mean.shape)}")
         return (channels, self.crop or height, self.crop or width)

@@ -166,5 +166,5 @@ def refusal(plan: Plan, number: int, over: Overwritten, as_caffe: bool) -> Solve
         f"which {who} overwrites in place",
         "Caffe accepts this and computes a wrong gradient",
         f"give the top of layer '{last.name}' a name of its own"
-        + (", or choose as_caffe to have Caffe's gradient" if as_caffe else ""),
+        + (", or choose as_caffe (--as-caffe on the command line) to have Caffe's gradient" if as_caffe else ""),
     )

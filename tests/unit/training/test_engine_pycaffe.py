@@ -574,3 +574,27 @@ def test_what_a_net_does_not_do_is_refused_by_name(here: Path) -> None:
         solver.net.backward(ip=np.zeros((6, 2)))
     with pytest.raises(KeyError, match="no blob 'fc7'"):
         solver.net.blobs["fc7"]
+
+
+def test_a_step_of_no_whole_number_and_a_closed_solver_are_refused_by_name(here: Path) -> None:
+    with opened() as solver:
+        with pytest.raises(TypeError, match="float"):
+            solver.step(2.5)  # type: ignore[arg-type]
+        with pytest.raises(hathi.Error, match="has no meaning"):
+            solver.step(-1)
+        solver.step(np.int64(2))  # type: ignore[arg-type]
+        assert solver.iter == 2
+    for call in (lambda: solver.step(1), solver.solve):
+        with pytest.raises(hathi.Error, match="the solver is closed") as refused:
+            call()
+        assert "training.load(FILE)" in refused.value.hint
+    assert weights(solver).shape == (2, 4)
+
+
+def test_a_program_chooses_the_precision(here: Path) -> None:
+    exact, rounded = (opened(name=name, precision=name) for name in ("float32", "bf16"))
+    for one in (exact, rounded):
+        one.step(3)
+    assert 0 < float(np.abs(weights(exact) - weights(rounded)).max()) < 0.05
+    with pytest.raises(hathi.Error, match="no precision 'fp16'"):
+        opened(precision="fp16")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -435,3 +438,34 @@ def test_a_training_in_bf16_says_how_far_it_is_and_goes_on_to_the_bit(tmp_path: 
 def test_bf16_is_refused_together_with_exact(tmp_path: Path) -> None:
     with Within(copied("adam_step", tmp_path)), pytest.raises(SolverError, match="exclude each other"):
         train(Wanted(SOLVER, how=How(1, exact=True, precision="bf16")))
+
+
+def test_a_second_training_of_one_prefix_is_refused_while_the_first_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder_of(STREAM / "nesterov_poly", tmp_path))
+    prefix = re.search(r'snapshot_prefix: "(.+?)"', SOLVER.read_text())
+    assert prefix is not None
+    holds = (
+        "import contextlib, sys\nfrom pathlib import Path\nfrom pipeline.training.prefix_lock import take\n"
+        f"with contextlib.ExitStack() as held:\n    take(held, Path('{prefix[1]}_training.lock'))\n"
+        "    print('held', flush=True)\n    sys.stdin.read()"
+    )
+    torn = Path(f".{prefix[1]}_iter_1.caffemodel.0123456789abcdef")
+    torn.write_text("the first training writes this")
+    with subprocess.Popen(
+        [sys.executable, "-c", holds], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(GOLDEN.parents[1])},
+    ) as first:  # fmt: skip
+        assert first.stdin is not None
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(SolverError, match="another training writes the files of this snapshot_prefix") as refused:
+            train(Wanted(SOLVER, until=1))
+        assert f"pid {first.pid}" in refused.value.detail
+        assert "snapshot_prefix of its own" in refused.value.hint
+        assert torn.exists()
+        assert not Path(f"{prefix[1]}_metrics.jsonl").exists()
+        first.stdin.close()
+    assert train(Wanted(SOLVER, until=1)).ended.iteration == 1
+    assert not torn.exists()
