@@ -188,7 +188,7 @@ def _test(args: argparse.Namespace) -> int:
 
     net, weights = map(Path, args.words[1:])
     with shown() as (write, _):
-        found = evaluate(net, weights, args.iterations, _flags(args), Log(write), args.threads)
+        found = evaluate(net, weights, args.iterations, _flags(args), Log(write), _how(args))
     _printed(args.json)({"loss": found.loss, "outputs": {name: one.tolist() for name, one in found.means.items()}})
     return 0
 

@@ -12,6 +12,7 @@ from pipeline.codec import caffe_pb2
 from pipeline.errors import SolverError
 from pipeline.nets.caffe import prototxt
 from pipeline.training import log, weights
+from pipeline.training.assembly import How
 from pipeline.training.draws.draws import draws
 from pipeline.training.engine.starting import start
 from pipeline.training.feeding import Feeding
@@ -32,12 +33,14 @@ class Tested:
     means: dict[str, NDArray[np.float32]]
 
 
-def evaluate(net: Path, given: Path, iterations: int, flags: Flags, say: log.Log, threads: int = 0) -> Tested:
+def evaluate(net: Path, given: Path, iterations: int, flags: Flags, say: log.Log, how: How) -> Tested:
     """Runs the net in phase TEST with the weights of `given`; `say` takes Caffe's lines.
+
+    how: its threads, and whether sums have Caffe's order; a test computes in float32 on the CPU.
 
     Raises NetError, SolverError and FormatError for a net, weights or data that cannot be used.
     """
-    start(threads)
+    start(how.threads or int(how.exact))
     from pipeline.training.engine import building
     from pipeline.training.engine.alone import alone
 
@@ -51,7 +54,7 @@ def evaluate(net: Path, given: Path, iterations: int, flags: Flags, say: log.Log
     def warn(says: str) -> None:
         say("net.cpp:744", says, "W")
 
-    network = alone(made.graph, replace(building.CPU), made.values)
+    network = alone(made.graph, replace(building.CPU, exact=how.exact), made.values)
     building.reshapes(network, made.reshaped)
     for slot, values in weights.taken(given, made.graph, lambda says: say("net.cpp:744", says), warn):
         network.load(slot, values)

@@ -18,7 +18,9 @@ from pipeline.training import snapshot, solverstate
 from pipeline.training.assembly import How
 from pipeline.training.draws.draws import CaffesDraws
 from pipeline.training.engine.starting import cpu_name
+from pipeline.training.evaluating import evaluate
 from pipeline.training.job import Wanted
+from pipeline.training.log import Log
 from pipeline.training.snapshot import Content, Owner, Places
 from pipeline.training.solver import Flags
 from pipeline.training.surroundings import Ending
@@ -119,6 +121,22 @@ def copied(case: str, into: Path, **changes: str) -> Path:
 def more(folder: Path, text: str) -> None:
     with (folder / SOLVER).open("a") as file:
         file.write(text)
+
+
+def test_a_test_of_its_own_gives_the_numbers_of_the_trainings_test_in_either_order_of_sums(tmp_path: Path) -> None:
+    once = "test_initialization: false test_interval: 30"
+    quiet = "display: 0"  # else Caffe ends with a pass for the display, which moves BatchNorm's means before the test
+    folder = copied("log_and_hdf5", tmp_path, **{"test_interval: 10": once, "display: 5": quiet})
+    for exact in (True, False):
+        how = How(1, exact=exact)
+        with Within(folder):
+            train(Wanted(SOLVER, how=how, again=True))
+            found = evaluate(Path("net.prototxt"), Path("s_iter_30.caffemodel.h5"), 3, Flags(), Log([].append), how)
+        row = json.loads((folder / "s_metrics.jsonl").read_text().splitlines()[-1])
+        assert (row["step"], row["kind"]) == (30, "test")
+        assert {name: mean.item() for name, mean in found.means.items()} == {
+            "accuracy": row["values"]["test/accuracy"], "loss": row["values"]["test/loss"],
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize("other", ["type", "net", "shape"])
