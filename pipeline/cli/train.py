@@ -35,6 +35,8 @@ JOB_WORDS = {"list": 1, "show": 2, "fetch": 2, "stop": 2, "log": 2}
 """Words that are no solver's file, and how many words a command with one has; `./list` is a file."""
 _EFFECTS = ("stop", "snapshot", "none")
 _PRECISIONS = ("float32", "bf16")
+_SHARDS = 8
+"""Where several processes train together: enough for 8 of them, and for 2 and 4 the same bits."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
            help="cores to compute with (default: 0: all, with --exact one); they decide the last digits")  # fmt: skip
     option("--data-threads", type=number_from(1), default=2, metavar="N",
            help="threads that decode images (default: 2); they decide no digit")  # fmt: skip
+    option("--shards", type=number_from(1), metavar="V",
+           help="cut each batch into V shards, whose gradients are summed in one order whoever computes them "
+           "(default: 8 with several --workers, else 1)")  # fmt: skip
     option("--exact", action="store_true",
            help="convolution in Caffe's order of sums: slower, but no near-tie falls otherwise")  # fmt: skip
     option("--precision", choices=_PRECISIONS, default=_PRECISIONS[0],
@@ -124,6 +129,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    if args.job and args.workers:
+        raise ConfigError("--workers and --job exclude each other", "a job trains in one process of any host",
+                          "leave one of the two out; --shards gives the same bits in both")  # fmt: skip
     if args.job:
         if args.gpu:
             raise ConfigError("--gpu and --job exclude each other", "a job trains on the CPU of any host",
@@ -138,6 +146,7 @@ def _train(args: argparse.Namespace) -> int:
         from pipeline.training import job
         from pipeline.training.job import Wanted
         from pipeline.training.requests import EFFECTS
+        from pipeline.training.sharing.processes import own_name, share_of, together
         from pipeline.training.surroundings import Ending
 
     settings = _settings(args.config)
@@ -153,9 +162,10 @@ def _train(args: argparse.Namespace) -> int:
     with (
         shown(tested=tested) as (write, show),
         metered_training(settings, Clock(), lambda says: write(f"{says}\n")) as meter,
+        together(share_of(wanted), args.workers or 1) as exchange,
     ):
         told = job.by_prefix(write, _both(show, meter), _all(tested.take, meter.row, row))
-        ended = job.train(wanted, replace(told, estop=estop, saved=meter.saved))
+        ended = job.train(wanted, replace(told, estop=estop, saved=meter.saved, exchange=exchange, name=own_name(0)))
     row({
         "ended": ended.ending.value, "why": ended.why, "iteration": ended.iteration,
         "model": str(ended.model) if ended.model else None,
@@ -196,7 +206,8 @@ def _test(args: argparse.Namespace) -> int:
 def _how(args: argparse.Namespace) -> How:
     from pipeline.training.assembly import How
 
-    return How(args.threads, args.exact, args.as_caffe, args.precision, args.gpu)
+    shards = args.shards or (_SHARDS if (args.workers or 1) > 1 else 1)
+    return How(args.threads, args.exact, args.as_caffe, args.precision, args.gpu, shards)
 
 
 def _time(args: argparse.Namespace) -> int:

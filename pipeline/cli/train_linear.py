@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=number_from(1),
         metavar="N",
-        help=f"threads (default: one for {PER_WORKER:,} examples, as many as there are cores)",
+        help=f"threads (default: one for {PER_WORKER:,} examples, as many as there are cores); of a SOLVER: processes "
+        "that compute its shards (default: 1)",
     )
     option("--lock", choices=LOCKS, help="workers share one vector: without a lock, under a lock for each of 64 "
            "stripes, under one lock, or by atomic additions (default: each has a copy, "

@@ -49,6 +49,8 @@ class JobSpec(Body):
     as_caffe: bool = False
     precision: str = "float32"
     """Of convolutions and products."""
+    shards: Annotated[int, Field(ge=1)] = 1
+    """Into which a batch is cut, each of them computed by itself."""
     stages: tuple[str, ...] = ()
     level: int = 0
     threads: Count = 0
@@ -58,6 +60,7 @@ class JobSpec(Body):
     def name(self) -> JobName:
         """What it is called: a hash of all that decides a number of it."""
         known = {"precision"} if self.precision == "float32" else set()  # names from before there was a choice
+        known |= {"shards"} if self.shards == 1 else set()
         decides = self.model_dump(mode="json", exclude={"format", "nonce", "folder", "weights", *known})
         return JobName.of(self.model, decides, [[one.name, one.sha256] for one in self.weights])
 

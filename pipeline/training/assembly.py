@@ -18,6 +18,7 @@ from pipeline.training.data.source import Labels, Source
 from pipeline.training.draws.draws import Draws
 from pipeline.training.network import Network
 from pipeline.training.setting_up import set_up
+from pipeline.training.sharing.shards import refuse_coupled
 from pipeline.training.solver import Solver
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class How:
     threads: of the engine; 0: all cores, with `exact` one.  exact: convolution in Caffe's order of sums.
     as_caffe: wrong gradients of Caffe's are computed where it computes them, else such nets are refused.
     precision: one of PRECISIONS.  gpu: a card's number, "all" or "none"; "": the solver says whether it wants one.
+    shards: into which each batch of the training is cut (sharing/shards.py).
     """
 
     threads: int = 0
@@ -44,6 +46,12 @@ class How:
     as_caffe: bool = False
     precision: str = PRECISIONS[0]
     gpu: str = ""
+    shards: int = 1
+
+    @property
+    def card(self) -> str:
+        """As `gpu`; gradients of shards are summed on the CPU."""
+        return "none" if self.shards > 1 else self.gpu
 
     @property
     def rounds(self) -> bool:
@@ -108,6 +116,8 @@ def assemble(solver: Solver, draws: Draws, how: How, say: Say, warn: Say) -> Net
     building.reshapes(network, made.reshaped, wanted)
     for slot, values in _taken(solver, graph, say, warn):
         network.load(slot, values)
+    if solver.shards > 1:
+        refuse_coupled(network)
     train = Live(graph, network, made.sources, made.reshaped)
     refuse_no_loss(graph, needs(graph, False))
     tests = []
@@ -124,7 +134,7 @@ def arithmetic(how: How, device: int | None) -> Arithmetic:
     from pipeline.training.engine.devices import device_of
     from pipeline.training.engine.program import Arithmetic
 
-    return Arithmetic(device_of(how.gpu, device), exact=how.exact, half=how.rounds)
+    return Arithmetic(device_of(how.card, device), exact=how.exact, half=how.rounds)
 
 
 def examine(nets: Nets, threads: int, ending: Callable[[], bool] = lambda: False) -> None:

@@ -18,7 +18,7 @@ Feeds = dict[str, NDArray[np.float32]]
 class Feeding:
     """The passes of one net, from a batch number on.
 
-    drawn: what a pass draws that is fed these values.
+    drawn: what a pass draws that is fed these values.  mine: which passes are taken here, by their numbers.
     number: of the next batch.  examples: seen since the start.  waited: seconds in which the net stood still for data.
     """
 
@@ -29,9 +29,10 @@ class Feeding:
         draws: Draws,
         first: int,
         threads: int,
+        mine: Callable[[int], bool] = lambda number: True,
     ) -> None:
         self._sources, self._drawn, self._draws = sources, drawn, draws
-        self._loader = Loader(sources, first, threads)
+        self._loader = Loader(sources, first, threads, mine=mine)
         self.examples = 0
         self._before = (0, 0.0)
 
@@ -68,6 +69,16 @@ class Feeding:
             else:
                 feeds[one.feed] = self._draws.filler(one.filler, one.shape, one.layer, at, number)
         return feeds
+
+    def skip(self, passes: int) -> None:
+        """The next passes are of others: what they draw is drawn, and their batches are not made."""
+        for _ in range(passes):
+            for at, one in enumerate(self._drawn({})):
+                if isinstance(one, Mask):
+                    self._draws.pass_over_mask(one)
+                else:
+                    self._draws.filler(one.filler, one.shape, one.layer, at, self.number)
+            self._loader.skip()
 
     def keys(self) -> dict[str, list[str]]:
         """The keys of the examples that were fed last, by data layer."""

@@ -12,14 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.amounts import counted
 from pipeline.codec import caffe_pb2
-from pipeline.errors import SolverError
+from pipeline.errors import PipelineError, SolverError, TemporaryError
 from pipeline.training import divergence, prefix_lock, snapshot, solver, updates
 from pipeline.training.assembly import How, Nets, assemble, examine, refuse_fed
 from pipeline.training.attempts_file import NAME as ATTEMPTS
 from pipeline.training.attempts_file import AttemptsFile, Started
 from pipeline.training.draws.draws import draws
-from pipeline.training.engine.starting import engine_name, start
+from pipeline.training.engine.starting import cpu_name, engine_name, start
 from pipeline.training.log import Log
 from pipeline.training.loop import Training
 from pipeline.training.metrics import NAME as METRICS
@@ -28,6 +29,9 @@ from pipeline.training.out_of_memory import enough_memory
 from pipeline.training.predictions.file import name_of as predictions_of
 from pipeline.training.requests import Action, Requests, by_hand, heard
 from pipeline.training.resuming import Beginning, go_on, restore
+from pipeline.training.sharing.agreement import agree, programs
+from pipeline.training.sharing.exchange import Alone, Exchange
+from pipeline.training.sharing.shards import cut
 from pipeline.training.snapshot import ByFolder, ByPrefix, Places, Whole
 from pipeline.training.solver import Flags, Solver
 from pipeline.training.surroundings import Ending, Shown, Surroundings
@@ -67,7 +71,9 @@ class Out:
     """Where a training's words and files go.  places: of its snapshots.  estop: the state folder whose ESTOP counts.
 
     kept: where a file of that name stands.  saved: hears of each snapshot that is begun.  attempts: they are written
-    down, and a lock keeps other processes from training there.  predictions: those of the last test are.
+    down, and a lock keeps other processes from training there.  predictions: those of the last test are.  exchange:
+    with the processes that share this training; all but 0 write nothing.  name: of this one.  taken: hears of each
+    pass that is computed here.
     """
 
     write: Callable[[str], None]
@@ -79,6 +85,13 @@ class Out:
     saved: Callable[[int], None] = lambda iteration: None
     attempts: bool = True
     predictions: bool = True
+    exchange: Exchange = field(default_factory=Alone)
+    name: str = "this process"
+    taken: Callable[[int], None] = lambda number: None
+
+    @property
+    def writes(self) -> bool:
+        return self.exchange.rank == 0
 
 
 def by_prefix(
@@ -154,25 +167,30 @@ def opened(wanted: Wanted, out: Out, requests: Requests, held: contextlib.ExitSt
     read = solver.read(wanted.solver, wanted.flags)
     if wanted.snapshot is not None:
         read = replace(read, weights=())
+    _refuse_card(wanted.how)
     threads = start(wanted.how.threads or int(wanted.how.exact))
     log = Log(out.write)
     _head(read, wanted.how, log)
     if held is not None and out.attempts:
         prefix_lock.take(held, out.kept(read, prefix_lock.NAME))
     places = out.places(read)
-    places.clear()
-    snapshot.probe(read.snapshots, places)
+    if out.writes:
+        places.clear()
+        snapshot.probe(read.snapshots, places)
     job = digest(read, wanted.how)
+    read = cut(read, wanted.how.shards)
     nets = assemble(read, draws(read.seed, OWN_SEED), wanted.how,
                     lambda says: log("net.cpp:744", says), lambda says: warn(log, says))  # fmt: skip
     for says in divergence.unmoved(read.policy, nets.train.network.learned):
         log("solver.cpp:102", says, "W")
-    snapshot.probe(read.snapshots, places, _size(read, nets))
-    metrics = out.metrics(read)
+    if out.writes:
+        snapshot.probe(read.snapshots, places, _size(read, nets))
+    metrics = out.metrics(read) if out.writes else Metrics(None)
     around = Surroundings(
         log, metrics, requests, places, job, time.time, time.monotonic,
         lambda shown: out.show(read, shown), wanted.data_threads, lambda at: out.kept(read, at),
         (lambda number: out.kept(read, predictions_of(number))) if out.predictions else None, out.saved,
+        out.exchange, out.taken,
     )  # fmt: skip
     return Opened(read, nets, Training(read, nets, around), places, metrics, log, job, threads)
 
@@ -184,20 +202,62 @@ def train(wanted: Wanted, out: Out) -> Ended:
     TemporaryError where the disk does not take what is written.
     """
     requests = Requests(wanted.sigint, wanted.sighup, out.estop, time.monotonic)
+    try:
+        return _trained(wanted, out, requests)
+    except PipelineError as error:
+        out.exchange.fail(error)
+        raise
+    finally:
+        out.exchange.close()
+
+
+def _trained(wanted: Wanted, out: Out, requests: Requests) -> Ended:
     with heard(requests, impatient=by_hand), enough_memory(), contextlib.ExitStack() as held:
         whole = opened(wanted, out, requests, held)
         try:
             found = None if wanted.again or wanted.snapshot else snapshot.newest(whole.places, whole.job)
             refuse_fed(whole.nets)
-            if wanted.check and found is None:
-                examine(whole.nets, wanted.data_threads, lambda: requests.ending)
+            _agree(whole, out, found)
+            if wanted.check and found is None and out.writes:
+                examine(whole.nets, wanted.data_threads, lambda: _looks(out.exchange, requests))
             if requests.ending and found is None:
+                out.exchange.fail(TemporaryError(f"{out.name} was asked to end before the first iteration"))
                 return _ended_before(whole, requests)
-            path = out.kept(whole.read, ATTEMPTS) if out.attempts else None
+            path = out.kept(whole.read, ATTEMPTS) if out.attempts and out.writes else None
             attempts = AttemptsFile(path, time.time, lambda says: whole.log("solver.cpp:57", says, "W"))
             return _train(whole, wanted, found, attempts, requests)
         finally:
             whole.close()
+
+
+def _looks(exchange: Exchange, requests: Requests) -> bool:
+    exchange.alive()
+    return requests.ending
+
+
+def _refuse_card(how: How) -> None:
+    if how.shards > 1 and how.gpu not in ("", "none"):
+        raise SolverError(
+            f"the card {how.gpu} and {counted(how.shards, 'shard')} exclude each other",
+            "gradients of shards are summed on the CPU",
+            "leave --gpu or --shards out",
+        )
+
+
+def _agree(whole: Opened, out: Out, found: Whole | None) -> None:
+    """Whether all processes of this training begin with the same things.  Raises SolverError."""
+    if out.exchange.workers == 1:
+        return
+    facts = {
+        **programs(),
+        "CPU": cpu_name(),
+        "number of threads": str(whole.threads),
+        "training": whole.job,
+        "data": ", ".join(f"{one.layer}: {counted(one.count, 'example')}" for one in whole.nets.train.sources),
+        "snapshot": f"iteration {found.iteration}" if found is not None else "none",
+    }
+    for says in agree(out.exchange, out.name, facts):
+        whole.log("solver.cpp:57", says, "W")
 
 
 def _ended_before(whole: Opened, requests: Requests) -> Ended:
@@ -261,6 +321,7 @@ def digest(read: Solver, how: How) -> str:
         ],
         "weights": [_sha256(path) for path in read.weights],
         "how": [how.exact, how.as_caffe, *([how.precision] if how.rounds else [])],
+        **({"shards": how.shards} if how.shards > 1 else {}),
     }
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
@@ -294,7 +355,7 @@ def tell_rounding(training: Training, log: Log) -> None:
 def _head(read: Solver, how: How, log: Log) -> None:
     from pipeline.training.engine.devices import device_of, name_of
 
-    device = device_of(how.gpu, read.device)
+    device = device_of(how.card, read.device)
     if device.type == "cpu":
         log("caffe.cpp:197", "Use CPU.")
     else:

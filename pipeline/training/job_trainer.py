@@ -30,6 +30,7 @@ from pipeline.training.out_of_memory import enough_memory
 from pipeline.training.predictions.file import name_of as predictions_of
 from pipeline.training.requests import Action, Requests
 from pipeline.training.resuming import Beginning, go_on
+from pipeline.training.sharing.shards import cut
 from pipeline.training.snapshot import ByFolder, Position
 from pipeline.training.solver import Flags, SnapshotPlan, Solver
 from pipeline.training.specification import in_folder
@@ -156,7 +157,7 @@ class JobTrainer:
             self._aids.fetch(file, weights[-1])
         read = solver.read(path, Flags(spec.level, spec.stages, None, spec.seed))
         plan = SnapshotPlan(spec.every, str(self._folder / "net"), read.snapshots.hdf5, read.snapshots.diff, True)
-        return replace(read, weights=tuple(weights), snapshots=plan)
+        return cut(replace(read, weights=tuple(weights), snapshots=plan), spec.shards)
 
     def _put_back(self, start: Start, places: ByFolder) -> snapshot.Whole:
         """Raises NotFound, Damaged; FormatError where the files are no snapshot of a training."""
@@ -219,7 +220,7 @@ class JobTrainer:
 
 
 def _how(spec: JobSpec) -> How:
-    return How(spec.threads, spec.exact, spec.as_caffe, spec.precision, "none")
+    return How(spec.threads, spec.exact, spec.as_caffe, spec.precision, "none", spec.shards)
 
 
 def _computed() -> Computed:

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from pipeline.training import divergence, log, rates
-from pipeline.training.assembly import Nets
+from pipeline.training.assembly import Live, Nets
 from pipeline.training.feeding import Feeding
 from pipeline.training.learning import Learning
 from pipeline.training.metrics import values_of
@@ -18,6 +18,7 @@ from pipeline.training.network import Feeds, Network, Pass
 from pipeline.training.predictions.collecting import Collecting
 from pipeline.training.requests import Action
 from pipeline.training.saving import Saver
+from pipeline.training.sharing.passes import Sharded
 from pipeline.training.smoothing import Smoothing
 from pipeline.training.snapshot import Owner, Position
 from pipeline.training.solver import Solver
@@ -44,6 +45,13 @@ class Training:
         self._displayed = (0, around.monotonic())
         self._hints = divergence.Hints(nets.train.graph)
         self._resumed = self._watching = False
+        self._exchange = around.exchange
+        self._sharded: Sharded | None = None
+        if solver.shards > 1:
+            passes = solver.update.iter_size // solver.shards
+            self._sharded = Sharded(self._net, solver.shards, passes, self._exchange)
+        self._asked: Action | None = None
+        """What all processes of this training have been asked for, since their last exchange; None: it is one."""
         self._fed: Feeds | None = None
         """What the last pass was fed, until its update is made."""
         self.callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
@@ -64,12 +72,22 @@ class Training:
             net.network.carry(states)
         self.close()
         self._feeding = [
-            Feeding(net.sources, net.network.draws_of, self._nets.draws, first, self._around.threads)
+            Feeding(net.sources, net.network.draws_of, self._nets.draws, first, self._around.threads, self._mine(net))
             for net, first in zip(self._nets.all(), batches, strict=True)
         ]
         self._saver.parent = parent
         self._safe = None
         self._resumed = bool(position.losses)
+
+    def _mine(self, net: Live) -> Callable[[int], bool]:
+        """Which passes of a net this process takes."""
+        if net is self._nets.train:
+            return self._sharded.mine if self._sharded is not None else lambda number: True
+        return lambda number: self._writes
+
+    @property
+    def _writes(self) -> bool:
+        return self._exchange.rank == 0
 
     def written(self) -> None:
         """Until the last snapshot is on the disk.  Raises SolverError and NetError where it cannot be."""
@@ -125,6 +143,8 @@ class Training:
         """One more pass and one more test, to show where the training ended."""
         self._safe = self._position()
         display, tests = self._solver.display, self._solver.tests
+        if not self._writes:
+            return Ending.DONE
         if display.interval and self.iteration % display.interval == 0:
             forward = partial(self._looked, self._net, False) if self._watching else self._net.forward
             self._smoothing.add(self._finite(forward, self._feeding[0].take()).loss, self.iteration)
@@ -170,7 +190,7 @@ class Training:
                 on_start()
             self._iterate()
             self._saver.look()
-            asked = self._around.requests.next()
+            asked = self._around.requests.next() if self._asked is None else self._asked
             due = plan.interval and self.iteration % plan.interval == 0
             if due or asked is Action.SNAPSHOT:
                 self.snapshot()
@@ -183,14 +203,9 @@ class Training:
         size, display = self._solver.update.iter_size, self._solver.display
         shown = bool(display.interval) and self.iteration % display.interval == 0
         self._watching = shown and display.debug
-        loss, result = F(0), None
-        for _ in range(size):
-            feeds = self._feeding[0].take()
-            watched = partial(self._looked, self._net, True)
-            result = self._finite(watched if self._watching else self._net.backward, feeds)
-            loss = F(loss + F(result.loss))
+        run = partial(self._looked, self._net, True) if self._watching else self._net.backward
+        loss, result = self._passes(size, partial(self._finite, run))
         self._smoothing.add(float(loss / F(size)), self.iteration)
-        assert result is not None
         if shown:
             self._display(result)
         for _, on_gradients_ready in self.callbacks:
@@ -206,6 +221,24 @@ class Training:
                 self._around.log("solver.cpp:239", hint, "W")
         fed = self._feeding[0]
         self._around.show(Shown(self.iteration, self._smoothing.mean, rate, fed.examples, fed.waited))
+
+    def _passes(self, size: int, run: Callable[[Feeds], Pass]) -> tuple[F, Pass]:
+        """So many passes with gradients: the sum of their losses, and the last one."""
+        feeding, told = self._feeding[0], self._around.taken
+
+        def taken(feeds: Feeds) -> Pass:
+            told(feeding.number - 1)
+            return run(feeds)
+
+        if self._sharded is not None:
+            found = self._sharded.iterate(feeding, taken, self._around.requests.next)
+            self._asked = found.asked
+            return found.loss, found.last
+        loss = F(0)
+        for _ in range(size):
+            result = taken(feeding.take())
+            loss = F(loss + F(result.loss))
+        return loss, result
 
     def _looked(self, net: Network, gradients: bool, feeds: Feeds) -> Pass:
         """A pass with debug_info's lines."""
@@ -279,6 +312,9 @@ class Training:
     def snapshot(self) -> None:
         """Caffe's two files and the manifest, written by a thread of its own: training waits for their copies alone."""
         position = self._position() if self._safe is None else self._safe
+        if not self._writes:
+            self._saver.parent = self.iteration
+            return
         self._saver.save(self._net, self._learning.history, replace(position, step=self.rate_step))
         for where, line in self._saver.lines(self.iteration):
             self._around.log(where, line)
@@ -336,12 +372,16 @@ class Training:
         around, live = self._around, self._nets.tests[number]
         around.log("solver.cpp:347", f"Iteration {self.iteration}, Testing net (#{number})")
         iterations = self._solver.tests.nets[number].iterations
+        if not self._writes:
+            self._feeding[1 + number].skip(iterations)
+            return Action.NONE
         scores = Scores(live.network.outputs)
         debug = self._solver.display.debug  # at each test: Caffe asks no test net whether it is displayed
         forward = partial(self._looked, live.network, False) if debug else live.network.forward
         told = Collecting(live.graph, live.sources) if around.predictions is not None else None
         for _ in range(iterations):
-            asked = around.requests.next()
+            self._exchange.alive()
+            asked = around.requests.next() if self._exchange.workers == 1 else Action.NONE
             while asked is Action.SNAPSHOT:
                 self.snapshot()
                 asked = around.requests.next()

@@ -203,6 +203,9 @@ class Network(Protocol):
     def gradient_tensor(self, slot: Slot) -> Any:
         """Its gradient, live and in C order, until the next `clear` or `backward`: an update may use it up."""
 
+    def take_gradient(self, slot: Slot) -> NDArray[np.float32]:
+        """Its gradient in memory that is the caller's from now on, as the net has it no more.  C order; CPU alone."""
+
     def over(self, memory: NDArray[np.float32]) -> Any:
         """This memory, in C order, as the engine's tensor: what one writes, the other reads.  CPU alone."""
 

@@ -76,7 +76,10 @@ class SnapshotPlan:
 
 @dataclass(frozen=True)
 class Solver:
-    """text: the whole message, as the log prints it.  weights: files, in order; later ones win.  seed: -1: none."""
+    """text: the whole message, as the log prints it.  weights: files, in order; later ones win.  seed: -1: none.
+
+    shards: into which a batch is cut (sharing/shards.py): iter_size of the update counts them, too.
+    """
 
     path: Path
     text: caffe_pb2.SolverParameter
@@ -90,6 +93,7 @@ class Solver:
     weights: tuple[Path, ...]
     seed: int
     gpu: bool
+    shards: int = 1
 
     @property
     def device(self) -> int | None:

@@ -38,8 +38,8 @@ def read(path: Path) -> Specification:
 
     solver: a path, which must be there.  folder: what paths are relative to; the specification's own by default.
     weights: files, or snapshot: a .solverstate.  seed, threads, data_threads, exact, as_caffe, precision, gpu, stage,
-    level, until: as the command's options.  engine: "torch" or "auto".  shards: 1.  state: a folder whose ESTOP ends
-    the training.
+    level, until, shards: as the command's options.  engine: "torch" or "auto".  state: a folder whose ESTOP ends the
+    training.
     Raises SolverError for a field that is unknown or of another kind, by its name.
     """
     try:
@@ -62,6 +62,7 @@ def read(path: Path) -> Specification:
             body.get("as_caffe", False),
             body.get("precision", PRECISIONS[0]),
             body.get("gpu", ""),
+            body.get("shards", 1),
         ),
         Path(body["snapshot"]) if "snapshot" in body else None,
         until=body.get("until"),
@@ -76,8 +77,8 @@ def _check(path: Path, name: str, value: Any) -> None:
     kind = _KINDS[name]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise SolverError(f"the specification's {name} is {value!r}", f"it is {getattr(kind, '__name__', kind)}")
-    if name == "shards" and value != 1:
-        raise SolverError(f"shards is {value}", "Hathi trains in one process", "leave it out")
+    if name == "shards" and isinstance(value, int) and value < 1:
+        raise SolverError(f"shards is {value}", "a batch has one at least", "give 1 or more")
     if name == "precision" and value not in PRECISIONS:
         raise SolverError(f"unknown precision '{value}'", f"known: {', '.join(PRECISIONS)}")
     if name == "engine" and value not in ("auto", "torch"):

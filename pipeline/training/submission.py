@@ -17,6 +17,7 @@ from pipeline.ledger.trainings import JobFile, JobSpec
 from pipeline.nets.caffe import prototxt
 from pipeline.training import solver, solver_text
 from pipeline.training.assembly import How
+from pipeline.training.sharing.shards import cut
 from pipeline.training.solver import Flags
 
 SMALL = 16 * 2**20
@@ -42,6 +43,7 @@ def spec_of(context: Context, wanted: Wanted) -> JobSpec:
     Raises SolverError and NetError for a solver that is refused, and for weights or data that cannot be read.
     """
     read = solver.read(wanted.solver, wanted.flags)
+    cut(read, wanted.how.shards)
     if read.max_iter < 1:
         raise SolverError(f"{wanted.solver}: max_iter is {read.max_iter}", "", "a training has an iteration at least")
     text = _whole(wanted.solver)
@@ -56,6 +58,7 @@ def spec_of(context: Context, wanted: Wanted) -> JobSpec:
         exact=wanted.how.exact,
         as_caffe=wanted.how.as_caffe,
         precision=wanted.how.precision,
+        shards=wanted.how.shards,
         stages=wanted.flags.stages,
         level=wanted.flags.level,
         # A number of its own, not that of whichever host trains: it decides the last digits.

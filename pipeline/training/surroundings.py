@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
 from pipeline.training.log import Log
 from pipeline.training.metrics import Metrics
 from pipeline.training.requests import Requests
+from pipeline.training.sharing.exchange import Alone, Exchange
 from pipeline.training.snapshot import Places
 
 
@@ -38,7 +39,8 @@ class Surroundings:
     """Where a training's words and files go, and what may ask it to end.  now: since 1970.
 
     predictions: where those of the last test of a test net go, by its number; None: nobody wants them.
-    saved: hears of each snapshot that is begun, by its iteration.
+    saved: hears of each snapshot that is begun, by its iteration.  exchange: with the processes that train the same
+    net; 0 of them writes snapshots, and tests.  taken: hears of each pass of the training net that is computed here.
     """
 
     log: Log
@@ -53,3 +55,5 @@ class Surroundings:
     kept: Callable[[str], Path] = lambda name: Path(name)
     predictions: Callable[[int], Path] | None = None
     saved: Callable[[int], None] = lambda iteration: None
+    exchange: Exchange = field(default_factory=Alone)
+    taken: Callable[[int], None] = lambda number: None

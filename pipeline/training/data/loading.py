@@ -10,6 +10,7 @@ from types import TracebackType
 from pipeline.training.data.source import Batch, Source
 
 AHEAD = 4  # batches, as Caffe's prefetch
+_REACH = 1024  # so far ahead batches are looked for that are taken here
 
 
 class Loader:
@@ -25,9 +26,12 @@ class Loader:
         threads: int = 2,
         ahead: int = AHEAD,
         now: Callable[[], float] = time.monotonic,
+        mine: Callable[[int], bool] = lambda number: True,
     ) -> None:
+        """mine: which batches are taken, by their numbers; the others are skipped."""
         self.number, self.waited = first, 0.0
-        self._now, self._ahead = now, max(1, ahead)
+        self._now, self._ahead, self._mine = now, max(1, ahead), mine
+        self._next = first
         self._in_order = [source for source in sources if source.in_order]
         self._others = [source for source in sources if not source.in_order]
         self._pool = ThreadPoolExecutor(max(1, threads), "hathi-data")
@@ -35,9 +39,10 @@ class Loader:
         self._order()
 
     def _order(self) -> None:
-        for number in range(self.number, self.number + self._ahead):
-            if number not in self._made:
-                self._made[number] = [self._pool.submit(source.batch, number) for source in self._others]
+        while len(self._made) < self._ahead and self._next < self.number + self._ahead * _REACH:
+            if self._mine(self._next):
+                self._made[self._next] = [self._pool.submit(source.batch, self._next) for source in self._others]
+            self._next += 1
 
     def take(self) -> Batch:
         """The values of all tops of the next batch.  Raises what its making raised; then nothing more is made."""
@@ -55,6 +60,11 @@ class Loader:
         self.number += 1
         self._order()
         return found
+
+    def skip(self) -> None:
+        """The next batch is not taken here."""
+        self.number += 1
+        self._order()
 
     def close(self) -> None:
         """Ends the threads, after the batches that they have begun.  The sources stay open."""

@@ -61,6 +61,9 @@ class Draws(Protocol):
     def mask(self, mask: Mask, number: int) -> Float32s:
         """A Dropout layer's mask, float32 of its shape, for the training pass of this number (from 0 on)."""
 
+    def pass_over_mask(self, mask: Mask) -> None:
+        """Draws what the mask of a pass draws that another process computes."""
+
     def word(self, layer: str) -> int:
         """A seed that a data layer takes as it is set up."""
 
@@ -98,6 +101,9 @@ class CaffesDraws:
 
     def mask(self, mask: Mask, number: int) -> Float32s:
         return _mask(mask, self._words.take(int(np.prod(mask.shape))))
+
+    def pass_over_mask(self, mask: Mask) -> None:
+        self._words.skip(int(np.prod(mask.shape)))
 
     def word(self, layer: str) -> int:
         return int(self._words.take(1)[0])
@@ -149,6 +155,9 @@ class OurDraws:
         """Word k of the layer belongs to value k of all examples one after another, whatever batches they are in."""
         count = int(np.prod(mask.shape))
         return _mask(mask, PhiloxStream(self._key("mask", mask.layer)).words(number * count, count))
+
+    def pass_over_mask(self, mask: Mask) -> None:
+        """Nothing: a word of another pass does not move."""
 
     def word(self, layer: str) -> int:
         self._taken[layer] += 1

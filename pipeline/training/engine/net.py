@@ -252,6 +252,11 @@ class TorchNetwork:
             tensor.grad = torch.zeros_like(tensor)
         return tensor.grad
 
+    def take_gradient(self, slot: Slot) -> Array:
+        found: Array = self.gradient_tensor(slot).numpy()
+        self._tensors[slot].grad = None
+        return found
+
     def over(self, memory: Array) -> Tensor:
         return torch.from_numpy(memory)
 

@@ -55,7 +55,7 @@ def test_a_child_writes_one_folder_and_goes_on_in_it_to_the_bit(tmp_path: Path) 
         ({"momentum": 0.9}, "unknown field 'momentum'"),
         ({"threads": "two"}, "threads is 'two'"),
         ({"seed": True}, "seed is True"),
-        ({"shards": 8}, "shards is 8"),
+        ({"shards": 0}, "shards is 0"),
         ({"precision": "float16"}, "unknown precision 'float16'"),
         ({"precision": "bf16", "exact": True}, "exact and bf16 exclude each other"),
         ({"gpu": "99"}, "--gpu 99: "),

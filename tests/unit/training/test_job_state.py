@@ -54,7 +54,7 @@ def test_any_models_name_makes_a_name_that_a_key_can_hold(model: str) -> None:
     ("field", "value"),
     [("solver", "x"), ("nets", {"a": "b"}), ("weights", (file_of("c"),)), ("data", {"a": "b"}), ("max_iter", 21),
      ("every", 6), ("seed", 0), ("exact", True), ("as_caffe", True), ("threads", 2), ("salt", "1"), ("level", 1),
-     ("stages", ("s",)), ("engine", "jax"), ("model", "other"), ("precision", "bf16")],
+     ("stages", ("s",)), ("engine", "jax"), ("model", "other"), ("precision", "bf16"), ("shards", 8)],
 )  # fmt: skip
 def test_all_that_decides_a_number_decides_the_name(field: str, value: Any) -> None:
     assert SPEC.model_copy(update={field: value}).name() != SPEC.name()
@@ -66,7 +66,7 @@ def test_what_decides_no_number_leaves_the_name(field: str, value: Any) -> None:
 
 
 def test_a_training_of_before_there_was_a_precision_has_the_name_that_it_had() -> None:
-    decides = SPEC.model_dump(mode="json", exclude={"format", "nonce", "folder", "weights", "precision"})
+    decides = SPEC.model_dump(mode="json", exclude={"format", "nonce", "folder", "weights", "precision", "shards"})
     assert SPEC.name() == JobName.of(SPEC.model, decides, [[one.name, one.sha256] for one in SPEC.weights])
 
 

@@ -1,0 +1,239 @@
+"""Processes that train together: their connections, what they sum, and what they say of one that is gone."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+
+from pipeline.codec import caffe_pb2
+from pipeline.errors import ConfigError, Diverged, PipelineError, SolverError, TemporaryError
+from pipeline.training import solver, tree
+from pipeline.training.sharing.agreement import agree
+from pipeline.training.sharing.connection import Member, connect, listen
+from pipeline.training.sharing.exchange import Alone
+from pipeline.training.sharing.peers import Peers
+from pipeline.training.sharing.processes import demand_shards
+from pipeline.training.sharing.shards import cut
+from pipeline.training.solver import Flags
+
+TOKEN = b"of this training"
+
+
+class Group:
+    """Processes of one training, each as a thread of its own, over real connections."""
+
+    def __init__(self, workers: int, shards: int, seconds: float = 20.0) -> None:
+        self.listening = [listen("127.0.0.1") for _ in range(workers)]
+        members = [
+            Member("127.0.0.1", one.getsockname()[1], f"worker {rank}") for rank, one in enumerate(self.listening)
+        ]
+        self.members = members
+        self.peers = [Peers(rank, shards, members) for rank in range(workers)]
+        self.pool = ThreadPoolExecutor(workers)
+        self.seconds = seconds
+
+    def meet(self) -> Group:
+        self.all(lambda peers: peers.meet(self.listening[peers.rank], TOKEN, self.seconds))
+        return self
+
+    def begin(self, do: Callable[[Peers], object]) -> list[Future[Any]]:
+        return [self.pool.submit(do, one) for one in self.peers]
+
+    def all(self, do: Callable[[Peers], Any]) -> list[Any]:
+        return [one.result(30) for one in self.begin(do)]
+
+    def __enter__(self) -> Group:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.peers:
+            one.close()
+        self.pool.shutdown()
+
+
+def gradients(shard: int) -> list[np.ndarray]:
+    draws = np.random.default_rng(shard)
+    scale = 10.0 ** draws.integers(-4, 5)
+    return [np.array(draws.standard_normal(shape) * scale, np.float32) for shape in ((3, 5, 2), (1,), (700,), ())]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+def test_any_number_of_processes_has_the_bits_of_one_and_what_each_told(workers: int) -> None:
+    shards = 8
+    whole = [one.tobytes() for one in tree.total(range(shards), gradients)]
+
+    def once(peers: Peers) -> tuple[list[bytes], list[bytes]]:
+        mine = tree.total(peers.block(shards), gradients)
+        told = peers.sum(mine, f"from {peers.rank}".encode() * 100)
+        return [one.tobytes() for one in mine], told
+
+    with Group(workers, shards).meet() as group:
+        for _ in range(3):
+            for summed, told in group.all(once):
+                assert summed == whole
+                assert told == [f"from {rank}".encode() * 100 for rank in range(workers)]
+
+
+def test_more_processes_than_numbers_sum_them_all_the_same() -> None:
+    with Group(4, 4).meet() as group:
+
+        def once(peers: Peers) -> float:
+            mine = [np.array([peers.rank + 1.0], np.float32)]
+            peers.sum(mine, b"")
+            return float(mine[0][0])
+
+        assert group.all(once) == [10.0] * 4
+
+
+def test_a_stranger_is_sent_away_and_the_others_go_on() -> None:
+    with Group(3, 8) as group:
+        port = group.listening[0].getsockname()[1]
+        strangers = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
+        strangers[0].sendall(b"GET / HTTP/1.0\r\n\r\n" + b"x" * 200)
+        strangers[1].close()
+        with ThreadPoolExecutor(1) as pool:
+            knows_nothing = pool.submit(connect, group.members[0], 1, b"another token", 10.0)
+            time.sleep(0.05)
+            group.meet()
+            with pytest.raises(TemporaryError, match="worker 0 does not answer"):
+                knows_nothing.result(30)
+        assert group.all(lambda peers: len(peers.sum([], b"x"))) == [3, 3, 3]
+        strangers[0].close()
+
+
+def test_a_process_that_does_not_come_is_named() -> None:
+    with Group(3, 8, seconds=0.5) as group:
+        first, second, _ = group.peers
+        going = [group.pool.submit(one.meet, group.listening[one.rank], TOKEN, 0.5) for one in (first, second)]
+        for one in going:
+            with pytest.raises(TemporaryError, match="worker 2 did not come within"):
+                one.result(30)
+
+
+def test_a_process_that_is_gone_is_named_by_all_others() -> None:
+    with Group(3, 8).meet() as group:
+        going = [group.pool.submit(one.sum, gradients(0), b"") for one in group.peers[:2]]
+        group.peers[2].close()
+        for one in going:
+            with pytest.raises(TemporaryError, match="worker 2 is gone"):
+                one.result(30)
+
+
+def test_a_process_that_hangs_is_named_by_time_though_the_others_are_slow_and_alive() -> None:
+    with Group(3, 8, seconds=2.5).meet() as group:
+        began = time.monotonic()
+        going = [group.pool.submit(one.sum, gradients(0), b"") for one in group.peers[:2]]
+        for one in going:
+            with pytest.raises(TemporaryError, match="worker 2 is silent for 2 s: it hangs"):
+                one.result(30)
+        assert time.monotonic() - began >= 2.5
+
+
+def test_a_process_that_computes_for_long_and_says_so_is_waited_for() -> None:
+    with Group(3, 8, seconds=2.5).meet() as group:
+        slow = group.peers[2]
+        going = [group.pool.submit(one.sum, [np.ones(9, np.float32)], b"") for one in group.peers[:2]]
+        ends = time.monotonic() + 4.0
+        while time.monotonic() < ends:
+            slow.alive()
+            time.sleep(0.05)
+        mine = [np.ones(9, np.float32)]
+        slow.sum(mine, b"")
+        assert mine[0].tolist() == [3.0] * 9
+        assert [len(one.result(30)) for one in going] == [3, 3]
+
+
+@pytest.mark.parametrize("kind", [Diverged, SolverError, TemporaryError])
+def test_why_one_fails_is_what_all_say(kind: type[PipelineError]) -> None:
+    with Group(3, 8).meet() as group:
+        going = [group.pool.submit(one.sum, gradients(0), b"") for one in group.peers[:2]]
+        group.peers[2].fail(kind("layer 'ip' is no number", "iteration 3", "lower the rate"))
+        for one in going:
+            with pytest.raises(kind, match="layer 'ip' is no number") as caught:
+                one.result(30)
+            assert (caught.value.detail, caught.value.hint) == ("iteration 3", "lower the rate")
+
+
+def test_a_process_of_another_net_is_refused_by_its_bytes() -> None:
+    with Group(2, 8).meet() as group:
+        going = [group.pool.submit(one.sum, [np.ones(10 + one.rank, np.float32)], b"") for one in group.peers]
+        errors = [one.exception(30) for one in going]
+        assert any("bytes of gradients" in str(error) for error in errors)
+        assert all(isinstance(error, PipelineError) for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("fact", "hint"), [("torch", "installation"), ("data", "same path"), ("snapshot", "snapshots")]
+)
+def test_what_differs_between_processes_is_named_with_both_values(fact: str, hint: str) -> None:
+    def facts(rank: int) -> dict[str, str]:
+        return {"torch": "2.15", "data": "100 examples", "snapshot": "none"} | ({fact: "other"} if rank == 1 else {})
+
+    with Group(3, 8).meet() as group:
+        going = group.begin(lambda peers: agree(peers, f"worker {peers.rank}", facts(peers.rank)))
+        for one in going:
+            with pytest.raises(SolverError, match=f"worker 1 has another {fact} than worker 0") as caught:
+                one.result(30)
+            assert "other there" in caught.value.detail
+            assert hint in caught.value.hint
+
+
+def test_another_kind_of_cpu_is_a_warning() -> None:
+    with Group(2, 8).meet() as group:
+        found = group.all(lambda peers: agree(peers, f"worker {peers.rank}", {"CPU": f"kind {peers.rank}"}))
+        assert (
+            found == [["worker 1 has another CPU than worker 0: kind 1, kind 0; its shards have other last digits"]] * 2
+        )
+    assert agree(Alone(), "this one", {"CPU": "any"}) == []
+
+
+def read(net: str, iter_size: int = 1) -> solver.Solver:
+    text = caffe_pb2.SolverParameter(base_lr=0.1, lr_policy="fixed", max_iter=1, iter_size=iter_size)
+    text_format.Parse(net, text.net_param)
+    return solver.check(text, Path("solver.prototxt"), Flags())
+
+
+DATA = (
+    'layer {{ name: "d" type: "Data" top: "a" top: "b" data_param {{ source: "db" batch_size: {0} backend: LMDB }} }}'
+)
+
+
+def test_a_batch_is_cut_into_shards_and_counts_as_iter_size() -> None:
+    found = cut(read(DATA.format(64), iter_size=2), 8)
+    assert found.net.text.layer[0].data_param.batch_size == 8
+    assert (found.update.iter_size, found.shards) == (16, 8)
+    assert cut(found, 1) is found
+
+
+def test_a_batch_that_cannot_be_cut_says_which_shards_fit() -> None:
+    with pytest.raises(SolverError, match="layer 'd': a batch of 12 cannot be cut into 8 shards") as caught:
+        cut(read(DATA.format(12)), 8)
+    assert caught.value.hint == "give --shards 2, 3, 4, 6, 12, or another batch_size"
+
+
+def test_what_a_program_feeds_cannot_be_cut() -> None:
+    net = 'layer { name: "in" type: "Input" top: "a" input_param { shape { dim: 8 } } }'
+    with pytest.raises(SolverError, match=r"layer 'in' \(Input\) cannot be cut into shards"):
+        cut(read(net), 8)
+
+
+def test_more_workers_than_shards_are_refused() -> None:
+    demand_shards(8, 8, "executor")
+    with pytest.raises(ConfigError, match="there are more executors than shards: 9 and 8"):
+        demand_shards(9, 8, "executor")
+
+
+def test_no_thread_stays_behind() -> None:
+    before = set(threading.enumerate())
+    with Group(3, 8).meet() as group:
+        group.all(lambda peers: peers.sum(gradients(0), b""))
+    assert {one for one in threading.enumerate() if one not in before and "exchange" in one.name} == set()
