@@ -131,7 +131,9 @@ def test_a_test_of_its_own_gives_the_numbers_of_the_trainings_test_in_either_ord
         how = How(1, exact=exact)
         with Within(folder):
             train(Wanted(SOLVER, how=how, again=True))
-            found = evaluate(Path("net.prototxt"), Path("s_iter_30.caffemodel.h5"), 3, Flags(), Log([].append), how)
+            found = evaluate(
+                Path("net.prototxt"), Path("s_iter_30.caffemodel.h5"), 3, Flags(), Log(lambda line: None), how
+            )
         row = json.loads((folder / "s_metrics.jsonl").read_text().splitlines()[-1])
         assert (row["step"], row["kind"]) == (30, "test")
         assert {name: mean.item() for name, mean in found.means.items()} == {
