@@ -335,3 +335,14 @@ def bodies() -> list[bytes]:
         b"\4" + b"\x50\x2a\x4d\x18\4\0\0\0abcd" + zstd.compress(b"x"),
         b"\0" + b"A: b\r\nContent-Length: 7\r\n",
     ]
+
+
+def archives() -> Iterator[bytes]:
+    """tar, tar.gz and zip of few small pictures, and the hostile ones that are small."""
+    from tests.unit.service.hostile_archives import CASES, Zipped, entry, pax, tar, zip_of
+
+    yield tar(pax("path=ä/b.png".encode()), entry(b"a/x.png"))
+    yield gzip.compress(tar(entry(b"l", b"a/" + b"b" * 150 + b".png\0", kind=b"L"), entry(b"a/x.png")), mtime=0)
+    yield zip_of(Zipped(b"a/stored.png", method=0), Zipped("ä/x.png".encode(), flags=0x800))
+    for name in ("tar: a sparse file of pax", "zip: two names for one entry", "tar: a pipe", "zip: a symbolic link"):
+        yield CASES[name].make()

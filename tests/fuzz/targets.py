@@ -400,6 +400,36 @@ def _shard(data: bytes) -> object:
     return [len(shard.features(group, 4)[0]) + len(shard.external_ids(group)) for group in range(len(shard.starts) - 1)]
 
 
+def _with_checksums(data: bytes) -> bytes:
+    """The same, each header of tar with a checksum that fits: whoever writes an archive writes it."""
+    found = bytearray(data)
+    for at in range(0, len(found) - 511, 512):
+        if found[at + 257 : at + 262] == b"ustar":
+            found[at + 148 : at + 156] = b" " * 8
+            found[at + 148 : at + 156] = b"%06o\0 " % sum(found[at : at + 512])
+    return bytes(found)
+
+
+def _archive(data: bytes) -> object:
+    """Any bytes as tar, tar.gz or zip: every entry ends as one thing, none is larger than it may be."""
+    from pipeline.service.archive import judging
+    from pipeline.service.archive.entries import REASONS, Limits, Picture
+
+    limits = Limits(packed=2**20, unpacked=2**26, entries=20_000, file=2**20, pixels=1_000_000)
+    judge = judging.Judge(limits)
+    data = _with_checksums(data)
+    outcomes: set[str] = set()
+    for number, entry in enumerate(judging.entries(io.BytesIO(data), limits)):
+        if entry.number != number or len(entry.content or b"") > limits.file or {"..", ""} & {*entry.path}:
+            raise AssertionError(f"entry {number}: {entry.number} {entry.path}")
+        found = judge.judged(entry)
+        outcome = "folder" if found is None else "picture" if isinstance(found, Picture) else found.reason
+        if outcome not in REASONS and outcome not in ("folder", "picture"):
+            raise AssertionError(f"an unknown reason: {outcome}")
+        outcomes.add(outcome)
+    return sorted(outcomes)
+
+
 _TABLE_WORDS = (b"partner_id", b"item_id", b"external_id", b"url", b"content", b'"', b'""', b",", b"\t", b"\r\n",
                 b"http://", b"\xef\xbb\xbf", b"null", b"\x1f\x8b\x08\x00", b"\\u0000", b"\\ud800", b"{", b"[" * 500,
                 b"1e999", b"NaN")  # fmt: skip
@@ -419,6 +449,9 @@ _JSON_WORDS = (b'"format":1', b"null", b"true", b"[]", b"{}", b"1e999", b"NaN", 
 _IMAGE_WORDS = (b"\xff\xd8\xff", b"\xff\xda", b"\xff\xc2", b"\xff\xc4", b"\xff\xd9", b"IHDR", b"IDAT", b"tRNS", b"acTL",
                 b"fdAT", b"iCCP", b"eXIf", b"Exif\0\0II*\0", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ftypavif",
                 b"\xff\xff\xff\x7f")  # fmt: skip
+_ARCHIVE_WORDS = (b"ustar\x0000", b"ustar  \0", b"../", b"path=", b"size=", b"GNU.sparse.major=1", b"\x80\0\0\0",
+                  b"PK\3\4", b"PK\1\2", b"PK\5\6", b"PK\6\6", b"PK\6\7", b"\x1f\x8b\x08\0", bytes(512),
+                  b"\1\0\x10\0")  # fmt: skip
 
 _ALL = (
     Target("prototxt", _prototxt, lambda: seeds.of_files(TINY, "*.prototxt"), _NET_WORDS),
@@ -446,6 +479,7 @@ _ALL = (
     Target("body", _body, seeds.bodies, _BODY_WORDS),
     Target("url", _url, seeds.urls, (*_HTTP_WORDS, b"data:image/png;base64,", b"file:///", b"0x7f.1", b"\\", b"&#0;")),
     Target("shard", _shard, seeds.shards, (b"PAR1", b"features", b"item_id")),
+    Target("archive", _archive, seeds.archives, _ARCHIVE_WORDS),
     Target("reuse-page", _reuse_page, seeds.reuse_pages, (b"format", b"fingerprint", b"results", b"[[[[")),
 )
 TARGETS = {target.name: target for target in _ALL}
