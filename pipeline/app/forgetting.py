@@ -6,7 +6,7 @@ import getpass
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pipeline.ledger.forgetting import Request, ask, open_requests
+from pipeline.ledger.forgetting import Request, ask, cut_requests, open_requests
 from pipeline.ledger.layout import version_of
 from pipeline.ledger.protocol import Context
 from pipeline.operations.forget import Outcome, forget
@@ -47,7 +47,7 @@ def go_on(contexts: Iterable[Context]) -> Iterator[Told]:
 
 def any_open(contexts: Iterable[Context]) -> bool:
     """Whether a request is open in one of the lakes."""
-    return any(open_requests(context) for context in contexts)
+    return any(open_requests(context) or cut_requests(context) for context in contexts)
 
 
 def _user() -> str:

@@ -25,7 +25,7 @@ from pyarrow import compute as pc
 from pyarrow import parquet as pq
 
 from pipeline.app.keepable import files_of
-from pipeline.app.kept_columns import KEYS, MADE_FROM, NAME, KeptColumns, kept_under, places_in
+from pipeline.app.kept_columns import KEYS, MADE_FROM, KeptColumns, kept_under, places_in
 from pipeline.app.kept_types import Typed
 from pipeline.app.newest_features import newest_features
 from pipeline.app.own_folder import SET, private
@@ -34,6 +34,8 @@ from pipeline.errors import FormatError
 from pipeline.ledger.layout import Root, ShipmentName
 from pipeline.ledger.manifest import Plan
 from pipeline.ledger.protocol import Context, readable
+from pipeline.operations.forget.made import KEEPING
+from pipeline.process.lock import Held, locked
 from pipeline.settings import Hdfs
 from pipeline.sources.conventions import named_by
 from pipeline.sources.found import Found
@@ -44,6 +46,8 @@ RANGE = 2**18
 """Features that are joined at a time."""
 _IMAGE = ("url", "content_sha256")
 _ORDER, _FILE = "_order", "_file"
+ANEW = "table"
+"""The table on its way."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,18 @@ class Kept:
 def keep_columns(context: Context, keep: Sequence[str], stop: Callable[[], bool]) -> Kept | None:
     """Make the table anew where features, list or columns are others than it was made of.
 
-    None where nothing is delivered, or where it is stopped: the next run does it.
+    None where nothing is delivered, where it is stopped, or where another process is at it:
+    the next run does it.
     """
     where = Path(context.settings.sets[SET].root)
+    try:
+        with locked(Path(context.settings.state), KEEPING):
+            return _keep(context, keep, where, stop)
+    except Held:
+        return None  # somebody is being forgotten there
+
+
+def _keep(context: Context, keep: Sequence[str], where: Path, stop: Callable[[], bool]) -> Kept | None:
     lake, root = open_place(str(where.parent), Hdfs()), Root(where.name)
     delivered = delivered_by_partner(lake, root) if where.is_dir() else []
     if not delivered:
@@ -118,8 +131,8 @@ class _Work:
             metadata={MADE_FROM: made_from},
         )
         beside = self.before.beside(old) if self.before is not None else None
-        target, found = private(Path(self.context.settings.sets[SET].root)) / NAME, 0
-        with pq.ParquetWriter(self.folder / NAME, schema) as writer:
+        where, found = Path(self.context.settings.sets[SET].root), 0
+        with pq.ParquetWriter(self.folder / ANEW, schema) as writer:
             for at in range(len(self.ranges)):
                 if stop():
                     return None
@@ -128,7 +141,7 @@ class _Work:
                 arrays = [*(ids[key].filter(chosen) for key in KEYS), *columns]
                 writer.write_table(pa.table(arrays, schema=schema))
                 found += len(arrays[0])
-        os.replace(self.folder / NAME, target)
+        os.replace(self.folder / ANEW, where.parent / Root(where.name).kept)
         return Kept(rows, found)
 
     def _names_before(self) -> list[str]:

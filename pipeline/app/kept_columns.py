@@ -20,7 +20,6 @@ from pipeline.errors import FormatError, NotFound
 from pipeline.ledger.layout import Root
 from pipeline.stores.store import Lake
 
-NAME = "kept.parquet"
 KEYS = ("partner_id", "item_id", "shipment")
 MADE_FROM = b"hathi.made_from"
 _ROWS = 4096
@@ -98,7 +97,7 @@ class Beside:
 
 def kept_under(lake: Lake, root: Root) -> KeptColumns | None:
     """The table under a root; None where no run has kept a column.  Raises FormatError where it is damaged."""
-    path = f"{root.root}/.hathi/{NAME}"
+    path = root.kept
     try:
         stream = lake.open(path)
     except NotFound:

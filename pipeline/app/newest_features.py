@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
@@ -81,4 +82,4 @@ def place_at(where: str, hdfs: Hdfs) -> tuple[Lake, Root]:
         return open_place(above, hdfs), Root(name)
     path = os.path.abspath(os.path.expanduser(where.removeprefix("file://")))
     open_place(path, hdfs)  # says so where it is no folder
-    return open_place(os.path.dirname(path), hdfs), Root(os.path.basename(path))
+    return open_place(os.path.dirname(path), hdfs, Path(path, "_tmp")), Root(os.path.basename(path))

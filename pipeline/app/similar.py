@@ -16,6 +16,7 @@ from pipeline.analysis.similar.nearest import Found, Query, exact
 from pipeline.app.contexts import loadable
 from pipeline.errors import ConfigError, PermanentError
 from pipeline.ledger.layout import Root
+from pipeline.operations.forget.made import SIMILAR
 from pipeline.operations.why.story import question_of
 from pipeline.process.redaction import redact_query, redact_text
 from pipeline.settings import Settings
@@ -89,7 +90,7 @@ def similar(settings: Settings, place: Place, wanted: Wanted, *, by_index: bool 
     """
     catalogue = Catalogue(place.lake, sources_of(place.lake, place.root, wanted.partner))
     query, label, url, content = _query(settings, place, catalogue, wanted)
-    found = approximate(catalogue, query, Path(settings.state) / "similar") if by_index else exact(catalogue, query)
+    found = approximate(catalogue, query, Path(settings.state) / SIMILAR) if by_index else exact(catalogue, query)
     if not found.compared and found.left_out:
         what = f"other nets made the features of {counted(found.left_out, 'item')} of partner {wanted.partner}"
         raise PermanentError("nothing can be compared", what, "hathi backfill, or the set that they were made with")

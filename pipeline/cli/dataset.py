@@ -129,8 +129,10 @@ def _write(out: Path, found: Iterator[Example], as_lmdb: bool, source: str) -> i
 
 def _export(args: argparse.Namespace) -> int:
     from pipeline.training.dataset.examples import read
+    from pipeline.training.dataset.forgetting import note_export
     from pipeline.training.dataset.resized import resized
 
+    note_export(args.dataset, args.out, args.out)
     found = read(args.dataset, args.side)
     count = _write(args.out, resized(found, args.resize) if args.resize else found, True, "")
     print(f"{args.out}: {counted(count, 'example')}")

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.amounts import counted
 from pipeline.app.installation import default_config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PermanentError
 from pipeline.process.logs import escape
 from pipeline.settings import ItemColumns, Settings, load
 
 if TYPE_CHECKING:
+    from pipeline.ledger.layout import Root
+    from pipeline.stores.store import Lake
     from pipeline.training.dataset.making import Wanted
     from pipeline.training.dataset.manifest import Manifest
 
@@ -70,7 +72,13 @@ def run(args: argparse.Namespace) -> int:
     named, kind = (args.images, "images") if args.images else (args.features, "features")
     lake, root, where = root_of(_settings(args.config), named, args.lake)
     deliveries = Deliveries(Place(lake, root, where), "images" if kind == "images" else "features")
+    for path in (args.out, args.extend):
+        if path is not None:
+            _note(lake, root, path, anew=path is args.out)
     made = make(args.out, deliveries, tables_of(args.labels), wanted)
+    _note(
+        lake, root, args.out, anew=False
+    )  # who was forgotten before the folder was there took the record for an old one
     for text in made.warnings:
         print(f"warning: {escape(text)}", file=sys.stderr)
     if args.json:
@@ -78,6 +86,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(map(escape, _lines(args.out, made))))
     return 0
+
+
+def _note(lake: Lake, root: Root, path: Path, *, anew: bool) -> None:
+    """Tell the root of a dataset, before anything of it is read: `hathi forget` looks there."""
+    from pipeline.ledger.made import note_made
+
+    try:
+        note_made(lake, root, "dataset", path, anew=anew)
+    except PermanentError as error:
+        what = f"{root.mades} cannot be written ({error.message}): `hathi forget` will not find {path}"
+        print(f"warning: {escape(what)}", file=sys.stderr)
 
 
 def _settings(given: Path | None) -> Settings | None:

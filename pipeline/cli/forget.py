@@ -1,4 +1,5 @@
-"""Forget an item, or all of a partner: its images, its refs, and the delivered rows that follow from them.
+"""Forget an item, or all of a partner: its images, its refs, and what follows from them: delivered rows, examples of
+data sets, rows of files of `--out`.
 
 It asks first, unless --yes is given.  Then it deletes what can go now, and says what waits: the daily prune of a
 gateway goes on with it, and so does `hathi forget` without a partner.  What is still open is delivered before it goes.
@@ -24,6 +25,11 @@ from pipeline.ledger.protocol import silent_progress
 from pipeline.process import logs
 from pipeline.process.host import this_process
 from pipeline.settings import load
+
+_DONE = (
+    "bucket and lake, and the data sets, databases and files that Hathi made of them, hold nothing of it; what Hathi "
+    "does not know of (copies, backups, trainings: docs/archive.md) is yours to look after"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +83,8 @@ def _question(partner: int, item: str) -> str:
     what = f"Item {item!r} of partner {partner}" if item else f"Every item of partner {partner}"
     return (
         f"{what} goes for good: images of the archive, refs and shards in the bucket (with those of all other items of "
-        "the same closed shipments), delivered rows. Nothing brings them back."
+        "the same closed shipments), delivered rows, examples of data sets, rows of files of --out. Nothing "
+        "brings them back."
     )
 
 
@@ -89,4 +96,4 @@ def _lines(told: Told) -> Iterator[str]:
         yield f"{said}; it stays open, and the daily prune of a gateway goes on with it:"
         yield from (f"  {what}" for what in one.waiting)
     else:
-        yield f"{said}; it is done: nothing of it is left"
+        yield f"{said}; it is done: {_DONE}"

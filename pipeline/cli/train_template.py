@@ -92,6 +92,7 @@ def _sources(args: argparse.Namespace, base: Base, folder: Path, out: Path) -> t
 def _source(path: Path, side: str | None, base: Base, made: tuple[Path, Path, str]) -> Source:
     """made: the folder to fill, what it is called in the end, and the name in it."""
     from pipeline.training.dataset import database, examples
+    from pipeline.training.dataset.forgetting import note_export
     from pipeline.training.dataset.resized import resized
     from pipeline.training.finetuning import Source
 
@@ -102,6 +103,7 @@ def _source(path: Path, side: str | None, base: Base, made: tuple[Path, Path, st
             raise ConfigError("crops of a Data layer are square, the net's input is not", says, "bring a dataset in")
         count = sum(1 for _ in examples.read(path))
         return Source(path.absolute(), count, base.size[0])
+    note_export(path, out / name, out)
     (folder / name).mkdir()
     count = database.write(folder / name, resized(examples.read(path, side), base.size))
     if not count:

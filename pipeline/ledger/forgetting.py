@@ -5,6 +5,7 @@ A request names the item until it is done.  What stays then names nobody: a dige
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 from pydantic import Field
@@ -49,13 +50,18 @@ class Forgotten(Body):
 def open_requests(context: Context) -> dict[int, Request]:
     """Requests that are not done, by number; one that cannot be read is said once.  One list."""
     asked, done = _listed(context)
-    for number in asked.keys() & done:  # whoever finished it was cut: the request still names the item
-        body = readable(context, context.keys.forget_request(number), Request)
-        if body is not None:
-            forget_pages(context, body.partner_id)
-        context.bucket.delete(context.keys.forget_request(number))
-    bodies = {number: readable(context, context.keys.forget_request(number), Request) for number in asked.keys() - done}
-    return {number: body for number, body in sorted(bodies.items()) if body is not None}
+    return _bodies(context, asked.keys() - done)
+
+
+def cut_requests(context: Context) -> dict[int, Request]:
+    """Requests that are done and still there: whoever finished one was cut.  One list."""
+    asked, done = _listed(context)
+    return _bodies(context, asked.keys() & done)
+
+
+def _bodies(context: Context, numbers: Iterable[int]) -> dict[int, Request]:
+    bodies = {number: readable(context, context.keys.forget_request(number), Request) for number in sorted(numbers)}
+    return {number: body for number, body in bodies.items() if body is not None}
 
 
 def done_requests(context: Context) -> frozenset[int]:
@@ -100,14 +106,15 @@ def ask(context: Context, request: Request) -> int:
     raise PermanentError("others ask without an end", f"{_TRIES} numbers were taken", "type the command again")
 
 
-def finish(context: Context, number: int, request: Request, at: str) -> None:
+def finish(context: Context, number: int, request: Request, at: str, look: Callable[[], None]) -> None:
     """It is done: the key that says so, then the request goes, which names the item.
 
-    Pages go once more in between: a box that looks after it wrote one sees the key, or its page is seen here.
+    look: deletes once more in between what others wrote meanwhile.  Who writes pages or tables looks for the key before
+    it puts the last of one in its place: it sees the key, or what it wrote is seen here.
     """
     body = Forgotten(digest=request.digest, at=at, asked=request.at, by=request.by)
     commit(context, context.keys.forgotten(number), body)
-    forget_pages(context, request.partner_id)
+    look()
     context.bucket.delete(context.keys.forget_request(number))
     context.bodies.pop(context.keys.forget_request(number), None)
 

@@ -466,3 +466,21 @@ class Root:
 
     def temporary_current(self, partner_id: int, nonce: str) -> str:
         return f"{self.root}/_tmp/current-{partner_id}.{nonce}"
+
+    @property
+    def mades(self) -> str:
+        """What says where data sets and files lie that were made of what is delivered here."""
+        return f"{self.root}/_made"
+
+    def made(self, host: str, path: str) -> str:
+        return f"{self.mades}/{digest('made', host, path)[:16]}"
+
+    @property
+    def own(self) -> str:
+        """Of a list of one's own: what Hathi keeps beside its features."""
+        return f"{self.root}/.hathi"
+
+    @property
+    def kept(self) -> str:
+        """Columns of the list that stand beside the features."""
+        return f"{self.own}/kept.parquet"

@@ -34,8 +34,10 @@ def open_lake(settings: Settings, name: str) -> Lake:
     return _local(url, settings, f"lakes.{name}.url", links=lake.follow_links)
 
 
-def open_place(url: str, hdfs: Hdfs) -> Lake:
-    """A folder of a lake by its URL or path alone, for who reads it without a configuration.
+def open_place(url: str, hdfs: Hdfs, temporary: Path | None = None) -> Lake:
+    """A folder of a lake by its URL or path alone, without a configuration.
+
+    temporary: of a folder on this host, where what is written lies first; at its top when absent.
 
     Raises ConfigError: no such folder, or a URL of another kind.
     """
@@ -51,7 +53,7 @@ def open_place(url: str, hdfs: Hdfs) -> Lake:
     path = Path(url.removeprefix("file://")).expanduser().resolve()
     if not path.is_dir():
         raise ConfigError(f"no folder {path}", "", "correct the path")
-    return LocalStore(path, fsync=False)
+    return LocalStore(path, fsync=False, temporary=temporary)
 
 
 def hasty(settings: Settings) -> Settings:

@@ -8,10 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.ledger.layout import Keys, ShipmentName, Task, seconds_of
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.ledger.layout import Keys, Root, ShipmentName, Task, seconds_of
+from pipeline.ledger.made import note_made
 from pipeline.ledger.manifest import Attempt
 from pipeline.nets.features import FeatureNet
+from pipeline.records import item_id_of
 from pipeline.settings import load
+from pipeline.stores.local import LocalStore
 from tests.crash.site import DAY, NOW, SHIPPED, Site, data_url, down, inline, picture
 from tests.faults.faults import Fault
 
@@ -113,6 +119,15 @@ def ship_files(site: Site) -> None:
 def deliver_kept(site: Site) -> None:
     ship_files(site)
     assert site.hathi("run", journal=False, **KEEPS) == 0, site.said
+    lake, root = LocalStore(site.lake), Root("features")
+    note_made(lake, root, "dataset", PICTURES)  # a folder that is there, and no data set
+    note_made(lake, root, "dataset", PICTURES / "gone")
+    lake.put(f"{root.own}/keep-left/list.0", b"")
+    columns = {"partner_id": [7, 7], "item_id": pa.array([item_id_of(one) for one in "ab"], pa.uint64())}
+    shipment = next(site.lake.glob("features/2*")).name
+    with pa.BufferOutputStream() as made:
+        pq.write_table(pa.table({**columns, "shipment": [shipment] * 2, "caption": ["x", "y"]}), made)
+        lake.put(root.kept, made.getvalue().to_pybytes())
 
 
 def forgotten(site: Site) -> bool:

@@ -145,7 +145,7 @@ def test_a_back_fill_needs_no_host_and_who_is_forgotten_is_nowhere(site: Site) -
     done = site.hathi("gateway", *first)
     assert done.returncode == 0, done.stderr
     assert "request 1: deleted 1 image, " in done.stdout
-    assert "it is done: nothing of it is left" in done.stdout
+    assert "it is done: bucket and lake, and the data sets" in done.stdout
     assert [path for path, content in site.told() if any(one in content for one in needles)] == []
     assert {str(row["external_id"]) for row in site.rows("features")} == set(before) - {GONE}
     assert len(site.rows("features")) == 2 * (ITEMS - 1)

@@ -77,9 +77,9 @@ def a_request_is_deleted_before_it_is_done(patch: pytest.MonkeyPatch) -> None:
     """It names the item, so it goes first."""
     real = forgetting.finish
 
-    def finish(context: Context, number: int, request: Request, at: str) -> None:
+    def finish(context: Context, number: int, request: Request, at: str, look: Callable[[], None]) -> None:
         context.bucket.delete(context.keys.forget_request(number))
-        real(context, number, request, at)
+        real(context, number, request, at, look)
 
     patch.setattr(forget, "finish", finish)
 

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import pipeline.operations.forget as forget_room
 from pipeline.app.forgetting import request
 from pipeline.codec.packs import read_index
 from pipeline.codec.reuse_pages import url_digest
@@ -26,10 +27,12 @@ from pipeline.ledger.forgetting import Forgotten, Request, finish, open_requests
 from pipeline.ledger.layout import ArchivedBatch, Keys, Root
 from pipeline.ledger.protocol import Context
 from pipeline.operations.forget import Outcome, _forget, bucket, folders, forget, packs
+from pipeline.operations.forget import tables as tables_room
 from pipeline.operations.forget.whose import Pass
 from pipeline.operations.verify import verify
 from pipeline.records import item_id_of, signed
 from pipeline.stages import archiving, operator_requests, remembering, whole_folder
+from pipeline.stages.compact import compacting
 from pipeline.stages.compact.running import run as compact
 from pipeline.stores.store import Entry, Lake
 from tests.faults.gate import CHANGES
@@ -377,11 +380,11 @@ def test_who_is_cut_before_the_pages_went_is_taken_up(tmp_path: Path, monkeypatc
     ask(world)
     kept = {key: world.bucket.files[key] for key in pages(world)}
 
-    def cut(context: Context, partner: int) -> int:
+    def cut(one: Pass) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(forgetting, "forget_pages", cut)
+        patch.setattr(forget_room, "_look_again", cut)
         with pytest.raises(KeyboardInterrupt):
             do(world)
     world.bucket.files.update(kept)
@@ -592,7 +595,7 @@ def done_is_said_before_it_is_done(patch: pytest.MonkeyPatch) -> None:
 
     def shipments(one: Pass) -> None:
         for number in open_requests(one.context):
-            finish(one.context, number, one.request, one.request.at)
+            finish(one.context, number, one.request, one.request.at, lambda: None)
         real(one)
 
     real = bucket.shipments
@@ -673,3 +676,102 @@ def test_two_gateways_at_one_folder_bring_no_row_back_and_lose_none(tmp_path: Pa
     assert left_of(world, 7, "a", url("ok", 1)) == []
     assert {(row["partner_id"], row["external_id"]) for row in tables(world, "features")} == {(8, "b"), (8, SECRET)}
     assert findings(world, deep=True) == []
+
+
+def compact_meets_forget(tmp_path: Path, number: int, verb: str = "") -> bool:
+    """A gateway compacts; at the n-th of its calls (of a verb) another one forgets.  Whether there was such a call."""
+    world = world_with(tmp_path)
+    ask(world)
+    left = [number]
+
+    def gate(called: str, key: str, effect: Callable[[], object]) -> object:
+        left[0] -= verb in ("", called)
+        if left[0] == 0:
+            left[0] = -1
+            do(world)
+        return effect()
+
+    disks = {name: MemoryStore(disk, gate) for name, disk in (("bucket", world.bucket), ("lake", world.lake))}
+    list(compact(replace(world.context(), **disks)))  # type: ignore[arg-type]
+    if left[0] > 0:
+        return False
+    for _ in range(2):
+        world.hand.at += 2 * DAY
+        do(world)
+    assert open_requests(world.context()) == {}
+    assert left_of(world) == [], number
+    list(compact(world.context()))
+    assert left_of(world) == [], number
+    assert findings(world, deep=True) == [], number
+    current = {row["external_id"] for row in tables(world, "features") if row["shipment"] == "_current"}
+    assert current <= {"a", "b", SECRET}
+    return True
+
+
+def compact_beside_forget(tmp_path: Path) -> int:
+    """At every fifth of its calls; how many it makes."""
+    number = 1
+    while compact_meets_forget(tmp_path / str(number), number):
+        number += 5
+    return number
+
+
+def test_compact_beside_forget_brings_no_row_back(tmp_path: Path) -> None:
+    assert compact_beside_forget(tmp_path) > 30
+    assert compact_meets_forget(tmp_path / "put", 1, "put")
+
+
+def test_a_compact_that_asks_nobody_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compacting, "done_requests", lambda context: frozenset())
+    with pytest.raises(AssertionError):
+        compact_meets_forget(tmp_path, 1, "put")
+
+
+def late_table(tmp_path: Path, before: bool, patch: pytest.MonkeyPatch) -> list[str]:
+    """A pass has looked at everything; then compact writes a table; the request is done as it puts it in its place.
+
+    before: done before the rename, else behind it.  What is left.
+    """
+    world, real = world_with(tmp_path), forgetting.finish
+    ask(world)
+    delivered = {key: file for key, file in world.lake.files.items() if "/2" in key}
+
+    def finish(*given: Any) -> None:
+        patch.undo()
+        now = {key: world.lake.files[key] for key in delivered if key in world.lake.files}
+        world.lake.files.update(delivered)  # compact had read them before the pass came
+        renamed: list[str] = []
+
+        def gate(called: str, key: str, effect: Callable[[], object]) -> object:
+            is_it = called == "rename_new" and "_current/7/" in key and not renamed
+            if is_it:
+                renamed.append(key)
+                for one in delivered:
+                    world.lake.files.pop(one, None)
+                world.lake.files.update(now)
+            if is_it and before:
+                real(*given)
+            try:
+                return effect()
+            finally:
+                if is_it and not before:
+                    real(*given)
+
+        list(compact(replace(world.context(), lake=MemoryStore(world.lake, gate))))  # type: ignore[arg-type]
+        assert renamed
+
+    patch.setattr(forget_room, "finish", finish)
+    do(world)
+    assert open_requests(world.context()) == {}
+    return left_of(world)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_table_that_comes_late_goes(tmp_path: Path, before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "good").mkdir()
+    (tmp_path / "bad").mkdir()
+    with monkeypatch.context() as patch:
+        assert late_table(tmp_path / "good", before, patch) == []
+    monkeypatch.setattr(tables_room, "table", lambda *given, late=False: None)
+    with pytest.MonkeyPatch.context() as patch:
+        assert late_table(tmp_path / "bad", before, patch) != [], "the test finds where nobody looks again"

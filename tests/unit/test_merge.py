@@ -169,6 +169,7 @@ def check(batches: Sequence[Batch], result: Merged, last_try: bool) -> None:
             "features": np.array(vector(row.ordinal), np.float32).tolist(),
             "etag": row.etag,
             "last_modified": row.last_modified,
+            "reused": row.reused,
         }
         for row in expected.features
     ]

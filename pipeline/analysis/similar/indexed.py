@@ -18,6 +18,7 @@ from pipeline.analysis.similar.catalogue import Catalogue
 from pipeline.analysis.similar.nearest import Found, Query, ranked
 from pipeline.clock import random_nonce
 from pipeline.errors import ConfigError
+from pipeline.process.folder_lock import folder_lock
 from pipeline.process.installed import to_install
 from pipeline.stores.local import typed
 
@@ -39,9 +40,11 @@ def approximate(catalogue: Catalogue, query: Query, folder: Path) -> Found:
     from usearch.index import Index
 
     path = folder / f"{_digest(catalogue, query)}.usearch"
-    if not path.exists():
-        _build(catalogue, query, path)
-    index = Index.restore(str(path), view=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder, shared=True):  # `hathi forget` deletes what is here, and waits for who builds
+        if not path.exists():
+            _build(catalogue, query, path)
+        index = Index.restore(str(path), view=True)
     index.expansion_search = max(_SEARCH, _MORE * query.count)
     found = index.search(query.vector, min(len(index), _MORE * query.count + 1))
     return ranked(catalogue, query, np.asarray(found.keys).astype(np.int64), len(index))
@@ -68,10 +71,8 @@ def _build(catalogue: Catalogue, query: Query, path: Path) -> None:
         some = catalogue.wins[places] & same & np.isfinite(block.matrix).all(1)
         if some.any():
             index.add(places[some].astype(np.uint64), block.matrix[some])
-    # Under a name of our own first: two builders at once leave one whole index.
     own = path.with_suffix(f".{random_nonce()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    try:  # under a name of our own first: two builders at once leave one whole index
         index.save(str(own))
         os.replace(own, path)
     except OSError as error:

@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 
 from pipeline.amounts import counted
-from pipeline.app import one_file, own_folder
-from pipeline.app.newest_features import newest_features
+from pipeline.app import own_folder
+from pipeline.app.newest_features import newest_features, place_at
 from pipeline.cli.wiring import own_list
 from pipeline.errors import ConfigError, PermanentError
-from pipeline.ledger.layout import Root
+from pipeline.ledger.made import note_made
 from pipeline.settings import Hdfs, Settings
-from pipeline.stores.opening import open_place
+from pipeline.stages.compact import one_file
 
 
 def out_of(args: argparse.Namespace) -> Path | None:
@@ -29,7 +29,11 @@ def write_out(settings: Settings, path: Path) -> str:
     root = Path(settings.sets[own_folder.SET].root)
     if own_folder.made_with(root) is None:
         raise PermanentError(f"{path} was not written", "there is no feature yet", "the lines above say why")
-    lake = open_place(str(root.parent), Hdfs())
-    rows = one_file.write(newest_features(lake, Root(root.name), str(root)), path)
+    lake, place = place_at(str(root), Hdfs())
+    note_made(lake, place, "file", path)
+    rows = one_file.write(newest_features(lake, place, str(root)), path)
+    note_made(
+        lake, place, "file", path, anew=False
+    )  # who was forgotten before the file was there took it for an old one
     beside = f"; who they are: {one_file.ids_beside(path)}" if path.suffix == ".npy" else ""
     return f"out: {path}: {counted(rows, 'feature')}{beside}"

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.codec.delivered.parquet_parts import PART_BYTES, Parts
 from pipeline.codec.hashed_file import Written
-from pipeline.codec.shards import FEATURES, IMAGE, FeatureRow, Matrix, computed, vector_array, vectors
+from pipeline.codec.shards import FEATURES, IMAGE, REUSED, FeatureRow, Matrix, computed, vector_array, vectors
 from pipeline.errors import FormatError
 from pipeline.records import Numbers, signed
 
@@ -49,6 +49,7 @@ def features_schema(dim: int, numbers: Numbers = "float32") -> pa.Schema:
             what,
             pa.field("etag", pa.string()),
             pa.field("last_modified", pa.string()),
+            pa.field(REUSED, pa.string()),
         ]
     )
 
@@ -65,7 +66,7 @@ class FeaturesWriter:
         part_bytes: int = PART_BYTES,
         numbers: Numbers = "float32",
     ) -> None:
-        self._parts = Parts(folder, features_schema(dim, numbers), ["version", "fingerprint"], part_bytes)
+        self._parts = Parts(folder, features_schema(dim, numbers), ["version", "fingerprint", REUSED], part_bytes)
         self._numbers = numbers
         self._what = FEATURES if dim else IMAGE
         self._version = version
@@ -88,6 +89,7 @@ class FeaturesWriter:
             self._what: self._computed(rows, matrix),
             "etag": [row.etag for row in rows],
             "last_modified": [row.last_modified for row in rows],
+            REUSED: [row.reused for row in rows],
         }
         self._parts.write(columns)
 

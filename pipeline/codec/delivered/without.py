@@ -25,10 +25,11 @@ from pipeline.codec.delivered.forms import text_form_of
 from pipeline.codec.delivered.parquet import SHIPMENT
 from pipeline.codec.delivered.parquet_parts import Parts
 from pipeline.codec.hashed_file import HashedFile, Written
+from pipeline.codec.shards import REUSED
 from pipeline.errors import FormatError
 from pipeline.records import signed, unsigned
 
-_REPEATED = ("version", "fingerprint", SHIPMENT, "reason", "detail")
+_REPEATED = ("version", "fingerprint", SHIPMENT, "reason", "detail", REUSED)
 """Columns with few different values, as who writes delivered files has them."""
 
 
@@ -61,6 +62,8 @@ class Left:
     items: set[int] = field(default_factory=set)
     fingerprints: Counter[str] = field(default_factory=Counter)
     """Rows that stay, by fingerprint."""
+    reused: Counter[str] = field(default_factory=Counter)
+    """Rows that went and were of features that were used again, by how that was known."""
 
 
 def holds(name: str, stream: BinaryIO, gone: Gone) -> bool:
@@ -85,6 +88,9 @@ def _table_without(name: str, stream: BinaryIO, path: Path, gone: Gone) -> Left:
             left.gone += int(go.sum())
             items = table.column("item_id").to_pylist() if go.any() else []
             left.items |= {unsigned(item) for item, goes in zip(items, go, strict=False) if goes}
+            if REUSED in table.schema.names:
+                marks = table.column(REUSED).filter(pa.array(go)).to_pylist()
+                left.reused.update(mark for mark in marks if mark is not None)
             stays = table.filter(pa.array(~go))
             if not len(stays):
                 continue

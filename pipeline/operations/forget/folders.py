@@ -7,11 +7,14 @@ instant has left the new one complete under `_tmp/`, and the next pass puts it i
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from pipeline.codec.delivered.forms import is_failures, is_table, is_text
 from pipeline.codec.delivered.without import Gone, Left
+from pipeline.codec.shards import Reused
 from pipeline.errors import FormatError, LawBroken, NotFound, TemporaryError, Unknown
 from pipeline.ledger.bodies import read_body
 from pipeline.ledger.commit import rename_first
@@ -99,11 +102,11 @@ def leftovers(one: Pass, lake: Lake, root: Root) -> None:
         elif text.startswith(f"current-{one.partner}.") or f".{_ANEW}-" in text:
             if max((below.modified for below in lake.list(f"{folder}/")), default=0.0) < now - DAY:
                 lake.delete_folder(folder)
-            elif _any_holds(one, lake, folder):
+            elif any_holds(one, lake, folder):
                 one.waiting[folder] = f"{folder} is being written, or its writer was killed: a day later it goes"
 
 
-def _any_holds(one: Pass, lake: Lake, folder: str) -> bool:
+def any_holds(one: Pass, lake: Lake, folder: str) -> bool:
     """Whether a folder that is not finished has rows that go; of a half file nobody can say that it has not."""
     try:
         paths = [entry.key for entry in lake.list(f"{folder}/") if not entry.key.endswith((MANIFEST, SUCCESS))]
@@ -201,14 +204,21 @@ def _manifest(folder: str, body: PartnerManifest, files: Mapping[IndexFile, Left
     features = max(by_form.values(), default=0)
     for form, rows in by_form.items():
         law(f"{folder} {form}", features, **{"gone": rows})
+    reused = sum((left.reused for file, left in files.items() if is_table(file.name)), Counter[str]())
     return body.model_copy(
         update={
             "files": named(files),
             "features": body.features - features,
             "failures": body.failures - failures,
             "forgotten": body.forgotten + features + failures,
+            **{how: _fewer(getattr(body, how), reused[how], body.features - features) for how in get_args(Reused)},
         }
     )
+
+
+def _fewer(count: int, gone: int, features: int) -> int:
+    """Features that were used again, without those that went; folders of an older Hathi do not tell which were."""
+    return min(count - gone, features)
 
 
 def _exchange(context: Context, lake: Lake, places: tuple[str, str], root: Root, body: PartnerManifest) -> None:

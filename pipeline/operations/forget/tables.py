@@ -10,7 +10,7 @@ from pipeline.errors import FormatError, NotFound, PermanentError
 from pipeline.ledger.deliveries import CurrentManifest
 from pipeline.ledger.layout import Root, ShipmentName
 from pipeline.ledger.protocol import scratch
-from pipeline.operations.forget.folders import delete_whole, files_without, holds, named
+from pipeline.operations.forget.folders import any_holds, delete_whole, files_without, holds, named
 from pipeline.operations.forget.whose import Pass
 from pipeline.stages import index
 from pipeline.stages.compact.standing import Current, newest, numbers
@@ -18,9 +18,13 @@ from pipeline.stages.whole_folder import move_whole
 from pipeline.stores.store import Lake
 
 
-def table(one: Pass, lake: Lake, root: Root) -> None:
-    """The partner's table under one root."""
+def table(one: Pass, lake: Lake, root: Root, *, late: bool = False) -> None:
+    """The partner's table under one root.  late: one that is being written goes as well; whoever writes it begins
+    again.
+    """
     try:
+        if late:
+            _unfinished(one, lake, root)
         while (current := newest(lake, root, one.partner)) is not None and _anew(one, lake, root, current):
             one.context.safe_point()  # where compact was first with the number, its table has the rows again
     except (FormatError, PermanentError) as error:
@@ -38,6 +42,14 @@ def table(one: Pass, lake: Lake, root: Root) -> None:
             delete_whole(one.context, lake, root, folder)
             if lake.stat(folder) is not None:
                 one.waiting[folder] = f"{folder} could not be deleted; the next pass does it"
+
+
+def _unfinished(one: Pass, lake: Lake, root: Root) -> None:
+    prefix = root.temporary_current(one.partner, "")
+    for entry in list(lake.list(prefix, folders=True)):
+        folder = entry.key.rstrip("/")
+        if any_holds(one, lake, folder):
+            delete_whole(one.context, lake, root, folder)
 
 
 def _gone(one: Pass, body: CurrentManifest) -> Gone:

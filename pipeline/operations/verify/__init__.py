@@ -10,6 +10,7 @@ from pipeline.operations.verify.archive import archive
 from pipeline.operations.verify.delivered import delivered
 from pipeline.operations.verify.finding import KINDS, Finding, Level, saying
 from pipeline.operations.verify.listing import IndexView, index_findings
+from pipeline.operations.verify.made import made
 from pipeline.operations.verify.promotions import promoted
 from pipeline.operations.verify.shipments import shipments
 from pipeline.operations.verify.strays import strays
@@ -41,6 +42,7 @@ def verify(context: Context, *, deep: bool = False) -> Iterator[Finding]:
             view = IndexView(context, lake, root)
             yield from index_findings(say, lake, root)
             yield from delivered(say, context, lake, root, view, deep=deep)
+            yield from made(say, lake, root, deep=deep)
     yield from shipments(say, context, lake, deep=deep)
     yield from promoted(say, context, deep=deep)
     yield from archive(say, context, deep=deep)

@@ -25,7 +25,7 @@ def delivered(say: Say, context: Context, lake: Lake, root: Root, view: IndexVie
     for entry in lake.list(prefix, folders=True):
         context.safe_point()
         text = entry.key.removeprefix(prefix)
-        if text in (INDEX, "_index/", "_tmp/", "_current/") or text.startswith("."):
+        if text in (INDEX, "_index/", "_tmp/", "_current/", "_made/") or text.startswith("."):
             continue
         try:
             name = ShipmentName.parse(text.removesuffix("/") if text.endswith("/") else "")

@@ -52,6 +52,8 @@ KINDS: dict[str, Kind] = {
     "data_gone_early": Kind(
         "warning", "no work needs it any more; find out what other than prune deletes objects under `d/`"
     ),
+    "dataset_damaged": Kind("warning", "bring it back from a copy, or make it again: `hathi dataset make`"),
+    "dataset_left": Kind("warning", "`hathi forget` goes on, and deletes it"),
     "archive_lost": Kind("warning", f"{_VERSIONS}; else nothing: a back-fill fetches these images from their hosts"),
     # damage: something is not as it was written
     "unreadable": Kind("damage", f"{_VERSIONS}; where there is none, delete it: a stage writes it again, or {_CLOSE}"),

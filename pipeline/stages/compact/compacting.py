@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from pipeline.amounts import counted
 from pipeline.codec.delivered.forms import tables as delivered_tables
 from pipeline.errors import FormatError, NotFound, PermanentError, PipelineError, TemporaryError
 from pipeline.ledger.deliveries import CurrentManifest, IndexCurrent, IndexFile, PartnerManifest
+from pipeline.ledger.forgetting import done_requests
 from pipeline.ledger.layout import Root, ShipmentName
 from pipeline.ledger.protocol import Context, law, scratch
 from pipeline.settings import FeatureSet
@@ -89,6 +90,7 @@ def perform(context: Context, task: Task, troubles: list[Trouble] | None = None)
     """
     lake = context.lake
     assert lake is not None
+    forgotten = done_requests(context)
     bodies, left_out = _usable(context, task)
     done: Compacted | None = None
     while bodies:
@@ -106,7 +108,9 @@ def perform(context: Context, task: Task, troubles: list[Trouble] | None = None)
                 left_out[name] = error
                 del bodies[name]
                 continue
-            done = _put(context, task, folder / "table", merged, target, sum(one.rows for one in inputs))
+            body = _body(context, task, merged, target)
+            rows = sum(one.rows for one in inputs)
+            done = _put(context, task, folder / "table", body, lambda: _still(context, task, forgotten), rows)
         break
     if troubles is not None:
         troubles.extend(_told(task, left_out))
@@ -205,10 +209,19 @@ def _noted(context: Context):  # type: ignore[no-untyped-def]
     return note
 
 
-def _put(context: Context, task: Task, folder: Path, merged: Table, target: Target, rows_read: int) -> Compacted:
-    lake = context.lake
-    assert lake is not None
-    body = CurrentManifest(
+def _still(context: Context, task: Task, forgotten: frozenset[int]) -> None:
+    """Raises TemporaryError where somebody was forgotten since: the table may have the rows."""
+    if done_requests(context) != forgotten:
+        what = f"the table of partner {task.partner} of {task.set} was not written"
+        raise TemporaryError(what, "an item was forgotten while it was merged", "the next run merges it anew")
+
+
+def _body(context: Context, task: Task, merged: Table, target: Target) -> CurrentManifest:
+    """What the table says of itself.  Raises LawBroken where it has fewer rows than the one before."""
+    before = task.current.body.features if task.current else 0
+    if merged.rows < before:
+        law(f"the table of partner {task.partner}", before, rows=merged.rows)
+    return CurrentManifest(
         nonce=context.process.nonce(),
         partner_id=task.partner,
         set=task.set,
@@ -220,15 +233,21 @@ def _put(context: Context, task: Task, folder: Path, merged: Table, target: Targ
         files=tuple(IndexFile(name=n, size=w.size, sha256=w.sha256, rows=w.rows) for n, w in merged.files),
         covers=tuple(target.names),
     )
-    before = task.current.body.features if task.current else 0
-    if merged.rows < before:
-        law(f"the table of partner {task.partner}", before, rows=merged.rows)
+
+
+def _put(
+    context: Context, task: Task, folder: Path, body: CurrentManifest, still: Callable[[], None], rows_read: int
+) -> Compacted:
+    """still: raises where the table is not to be put in its place; asked once all of it is on the lake."""
+    lake = context.lake
+    assert lake is not None
     temporary = task.root.temporary_current(task.partner, context.process.nonce())
     try:
         for file in body.files:
             context.safe_point()
             lake.put(f"{temporary}/{file.name}", folder / file.name)
         context.safe_point()
+        still()
         move_whole(lake, temporary, task.root.current(task.partner, task.number), body)
     finally:
         lake.delete_folder(temporary)

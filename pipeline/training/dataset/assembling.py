@@ -25,6 +25,8 @@ RANGE_BYTES = 128 * 2**20
 """Of a range: it is in memory as a whole."""
 MOST_RANGES = 512
 SHARD_BYTES, GROUP_BYTES = 256 * 2**20, 8 * 2**20
+OF_FEW_VALUES = ("side", "fingerprint")
+"""Columns that are written by dictionary."""
 _AT_ONCE = 32 * 2**20
 _OWN = ("partner_id", "item_id", "external_id", "content_sha256", "fingerprint")
 _EXTRA = [
@@ -170,9 +172,7 @@ class _Shards:
             self._end()
         if self._writer is None:
             path = self._folder / name_of(len(self._found))
-            self._writer = pq.ParquetWriter(
-                path, self._schema, compression="none", use_dictionary=["side", "fingerprint"]
-            )
+            self._writer = pq.ParquetWriter(path, self._schema, compression="none", use_dictionary=list(OF_FEW_VALUES))
             self._side, self._size, self._rows = side, 0, 0
         self._writer.write_table(group, row_group_size=len(group))
         self._size += size

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.codec.shards import FEATURES, IMAGE
 from pipeline.errors import ConfigError
 from pipeline.training.dataset.delivered import values_of, word_of
-from pipeline.training.dataset.manifest import MANIFEST, Kind, Manifest, read_manifest
+from pipeline.training.dataset.manifest import Kind, Manifest, digest_of_manifest, read_manifest
 from pipeline.training.dataset.shards import batches
 
 _KEYS = ["label", "side", "partner_id", "item_id", "content_sha256", "fingerprint"]
@@ -44,7 +44,7 @@ class Earlier:
     @property
     def digest(self) -> str:
         """Hex SHA-256 of its manifest."""
-        return hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()
+        return digest_of_manifest(self.folder)
 
     def tables(self) -> Iterator[pa.Table]:
         """Its examples as `delivered.Deliveries.tables` has rows."""

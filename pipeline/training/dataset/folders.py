@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import os
 import shutil
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.process.folder_lock import lock_folder
 
 
 @contextmanager
@@ -26,12 +26,9 @@ def whole(path: Path) -> Iterator[Path]:
         raise ConfigError(f"{path} is there already", "nothing is overwritten", "give another name, or remove it first")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{glob.escape(path.name)}-????????"):
-            if (handle := _locked(left)) is not None:
-                shutil.rmtree(left, ignore_errors=True)
-                os.close(handle)
+        at_work(path)
         made = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        held = _locked(made)
+        held = lock_folder(made)
     except OSError as error:
         raise ConfigError(f"{path} cannot be made", error.strerror or str(error), "give another place") from error
     try:
@@ -46,15 +43,14 @@ def whole(path: Path) -> Iterator[Path]:
             os.close(held)
 
 
-def _locked(folder: Path) -> int | None:
-    """A handle that locks the folder until it is closed or its process is gone; None where somebody has the lock."""
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
+def at_work(path: Path) -> bool:
+    """Whether somebody fills a folder that is to become `path`; what a killed process left of one goes."""
+    busy = False
+    for left in path.parent.glob(f".{glob.escape(path.name)}-????????"):
+        handle = lock_folder(left)
+        if handle is None:
+            busy = busy or left.exists()
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(handle)
+    return busy

@@ -10,11 +10,17 @@ from pipeline.training.dataset.manifest import Law
 
 
 def law_of(
-    rows: int, examples: int, without_image: Mapping[str, int], without_label: Mapping[str, int], duplicates: int
+    rows: int,
+    examples: int,
+    without_image: Mapping[str, int],
+    without_label: Mapping[str, int],
+    duplicates: int,
+    forgotten: int = 0,
 ) -> Law:
-    """rows = examples + without image + without label + duplicates.  Raises LawBroken where it does not hold."""
-    found = examples + sum(without_image.values()) + sum(without_label.values()) + duplicates
-    if found != rows or min(rows, examples, duplicates, *without_image.values(), *without_label.values()) < 0:
+    """rows = examples + without image + without label + duplicates + forgotten.  Raises LawBroken where it does not."""
+    least = min(rows, examples, duplicates, forgotten, *without_image.values(), *without_label.values())
+    found = examples + sum(without_image.values()) + sum(without_label.values()) + duplicates + forgotten
+    if found != rows or least < 0:
         raise LawBroken(
             "a dataset lost rows",
             f"{counted(rows, 'row')}, but examples, rows without image or label and duplicates are {found:,}",
@@ -26,6 +32,7 @@ def law_of(
         without_image=dict(sorted(without_image.items())),
         without_label=dict(sorted(without_label.items())),
         duplicates=duplicates,
+        forgotten=forgotten,
     )
 
 
@@ -35,4 +42,5 @@ def table_of(law: Law) -> list[tuple[str, int]]:
     for name, reasons in (("without image", law.without_image), ("without label", law.without_label)):
         lines.append((name, sum(reasons.values())))
         lines += [(f"  {reason}", count) for reason, count in reasons.items()]
-    return [*lines, ("duplicates", law.duplicates)]
+    lines.append(("duplicates", law.duplicates))
+    return [*lines, ("forgotten", law.forgotten)] if law.forgotten else lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Literal
@@ -44,13 +45,15 @@ class Split(Part):
 
 
 class Law(Part):
-    """rows = examples + without image + without label + duplicates; reasons have their own numbers."""
+    """rows = examples + without image + without label + duplicates + forgotten; reasons have their own numbers."""
 
     rows: int
     examples: int
     without_image: dict[str, int]
     without_label: dict[str, int]
     duplicates: int
+    forgotten: int = 0
+    """Examples that went since, as a person asked for it."""
 
 
 class LabelFile(Part):
@@ -88,12 +91,27 @@ class Manifest(Part):
     law: Law | None = None
     parents: Parents | None = None
     warnings: list[str] = Field(default_factory=list)
+    before: list[str] = Field(default_factory=list)
+    """SHA-256 of the manifests that stood here before examples were forgotten."""
+
+    @property
+    def gone(self) -> int:
+        """Examples that were forgotten."""
+        return 0 if self.law is None else self.law.forgotten
+
+    def text(self) -> str:
+        """As it stands in the file; fields that say nothing are left out."""
+        tree = self.model_dump(mode="json", exclude_unset=True)
+        return json.dumps({"format": self.format, **tree}, indent=2, ensure_ascii=False) + "\n"
 
     def write(self, folder: Path) -> None:
-        """Puts it beside the shards that it names; fields that say nothing are left out."""
-        tree = self.model_dump(mode="json", exclude_unset=True)
-        text = json.dumps({"format": self.format, **tree}, indent=2, ensure_ascii=False)
-        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        """Puts it beside the shards that it names."""
+        (folder / MANIFEST).write_text(self.text(), encoding="utf-8")
+
+
+def digest_of_manifest(folder: Path) -> str:
+    """Hex SHA-256 of the manifest of a dataset."""
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest:

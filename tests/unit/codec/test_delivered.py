@@ -51,6 +51,7 @@ def test_feature_columns_are_those_of_the_contract(tmp_path: Path) -> None:
         ("features", "fixed_size_list<element: float not null>[3]"),
         ("etag", "string"),
         ("last_modified", "string"),
+        ("reused", "string"),
     ]
 
 

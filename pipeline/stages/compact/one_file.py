@@ -6,20 +6,25 @@ holds the other columns, row for row.  Each file appears whole, and never an x.n
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, FormatError
+from pipeline.process.host import start_of
 from pipeline.stores.local import typed
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 ENDINGS = (".npy", ".parquet")
 FEATURES = "features"
+_ROWS = 4096
 _HEADER = {"descr": "<f4", "fortran_order": False}
 
 
@@ -50,7 +55,7 @@ def _write_parquet(features: pa.RecordBatchReader, path: Path) -> int:
     import pyarrow.parquet as pq
 
     rows = 0
-    with _on_its_way(path) as temporary:
+    with on_its_way(path) as temporary:
         with pq.ParquetWriter(temporary, features.schema) as writer:
             for batch in features:
                 writer.write_batch(batch)
@@ -71,7 +76,7 @@ def _write_npy(features: pa.RecordBatchReader, path: Path) -> int:
     dim = features.schema.field(place).type.list_size
     ids, rows = ids_beside(path), 0
     with ExitStack() as held:
-        matrix, others = held.enter_context(_on_its_way(path)), held.enter_context(_on_its_way(ids))
+        matrix, others = held.enter_context(on_its_way(path)), held.enter_context(on_its_way(ids))
         with open(matrix, "wb") as file, pq.ParquetWriter(others, features.schema.remove(place)) as writer:
             _begin(file, (0, dim))
             begins = file.tell()
@@ -85,10 +90,50 @@ def _write_npy(features: pa.RecordBatchReader, path: Path) -> int:
             file.seek(0)
             _begin(file, (rows, dim))
             assert file.tell() == begins, "NumPy leaves room for any number of rows"
-        path.unlink(missing_ok=True)  # a kill between the two leaves ids alone, and not ids of other features
-        os.replace(others, ids)
-        os.replace(matrix, path)
+        _put_both(path, matrix, others)
     return rows
+
+
+def _put_both(path: Path, matrix: Path, ids: Path) -> None:
+    path.unlink(missing_ok=True)  # a kill between the two leaves ids alone, and not ids of other features
+    os.replace(ids, ids_beside(path))
+    os.replace(matrix, path)
+
+
+def matrix_without(path: Path, ids: Path, gone: NDArray[np.bool_]) -> None:
+    """Put an .npy without some rows, and its ids, in their places.  ids: those that stay, written already.
+
+    gone: bool, a row each.  Raises FormatError where the file has another number of rows.
+    """
+    import numpy as np
+
+    if not path.exists():  # whoever wrote it was killed between the two
+        os.replace(ids, ids_beside(path))
+        return
+    values = np.load(path, mmap_mode="r")
+    if values.ndim != 2 or len(values) != len(gone):
+        what = f"it has the shape {values.shape}, and its ids are {len(gone)}"
+        raise FormatError(f"{path} does not fit its ids", what, "delete both: the next run with --out makes them anew")
+    with on_its_way(path) as matrix:
+        with open(matrix, "wb") as file:
+            _begin(file, (int((~gone).sum()), values.shape[1]))
+            for first in range(0, len(values), _ROWS):
+                some = slice(first, first + _ROWS)
+                file.write(np.ascontiguousarray(values[some][~gone[some]]).tobytes())
+        _put_both(path, matrix, ids)
+
+
+def at_work(path: Path) -> bool:
+    """Whether a process of this host writes such a file; what a killed one left of it goes."""
+    busy = False
+    for one in (path, ids_beside(path)):
+        for left in one.parent.glob(f".{glob.escape(one.name)}.*"):
+            number = left.name.rpartition(".")[2]
+            if number.isdecimal() and int(number) != os.getpid() and start_of(int(number)):
+                busy = True
+            elif number.isdecimal():
+                left.unlink(missing_ok=True)
+    return busy
 
 
 def _begin(file: IO[bytes], shape: tuple[int, int]) -> None:
@@ -105,7 +150,7 @@ def _values(column: Any) -> bytes:
 
 
 @contextmanager
-def _on_its_way(path: Path) -> Iterator[Path]:
+def on_its_way(path: Path) -> Iterator[Path]:
     """A name beside it that nobody else uses; nothing is left there, whatever ends the writing but a kill."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
