@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.training.dataset.making import Wanted
     from pipeline.training.dataset.manifest import Manifest
 
-_RULES = ("refuse", "first", "last", "leave-out")
+RULES = ("refuse", "first", "last", "leave-out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split-column", metavar="NAME", help="a column of the labels says the side")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of sides and order (default: 0)")
     parser.add_argument(
-        "--two-labels", choices=_RULES, default="refuse",
+        "--two-labels", choices=RULES, default="refuse",
         help="what becomes of an item with two labels (default: refuse)",
     )  # fmt: skip
     parser.add_argument("--extend", type=Path, metavar="DATASET", help="keep the examples and sides of this dataset")
@@ -79,13 +79,18 @@ def run(args: argparse.Namespace) -> int:
     _note(
         lake, root, args.out, anew=False
     )  # who was forgotten before the folder was there took the record for an old one
+    tell(args.out, made, as_json=args.json)
+    return 0
+
+
+def tell(out: Path, made: Manifest, *, as_json: bool) -> None:
+    """Prints what a dataset holds, and what is odd about it."""
     for text in made.warnings:
         print(f"warning: {escape(text)}", file=sys.stderr)
-    if args.json:
-        print(json.dumps(_object(args.out, made)))
+    if as_json:
+        print(json.dumps(_object(out, made)))
     else:
-        print("\n".join(map(escape, _lines(args.out, made))))
-    return 0
+        print("\n".join(map(escape, _lines(out, made))))
 
 
 def _note(lake: Lake, root: Root, path: Path, *, anew: bool) -> None:

@@ -14,7 +14,7 @@ from pipeline.times import HOUR
 LINE_SECONDS = 5.0
 PACE_SECONDS = 30.0
 UNITS = {"ship": "refs", "compute": "images", "aggregate": "rows", "deliver": "bytes"}
-UNITS |= {"verify": "shipments and folders", "why": "shipments", "compact": "rows"}
+UNITS |= {"import": "entries", "verify": "shipments and folders", "why": "shipments", "compact": "rows"}
 
 
 class Show(Protocol):

@@ -16,16 +16,11 @@ from pipeline.images import decoding
 from pipeline.images.formats import sniff
 from pipeline.records import Failure
 from pipeline.service.archive.entries import REASONS, Entry, Limits, Picture, Refused, Rejected
+from pipeline.service.archive.forms import BLOCK, CENTRAL, END, GZIP, LOCAL, is_header, packed_by
 from pipeline.service.archive.streams import Plain, Stream, Unpacked
-from pipeline.service.archive.tar import BLOCK, Tar, is_header
-from pipeline.service.archive.zip import CENTRAL, END, LOCAL, Zip
+from pipeline.service.archive.tar import Tar
+from pipeline.service.archive.zip import Zip
 
-_GZIP = b"\x1f\x8b"
-_PACKERS = {
-    b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf\x27\x1c": "7z",
-    b"Rar!\x1a\x07": "rar", b"\x1f\x9d": "compress", b"\x04\x22\x4d\x18": "lz4", b"MSCF": "cab",
-    b"070701": "cpio", b"!<arch>": "ar",
-}  # fmt: skip
 _PLAIN_PNG = frozenset((0, 2))
 """PNG's kinds of pixels without a palette or transparency."""
 _TO_DO = "pack the folders anew as tar.gz or zip"
@@ -43,18 +38,6 @@ def opened(path: Path) -> BinaryIO:
     return open(handle, "rb")
 
 
-def is_archive(head: bytes) -> bool:
-    """Whether a file that begins so (262 bytes or more) is a tar, tar.gz or zip, by what it holds."""
-    return head.startswith((_GZIP, LOCAL, END)) or is_header(head[:BLOCK]) or head[257:262] == b"ustar"
-
-
-def packed_by(head: bytes) -> str:
-    """The name of an archive's or a packer's form; "" for what begins as none that is known."""
-    if is_archive(head):
-        return "gzip" if head.startswith(_GZIP) else "zip" if head.startswith(b"PK") else "tar"
-    return next((name for start, name in _PACKERS.items() if head.startswith(start)), "")
-
-
 def entries(file: BinaryIO, limits: Limits) -> Iterator[Entry]:
     """The entries of an archive, in order.  file: can be sought in.  Raises Refused."""
     size = file.seek(0, io.SEEK_END)
@@ -65,8 +48,8 @@ def entries(file: BinaryIO, limits: Limits) -> Iterator[Entry]:
     file.seek(0)
     if head.startswith((LOCAL, END, CENTRAL)):
         yield from Zip(file, size, limits)
-    elif head.startswith(_GZIP) or is_header(head):
-        stream: Stream = Unpacked(file, limits) if head.startswith(_GZIP) else Plain(file, size)
+    elif head.startswith(GZIP) or is_header(head):
+        stream: Stream = Unpacked(file, limits) if head.startswith(GZIP) else Plain(file, size)
         yield from Tar(stream, limits)
     elif head[257:262] == b"ustar":
         raise Refused("damaged", "the first header of tar has a wrong checksum")

@@ -11,15 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.service.archive.entries import Entry, Limits, Refused
+from pipeline.service.archive.forms import BLOCK, DIGITS, is_header
 from pipeline.service.archive.names import named, shown, text_of
 from pipeline.service.archive.streams import Stream
 
-BLOCK = 512
 _FIELD = re.compile(rb"([1-9][0-9]{0,8}) ")
 _TAIL = 2**20
 """Bytes behind the end mark that are looked at, so that gzip's checksum is."""
-_CHECKSUM = slice(148, 156)
-_DIGITS = re.compile(rb"[ \0]*([0-7]*)[ \0]*")
 _FILES = frozenset(b"0\x007")
 _LINKS = frozenset(b"12")
 _DEVICES = frozenset(b"346")
@@ -36,19 +34,6 @@ class _Ahead:
     size: int | None = None
     sparse: bool = False
     unread: str = ""
-
-
-def is_header(block: bytes) -> bool:
-    """Whether a block of 512 bytes has the checksum of a header."""
-    if len(block) < BLOCK or not any(block):
-        return False
-    said = _DIGITS.fullmatch(block[_CHECKSUM])
-    if said is None or not said[1]:
-        return False
-    rest = block[:148] + b" " * 8 + block[156:]
-    plain = sum(rest)
-    missing = plain - int(said[1], 8)
-    return missing == 0 or (missing > 0 and missing == 256 * sum(one > 127 for one in rest))  # of signed bytes
 
 
 class Tar:
@@ -174,7 +159,7 @@ class Tar:
             if field[0] & 0x40 or size >= 2**63:
                 raise Refused("damaged", "a size in tar is negative or beyond any file")
             return size
-        found = _DIGITS.fullmatch(field)
+        found = DIGITS.fullmatch(field)
         if found is None:
             raise Refused("damaged", "a size in tar is no number")
         return int(found[1] or b"0", 8)

@@ -16,9 +16,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from pipeline.service.archive.entries import SMALL, Entry, Limits, Refused
+from pipeline.service.archive.forms import CENTRAL, END, LOCAL
 from pipeline.service.archive.names import named, shown, text_of
 
-LOCAL, CENTRAL, END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
 _END_64, _PLACE_64 = b"PK\6\6", b"PK\6\7"
 _IN_64 = 0xFFFFFFFF
 _UTF_8, _SIZES_BEHIND, _ENCRYPTED = 0x800, 0x8, 0x2041

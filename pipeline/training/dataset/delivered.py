@@ -21,9 +21,8 @@ from pipeline.ledger.layout import Root
 from pipeline.stages.compact.reading import Delivered, delivered_by_partner, newest_rows
 from pipeline.stages.compact.standing import by_partner, delta
 from pipeline.stores.store import Lake
-from pipeline.training.dataset.manifest import Kind
-
-Words = NDArray[np.uint64]
+from pipeline.training.dataset.manifest import ArchiveFile, Kind
+from pipeline.training.dataset.origin import Beside, Keys, Words
 
 
 @dataclass(frozen=True)
@@ -33,24 +32,6 @@ class Place:
     lake: Lake
     root: Root
     where: str
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Of each row: partner int64, item uint64, 64 bits of the SHA-256 of what was fetched and of what was delivered,
-    and the place of its fingerprint among `prints`, the newest first.  bytes: of all that was delivered.
-    """
-
-    partners: NDArray[np.int64]
-    items: NDArray[np.uint64]
-    content: Words
-    value: Words
-    fingerprints: NDArray[np.int32]
-    prints: tuple[str, ...]
-    bytes: int
-
-    def __len__(self) -> int:
-        return len(self.items)
 
 
 class Deliveries:
@@ -71,6 +52,20 @@ class Deliveries:
             has, other = ("features", "--features") if self.dim else ("images", "--images")
             raise ConfigError(f"{place.where} holds {has}", f"{kind} are asked for", f"use {other} {place.where}")
         self.column = FEATURES if self.dim else IMAGE
+
+    @property
+    def where(self) -> str:
+        """As a person named it."""
+        return self.place.where
+
+    @property
+    def archive(self) -> ArchiveFile | None:
+        """None: a root is no archive."""
+        return None
+
+    def beside(self, _: Words) -> Beside:
+        """Nothing: whatever is delivered is a row."""
+        return Beside()
 
     @property
     def shipments(self) -> dict[str, list[str]]:

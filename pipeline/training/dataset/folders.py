@@ -22,6 +22,18 @@ def whole(path: Path) -> Iterator[Path]:
 
     Raises ConfigError where `path` is there already or cannot be made.
     """
+    with beside(path) as made:
+        yield made
+        made.chmod(0o755)
+        os.rename(made, path)
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """An empty folder of our own beside what will be `path`, for as long as it is made; it is gone afterwards.
+
+    Raises as `whole`.
+    """
     if path.exists():
         raise ConfigError(f"{path} is there already", "nothing is overwritten", "give another name, or remove it first")
     try:
@@ -33,12 +45,8 @@ def whole(path: Path) -> Iterator[Path]:
         raise ConfigError(f"{path} cannot be made", error.strerror or str(error), "give another place") from error
     try:
         yield made
-        made.chmod(0o755)
-        os.rename(made, path)
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
     finally:
+        shutil.rmtree(made, ignore_errors=True)
         if held is not None:
             os.close(held)
 

@@ -7,7 +7,7 @@ follow; the second deals the rows out.  The folder appears whole, its manifest w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,9 +23,10 @@ from pipeline.training.dataset.delivered import Deliveries
 from pipeline.training.dataset.earlier import read_earlier
 from pipeline.training.dataset.folders import whole
 from pipeline.training.dataset.joining import NONE, Joined
-from pipeline.training.dataset.labels import Asked, read_labels
+from pipeline.training.dataset.labels import Asked, Labels, read_labels
 from pipeline.training.dataset.manifest import Manifest, Parents, Side, Split
 from pipeline.training.dataset.material import Material, law_for, material_of
+from pipeline.training.dataset.origin import Origin
 from pipeline.training.dataset.sides import pictures_of, sides_of, split_of
 
 DEFAULT = "80/10/10"
@@ -51,33 +52,39 @@ def make(out: Path, deliveries: Deliveries, tables: Iterable[tuple[Lake, str]], 
     Raises ConfigError for what contradicts itself: two labels for one item, no example, a side that is none;
     FormatError for a file that cannot be read, LawBroken where a row is lost.
     """
+    return make_of(out, deliveries, lambda: read_labels(tables, wanted.labels), wanted)
+
+
+def make_of(out: Path, origin: Origin, read: Callable[[], Labels], wanted: Wanted) -> Manifest:
+    """As `make`, of rows from anywhere.  read: the labels, once it is sure that `out` can be made."""
     with whole(out) as folder:
-        labels = read_labels(tables, wanted.labels)
+        labels = read()
         if not len(labels.items):
             raise telling.without_rows(labels)
-        keys = deliveries.keys()
-        earlier = None if wanted.extends is None else read_earlier(wanted.extends, deliveries.kind, deliveries.dim)
-        material = material_of(labels, keys, earlier, one_net=deliveries.kind == "features")
+        keys = origin.keys()
+        earlier = None if wanted.extends is None else read_earlier(wanted.extends, origin.kind, origin.dim)
+        material = material_of(labels, keys, earlier, one_net=origin.kind == "features")
         joined = joining.join(material.table, material.images, wanted.rule, material.before)
         if joined.two:
             raise telling.two_labels(material, joined)
-        law = law_for(material, joined, deliveries)
+        law = law_for(material, joined, origin)
         if not joined.examples:
             raise telling.without_examples(law)
         split = wanted.split or (earlier and earlier.manifest.split) or split_of(DEFAULT, "class", 0)
         order, places, moved = _ordered(material, joined, split)
-        assembly = Assembly(folder, order, deliveries.dim, material.bytes)
-        _fill(assembly, material, deliveries, places)
+        assembly = Assembly(folder, order, origin.dim, material.bytes)
+        _fill(assembly, material, origin, places)
         shards = assembly.write()
         rows = sum(one.rows for one in shards)
         if rows != law.examples:
             raise LawBroken(
                 "a dataset lost rows", f"{rows:,} of {counted(law.examples, 'example')}", "please report it"
             )
-        made = _manifest(material, joined, deliveries, order).model_copy(
+        made = _manifest(material, joined, origin, order).model_copy(
             update={"law": law, "split": split, "shards": shards, "examples": rows}
         )
-        found = made.model_copy(update={"warnings": telling.warnings(material, joined, made, moved)})
+        odd = [*origin.beside(material.table.items).warnings, *telling.warnings(material, joined, made, moved)]
+        found = made.model_copy(update={"warnings": odd})
         found.write(folder)
     return found
 
@@ -99,22 +106,20 @@ def _ordered(material: Material, joined: Joined, split: Split) -> tuple[Order, N
     return Order(by_code[joined.labels[chosen[order]]], sides[order], names), places, divided.moved
 
 
-def _fill(assembly: Assembly, material: Material, deliveries: Deliveries, places: NDArray[np.int64]) -> None:
+def _fill(assembly: Assembly, material: Material, origin: Origin, places: NDArray[np.int64]) -> None:
     """The second pass."""
     keys, count = material.keys, len(material.standing)
     of_row = np.full(len(keys), NONE, np.int64)
     of_row[material.standing] = places[:count]
     first = 0
-    for table in deliveries.tables():
+    for table in origin.tables():
         last = first + len(table)
         if not np.array_equal(table["item_id"].to_numpy().view(np.uint64), keys.items[first:last]):
             break
         assembly.add(table, of_row[first:last])
         first = last
     if first != len(keys):
-        raise FormatError(
-            "the deliveries changed while they were read", deliveries.place.where, "make the dataset again"
-        )
+        raise FormatError("the deliveries changed while they were read", origin.where, "make the dataset again")
     if material.earlier is None:
         return
     of_earlier = np.full(len(material.earlier), NONE, np.int64)
@@ -125,25 +130,26 @@ def _fill(assembly: Assembly, material: Material, deliveries: Deliveries, places
         first += len(rows)
 
 
-def _manifest(material: Material, joined: Joined, deliveries: Deliveries, order: Order) -> Manifest:
+def _manifest(material: Material, joined: Joined, origin: Origin, order: Order) -> Manifest:
     """All but its law, split and shards."""
     labels = labels_of(order)
     every = sum(labels.values(), Counter[int]())
     classes = {str(number): name for name, number in material.numbers(joined).items()}
     return Manifest(
-        source=deliveries.place.where,
+        source=origin.where,
         examples=len(order),
         labels=_told(every),
         shards=[],
-        kind=deliveries.kind,
+        kind=origin.kind,
         classes=dict(sorted(classes.items(), key=lambda one: int(one[0]))),
-        dim=deliveries.dim,
+        dim=origin.dim,
         fingerprints=material.fingerprints(joined),
         sides={name: Side(examples=of.total(), labels=_told(of)) for name, of in labels.items()},
         parents=Parents(
-            root=deliveries.place.where,
-            shipments=deliveries.shipments,
+            root=origin.where,
+            shipments={partner: list(names) for partner, names in origin.shipments.items()},
             labels=list(material.labels.files),
+            **({} if origin.archive is None else {"archive": origin.archive}),
             extends="" if material.earlier is None else material.earlier.digest,
         ),
     )

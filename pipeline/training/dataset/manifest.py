@@ -64,12 +64,22 @@ class LabelFile(Part):
     sha256: str
 
 
+class ArchiveFile(Part):
+    """An archive that pictures were read from.  entries: all but folders."""
+
+    name: str
+    bytes: int
+    sha256: str
+    entries: int
+
+
 class Parents(Part):
-    """What a dataset was made of.  root: of the deliveries; shipments: by partner, as text."""
+    """What a dataset was made of.  root: of the deliveries; shipments: by partner, as text; archive: in their stead."""
 
     root: str = ""
     shipments: dict[str, list[str]] = Field(default_factory=dict)
     labels: list[LabelFile] = Field(default_factory=list)
+    archive: ArchiveFile | None = None
     extends: str = ""
     """SHA-256 of the manifest of the dataset that this one extends."""
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from pipeline.training.dataset import joining
 from pipeline.training.dataset.classes import numbers_of
-from pipeline.training.dataset.delivered import Deliveries, Keys
 from pipeline.training.dataset.earlier import Earlier
 from pipeline.training.dataset.joining import NONE, Joined, Rows
 from pipeline.training.dataset.labels import Labels
 from pipeline.training.dataset.law import law_of
 from pipeline.training.dataset.manifest import Law
+from pipeline.training.dataset.origin import Keys, Origin
 
 OTHER_NET = "another fingerprint"
 
@@ -114,7 +114,7 @@ def _with(table: Rows, earlier: Earlier, names: dict[str, int]) -> Rows:
     )
 
 
-def law_for(material: Material, joined: Joined, deliveries: Deliveries) -> Law:
+def law_for(material: Material, joined: Joined, origin: Origin) -> Law:
     """What became of every row.  Reads failures of the items that have no image.  Raises LawBroken."""
     table, keys = material.table, material.keys
     lacking = joined.without_image
@@ -133,10 +133,14 @@ def law_for(material: Material, joined: Joined, deliveries: Deliveries) -> Law:
         without[OTHER_NET] = int(there.sum()) + unnamed
         partners, items = partners[~there], items[~there]
     if len(items):
-        without.update(deliveries.reasons(partners, items))
+        without.update(origin.reasons(partners, items))
+    beside = origin.beside(np.unique(table.items))
+    without.update(beside.rejected)
     without_label = dict(joined.without_label)
     if material.labels.rejected:
         without_label[joining.UNREADABLE] = material.labels.rejected
     rows = len(table) + material.labels.rejected + joined.without_label.get(joining.UNNAMED, 0) + unnamed
+    rows += beside.rejected.total() + beside.again
+    duplicates = sum((joined.duplicates, beside.again))
     without_image = {reason: count for reason, count in without.items() if count}
-    return law_of(rows, joined.examples, without_image, without_label, joined.duplicates)
+    return law_of(rows, joined.examples, without_image, without_label, duplicates)
