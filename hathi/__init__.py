@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hathi.featuring import Features, Result, features
     from hathi.images import decode, fetch
     from hathi.models import load_net
-    from hathi.reading import read_features, read_matrix, scan_features
+    from hathi.reading import fingerprints, read_features, read_matrix, scan_features
     from hathi.stories import why
     from pipeline import __version__
     from pipeline.errors import PipelineError as Error
@@ -49,6 +49,7 @@ __all__ = [
     "decode",
     "features",
     "fetch",
+    "fingerprints",
     "load_net",
     "read_features",
     "read_matrix",
@@ -70,6 +71,7 @@ _HOMES = {
     "decode": ("hathi.images", "decode"),
     "features": ("hathi.featuring", "features"),
     "fetch": ("hathi.images", "fetch"),
+    "fingerprints": ("hathi.reading", "fingerprints"),
     "load_net": ("hathi.models", "load_net"),
     "read_features": ("hathi.reading", "read_features"),
     "read_matrix": ("hathi.reading", "read_matrix"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.app.newest_features import newest_features, place_at
@@ -20,6 +21,7 @@ def read_features(
     *,
     partner: int | None = None,
     columns: Sequence[str] | None = None,
+    fingerprint: str = "current",
     hdfs: Mapping[str, object] | None = None,
 ) -> pa.Table:
     """The delivered features under a root, one row for each partner and item: the feature that wins.
@@ -30,10 +32,14 @@ def read_features(
 
     folder: the root, which is the folder of `--features` or a set's `root` on the lake: a path, or hdfs://host:port/path.
     partner: only this one.  columns: only these.
+    fingerprint: of which net.  "current" (default): of the one under which the newest snapshots stand whole; while a
+    back-fill runs that is the net before, and afterwards the new one, for all items at once.  The first digits of a
+    fingerprint: of that net alone, which is the way back.  "all": the newest of each item, whichever net made it;
+    such vectors are not comparable.  `fingerprints` counts them.  With `partner` that partner's snapshots alone decide.
     hdfs: settings of `[lakes.NAME.hdfs]` for an HDFS root, e.g. {"user": "me"} or {"authentication": "kerberos"}.
     Returns an Arrow table sorted by partner and item: partner_id, item_id (uint64, as people write it), external_id,
     url, content_sha256, fetched_at, version, fingerprint, features (float32 lists of one length, of float16 too), etag,
-    last_modified, shipment.  Features are comparable where their fingerprints are equal.  Under the root of a set that
+    last_modified, reused, shipment.  Under the root of a set that
     keeps images a column `image` (binary) stands in the place of features.
     Raises `Error` where there is nothing to read, or where a file is damaged; it names the file.
 
@@ -45,7 +51,7 @@ def read_features(
     >>> len(frame["features"][0])
     128
     """
-    return scan_features(folder, partner=partner, columns=columns, hdfs=hdfs).read_all()
+    return scan_features(folder, partner=partner, columns=columns, fingerprint=fingerprint, hdfs=hdfs).read_all()
 
 
 def scan_features(
@@ -53,6 +59,7 @@ def scan_features(
     *,
     partner: int | None = None,
     columns: Sequence[str] | None = None,
+    fingerprint: str = "current",
     hdfs: Mapping[str, object] | None = None,
 ) -> pa.RecordBatchReader:
     """As `read_features`, but batch by batch: for more features than memory holds.
@@ -64,13 +71,14 @@ def scan_features(
     2
     """
     lake, root = place_at(os.fspath(folder), Hdfs.model_validate(dict(hdfs or {})))
-    return newest_features(lake, root, os.fspath(folder), partner=partner, columns=columns)
+    return newest_features(lake, root, os.fspath(folder), partner=partner, columns=columns, fingerprint=fingerprint)
 
 
 def read_matrix(
     folder: str | os.PathLike[str],
     *,
     partner: int | None = None,
+    fingerprint: str = "current",
     hdfs: Mapping[str, object] | None = None,
 ) -> tuple[pa.Table, NDArray[np.float32]]:
     """As `read_features`, in two parts for NumPy: who, and the values, row for row.
@@ -88,8 +96,38 @@ def read_matrix(
     from pipeline.codec.delivered.blocks import images_not_features
     from pipeline.codec.shards import IMAGE
 
-    table = read_features(folder, partner=partner, hdfs=hdfs)
+    table = read_features(folder, partner=partner, fingerprint=fingerprint, hdfs=hdfs)
     if IMAGE in table.column_names:
         raise images_not_features(os.fspath(folder))
     matrix = table["features"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
     return table.drop_columns(["features"]), matrix
+
+
+@dataclass(frozen=True)
+class Net:
+    """Features of one net under a root.
+
+    fingerprint: of the net.  items: whose newest feature it made; items that a newer net failed on are an older one's.
+    current: whether `read_features` takes it where nobody says another one.
+    """
+
+    fingerprint: str
+    items: int
+    current: bool
+
+
+def fingerprints(folder: str | os.PathLike[str], *, hdfs: Mapping[str, object] | None = None) -> list[Net]:
+    """Which nets made the features under a root, and of how many items; the current one first.
+
+    Reads ids and fingerprints of every item, no vectors.  Raises as `read_features`.
+
+    >>> import hathi
+    >>> [(one.items, one.current) for one in hathi.fingerprints("out")]
+    [(2, True)]
+    """
+    from pipeline.app.newest_features import items_by_net
+
+    lake, root = place_at(os.fspath(folder), Hdfs.model_validate(dict(hdfs or {})))
+    current, items = items_by_net(lake, root, os.fspath(folder))
+    found = [Net(one, count, one == current) for one, count in items.items()]
+    return sorted(found, key=lambda one: (not one.current, -one.items, one.fingerprint))

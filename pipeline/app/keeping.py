@@ -39,6 +39,7 @@ from pipeline.process.lock import Held, locked
 from pipeline.settings import Hdfs
 from pipeline.sources.conventions import named_by
 from pipeline.sources.found import Found
+from pipeline.stages.compact.nets import ALL
 from pipeline.stages.compact.reading import delivered_by_partner
 from pipeline.stores.opening import open_place
 
@@ -88,7 +89,9 @@ def _keep(context: Context, keep: Sequence[str], where: Path, stop: Callable[[],
                 return None
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="keep-", dir=private(where))))
         work = _Work(context, folder, tuple(keep), found, before)
-        return work.made(newest_features(lake, root, str(where), columns=[*KEYS, *_IMAGE]), made_from, stop)
+        return work.made(
+            newest_features(lake, root, str(where), columns=[*KEYS, *_IMAGE], fingerprint=ALL), made_from, stop
+        )
 
 
 def _before(lake: Any, root: Root) -> KeptColumns | None:

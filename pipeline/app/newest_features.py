@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,19 @@ ITEM = "item_id"
 
 
 def newest_features(
-    lake: Lake, root: Root, where: str, *, partner: int | None = None, columns: Sequence[str] | None = None
+    lake: Lake,
+    root: Root,
+    where: str,
+    *,
+    partner: int | None = None,
+    columns: Sequence[str] | None = None,
+    fingerprint: str = "current",
 ) -> pa.RecordBatchReader:
     """An Arrow reader: one row for each partner and item, sorted by them; item ids are uint64, features float32.
     Behind them stand the columns of an own list that were kept.
 
     where: the root as a person named it.  partner: only this one.  columns: only these.
+    fingerprint: of which net: "current", "all", or the first digits of one (`stages/compact/nets.py`).
     Raises ConfigError where there is nothing to read or no such column, FormatError for a file that is damaged.
     """
     import pyarrow as pa
@@ -34,7 +42,7 @@ def newest_features(
     from pipeline.stages.compact.merging import table_schema
     from pipeline.stages.compact.reading import delivered_by_partner, newest_rows
 
-    found = delivered_by_partner(lake, root, partner)
+    found = delivered_by_partner(lake, root, partner, fingerprint)
     if not found:
         whose = "" if partner is None else f" of partner {partner}"
         raise ConfigError(
@@ -68,6 +76,19 @@ def newest_features(
             kept.close()
 
     return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def items_by_net(lake: Lake, root: Root, where: str) -> tuple[str, dict[str, int]]:
+    """The current fingerprint, and items by that of their newest feature.  Raises as `newest_features`."""
+    from pipeline.stages.compact.nets import current_net, stands_of
+    from pipeline.stages.compact.standing import by_partner, newest, tables
+
+    items: Counter[str] = Counter()
+    for batch in newest_features(lake, root, where, columns=["fingerprint"], fingerprint="all"):
+        items.update(batch.column(0).to_pylist())
+    currents = {partner: newest(lake, root, partner) for partner in tables(lake, root)}
+    known = {partner: current for partner, current in currents.items() if current is not None}
+    return current_net(stands_of(lake, root, by_partner(lake, root), known)), dict(sorted(items.items()))
 
 
 def place_at(where: str, hdfs: Hdfs) -> tuple[Lake, Root]:

@@ -57,12 +57,14 @@ def run(args: argparse.Namespace) -> int:
                 if args.json:
                     told = {"lake": context.lake_name, "folder": one.current.folder, "partner": body.partner_id,
                             "features": body.features, "rows_read": one.rows_read, "shipments": len(body.covers),
-                            "won": one.won}  # fmt: skip
+                            "won": one.won, "fingerprints": body.fingerprints}  # fmt: skip
                     print(json.dumps(told, sort_keys=True))
                 else:
                     by = "" if one.won else "; another gateway wrote it"
                     shipments = counted(len(body.covers), "shipment")
-                    print(f"{one.current.folder}: {counted(body.features, 'feature')} of {shipments}{by}")
+                    others = body.features - max(body.fingerprints.values(), default=0)
+                    older = f", {others} of them of another net" if others else ""
+                    print(f"{one.current.folder}: {counted(body.features, 'feature')} of {shipments}{older}{by}")
     if not written and not troubles and not args.json:
         print("nothing to compact")
     return 1 if troubles else 0

@@ -37,7 +37,17 @@ layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
 layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { kernel_size: 4 stride: 4 } }
 """
 HOST = "https://img.shop.example"
-FUNCTIONS = ("decode", "features", "fetch", "load_net", "read_features", "read_matrix", "scan_features", "why")
+FUNCTIONS = (
+    "decode",
+    "features",
+    "fetch",
+    "fingerprints",
+    "load_net",
+    "read_features",
+    "read_matrix",
+    "scan_features",
+    "why",
+)
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -16,6 +16,7 @@ from pipeline.ledger.protocol import Context, law, scratch
 from pipeline.settings import FeatureSet
 from pipeline.stages import index
 from pipeline.stages.compact.merging import CANNOT, Target, Unmergeable
+from pipeline.stages.compact.nets import current_net, stands_of
 from pipeline.stages.compact.standing import Current, by_partner, delta, inputs_of, newest, table, tables
 from pipeline.stages.compact.writing import Table, write
 from pipeline.stages.snapshots import takes
@@ -145,6 +146,8 @@ def _usable(
         else:
             if body.features:
                 bodies[name] = body
+    for name in _ahead(context, task, bodies):
+        del bodies[name]
     dim = _dim(task, bodies)
     for name, body in list(bodies.items()):
         if body.dim != dim:
@@ -154,6 +157,23 @@ def _usable(
             left_out[name] = FormatError(CANNOT, what, hint)
             del bodies[name]
     return bodies, left_out
+
+
+def _ahead(context: Context, task: Task, bodies: Mapping[ShipmentName, PartnerManifest]) -> list[ShipmentName]:
+    """Shipments of a net that is not the partner's current one yet: they stay folders until it is, and the table has
+    one net's features until then.
+    """
+    known = task.current.body.fingerprints.keys() if task.current is not None else set()
+    if len({*known, *(body.fingerprint for body in bodies.values())}) < 2:
+        return []
+    lake = context.lake
+    assert lake is not None
+    folders = by_partner(lake, task.root, task.partner, context.safe_point)
+    currents = {} if task.current is None else {task.partner: task.current}
+    stands = list(stands_of(lake, task.root, folders, currents))
+    net = current_net(stands)
+    last = max((one.name for one in stands if one.fingerprint == net), default=None)
+    return [name for name, body in bodies.items() if body.fingerprint != net and last is not None and name > last]
 
 
 def _dim(task: Task, bodies: Mapping[ShipmentName, PartnerManifest]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pipeline.errors import PermanentError
 from pipeline.ledger.deliveries import Index
 from pipeline.ledger.layout import Root, ShipmentName
-from pipeline.stages.compact.standing import Current, newest, partners, tables
+from pipeline.stages.compact.standing import Current, delta, newest, partners, tables
 from pipeline.stores.store import Lake
 from pipeline.times import DAY
 
@@ -37,9 +37,20 @@ def _newest(lake: Lake, root: Root, partner: int) -> Current | None:
         return None
 
 
+def _net_of(lake: Lake, root: Root, name: ShipmentName, partner: int) -> str | None:
+    """None where nobody can read it."""
+    try:
+        return delta(lake, root, name, partner).fingerprint
+    except PermanentError:
+        return None
+
+
 def covering(lake: Lake, root: Root, index: Index) -> Callable[[ShipmentName], bool]:
-    """Whether all partners of a shipment have it in a table that the index names."""
+    """Whether all partners of a shipment have it in a table that the index names, and the table is of the same net:
+    features of another one stand in the folder alone.
+    """
     covers: dict[int, frozenset[str]] = {}
+    nets: dict[int, str] = {}
 
     def is_covered(name: ShipmentName) -> bool:
         for partner in partners(lake, root, name):
@@ -47,7 +58,9 @@ def covering(lake: Lake, root: Root, index: Index) -> Callable[[ShipmentName], b
                 current = _newest(lake, root, partner) if str(partner) in index.current else None
                 named = current is not None and index.current[str(partner)].number == current.body.number
                 covers[partner] = frozenset(current.body.covers) if current is not None and named else frozenset()
-            if str(name) not in covers[partner]:
+                prints = current.body.fingerprints if current is not None else {}
+                nets[partner] = max(prints, key=lambda one: (prints[one], one), default="")
+            if str(name) not in covers[partner] or _net_of(lake, root, name, partner) != nets[partner]:
                 return False
         return True
 

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pyarrow import compute as pc
 from pyarrow import parquet as pq
 
 from pipeline.amounts import counted
@@ -45,6 +46,8 @@ class Input:
     shipment: str | None
     rows: int
     numbers: Numbers = "float32"
+    fingerprint: str | None = None
+    """Only its rows; None: all."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,10 @@ class _Cursor:
             for field in self._schema
         ]
         self._table = pa.table(columns, schema=self._schema)
+        if self._input.fingerprint is not None:
+            stays = pc.equal(self._table["fingerprint"], self._input.fingerprint)
+            mine = stays.to_numpy(zero_copy_only=False).astype(np.bool_)
+            self.ids, self._ranks, self._table = self.ids[mine], self._ranks[mine], self._table.filter(stays)
 
     def _ranks_of(self, batch: pa.RecordBatch) -> Ranks:
         if self._input.shipment is not None:

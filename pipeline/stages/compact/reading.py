@@ -7,8 +7,8 @@ manifests that say what belongs to each.  A block of each file is in memory, wha
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,10 @@ import pyarrow as pa
 from pipeline.amounts import counted
 from pipeline.codec.delivered.parquet import SHIPMENT
 from pipeline.errors import ConfigError, FormatError, NotFound
-from pipeline.ledger.layout import MANIFEST, Root
+from pipeline.ledger.layout import MANIFEST, Root, ShipmentName
 from pipeline.stages.compact.merging import Input, Target, merged, table_schema
-from pipeline.stages.compact.standing import by_partner, delta, inputs_of, newest, tables
+from pipeline.stages.compact.nets import ALL, CURRENT, chosen, stands_of
+from pipeline.stages.compact.standing import Current, by_partner, delta, inputs_of, newest, tables
 from pipeline.stages.compact.writing import fewer
 from pipeline.stores.store import Lake
 
@@ -34,20 +35,26 @@ class Delivered:
     names: tuple[str, ...]
 
 
-def delivered_by_partner(lake: Lake, root: Root, only_partner: int | None = None) -> list[Delivered]:
+def delivered_by_partner(
+    lake: Lake, root: Root, only_partner: int | None = None, fingerprint: str = ALL
+) -> list[Delivered]:
     """Every partner that has features, in the order of their numbers.  Costs a listing for each shipment.
 
+    fingerprint: of which net, as `nets.chosen` takes it; of one net a partner has rows even where a newer net's stand
+    in its table: they are in folders that the table covers, as long as these are not pruned.
     Raises FormatError for a folder without a manifest, ConfigError where features have several lengths.
     """
     folders = by_partner(lake, root, only_partner)
     compacted = [partner for partner in tables(lake, root) if only_partner in (None, partner)]
+    currents = {partner: newest(lake, root, partner) for partner in sorted({*folders, *compacted})}
+    net = _net(lake, root, fingerprint, folders, currents)
     found = []
-    for partner in sorted({*folders, *compacted}):
-        current = newest(lake, root, partner)
+    for partner, current in currents.items():
         covered = set(current.body.covers) if current else set()
+        pure = current is None or net is None or current.body.fingerprints.keys() <= {net}
         bodies = {}
         for name in folders.get(partner, ()):
-            if str(name) in covered:
+            if str(name) in covered and pure:
                 continue
             try:
                 body = delta(lake, root, name, partner)
@@ -56,9 +63,11 @@ def delivered_by_partner(lake: Lake, root: Root, only_partner: int | None = None
                 raise FormatError(
                     "a delivered folder is incomplete", f"no {where}", "copy whole folders, with their manifests"
                 ) from error
-            if body.features:
+            if body.features and net in (None, body.fingerprint) and (net is not None or str(name) not in covered):
                 bodies[name] = body
-        inputs = tuple(inputs_of(lake, root, partner, current, bodies))
+        if current is not None and net is not None and net not in current.body.fingerprints:
+            current = None
+        inputs = tuple(replace(one, fingerprint=net) for one in inputs_of(lake, root, partner, current, bodies))
         if inputs:
             dim = bodies[max(bodies)].dim if bodies else current.body.dim if current else 0
             found.append(Delivered(partner, dim, inputs, tuple(sorted(covered | {str(name) for name in bodies}))))
@@ -67,6 +76,20 @@ def delivered_by_partner(lake: Lake, root: Root, only_partner: int | None = None
         some = ", ".join(f"partner {partner}: {counted(dim, 'value')}" for dim, partner in sorted(lengths.items()))
         raise ConfigError("the features have different lengths", some, "read one partner at a time: partner=N")
     return found
+
+
+def _net(
+    lake: Lake,
+    root: Root,
+    fingerprint: str,
+    folders: Mapping[int, Sequence[ShipmentName]],
+    currents: Mapping[int, Current | None],
+) -> str | None:
+    if fingerprint == ALL:
+        return None
+    tables = {partner: current for partner, current in currents.items() if current is not None}
+    known = {print_ for current in tables.values() for print_ in current.body.fingerprints}
+    return chosen(fingerprint, stands_of(lake, root, folders, tables, every=fingerprint != CURRENT), known)
 
 
 def newest_rows(found: list[Delivered]) -> Iterator[pa.Table]:
