@@ -16,7 +16,6 @@ class Quotas:
     queued: int = 10_000
     running: int = 4
     submitted: int = 600
-    streams: int = 50
 
     @classmethod
     def of(cls, given: Mapping[str, int]) -> Quotas:

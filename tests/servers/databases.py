@@ -91,7 +91,7 @@ def sites(kind: str, folder: Path, server: Postgres | None) -> Iterator[Site]:
     path = folder / "service.db"
     if kind == "sqlite":
         migrate_sqlite(path)
-        yield Site(kind, f"sqlite:///{path}", path)
+        yield Site(kind, str(path), path)
         return
     assert server is not None
     name = f"t{secrets.token_hex(6)}"

@@ -1,4 +1,4 @@
-"""A database by its URL: `sqlite:///FILE` or `postgresql://...`."""
+"""A database by its setting: a file is SQLite's, `postgresql://...` a server's."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from pipeline.errors import ConfigError
 from pipeline.service.database import migrating, sqlite
 from pipeline.service.database.statements import Database
 
-SQLITE = "sqlite:///"
 POSTGRES = ("postgresql://", "postgres://")
-_HINT = "sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME"
+_HINT = "a file, or postgresql://USER:PASSWORD@HOST/NAME"
 
 
-def file_of(url: str) -> Path | None:
-    """The file of an SQLite database; None: it is none.  Raises ConfigError for a URL of neither database."""
-    if url.startswith(SQLITE):
-        return Path(url.removeprefix(SQLITE))
-    if url.startswith(POSTGRES):
+def file_of(setting: str) -> Path | None:
+    """The file of an SQLite database; None: it is a server's.  Raises ConfigError for a URL of another kind."""
+    if setting.startswith(POSTGRES):
         return None
-    raise ConfigError("service.database names no database that Hathi knows", url.split("@")[-1], _HINT)
+    if "://" in setting:
+        raise ConfigError("service.database names no database that Hathi knows", setting.split("@")[-1], _HINT)
+    return Path(setting)
 
 
 async def migrate(url: str) -> list[int]:

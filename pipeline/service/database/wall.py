@@ -44,6 +44,7 @@ DOORS: dict[str, dict[Part, Door]] = {
     "turns": {Part.WORKER: Door(("select", "insert", "update"))},
     "workers": {Part.WORKER: Door(ALL), Part.PLATFORM: Door(READ)},
     "answers": {Part.TENANT: Door(ALL, TENANT)},
+    "secrets": {Part.PLATFORM: Door(GROW)},
 }  # fmt: skip
 """By table and part."""
 

@@ -1,0 +1,48 @@
+"""A store as an event loop uses it: its verbs wait in threads; what came in pieces is read one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import FormatError
+from pipeline.stores.store import Store
+
+PIECE = 8 * 2**20
+"""Bytes of a piece, at most: what an upload holds in memory."""
+
+
+async def put(store: Store, key: str, content: bytes | Path) -> None:
+    """Raises PipelineError."""
+    await asyncio.to_thread(store.put, key, content)
+
+
+async def get(store: Store, key: str, at_most: int) -> bytes:
+    """Raises PipelineError."""
+    return await asyncio.to_thread(store.get, key, at_most)
+
+
+def described(key: str, content: bytes) -> dict[str, Any]:
+    """What a row says of an object: key, size, SHA-256."""
+    return {"key": key, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def pieces(store: Store, described: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
+    """The contents one after the other.  Raises FormatError for one that is not what was put; NotFound."""
+    for one in described:
+        content = store.get(one["key"], one["size"])
+        if len(content) != one["size"] or hashlib.sha256(content).hexdigest() != one["sha256"]:
+            raise FormatError(
+                f"{one['key']} is not what was put there", f"{len(content)} of {one['size']} bytes", "upload it again"
+            )
+        yield content
+
+
+def save(store: Store, described: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Writes them to a local file.  Raises PipelineError, OSError."""
+    with path.open("wb") as file:
+        for content in pieces(store, described):
+            file.write(content)

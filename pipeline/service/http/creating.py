@@ -1,0 +1,80 @@
+"""POSTs that create: with an Idempotency-Key, a lost answer is told again instead of made again.
+
+Key, thing and answer are committed in one transaction: there is no instant at which one is there without the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Header, Request, Response
+
+from pipeline.service.database.statements import Row, Statements, Taken
+from pipeline.service.http.asking import Behind
+from pipeline.service.http.conditional import tag_of
+from pipeline.service.problems import Problem, Refused
+from pipeline.service.words import Realm
+from pipeline.times import DAY
+
+IdempotencyKey = Annotated[
+    str | None, Header(alias="Idempotency-Key", min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$",
+                       description="The same key and body within 24 hours is told the same answer, and makes nothing")
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was created.  body: JSON; path: where it is; version: of its ETag, 0 without one."""
+
+    body: dict[str, Any]
+    path: str
+    version: int = 1
+
+
+async def create(
+    request: Request, service: Behind, realm: Realm, key: str | None, make: Callable[[Statements], Awaitable[Made]]
+) -> Response:
+    """201, or the answer that this key was given before.  Raises Refused: 422 for a key with another body."""
+    if key is None:
+        async with service.database.transaction(realm) as statements:
+            return _answer(await make(statements))
+    asked = hashlib.sha256(b"\0".join([request.url.path.encode(), await request.body()])).hexdigest()
+    try:
+        async with service.database.transaction(realm) as statements:
+            await statements.rows("delete from answers where created_at < instant() - $1 returning key", float(DAY))
+            before = await statements.row("select * from answers where key = $1", key)
+            if before is not None:
+                return _again(before, asked)
+            await statements.row(
+                """insert into answers (tenant_id, key, digest, status, headers, body, created_at)
+                   values ($1, $2, $3, 201, '', '', instant()) returning key""",
+                realm.tenant, key, asked,
+            )  # fmt: skip
+            made = await make(statements)
+            said = {"body": made.body, "path": made.path, "version": made.version}
+            await statements.rows("update answers set body = $2 where key = $1 returning key", key, json.dumps(said))
+            return _answer(made)
+    except Taken:
+        async with service.database.reading(realm) as statements:
+            before = await statements.row("select * from answers where key = $1", key)
+        if before is None:  # what was taken is no key, but a name
+            raise
+        return _again(before, asked)
+
+
+def _again(before: Row, asked: str) -> Response:
+    if before["digest"] != asked:
+        said = "this Idempotency-Key was given with another request"
+        raise Refused(Problem(422, said, "a new request has a new key", "idempotency"))
+    return _answer(Made(**json.loads(before["body"])))
+
+
+def _answer(made: Made) -> Response:
+    headers = {"Location": made.path}
+    if made.version:
+        headers["ETag"] = tag_of(made.version)
+    return Response(json.dumps(made.body), 201, headers, "application/json")

@@ -1,0 +1,47 @@
+"""How long a body may be, whatever a request says of itself; and the headers of every answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+JSON_BYTES = 4 * 2**20
+"""Of a body that is read whole."""
+CONTENT = "/content"
+"""How the paths end whose bodies are streamed, and limited by what was announced."""
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+
+
+class Limited:
+    """An ASGI application around another one."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        taken = 0
+
+        async def counted() -> dict[str, Any]:
+            nonlocal taken
+            message: dict[str, Any] = await receive()
+            taken += len(message.get("body", b""))
+            if taken > JSON_BYTES and not scope["path"].endswith(CONTENT):
+                raise HTTPException(413, f"the body is longer than {JSON_BYTES} bytes")
+            return message
+
+        async def sent(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                there = {name.lower() for name, _ in message["headers"]}
+                more = [one for one in _HEADERS if one[0] not in there]
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        await self._app(scope, counted, sent)

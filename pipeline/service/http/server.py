@@ -1,0 +1,98 @@
+"""One API server: it holds no state, and any number of them stand before one database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import uvicorn
+import uvloop
+
+from pipeline.clock import Clock
+from pipeline.errors import ConfigError
+from pipeline.service.database.opening import open_database
+from pipeline.service.database.statements import Database
+from pipeline.service.http.app import Say, make_app
+from pipeline.service.http.asking import Behind
+from pipeline.service.words import PLATFORM
+from pipeline.stores.store import Store
+
+GRACE_SECONDS = 3
+"""So long answers that are under way may take once the server is asked to end; then streams are cut."""
+LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Server:
+    """database: its URL or file.  stopping: asked ten times a second.  ready: told once it answers, with its address.
+
+    first: awaited before, with the database.
+    """
+
+    database: str
+    store: Store
+    clock: Clock
+    say: Say
+    stopping: Callable[[], bool]
+    ready: Callable[[str], None]
+    first: Callable[[Database], Awaitable[None]] | None = None
+
+
+def bound(listen: str) -> socket.socket:
+    """The socket for `HOST:PORT`.  Raises ConfigError where nobody can listen there."""
+    host, _, port = listen.rpartition(":")
+    try:
+        return socket.create_server((host.strip("[]"), int(port)), family=_family(host), backlog=512)
+    except (OSError, ValueError) as error:
+        hint = "give another service.listen, or end what listens there"
+        raise ConfigError(f"service.listen: {listen} cannot be listened on", str(error), hint) from error
+
+
+def serve(server: Server, listening: socket.socket) -> None:
+    """Answers until it is asked to end.  Raises PipelineError."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(server, listening))
+
+
+async def behind_of(database: Database, store: Store, clock: Clock) -> Behind:
+    """What an API server works with; the key that cursors are signed with is made once for all servers."""
+    async with database.transaction(PLATFORM, serial=True) as statements:
+        row = await statements.row("select value from secrets where name = 'cursors'")
+        if row is None:
+            row = {"value": secrets.token_hex(32)}
+            sql = "insert into secrets (name, value) values ('cursors', $1) returning name"
+            await statements.row(sql, row["value"])
+    return Behind(database, store, bytes.fromhex(row["value"]), clock)
+
+
+async def _serve(server: Server, listening: socket.socket) -> None:
+    database = await open_database(server.database, server.clock)
+    try:
+        if server.first is not None:
+            await server.first(database)
+        app = make_app(await behind_of(database, server.store, server.clock), server.say)
+        config = uvicorn.Config(
+            app, http="httptools", loop="none", log_config=None, access_log=False, server_header=False, ws="none",
+            lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS,
+        )  # fmt: skip
+        running, told = uvicorn.Server(config), False
+        running.capture_signals = contextlib.nullcontext  # they are the program's to hear (`process/stop.py`)
+        answering = asyncio.ensure_future(running.serve([listening]))
+        while not answering.done():
+            if running.started and not told:
+                told = True
+                host, port = listening.getsockname()[:2]
+                server.ready(f"http://{host}:{port}")
+            running.should_exit = running.should_exit or server.stopping()
+            await asyncio.wait([answering], timeout=LOOK_SECONDS)
+        answering.result()
+    finally:
+        await database.close()
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

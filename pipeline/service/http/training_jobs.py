@@ -1,0 +1,244 @@
+"""Training jobs: asked for, listed, looked at, cancelled, deleted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
+
+from pipeline.service import queue, quotas, states
+from pipeline.service.database.statements import Row, Statements
+from pipeline.service.http import job_records
+from pipeline.service.http.asking import Behind, Member, Service, Viewer
+from pipeline.service.http.conditional import IfMatch, stale, tagged, wanted
+from pipeline.service.http.creating import IdempotencyKey, Made, create
+from pipeline.service.http.datafiles import limits, stored_bytes
+from pipeline.service.http.documents import Given, JobId, Name, Told, id_in_body, problems
+from pipeline.service.http.paging import Paged, page
+from pipeline.service.ids import Kind, new_id
+from pipeline.service.problems import absent, conflict, invalid, over
+from pipeline.service.queue import Submission
+from pipeline.service.words import Actor, Slot, State
+from pipeline.times import DAY
+
+router = APIRouter(prefix="/v1/training-jobs", tags=["training jobs"])
+KIND = "train"
+InputName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+
+
+class JobGiven(Given):
+    name: Name
+    solver_id: Annotated[str, id_in_body(Kind.SOLVER)]
+    inputs: Annotated[
+        dict[InputName, Annotated[str, id_in_body(Kind.DATAFILE)]],
+        Field(min_length=1, max_length=16, description="Datafiles, by the name that a data layer has as source"),
+    ]  # fmt: skip
+    seed: Annotated[int | None, Field(ge=0, lt=2**31)] = None
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    max_seconds: Annotated[int, Field(ge=1, le=int(30 * DAY))] = int(DAY)
+
+
+class JobChanges(Given):
+    priority: Annotated[int | None, Field(ge=-100, le=100)] = None
+    max_seconds: Annotated[int | None, Field(ge=1, le=int(30 * DAY))] = None
+
+
+class Job(Told):
+    id: str
+    name: str
+    state: State
+    reason: str | None
+    detail: str
+    solver_id: str
+    inputs: dict[str, str]
+    priority: int
+    max_seconds: float
+    attempt: int
+    progress: dict[str, Any]
+    result: dict[str, Any] | None
+    cancel_requested: bool
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+
+
+class JobSeen(Job):
+    position: Annotated[int | None, Field(description="Among the tenant's own jobs that are queued; 1 is next")]
+
+
+class Jobs(Told):
+    items: list[Job]
+    next: str | None
+
+
+def shown(row: Row) -> dict[str, Any]:
+    """A job's row as a document."""
+    body = json.loads(row["body"])
+    return {
+        **{name: row[name] for name in Job.model_fields if name in row},
+        "name": body["name"], "inputs": body["inputs"], "attempt": row["epoch"],
+        "progress": json.loads(row["progress"]), "result": json.loads(row["result"]) if row["result"] else None,
+        "cancel_requested": row["cancel_requested_at"] is not None,
+    }  # fmt: skip
+
+
+async def _ready(statements: Statements, body: JobGiven) -> None:
+    """Raises Refused where the solver or a datafile is not there, or is not whole yet."""
+    if await statements.row("select id from solvers where id = $1", body.solver_id) is None:
+        raise invalid("#/solver_id", "there is no such solver", "list what is there")
+    for name, datafile in sorted(body.inputs.items()):
+        row = await statements.row("select size, received from datafiles where id = $1", datafile)
+        if row is None:
+            raise invalid(f"#/inputs/{name}", "there is no such datafile", "list what is there")
+        if row["size"] != row["received"]:
+            raise conflict(f"the datafile of '{name}' has {row['received']} of {row['size']} bytes", "upload the rest")
+
+
+async def _within(statements: Statements) -> None:
+    """Raises Refused where a limit of the tenant stands in the way."""
+    most = await limits(statements)
+    used = await statements.row(
+        """select (select count(*) from work where state = 'queued') as queued,
+           (select count(*) from work where created_at > instant() - 60) as submitted"""
+    )
+    assert used is not None
+    for exceeded in (
+        quotas.judge(most, "queued", used["queued"]),
+        quotas.judge(most, "submitted", used["submitted"], frees=60.0),
+        quotas.judge(most, "stored_bytes", await stored_bytes(statements)),
+    ):
+        if exceeded is not None:
+            raise over(exceeded)
+
+
+async def add(
+    request: Request, service: Service, actor: Member, body: JobGiven, key: IdempotencyKey = None
+) -> Response:
+    """Queues a training."""
+
+    async def make(statements: Statements) -> Made:
+        await _ready(statements, body)
+        await _within(statements)
+        name = new_id(Kind.TRAINING_JOB, service.clock.now())
+        wants = body.model_dump(include={"name", "inputs", "seed", "threads"})
+        work = Submission(name, KIND, Slot.TRAIN, wants, body.priority, body.max_seconds, body.solver_id, body.inputs)
+        await queue.submit(statements, actor.realm, work)
+        row = await statements.row("select * from work where id = $1", name)
+        if row is None:
+            raise absent()
+        return Made(Job(**shown(row)).model_dump(mode="json"), f"/v1/training-jobs/{name}")
+
+    return await create(request, service, actor.realm, key, make)
+
+
+async def listed(
+    request: Request, response: Response, service: Service, actor: Viewer, paged: Paged,
+    state: Annotated[State | None, Query()] = None,
+) -> Jobs:  # fmt: skip
+    """All of them, the newest first."""
+
+    async def rows(after: str, most: int) -> Sequence[Row]:
+        async with service.database.reading(actor.realm) as statements:
+            only = "and state = $3" if state is not None else ""
+            sql = f"select * from work where kind = 'train' and id < $1 {only} order by id desc limit $2"
+            return await statements.rows(sql, after, most, *([state] if state is not None else []))
+
+    found, following = await page(request, response, service, actor.tenant, rows)
+    return Jobs(items=[Job(**shown(row)) for row in found], next=following)
+
+
+async def row_of(service: Behind, actor: Actor, job: str) -> Row:
+    """A job's row.  Raises Refused: 404."""
+    async with service.database.reading(actor.realm) as statements:
+        row = await statements.row("select * from work where id = $1 and kind = 'train'", job)
+    if row is None:
+        raise absent()
+    return row
+
+
+async def one(request: Request, response: Response, service: Service, actor: Viewer, job: JobId) -> JobSeen:
+    """One of them, with its place in the queue."""
+    async with service.database.reading(actor.realm) as statements:
+        row = await statements.row("select * from work where id = $1 and kind = 'train'", job)
+        if row is None:
+            raise absent()
+        ahead = None
+        if row["state"] == State.QUEUED:
+            ahead = await statements.row(
+                """select count(*) as n from work where state = 'queued' and slot = $1 and (priority > $2
+                   or (priority = $2 and (created_at < $3 or (created_at = $3 and id < $4))))""",
+                row["slot"], row["priority"], row["created_at"], row["id"],
+            )  # fmt: skip
+    tagged(request, response, row["version"])
+    return JobSeen(**shown(row), position=ahead["n"] + 1 if ahead is not None else None)
+
+
+async def change(
+    response: Response, service: Service, actor: Member, job: JobId, body: JobChanges, match: IfMatch = None
+) -> Job:
+    """Its priority among the tenant's own, and its time."""
+    version = wanted(match)
+    async with service.database.transaction(actor.realm) as statements:
+        row = await statements.row("select * from work where id = $1 and kind = 'train'", job)
+        if row is None:
+            raise absent()
+        if State(row["state"]) in states.TERMINAL:
+            raise conflict("the job is over", "submit another one")
+        changed = await statements.row(
+            """update work set priority = $3, max_seconds = $4, version = version + 1
+               where tenant_id = $1 and id = $2 and version = $5 returning *""",
+            actor.tenant, job, row["priority"] if body.priority is None else body.priority,
+            float(row["max_seconds"] if body.max_seconds is None else body.max_seconds),
+            row["version"] if version is None else version,
+        )  # fmt: skip
+    if changed is None:
+        raise stale()
+    response.headers["ETag"] = f'"{changed["version"]}"'
+    return Job(**shown(changed))
+
+
+async def cancel(service: Service, actor: Member, job: JobId) -> Job:
+    """Ends it: at once where nobody trains it, else within seconds; from this answer on it never succeeds."""
+    async with service.database.transaction(actor.realm) as statements:
+        there = await statements.row("select state from work where id = $1 and kind = 'train'", job)
+        if there is None:
+            raise absent()
+        row = await queue.cancel(statements, actor.realm, job)
+    if row is None:
+        raise conflict("the job is over already", "GET it: its state says how it ended")
+    return Job(**shown(row))
+
+
+async def remove(service: Service, actor: Member, job: JobId, match: IfMatch = None) -> Response:
+    """What is over is forgotten, with its metrics, log and snapshots."""
+    version = wanted(match)
+    async with service.database.transaction(actor.realm) as statements:
+        row = await statements.row("select state, version from work where id = $1 and kind = 'train'", job)
+        if row is None:
+            raise absent()
+        if version not in (None, row["version"]):
+            raise stale()
+        if State(row["state"]) not in states.TERMINAL:
+            raise conflict("the job is not over", "cancel it before")
+        for table in ("inputs", "chunks", "snapshots"):
+            sql = f"delete from {table} where tenant_id = $1 and work_id = $2 returning work_id"
+            await statements.rows(sql, actor.tenant, job)
+        await statements.rows("delete from work where tenant_id = $1 and id = $2 returning id", actor.tenant, job)
+    return Response(status_code=204)
+
+
+def _add(path: str, route: object, method: str, model: type[Told] | None, **more: Any) -> None:
+    router.add_api_route(path, route, methods=[method], response_model=model, **more)
+
+
+_add("", add, "POST", Job, status_code=201, responses=problems(409))
+_add("", listed, "GET", Jobs, responses=problems())
+_add("/{job}", one, "GET", JobSeen, responses=problems(304, 404))
+_add("/{job}", change, "PATCH", Job, responses=problems(404, 409, 412, 428))
+_add("/{job}", remove, "DELETE", None, status_code=204, responses=problems(404, 409, 412, 428))
+_add("/{job}/cancel", cancel, "POST", Job, status_code=202, responses=problems(404, 409))
+job_records.add_to(router, row_of, shown)

@@ -1,0 +1,219 @@
+"""How the API speaks: problems, ETags, Idempotency-Keys, cursors, uploads that go on, events; on both databases."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pipeline.service import queue
+from pipeline.service.ids import Kind, new_id
+from pipeline.service.keys import TenantKeys
+from pipeline.service.queue import Chunk
+from pipeline.service.words import Claimed, Ending, Slot, State
+from tests.servers.databases import KINDS, empty, sites
+from tests.servers.service import NET, SOLVER, Person, Stand, standing
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
+    folder = tmp_path_factory.mktemp("service")
+    for site in sites(request.param, folder, server):
+        with standing(site, folder) as stand:
+            yield stand
+            assert stand.said == [], "nothing that an operator has to know of"
+
+
+@pytest.fixture
+def stand(shared: Stand) -> Stand:
+    empty(shared.site)
+    return shared
+
+
+@pytest.fixture
+def ann(stand: Stand) -> Person:
+    return stand.person("ayes", "ann")
+
+
+def claimed(stand: Stand) -> Claimed:
+    async def look() -> Claimed:
+        database = stand.site.open()
+        worker = new_id(Kind.WORKER, time.time())
+        await queue.enlist(database, worker, "here", Slot.TRAIN)
+        held = await queue.claim(database, worker)
+        assert held is not None
+        return held
+
+    return stand.site.run(look())
+
+
+def test_a_lost_answer_makes_nothing_twice(stand: Stand, ann: Person) -> None:
+    body = {"name": "s", "solver": SOLVER, "net": NET}
+    first = ann.ask("POST", "/v1/solvers", body, Idempotency_Key="k1")
+    again = ann.ask("POST", "/v1/solvers", body, Idempotency_Key="k1")
+    assert (first.status_code, first.content, first.headers["Location"]) == (
+        201,
+        again.content,
+        again.headers["Location"],
+    )
+    other = ann.ask("POST", "/v1/solvers", {**body, "name": "t"}, Idempotency_Key="k1")
+    assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency")
+    ben = stand.person("bees", "ben")
+    assert ben.ask("POST", "/v1/solvers", body, Idempotency_Key="k1").json()["id"] != first.json()["id"]
+    refused = {**body, "net": ""}
+    assert ann.ask("POST", "/v1/solvers", refused, Idempotency_Key="k2").status_code == 422
+    assert ann.ask("POST", "/v1/solvers", body, Idempotency_Key="k2").status_code == 201, "a refusal keeps no key"
+    assert len(ann.got("GET", "/v1/solvers")["items"]) == 2
+
+
+def test_a_key_given_by_eight_at_once_makes_one_thing(stand: Stand, ann: Person) -> None:
+    body = {"name": "s", "solver": SOLVER, "net": NET}
+
+    def post(_: int) -> str:
+        who = Person(ann.url, ann.token)
+        return str(who.got("POST", "/v1/solvers", body, Idempotency_Key="once")["id"])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(post, range(8)))) == 1
+    assert len(ann.got("GET", "/v1/solvers")["items"]) == 1
+
+
+def test_two_tabs_do_not_overwrite_each_other(stand: Stand, ann: Person) -> None:
+    where = f"/v1/training-jobs/{ann.job()}"
+    tag = ann.ask("GET", where).headers["ETag"]
+    assert ann.ask("GET", where, If_None_Match=tag).status_code == 304
+    assert ann.ask("PATCH", where, {"priority": 5}).status_code == 428
+    changed = ann.ask("PATCH", where, {"priority": 5}, If_Match=tag)
+    assert changed.json()["priority"] == 5
+    stale = ann.ask("PATCH", where, {"priority": 7}, If_Match=tag)
+    assert (stale.status_code, stale.json()["title"]) == (412, "It has changed since it was read")
+    assert ann.ask("GET", where, If_None_Match=tag).headers["ETag"] == changed.headers["ETag"]
+    assert ann.ask("DELETE", where, If_Match=changed.headers["ETag"]).status_code == 409, "it is not over"
+    assert ann.ask("POST", f"{where}/cancel").status_code == 202
+    assert ann.ask("POST", f"{where}/cancel").status_code == 409
+    assert ann.ask("DELETE", where, If_Match="*").status_code == 204
+    assert ann.ask("GET", where).status_code == 404
+
+
+def test_a_list_is_whole_while_things_come_and_go(stand: Stand, ann: Person) -> None:
+    made = [ann.solver(name=f"s{n}") for n in range(25)]
+    seen, following = [], "/v1/solvers?limit=10"
+    while following:
+        answer = ann.ask("GET", following)
+        seen += [one["id"] for one in answer.json()["items"]]
+        ann.solver(name="newer")
+        following = answer.links["next"]["url"] if "next" in answer.links else ""
+        assert bool(following) == (answer.json()["next"] is not None)
+    assert seen == sorted(made, reverse=True)
+    for cursor in ("x", "A" * 40, following or "e30"):
+        assert ann.ask("GET", f"/v1/solvers?cursor={cursor}").status_code == 422
+    for limit in ("0", "201", "x"):
+        assert ann.ask("GET", f"/v1/solvers?limit={limit}").status_code == 422
+    other = ann.ask("GET", "/v1/solvers?limit=1").json()["next"]
+    assert ann.ask("GET", f"/v1/datafiles?limit=1&cursor={other}").status_code == 422, "of another list"
+
+
+def test_an_upload_goes_on_where_it_broke(stand: Stand, ann: Person) -> None:
+    content = bytes(range(256)) * 80_000  # 20 MB: three pieces
+    made = ann.got("POST", "/v1/datafiles", {"name": "big", "size": len(content)})
+    where = f"/v1/datafiles/{made['id']}"
+
+    def broken() -> Iterator[bytes]:
+        yield content[:9_000_000]
+        raise ConnectionError("cut")
+
+    with pytest.raises(Exception, match="cut"):
+        ann.session.put(f"{ann.url}{where}/content", data=broken(), headers={"Authorization": f"Bearer {ann.token}"})
+    end = time.monotonic() + 20
+    while (got := ann.got("GET", where)["received"]) == 0 and time.monotonic() < end:
+        time.sleep(0.05)
+    assert 8 * 2**20 <= got <= 9_000_000
+    wrong = ann.ask("PUT", f"{where}/content", content)
+    assert (wrong.status_code, wrong.json()["hint"]) == (
+        416,
+        f"Content-Range: bytes {got}-{len(content) - 1}/{len(content)}",
+    )
+    job = {"name": "j", "solver_id": ann.solver(), "inputs": {"train": made["id"]}}
+    assert ann.ask("POST", "/v1/training-jobs", job).status_code == 409, "it is not whole yet"
+    ranged = f"bytes {got}-{len(content) - 1}/{len(content)}"
+    done = ann.ask("PUT", f"{where}/content", content[got:], Content_Range=ranged).json()
+    assert (done["received"], done["complete"]) == (len(content), True)
+    objects = [stand.store.get(entry.key) for entry in stand.store.list(TenantKeys(ann.tenant).top)]
+    assert b"".join(objects) == content
+    assert (
+        ann.ask(
+            "PUT", f"{where}/content", b"more", Content_Range=f"bytes {len(content)}-{len(content) + 3}/{len(content)}"
+        ).status_code
+        == 413
+    )
+
+
+def test_limits_are_named_with_what_is_used_and_allowed(stand: Stand) -> None:
+    admin = stand.person("ayes", "ann", platform=True)
+    tenant = admin.ask("GET", f"/v1/tenants/{admin.tenant}")
+    quotas = {"queued": 1, "stored_bytes": 100}
+    where = f"/v1/tenants/{admin.tenant}"
+    assert admin.ask("PATCH", where, {"quotas": quotas}, If_Match=tenant.headers["ETag"]).ok
+    refused = admin.ask("POST", "/v1/datafiles", {"name": "x", "size": 101})
+    assert refused.status_code == 429
+    assert refused.headers["Retry-After"]
+    assert {"limit": "stored_bytes", "used": 0, "allowed": 100}.items() <= refused.json().items()
+    admin.job()
+    given = {"name": "j", "solver_id": admin.solver(), "inputs": {"train": admin.datafile(b"c")}}
+    assert admin.ask("POST", "/v1/training-jobs", given).json()["limit"] == "queued"
+    wrong = admin.ask("PATCH", where, {"quotas": {"nonsense": 1}}, If_Match="*")
+    assert wrong.json()["errors"][0]["pointer"] == "#/quotas"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b'{"name": 3}', b"\xff\xfe", b"[" * 50_000])
+def test_a_body_that_is_none_is_a_problem(stand: Stand, ann: Person, body: bytes) -> None:
+    for path in ("/v1/solvers", "/v1/training-jobs", "/v1/datafiles", "/v1/tokens"):
+        answer = ann.ask("POST", path, body, Content_Type="application/json")
+        assert answer.status_code in (400, 422), answer.text
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert {"type", "title", "status", "detail", "instance"} <= set(answer.json())
+
+
+def test_events_come_as_they_happen_and_go_on_by_their_id(stand: Stand, ann: Person) -> None:
+    job = ann.job()
+    held = claimed(stand)
+    key = TenantKeys(ann.tenant).chunk(job, 1, "metrics", 1)
+    rows = [{"step": step, "time": 1.0, "kind": "train", "values": {"train/loss": 5.0 - step}} for step in range(3)]
+    stand.store.put(key, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    async def end() -> None:
+        database = stand.site.open()
+        assert await queue.ship(database, held, Chunk("metrics", 0, 2, 10, key))
+        assert await queue.finish(database, held, Ending(State.SUCCEEDED, result={}))
+
+    stand.site.run(end())
+    text = ann.ask("GET", f"/v1/training-jobs/{job}/events").text
+    kinds = [line.removeprefix("event: ") for line in text.splitlines() if line.startswith("event: ")]
+    assert kinds == ["metrics", "job", "end"]
+    last = [line.removeprefix("id: ") for line in text.splitlines() if line.startswith("id: ")][-1]
+    again = ann.ask("GET", f"/v1/training-jobs/{job}/events", Last_Event_ID=last).text
+    assert "event: metrics" not in again
+    assert "event: end" in again
+    shown = ann.got("GET", f"/v1/training-jobs/{job}/metrics")["metrics"]
+    assert shown == {"train/loss": [[0, 1.0, 5.0], [1, 1.0, 4.0], [2, 1.0, 3.0]]}
+    assert ann.ask("GET", f"/v1/training-jobs/{job}/events", Last_Event_ID="x").status_code == 422
+
+
+def test_a_removed_member_is_nobody_at_the_next_request(stand: Stand, ann: Person) -> None:
+    ben = stand.person("ayes", "ben")
+    assert ben.ask("GET", "/v1/me").ok
+    assert ann.ask("DELETE", f"/v1/members/{ben.user}", If_Match="*").status_code == 204
+    assert ben.ask("GET", "/v1/me").status_code == 401
+    assert ann.ask("DELETE", f"/v1/members/{ann.user}", If_Match="*").status_code == 409
+    token = ann.got("POST", "/v1/tokens", {"name": "t", "role": "viewer", "days": 1})
+    other = Person(ann.url, token["token"])
+    assert other.got("GET", "/v1/me")["role"] == "viewer"
+    assert ann.ask("DELETE", f"/v1/tokens/{token['id']}").status_code == 204
+    assert other.ask("GET", "/v1/me").status_code == 401
+    actions = [one["action"] for one in ann.got("GET", "/v1/audit")["items"]]
+    assert actions[:3] == ["token revoked", "token added", "member removed"]
+    assert token["token"] not in json.dumps(ann.got("GET", "/v1/audit") | ann.got("GET", "/v1/tokens"))

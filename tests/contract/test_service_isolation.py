@@ -1,0 +1,314 @@
+"""The wall between tenants as the API has it: a matrix over every route, method, actor and id of the OpenAPI document.
+
+Whatever B asks about A's things is answered byte for byte as if they had never been, and nothing of A's changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from pipeline.clock import Clock
+from pipeline.service import cursors, queue, tenants
+from pipeline.service.database.statements import Database
+from pipeline.service.database.wall import DOORS
+from pipeline.service.ids import Kind, new_id
+from pipeline.service.keys import TenantKeys
+from pipeline.service.queue import Chunk, Snapshot
+from pipeline.service.words import WORKER, Actor, Role, Slot
+from tests.servers.databases import KINDS, empty, sites
+from tests.servers.service import Person, Stand, standing
+
+CANARY = "canary-5d1f"
+PUBLIC = {"/healthz", "/readyz"}
+WITHOUT_KIND = {"iteration": "10", "name": "net.caffemodel"}
+"""Parameters of paths that name a part of what an id before them names."""
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
+    folder = tmp_path_factory.mktemp("service")
+    for site in sites(request.param, folder, server):
+        with standing(site, folder) as stand:
+            yield stand
+
+
+@dataclass
+class Scene:
+    """A and what it has, by the two letters of its kind; B, and what B asks with."""
+
+    stand: Stand
+    a: Person
+    b: Person
+    things: dict[str, str]
+    document: dict[str, Any]
+    people: dict[str, Person] = field(default_factory=dict)
+
+    def routes(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        for path, methods in self.document["paths"].items():
+            for method, route in methods.items():
+                yield method.upper(), path, route
+
+    def path(self, path: str, route: dict[str, Any], ids: Callable[[str], str]) -> str:
+        for one in route.get("parameters", []):
+            if one["in"] == "path":
+                kind = one["schema"].get("x-kind") or one.get("x-kind")
+                assert kind or one["name"] in WITHOUT_KIND, f"{path}: {one['name']} says no kind"
+                path = path.replace("{" + one["name"] + "}", ids(kind) if kind else WITHOUT_KIND[one["name"]])
+        return path
+
+    def body(self, route: dict[str, Any], ids: Callable[[str], str]) -> Any:
+        """The smallest body that the document allows, with these ids where it asks for some."""
+        content = route.get("requestBody", {}).get("content", {})
+        if "application/octet-stream" in content:
+            return b"stolen"
+        schema = content.get("application/json", {}).get("schema")
+        return self.value(schema, ids) if schema else None
+
+    def value(self, schema: dict[str, Any], ids: Callable[[str], str]) -> Any:
+        if "$ref" in schema:
+            return self.value(self.document["components"]["schemas"][schema["$ref"].split("/")[-1]], ids)
+        if "x-kind" in schema:
+            return ids(schema["x-kind"])
+        if "enum" in schema:
+            return schema["enum"][0]
+        if "anyOf" in schema:
+            return self.value(schema["anyOf"][0], ids)
+        if schema.get("type") == "object":
+            wanted = schema.get("required", [])
+            found = {name: self.value(one, ids) for name, one in schema.get("properties", {}).items() if name in wanted}
+            if "additionalProperties" in schema and schema["additionalProperties"] is not False:
+                found["train"] = self.value(schema["additionalProperties"], ids)
+            return found
+        return {"string": "b", "integer": schema.get("minimum", 1), "boolean": True}[schema["type"]]
+
+    def digest(self) -> str:
+        """Of A's rows and objects."""
+
+        async def rows() -> list[Any]:
+            found: list[Any] = []
+            for table, doors in sorted(DOORS.items()):
+                if any(door.column == "tenant_id" for door in doors.values()):
+                    where = f"where tenant_id = '{self.a.tenant}'"
+                    found.append(await self.stand.site.bare(f"select * from @{table} {where} order by 1, 2, 3"))
+            for row in found[-1]:
+                row.pop("used_at", None)
+            return [{k: v for k, v in row.items() if k != "used_at"} for some in found for row in some]
+
+        objects = [
+            (entry.key, hashlib.sha256(self.stand.store.get(entry.key)).hexdigest())
+            for entry in self.stand.store.list(TenantKeys(self.a.tenant).top)
+        ]
+        return json.dumps([self.stand.site.run(rows()), objects], sort_keys=True, default=str)
+
+
+async def _trained(database: Database, stand: Stand, tenant: str, job: str) -> None:
+    """What a worker leaves of A's job: rows of metrics, a log, a snapshot."""
+    worker = new_id(Kind.WORKER, time.time())
+    await queue.enlist(database, worker, "here", Slot.TRAIN)
+    held = await queue.claim(database, worker)
+    assert held is not None
+    assert held.id == job
+    keys = TenantKeys(tenant)
+    row = {"step": 5, "time": 1.0, "kind": "train", "values": {f"train/{CANARY}": 2.5}}
+    for kind, text in (("metrics", json.dumps(row)), ("log", f"{CANARY} in the log")):
+        key = keys.chunk(job, 1, kind, 1)
+        stand.store.put(key, text.encode() + b"\n")
+        assert await queue.ship(database, held, Chunk(kind, 5, 5, len(text), key))
+    key = keys.snapshot(job, 1, 10, WITHOUT_KIND["name"])
+    stand.store.put(key, CANARY.encode())
+    file = {"name": WITHOUT_KIND["name"], "key": key, "size": len(CANARY), "sha256": "0" * 64}
+    assert await queue.keep(database, held, Snapshot(10, [file]))
+
+
+def scene(stand: Stand) -> Scene:
+    empty(stand.site)
+    a, b = stand.person("ayes", "ann"), stand.person("bees", "ben")
+    solver = a.solver(f"# {CANARY}", f"# {CANARY}", CANARY)
+    datafile = a.datafile(CANARY.encode(), CANARY)
+    job = a.job(CANARY, solver_id=solver, inputs={"train": datafile})
+    stand.site.run(_trained(stand.site.open(), stand, a.tenant, job))
+    a.ask("POST", "/v1/tokens", {"name": CANARY}, Idempotency_Key="the-same")
+    token = a.got("GET", "/v1/tokens")["items"][0]["id"]
+    things = {"so": solver, "df": datafile, "tj": job, "tk": token, "us": a.user, "te": a.tenant}
+    return Scene(stand, a, b, things, b.got("GET", "/openapi.json"))
+
+
+def never(kind: str) -> str:
+    return new_id(Kind(kind), 1.0)
+
+
+def asked(
+    scene: Scene, who: Person, method: str, path: str, route: dict[str, Any], ids: Callable[[str], str]
+) -> tuple[int, str]:
+    """The whole answer, with the ids that were asked for taken out."""
+    where, body = scene.path(path, route, ids), scene.body(route, ids)
+    answer = who.ask(method, where, body, If_Match="*")
+    text = next(answer.iter_content(None), b"").decode() if path.endswith("/events") else answer.text
+    text += json.dumps(dict(answer.headers))
+    answer.close()
+    for kind in kinds_of(scene, path, route):
+        text = text.replace(ids(kind), f"<{kind}>")
+    return answer.status_code, text.replace(answer.headers.get("date", "-"), "<date>")
+
+
+def kinds_of(scene: Scene, path: str, route: dict[str, Any]) -> list[str]:
+    """The kinds of ids that a route asks for."""
+    found: list[str] = []
+
+    def noted(kind: str) -> str:
+        found.append(kind)
+        return scene.things[kind]
+
+    scene.path(path, route, noted)
+    scene.body(route, noted)
+    return found
+
+
+def leaks(scene: Scene) -> list[str]:
+    """Where B learns or changes anything of A's."""
+    found = []
+    before = scene.digest()
+    for method, path, route in scene.routes():
+        if path in PUBLIC or (method, path) == ("POST", "/v1/members"):  # users are the installation's, by their ids
+            continue
+        if kinds_of(scene, path, route):
+            mine = asked(scene, scene.b, method, path, route, scene.things.__getitem__)
+            none = asked(scene, scene.b, method, path, route, never_as(scene))
+            if mine != none:
+                found.append(f"{method} {path}: {mine} is not {none}")
+        for who in [scene.b, *scene.people.values()]:
+            code, text = asked(scene, who, method, path, route, scene.things.__getitem__)
+            if CANARY in text or scene.a.tenant in text:
+                found.append(f"{method} {path}: {code} tells of A: {text[:300]}")
+            if "{" in path and code < 400:
+                found.append(f"{method} {path}: {code} for what is A's")
+    if scene.digest() != before:
+        found.append("something of A's has changed")
+    return found
+
+
+def never_as(scene: Scene) -> Callable[[str], str]:
+    made = {kind: never(kind) for kind in scene.things}
+    return made.__getitem__
+
+
+def test_nothing_of_a_tenant_is_told_to_another_or_changed_by_it(shared: Stand) -> None:
+    stage = scene(shared)
+    for role in (Role.VIEWER, Role.MEMBER):
+        stage.people[role] = shared.person("bees", f"b-{role}", role)
+    assert leaks(stage) == []
+    answer = stage.a.got("GET", f"/v1/training-jobs/{stage.things['tj']}/metrics")
+    assert CANARY in json.dumps(answer), "A itself sees it"
+    assert CANARY in stage.a.ask("GET", f"/v1/training-jobs/{stage.things['tj']}/logs").text
+
+
+def test_every_route_but_health_asks_for_a_token_that_is_good_now(shared: Stand) -> None:
+    stage = scene(shared)
+    revoked = shared.person("bees", "revoked")
+    shared.site.run(_forget(shared.site.open(), revoked))
+    actor = Actor(stage.b.tenant, stage.b.user, "", Role.ADMIN)
+    expired = shared.site.run(tenants.grant(shared.site.open(), actor, "old", Clock(), expires=1.0))
+    ids, asked_for = stage.things.__getitem__, 0
+    for method, path, route in stage.routes():
+        for token in ("", "hathi_wrong", "x" * 5000, expired, revoked.token):
+            who = Person(shared.url, token)
+            code = who.ask(method, stage.path(path, route, ids), stage.body(route, ids), If_Match="*").status_code
+            assert code == (200 if path in PUBLIC else 401), f"{method} {path} with {token[:20]!r}"
+            asked_for += 1
+    assert asked_for > 150
+
+
+async def _forget(database: Database, who: Person) -> None:
+    from pipeline.service.words import PLATFORM
+
+    async with database.transaction(PLATFORM) as statements:
+        sql = "delete from tokens where tenant_id = $1 and user_id = $2 returning id"
+        assert await statements.rows(sql, who.tenant, who.user)
+
+
+def test_a_viewer_changes_nothing_and_a_member_no_rights(shared: Stand) -> None:
+    stage = scene(shared)
+    viewer = shared.person("ayes", "vera", Role.VIEWER)
+    member = shared.person("ayes", "max", Role.MEMBER)
+    before = stage.digest()
+    for method, path, route in stage.routes():
+        for who, refused in ((viewer, True), (member, "/members" in path or "/tenants" in path or path == "/v1/users")):
+            if method == "GET" or not refused or path.startswith("/v1/tokens"):
+                continue
+            code, _ = asked(stage, who, method, path, route, stage.things.__getitem__)
+            assert code == 403, f"{method} {path} by {who.user}"
+    assert stage.digest() == before
+    assert member.ask("POST", "/v1/tokens", {"name": "more", "role": "admin"}).status_code == 403
+    assert member.ask("DELETE", f"/v1/tokens/{stage.things['tk']}").status_code == 404, "an admin's token"
+
+
+def test_each_route_of_the_application_is_in_the_document(shared: Stand) -> None:
+    from pipeline.service.http.app import make_app
+
+    app = make_app(None)  # type: ignore[arg-type]
+    document = app.openapi()
+    there = {(path, method.upper()) for path, methods in document["paths"].items() for method in methods}
+    hidden = {route.path for route in _flat(app.routes)} - {path for path, _ in there}
+    assert hidden == {"/openapi.json"}
+    assert "HTTPValidationError" not in json.dumps(document)
+
+
+def _flat(routes: list[Any]) -> Iterator[Any]:
+    for route in routes:
+        if hasattr(route, "path"):
+            yield route
+
+
+HOLES = ("a forgotten scope", "403 for 404", "a cursor of another tenant", "a name in an error")
+
+
+@pytest.mark.parametrize("hole", HOLES)
+def test_the_matrix_finds_a_planted_hole(shared: Stand, hole: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.service.http import job_records, training_jobs
+    from pipeline.service.problems import Problem, Refused, absent
+
+    stage = scene(shared)
+    if hole == "a forgotten scope":
+        monkeypatch.setattr(Actor, "realm", WORKER)
+    elif hole == "403 for 404":
+        real = absent
+
+        def told() -> Refused:
+            return Refused(Problem(403, "not yours"))
+
+        async def judged(service: Any, actor: Any, job: str) -> Any:
+            raise told() if job == stage.things["tj"] else real()
+
+        monkeypatch.setattr(job_records, "_chunks", judged)
+        monkeypatch.setattr(training_jobs, "absent", lambda: told() if _asks(stage) else real())
+    elif hole == "a cursor of another tenant":
+        sign = cursors._sign
+        stage.a.solver(name="second")
+        monkeypatch.setattr(cursors, "_sign", lambda key, tenant, of, body: sign(key, "", of, body))
+        following = stage.a.got("GET", "/v1/solvers?limit=1")["next"]
+        assert stage.b.ask("GET", f"/v1/solvers?limit=1&cursor={following}").status_code == 200
+        monkeypatch.undo()
+        following = stage.a.got("GET", "/v1/solvers?limit=1")["next"]
+        assert stage.b.ask("GET", f"/v1/solvers?limit=1&cursor={following}").status_code == 422
+        return
+    else:
+        from pipeline.service.http import datafiles
+
+        monkeypatch.setattr(datafiles, "absent", lambda: Refused(Problem(404, f"it is {stage.a.tenant}'s")))
+    assert leaks(stage) != []
+
+
+_turn = iter(range(10**9))
+
+
+def _asks(stage: Scene) -> bool:
+    """Every second question of the matrix is about A's own thing."""
+    return next(_turn) % 2 == 0

@@ -1,0 +1,120 @@
+"""An API server of the service over a test's database, by real sockets, in a thread of the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from pipeline.clock import Clock
+from pipeline.service import tenants
+from pipeline.service.database.statements import Database
+from pipeline.service.words import PLATFORM, Actor, Role
+from pipeline.stores.local import LocalStore
+from pipeline.stores.store import Store
+from tests.servers.databases import Site
+from tests.servers.demand import until
+
+SOLVER = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 20 display: 5 snapshot: 10 random_seed: 1'
+NET = 'name: "tiny"'
+
+
+@dataclass
+class Person:
+    """A member of a tenant who talks to the API."""
+
+    url: str
+    token: str = ""
+    tenant: str = ""
+    user: str = ""
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> requests.Response:
+        """headers: with underscores where they have dashes."""
+        found = {name.replace("_", "-"): value for name, value in headers.items()}
+        if self.token:
+            found.setdefault("Authorization", f"Bearer {self.token}")
+        given = {"data": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
+        return self.session.request(
+            method, self.url + path, headers=found, timeout=30, stream=path.endswith("/events"), **given
+        )
+
+    def got(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """What a good answer says.  Raises AssertionError for another one."""
+        answer = self.ask(method, path, body, **headers)
+        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    def datafile(self, content: bytes, name: str = "data") -> str:
+        made = self.got("POST", "/v1/datafiles", {"name": name, "size": len(content)})
+        self.got("PUT", f"/v1/datafiles/{made['id']}/content", content)
+        return str(made["id"])
+
+    def solver(self, solver: str = SOLVER, net: str = NET, name: str = "solver") -> str:
+        return str(self.got("POST", "/v1/solvers", {"name": name, "solver": solver, "net": net})["id"])
+
+    def job(self, name: str = "job", **more: Any) -> str:
+        """Of a solver and a datafile of its own."""
+        given = {"solver_id": more.pop("solver_id", None) or self.solver(), "name": name, **more}
+        given.setdefault("inputs", {"train": self.datafile(b"content")})
+        return str(self.got("POST", "/v1/training-jobs", given)["id"])
+
+
+@dataclass
+class Stand:
+    """A server, and how to make people.  said: what it told its operator."""
+
+    url: str
+    site: Site
+    store: Store
+    said: list[str]
+    folder: Path
+
+    def person(self, tenant: str, user: str, role: Role = Role.ADMIN, *, platform: bool = False) -> Person:
+        """A member of a tenant, both made where they are missing."""
+
+        async def made(database: Database) -> Person:
+            async with database.transaction(PLATFORM) as statements:
+                if await statements.row("select id from tenants where name = $1", tenant) is None:
+                    await tenants.add_tenant(statements, tenant, Clock(), running=10)
+            user_id, tenant_id = await tenants.join(database, tenant, user, role, Clock())
+            actor = Actor(tenant_id, user_id, "", role, platform)
+            token = await tenants.grant(database, actor, f"of {user}", Clock())
+            return Person(self.url, token, tenant_id, user_id)
+
+        return self.site.run(made(self.site.open()))
+
+    def nobody(self) -> Person:
+        return Person(self.url)
+
+
+@contextlib.contextmanager
+def standing(site: Site, folder: Path) -> Iterator[Stand]:
+    """A server that ends with the block."""
+    from pipeline.service.http.server import Server, bound, serve
+
+    store, said, ready, ending = LocalStore(folder / "bucket", fsync=False), [], [], threading.Event()
+    failed: list[BaseException] = []
+    server = Server(site.url, store, Clock(), said.append, ending.is_set, ready.append)
+
+    def run() -> None:
+        try:
+            serve(server, bound("127.0.0.1:0"))
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="api", daemon=True)
+    thread.start()
+    until(lambda: bool(ready or failed), "the API answers")
+    assert not failed, failed
+    try:
+        yield Stand(ready[0], site, store, said, folder)
+    finally:
+        ending.set()
+        thread.join(30)
+        assert not thread.is_alive()

@@ -1,0 +1,129 @@
+"""The committed document is what the application says; a change that breaks a client is named.
+
+`python -m tests.unit.service.test_openapi` writes it anew.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers.databases import needs_the_extra
+
+COMMITTED = Path(__file__).parents[3] / "pipeline/service/http/openapi.json"
+Document = dict[str, Any]
+
+
+def made() -> Document:
+    needs_the_extra()
+    from pipeline.service.http.app import make_app
+
+    return json.loads(json.dumps(make_app(None).openapi()))  # type: ignore[arg-type]
+
+
+def breaking(old: Document, new: Document) -> Iterator[str]:
+    """What a client of the old document meets in the new one: removed or narrowed."""
+    for path, methods in old["paths"].items():
+        for method, route in methods.items():
+            where = f"{method.upper()} {path}"
+            now = new["paths"].get(path, {}).get(method)
+            if now is None:
+                yield f"{where} is gone"
+                continue
+            before = {(one["in"], one["name"]) for one in route.get("parameters", [])}
+            for one in now.get("parameters", []):
+                if one.get("required") and (one["in"], one["name"]) not in before:
+                    yield f"{where} wants {one['name']}"
+            for code in route["responses"]:
+                if code.startswith("2") and code not in now["responses"]:
+                    yield f"{where} does not answer {code} any more"
+    given = {ref for route in _routes(old) for ref in _refs(old, route.get("requestBody", {}))}
+    told = {ref for route in _routes(old) for ref in _refs(old, route["responses"])}
+    for name, schema in old["components"]["schemas"].items():
+        now = new["components"]["schemas"].get(name)
+        if now is None:
+            yield f"{name} is gone"
+            continue
+        for one in schema.get("properties", {}):
+            if one not in now.get("properties", {}):
+                yield f"{name}.{one} is gone"
+            elif _type(schema["properties"][one]) != _type(now["properties"][one]):
+                yield f"{name}.{one} has another type"
+        if name in given:
+            yield from (f"{name} wants {one}" for one in set(now.get("required", [])) - set(schema.get("required", [])))
+        if name in told:
+            lost = set(schema.get("required", [])) - set(now.get("required", []))
+            yield from (f"{name}.{one} may be missing" for one in lost)
+        if name in given:
+            yield from (f"{name} takes no {one}" for one in set(schema.get("enum", [])) - set(now.get("enum", [])))
+
+
+def _routes(document: Document) -> Iterator[Document]:
+    for methods in document["paths"].values():
+        yield from methods.values()
+
+
+def _refs(document: Document, of: Any) -> set[str]:
+    found: set[str] = set()
+    text = json.dumps(of)
+    for name, schema in document["components"]["schemas"].items():
+        if f'/{name}"' in text:
+            found |= {name} | (_refs(document, schema) if f'/{name}"' not in json.dumps(schema) else set())
+    return found
+
+
+def _type(schema: Document) -> str:
+    return json.dumps(
+        [schema.get("type"), schema.get("$ref"), schema.get("anyOf"), schema.get("items")], sort_keys=True
+    )
+
+
+def test_the_committed_document_is_what_the_application_says() -> None:
+    old, new = json.loads(COMMITTED.read_text()), made()
+    assert list(breaking(old, new)) == []
+    assert old == new, "write it anew: python -m tests.unit.service.test_openapi"
+    assert new["openapi"].startswith("3.1")
+
+
+def test_each_body_refuses_what_it_does_not_know_and_each_answer_says_what_it_holds() -> None:
+    document = json.loads(COMMITTED.read_text())
+    for route in _routes(document):
+        for name in _refs(document, route.get("requestBody", {})):
+            schema = document["components"]["schemas"][name]
+            assert "enum" in schema or schema["additionalProperties"] is False, name
+        assert any(code.startswith("2") for code in route["responses"])
+        for code, said in route["responses"].items():
+            assert code == "304" or code.startswith("2") or "application/problem+json" in said["content"]
+
+
+CHANGES: dict[str, Callable[[Document], object]] = {
+    "DELETE /v1/solvers/{solver} is gone": lambda it: it["paths"]["/v1/solvers/{solver}"].pop("delete"),
+    "GET /healthz is gone": lambda it: it["paths"].pop("/healthz"),
+    "POST /v1/solvers does not answer 201 any more": lambda it: (
+        it["paths"]["/v1/solvers"]["post"]["responses"].pop("201")
+    ),
+    "Job.state is gone": lambda it: it["components"]["schemas"]["Job"]["properties"].pop("state"),
+    "Job.priority may be missing": lambda it: it["components"]["schemas"]["Job"]["required"].remove("priority"),
+    "JobGiven wants seed": lambda it: it["components"]["schemas"]["JobGiven"]["required"].append("seed"),
+    "Role takes no viewer": lambda it: it["components"]["schemas"]["Role"]["enum"].remove("viewer"),
+    "Me.tenant has another type": lambda it: (
+        it["components"]["schemas"]["Me"]["properties"]["tenant"].update(type="integer")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", sorted(CHANGES))
+def test_a_breaking_change_is_named(change: str) -> None:
+    old = json.loads(COMMITTED.read_text())
+    new = copy.deepcopy(old)
+    CHANGES[change](new)
+    assert list(breaking(old, new)) == [change]
+
+
+if __name__ == "__main__":
+    COMMITTED.write_text(json.dumps(made(), indent=1, sort_keys=True) + "\n")
