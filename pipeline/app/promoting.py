@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.app.candidates import Candidate, Piece, same_as_before
-from pipeline.app.promotion_bar import Bar, shortfalls
+from pipeline.app.promotion_bar import Bar, differing_widths, shortfalls
 from pipeline.errors import ConfigError, NetError, PermanentError
 from pipeline.ledger import promotions
 from pipeline.ledger.layout import version_of
@@ -61,6 +61,8 @@ class Judged:
     before: Mapping[str, str]
     short: tuple[str, ...]
     """What is not good enough, in words."""
+    other: tuple[str, ...]
+    """What has another number of values than the model in use has (of a head: of classes), in words."""
     running: tuple[str, ...]
     """Back-fills of these sets that are under way: they end with the model that they were planned with."""
 
@@ -111,6 +113,10 @@ def judge(context: Context, wanted: Wanted) -> Judged:
     current = Promoted(model=wanted.model, number=numbers[-1]) if numbers else None
     body = promotions.read(context, current) if current is not None else None
     sets = followers(context.settings, wanted.model)
+    other = _others(context, wanted, sets, current) if current is not None else []
+    short = shortfalls(wanted.all_figures, wanted.bar, body.figures if body is not None else None)
+    if wanted.bar.against:
+        short += [f"{one}: figures of the two say nothing of each other" for one in other]
     return Judged(
         context,
         wanted,
@@ -120,7 +126,8 @@ def judge(context: Context, wanted: Wanted) -> Judged:
         version_of(now),
         {name: _fits(context, wanted, name) for name in sets},
         {name: _before(context, name, current) for name in sets},
-        tuple(shortfalls(wanted.all_figures, wanted.bar, body.figures if body is not None else None)),
+        tuple(short),
+        tuple(other),
         tuple(_running(context, sets)),
     )
 
@@ -172,6 +179,19 @@ def _before(context: Context, name: str, current: Promoted | None) -> str:
         return expected(Following(context).configured(Asked(name, current.model, current.number)))
     except PermanentError:  # its files are lost, or do not fit: that is why it is replaced
         return ""
+
+
+def _others(context: Context, wanted: Wanted, sets: Iterable[str], current: Promoted) -> list[str]:
+    from pipeline.nets.expected import widths
+
+    found: list[str] = []
+    for name in sets:
+        try:
+            before = widths(Following(context).configured(Asked(name, current.model, current.number)))
+        except PermanentError:  # its files are lost
+            continue
+        found += differing_widths(widths(wanted.candidate.configured(context.settings.sets[name])), before)
+    return list(dict.fromkeys(found))
 
 
 def _running(context: Context, sets: Iterable[str]) -> list[str]:

@@ -27,8 +27,8 @@ class Bar:
 def shortfalls(figures: Mapping[str, float], bar: Bar, current: Mapping[str, float] | None) -> list[str]:
     """What is not good enough, in words; both numbers in each.
 
-    current: the figures of the model in use, None where there is none.  Of these are compared the figures that `least`
-    names, else all that both have.
+    current: the figures of the model in use, None where there is none.  Of these all are compared: a figure that the
+    model in use has and this one lacks is a shortfall, as nobody knows whether it is worse.
     Raises ConfigError for a bar on a figure that the model lacks: nobody knows whether it is met.
     """
     found = []
@@ -38,14 +38,23 @@ def shortfalls(figures: Mapping[str, float], bar: Bar, current: Mapping[str, flo
             found.append(f"{name} is {figures[name]:.6g}, and {word} {bound:.6g} is wanted")
     if not bar.against or current is None:
         return found
-    common = [name for name in (bar.least or sorted(figures)) if name in current and name in figures]
-    if not common:
-        names = ", ".join(sorted(current)) or "no figures"
-        return [*found, f"it has no figure of the model in use, which has {names}: the two cannot be compared"]
-    for name in common:
-        if worse(name, figures[name], current[name]):
+    if not current:
+        return [*found, "the model in use has no figures: the two cannot be compared"]
+    for name in sorted(current):
+        if name not in figures:
+            found.append(f"it has no figure {name}, and that of the model in use is {current[name]:.6g}")
+        elif worse(name, figures[name], current[name]):
             found.append(f"{name} is {figures[name]:.6g}, and that of the model in use is {current[name]:.6g}")
     return found
+
+
+def differing_widths(now: Mapping[str, int], before: Mapping[str, int]) -> list[str]:
+    """What has another number of values (of a head: classes) than the model in use has, in words."""
+    return [
+        f"{name} has {now[name]:,} numbers, and that of the model in use has {before[name]:,}"
+        for name in sorted(now.keys() & before.keys())
+        if now[name] != before[name]
+    ]
 
 
 def worse(name: str, figure: float, than: float) -> bool:

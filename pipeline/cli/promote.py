@@ -49,7 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
            help="how good it is, by name; over those of the training's own test")  # fmt: skip
     option("--least", action="append", default=[], metavar="NAME=NUMBER,...",
            help="refuse it where a figure is worse; of a loss or an error it is the most")  # fmt: skip
-    option("--against", choices=("current",), help="refuse it where a figure is worse than that of the model in use")
+    option(
+        "--against",
+        choices=("current",),
+        help="refuse it where a figure of the model in use is better, or is missing here, "
+        "and where a head has another number of classes",
+    )
     option(
         "--data",
         action="append",
@@ -172,6 +177,8 @@ def _tell(judged: Judged, outcome: Outcome | None, refused: bool) -> None:
     _say(f"{outcome.promoted} is in use from now on in lake {lake}: {files}, {size:,} bytes")
     for line in judged.short:
         _say(f"  though {line}")
+    for line in () if wanted.bar.against else judged.other:
+        _say(f"  be aware: {line}")
     before = judged.body.figures if judged.body is not None else {}
     for name, figure in sorted(wanted.all_figures.items()):
         was = f" ({judged.current}: {before[name]:.6g})" if name in before else ""
@@ -197,6 +204,7 @@ def _tree(judged: Judged, outcome: Outcome | None, refused: bool) -> dict[str, o
         "number": in_use.number if in_use is not None else None,
         "promoted": outcome is not None and outcome.won,
         "refused": list(judged.short) if refused else [],
+        "other": list(judged.other),
         "figures": judged.wanted.all_figures,
         "fingerprints": dict(judged.fingerprints),
         "before": dict(judged.before),

@@ -5,12 +5,13 @@ For hosts that compute nothing and still have to know what is computed elsewhere
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.codec.mean_image import read_mean
-from pipeline.errors import NetError
+from pipeline.errors import ConfigError, NetError
 from pipeline.nets import fingerprint
 from pipeline.nets.engines.engine import EngineInfo, Run
 from pipeline.nets.features import image_input, taken
@@ -54,8 +55,27 @@ def expected(feature_set: FeatureSet) -> str:
     return fingerprint.of_features(feature_set, of_net, takes.size, read_mean(mean) if isinstance(mean, str) else None)
 
 
-def _looked_at(chosen: FeatureSet) -> tuple[Net, str]:
-    """The net, and the blob whose values are the feature."""
+def widths(feature_set: FeatureSet) -> dict[str, int]:
+    """How many numbers of an image the set's blob has, and each output of its net (of a head: the classes); by name.
+
+    feature_set: as `expected` takes it.  Nothing where the files do not allow it: `expected` says why.
+    """
+    if feature_set.keeps_images:
+        return {}
+    try:
+        feature_set = with_stated(feature_set)
+        net, blob = _looked_at(feature_set, whole=True)
+        name = image_input(net, blob)
+        given = {name: taken(net, name, feature_set).shape(1)}
+        shapes = {one: net.shape(one, given) for one in dict.fromkeys((blob, *net.outputs))}
+    except (NetError, ConfigError):
+        return {}
+    return {one: math.prod(shape[1:]) for one, shape in shapes.items()}
+
+
+def _looked_at(chosen: FeatureSet, *, whole: bool = False) -> tuple[Net, str]:
+    """The net, and the blob whose values are the feature.  whole: also what lies beyond the blob."""
+    blobs = None if whole else [chosen.blob]
     path = Path(chosen.net)
     if path.name == HOG:
         from pipeline.nets.hog import Hog
@@ -64,8 +84,8 @@ def _looked_at(chosen: FeatureSet) -> tuple[Net, str]:
     if path.suffix == ".onnx":
         from pipeline.nets.onnx.net import OnnxNet
 
-        return OnnxNet(path, _NoEngine(), [chosen.blob]), chosen.blob
+        return OnnxNet(path, _NoEngine(), blobs), chosen.blob
     from pipeline.nets.caffe_net import CaffeNet
 
     weights = Path(chosen.weights) if chosen.weights is not None else None
-    return CaffeNet(path, weights, _NoEngine(), rules.state_of("TEST", 0, ()), [chosen.blob]), chosen.blob
+    return CaffeNet(path, weights, _NoEngine(), rules.state_of("TEST", 0, ()), blobs), chosen.blob

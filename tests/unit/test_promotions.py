@@ -29,6 +29,7 @@ from pipeline.ledger.protocol import Context
 from pipeline.ledger.trainings import JobFile, JobOut, JobParent, JobSnapshot, JobSpec
 from pipeline.nets.expected import expected
 from pipeline.operations.prune import plan_all
+from pipeline.operations.verify import verify
 from pipeline.settings import FeatureSet
 from pipeline.stages.expectations import Expectations
 from pipeline.stages.following import Asked, Following
@@ -81,9 +82,13 @@ def promote(context: Context, given: Files, **figures: float) -> promoting.Outco
                 "loss is 0.3, and that of the model in use is 0.2",
             ],
         ),
-        ({"accuracy": 0.9, "loss": 0.3}, Bar({"accuracy": 0.5}, True), {"accuracy": 0.9, "loss": 0.2}, []),
-        ({"top5": 0.9}, Bar(against=True), {"accuracy": 0.1}, ["it has no figure of the model in use, which has "
-         "accuracy: the two cannot be compared"]),
+        ({"accuracy": 0.9, "loss": 0.3}, Bar({"accuracy": 0.5}, True), {"accuracy": 0.9, "loss": 0.2},
+         ["loss is 0.3, and that of the model in use is 0.2"]),
+        ({"top5": 0.9}, Bar(against=True), {"accuracy": 0.1},
+         ["it has no figure accuracy, and that of the model in use is 0.1"]),
+        ({"accuracy": 0.9}, Bar({"accuracy": 0.5}, True), {"accuracy": 0.8, "top5": 0.9},
+         ["it has no figure top5, and that of the model in use is 0.9"]),
+        ({"accuracy": 0.9}, Bar(against=True), {}, ["the model in use has no figures: the two cannot be compared"]),
     ],
 )  # fmt: skip
 def test_a_model_is_judged_by_its_figures(
@@ -95,6 +100,40 @@ def test_a_model_is_judged_by_its_figures(
 def test_a_bar_on_a_figure_that_the_model_lacks_is_an_error() -> None:
     with pytest.raises(ConfigError, match="no figure f1"):
         shortfalls({"accuracy": 1.0}, Bar({"f1": 0.5}), None)
+
+
+HEAD = """
+name: "head" input: "data" input_shape {{ dim: 1 dim: 3 dim: 8 dim: 8 }}
+layer {{ name: "features" type: "InnerProduct" bottom: "data" top: "features" inner_product_param {{ num_output: 4 }} }}
+layer {{ name: "score" type: "InnerProduct" bottom: "features" top: "score" inner_product_param {{ num_output: {} }} }}
+"""
+
+
+def head(folder: Path, classes: int) -> Files:
+    net, weights = folder / f"{classes}.prototxt", folder / f"{classes}.caffemodel"
+    net.write_text(HEAD.format(classes))
+    made = caffe_pb2.NetParameter()
+    for name, shape in (("features", (4, 192)), ("score", (classes, 4))):
+        layer = made.layer.add(name=name, type="InnerProduct")
+        for size in (shape, shape[:1]):
+            layer.blobs.add(data=np.ones(size, np.float32).ravel()).shape.dim.extend(size)
+    weights.write_bytes(made.SerializeToString())
+    return Files(net, weights)
+
+
+def test_a_head_of_another_number_of_classes_is_named_and_refused_where_the_two_are_compared(
+    world: World, tmp_path: Path
+) -> None:
+    context = world.context()
+    assert promote(context, head(tmp_path, 3), accuracy=0.8).won
+    says = "score has 5 numbers, and that of the model in use has 3"
+    wanted = promoting.Wanted("shoes", of_files(head(tmp_path, 5)), {"accuracy": 0.9})
+    judged = promoting.judge(context, wanted)
+    assert (judged.short, judged.other) == ((), (says,))
+    against = promoting.judge(context, replace(wanted, bar=Bar(against=True)))
+    assert against.short == (f"{says}: figures of the two say nothing of each other",)
+    same = promoting.judge(context, replace(wanted, candidate=of_files(head(tmp_path, 3)), bar=Bar(against=True)))
+    assert (same.short, same.other) == ((), ())
 
 
 # --- what is promoted ---
@@ -268,6 +307,25 @@ def test_while_the_newest_cannot_be_read_an_older_one_does_not_take_its_place(wo
 
 
 # --- on a host ---
+
+
+def test_verify_names_a_lost_file_until_the_same_bytes_are_promoted_again(world: World, weights: Path) -> None:
+    def named(*, deep: bool = False) -> list[str]:
+        return [one.where for one in verify(world.context(), deep=deep) if one.kind == "model_lost"]
+
+    context, given = world.context(), Files(NET, weights)
+    first = key = next(one.key for one in promote(context, given).stands.files if one.role == "weights")
+    content = world.bucket.files[key]
+    del world.bucket.files[key]
+    assert named() == [key]
+    assert promote(context, given).won
+    assert named(deep=True) == [], "the next number has the same bytes"
+    world.bucket.write(key, content[0][:-1])
+    assert named() == [], "a damaged one is none either"
+    del world.bucket.files[
+        next(key for key in world.bucket.files if key.endswith("weights.caffemodel") and key != first)
+    ]
+    assert named() != []
 
 
 def test_a_models_folder_is_whole_verified_and_made_again_where_it_is_damaged(world: World, weights: Path) -> None:
