@@ -46,8 +46,8 @@ def without_examples(law: Law) -> ConfigError:
     return ConfigError(
         "no example is left, so nothing was made",
         told,
-        "labels and images have to name the same partners and items: look at a row of each. A row with a url alone names "
-        "an item that has no other id",
+        "labels and images have to name the same partners and items: look at a row of each. A row with a url alone "
+        "names an item that has no other id",
     )
 
 
