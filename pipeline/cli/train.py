@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli import train_head, train_linear, train_template
+from pipeline.cli import train_head, train_linear, train_spark, train_template
 from pipeline.cli.output.training import Tested, shown
 from pipeline.cli.wiring.numbers import number_from
 from pipeline.errors import ConfigError
@@ -93,6 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--out", type=Path, metavar="FOLDER", help="of fetch: where the files go (default: JOB-ITERATION)")
     option("--best", action="store_true", help="of fetch: the snapshot with the best test, in place of the last")
     option("--json", action="store_true", help="print one JSON object a display or test, and one at the end")
+    train_spark.add_arguments(parser)
     train_head.add_arguments(parser)
     train_linear.add_arguments(parser)
     train_template.add_arguments(parser)
@@ -129,6 +130,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    if not args.on:
+        train_spark.refuse_without(args)
+    elif args.workers or args.job:
+        raise ConfigError("--on excludes --workers and --job", "executors compute the shards", "leave them out")
     if args.job and args.workers:
         raise ConfigError("--workers and --job exclude each other", "a job trains in one process of any host",
                           "leave one of the two out; --shards gives the same bits in both")  # fmt: skip
@@ -147,7 +152,6 @@ def _train(args: argparse.Namespace) -> int:
         from pipeline.training.job import Wanted
         from pipeline.training.requests import EFFECTS
         from pipeline.training.sharing.processes import own_name, share_of, together
-        from pipeline.training.surroundings import Ending
 
     settings = _settings(args.config)
     estop = Path(settings.state) if settings is not None else None
@@ -158,6 +162,8 @@ def _train(args: argparse.Namespace) -> int:
         args.until, EFFECTS[args.sigint_effect], EFFECTS[args.sighup_effect], args.data_threads, not args.no_check,
     )  # fmt: skip
     tested, row, began = Tested(), _printed(args.json), time.monotonic()
+    if args.on:
+        return _told(args, train_spark.run(args, wanted, estop, _all(tested.take, row)), tested, began)
 
     with (
         shown(tested=tested) as (write, show),
@@ -166,7 +172,13 @@ def _train(args: argparse.Namespace) -> int:
     ):
         told = job.by_prefix(write, _both(show, meter), _all(tested.take, meter.row, row))
         ended = job.train(wanted, replace(told, estop=estop, saved=meter.saved, exchange=exchange, name=own_name(0)))
-    row({
+    return _told(args, ended, tested, began)
+
+
+def _told(args: argparse.Namespace, ended: Ended, tested: Tested, began: float) -> int:
+    from pipeline.training.surroundings import Ending
+
+    _printed(args.json)({
         "ended": ended.ending.value, "why": ended.why, "iteration": ended.iteration,
         "model": str(ended.model) if ended.model else None,
     })  # fmt: skip
@@ -206,7 +218,7 @@ def _test(args: argparse.Namespace) -> int:
 def _how(args: argparse.Namespace) -> How:
     from pipeline.training.assembly import How
 
-    shards = args.shards or (_SHARDS if (args.workers or 1) > 1 else 1)
+    shards = args.shards or (_SHARDS if args.on or (args.workers or 1) > 1 else 1)
     return How(args.threads, args.exact, args.as_caffe, args.precision, args.gpu, shards)
 
 

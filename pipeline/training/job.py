@@ -27,7 +27,7 @@ from pipeline.training.metrics import NAME as METRICS
 from pipeline.training.metrics import Metrics
 from pipeline.training.out_of_memory import enough_memory
 from pipeline.training.predictions.file import name_of as predictions_of
-from pipeline.training.requests import Action, Requests, by_hand, heard
+from pipeline.training.requests import SIGNALS, Action, Requests, by_hand, heard
 from pipeline.training.resuming import Beginning, go_on, restore
 from pipeline.training.sharing.agreement import agree, programs
 from pipeline.training.sharing.exchange import Alone, Exchange
@@ -42,6 +42,8 @@ _NO_MATTER = ("snapshot", "snapshot_prefix", "snapshot_diff", "snapshot_format",
               "train_state", "test_state", "weights")  # fmt: skip
 """Fields that decide no number of a training, or that stand in the digest with what they name."""
 
+PROCESSES = ("worker ", "executor ")
+"""How the names of processes begin that share a training."""
 OWN_SEED = 0
 """Of our own stream, where a solver has no random_seed: a number belongs to a layer and to an example or a pass."""
 
@@ -73,7 +75,7 @@ class Out:
     kept: where a file of that name stands.  saved: hears of each snapshot that is begun.  attempts: they are written
     down, and a lock keeps other processes from training there.  predictions: those of the last test are.  exchange:
     with the processes that share this training; all but 0 write nothing.  name: of this one.  taken: hears of each
-    pass that is computed here.
+    pass that is computed here.  signals: they ask for an end in good order; else they do what they did before.
     """
 
     write: Callable[[str], None]
@@ -88,6 +90,7 @@ class Out:
     exchange: Exchange = field(default_factory=Alone)
     name: str = "this process"
     taken: Callable[[int], None] = lambda number: None
+    signals: bool = True
 
     @property
     def writes(self) -> bool:
@@ -205,14 +208,24 @@ def train(wanted: Wanted, out: Out) -> Ended:
     try:
         return _trained(wanted, out, requests)
     except PipelineError as error:
-        out.exchange.fail(error)
-        raise
+        told = _named(error, out)
+        out.exchange.fail(told)
+        raise told from error.__cause__
     finally:
         out.exchange.close()
 
 
+def _named(error: PipelineError, out: Out) -> PipelineError:
+    """The same error; where several processes train, it says which of them has met it."""
+    if out.exchange.workers == 1 or error.message.startswith(PROCESSES):
+        return error
+    error.message = f"{out.name}: {error.message}"
+    return error
+
+
 def _trained(wanted: Wanted, out: Out, requests: Requests) -> Ended:
-    with heard(requests, impatient=by_hand), enough_memory(), contextlib.ExitStack() as held:
+    signals = SIGNALS if out.signals else ()
+    with heard(requests, signals, by_hand), enough_memory(), contextlib.ExitStack() as held:
         whole = opened(wanted, out, requests, held)
         try:
             found = None if wanted.again or wanted.snapshot else snapshot.newest(whole.places, whole.job)

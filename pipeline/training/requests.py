@@ -13,6 +13,7 @@ from pipeline.process.interrupts import end_at_once, say_at_once
 from pipeline.process.lock import estop_since
 
 LOOK_SECONDS = 1.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Action(Enum):
@@ -93,7 +94,7 @@ def by_hand(interrupts: int) -> None:
 @contextlib.contextmanager
 def heard(
     requests: Requests,
-    numbers: Sequence[int] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+    numbers: Sequence[int] = SIGNALS,
     impatient: Callable[[int], None] = lambda interrupts: None,
 ) -> Iterator[None]:
     """These signals are requests while this lasts; what a shell has ignored stays ignored.

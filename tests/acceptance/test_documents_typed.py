@@ -84,6 +84,15 @@ def spark_takes_it(command: str) -> None:
     assert [option for option in options if option not in done.stdout] == []
 
 
+def training_takes_it(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli.main", "train", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    options = re.findall(r" (--[\w-]+)", command)
+    assert options
+    assert [option for option in options if option not in done.stdout] == []
+
+
 def known_to_hdfs(command: str) -> None:
     assert command.split()[2] in ("-mkdir", "-chown", "-chmod", "-setfacl")
 
@@ -101,6 +110,7 @@ NOT_TYPED: dict[str, tuple[str, Callable[[str], None]]] = {
     "hdfs dfs": ("changes an HDFS, as its administrator", known_to_hdfs),
     "docker ": ("needs a container runtime; tests/acceptance/test_dockerfile.py does without one", nothing_more),
     "spark-submit": ("needs a cluster; tests/spark runs scripts/spark_submit.py on one", spark_takes_it),
+    "hathi train solver.prototxt --on": ("needs a cluster; tests/spark/test_training.py has one", training_takes_it),
     "python -m venv hathi-env": ("the first of four that fetch 300 MB for a cluster", nothing_more),
     "hathi-env/bin/pip install --require-hashes": ("the second of them", files_exist),
     "hathi-env/bin/pip install --no-deps .": ("the third; tests/acceptance/test_wheel.py installs so", nothing_more),

@@ -22,7 +22,7 @@ from pipeline.training.requests import Action
 from pipeline.training.sharing.connection import HINT, Member, listen
 from pipeline.training.sharing.exchange import Alone, Exchange
 from pipeline.training.sharing.peers import PATIENCE_SECONDS, Peers
-from pipeline.training.sharing.shards import cut
+from pipeline.training.sharing.shards import batch_of, cut
 from pipeline.training.solver import Flags
 
 _HERE = "127.0.0.1"
@@ -33,7 +33,8 @@ _START_SECONDS = 120.0
 class Share:
     """What another process of a training has to know of what process 0 wants.
 
-    folder: what paths are relative to.  token: of this training.  seconds: the patience of all with each other.
+    folder: what paths are relative to.  token: of this training.  prefix: of its snapshots.  examples: of a pass.
+    seconds: the patience of all with each other.
     """
 
     solver: str
@@ -45,6 +46,9 @@ class Share:
     until: int
     data_threads: int
     token: str
+    prefix: str
+    examples: int
+    check: bool = True
     seconds: float = PATIENCE_SECONDS
 
     @property
@@ -57,15 +61,17 @@ class Share:
         flags = Flags(**{**self.flags, "stages": tuple(self.flags["stages"]), "weights": given and tuple(given)})
         return Wanted(
             Path(self.solver), flags, How(**self.how), Path(self.snapshot) if self.snapshot else None, self.again,
-            self.until or None, Action.NONE, Action.NONE, self.data_threads,
+            self.until or None, Action.NONE, Action.NONE, self.data_threads, self.check,
         )  # fmt: skip
 
 
 def share_of(wanted: Wanted) -> Share:
-    """In the current folder, with a new token."""
+    """In the current folder, with a new token.  Raises SolverError for a solver or a batch that is refused."""
+    read = cut(solver.read(wanted.solver, wanted.flags), wanted.how.shards)
     return Share(
         str(wanted.solver), str(Path.cwd()), asdict(wanted.flags), asdict(wanted.how), str(wanted.snapshot or ""),
         wanted.again, wanted.until or 0, wanted.data_threads, secrets.token_hex(32),
+        read.snapshots.prefix, batch_of(read.net), wanted.check,
     )  # fmt: skip
 
 
@@ -73,12 +79,9 @@ def share_of(wanted: Wanted) -> Share:
 def together(share: Share, workers: int) -> Iterator[Exchange]:
     """The exchange of process 0; the others run for as long as this lasts, and die with this process.
 
-    Raises ConfigError for more processes than shards, SolverError for a batch that cannot be cut, and TemporaryError
-    for a process that does not begin.
+    Raises ConfigError for more processes than shards, and TemporaryError for a process that does not begin.
     """
     demand_shards(workers, share.shards, "worker")
-    wanted = share.wanted()
-    cut(solver.read(wanted.solver, wanted.flags), share.shards)  # before anybody waits for other processes
     if workers == 1:
         yield Alone()
         return

@@ -59,6 +59,14 @@ def _cut(net: NetText, shards: int) -> NetText:
     return replace(net, text=text)
 
 
+def batch_of(net: NetText) -> int:
+    """The examples that a pass of its first data layer takes; 0: no layer says it."""
+    for layer in net.text.layer:
+        if layer.type in _PARAMETERS:
+            return int(getattr(layer, _PARAMETERS[layer.type]).batch_size)
+    return 0
+
+
 def refuse_coupled(net: Network) -> None:
     """Raises SolverError for a net whose passes follow from each other, so that nobody can compute one by itself."""
     for says in _coupled(net):
