@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli import train_head, train_linear, train_spark, train_template
+from pipeline.cli import train_head, train_linear, train_price, train_spark, train_template
 from pipeline.cli.output.training import Tested, shown
 from pipeline.cli.wiring.numbers import number_from
 from pipeline.errors import ConfigError
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "hathi train SOLVER [options]\n       hathi train test MODEL WEIGHTS [--iterations N] [options]\n"
         "       hathi train time SOLVER|MODEL [--iterations N] [options]\n"
+        "       hathi train price SOLVER [--json]\n"
         "       hathi train head DATASET OUT [--loss softmax|logistic|hinge] [--net FILE] [options]\n"
         "       hathi train linear DATA [OUT] [--loss hinge|logistic|squared-hinge] [--workers N] [options]\n"
         "       hathi train template finetune OUT --net FILE --dataset FOLDER [--freeze LAYER] [options]\n"
@@ -55,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="+",
         metavar="SOLVER",
-        help="a solver's .prototxt; or test, a net's .prototxt and weights; or time, and one of both; or list, show, "
-        "fetch, stop, log, of the bucket",
+        help="a solver's .prototxt; or test, a net's .prototxt and weights; or time, and one of both; or price, and a "
+        "solver; or list, show, fetch, stop, log, of the bucket",
     )
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--weights", action="append", metavar="A,B", help="weights to begin with; later files win")
@@ -105,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
         return _test(args)
     if args.words[0] == "time" and len(args.words) == 2:
         return _time(args)
+    if args.words[0] == "price":
+        return train_price.run(args, _flags(args), _how(args))
     if args.words[0] == "head":
         return train_head.run(args)
     if args.words[0] == "linear":

@@ -346,3 +346,17 @@ def archives() -> Iterator[bytes]:
     yield zip_of(Zipped(b"a/stored.png", method=0), Zipped("ä/x.png".encode(), flags=0x800))
     for name in ("tar: a sparse file of pax", "zip: two names for one entry", "tar: a pipe", "zip: a symbolic link"):
         yield CASES[name].make()
+
+
+def specifications() -> Iterator[bytes]:
+    """A solver and a net, with a line of dashes between them."""
+    folder = Path(__file__).parents[2] / "sample" / "digits"
+    solver, net = (folder / name for name in ("solver.prototxt", "train_test.prototxt"))
+    yield solver.read_bytes() + b"\n---\n" + net.read_bytes()
+    small = b'layer { name: "in" type: "ImageData" top: "data" top: "label" image_data_param { batch_size: 2 } }\n'
+    small += (
+        b'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 4 } }\n'
+    )
+    small += b'layer { name: "l" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "l" }\n'
+    yield b'base_lr: 0.1 lr_policy: "fixed" max_iter: 9\n---\n' + small
+    yield b'base_lr: 0.1 lr_policy: "step" stepsize: 2 max_iter: 9 net_param {\n' + small + b"}\n---\n"

@@ -430,6 +430,21 @@ def _archive(data: bytes) -> object:
     return sorted(outcomes)
 
 
+def _specification(data: bytes) -> object:
+    """A solver and, behind a line of dashes, a net: refused by name, or rebuilt so that it names our files alone."""
+    from pipeline.nets.caffe import prototxt
+    from pipeline.service.specification import child, words
+
+    solver, _, net = data.decode("utf-8", "replace").partition("\n---\n")
+    shape = {"labels": 4, "channels": 3, "height": 16, "width": 16, "sides": {"train": 10, "test": 10}}
+    told = child._judge({"solver": solver, "net": net, "data": shape, "limits": {}})
+    if not told["problems"]:
+        for layer in prototxt.parse(told["net"]).layer:
+            if layer.type == "Data" and layer.data_param.source not in words.FILES:
+                raise AssertionError(f"a file is named: {layer.data_param.source!r}")
+    return sorted({problem[1][:40] for problem in told["problems"]})[:3]
+
+
 _TABLE_WORDS = (b"partner_id", b"item_id", b"external_id", b"url", b"content", b'"', b'""', b",", b"\t", b"\r\n",
                 b"http://", b"\xef\xbb\xbf", b"null", b"\x1f\x8b\x08\x00", b"\\u0000", b"\\ud800", b"{", b"[" * 500,
                 b"1e999", b"NaN")  # fmt: skip
@@ -479,6 +494,12 @@ _ALL = (
     Target("body", _body, seeds.bodies, _BODY_WORDS),
     Target("url", _url, seeds.urls, (*_HTTP_WORDS, b"data:image/png;base64,", b"file:///", b"0x7f.1", b"\\", b"&#0;")),
     Target("shard", _shard, seeds.shards, (b"PAR1", b"features", b"item_id")),
+    Target(
+        "specification",
+        _specification,
+        seeds.specifications,
+        (*_NET_WORDS, b"max_iter: ", b"test_iter: ", b"net_param {", b'source: "/etc"', b"mean_file: ", b"\n---\n"),
+    ),
     Target("archive", _archive, seeds.archives, _ARCHIVE_WORDS),
     Target("reuse-page", _reuse_page, seeds.reuse_pages, (b"format", b"fingerprint", b"results", b"[[[[")),
 )
