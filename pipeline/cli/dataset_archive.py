@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 from pipeline.cli import dataset_make
 from pipeline.cli.output.progress import shown
 from pipeline.errors import ConfigError
-from pipeline.process.logs import escape
+from pipeline.process.logs import escape, redact
 
 if TYPE_CHECKING:
     from pipeline.service.archive.entries import Picture, Rejected
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 _NAMED = 10
 _HEAD = 512
 _DEFAULTS = {"labels": None, "label": "", "names": None, "split": None, "by": "class", "seed": 0,
-             "two_labels": "refuse", "extend": None, "rejected": None, "json": False}  # fmt: skip
+             "two_labels": "refuse", "extend": None, "rejected": None, "json": False, "config": None,
+             "allow_private": False}  # fmt: skip
 
 
 def add_arguments(group: argparse._ArgumentGroup) -> None:
@@ -36,6 +38,8 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
     add("--two-labels", choices=dataset_make.RULES, default="refuse", help="as of hathi dataset make (default: refuse)")
     add("--extend", type=Path, metavar="DATASET", help="keep the examples and sides of this dataset")
     add("--rejected", type=Path, metavar="FILE", help="write each entry that is no picture there, as a line of JSON")
+    add("--config", type=Path, metavar="FILE", help="of a URL: a configuration, for its section fetch")
+    add("--allow-private", action="store_true", help="of a URL: also fetch from private addresses and any port")
     add("--json", action="store_true", help="print one JSON object")
 
 
@@ -56,12 +60,60 @@ def is_one(source: str) -> bool:
     return is_archive(head) or bool(packed_by(head) and min(head) < 9)  # a list is text, whatever it begins with
 
 
+def is_url(source: str) -> bool:
+    """Whether a source lies on the web."""
+    from pipeline.service.downloading import is_url
+
+    return is_url(source)
+
+
 def run(args: argparse.Namespace) -> int:
     """0."""
+    if not is_url(args.source):
+        return _of_file(args, Path(args.source), Path(args.source).name)
+    if args.out.exists():
+        raise ConfigError(f"{args.out} is there already", "nothing is overwritten", "give another name")
+    path = args.out.parent / f".{args.out.name}.archive"
+    _fetched(args, path)
+    try:
+        return _of_file(args, path, redact(args.source))
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _fetched(args: argparse.Namespace, path: Path) -> None:
+    """The file of a URL, under `path`; what a broken transfer left there goes on."""
+    from pipeline.service.archive.entries import Limits
+    from pipeline.service.downloading import download, fetcher_of, of_strangers
+    from pipeline.settings import load_fetch
+
+    limits = load_fetch(args.config, os.environ)
+    mine = of_strangers(limits, Limits().packed)
+    if args.allow_private or limits.allow_private:
+        mine = mine.model_copy(update={"allow_private": True})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{path.parent} cannot be made", error.strerror or str(error), "give another place"
+        ) from error
+    had = 0
+    with shown() as progress:
+
+        def told(size: int) -> None:
+            nonlocal had
+            if size > had:
+                progress("download", size - had, 0)
+                had = size
+
+        download(args.source, path, fetcher_of(mine), told)
+
+
+def _of_file(args: argparse.Namespace, archive: Path, name: str) -> int:
     from pipeline.service.archive.entries import Picture
     from pipeline.service.importing import dataset_of
 
-    asked = _asked(args)
+    asked = _asked(args, name)
     first: list[Rejected] = []
     with ExitStack() as stack:
         listed: IO[str] | None = None
@@ -79,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
                 print(json.dumps({"number": one.number, "name": one.name, "reason": one.reason, "detail": one.detail}),
                       file=listed)  # fmt: skip
 
-        made = dataset_of(Path(args.source), args.out, asked, told)
+        made = dataset_of(archive, args.out, asked, told)
     for one in first if listed is None else ():
         print(f"left out: {escape(one.name)}: {one.reason} {escape(one.detail)}".rstrip(), file=sys.stderr)
     dataset_make.tell(args.out, made, as_json=args.json)
@@ -93,7 +145,7 @@ def _new(path: Path) -> IO[str]:
         raise ConfigError(f"{path} cannot be made", error.strerror or str(error), "give another file") from error
 
 
-def _asked(args: argparse.Namespace) -> Asked:
+def _asked(args: argparse.Namespace, name: str) -> Asked:
     from pipeline.app.dataset_sources import tables_of
     from pipeline.service.importing import Asked
     from pipeline.settings import ItemColumns
@@ -108,4 +160,4 @@ def _asked(args: argparse.Namespace) -> Asked:
     split = split_of(args.split, args.by, args.seed) if args.split else None
     tables = AskedOfTables(args.label, "", columns, 0, as_written=True)
     wanted = Wanted(tables, split, args.two_labels, args.extend)
-    return Asked(Path(args.source).name, wanted, tuple(tables_of(args.labels or ())), seed=args.seed)
+    return Asked(name, wanted, tuple(tables_of(args.labels or ())), seed=args.seed)

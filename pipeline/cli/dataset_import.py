@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="an archive (tar, tar.gz, zip) of folders of pictures; a list (`path label` a line); the folder of a "
-        "database; an HDF5 file, or a list of such files",
+        help="an archive (tar, tar.gz, zip) of folders of pictures, or its URL; a list (`path label` a line); the "
+        "folder of a database; an HDF5 file, or a list of such files",
     )
     parser.add_argument("out", type=Path, metavar="FOLDER", help="the folder to make")
     of_list = parser.add_argument_group("of a list of images")
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         "--encode": args.encode is not None, "--check-size": args.check_size, "--skip": args.skip,
     }  # fmt: skip
     given = [option for option, value in of_list.items() if value]
-    if dataset_archive.is_one(args.source):
+    if dataset_archive.is_url(args.source) or dataset_archive.is_one(args.source):
         _demand_none([*given, *(["--lmdb"] if args.lmdb else [])], "a list of images", args.source, "an archive")
         return dataset_archive.run(args)
     _demand_none(dataset_archive.given(args), "an archive", args.source, "none")

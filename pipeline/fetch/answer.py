@@ -27,6 +27,7 @@ _INITIALS = frozenset(b"cleert" + b"CLEERT")
 BLANK = (b"\r\n", b"\n")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _WHOLE = re.compile(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})", re.IGNORECASE)
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re.IGNORECASE)
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?:[ \r\n]|$)")
 
 
@@ -34,7 +35,8 @@ class Head(NamedTuple):
     """What a head says.  length: of the body, None when it does not say.
 
     encoding: all Content-Encoding headers, in lower case; "" for none.  location: ASCII, other bytes percent-encoded.
-    whole: a part (206) that is all of the body.  cookie: a redirect that sets one.
+    whole: a part (206) that is all of the body.  cookie: a redirect that sets one.  first, total: of a part, where it
+    begins and how long the whole is.
     """
 
     status: int
@@ -46,6 +48,8 @@ class Head(NamedTuple):
     retry_after: str
     whole: bool = False
     cookie: bool = False
+    first: int | None = None
+    total: int | None = None
 
 
 def read_status(line: bytes) -> int:
@@ -88,6 +92,7 @@ def read_head(lines: list[bytes]) -> Head | Failure:
         if parts or not _DIGITS.fullmatch(length):
             return Failure.of("protocol", "bad content-length")
     range_ = _WHOLE.fullmatch(found.get("content-range", ""))
+    part = _RANGE.fullmatch(found.get("content-range", ""))
     return Head(
         status,
         int(length) if length else None,
@@ -98,6 +103,8 @@ def read_head(lines: list[bytes]) -> Head | Failure:
         found.get("retry-after", ""),
         range_ is not None and int(range_[1]) + 1 == int(range_[2]),
         status in REDIRECTS and any(line[:11].lower() == b"set-cookie:" for line in lines[first:]),
+        int(part[1]) if part else None,
+        int(part[3]) if part else None,
     )
 
 

@@ -9,11 +9,13 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from pipeline.clock import Clock
+from pipeline.fetch.answer import Head
 from pipeline.fetch.buffer_budget import BufferRoom
 from pipeline.fetch.encoding import Unpacking, codings, stored, unpack
 from pipeline.fetch.inline import is_data, read_data, read_file
-from pipeline.fetch.job import Body, Ended, Fetched, Waiter
+from pipeline.fetch.job import Body, Ended, Fetched, Job, Waiter
 from pipeline.fetch.objects import Read
+from pipeline.fetch.sink import Stored
 from pipeline.fetch.sniff import ENOUGH, looks_like
 from pipeline.fetch.unpacking import Packed, Unpacker
 from pipeline.records import Failure
@@ -62,6 +64,12 @@ def results(body: Body, content: bytes | Failure) -> list[Ended]:
         ended.append(Ended(waiter, fetched, cost, job.requests))
         cost = 0
     return ended
+
+
+def in_file(job: Job, waiter: Waiter, head: Head) -> Ended:
+    """The result of a body that is in its file."""
+    assert job.sink is not None
+    return Ended(waiter, Stored(waiter.url, job.target.url, head.status, head.etag, job.sink.size), 0, job.requests)
 
 
 class Finisher:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pipeline.amounts import counted, size
 from pipeline.fetch.job import Fetched
+from pipeline.fetch.sink import Stored
 from pipeline.records import Failure, NotModified
 
 _HOSTS = 2_000
@@ -39,7 +40,7 @@ class Counts:
         self.by_host: dict[str, Count] = {}
         self._others = Count()
 
-    def note(self, host: str, outcome: Fetched | NotModified | Failure, requests: int) -> None:
+    def note(self, host: str, outcome: Fetched | NotModified | Stored | Failure, requests: int) -> None:
         count = self.by_host.get(host)
         if count is None:
             count = self.by_host[host] = Count()
@@ -49,6 +50,8 @@ class Counts:
         if isinstance(outcome, Fetched):
             count.images += 1
             count.bytes += len(outcome.content)
+        elif isinstance(outcome, Stored):
+            count.bytes += outcome.size
         elif isinstance(outcome, NotModified):
             count.unchanged += 1
         else:

@@ -20,7 +20,7 @@ from typing import Any
 from pipeline import settings
 from pipeline.clock import Clock
 from pipeline.fetch.answer import seconds_to_wait
-from pipeline.fetch.bodies import is_light, joined, results
+from pipeline.fetch.bodies import in_file, is_light, joined, results
 from pipeline.fetch.buffer_budget import BufferRoom
 from pipeline.fetch.conditions import is_unchanged
 from pipeline.fetch.dns import Directory, Places
@@ -135,7 +135,7 @@ class Engine:
             key = (target.url, target.user, waiter.condition)
             job = self._jobs.get(key)
             if job is None:
-                job = self._jobs[key] = Job(target, waiter.condition)
+                job = self._jobs[key] = Job(target, waiter.condition, waiter.sink)
                 self._enqueue(job)
             job.waiters.append(waiter)
             waiter.job = job
@@ -277,7 +277,10 @@ class Engine:
         if self._trace is not None:
             for step, text in transfer.story():
                 self._say(job, step, text)
-        if failure is None or not REASONS[failure.reason].against_host:
+        got_on = job.sink is not None and job.sink.got_on()
+        if got_on:
+            job.tries = 0  # a long body that breaks now and then comes all the same
+        if failure is None or got_on or not REASONS[failure.reason].against_host:
             host.went_well()
         else:
             host.went_badly(now, hung=failure.reason == "timeout")
@@ -292,6 +295,10 @@ class Engine:
         else:
             assert head is not None
             self._forget(job)
+            if job.sink is not None:
+                self._ended += [in_file(job, one, head) for one in job.waiters]
+                self._free(transfer, handed=False)
+                return
             body = Body(job, transfer.parts, transfer.size, head, job.target.url, self._now(), transfer.packed)
             self._free(transfer, handed=True)
             if is_light(body):

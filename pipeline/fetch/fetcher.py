@@ -25,6 +25,7 @@ from pipeline.fetch.job import Body, Ended, Fetched, Trace, Waiter
 from pipeline.fetch.objects import ObjectReaders, Read, ReadObject, is_object
 from pipeline.fetch.reactor import Reactor
 from pipeline.fetch.redirect import port_allowed
+from pipeline.fetch.sink import Sink, Stored
 from pipeline.fetch.sniff import image_format
 from pipeline.fetch.target import Target, parse
 from pipeline.fetch.transfer import Transfer
@@ -129,6 +130,17 @@ class Fetcher:
         """As `stream`, of items (anything, URL, deadline, what is known of its image): NotModified where the host says
         that the image is what it was."""
         yield from self._run(items)
+
+    def store(self, url: str, sink: Sink, told: Callable[[int], None] = lambda size: None) -> Stored | Failure:
+        """Fetch one URL of a web host into a file; it goes on where it broke.  told: bytes there, now and then."""
+        if is_data(url):
+            return Failure.of("blocked", "scheme data", url=url)
+        for result in self._run([(None, url, None, None, sink)]):
+            told(sink.size)
+            if result is not None:
+                outcome: Stored | Failure = result[1]
+                return outcome
+        return Failure.of("timeout", "body", url=url)
 
     def _run(self, items: Iterable[Any]) -> Generator[Any, None, None]:
         self._start()
@@ -252,8 +264,9 @@ class Fetcher:
         url: str,
         deadline: float | None = None,
         condition: Condition | None = None,
+        sink: Sink | None = None,
     ) -> None:
-        waiter = Waiter(item, url, "", deadline, condition)
+        waiter = Waiter(item, url, "", deadline, condition, sink)
         self._pending += 1
         if is_data(url) or (self._limits.allow_folders and is_file(url)):
             self._bodies.put(Inline(waiter))

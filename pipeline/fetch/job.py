@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from pipeline.fetch.answer import Head
+from pipeline.fetch.sink import Sink, Stored
 from pipeline.fetch.target import Target
 from pipeline.records import Condition, Failure, NotModified
 
@@ -36,18 +37,27 @@ class Fetched(NamedTuple):
 
 
 class Waiter:
-    """An item that waits for a URL.  deadline: monotonic seconds.  condition: what is known of the image, if it is."""
+    """An item that waits for a URL.  deadline: monotonic seconds.  condition: what is known of the image, if it is.
+    sink: the file that its body goes to; None: memory.
+    """
 
-    __slots__ = ("condition", "deadline", "item", "job", "key", "url")
+    __slots__ = ("condition", "deadline", "item", "job", "key", "sink", "url")
 
     def __init__(
-        self, item: Any, url: str, key: str, deadline: float | None, condition: Condition | None = None
+        self,
+        item: Any,
+        url: str,
+        key: str,
+        deadline: float | None,
+        condition: Condition | None = None,
+        sink: Sink | None = None,
     ) -> None:
         self.item = item
         self.url = url
         self.key = key
         self.deadline = deadline
         self.condition = condition
+        self.sink = sink
         self.job: Job | None = None
 
 
@@ -67,6 +77,7 @@ class Job:
         "last",
         "requests",
         "seen",
+        "sink",
         "spent",
         "spent_before",
         "target",
@@ -75,9 +86,10 @@ class Job:
         "waiters",
     )
 
-    def __init__(self, target: Target, condition: Condition | None = None) -> None:
+    def __init__(self, target: Target, condition: Condition | None = None, sink: Sink | None = None) -> None:
         self.key = (target.url, target.user, condition)
         self.condition = condition
+        self.sink = sink
         self.first = target
         self.target = target
         self.waiters: list[Waiter] = []
@@ -113,12 +125,17 @@ class Body(NamedTuple):
     packed: bool = False
 
 
+Outcome = Fetched | NotModified | Stored | Failure
+
+
 class Ended:
     """What a waiter gets.  cost: bytes of the buffer that it gives back when it is taken."""
 
     __slots__ = ("cost", "outcome", "requests", "waiter")
 
-    def __init__(self, waiter: Waiter, outcome: Fetched | NotModified | Failure, cost: int, requests: int) -> None:
+    def __init__(
+        self, waiter: Waiter, outcome: Fetched | NotModified | Stored | Failure, cost: int, requests: int
+    ) -> None:
         self.waiter = waiter
         self.outcome = outcome
         self.cost = cost

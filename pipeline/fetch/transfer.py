@@ -20,6 +20,7 @@ from pipeline.fetch.answer import BLANK, REDIRECTS, Head, read_head, verdict
 from pipeline.fetch.breakdown import BAD_HEADER, why_broken
 from pipeline.fetch.conditions import ANSWERS, headers_of
 from pipeline.fetch.encoding import codings, stored
+from pipeline.fetch.sink import Sink
 from pipeline.fetch.sniff import ENOUGH, looks_like
 from pipeline.fetch.target import Target
 from pipeline.records import Failure
@@ -67,6 +68,8 @@ class Transfer:
         self._clear()
 
     def _clear(self) -> None:
+        self.sink: Sink | None = None
+        self._asks_rest = False
         self.parts: list[bytes] = []
         self.size = 0
         self.head: Head | None = None
@@ -128,11 +131,16 @@ class Transfer:
         curl.setopt(pycurl.URL, target.url)
         place = f"[{address}]" if ":" in address else address
         curl.setopt(pycurl.CONNECT_TO, [f"::{place}:{target.port}"])
-        condition = headers_of(job.condition, target.url)
-        self.conditional = bool(condition)
+        self.sink = job.sink
+        rest = [] if job.sink is None else [*job.sink.headers(target.url), "Accept: */*"]
+        self._asks_rest = len(rest) > 1
+        condition = headers_of(job.condition, target.url) + rest
+        self.conditional = bool(condition) and job.sink is None
         self._own_headers = bool(target.user or host.headers or condition)
         if self._own_headers:
-            curl.setopt(pycurl.HTTPHEADER, [*_headers(target, host.headers), *condition])
+            usual = _headers(target, host.headers)
+            usual = [line for line in usual if not line.startswith("Accept:")] if rest else usual
+            curl.setopt(pycurl.HTTPHEADER, [*usual, *condition])
 
     def release(self) -> None:
         """Forget the request; what it held is free."""
@@ -171,10 +179,23 @@ class Transfer:
             return
         self.head = head
         self.answered = self.conditional and head.status in ANSWERS
-        self.verdict = None if self.answered else verdict(head, self._rules.max_bytes)
+        self.verdict = None if self.answered else self._of_head(head)
         self.redirects = self.verdict is None and head.status in REDIRECTS
         if (self.verdict is not None or self.answered) and (head.length or 0) > _DISCARD_BYTES:
             self._discarded = _DISCARD_BYTES  # not a byte of it is worth its while
+
+    def _of_head(self, head: Head) -> Failure | None:
+        """What the head alone decides; a file that is written goes on, or begins anew."""
+        sink = self.sink
+        part = sink is not None and self._asks_rest and head.status in (206, 416)
+        found = None if part else verdict(head, self._rules.max_bytes)
+        if sink is None or found is not None or head.status in REDIRECTS:
+            return found
+        found = sink.begin(head, self.job.target.url, self._asks_rest)
+        if found is None and sink.size + (head.length or 0) > self._rules.max_bytes:
+            found = Failure.of("too_large", "announced length")
+        self._sniffed = self._sniffed or sink.size > 0  # it was looked at when it began
+        return found
 
     def _header_bytes(self) -> int:
         return self._interim_bytes + sum(map(len, self._lines))
@@ -193,6 +214,8 @@ class Transfer:
         if self.verdict is not None or self._without_image:
             self._discarded += size
             return _ABORT if self._discarded > _DISCARD_BYTES else None
+        if self.sink is not None:
+            return self._write_file(self.sink, data)
         if not self._room.admit(self, size):
             return int(pycurl.WRITEFUNC_PAUSE)
         self.size += size
@@ -206,6 +229,24 @@ class Transfer:
         if not self._sniffed and self.size >= ENOUGH and not self._is_image():
             self._discarded = self.size
         return None
+
+    def _write_file(self, sink: Sink, data: bytes) -> int | None:
+        """A piece for the file; the first bytes wait until they say what they are."""
+        self.size += len(data)
+        self.parts.append(data)
+        if sink.size + sum(map(len, self.parts)) > self._rules.max_bytes:
+            self.verdict = Failure.of("too_large", "body")
+            return _ABORT
+        if not self._sniffed and (self.size < ENOUGH or not self._is_image()):
+            return None if self.verdict is None else _ABORT
+        return None if self._put(sink) else _ABORT
+
+    def _put(self, sink: Sink) -> bool:
+        done = sink.write(b"".join(self.parts))
+        self.parts.clear()
+        if not done:
+            self.verdict = Failure.of("too_large", "body")
+        return done
 
     # --- verdicts ---
 
@@ -318,6 +359,8 @@ class Transfer:
             return Failure.of("empty", str(self.head.status))
         if not self._sniffed and not self._is_image():
             return self.verdict
+        if self.sink is not None and not (self._put(self.sink) and self.sink.is_whole()):
+            return self.verdict or Failure.of("truncated", "body ended early")
         return None
 
     def broken(self, code: int) -> Failure | None:

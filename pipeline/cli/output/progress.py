@@ -14,7 +14,13 @@ from pipeline.times import HOUR
 LINE_SECONDS = 5.0
 PACE_SECONDS = 30.0
 UNITS = {"ship": "refs", "compute": "images", "aggregate": "rows", "deliver": "bytes"}
-UNITS |= {"import": "entries", "verify": "shipments and folders", "why": "shipments", "compact": "rows"}
+UNITS |= {
+    "import": "entries",
+    "download": "bytes",
+    "verify": "shipments and folders",
+    "why": "shipments",
+    "compact": "rows",
+}
 
 
 class Show(Protocol):
