@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
                     shipments = counted(len(body.covers), "shipment")
                     others = body.features - max(body.fingerprints.values(), default=0)
                     older = f", {others} of them of another net" if others else ""
-                    print(f"{one.current.folder}: {counted(body.features, 'feature')} of {shipments}{older}{by}")
+                    where = settings.shown(context.lake_name, one.current.folder)
+                    print(f"{where}: {counted(body.features, 'feature')} of {shipments}{older}{by}")
     if not written and not troubles and not args.json:
         print("nothing to compact")
     return 1 if troubles else 0

@@ -181,7 +181,7 @@ def _about(stats: Stats) -> Iterator[str]:
     yield f"  rows           {stats.rows:,} of {counted(stats.dim, 'value')} in {files}{bad}"
     prints = [f"{text[:12]} ({counted(rows, 'row')})" for text, rows in stats.fingerprints.items() if text]
     if prints:
-        odd = "; two nets: their rows are not comparable" if len(prints) > 1 else ""
+        odd = f"; {counted(len(prints), 'net')}: their rows are not comparable" if len(prints) > 1 else ""
         yield f"  fingerprint    {', '.join(prints)}{odd}"
     yield f"  not zero       {stats.nonzero_share * 100:.2f}% of the values"
     yield f"  dead           {_named(stats.always_zero)} always zero; {_named(stats.constant)} constant"

@@ -135,7 +135,7 @@ def _lake(one: Standing, rows: int | None) -> Iterator[str]:
         yield _reused(one.last_hour)
     for going in one.backfills[:rows]:
         yield _backfill(going)
-    yield from _more(len(one.backfills), rows, "back-fills")
+    yield from _more(len(one.backfills), rows, "back-fills and snapshots shipped again")
     yield from _running(one.running, facts.now, rows)
     yield from _open(one, rows)
     for due in one.retries[:3]:
@@ -201,7 +201,7 @@ def _backfill(one: Backfill) -> str:
     share = f" ({100 * one.computed // one.images} %)" if one.images else ""
     left = length_of_time(one.seconds_left) if one.seconds_left is not None else "unknown"
     return (
-        f"back-fill of {one.set}{by}: {one.computed:,} of {counted(one.images, 'image')}{share}, {one.delivered:,} of "
+        f"{one.what}{by}: {one.computed:,} of {counted(one.images, 'image')}{share}, {one.delivered:,} of "
         f"{counted(one.snapshots, 'snapshot')} delivered; to finish: {left}"
     )
 

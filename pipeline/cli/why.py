@@ -84,7 +84,7 @@ def _lines(told: Story) -> Iterator[str]:
         yield from _chapter(chapter, several=len(told.items) > 1)
     yield ""
     for row in told.rejected:
-        yield f"rejected: row {row.row} of {row.file} ({row.shipment}): {row.why}: {row.sample}"
+        yield f"rejected: row {row.row + 1} of {row.file} ({row.shipment}): {row.why}: {row.sample}"
     if not told.chapters and not told.rejected:
         yield f"Hathi found nothing about this item in {counted(told.looked_at, 'shipment')}"
         if told.unsampled:

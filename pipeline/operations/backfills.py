@@ -19,7 +19,7 @@ from pipeline.operations.open_shipments import Entered
 SNAPSHOTS = 512
 """Of one back-fill, that are looked at; a back-fill of more is told as of so many."""
 KINDS = ("backfill", "again")
-_Key = tuple[str, str, str]
+_Key = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Backfill:
 
     lake: str
     set: str
+    kind: str
+    """`backfill`: with a new net; `again`: a person shipped its snapshots once more."""
     by: str
     """The promotion that it computes with; "" where the set names its files."""
     snapshots: int
@@ -39,6 +41,14 @@ class Backfill:
     begun: float
     seconds_left: float | None
     """At the pace since it began; None where nothing is computed yet."""
+
+    @property
+    def word(self) -> str:
+        return "shipped again" if self.kind == "again" else "back-fill"
+
+    @property
+    def what(self) -> str:
+        return f"{self.set} shipped again" if self.kind == "again" else f"back-fill of {self.set}"
 
 
 def backfills(context: Context, open_: Iterable[Entered], now: float) -> tuple[Backfill, ...]:
@@ -68,11 +78,11 @@ def backfills(context: Context, open_: Iterable[Entered], now: float) -> tuple[B
 
 
 def _key(plan: Plan) -> _Key:
-    """What one back-fill has in common: its set, the promotion, the fingerprint."""
+    """What one back-fill has in common: its set, its kind, the promotion, the fingerprint."""
     expects = plan.expects
     if expects is None:
-        return plan.set, "", ""
-    return plan.set, str(expects.promoted) if expects.promoted is not None else "", expects.fingerprint
+        return plan.set, plan.kind, "", ""
+    return plan.set, plan.kind, str(expects.promoted) if expects.promoted is not None else "", expects.fingerprint
 
 
 def _told(
@@ -82,7 +92,7 @@ def _told(
     of: tuple[_Key, float],
     now: float,
 ) -> Backfill:
-    (set_name, by, _), seen = of
+    (set_name, kind, by, _), seen = of
     images = computed = delivered = 0
     for first, plan in firsts:
         done = [_part(context, entered, part) for part in _parts(context, first, plan)]
@@ -95,7 +105,7 @@ def _told(
     if computed and now > began:
         left = max(0, images - computed) * (now - began) / computed
     lake = context.lake_name
-    return Backfill(lake, set_name, by, len(firsts), delivered, images, computed, began, left)
+    return Backfill(lake, set_name, kind, by, len(firsts), delivered, images, computed, began, left)
 
 
 def _parts(context: Context, first: ShipmentName, plan: Plan) -> Iterator[ShipmentName]:

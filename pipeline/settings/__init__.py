@@ -176,6 +176,10 @@ class Settings(BaseModel):
                 "use each folder for one lake only, or give the sets different lakes (sets.NAME.lakes)",
             )
 
+    def shown(self, lake: str, path: str) -> str:
+        """A path on a lake as a person writes it: of the whole file system (a list of one's own) it begins with `/`."""
+        return f"/{path}" if self.lakes[lake].url == "/" and not path.startswith("/") else path
+
     def url_of(self, lake: str) -> str:
         """Where a lake is.  Raises ConfigError where the configuration does not say it: it is that of a compute box."""
         url = self.lakes[lake].url

@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError, NetError
 from pipeline.ledger.manifest import Expected, Promoted
 from pipeline.settings import DECODE_POLICY, FeatureSet, is_built_in
 from pipeline.stages.following import Asked, Following
+from pipeline.stages.known_fingerprints import fingerprint_of
 
 
 class Expectations:
@@ -48,7 +49,8 @@ class Expectations:
         seen = tuple(_stamp(path) for path in _files(one).values())
         known = self._known.get(asked)
         if known is None or known[0] != seen:
-            known = self._known[asked] = seen, expectation(one, promoted=asked.promoted)
+            print_ = fingerprint_of(self._following.state, one, _whole(one), lambda: _fingerprint(one))
+            known = self._known[asked] = seen, expectation(one, print_, promoted=asked.promoted)
         return known[1]
 
 
@@ -86,6 +88,12 @@ def _files(feature_set: FeatureSet) -> dict[str, str]:
     mean = feature_set.preprocess.mean
     named = {"net": feature_set.net, "weights": feature_set.weights, "preprocess.mean": mean}
     return {name: path for name, path in named.items() if isinstance(path, str) and path}
+
+
+def _whole(feature_set: FeatureSet) -> list[str]:
+    """All files that decide a fingerprint, where their names tell which these are: of an ONNX model they do not."""
+    files = list(_files(feature_set).values())
+    return [] if any(path.endswith(".onnx") or is_built_in(path) for path in files) else files
 
 
 def _stamp(path: str) -> tuple[int, int, int] | None:

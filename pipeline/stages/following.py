@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.errors import PermanentError
 from pipeline.ledger import promotions
@@ -50,6 +51,11 @@ class Following:
         self._context = context
         self._newest: dict[str, Promoted | None] = {}
         self._verified: set[str] = set()
+
+    @property
+    def state(self) -> Path:
+        """This host's folder."""
+        return Path(self._context.settings.state)
 
     def refresh(self) -> None:
         """A turn begins: what was promoted meanwhile is in use from here on."""

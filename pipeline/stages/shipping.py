@@ -97,6 +97,9 @@ class Shipping:
                 f"the log names the first {len(left.first)}"
             )
 
+    def _shown(self, path: str) -> str:
+        return self._context.settings.shown(self._context.lake_name, path)
+
     def begin(self, seen: Seen) -> tuple[list[ShipmentState], int]:
         """Plans for what the sources name anew: all states that there are to go on with, and how many were refused."""
         context = self._context
@@ -105,7 +108,7 @@ class Shipping:
         open_groups = Counter(self._groups.values())
         new, refused = self._shipper.fresh(self.look(seen.now).found, seen.now, len(seen.due), open_groups)
         for one in refused:
-            context.once(f"refused {one.source} {one.why}", f"Hathi does not ship {one.source}: {one.why}")
+            context.once(f"refused {one.source} {one.why}", f"Hathi does not ship {self._shown(one.source)}: {one.why}")
         states = list(seen.states)
         spoilt = 0
         for begun in new:
@@ -118,7 +121,9 @@ class Shipping:
                 snapshots.begin(context, begun, expects)
             except FormatError as error:  # something else stands where its plan belongs
                 spoilt += 1
-                context.once(f"begin {begun.name}", f"Hathi does not ship {begun.plan.snapshot.source}: {error}")
+                context.once(
+                    f"begin {begun.name}", f"Hathi does not ship {self._shown(begun.plan.snapshot.source)}: {error}"
+                )
             else:
                 states.append(state_of(context, begun.name))
         self._note(states)

@@ -37,7 +37,7 @@ wanted = head.Wanted(sys.argv[2], float(sys.argv[3]), False, Path(sys.argv[1]))
 began = time.perf_counter()
 found = head.train(Path(sys.argv[1]) / "set", wanted, lambda says: print(says, file=sys.stderr))
 used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps([time.perf_counter() - began, used.ru_utime + used.ru_stime, (peak.held() - idle) >> 10,
+print(json.dumps([time.perf_counter() - began, used.ru_utime + used.ru_stime, (peak.held() - idle) >> 20,
                   found.optimum.evaluations, found.optimum.reached]))
 """
 

@@ -24,8 +24,10 @@ from pyarrow import parquet as pq
 
 from pipeline.codec.delivered.failures import failures_schema
 from pipeline.errors import ConfigError, FormatError
+from pipeline.ledger.forgetting import Request, ask
 from pipeline.ledger.layout import version_of
 from pipeline.ledger.row_counts import RowCounts
+from pipeline.operations.backfills import Backfill
 from pipeline.operations.report.chart import bars
 from pipeline.operations.report.facts import (
     Example,
@@ -462,3 +464,22 @@ def test_the_command_writes_a_page_or_says_why_not(tmp_path: Path) -> None:
     nowhere = hathi(tmp_path, "--out", str(tmp_path / "no" / "page.html"))
     assert (nowhere.returncode, "name another file with --out" in nowhere.stderr) == (1, True)
     assert hathi(tmp_path, "tomorrow").returncode == 2
+
+
+def test_open_requests_to_forget_are_on_the_page_without_who_it_is(tmp_path: Path) -> None:
+    world = world_of(tmp_path)
+    assert "To be forgotten" not in page(told(world))
+    context = world.context()
+    ask(context, Request(partner_id=7, items=(4711,), at=version_of(world.hand.at)))
+    world.hand.at += 3600
+    found = told(world)
+    assert (found.forgets, found.forgets_for > 3000) == (1, True)
+    made = page(found)
+    assert "To be forgotten" in made
+    assert "4711" not in made
+
+
+def test_what_a_person_shipped_again_is_no_back_fill() -> None:
+    one = Backfill("shop", "demo", "again", "", 1, 0, 10, 0, 0.0, None)
+    assert (one.word, one.what) == ("shipped again", "demo shipped again")
+    assert replace(one, kind="backfill").what == "back-fill of demo"

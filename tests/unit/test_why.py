@@ -160,7 +160,7 @@ def test_a_rejected_row_is_mentioned_where_its_sample_shows_the_id(tmp_path: Pat
     (row,) = found.rejected
     assert (row.file, row.row) == ("refs/a.csv", 0)
     assert "SKU-9" in row.sample
-    assert "rejected: row 0 of refs/a.csv" in text_of(found)
+    assert "rejected: row 1 of refs/a.csv" in text_of(found)
 
 
 def test_an_unknown_item_is_said_to_be_unknown(tmp_path: Path) -> None:

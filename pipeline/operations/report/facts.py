@@ -155,6 +155,10 @@ class Report:
     """Failures whose bytes were no image that could be decoded."""
     backfills: tuple[Backfill, ...] = ()
     """Those that are under way as the page is made."""
+    forgets: int = 0
+    """Requests to forget that are open as the page is made."""
+    forgets_for: float = 0.0
+    """Seconds since the oldest of them was put."""
     notes: tuple[str, ...] = ()
     """What is not in here, and why."""
     more: dict[str, int] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from pipeline.amounts import counted
 from pipeline.codec.delivered.forms import is_failures, is_table
 from pipeline.errors import FormatError, NotFound, PipelineError
 from pipeline.ledger.data import Damaged, load_data
+from pipeline.ledger.forgetting import waiting_requests
 from pipeline.ledger.layout import Root, ShipmentName, seconds_of, version_of
 from pipeline.ledger.listing import names_under
 from pipeline.ledger.manifest import Batch, Out, OutFile, Plan
@@ -102,7 +103,9 @@ def gather(contexts: Sequence[Context], scope: Scope, redact_queries: bool) -> R
     for context in contexts:
         _left_out(context, sums)
     going = tuple(one for context in contexts for one in _going(context, scope, now))
-    return replace(_report(sums, scope, now), backfills=going)
+    asked = [since for context in contexts for since in waiting_requests(context).values()]
+    oldest = now - min(asked) if asked else 0.0
+    return replace(_report(sums, scope, now), backfills=going, forgets=len(asked), forgets_for=oldest)
 
 
 def _going(context: Context, scope: Scope, now: float) -> tuple[Backfill, ...]:

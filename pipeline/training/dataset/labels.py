@@ -146,7 +146,7 @@ def _column(path: str, has: Sequence[str], wanted: str | None) -> str:
             return has[place]
     what = f"no column {wanted}" if wanted else f"no column named {', '.join(LABELS)}"
     columns = f"its columns are: {', '.join(map(sample_of, has[:50]))}" if has else "its format has no columns"
-    raise FormatError(f"{path} has {what}", columns, "say which holds the labels: --label NAME")
+    raise ConfigError(f"{path} has {what}", columns, "say which holds the labels: --label NAME")
 
 
 def _texts(path: str, cells: Any) -> Iterator[str | None]:

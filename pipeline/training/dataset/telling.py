@@ -18,7 +18,7 @@ _NAMED = 5
 
 def without_rows(labels: Labels) -> ConfigError:
     """No row of the labels names an item."""
-    first = f"; the first: row {labels.samples[0][1].row}: {labels.samples[0][1].why}" if labels.samples else ""
+    first = f"; the first: row {labels.samples[0][1].row + 1}: {labels.samples[0][1].why}" if labels.samples else ""
     return ConfigError(
         "the labels name no item", f"{counted(labels.rows, 'row')}{first}", "look at the table and its columns"
     )
@@ -61,7 +61,7 @@ def _of_rows(material: Material, joined: Joined, moved: int) -> list[str]:
     labels, earlier = material.labels, material.earlier
     if labels.rejected:
         path, first = labels.samples[0]
-        why = f"{path}, row {first.row}: {first.why}"
+        why = f"{path}, row {first.row + 1}: {first.why}"
         found.append(f"{counted(labels.rejected, 'row')} of the labels cannot be read; the first: {why}")
     if joined.differing:
         found.append(f"{counted(joined.differing, 'item')} with two labels; the rule of --two-labels decided")

@@ -114,7 +114,7 @@ def test_the_law_is_printed_and_holds(site: Path, capsys: pytest.CaptureFixture[
         "classes: 3; the smallest: clogs with 26\n"
     )
     assert "warning: 1 row of the labels cannot be read" in said.err
-    assert "row 97: the id is empty" in said.err
+    assert "row 98: the id is empty" in said.err
     assert made.law is not None
     assert made.classes == {"0": "boots", "1": "clogs", "2": "heels"}
     rows = rows_of(site / "shoes")
@@ -254,7 +254,7 @@ def test_what_is_no_table_of_labels_is_refused_with_the_remedy(site: Path) -> No
     (site / "empty.csv").write_text("")
     refused(site, labels=site / "empty.csv")
     labelled(site / "bad.csv", [("", "boots")])
-    assert "the labels name no item\n  detail: 1 row; the first: row 0: the id is empty" in refused(
+    assert "the labels name no item\n  detail: 1 row; the first: row 1: the id is empty" in refused(
         site, labels=site / "bad.csv"
     )
     labelled(site / "strange.csv", [("x-1", "boots"), ("x-2", "boots")])
