@@ -1,4 +1,4 @@
-"""The file that spark-submit takes: `hathi spark` with the same options (docs/spark.md)."""
+"""The file that spark-submit takes: `hathi spark` with the same options (docs/spark.md), or `hathi train ...`."""
 
 from __future__ import annotations
 
@@ -7,4 +7,5 @@ import sys
 from pipeline.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(["spark", *sys.argv[1:]]))
+    words = sys.argv[1:]
+    sys.exit(main(words if words[:1] == ["train"] else ["spark", *words]))

@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
            help="threads that decode images (default: 2); they decide no digit")  # fmt: skip
     option("--shards", type=number_from(1), metavar="V",
            help="cut each batch into V shards, whose gradients are summed in one order whoever computes them "
-           "(default: 8 with several --workers, else 1)")  # fmt: skip
+           "(default: 8 with several --workers, else 1; of linear --on: 8)")  # fmt: skip
     option("--exact", action="store_true",
            help="convolution in Caffe's order of sums: slower, but no near-tie falls otherwise")  # fmt: skip
     option("--precision", choices=_PRECISIONS, default=_PRECISIONS[0],

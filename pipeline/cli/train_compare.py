@@ -33,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
         out = Path(f"{source.path.resolve().name}.compare")
     say = speaker(args)
     with whole(out) as folder, data.opened(source, Own()) as found:
-        wanted = wanted_of(args, found)
+        wanted = wanted_of(args, found.known.count)
         wanted = replace(wanted, workers=args.workers or max(2, len(os.sched_getaffinity(0))))
-        tell(found, wanted, say)
+        tell(found.known, wanted, say)
         compared = compare(found.examples, wanted, args.seeds, say)
         facts = (("machine", f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"),)
         table = [list(HEADINGS), *rows(compared)]

@@ -9,16 +9,18 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.train_head import feature_set
 from pipeline.cli.wiring.numbers import number_from
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.training.descent.data import Data, Source
-    from pipeline.training.descent.descent import Pass, Wanted
+    from pipeline.training.dataset.manifest import Manifest
+    from pipeline.training.descent.data import Known, Source
+    from pipeline.training.descent.descent import Pass, Trained, Wanted
     from pipeline.training.descent.memory import Memory
+    from pipeline.training.linear.joining import Trunk
 
 LOCKS = ("none", "stripe", "global", "atomic")
 PER_WORKER = 50_000
@@ -54,12 +56,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
            "copies: a table, a page with curves, and whether leaving out the lock helps")  # fmt: skip
     option("--seeds", type=number_from(1), default=3, metavar="N", help="of --compare (default: 3)")
     option("--labels", type=Path, metavar="FILE", help="of a .npy of features: the .npy of its labels")
+    option("--local-steps", type=number_from(0), default=0, metavar="T", help="of a shard between two meetings "
+           "(default: 0: a pass of it)")  # fmt: skip
+    option("--image", metavar="NAME", help="of pods: a container image with Spark and Hathi")
+    option("--dry-run", action="store_true", help="of pods: print what would be submitted, and submit nothing")
     option("--dim", type=number_from(1), metavar="N", help="sparse: indices are below N; an example with another "
            "one is left out (default: as the largest index says)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """0.  Raises ConfigError and FormatError for data and options that cannot be used, Diverged."""
+    if args.on is not None:
+        from pipeline.cli import train_shards
+
+        return train_shards.run(args)
     if args.compare:
         from pipeline.cli import train_compare
 
@@ -72,19 +82,27 @@ def run(args: argparse.Namespace) -> int:
     say = speaker(args)
     memory = memory_of(args)
     with whole(out) as folder, memory as held, data.opened(source, held) as found:
-        trunk = _trunk(args, source, found)
-        wanted = wanted_of(args, found)
-        tell(found, wanted, say)
+        trunk = trunk_of(args, source.path, found.manifest)
+        wanted = wanted_of(args, found.known.count)
+        tell(found.known, wanted, say)
         trained = train(found.examples, wanted, lambda one: say(pass_line(one, wanted.passes)), held)
-        about = saving.write(folder, saving.Result(str(source.path), wanted, trained), found, trunk)
+        about = saving.write(folder, saving.Result(str(source.path), wanted, trained), found.known, trunk)
+    tell_end(args, trained, about, out)
+    return 0
+
+
+def tell_end(args: argparse.Namespace, trained: Trained, about: dict[str, Any], out: Path) -> None:
+    """What a training came to, and where it is."""
+    from pipeline.training.descent import saving
+
+    say = speaker(args)
     if args.json:
         print(json.dumps(about | {"out": str(out)}))
-        return 0
+        return
     held_out = f", {100 * trained.held_right:.2f} % of those held out" if trained.held_right is not None else ""
     say(f"objective {trained.objective:.6g}; {100 * trained.right:.2f} % right{held_out}")
     kept = "" if trained.best == len(trained.passes) else f", those of pass {trained.best}"
     say(f"{out / saving.NPZ}, {out / saving.TABLE}: the weights{kept}")
-    return 0
 
 
 def asked(args: argparse.Namespace) -> tuple[Source, Path]:
@@ -112,7 +130,7 @@ def memory_of(args: argparse.Namespace) -> Memory:
     return Shared() if args.processes else Own()
 
 
-def wanted_of(args: argparse.Namespace, found: Data) -> Wanted:
+def wanted_of(args: argparse.Namespace, count: int) -> Wanted:
     """Raises ConfigError for numbers that are none of their option's."""
     from pipeline.training.descent import values
     from pipeline.training.descent.descent import Wanted
@@ -120,8 +138,7 @@ def wanted_of(args: argparse.Namespace, found: Data) -> Wanted:
 
     if args.loss is not None and args.loss not in LOSSES:
         raise ConfigError(f"--loss {args.loss} is none of a linear model's", "", f"give one of: {', '.join(LOSSES)}")
-    count = found.examples.count
-    held = _between("--early-stop", args.early_stop, 0.0, 1.0, "a share of the examples from 0 to below 1")
+    held = share_of(args)
     rate = None if args.rate is None else _between("--rate", args.rate, 1e-300, 1e300, "a number above 0")
     decay = None if args.decay is None else _between("--decay", args.decay, 1e-300, 1.0 + 1e-12, "above 0, at most 1")
     cores = len(os.sched_getaffinity(0))
@@ -132,22 +149,29 @@ def wanted_of(args: argparse.Namespace, found: Data) -> Wanted:
                   args.lock is None, sharing, args.rows, not args.no_bias, args.processes, args.seed or 0)  # fmt: skip
 
 
-def tell(found: Data, wanted: Wanted, say: Callable[[str], None]) -> None:
+def share_of(args: argparse.Namespace) -> float:
+    """Of the examples that are held out."""
+    return _between("--early-stop", args.early_stop, 0.0, 1.0, "a share of the examples from 0 to below 1")
+
+
+def tell_data(known: Known, say: Callable[[str], None]) -> None:
+    """What was read, and what of it does not count."""
+    from pipeline.amounts import counted
+
+    for sentence in known.left_out.sentences:
+        say(f"warning: {sentence}")
+    kind = "dense" if known.dense else "sparse"
+    classes = counted(len(known.labels.classes), "class", "classes")
+    several = ", several an example" if known.labels.many else ""
+    left = f"; {known.left_out.count:,} left out" if known.left_out.count else ""
+    say(f"{counted(known.count, f'{kind} example')} of {counted(known.dim, 'coordinate')}, {classes}{several}{left}")
+
+
+def tell(known: Known, wanted: Wanted, say: Callable[[str], None]) -> None:
     """What was read, what does not count, and who works on it."""
     from pipeline.amounts import counted
-    from pipeline.training.descent.examples import Dense
 
-    for sentence in found.left_out.sentences:
-        say(f"warning: {sentence}")
-    examples = found.examples
-    kind = "dense" if isinstance(examples, Dense) else "sparse"
-    classes = counted(len(examples.labels.classes), "class", "classes")
-    several = ", several an example" if examples.labels.many else ""
-    left = f"; {found.left_out.count:,} left out" if found.left_out.count else ""
-    say(
-        f"{counted(examples.count, f'{kind} example')} of {counted(examples.dim, 'coordinate')}, "
-        f"{classes}{several}{left}"
-    )
+    tell_data(known, say)
     who = "process" if wanted.processes else "thread"
     how = "a copy each, averaged four times a pass" if wanted.copies else "one shared vector"
     workers = counted(wanted.workers, who, "processes" if wanted.processes else "")
@@ -163,16 +187,17 @@ def pass_line(one: Pass, passes: int) -> str:
     return ", ".join(said)
 
 
-def _trunk(args: argparse.Namespace, source: Source, found: Data):  # type: ignore[no-untyped-def]
+def trunk_of(args: argparse.Namespace, path: Path, manifest: Manifest | None) -> Trunk | None:
+    """The net that --net and --like name, below a model of the features of a dataset."""
     below = feature_set(args)
     if below is None:
         return None
     from pipeline.training.linear import joining
 
-    if found.manifest is None:
-        raise ConfigError("a net is given, and the examples are not its features", f"{source.path} is no dataset",
+    if manifest is None:
+        raise ConfigError("a net is given, and the examples are not its features", f"{path} is no dataset",
                           "give a dataset that hathi dataset make --features made, or leave the net out")  # fmt: skip
-    return joining.trunk_of(below, found.manifest, source.path)
+    return joining.trunk_of(below, manifest, path)
 
 
 def _l2(text: str | None, count: int) -> float:

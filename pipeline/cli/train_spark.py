@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What a training on a cluster takes."""
     group = parser.add_argument_group("on a cluster (docs/spark.md)")
     group.add_argument("--on", metavar="spark[=MASTER]", help="train on the executors of Apache Spark; MASTER: e.g. "
-                       "yarn or local-cluster[2,1,1024] (default: that of spark-submit)")  # fmt: skip
+                       "yarn or local-cluster[2,1,1024] (default: that of spark-submit); of linear: here as well, and "
+                       "spark=k8s://HOST:PORT")  # fmt: skip
     group.add_argument("--executors", type=int, default=0, metavar="N",
                        help="that compute the shards (default: the slots of the cluster, at most V)")  # fmt: skip
     group.add_argument("--patience", type=float, metavar="SECONDS",
@@ -50,10 +51,11 @@ def run(args: argparse.Namespace, wanted: Wanted, estop: Path | None, row: Calla
         raise ConfigError("no pyspark here", "it is an extra", f"{to_install('spark')}; see docs/spark.md")
     from pipeline.cli.wiring.on_spark import Cluster, train
 
-    return train(wanted, Cluster(master, args.executors, args.patience, tuple(map(_pair, args.spark_conf))), estop, row)
+    return train(wanted, Cluster(master, args.executors, args.patience, tuple(map(pair, args.spark_conf))), estop, row)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
+    """A setting of Spark's and its value.  Raises ConfigError for one without."""
     name, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"--spark-conf {text} has no value", "", "--spark-conf NAME=VALUE")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -46,6 +47,7 @@ T = TypeVar("T")
 SPARK_FILE = "spark-file:"
 """Before the name of a file that Spark has carried to the executors."""
 LOOK_SECONDS = 1.0
+_RAISED = re.compile(r"[A-Za-z]\w*(Error|Exception): ")  # as Python ends a trace
 GPU = "gpu"
 """The name of the resource that spark.task.resource.gpu.amount asks for."""
 
@@ -139,7 +141,8 @@ class Cluster:
                 self._spark.cancelJobGroup(group)
                 raise Stopped
         if problems:
-            raise _given_up(problems[0]) from problems[0]
+            kept = "finished batches are kept; Hathi plans the other batches again"
+            raise given_up(problems[0], kept) from problems[0]
         return answers[0]
 
 
@@ -185,12 +188,12 @@ def _work(carried: str, share: Share) -> Worked:
     return executor.work(here, _device(), again=again)
 
 
-def _given_up(error: Exception) -> PipelineError:
+def given_up(error: Exception, hint: str) -> PipelineError:
     """A job that Spark gave up: which error its last task met, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = next((line for line in lines if "Lost task" in line or "ExecutorLost" in line), lines[0] if lines else "")
-    hint = "finished batches are kept; Hathi plans the other batches again"
-    return TemporaryError("Spark gave up a job", cause[:400], hint, 5.0)
+    raised = next((line for line in lines if _RAISED.match(line)), "")
+    return TemporaryError("Spark gave up a job", "; ".join(filter(None, [raised[:200], cause[:400]])), hint, 5.0)
 
 
 def _device() -> str:

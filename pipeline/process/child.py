@@ -14,8 +14,8 @@ Each child
 - ends in a way that has a name (`Ended`): an exit code, a signal, no memory, no time.  What it could not do, for a
   reason that it knows, it tells before its end, as `failed`
 
-A program that is not ours and has nothing to tell but its output is `asked`.  A process of ours that outlives who
-began it is begun `apart`.
+A program that is not ours and has nothing to tell but its output is `asked`; one that has the terminal is `passed_to`.
+A process of ours that outlives who began it is begun `apart`.
 """
 
 from __future__ import annotations
@@ -236,13 +236,18 @@ def apart(command: Sequence[str], stdin: int | None = None) -> tuple[int, int]:
     return process.pid, hear
 
 
-def asked(command: Sequence[str], seconds: float) -> tuple[int | None, str]:
+def passed_to(command: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Exit code of a program that is not ours and has this terminal until it ends."""
+    return subprocess.run(command, env=environ, check=False).returncode
+
+
+def asked(command: Sequence[str], seconds: float, environ: Mapping[str, str] | None = None) -> tuple[int | None, str]:
     """Exit code and output of a program that is not ours; None when it does not end in time.
 
     It is killed then, and not waited for: a process that the kernel holds cannot be killed.
     """
     with tempfile.TemporaryFile() as out:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environ)
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, FormatError
 from pipeline.training.dataset.manifest import MANIFEST, Manifest
 from pipeline.training.descent import libsvm, tables
 from pipeline.training.descent.dense_file import DenseFile
-from pipeline.training.descent.examples import Examples
+from pipeline.training.descent.examples import Dense, Examples, Labels
 from pipeline.training.descent.gathering import NAMED, Gathering, LeftOut
 from pipeline.training.descent.memory import Memory
 from pipeline.training.descent.tables import DenseRows, Shape
@@ -41,12 +41,30 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What is known of data, wherever its examples are.  count: examples.  dim: coordinates.  left_out: what does not
+    count.  manifest: of a dataset of delivered features, else None."""
+
+    count: int
+    dim: int
+    labels: Labels
+    dense: bool
+    left_out: LeftOut
+    manifest: Manifest | None = None
+
+
+@dataclass(frozen=True)
 class Data:
     """manifest: of a dataset of delivered features, else None.  left_out: what of the data does not count."""
 
     examples: Examples
     left_out: LeftOut
     manifest: Manifest | None = None
+
+    @property
+    def known(self) -> Known:
+        own = self.examples
+        return Known(own.count, own.dim, own.labels, isinstance(own, Dense), self.left_out, self.manifest)
 
 
 @dataclass(frozen=True)
@@ -65,7 +83,7 @@ def opened(source: Source, memory: Memory) -> Iterator[Data]:
     if (source.path / MANIFEST).is_file():
         yield from _dataset(source, memory, left_out)
         return
-    paths = _files(source.path)
+    paths = files_of(source.path)
     kinds = {_kind(path) for path in paths}
     if len(kinds) > 1:
         raise ConfigError(f"{source.path} holds files of several kinds", ", ".join(sorted(kinds)), "give one kind")
@@ -119,7 +137,7 @@ def _dataset(source: Source, memory: Memory, left_out: LeftOut) -> Iterator[Data
     yield from _dense(source, memory, shape, rows, _About(left_out, manifest, classes))
 
 
-def _files(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
     if path.is_dir():
         found = sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith((".", "_")))
         if not found:

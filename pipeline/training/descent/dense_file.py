@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from pipeline.amounts import size
 from pipeline.errors import ConfigError
 from pipeline.training.descent.examples import Dense
-from pipeline.training.descent.gathering import classes_of
+from pipeline.training.descent.gathering import Naming, classes_of
 from pipeline.training.descent.memory import Memory
 from pipeline.training.descent.tables import DenseRows, Shape
 from pipeline.training.descent.values import Numbers
@@ -25,10 +27,14 @@ from pipeline.training.descent.values import Numbers
 class DenseFile:
     """A context; its examples are used within it."""
 
-    def __init__(self, scratch: Path, shape: Shape, seed: int) -> None:
-        """shape: at most so many rows will come.  Raises ConfigError where no file can be made."""
+    def __init__(self, scratch: Path, shape: Shape, seed: int, name: str = "") -> None:
+        """shape: at most so many rows will come.  name: of the file; it lasts.  Raises ConfigError where no file can be
+        made."""
         try:
-            self._file = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115  # __exit__ closes it
+            self._file: IO[bytes] = (
+                (scratch / name).open("x+b", buffering=0) if name
+                else tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115  # __exit__ closes it
+            )  # fmt: skip
         except OSError as error:
             raise ConfigError(
                 f"no file can be made in {scratch}", error.strerror or str(error), "name another folder: --scratch"
@@ -52,13 +58,15 @@ class DenseFile:
                 self.rows += 1
             self._labels.append((label.copy(), lengths.copy()))
 
-    def examples(self, memory: Memory, name: str, known: int = 0) -> Dense:
-        """All of them, one at least.  known: how many classes there are, 0: those that stand there.
+    def examples(self, memory: Memory, name: str, known: int = 0, naming: Naming | None = None) -> Dense:
+        """All of them, one at least.  known: how many classes there are, 0: those that stand there.  naming: of
+        classes; default: `classes_of`.
 
         Raises ConfigError where there is none, or one class only.
         """
-        label = np.concatenate([one[0] for one in self._labels])
-        labels, numbers, lengths = classes_of(label, np.concatenate([one[1] for one in self._labels]), name, known)
+        naming = naming or partial(classes_of, name=name, known=known)
+        label, lengths = (np.concatenate([one[kind] for one in self._labels]) for kind in (0, 1))
+        labels, numbers, lengths = naming(label, lengths)
         place = self._closed()
         own = np.zeros(self.rows, np.int64)
         own[place] = lengths

@@ -122,29 +122,44 @@ def objective(examples: Examples, model: Model, loss: Loss, l2: float) -> tuple[
 
 def found_rate(examples: Examples, wanted: Wanted) -> float:
     """The rate whose passes over a sample, as many and as many workers' as are wanted, come to the least objective."""
-    sample = examples.part(0, min(examples.count, _SAMPLE))
-    squares, _ = sample.scale()
+    sample = sample_of(examples)
+
+    def come_to(rate: float) -> float:
+        one = replace(
+            trial_of(wanted, rate),
+            workers=wanted.workers if wanted.copies else 1,
+            copies=True,
+            sharing=FREE,
+            processes=False,
+        )
+        with Threads(sample, one.workers) as workers:
+            run = Run(sample, None, one, workers)
+            for number in range(1, one.passes + 1):
+                run.once(number)
+            return objective(sample, run.vectors.model, wanted.loss, wanted.l2)[0]
+
+    return best_rate(sample.scale()[0], come_to)
+
+
+def sample_of(examples: Examples) -> Examples:
+    """What a rate is found on."""
+    return examples.part(0, min(examples.count, _SAMPLE))
+
+
+def trial_of(wanted: Wanted, rate: float) -> Wanted:
+    """A training that a rate is judged by."""
+    return replace(wanted, rate=rate, passes=min(wanted.passes, _TRIED), held=0.0)
+
+
+def best_rate(squares: float, come_to: Callable[[float], float]) -> float:
+    """The rate that comes to the least, of powers of 4 and their roots by the mean square of an example."""
     if squares <= 0.0:
         return 1.0
     tried: dict[float, float] = {}
 
     def at(power: float) -> float:
         if power not in tried:
-            one = replace(
-                wanted,
-                rate=4.0**power / squares,
-                passes=min(wanted.passes, _TRIED),
-                held=0.0,
-                workers=wanted.workers if wanted.copies else 1,
-                copies=True,
-                sharing=FREE,
-                processes=False,
-            )
-            with Threads(sample, one.workers) as workers:
-                run = Run(sample, None, one, workers)
-                for number in range(1, one.passes + 1):
-                    run.once(number)
-                tried[power] = objective(sample, run.vectors.model, wanted.loss, wanted.l2)[0]
+            tried[power] = come_to(4.0**power / squares)
         return tried[power] if math.isfinite(tried[power]) else math.inf
 
     best = 0.0
@@ -155,6 +170,62 @@ def found_rate(examples: Examples, wanted: Wanted) -> float:
             best += 1
     best = min((best, best - 0.5, best + 0.5), key=at)
     return float(4.0**best / squares)
+
+
+def step_of(wanted: Wanted, scale: tuple[float, float], number: int) -> Step:
+    """How steps go in a pass.  scale: of the examples, as `Examples.scale` tells it."""
+    assert wanted.rate is not None
+    decay = (LAST / wanted.passes) ** (1.0 / max(1, wanted.passes - 1)) if wanted.decay is None else wanted.decay
+    rate = wanted.rate * decay ** (number - 1)
+    tilt = _tilt(wanted, scale, number)
+    return Step(rate, rate * tilt, 1.0 / (1.0 + rate * tilt * wanted.l2), int(wanted.loss), wanted.sharing)
+
+
+def shrink_of(step: Step, l2: float, penalties: Numbers) -> Numbers:
+    """What a step multiplies the weights of each coordinate by."""
+    found: Numbers = 1.0 / (1.0 + step.rate * l2 * penalties)
+    return found
+
+
+def _tilt(wanted: Wanted, scale: tuple[float, float], number: int) -> float:
+    """The bias's part of the rate in a pass; 0: there is no bias.
+
+    Every example moves the bias, and a coordinate some of them.  At the rate of a coordinate, whose mean square is
+    that of an example by the coordinates that it has, the bias comes to rest, and at a larger one it gets there.
+    """
+    if not wanted.bias:
+        return 0.0
+    squares, filled = scale
+    first, last = _TILTS
+    power = first + (last - first) * (number - 1) / max(1, wanted.passes - 1)
+    return float(squares / max(filled, 1.0) ** power)
+
+
+def finite(one: Pass, weights: Numbers) -> None:
+    """Raises Diverged where a pass came to numbers that are none."""
+    if not math.isfinite(one.loss) or not np.isfinite(weights).all():
+        raise Diverged(f"the loss is not finite after pass {one.number}", f"the rate is {one.rate:.3g}",
+                       "give a smaller --rate, or leave it out: it is found on a sample")  # fmt: skip
+
+
+class Best:
+    """The best pass so far, by its validation loss; without one the last."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._least = math.inf
+
+    def take(self, one: Pass) -> bool:
+        """Whether this pass is better than all before."""
+        now = one.validation
+        if now is not None and not now < self._least * (1.0 - _BETTER):
+            return False
+        self._least, self.number = self._least if now is None else now, one.number
+        return True
+
+    def ended(self, number: int) -> bool:
+        """Whether an early stop ends the training after this pass."""
+        return number - self.number >= PATIENCE
 
 
 class Run:
@@ -170,35 +241,24 @@ class Run:
 
     def run(self, told: Told) -> Trained:
         passes: list[Pass] = []
-        best, kept = 0, (self.vectors.model.weights, self.vectors.model.bias)
-        least = math.inf
+        best, kept = Best(), (self.vectors.model.weights, self.vectors.model.bias)
         for number in range(1, self._wanted.passes + 1):
             passes.append(self.once(number))
             told(passes[-1])
-            if not math.isfinite(passes[-1].loss) or not np.isfinite(self.vectors.model.weights).all():
-                raise Diverged(f"the loss is not finite after pass {number}", f"the rate is {passes[-1].rate:.3g}",
-                               "give a smaller --rate, or leave it out: it is found on a sample")  # fmt: skip
-            now = passes[-1].validation
-            if now is None or now < least * (1.0 - _BETTER):
-                least, best = least if now is None else now, number
-                if self._held is not None:
-                    kept = (self.vectors.model.weights.copy(), self.vectors.model.bias.copy())
-            elif number - best >= PATIENCE:
+            finite(passes[-1], self.vectors.model.weights)
+            if best.take(passes[-1]) and self._held is not None:
+                kept = (self.vectors.model.weights.copy(), self.vectors.model.bias.copy())
+            if best.ended(number):
                 break
         if self._held is not None:
             self.vectors.put(*kept)
-        return self._trained(tuple(passes), best)
+        return self._trained(tuple(passes), best.number)
 
     def once(self, number: int) -> Pass:
         """One pass."""
         wanted, model = self._wanted, self.vectors.model
-        assert wanted.rate is not None
-        decay = (LAST / wanted.passes) ** (1.0 / max(1, wanted.passes - 1)) if wanted.decay is None else wanted.decay
-        rate = wanted.rate * decay ** (number - 1)
-        tilt = self._tilt(number)
-        model.shrink[:] = 1.0 / (1.0 + rate * wanted.l2 * self._penalties)
-        step = Step(rate, rate * tilt, 1.0 / (1.0 + rate * tilt * wanted.l2), int(wanted.loss),
-                    wanted.sharing)  # fmt: skip
+        step = step_of(wanted, self._scale, number)
+        model.shrink[:] = shrink_of(step, wanted.l2, self._penalties)
         order = self._own.order(np.random.default_rng([wanted.seed, number]), wanted.rows)
         meetings = MEETINGS if wanted.copies and wanted.workers > 1 else 1
         parts = [np.array_split(some, wanted.workers) for some in np.array_split(order, meetings)]
@@ -212,34 +272,21 @@ class Run:
         looks = sum(one.looks for one in told)
         loss = sum(one.cost for one in told) / self._own.count
         held = None if self._held is None else self._held.judge(model, wanted.loss).cost / self._held.count
-        return Pass(number, rate, loss, held, seconds, worked, self._own.count,
+        return Pass(number, step.rate, loss, held, seconds, worked, self._own.count,
                     sum(one.conflicts for one in told) / looks if looks else None)  # fmt: skip
-
-    def _tilt(self, number: int) -> float:
-        """The bias's part of the rate in a pass; 0: there is no bias.
-
-        Every example moves the bias, and a coordinate some of them.  At the rate of a coordinate, whose mean square is
-        that of an example by the coordinates that it has, the bias comes to rest, and at a larger one it gets there.
-        """
-        if not self._wanted.bias:
-            return 0.0
-        squares, filled = self._scale
-        first, last = _TILTS
-        power = first + (last - first) * (number - 1) / max(1, self._wanted.passes - 1)
-        return float(squares / max(filled, 1.0) ** power)
 
     def _trained(self, passes: tuple[Pass, ...], best: int) -> Trained:
         wanted, model = self._wanted, self.vectors.model
         assert wanted.rate is not None
         value, right = objective(self._own, model, wanted.loss, wanted.l2)
         held = None if self._held is None else self._held.judge(model, wanted.loss).right / self._held.count
-        return Trained(*plain(model, self._own), passes, best, wanted.rate, value, right, held)
+        return Trained(*plain(model, self._own.dim), passes, best, wanted.rate, value, right, held)
 
 
-def plain(model: Model, examples: Examples) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def plain(model: Model, dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Weights (vectors, dim) and bias (vectors), whatever way a pass has them."""
     vectors = len(model.bias)
-    weights = model.weights.reshape(vectors, -1) if len(model.shrink) == 1 != examples.dim else (
+    weights = model.weights.reshape(vectors, -1) if len(model.shrink) == 1 != dim else (
         model.weights.reshape(-1, vectors).T)  # fmt: skip
     return np.ascontiguousarray(weights, np.float32), np.array(model.bias, np.float32)
 

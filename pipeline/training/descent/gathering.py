@@ -5,8 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -37,32 +38,60 @@ class Gathered(NamedTuple):
     label_lengths: Numbers
 
 
+class At(NamedTuple):
+    """Where an example stands: a line or a row of a file, from 1."""
+
+    file: str
+    unit: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, {self.unit} {self.number:,}"
+
+
+class Said(NamedTuple):
+    """What is odd about an example, and whether it is left out."""
+
+    at: At
+    what: str
+    left: bool
+
+
 @dataclass
 class LeftOut:
     """Examples that cannot be used, and what else is odd.  reasons: how many each reason leaves out."""
 
     reasons: Counter[str] = field(default_factory=Counter)
-    said: list[str] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
 
     @property
     def count(self) -> int:
         return self.reasons.total()
 
-    def put(self, where: str, why: str) -> None:
+    def put(self, at: At, why: str) -> None:
         """An example that is left out."""
         self.reasons[why] += 1
         if self.reasons[why] <= NAMED:
-            self.said.append(f"{where}: {why}; it is left out")
+            self.said.append(Said(at, why, True))
 
-    def note(self, where: str, what: str) -> None:
+    def note(self, at: At, what: str) -> None:
         """An example that counts."""
-        self.said.append(f"{where}: {what}; it counts")
+        self.said.append(Said(at, what, False))
+
+    def add(self, more: LeftOut, before: int) -> None:
+        """What was found in a part of a file, before which there are so many lines or rows."""
+        for at, what, left in more.said:
+            named = sum(one.left and one.what == what for one in self.said)
+            if not left or named < NAMED:
+                self.said.append(Said(at._replace(number=at.number + before), what, left))
+        self.reasons.update(more.reasons)
 
     @property
     def sentences(self) -> list[str]:
         """A line for each example that is named, and for each reason that leaves out more."""
         more = [(why, number - NAMED) for why, number in self.reasons.items() if number > NAMED]
-        return [*self.said, *(f"{counted(number, 'more example')} left out: {why}" for why, number in more)]
+        named = [f"{at}: {what}; it {'is left out' if left else 'counts'}" for at, what, left in self.said]
+        return [*named, *(f"{counted(number, 'more example')} left out: {why}" for why, number in more)]
 
 
 class Gathering:
@@ -110,14 +139,15 @@ class Gathering:
                     "train on a part of it, or where there is more memory",
                 )
 
-    def finish(self, memory: Memory, dim: int | None) -> Sparse:
+    def finish(self, memory: Memory, dim: int | None, naming: Naming | None = None) -> Sparse:
         """The examples, of which there is one at least, in random order.
 
-        dim: None: as many coordinates as the largest index says.
+        dim: None: as many coordinates as the largest index says.  naming: of classes; default: `classes_of`.
         """
         piles, lengths, label, label_lengths = (np.concatenate(arrays) for arrays in zip(*self._some, strict=True))
         self._some.clear()
-        labels, numbers, label_lengths = classes_of(label, label_lengths, self._name)
+        naming = naming or partial(classes_of, name=self._name)
+        labels, numbers, label_lengths = naming(label, label_lengths)
         came = np.argsort(piles, kind="stable")
         ends = np.cumsum(np.bincount(piles, minlength=PILES))
         place = np.empty(self.rows, np.int64)
@@ -208,19 +238,32 @@ def classes_of(label: Numbers, lengths: Numbers, name: str, known: int = 0) -> t
     is the vector's positive one: its rows have the label 0, others none.
     """
     classes, numbers = (np.arange(known), label) if known else np.unique(label, return_inverse=True)
-    many = bool((lengths != 1).any())
-    found = Labels(tuple(classes.tolist()), many)
-    if len(classes) < (1 if many else 2):
-        only = f"all examples have the label {classes[0]}" if len(classes) else "no example has a label"
-        raise ConfigError(f"{name} has one class only", only, "a model tells classes apart: give examples of two")
-    if len(classes) > 1000 and 2 * len(classes) > len(lengths):
-        raise ConfigError(f"the labels of {name} are no classes",
-                          f"{counted(len(lengths), 'example')} have {len(classes):,} different labels",
-                          "give each example the number of its class")  # fmt: skip
-    if found.vectors > 1 or many:
+    found = of_classes(classes, bool((lengths != 1).any()), len(lengths), name)
+    if found.vectors > 1 or found.many:
         return found, numbers.astype(np.int32), lengths
     second = numbers == 1
     return found, np.zeros(int(second.sum()), np.int32), second.astype(np.int64)
+
+
+def of_classes(classes: Numbers, many: bool, examples: int, name: str) -> Labels:
+    """Raises ConfigError where there is one class only, and where there are more than classes of so many examples."""
+    if len(classes) < (1 if many else 2):
+        only = f"all examples have the label {classes[0]}" if len(classes) else "no example has a label"
+        raise ConfigError(f"{name} has one class only", only, "a model tells classes apart: give examples of two")
+    if len(classes) > 1000 and 2 * len(classes) > examples:
+        raise ConfigError(f"the labels of {name} are no classes",
+                          f"{counted(examples, 'example')} have {len(classes):,} different labels",
+                          "give each example the number of its class")  # fmt: skip
+    return Labels(tuple(classes.tolist()), many)
+
+
+Naming = Callable[[Numbers, Numbers], tuple[Labels, Numbers, Numbers]]
+"""As `classes_of` of labels and how many each row has."""
+
+
+def as_they_stand(label: Numbers, lengths: Numbers) -> tuple[Labels, Numbers, Numbers]:
+    """Labels of a part of the data, by their numbers in it: which classes there are the whole says (`of_classes`)."""
+    return Labels((), True), label.astype(np.int32), lengths
 
 
 @compiled

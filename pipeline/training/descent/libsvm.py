@@ -5,17 +5,16 @@ A line that cannot be used is left out and named with what is wrong; the others 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from isal import isal_zlib
 
 from pipeline.errors import ConfigError
 from pipeline.training.descent.compiled import compiled, inlined
-from pipeline.training.descent.gathering import Gathered, LeftOut
+from pipeline.training.descent.gathering import At, Gathered, LeftOut
 from pipeline.training.descent.values import Numbers
 
 CHUNK = 4 * 2**20
@@ -26,6 +25,19 @@ _OUT = 2**16  # so much of what stands before a damaged place is lost
 _GZIP, _END = b"\x1f\x8b", b"\n"
 _DAMAGED: Any = isal_zlib.error  # its stub declares an instance
 MOST = 2**31 - 1
+
+
+class File(Protocol):
+    """A path, or a file of a lake; its text is its name."""
+
+    def open(self, mode: str, /) -> Any: ...
+
+
+class Span(NamedTuple):
+    """Bytes of a file, from begin to before end."""
+
+    begin: int
+    end: int
 
 
 class Wrong(IntEnum):
@@ -66,18 +78,25 @@ class Lines(NamedTuple):
     lines: int
 
 
-def read(path: Path, dim: int | None, left_out: LeftOut) -> Iterator[Gathered]:
+def read(
+    path: File,
+    dim: int | None,
+    left_out: LeftOut,
+    span: Span | None = None,
+    told: Callable[[int], None] = lambda _: None,
+) -> Iterator[Gathered]:
     """The examples of a file, chunk by chunk.  dim: indices from there on are wrong.
 
-    Raises ConfigError where the file cannot be read.
+    span: of text as it is: the lines that begin within; they are numbered from 1 there.  told: hears how many there
+    were.  Raises ConfigError where the file cannot be read.
     """
     number, rest, whole = 1, b"", True
-    pieces = _pieces(path)
+    pieces = _pieces(path, span)
     while whole:
         try:
             some = _filled(pieces, rest)
         except Damaged as error:
-            left_out.put(f"{path}, line {number + error.text.count(_END):,}", str(error))
+            left_out.put(At(str(path), "line", number + error.text.count(_END)), str(error))
             some, whole = error.text[: error.text.rfind(_END) + 1], False
         last = len(some) < len(rest) + CHUNK
         end = len(some) if last else some.rfind(_END) + 1
@@ -85,15 +104,16 @@ def read(path: Path, dim: int | None, left_out: LeftOut) -> Iterator[Gathered]:
         if end:
             found = parse(np.frombuffer(some, np.uint8, end), -1 if dim is None else dim)
             for line, wrong in found.bad.tolist():
-                left_out.put(f"{path}, line {number + line:,}", SAYS[Wrong(wrong)])
+                left_out.put(At(str(path), "line", number + line), SAYS[Wrong(wrong)])
             if last and some[-1:] != _END and found.lines - 1 not in found.bad[:, 0]:
-                left_out.note(f"{path}, line {number + found.lines - 1:,}",
+                left_out.note(At(str(path), "line", number + found.lines - 1),
                               "the file ends without an end of line: this line may be cut")  # fmt: skip
             number += found.lines
             yield Gathered(found.columns, found.value, found.lengths, found.label, found.label_lengths)
         rest = some[end:]
         if len(rest) > LONGEST:
             raise ConfigError(f"{path} is no file of libsvm's form", f"line {number:,} does not end", "")
+    told(number - 1)
 
 
 class Damaged(Exception):
@@ -117,10 +137,34 @@ def _filled(pieces: Iterator[bytes], rest: bytes) -> bytes:
     return b"".join(held)
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _within(file: BinaryIO, span: Span) -> Iterator[bytes]:
+    """The lines that begin within the span."""
+    at, skipping = max(0, span.begin - 1), span.begin > 0
+    file.seek(at)
+    while data := file.read(PIECE):
+        if skipping:
+            cut = data.find(_END) + 1
+            at += cut or len(data)
+            if at >= span.end:
+                return
+            data, skipping = data[cut:] if cut else b"", not cut
+        if not skipping and at + len(data) >= span.end:
+            cut = data.find(_END, max(0, span.end - 1 - at)) + 1
+            if cut:
+                yield data[:cut]
+                return
+        if data:
+            yield data
+        at += len(data)
+
+
+def _pieces(path: File, span: Span | None) -> Iterator[bytes]:
     """The text of a file, unpacked.  Raises Damaged behind what could be unpacked."""
     try:
         with path.open("rb") as file:
+            if span is not None:
+                yield from _within(file, span)
+                return
             data = file.read(PIECE)
             if not data.startswith(_GZIP):
                 while data:

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.training.descent.data import Data
+from pipeline.training.descent.data import Known
 from pipeline.training.descent.descent import Trained, Wanted
-from pipeline.training.descent.examples import Dense, Labels
+from pipeline.training.descent.examples import Labels
 from pipeline.training.descent.losses import LOSSES, Loss
 from pipeline.training.descent.values import Numbers
 from pipeline.training.linear import joining
@@ -27,38 +27,39 @@ _ROWS = 2**20
 
 @dataclass(frozen=True)
 class Result:
-    """data: a name, for the manifest."""
+    """data: a name, for the manifest.  shards: that met, and after how many steps of each, 0: of its pass."""
 
     data: str
     wanted: Wanted
     trained: Trained
+    shards: tuple[int, int] | None = None
 
 
-def write(folder: Path, result: Result, data: Data, trunk: joining.Trunk | None) -> dict[str, Any]:
+def write(folder: Path, result: Result, known: Known, trunk: joining.Trunk | None) -> dict[str, Any]:
     """Puts all files into an empty folder, the manifest last; gives the manifest."""
-    trained, labels = result.trained, data.examples.labels
+    trained, labels = result.trained, known.labels
     np.savez(folder / NPZ, weights=trained.weights, bias=trained.bias, classes=np.array(labels.classes, np.int64))
     _write_table(folder / TABLE, trained, labels)
-    if isinstance(data.examples, Dense):
+    if known.dense:
         joining.write_net(folder, head_of(trained, labels, result.wanted.loss), trunk)
-    about = manifest(result, data)
+    about = manifest(result, known)
     (folder / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return about
 
 
-def manifest(result: Result, data: Data) -> dict[str, Any]:
+def manifest(result: Result, known: Known) -> dict[str, Any]:
     """What is known of a model, as JSON has it."""
-    wanted, trained, examples = result.wanted, result.trained, data.examples
+    wanted, trained = result.wanted, result.trained
     last = trained.passes[-1]
     return {
         "format": 1,
         "data": result.data,
-        "examples": examples.count,
-        "left_out": data.left_out.count,
-        "dim": examples.dim,
-        "classes": list(examples.labels.classes),
-        "many_labels": examples.labels.many,
-        "fingerprints": data.manifest.fingerprints if data.manifest else {},
+        "examples": known.count,
+        "left_out": known.left_out.count,
+        "dim": known.dim,
+        "classes": list(known.labels.classes),
+        "many_labels": known.labels.many,
+        "fingerprints": known.manifest.fingerprints if known.manifest else {},
         "loss": next(name for name, one in LOSSES.items() if one == wanted.loss),
         "l2": wanted.l2,
         "rate": trained.rate,
@@ -67,6 +68,7 @@ def manifest(result: Result, data: Data) -> dict[str, Any]:
         "accuracy": trained.right,
         "held_out_accuracy": trained.held_right,
         "best_pass": trained.best,
+        "shards": dict(zip(("count", "local_steps"), result.shards, strict=True)) if result.shards else None,
         "seconds": sum(one.seconds for one in trained.passes),
         "last_pass": last._asdict(),
     }

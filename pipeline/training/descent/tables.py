@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from pipeline.amounts import counted
 from pipeline.errors import ConfigError, FormatError
-from pipeline.training.descent.gathering import Gathered, LeftOut
-from pipeline.training.descent.libsvm import MOST, SAYS, Wrong
+from pipeline.training.descent.gathering import At, Gathered, LeftOut
+from pipeline.training.descent.libsvm import MOST, SAYS, File, Wrong
 from pipeline.training.descent.values import Numbers
 
 LABEL, INDICES, VALUES, FEATURES = "label", "indices", "values", "features"
@@ -41,9 +41,9 @@ class Shape(NamedTuple):
     dim: int
 
 
-def is_dense(path: Path) -> bool:
+def is_dense(path: File) -> bool:
     """Whether a file holds dense examples.  Raises FormatError for a file without the columns."""
-    names = set(_opened(path).schema_arrow.names)
+    names = set(opened(path).schema_arrow.names)
     if LABEL in names and {INDICES, VALUES} <= names:
         return False
     if {LABEL, FEATURES} <= names:
@@ -51,9 +51,9 @@ def is_dense(path: Path) -> bool:
     raise FormatError(f"{path} holds no examples", f"it has the columns {', '.join(sorted(names)) or 'none'}", _COLUMNS)
 
 
-def shape(paths: Sequence[Path]) -> Shape:
+def shape(paths: Sequence[File]) -> Shape:
     """Raises FormatError where no row of the files has a feature."""
-    rows = sum(_opened(path).metadata.num_rows for path in paths)
+    rows = sum(opened(path).metadata.num_rows for path in paths)
     for path in paths:
         for batch in _batches(path, [FEATURES]):
             lengths = pc.list_value_length(batch.column(0)).drop_null()
@@ -62,10 +62,13 @@ def shape(paths: Sequence[Path]) -> Shape:
     raise FormatError(f"{paths[0]} holds no features", f"{counted(rows, 'row')} without any", "")
 
 
-def read(path: Path, dim: int | None, left_out: LeftOut) -> Iterator[Gathered]:
-    """Sparse examples.  dim: indices from there on are wrong.  Raises FormatError for columns of other types."""
+def read(path: File, dim: int | None, left_out: LeftOut, group: int | None = None) -> Iterator[Gathered]:
+    """Sparse examples.  dim: indices from there on are wrong.  group: of this row group alone, its rows from 1.
+
+    Raises FormatError for columns of other types.
+    """
     number = 0
-    for batch in _batches(path, [LABEL, INDICES, VALUES]):
+    for batch in _batches(path, [LABEL, INDICES, VALUES], group=group):
         labels, indices, values = (batch.column(name) for name in (LABEL, INDICES, VALUES))
         index, index_lengths = _flat(path, INDICES, indices, pa.int64())
         value, value_lengths = _flat(path, VALUES, values, pa.float64())
@@ -97,10 +100,10 @@ def read(path: Path, dim: int | None, left_out: LeftOut) -> Iterator[Gathered]:
         number += len(batch)
 
 
-def read_dense(path: Path, dim: int, left_out: LeftOut) -> Iterator[DenseRows]:
-    """Dense examples.  A row of another length than `dim` is left out."""
+def read_dense(path: File, dim: int, left_out: LeftOut, group: int | None = None) -> Iterator[DenseRows]:
+    """Dense examples.  A row of another length than `dim` is left out.  group: as for `read`."""
     number = 0
-    for batch in _batches(path, [LABEL, FEATURES], max(1, 4 * 2**20 // (4 * dim))):
+    for batch in _batches(path, [LABEL, FEATURES], max(1, 4 * 2**20 // (4 * dim)), group):
         value, lengths = _flat(path, FEATURES, batch.column(FEATURES), pa.float32())
         label, label_lengths = _labels(path, batch.column(LABEL))
         wrong = np.zeros(len(batch), np.int64)
@@ -114,7 +117,7 @@ def read_dense(path: Path, dim: int, left_out: LeftOut) -> Iterator[DenseRows]:
         _mark(wrong, ~np.isfinite(rows).all(1), Wrong.VALUE)
         for row in np.flatnonzero(lengths != dim).tolist():
             has = "no feature" if lengths[row] < 0 else f"a feature of {lengths[row]:,} numbers, not {dim:,}"
-            left_out.put(f"{path}, row {number + row + 1:,}", f"it has {has}")
+            left_out.put(At(str(path), "row", number + row + 1), f"it has {has}")
         _say(path, number, np.where(lengths != dim, 0, wrong), left_out)
         good = (wrong == 0) & (lengths == dim)
         yield DenseRows(rows if good.all() else rows[good],
@@ -123,21 +126,23 @@ def read_dense(path: Path, dim: int, left_out: LeftOut) -> Iterator[DenseRows]:
         number += len(batch)
 
 
-def _opened(path: Path) -> pq.ParquetFile:
+def opened(path: File) -> pq.ParquetFile:
+    """Raises FormatError for what is no Parquet file."""
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path if isinstance(path, Path) else path.open("rb"))
     except (OSError, pa.ArrowException) as error:
         raise FormatError(f"{path} cannot be read", str(error).partition("\n")[0], "") from error
 
 
-def _batches(path: Path, columns: list[str], rows: int = _ROWS) -> Iterator[pa.RecordBatch]:
+def _batches(path: File, columns: list[str], rows: int = _ROWS, group: int | None = None) -> Iterator[pa.RecordBatch]:
+    groups = None if group is None else [group]
     try:
-        yield from _opened(path).iter_batches(rows, columns=columns)
+        yield from opened(path).iter_batches(rows, row_groups=groups, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise FormatError(f"{path} cannot be read", str(error).partition("\n")[0], "") from error
 
 
-def _flat(path: Path, name: str, column: pa.Array, kind: pa.DataType) -> tuple[Numbers, Numbers]:
+def _flat(path: File, name: str, column: pa.Array, kind: pa.DataType) -> tuple[Numbers, Numbers]:
     """(the numbers of all lists, how many each has: -1 for one that is null); a number that is null is NaN or -1."""
     listed = column.type
     if not (pa.types.is_list(listed) or pa.types.is_large_list(listed) or pa.types.is_fixed_size_list(listed)):
@@ -155,7 +160,7 @@ def _flat(path: Path, name: str, column: pa.Array, kind: pa.DataType) -> tuple[N
     return flat.cast(kind, safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False), lengths
 
 
-def _labels(path: Path, column: pa.Array) -> tuple[Numbers, Numbers]:
+def _labels(path: File, column: pa.Array) -> tuple[Numbers, Numbers]:
     """(labels of all rows, how many each has: -1 for a row whose label names no class, which has none then)."""
     kind = column.type
     if pa.types.is_boolean(kind):
@@ -184,9 +189,9 @@ def _mark(wrong: Numbers, bad: Any, what: Wrong) -> None:
     wrong[bad & (wrong == 0)] = what
 
 
-def _say(path: Path, number: int, wrong: Numbers, left_out: LeftOut) -> None:
+def _say(path: File, number: int, wrong: Numbers, left_out: LeftOut) -> None:
     for row in np.flatnonzero(wrong).tolist():
-        left_out.put(f"{path}, row {number + row + 1:,}", SAYS[Wrong(int(wrong[row]))])
+        left_out.put(At(str(path), "row", number + row + 1), SAYS[Wrong(int(wrong[row]))])
 
 
 def checked_rows(name: str, features: Numbers, labels: Numbers, left_out: LeftOut) -> Iterator[DenseRows]:
@@ -206,6 +211,6 @@ def checked_rows(name: str, features: Numbers, labels: Numbers, left_out: LeftOu
         _mark(wrong, ~((own == np.floor(own)) & (np.abs(own) <= MOST)), Wrong.LABEL)
         _mark(wrong, ~np.isfinite(rows).all(1), Wrong.VALUE)
         for row in np.flatnonzero(wrong).tolist():
-            left_out.put(f"{name}, row {first + row + 1:,}", SAYS[Wrong(int(wrong[row]))])
+            left_out.put(At(name, "row", first + row + 1), SAYS[Wrong(int(wrong[row]))])
         good = wrong == 0
         yield DenseRows(rows[good], own[good].astype(np.int64), np.ones(int(good.sum()), np.int64))

@@ -20,7 +20,7 @@ from pipeline.training.descent import data, gathering, libsvm
 from pipeline.training.descent.data import Data, Source
 from pipeline.training.descent.descent import Wanted, train
 from pipeline.training.descent.examples import Dense, Sparse
-from pipeline.training.descent.gathering import NAMED, LeftOut
+from pipeline.training.descent.gathering import NAMED, At, LeftOut
 from pipeline.training.descent.losses import Loss
 from pipeline.training.descent.memory import Own
 from tests.unit.training.made_sets import clouds, made
@@ -394,5 +394,5 @@ def test_labels_that_are_measurements_are_no_classes(tmp_path: Path) -> None:
 def test_what_is_left_out_says_so_once_for_each_reason() -> None:
     left_out = LeftOut()
     for at in range(NAMED + 1):
-        left_out.put(f"row {at}", "it is red")
+        left_out.put(At("a.svm", "row", at), "it is red")
     assert left_out.sentences[-1] == "1 more example left out: it is red"
