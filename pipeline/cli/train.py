@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "hathi train SOLVER [options]\n       hathi train test MODEL WEIGHTS [--iterations N] [options]\n"
         "       hathi train time SOLVER|MODEL [--iterations N] [options]\n"
-        "       hathi train price SOLVER [--json]\n"
+        "       hathi train price SOLVER [--dataset FOLDER] [--json]\n"
         "       hathi train head DATASET OUT [--loss softmax|logistic|hinge] [--net FILE] [options]\n"
         "       hathi train linear DATA [OUT] [--loss hinge|logistic|squared-hinge] [--workers N] [options]\n"
         "       hathi train template finetune OUT --net FILE --dataset FOLDER [--freeze LAYER] [options]\n"

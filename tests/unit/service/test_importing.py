@@ -6,7 +6,10 @@ import hashlib
 import io
 import json
 import re
+import subprocess
+import sys
 import tarfile
+import time
 import zipfile
 from collections import defaultdict
 from collections.abc import Mapping
@@ -272,3 +275,34 @@ def test_the_page_of_datasets_shows_what_is_printed(
     command, _, shown = block.removeprefix("$ hathi ").partition("\n")
     assert main(command.split()) == 0
     assert capsys.readouterr().out == shown
+
+
+def test_a_killed_import_leaves_no_child_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+    archive = packed(tmp_path / "a.tar", {f"{at % 3}/{at}.png": SET["set/a/0.png"] for at in range(20_000)})
+    words = [sys.executable, "-m", "pipeline.cli.main", "dataset", "import", str(archive), str(tmp_path / "made")]
+    running = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not (left := list(tmp_path.glob(".made-*/pictures"))):
+            assert running.poll() is None
+            time.sleep(0.01)
+        children: list[str] = []
+        while not children:
+            assert running.poll() is None
+            children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    finally:
+        running.kill()
+        running.wait()
+    while any(_runs(one) for one in children):
+        time.sleep(0.01)
+    assert [one.exists() for one in left] == [True]
+    assert not (tmp_path / "made").exists()
+    assert main(["dataset", "import", str(packed(tmp_path / "b.tar", SET)), str(tmp_path / "made")]) == 0
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.tar", "b.tar", "made"]
+
+
+def _runs(process: str) -> bool:
+    """Whether it is there, and no zombie."""
+    try:
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())
+    except OSError:
+        return False

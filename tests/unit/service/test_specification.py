@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from pipeline.cli.main import main
 from pipeline.nets.caffe import prototxt
 from pipeline.service.specification import child, judging
+from pipeline.service.specification.facts import data_of
 from pipeline.service.specification.judging import judge
 from pipeline.service.specification.words import FILES, Asked, BadSpecification, Data, Judged, Limits, Problem
 from pipeline.training import solver_text
@@ -204,3 +208,39 @@ def test_the_price_is_shown_before_anything_is_computed(
     assert main(["train", "price", "solver.prototxt"]) == 1
     assert "refused: layer 'p' (Python)" in capsys.readouterr().out
     assert main(["train", "price"]) == 2
+
+
+def test_a_dataset_says_what_a_net_gets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+
+    def encoded(form: str, *shape: int) -> bytes:
+        return cv2.imencode(form, rng.integers(0, 255, shape, np.uint8))[1].tobytes()
+
+    def data_for(**files: bytes) -> Data:
+        out = tmp_path / f"set-{len(list(tmp_path.iterdir()))}"
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            for name, content in files.items():
+                archive.writestr(f"{name[0]}/{name}", content)
+        assert main(["dataset", "import", "a.zip", str(out), "--split", "50/50"]) == 0
+        return data_of(out)
+
+    colours = {f"{label}{at}": encoded(".jpg", 12, 16, 3) for label in "ab" for at in range(4)}
+    assert data_for(**colours) == Data(2, 3, 12, 16, {"train": 4, "test": 4})
+    (made,) = tmp_path.glob("set-*")
+    grey = {f"{label}{at}": encoded(".jpg" if at else ".png", 12, 16) for label in "ab" for at in range(4)}
+    assert data_for(**grey) == Data(2, 1, 12, 16, {"train": 4, "test": 4})
+    mixed = data_for(**colours, a9=encoded(".png", 9, 16), b9=encoded(".png", 12, 16, 4))
+    assert mixed == Data(2, 0, 0, 16, {"train": 5, "test": 5})
+    (tmp_path / "net.prototxt").write_text(NET.replace("num_output: 10", "num_output: 2"))
+    (tmp_path / "solver.prototxt").write_text(SOLVER + 'net: "net.prototxt"\n')
+    capsys.readouterr()
+    assert main(["train", "price", "solver.prototxt", "--dataset", str(made), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] == 2 * 3 * 12 * 16 + 2
+    assert main(["train", "price", "solver.prototxt", "--dataset", str(made)]) == 0
+    assert "learned numbers: 1,154" in capsys.readouterr().out
+    (tmp_path / "net.prototxt").write_text(NET.replace("num_output: 10", "num_output: 1"))
+    assert main(["train", "price", "solver.prototxt", "--dataset", str(made)]) == 1
+    assert "refused: /net/layer/1: layer 'ip' has 1 outputs" in capsys.readouterr().out
