@@ -19,6 +19,10 @@ from pipeline.ledger.protocol import Context
 from pipeline.settings import FeatureSet, Settings
 
 
+class NotPromoted(PermanentError):
+    """A model that was never promoted: what follows it waits for a person, and nothing is wrong."""
+
+
 @dataclass(frozen=True, order=True)
 class Asked:
     """What computes a shipment: a set with the files that it names, or with those of a promotion."""
@@ -67,7 +71,7 @@ class Following:
             self._newest[model] = promotions.newest(self._context, model)
         found = self._newest[model]
         if found is None:
-            raise PermanentError(
+            raise NotPromoted(
                 f"model {model} was never promoted in lake {self._context.lake_name}",
                 "a set that follows it has no net yet",
                 f"hathi promote MODEL SET puts its first files there, for the sets with model = {model!r}",

@@ -9,7 +9,6 @@ from concurrent.futures import Executor
 from pipeline.amounts import counted
 from pipeline.errors import FormatError, PermanentError, PipelineError, TemporaryError
 from pipeline.ledger.layout import ShipmentName
-from pipeline.ledger.manifest import Expected
 from pipeline.ledger.protocol import Context, Seen, known_to_exist, state_of
 from pipeline.ledger.state import ShipmentState, next_of
 from pipeline.sources.conventions import Sources
@@ -19,7 +18,7 @@ from pipeline.stages import ship, snapshots
 from pipeline.stages.agreement import Restating
 from pipeline.stages.expectations import Expectations
 from pipeline.stages.fair_queue import FairQueue, group_of_state
-from pipeline.stages.following import Following
+from pipeline.stages.following import Following, NotPromoted
 from pipeline.stages.streams import InTurn, Readers, Streamed, stream
 from pipeline.stages.turn import Turn
 
@@ -113,9 +112,12 @@ class Shipping:
         spoilt = 0
         for begun in new:
             context.safe_point()
-            expects = self._expected(begun.plan.set)
-            if expects is None:
-                spoilt += 1
+            try:
+                expects = self._expectations[begun.plan.set]
+            except PermanentError as error:
+                name = begun.plan.set
+                context.once(f"begin set {name}", f"Hathi ships nothing for set {name}: {error}")
+                spoilt += not isinstance(error, NotPromoted)  # that one waits for a person
                 continue
             try:
                 snapshots.begin(context, begun, expects)
@@ -128,14 +130,6 @@ class Shipping:
                 states.append(state_of(context, begun.name))
         self._note(states)
         return states, len(refused) + spoilt
-
-    def _expected(self, name: str) -> Expected | None:
-        """What a plan of a set is to say; None where its model has no files, and then it waits."""
-        try:
-            return self._expectations[name]
-        except PermanentError as error:
-            self._context.once(f"begin set {name}", f"Hathi ships nothing for set {name}: {error}")
-            return None
 
     def read(self, states: list[ShipmentState], wanted: Callable[[], bool]) -> Iterator[Streamed]:
         """Read on what is not read to its end yet, as far as the caps allow: what became of each turn of each."""

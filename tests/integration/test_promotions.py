@@ -203,6 +203,7 @@ def test_a_model_whose_files_were_lost_is_named_and_its_shipments_wait(hosts: Ho
 
 def test_a_set_without_a_promotion_waits_and_says_what_to_do(hosts: Hosts) -> None:
     done = hosts.hathi("gateway", "run", "ship")
+    assert done.returncode == 0, "it waits for a person: nothing is wrong"
     assert "model shoes was never promoted in lake shop" in done.stdout + done.stderr
     assert "hathi promote MODEL SET" in done.stdout + done.stderr
     assert not (hosts.folder / "bucket/shop/c").exists()
