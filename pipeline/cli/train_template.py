@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--classes", type=number_from(2), metavar="N", help="how many (default: as the dataset has)")
     group.add_argument("--freeze", metavar="LAYER", help="this layer and those before it learn nothing; all: all but "
                        "the new one (default: all learn, the new one ten times faster)")  # fmt: skip
-    group.add_argument("--mean", default=_MEAN, metavar="B,G,R", help=f"what is subtracted (default: {_MEAN})")
+    group.add_argument("--mean", metavar="B,G,R", help=f"what is subtracted (default: {_MEAN}; of a net of "
+                       "grey images: 0)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
             says = "an LMDB does not tell" if classes is None else f"the dataset has labels up to {(labels or 0) - 1}"
             raise ConfigError("--classes does not fit" if classes else "how many classes there are is not known", says,
                               "give --classes N, more than the largest label")  # fmt: skip
-        wanted = finetuning.Wanted(classes, args.blob, args.freeze, _mean(args.mean))
+        wanted = finetuning.Wanted(classes, args.blob, args.freeze, _mean(args.mean, base.channels))
         made = finetuning.texts(base, wanted, train, test)
         for name, net in (("train_val.prototxt", made.train_val), ("deploy.prototxt", made.deploy)):
             (folder / name).write_text(text_format.MessageToString(net), encoding="utf-8")
@@ -105,17 +106,22 @@ def _source(path: Path, side: str | None, base: Base, made: tuple[Path, Path, st
         return Source(path.absolute(), count, base.size[0])
     note_export(path, out / name, out)
     (folder / name).mkdir()
-    count = database.write(folder / name, resized(examples.read(path, side), base.size))
+    count = database.write(folder / name, resized(examples.read(path, side), base.size, base.channels))
     if not count:
         raise ConfigError(f"{path} holds no images", "", "look at the dataset: hathi dataset show")
     return Source(out / name, count, 0)
 
 
-def _mean(text: str) -> tuple[float, ...]:
+def _mean(given: str | None, channels: int) -> tuple[float, ...]:
+    text = given if given is not None else _MEAN if channels == 3 else "0"
     try:
         found = tuple(float(one) for one in text.split(","))
     except ValueError as error:
         raise ConfigError(f"--mean {text} holds no numbers", str(error), f"for example {_MEAN}, or 0") from error
-    if len(found) not in (1, 3):
-        raise ConfigError(f"--mean {text} is of {len(found)} channels", "", f"give one number or three: {_MEAN}")
+    if len(found) not in (1, channels):
+        raise ConfigError(
+            f"--mean {text} is of {len(found)} channels",
+            "",
+            f"give one number, or three for colour: {_MEAN}",
+        )
     return found

@@ -27,12 +27,15 @@ Layer = caffe_pb2.LayerParameter
 
 @dataclass(frozen=True)
 class Base:
-    """A net to begin with.  size: (height, width) of its input; layers: of its deploy text, the input first."""
+    """A net to begin with.  size: (height, width) of its input; channels: 3 of colour, 1 of grey images; layers: of its
+    deploy text, the input first.
+    """
 
     name: str
     graph: CaffeGraph
     input: str
     size: tuple[int, int]
+    channels: int
     layers: tuple[Layer, ...]
 
 
@@ -69,15 +72,15 @@ class Texts:
 
 
 def base_of(path: Path) -> Base:
-    """Raises NetError for a net that is refused, ConfigError for one that takes no colour images from its one input."""
+    """Raises NetError for a net that is refused, ConfigError for one that takes no images from its one input."""
     text = prototxt.read(path)
     graph = caffe_graph.build(NetText(text, str(path)), None, rules.state_of("TEST", 0, ()), None, lambda says: None)
     inputs = list(graph.inputs.items())
-    if len(inputs) != 1 or len(inputs[0][1]) != 4 or inputs[0][1][1] != 3:
+    if len(inputs) != 1 or len(inputs[0][1]) != 4 or inputs[0][1][1] not in (1, 3):
         has = ", ".join(f"{name} {shape}" for name, shape in inputs) or "none"
-        raise ConfigError(f"the net {path} takes no colour images", f"its inputs: {has}", "give a deploy.prototxt")
+        raise ConfigError(f"the net {path} takes no images", f"its inputs: {has}", "give a deploy.prototxt")
     (name, shape), layers = inputs[0], [step.layer.spec for step in graph.plan.steps]
-    return Base(graph.name, graph, name, (shape[2], shape[3]), tuple(layers))
+    return Base(graph.name, graph, name, (shape[2], shape[3]), shape[1], tuple(layers))
 
 
 def texts(base: Base, wanted: Wanted, train: Source, test: Source) -> Texts:

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from pipeline.cli.main import main
+from pipeline.images.preparing import Preparation
 from pipeline.nets.caffe import prototxt
+from pipeline.settings import Preprocess
+from pipeline.training.dataset.examples import read
 from sample import random_features
 from tests.unit.training.databases import datum, images, lmdb_of
 from tests.unit.training.made_sets import clouds, made
@@ -123,3 +126,23 @@ def test_a_template_that_cannot_be_is_refused_and_nothing_is_left(
     assert template(site, site / "small.prototxt", *more) == 2
     assert says in capsys.readouterr().err
     assert sorted(one.name for one in site.iterdir()) == before
+
+
+def test_a_net_of_grey_images_trains_on_what_it_gets_when_it_serves(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = site / "grey.prototxt"
+    net.write_text(CLASSIFIER.replace("dim: 1 dim: 3", "dim: 1 dim: 1"))
+    words = ["--dataset", str(site / "set")]
+    assert template(site, net, *words, "--mean", "1,2,3") == 2
+    assert "is of 3 channels" in capsys.readouterr().err
+    assert template(site, net, *words) == 0
+    text = layers_of(site / "out" / "train_val.prototxt")
+    assert list(text["data"].transform_param.mean_value) == [0.0]
+    how = Preparation(Preprocess.model_validate({"mean": [0.0], "reduced_decode": False}), (16, 16), channels=1)
+    sides = zip(read(site / "set", "validation"), read(site / "out" / "test_lmdb"), strict=True)
+    for given, made_ in sides:
+        prepared = how(given.datum.data)
+        assert isinstance(prepared, np.ndarray)
+        assert made_.datum.channels == 1
+        assert np.array_equal(made_.image(), prepared.astype(np.uint8))
