@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -310,6 +311,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
         "train": [
             [str(solver(site))],
             [str(solver(site)), "--job", *at],
+            ["price", str(solver(site)), "--json"],
             ["show", "small", *at],
             ["fetch", "small", "--out", f"{site.folder}/fetched", *at],
             ["head", str(made(site.folder / "rows", {"train": clouds(40, 6, 2)})), f"{site.folder}/head"],
@@ -328,6 +330,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
         ],
         "dataset": [
             ["import", f"{site.folder}/labelled.txt", f"{site.folder}/set"],
+            ["import", archive_of(site.folder / "archive.zip", image), f"{site.folder}/imported"],
             ["show", f"{site.folder}/set"],
             ["make", f"{site.folder}/made", "--labels", f"{site.folder}/labels.csv", "--features", root],
         ],
@@ -409,6 +412,14 @@ def run_one(hole: BlackHole, site: Site, name: str, words: Sequence[str]) -> str
     assert daemon.returncode == 0, said
     assert site.results() > results, said
     return said
+
+
+def archive_of(path: Path, image: str) -> str:
+    """Two labels of a picture each."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for label in "ab":
+            archive.writestr(f"{label}/1.jpg", Path(image).read_bytes())
+    return str(path)
 
 
 def linear_set(path: Path) -> str:
