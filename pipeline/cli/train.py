@@ -222,7 +222,7 @@ def _how(args: argparse.Namespace) -> How:
     from pipeline.training.assembly import How
 
     shards = args.shards or (_SHARDS if args.on or (args.workers or 1) > 1 else 1)
-    return How(args.threads, args.exact, args.as_caffe, args.precision, args.gpu, shards)
+    return How(args.threads, args.exact, args.as_caffe, args.precision, args.gpu, shards, max(1, args.local_steps))
 
 
 def _time(args: argparse.Namespace) -> int:

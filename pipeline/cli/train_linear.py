@@ -57,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--seeds", type=number_from(1), default=3, metavar="N", help="of --compare (default: 3)")
     option("--labels", type=Path, metavar="FILE", help="of a .npy of features: the .npy of its labels")
     option("--local-steps", type=number_from(0), default=0, metavar="T", help="of a shard between two meetings "
-           "(default: 0: a pass of it)")  # fmt: skip
+           "(default: 0: a pass of it); of a SOLVER on spark: of a shard in the driver's loop, which averages weights "
+           "and history (default: 0: executors exchange after each)")  # fmt: skip
     option("--image", metavar="NAME", help="of pods: a container image with Spark and Hathi")
     option("--dry-run", action="store_true", help="of pods: print what would be submitted, and submit nothing")
     option("--dim", type=number_from(1), metavar="N", help="sparse: indices are below N; an example with another "

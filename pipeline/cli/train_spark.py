@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def refuse_without(args: argparse.Namespace) -> None:
     """Raises ConfigError for options of a cluster without one."""
-    for name in ("executors", "patience", "spark_conf"):
+    for name in ("executors", "patience", "local_steps", "spark_conf"):
         if getattr(args, name):
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} is of no use without --on", "it is of a training on a cluster",
@@ -51,7 +51,8 @@ def run(args: argparse.Namespace, wanted: Wanted, estop: Path | None, row: Calla
         raise ConfigError("no pyspark here", "it is an extra", f"{to_install('spark')}; see docs/spark.md")
     from pipeline.cli.wiring.on_spark import Cluster, train
 
-    return train(wanted, Cluster(master, args.executors, args.patience, tuple(map(pair, args.spark_conf))), estop, row)
+    settings = tuple(map(pair, args.spark_conf))
+    return train(wanted, Cluster(master, args.executors, args.patience, args.local_steps, settings), estop, row)
 
 
 def pair(text: str) -> tuple[str, str]:

@@ -18,10 +18,12 @@ from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
 
 from pipeline.amounts import counted
-from pipeline.cluster.training_task import Site, Worked, work
+from pipeline.cluster.training_task import Part, Site, Worked, part_of, work
 from pipeline.errors import ConfigError, Stopped, TemporaryError
+from pipeline.training import tree
 from pipeline.training.sharing.connection import HINT
 from pipeline.training.sharing.processes import Share, demand_shards
+from pipeline.training.sharing.rounds import Round
 
 Session = SparkSession
 LOOK_SECONDS = 1.0
@@ -105,6 +107,23 @@ class OnSpark:
                     raise one.error
             return found
 
+    def rounds(self, share: Share, local_steps: int) -> OnDriver:
+        """Rounds of a loop in this process: each is one job without a barrier, and a task that dies is tried again."""
+        return OnDriver(self, share, local_steps)
+
+    def summed(self, share: Share, one: Round) -> Part:
+        """One round, its parts joined on the executors.  Raises TemporaryError where Spark gives it up."""
+        shards, carried = share.shards, self._spark.broadcast(one)
+        blocks = tree.blocks(shards, self.workers)
+        try:
+            tasks = self._spark.parallelize(blocks, len(blocks)).map(lambda block: part_of(share, carried.value, block))
+            found: Part = tasks.treeReduce(lambda first, second: first.joined(second, shards))
+            return found
+        except Exception as error:  # py4j's own kinds
+            raise _given_up(error) from error
+        finally:
+            carried.destroy()
+
     def _job(self, share: Share) -> list[Worked]:
         """One barrier stage."""
         group, workers = uuid.uuid4().hex, self.workers
@@ -142,6 +161,20 @@ class OnSpark:
             return int(str(self._spark.defaultParallelism))
         jvm: Any = self._spark._jsc.sc()
         return int(str(jvm.maxNumConcurrentTasks(jvm.resourceProfileManager().defaultResourceProfile())))
+
+
+class OnDriver:
+    """Rounds that executors compute; the driver has the weights and the history."""
+
+    def __init__(self, spark: OnSpark, share: Share, local_steps: int) -> None:
+        self._spark, self._share, self.local_steps = spark, share, local_steps
+
+    def compute(self, one: Round) -> tuple[tree.Arrays, list[bytes]]:
+        """Raises what an executor refuses, and TemporaryError."""
+        found = self._spark.summed(self._share, one)
+        if found.error is not None:
+            raise found.error
+        return found.sums[range(self._share.shards)], [found.told[first] for first in sorted(found.told)]
 
 
 def _task(share: Share) -> Worked:

@@ -5,22 +5,25 @@ It knows no engine: `cluster.spark_training` carries the share.  Everything that
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import PermanentError, PipelineError
 from pipeline.process.life import leave_no_core
-from pipeline.training import job, specification
+from pipeline.training import job, specification, tree
 from pipeline.training.job import Ended, Out
 from pipeline.training.log import Log
+from pipeline.training.sharing.computer import Computer
 from pipeline.training.sharing.connection import Member, listen
 from pipeline.training.sharing.exchange import Alone, Exchange
 from pipeline.training.sharing.peers import Peers
 from pipeline.training.sharing.process import silent
 from pipeline.training.sharing.processes import Share
+from pipeline.training.sharing.rounds import Round
 
 LOG = "train.log"
 """What a training on a cluster says, beside its snapshots: executors append, and the driver reads along."""
@@ -104,6 +107,37 @@ def _out(exchange: Exchange, name: str, log: Path) -> Out:
 
     out = job.by_prefix(lambda line: _append(log, line), lambda read, shown: None, lambda row: None)
     return replace(out, attempts=False, exchange=exchange, name=name)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Blocks of the tree, summed as far as they are halves of one; what was told of each, by its first shard."""
+
+    sums: dict[range, tree.Arrays]
+    told: dict[int, bytes]
+    error: PipelineError | None = None
+
+    def joined(self, other: Part, shards: int) -> Part:
+        """Both of them; the order of sums is the tree's."""
+        sums = {**self.sums, **other.sums}
+        tree.join(shards, sums)
+        return Part(sums, {**self.told, **other.told}, self.error or other.error)
+
+
+def part_of(share: Share, one: Round, block: range) -> Part:
+    """What a task computes of a round: it keeps nets between rounds, and nothing that a round could change."""
+    try:
+        with specification.in_folder(Path(share.folder)):
+            found, told = _computer(json.dumps(asdict(share), sort_keys=True)).compute(one, block)
+        return Part({block: found}, {block.start: told})
+    except PermanentError as error:
+        return Part({}, {}, error)
+
+
+@functools.lru_cache(maxsize=1)
+def _computer(share: str) -> Computer:
+    leave_no_core()
+    return Computer(Share(**json.loads(share)))
 
 
 def _append(log: Path, line: str) -> None:

@@ -38,7 +38,8 @@ class How:
     threads: of the engine; 0: all cores, with `exact` one.  exact: convolution in Caffe's order of sums.
     as_caffe: wrong gradients of Caffe's are computed where it computes them, else such nets are refused.
     precision: one of PRECISIONS.  gpu: a card's number, "all" or "none"; "": the solver says whether it wants one.
-    shards: into which each batch of the training is cut (sharing/shards.py).
+    shards: into which each batch of the training is cut (sharing/shards.py).  local_steps: that a shard trains for
+    itself before all are averaged (sharing/rounds.py).
     """
 
     threads: int = 0
@@ -47,6 +48,7 @@ class How:
     precision: str = PRECISIONS[0]
     gpu: str = ""
     shards: int = 1
+    local_steps: int = 1
 
     @property
     def card(self) -> str:

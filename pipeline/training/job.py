@@ -31,6 +31,7 @@ from pipeline.training.requests import SIGNALS, Action, Requests, by_hand, heard
 from pipeline.training.resuming import Beginning, go_on, restore
 from pipeline.training.sharing.agreement import agree, programs
 from pipeline.training.sharing.exchange import Alone, Exchange
+from pipeline.training.sharing.rounds import Rounds
 from pipeline.training.sharing.shards import cut
 from pipeline.training.snapshot import ByFolder, ByPrefix, Places, Whole
 from pipeline.training.solver import Flags, Solver
@@ -76,6 +77,7 @@ class Out:
     down, and a lock keeps other processes from training there.  predictions: those of the last test are.  exchange:
     with the processes that share this training; all but 0 write nothing.  name: of this one.  taken: hears of each
     pass that is computed here.  signals: they ask for an end in good order; else they do what they did before.
+    rounds: who computes the shards in place of this process.
     """
 
     write: Callable[[str], None]
@@ -91,6 +93,7 @@ class Out:
     name: str = "this process"
     taken: Callable[[int], None] = lambda number: None
     signals: bool = True
+    rounds: Rounds | None = None
 
     @property
     def writes(self) -> bool:
@@ -193,7 +196,7 @@ def opened(wanted: Wanted, out: Out, requests: Requests, held: contextlib.ExitSt
         log, metrics, requests, places, job, time.time, time.monotonic,
         lambda shown: out.show(read, shown), wanted.data_threads, lambda at: out.kept(read, at),
         (lambda number: out.kept(read, predictions_of(number))) if out.predictions else None, out.saved,
-        out.exchange, out.taken,
+        out.exchange, out.taken, out.rounds,
     )  # fmt: skip
     return Opened(read, nets, Training(read, nets, around), places, metrics, log, job, threads)
 
@@ -335,6 +338,7 @@ def digest(read: Solver, how: How) -> str:
         "weights": [_sha256(path) for path in read.weights],
         "how": [how.exact, how.as_caffe, *([how.precision] if how.rounds else [])],
         **({"shards": how.shards} if how.shards > 1 else {}),
+        **({"local_steps": how.local_steps} if how.local_steps > 1 else {}),
     }
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -19,6 +20,7 @@ from pipeline.training.predictions.collecting import Collecting
 from pipeline.training.requests import Action
 from pipeline.training.saving import Saver
 from pipeline.training.sharing.passes import Sharded
+from pipeline.training.sharing.rounds import Round, Rounds, averaged
 from pipeline.training.smoothing import Smoothing
 from pipeline.training.snapshot import Owner, Position
 from pipeline.training.solver import Solver
@@ -82,6 +84,8 @@ class Training:
     def _mine(self, net: Live) -> Callable[[int], bool]:
         """Which passes of a net this process takes."""
         if net is self._nets.train:
+            if self._around.rounds is not None:
+                return lambda number: False
             return self._sharded.mine if self._sharded is not None else lambda number: True
         return lambda number: self._writes
 
@@ -188,7 +192,10 @@ class Training:
             self._safe = None
             for on_start, _ in self.callbacks:
                 on_start()
-            self._iterate()
+            if self._around.rounds is not None and self._around.rounds.local_steps > 1:
+                self._train_apart(self._around.rounds, last)
+            else:
+                self._iterate()
             self._saver.look()
             asked = self._around.requests.next() if self._asked is None else self._asked
             due = plan.interval and self.iteration % plan.interval == 0
@@ -230,6 +237,11 @@ class Training:
             told(feeding.number - 1)
             return run(feeds)
 
+        if self._sharded is not None and self._around.rounds is not None:
+            total, answers = self._around.rounds.compute(self._round(0))
+            feeding.skip(size)
+            found = self._sharded.settle(total, answers)
+            return found.loss, found.last
         if self._sharded is not None:
             found = self._sharded.iterate(feeding, taken, self._around.requests.next)
             self._asked = found.asked
@@ -239,6 +251,39 @@ class Training:
             result = taken(feeding.take())
             loss = F(loss + F(result.loss))
         return loss, result
+
+    def _round(self, steps: int) -> Round:
+        net, copied = self._net, self._net.array
+        history = tuple(copied(one) for one in self._learning.history) if steps else ()
+        weights = tuple(net.weights(one.slot) for one in net.learned)
+        draws = self._nets.draws.state()
+        return Round(self.iteration, self.rate_step, self._feeding[0].number, draws, steps, weights, history)
+
+    def _train_apart(self, rounds: Rounds, last: int) -> None:
+        """Local steps of every shard, up to the next iteration at which something is due; then the average of all."""
+        plan, tests, display = self._solver.snapshots, self._solver.tests, self._solver.display
+        at, size = self.iteration, self._solver.update.iter_size
+        due = [(at // every + 1) * every for every in (plan.interval, tests.interval, display.interval) if every]
+        steps = min(rounds.local_steps, last - at, *(one - at for one in due))
+        total, told = rounds.compute(self._round(steps))
+        values = averaged(total)
+        for one, value in zip(self._net.learned, values, strict=False):
+            self._net.load(one.slot, value)
+        self._learning.restore(values[len(self._net.learned) :])
+        losses = np.array([shard for block in told for shard in json.loads(block)], np.float32).mean(axis=0)
+        self._feeding[0].skip(size * steps)
+        for loss in losses:
+            self._smoothing.add(float(loss), self.iteration)
+            rate = self.lr
+            self.iteration += 1
+        if display.interval and at % display.interval == 0:
+            where, now = self._displayed, self._around.monotonic()
+            speed = (at - where[0]) / (now - where[1] or 1)
+            says = log.displayed(at, speed, now - where[1], display.interval, float(losses[0]))
+            self._around.log("solver.cpp:239", says)
+            self._around.metrics.add(at, self._around.now(), "train", {"train/loss": float(losses[0]), "lr": rate})
+            self._displayed = (at, now)
+        self._around.show(Shown(self.iteration, self._smoothing.mean, rate, self._feeding[0].examples, 0.0))
 
     def _looked(self, net: Network, gradients: bool, feeds: Feeds) -> Pass:
         """A pass with debug_info's lines."""

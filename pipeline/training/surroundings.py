@@ -11,6 +11,7 @@ from pipeline.training.log import Log
 from pipeline.training.metrics import Metrics
 from pipeline.training.requests import Requests
 from pipeline.training.sharing.exchange import Alone, Exchange
+from pipeline.training.sharing.rounds import Rounds
 from pipeline.training.snapshot import Places
 
 
@@ -41,6 +42,7 @@ class Surroundings:
     predictions: where those of the last test of a test net go, by its number; None: nobody wants them.
     saved: hears of each snapshot that is begun, by its iteration.  exchange: with the processes that train the same
     net; 0 of them writes snapshots, and tests.  taken: hears of each pass of the training net that is computed here.
+    rounds: who computes the shards in place of this process.
     """
 
     log: Log
@@ -57,3 +59,4 @@ class Surroundings:
     saved: Callable[[int], None] = lambda iteration: None
     exchange: Exchange = field(default_factory=Alone)
     taken: Callable[[int], None] = lambda number: None
+    rounds: Rounds | None = None

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.errors import ConfigError, PipelineError, SolverError
+from pipeline.training import job
 from pipeline.training.assembly import How
 from pipeline.training.job import Wanted
-from tests.spark.conftest import CONF, demand_spark, spark_environ
+from pipeline.training.sharing.computer import Here
+from pipeline.training.sharing.processes import Share, share_of
+from pipeline.training.sharing.rounds import Rounds
+from tests.spark.conftest import demand_spark
+from tests.spark.training_kills import command, parent, workers_in
 from tests.unit.training import shared_runs
 from tests.unit.training.databases import demand_readers
 from tests.unit.training.runs import Within, train
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 
 demand_readers()
 pytest.importorskip("torch")
-PATIENCE = 300.0
+PATIENCE = 900.0
 SOLVER = Path("solver.prototxt")
 HOW = How(threads=1, shards=8)
 Stages = list[list["Worked"]]
@@ -82,23 +86,6 @@ def test_executors_have_the_bits_of_one_process_and_each_has_examples_of_its_own
 def jvm_of_a_task(one: Worked) -> str:
     """Of a Python worker that still waits for tasks: its parent's parent, the executor."""
     return str(parent(parent(one.process)))
-
-
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def workers_in(folder: Path) -> list[int]:
-    """Python workers that train there."""
-    found = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit() and int(path.name) != os.getpid():
-            try:
-                if (path / "cwd").readlink() == folder and b"pyspark" in (path / "cmdline").read_bytes():
-                    found.append(int(path.name))
-            except OSError:
-                continue
-    return sorted(found)
 
 
 @contextmanager
@@ -172,13 +159,30 @@ def test_what_cannot_be_is_refused_by_name(session: SparkSession, tmp_path: Path
         on_spark(session, folder, 2)
 
 
-def command(folder: Path, executors: int, *more: str) -> subprocess.Popen[str]:
-    words = ["train", "solver.prototxt", "--on", f"spark=local-cluster[{executors},1,900]", "--threads", "1"]
-    words += [word for name, value in CONF.items() for word in ("--spark-conf", f"{name}={value}")]
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli.main", *words, *more], cwd=folder, env=spark_environ(), text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+def by_rounds(folder: Path, local_steps: int, rounds: Callable[[Share], Rounds]) -> dict[str, str]:
+    """The driver's loop; the bits of its end."""
+    wanted = Wanted(SOLVER, how=replace(HOW, local_steps=local_steps))
+    with Within(folder):
+        out = job.by_prefix(lambda line: None, lambda read, shown: None, lambda row: None)
+        job.train(wanted, replace(out, rounds=rounds(share_of(wanted))))
+    return shared_runs.bits(folder, 12)
+
+
+@pytest.mark.parametrize("local_steps", [1, 4])
+def test_the_drivers_loop_has_the_bits_of_one_process(session: SparkSession, local_steps: int, tmp_path: Path) -> None:
+    from pipeline.cluster.spark_training import OnSpark, Ways
+
+    text = shared_runs.solver(12)
+    spark = OnSpark(session, 2, 8, Ways(lambda: False, lambda says: None, lambda: 0))
+    folder = shared_runs.write(tmp_path / "driver", None, text)
+    found = by_rounds(folder, local_steps, lambda share: spark.rounds(share, local_steps))
+    alone = shared_runs.write(tmp_path / "alone", None, text)
+    if local_steps == 1:
+        with Within(alone):
+            train(Wanted(SOLVER, how=HOW))
+        assert found == shared_runs.bits(alone, 12)
+    else:
+        assert found == by_rounds(alone, local_steps, lambda share: Here(share, local_steps))
 
 
 def test_four_executors_have_the_bits_of_one_process_after_a_kill_of_the_driver(
@@ -187,15 +191,20 @@ def test_four_executors_have_the_bits_of_one_process_after_a_kill_of_the_driver(
     demand_spark()
     folder = shared_runs.write(tmp_path)
     process = command(folder, 4)
-    ends = time.monotonic() + PATIENCE
-    while not (folder / "s_iter_20.resume.json").exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < ends
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    try:
+        ends = time.monotonic() + PATIENCE
+        while not (folder / "s_iter_20.resume.json").exists():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
     again = command(folder, 4)
-    out, _ = again.communicate(timeout=PATIENCE)
+    try:
+        out, _ = again.communicate(timeout=PATIENCE)
+    finally:
+        again.kill()
     assert again.returncode == 0, out
     assert "8 shards on 4 executors" in out
     assert "computed" in out

@@ -17,6 +17,7 @@ from pipeline.cluster.spark_training import OnSpark, Session, Ways, all_of, open
 from pipeline.cluster.training_task import LOG, Worked
 from pipeline.errors import Stopped, TemporaryError
 from pipeline.training import job, prefix_lock, snapshot, solver
+from pipeline.training.assembly import How
 from pipeline.training.job import Ended, Wanted
 from pipeline.training.metrics import NAME as METRICS
 from pipeline.training.requests import Requests, heard
@@ -29,6 +30,7 @@ _LOOK_SECONDS = 0.5
 @dataclass(frozen=True)
 class Cluster:
     """master: "": that of spark-submit.  executors: 0: as many as it has slots.  patience: seconds; None: the default.
+    local_steps: of the driver's loop; 0: executors exchange among themselves.
 
     settings: of Spark, names and values.
     """
@@ -36,6 +38,7 @@ class Cluster:
     master: str
     executors: int = 0
     patience: float | None = None
+    local_steps: int = 0
     settings: tuple[tuple[str, str], ...] = ()
 
 
@@ -50,6 +53,8 @@ class Watching:
 def train(wanted: Wanted, cluster: Cluster, estop: Path | None, row: Callable[[dict[str, Any]], None]) -> Ended:
     """To the end, or until it is asked to leave.  Raises what training raises."""
     share = shared(wanted, cluster.patience)
+    if cluster.local_steps:
+        return _by_rounds(wanted, cluster, estop, row)
     requests = Requests(wanted.sigint, wanted.sighup, estop, time.monotonic)
     with heard(requests), contextlib.ExitStack() as held, shown() as (write, _):
         prefix_lock.take(held, job.beside(share.prefix, prefix_lock.NAME))
@@ -71,6 +76,17 @@ def train(wanted: Wanted, cluster: Cluster, estop: Path | None, row: Callable[[d
         row(json.loads(line))
     last = stages[-1][0]
     return Ended(Ending(last.ending), last.iteration, Path(last.model) if last.model else None, last.why)
+
+
+def _by_rounds(wanted: Wanted, cluster: Cluster, estop: Path | None, row: Callable[[dict[str, Any]], None]) -> Ended:
+    """The driver's loop: this process has weights and history, and executors compute shards of each round."""
+    share = shared(wanted)
+    with shown() as (write, show), open_session(cluster.master or None, dict(cluster.settings)) as session:
+        ways = Ways(lambda: False, lambda says: write(f"{says}\n"), lambda: 0)
+        spark = OnSpark(session, cluster.executors, share.shards, ways)
+        out = job.by_prefix(write, show, row)
+        rounds = spark.rounds(share, cluster.local_steps)
+        return job.train(replace(wanted, how=How(**share.how)), replace(out, estop=estop, rounds=rounds))
 
 
 def shared(wanted: Wanted, patience: float | None = None) -> Share:

@@ -1,4 +1,4 @@
-"""Caffe's Data layer: Datums of an LMDB or a LevelDB, in the order of their keys, over and over."""
+"""Caffe's Data layer: Datums of an LMDB or a LevelDB by their keys, or of a dataset of ours, over and over."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from pipeline.nets.graph.lowered import Shape
 from pipeline.training.data import datums, pixels
 from pipeline.training.data.buffers import Buffers
 from pipeline.training.data.examples import Cropped, examined, sizes_of
+from pipeline.training.data.parquet import is_dataset, open_dataset
 from pipeline.training.data.raw import SMALL, Raw
-from pipeline.training.data.records import key_text, open_leveldb, open_lmdb
+from pipeline.training.data.records import Records, key_text, open_leveldb, open_lmdb
 from pipeline.training.data.source import Batch, Labels, Trouble
 from pipeline.training.data.transform import Float32s, Transform, Unfit, transform_of, unfit
 from pipeline.training.draws.draws import Draws
@@ -36,8 +37,7 @@ class Database:
         if given.batch_size < 1:
             raise SolverError(f"layer '{spec.name}' (Data): batch_size is {given.batch_size}", "", "give 1 or more")
         transform = self.transform = transform_of(spec, train, folder)
-        opened = open_lmdb if given.backend == caffe_pb2.DataParameter.LMDB else open_leveldb
-        self._records = opened(folder / given.source, field)
+        self._records = _opened(given, folder / given.source, field)
         self.count = len(self._records.keys)
         if not self.count:
             self._records.close()
@@ -131,3 +131,9 @@ class Database:
 
     def close(self) -> None:
         self._records.close()
+
+
+def _opened(given: caffe_pb2.DataParameter, path: Path, field: str) -> Records:
+    if is_dataset(path):
+        return open_dataset(path, field)
+    return open_lmdb(path, field) if given.backend == caffe_pb2.DataParameter.LMDB else open_leveldb(path, field)

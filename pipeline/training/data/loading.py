@@ -49,7 +49,8 @@ class Loader:
         begin = self._now()
         found: Batch = {}
         try:
-            for made in self._made.pop(self.number):
+            made_ahead = self._made.pop(self.number, None)
+            for made in made_ahead or [self._pool.submit(one.batch, self.number) for one in self._others]:
                 found.update(made.result())
             for source in self._in_order:
                 found.update(source.batch(self.number))

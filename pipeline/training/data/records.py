@@ -16,8 +16,10 @@ from pipeline.training.packages import demand
 class Records(Protocol):
     """The records of an open database; any thread may read."""
 
-    path: Path
-    keys: list[bytes]
+    @property
+    def path(self) -> Path: ...
+    @property
+    def keys(self) -> Sequence[bytes]: ...
 
     def read(self, numbers: Sequence[int]) -> Iterator[bytes | memoryview]:
         """The values of these records, each until the next is asked for.  Raises FormatError for one that is gone."""

@@ -71,7 +71,7 @@ def read(folder: Path, side: str | None = None) -> Iterator[Record]:
     features = read_manifest(folder).kind == FEATURES
     columns = ["key", "label", FEATURES] if features else SCHEMA.names
     for batch in batches(folder, side, columns):
-        yield from (_of_feature(row) if features else _record(row) for row in batch.to_pylist())
+        yield from (_of_feature(row) if features else record_of(row) for row in batch.to_pylist())
 
 
 def batches(folder: Path, side: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -140,7 +140,8 @@ def _row(key: bytes, datum: caffe_pb2.Datum) -> dict[str, Any]:
     return {"key": key, **row, "float_data": list(datum.float_data) or None}
 
 
-def _record(row: dict[str, Any]) -> Record:
+def record_of(row: dict[str, Any]) -> Record:
+    """A row of images as a record."""
     datum = caffe_pb2.Datum(**{name: row[name] for name in _FIELDS if row[name] is not None})
     datum.float_data.extend(row["float_data"] or ())
     return row["key"], datum

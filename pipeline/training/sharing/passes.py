@@ -52,6 +52,13 @@ class Sharded:
 
         run: one pass with gradients.  asked: what this process is asked for; 0's counts.
         """
+        found, told = self.compute(feeding, run, asked)
+        return self.settle(found, self._exchange.sum(found, told))
+
+    def compute(
+        self, feeding: Feeding, run: Callable[[Feeds], Pass], asked: Callable[[], Action]
+    ) -> tuple[tree.Arrays, bytes]:
+        """The gradients of this process's shards, summed, and what there is to tell of them."""
         net, done = self._net, list[tuple[Pass, Sums]]()
 
         def gradients(shard: int) -> tree.Arrays:
@@ -65,8 +72,11 @@ class Sharded:
         feeding.skip(self._block.start * self._passes)
         found = tree.total(self._block, gradients)
         feeding.skip((self._shards - self._block.stop) * self._passes)
-        told = _packed(done, asked(), self._moving)
-        answers = [_Told(one, self._moving, self._shapes) for one in self._exchange.sum(found, told)]
+        return found, _packed(done, asked(), self._moving)
+
+    def settle(self, found: tree.Arrays, told: Sequence[bytes]) -> Iterated:
+        """Gives the net the gradients of all shards; told: of all processes, in their order."""
+        net, answers = self._net, [_Told(one, self._moving, self._shapes) for one in told]
         net.clear()
         for slot, values in zip(self._learning, found, strict=True):
             net.place_gradient(slot, values)

@@ -16,9 +16,13 @@ import numpy as np
 import pytest
 
 from pipeline.errors import SolverError
-from pipeline.training import job
+from pipeline.training import job, solverstate, tree
 from pipeline.training.assembly import How
+from pipeline.training.draws.draws import OurDraws
 from pipeline.training.job import Wanted
+from pipeline.training.sharing.computer import Computer, Here
+from pipeline.training.sharing.processes import share_of
+from pipeline.training.sharing.rounds import Round, averaged
 from pipeline.training.solver import Flags
 from tests.environment import environ
 from tests.integration.conftest import ROOT
@@ -205,3 +209,54 @@ def test_gradients_of_shards_are_computed_on_the_cpu_where_the_solver_asks_for_a
     found = Alone(folder).train(8)
     assert any("the solver says solver_mode: GPU; Hathi trains on the CPU" in line for line in found.lines)
     assert np.isfinite(blobs(folder / "s_iter_2.caffemodel")["ip", 0]).all()
+
+
+def apart(folder: Path, steps: int, more: dict[str, object] | None = None) -> Path:
+    """A training whose shards are computed by rounds, in this process."""
+    with Within(folder):
+        wanted = Wanted(Path("solver.prototxt"), Flags(), How(threads=1, shards=8, local_steps=steps))
+        out = job.by_prefix(lambda line: None, lambda read, shown: None, lambda row: None)
+        job.train(wanted, replace(out, rounds=Here(share_of(wanted), steps)))
+    return folder
+
+
+def test_rounds_of_one_step_are_the_exchange_to_the_bit(whole: Alone, tmp_path: Path) -> None:
+    folder = apart(shared_runs.write(tmp_path), 1)
+    assert shared_runs.bits(folder) == shared_runs.bits(whole.folder)
+
+
+def test_local_steps_average_weights_and_history_whoever_computes_which_shards(tmp_path: Path) -> None:
+    folder = apart(shared_runs.write(tmp_path / "one"), 4)
+    with Within(folder):
+        how = How(threads=1, shards=8, local_steps=4)
+        share = share_of(Wanted(Path("solver.prototxt"), Flags(), how))
+        computer = Computer(share)
+        state = solverstate.read(folder / "s_iter_20.solverstate")
+        weights = tuple(read for key, read in blobs(folder / "s_iter_20.caffemodel").items())
+        one = Round(20, 1, 160, OurDraws(0).state(), 4, weights, tuple(state.history))
+        alone, _ = computer.compute(one, range(8))
+        parts: dict[range, tree.Arrays] = {block: computer.compute(one, block)[0] for block in tree.blocks(8, 3)}
+        tree.join(8, parts)
+        assert [part.tobytes() for part in parts[range(8)]] == [part.tobytes() for part in alone]
+        single = [computer.compute(one, range(shard, shard + 1))[0] for shard in range(8)]
+        computer.close()
+    for at, average in enumerate(averaged(alone)):
+        each = [np.asarray(averaged(shard)[at], np.float64) for shard in single]
+        np.testing.assert_allclose(average, np.mean(each, axis=0), rtol=2e-5, atol=1e-6)
+    assert float(alone[-1][0]) == 16 * 4, "examples of a round"
+    moved = [np.abs(averaged(single[0])[at] - averaged(single[1])[at]).max() for at in range(len(alone) - 1)]
+    assert max(moved) > 1e-3, "shards went ways of their own"
+
+
+def test_local_steps_end_where_a_snapshot_or_a_test_is_due(tmp_path: Path) -> None:
+    folder = apart(shared_runs.write(tmp_path), 7)
+    steps = [json.loads(row)["step"] for row in (folder / "s_metrics.jsonl").read_text().splitlines()]
+    assert steps == [0, 0, 10, 20, 20, 30, 40, 40]
+    assert (folder / "s_iter_20.resume.json").exists()
+    again = shared_runs.write(tmp_path / "again")
+    with Within(again):
+        wanted = Wanted(Path("solver.prototxt"), Flags(), How(threads=1, shards=8, local_steps=7), until=20)
+        out = job.by_prefix(lambda line: None, lambda read, shown: None, lambda row: None)
+        job.train(wanted, replace(out, rounds=Here(share_of(wanted), 7)))
+    apart(again, 7)
+    assert shared_runs.bits(again) == shared_runs.bits(folder), "it goes on to the bit"
