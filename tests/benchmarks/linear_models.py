@@ -11,13 +11,17 @@ FOLDER reads a file and goes over it 20 times in a process of its own.  Dense: P
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib.util
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +92,51 @@ def sparse(rows: int, passes: int) -> None:
         print(f"{name:28} {rows / statistics.median(one for one, _ in taken) / 1e6:6.2f} M examples/s, "
               f"{by_core:5.2f} M a second of a core (best), x {ratio:.2f}, "
               f"CPU / wall {share:.2f}", flush=True)  # fmt: skip
+    limit(examples, passes)
     learn(examples, passes)
+
+
+def limit(examples, passes: int) -> None:  # type: ignore[no-untyped-def]
+    """A kernel in C on the same examples, and ours in turn with it; rows asked for before their turn, and not."""
+    if shutil.which("gcc") is None:
+        print("gcc is not installed: no kernel in C beside it")
+        return
+    from pipeline.training.descent.values import FREE, Model, Step
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(__file__).with_name("linear_kernel.c"), Path(folder) / "kernel.so"
+        options = ["-O3", "-march=native", "-ffast-math", "-shared", "-fPIC"]
+        subprocess.run(["gcc", *options, "-o", str(library), str(source)], check=True)
+        kernel = ctypes.CDLL(str(library)).walk
+    kernel.restype = ctypes.c_double
+    rows = examples.rows
+    shrink = (1.0 / (1.0 + 0.5e-5 * examples.penalties())).astype(np.float32)
+    step = Step(0.5, 0.005, 1.0, 0, FREE)
+
+    def pointer(array: np.ndarray) -> ctypes.c_void_p:
+        return ctypes.c_void_p(array.ctypes.data)
+
+    def in_c(order: np.ndarray, weights: np.ndarray, ahead: int) -> None:
+        bias = np.zeros(1, np.float32)
+        kernel(*map(pointer, (rows.start, rows.columns, rows.value, rows.label_start, order)),
+               ctypes.c_int64(len(order)), *map(pointer, (weights, bias, shrink)), ctypes.c_float(0.5),
+               ctypes.c_int64(ahead))  # fmt: skip
+
+    for random in (False, True):
+        order = examples.order(np.random.default_rng(0), random)
+        ways: dict[str, Callable[[], object]] = {}
+        for name, ahead in (("C", 0), ("C, rows asked for 4 before", 4), ("C, rows asked for 16 before", 16)):
+            ways[name] = partial(in_c, order, np.zeros(examples.dim, np.float32), ahead)
+        model = Model(np.zeros(examples.dim, np.float32), np.zeros(1, np.float32), shrink, np.zeros(0, np.int32))
+        ways["ours"] = partial(examples.walk, model, order, step, False)
+        taken: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(passes + 1):
+            for name, act in ways.items():
+                taken[name].append(timed(act))
+        for name, times in taken.items():
+            print(f"{name + (', random rows' if random else ', blocks'):42} "
+                  f"{len(order) / min(times[1:]) / 1e6:5.2f} M a second of a core (best), "
+                  f"{len(order) / statistics.median(times[1:]) / 1e6:5.2f} (median)", flush=True)  # fmt: skip
 
 
 def learn(examples, passes: int) -> None:  # type: ignore[no-untyped-def]
@@ -164,9 +212,20 @@ def dense(folder: Path, rows: int, dim: int, classes: int) -> None:
                 print(f"{workers} worker(s): {examples.count / statistics.median(one.seconds for one in passes):,.0f} "
                       f"rows/s, {examples.count / best.processor:,.0f} a second of a core x {classes} classes; reading "
                       f"alone is {100 * took / best.processor:.0f} % of a pass")  # fmt: skip
+            print(f"memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB in all")
+            beside = np.concatenate([one.rows.copy() for one in examples.blocks(range(64))])  # type: ignore[attr-defined]
+            told = examples.label[: len(beside)]  # type: ignore[attr-defined]
     finally:
         path.unlink()
-    print(f"memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB in all")
+    if importlib.util.find_spec("sklearn") is None:
+        print("scikit-learn is not installed: no SGDClassifier beside it")
+        return
+    from sklearn.linear_model import SGDClassifier
+
+    learner = SGDClassifier(alpha=1e-5)
+    learner.partial_fit(beside, told, classes=np.arange(classes))
+    took = min(timed(lambda: learner.partial_fit(beside, told)) for _ in range(3))
+    print(f"SGDClassifier, {len(beside):,} of them in memory: {len(beside) / took:,.0f} a second of a core x {classes}")
 
 
 def main() -> None:
