@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from tests.servers.demand import demanded
 
-NAMES = ("s3", "hdfs", "kerberos", "spark", "prometheus", "postgres", "chromium")
+NAMES = ("s3", "hdfs", "kerberos", "spark", "prometheus", "postgres", "archivers", "chromium")
 
 
 def main(names: Sequence[str]) -> int:

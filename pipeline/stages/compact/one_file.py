@@ -110,7 +110,7 @@ def matrix_without(path: Path, ids: Path, gone: NDArray[np.bool_]) -> None:
     if not path.exists():  # whoever wrote it was killed between the two
         os.replace(ids, ids_beside(path))
         return
-    values = np.load(path, mmap_mode="r")
+    values = np.load(path, mmap_mode="r", allow_pickle=False)
     if values.ndim != 2 or len(values) != len(gone):
         what = f"it has the shape {values.shape}, and its ids are {len(gone)}"
         raise FormatError(f"{path} does not fit its ids", what, "delete both: the next run with --out makes them anew")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tarfile
 import zipfile
@@ -14,6 +13,7 @@ import pytest
 
 from pipeline.service.archive.entries import Picture, Rejected
 from pipeline.service.archive.reading import read
+from tests.servers.archivers import program
 from tests.unit.service.hostile_archives import GREY
 
 LABELS = ("äpfel", "b", "コーヒー")
@@ -129,36 +129,35 @@ def _names(path: Path, depth: int = 2) -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("maker", MAKERS)
 def test_the_pictures_of_an_archive_are_those_of_the_folder(maker: str, pictures: Path, tmp_path: Path) -> None:
-    program = maker.split(",")[0].split()[0].replace("GNU", "tar")
-    if program in ("tar", "zip") and shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
+    made_by = maker.split(",")[0].split()[0].replace("GNU", "tar")
+    if made_by in ("tar", "zip"):
+        program(made_by)
     out = tmp_path / "archive.zip"  # zip would add it; what it is, its bytes say
     MAKERS[maker](pictures, out)
     assert _names(out) == sorted(NAMES)
 
 
-@pytest.mark.skipif(shutil.which("bsdtar") is None, reason="bsdtar is not installed")
 @pytest.mark.parametrize("form", ["pax", "gnutar", "ustar", "v7", "zip"])
 def test_bsdtar_gives_the_same(form: str, pictures: Path, tmp_path: Path) -> None:
-    subprocess.run(["bsdtar", "--format", form, "-cf", tmp_path / "archive", "-C", pictures, "."], check=True)
+    subprocess.run([program("bsdtar"), "--format", form, "-cf", tmp_path / "archive", "-C", pictures, "."], check=True)
     assert _names(tmp_path / "archive") == sorted(one for one in NAMES if form != "v7" or one[1] != LONG)
 
 
-@pytest.mark.skipif(shutil.which("7z") is None, reason="7z is not installed")
 @pytest.mark.parametrize("form", ["zip", "tar"])
 def test_7z_gives_the_same(form: str, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / f"archive.{form}"
-    subprocess.run(["7z", "a", f"-t{form}", "-snl", out, "."], cwd=pictures, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [program("7z"), "a", f"-t{form}", "-snl", out, "."], cwd=pictures, check=True, stdout=subprocess.DEVNULL
+    )
     assert _names(out) == sorted(NAMES)
 
 
-@pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed")
 def test_go_gives_the_same(pictures: Path, tmp_path: Path) -> None:
     """Its zip has the sizes behind each entry, not before it."""
-    program = tmp_path / "made.go"
-    program.write_text(_GO)
+    source = tmp_path / "made.go"
+    source.write_text(_GO)
     environ = {**os.environ, "GOFLAGS": "-mod=mod", "GO111MODULE": "off", "GOTOOLCHAIN": "local"}
-    words = ["go", "run", *map(str, (program, pictures, tmp_path / "a.tar.gz", tmp_path / "a.zip"))]
+    words = [program("go"), "run", *map(str, (source, pictures, tmp_path / "a.tar.gz", tmp_path / "a.zip"))]
     assert subprocess.run(words, env=environ, cwd=tmp_path, capture_output=True, check=True).stdout == b"made"
     assert _names(tmp_path / "a.tar.gz") == _names(tmp_path / "a.zip") == sorted(NAMES)
 
@@ -179,8 +178,7 @@ def test_what_gnu_tar_says_is_sparse_is_rejected_and_its_neighbours_are_read(tmp
 
 
 def test_a_zip_that_was_changed_twice_is_read(pictures: Path, tmp_path: Path) -> None:
-    if shutil.which("zip") is None:
-        pytest.skip("zip is not installed")
+    program("zip")
     out = tmp_path / "a.zip"
     _zip("-y")(pictures, out)
     subprocess.run(["zip", "-q", "-d", out, f"b/{LONG}"], check=True)
