@@ -3,6 +3,7 @@
 #
 #   ./run-all.sh                    runs every stage on the sample lake, until nothing is left to do (hathi sample)
 #   ./run-all.sh loop               trains a head on the sample's features, puts it into use, and makes features anew
+#   ./run-all.sh service            lets teams train over REST on this machine, until Ctrl-C (--no-train: without torch)
 #   ./run-all.sh CONFIG             starts the daemons ship and deliver of a gateway's configuration, in the background
 #   ./run-all.sh status [CONFIG]    says which daemons run
 #   ./run-all.sh stop [CONFIG]      asks the daemons to stop, and waits
@@ -221,6 +222,18 @@ esac
 case "${1:-}" in
     "") exec "$hathi" sample ;;
     loop) exec "$hathi" sample "$@" ;;
+    service)
+        "$root/scripts/service.sh"
+        case "${2:-}" in
+            --no-train) ;;
+            "")
+                if [ ! -e "$root/.venv/.extra-training" ]; then say "installing what a training needs: torch (4 GB, about a minute)"; fi
+                "$root/scripts/training.sh"
+                ;;
+            *) echo "run-all: unknown option $2; ./run-all.sh --help" >&2; exit 2 ;;
+        esac
+        exec "$hathi" service start --config "$root/config/service.toml"
+        ;;
     status | stop | kill)
         action="$1"
         if [ "$action" = kill ]; then action=kill_all; fi

@@ -66,6 +66,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "promote": Entry("promote", "put a trained net into use for the sets that follow it"),
         "models": Entry("models", "show which nets were promoted, and where each comes from"),
         "evaluate": Entry("evaluate", "judge a net on a dataset, alone or beside another"),
+        "service": Entry("service", "let teams train over REST: an API, workers, tenants and tokens"),
     },
 }
 """The commands as `hathi --help` shows them."""

@@ -101,6 +101,14 @@ async def retire(database: Database, worker: str) -> bool:
         return ended is not None
 
 
+async def orphan(database: Database, worker: str) -> int:
+    """A worker that is known to be dead: what it held is claimed by the next that asks.  How much that is."""
+    async with database.transaction(WORKER, serial=True) as statements:
+        await statements.rows("update workers set state = 'retired' where id = $1 returning id", worker)
+        sql = "update work set lease_until = instant() - 1 where worker_id = $1 and state = 'running' returning id"
+        return len(await statements.rows(sql, worker))
+
+
 async def claim(database: Database, worker: str, lease: float = LEASE_SECONDS) -> Claimed | None:
     """The work that this worker does next; None: there is none for it.  One transaction, and only one at a time."""
     async with database.transaction(WORKER, serial=True) as statements:

@@ -25,6 +25,7 @@ from pipeline.settings.places import place_of, within
 from pipeline.settings.preprocessing import PRESETS, Preprocess, with_own_presets
 from pipeline.settings.reading import FilePath
 from pipeline.settings.section import Name
+from pipeline.settings.service import Service
 from pipeline.settings.sets import BUILT_IN, DECODE_POLICY, HOG, IMAGE, FeatureSet, is_built_in
 from pipeline.settings.stages import Archive, Compute, Deliver, Prune, Ship
 from pipeline.stage_names import ON_THE_BOX, ON_THE_LAKE, STAGES
@@ -56,6 +57,7 @@ __all__ = [
     "Notify",
     "Preprocess",
     "Prune",
+    "Service",
     "Settings",
     "Ship",
     "Source",
@@ -104,6 +106,7 @@ class Settings(BaseModel):
     notify: Notify = Notify()
     metrics: Metrics = Metrics()
     logs: Logs = Logs()
+    service: Service = Service()
 
     @property
     def stages(self) -> tuple[str, ...]:

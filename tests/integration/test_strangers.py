@@ -335,6 +335,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
             ["make", f"{site.folder}/made", "--labels", f"{site.folder}/labels.csv", "--features", root],
         ],
         "barista": [["test", str(solver(site))], ["list"]],
+        "service": [["migrate", *at], ["tenant", "red", *at], ["token", "red", "ann", *at], ["check", *at]],
         "promote": [["demo", "--net", net[0], "--weights", net[1], "--config", str(following(site))]],
         "models": [["--config", str(following(site))]],
         "evaluate": [["--net", net[0], "--weights", net[1], "--blob", "features", "--dataset", f"{site.folder}/set"]],

@@ -1,0 +1,216 @@
+"""`hathi service`: teams train over REST; its API, its workers, and who may use them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.amounts import counted
+from pipeline.app.installation import default_config
+from pipeline.clock import Clock
+from pipeline.errors import ConfigError
+from pipeline.process import logs
+from pipeline.process.installed import to_install
+from pipeline.process.lock import refuse_estop
+from pipeline.process.stop import Stop, signals
+from pipeline.settings import Settings, load
+from pipeline.stores.opening import open_bucket
+
+if TYPE_CHECKING:
+    from pipeline.service.database.statements import Database
+
+ACTIONS = ("start", "serve", "worker", "migrate", "check", "tenant", "user", "token")
+_OF_PEOPLE = {"tenant": "TENANT", "user": "TENANT USER", "token": "TENANT USER"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`hathi service start|serve|worker|migrate|check|tenant|user|token`."""
+    parser.usage = (
+        "hathi service start [--config FILE]            API and workers on this machine, until Ctrl-C\n"
+        "       hathi service serve|worker [--config FILE]     an API server; a worker: any number of each\n"
+        "       hathi service migrate|check [--config FILE] [--json]\n"
+        "       hathi service tenant TENANT | user TENANT USER [--role R] | token TENANT USER [--role R] [--platform]"
+    )
+    option = parser.add_argument
+    option("action", choices=ACTIONS, help="what to do")
+    option("names", nargs="*", metavar="NAME", help="a tenant, and a user")
+    option("--role", choices=("viewer", "member", "operator", "admin"), default="member", help="(default: member)")
+    option("--platform", action="store_true", help="token: it may also make tenants and users")
+    option("--once", action="store_true", help="worker: end when nothing is queued")
+    option("--name", default="", metavar="ID", help="worker: its name (default: a new one)")
+    option("--config", default="", metavar="FILE", help="the configuration")
+    option("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; what cannot be done is raised."""
+    settings = load(Path(args.config) if args.config else default_config(), os.environ)
+    wanted = _OF_PEOPLE.get(args.action, "").split()
+    if len(args.names) != len(wanted):
+        usage = f"hathi service {args.action} {' '.join(wanted)}".strip()
+        raise ConfigError(f"hathi service {args.action} takes {counted(len(wanted), 'name')}", "", usage)
+    try:
+        return _ACTIONS[args.action](args, settings)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "pipeline":
+            raise
+        raise ConfigError(
+            "hathi service needs packages that are not here", str(error), to_install("service")
+        ) from error
+
+
+def _say(text: str) -> None:
+    print(logs.escape(logs.redact(text)), file=sys.stderr, flush=True)
+
+
+def _migrate(args: argparse.Namespace, settings: Settings) -> int:
+    from pipeline.service.database.opening import migrate
+
+    made = asyncio.run(migrate(settings.service.database))
+    if args.json:
+        print(json.dumps({"made": made}))
+    else:
+        print(f"{counted(len(made), 'migration')} made" if made else "the database is as this version wants it")
+    return 0
+
+
+def _serve(args: argparse.Namespace, settings: Settings) -> int:
+    def ready(url: str) -> None:
+        _say(f"the API answers at {url}")
+
+    return _answering(settings, ready, None, 0)
+
+
+def _start(args: argparse.Namespace, settings: Settings) -> int:
+    from pipeline.service import tenants
+    from pipeline.service.database.opening import migrate
+    from pipeline.service.words import PLATFORM
+
+    refuse_estop(Path(settings.state))
+    asyncio.run(migrate(settings.service.database))
+    first: list[str] = []
+
+    async def begin(database: Database) -> None:
+        async with database.reading(PLATFORM) as statements:
+            there = await statements.row("select id from tenants limit 1")
+        if there is None:
+            first.append(await tenants.make_first(database, Clock()))
+
+    def ready(url: str) -> None:
+        print(f"{url}/openapi.json", flush=True)
+        if first:
+            _say(f"a token of the tenant main with all rights, shown this once: {first[0]}")
+        else:
+            _say("it goes on; hathi service token main admin --role admin --platform makes another token")
+
+    return _answering(settings, ready, begin, settings.service.workers, args.config or str(default_config()))
+
+
+def _answering(
+    settings: Settings, ready: Callable[[str], None], first: Callable[[Database], Awaitable[None]] | None,
+    workers: int, config: str = "",
+) -> int:  # fmt: skip
+    from pipeline.cli.wiring.service_pool import Pool, Watch
+    from pipeline.service import queue
+    from pipeline.service.database.opening import open_database
+    from pipeline.service.http.server import Server, bound, serve
+
+    refuse_estop(Path(settings.state))
+    stop = Stop(Path(settings.state), Clock(), _say)
+    listening = bound(settings.service.listen)
+    server = Server(settings.service.database, open_bucket(settings), Clock(), _say, stop, ready, first)
+
+    def gone(worker: str) -> None:
+        asyncio.run(orphaned(worker))
+
+    async def orphaned(worker: str) -> None:
+        database = await open_database(settings.service.database)
+        try:
+            await queue.orphan(database, worker)
+        finally:
+            await database.close()
+
+    pool = Pool(config, workers, Watch(stop, _say, gone))
+    # A loop in the main thread would take the signals for itself.
+    with signals(stop, lambda: None), pool, ThreadPoolExecutor(1, "api") as thread:
+        thread.submit(serve, server, listening).result()
+    return stop.exit_code
+
+
+def _worker(args: argparse.Namespace, settings: Settings) -> int:
+    from pipeline.service.database.opening import open_database
+    from pipeline.service.work.training import Hands
+    from pipeline.service.work.worker import work
+
+    state = Path(settings.state)
+    refuse_estop(state)
+    stop = Stop(state, Clock(), _say)
+
+    async def works() -> None:
+        database = await open_database(settings.service.database)
+        hands = Hands(database, open_bucket(settings), Clock(), state / "service", stop, _say)
+        try:
+            await work(hands, args.name, once=args.once)
+        finally:
+            await database.close()
+
+    with signals(stop, lambda: None):
+        asyncio.run(works())
+    return stop.exit_code
+
+
+def _check(args: argparse.Namespace, settings: Settings) -> int:
+    """Whether what rows name is in the bucket, as far as sizes tell, and what is queued and running."""
+    from pipeline.service.checking import check
+
+    found = asyncio.run(check(settings.service.database, open_bucket(settings)))
+    if args.json:
+        print(json.dumps(found.as_json(), sort_keys=True))
+    else:
+        for line in found.lines():
+            print(logs.escape(line))
+    return 1 if found.missing else 0
+
+
+def _people(args: argparse.Namespace, settings: Settings) -> int:
+    from pipeline.service import tenants
+    from pipeline.service.database.opening import open_database
+    from pipeline.service.database.statements import Taken
+    from pipeline.service.words import PLATFORM, Actor, Role
+
+    async def made() -> dict[str, Any]:
+        database = await open_database(settings.service.database)
+        try:
+            if args.action == "tenant":
+                try:
+                    async with database.transaction(PLATFORM) as statements:
+                        return {"tenant_id": await tenants.add_tenant(statements, args.names[0], Clock())}
+                except Taken as error:
+                    raise ConfigError(
+                        f"a tenant is called {args.names[0]} already", error.detail, "another name"
+                    ) from error
+            named, who = args.names
+            user, tenant = await tenants.join(database, named, who, Role(args.role), Clock())
+            if args.action == "user":
+                return {"user_id": user, "tenant_id": tenant}
+            actor = Actor(tenant, user, "", Role(args.role), args.platform)
+            return {"token": await tenants.grant(database, actor, "by an operator", Clock())}
+        finally:
+            await database.close()
+
+    found = asyncio.run(made())
+    print(json.dumps(found) if args.json else "\n".join(found.values()))
+    return 0
+
+
+_ACTIONS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
+    "start": _start, "serve": _serve, "worker": _worker, "migrate": _migrate, "check": _check,
+    "tenant": _people, "user": _people, "token": _people,
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""Workers: each claims work, runs it in a child of its own, and tells what came of it."""

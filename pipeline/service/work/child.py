@@ -1,0 +1,49 @@
+"""`python -m pipeline.service.work.child FOLDER PARENT`: one attempt at a training, with what its folder holds alone.
+
+Exit codes: those of `python -m pipeline.training`; NO_ENGINE where torch is not installed, NO_DATA for an input that
+cannot be used.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from pipeline.errors import FormatError, PipelineError
+from pipeline.process import life
+from pipeline.process.installed import to_install
+
+NO_ENGINE, NO_DATA = 78, 79
+OPEN_FILES = 1024
+FILE_BYTES = 64 * 2**30
+
+
+def main(folder: Path, parent: int) -> int:
+    """The exit code."""
+    life.die_with(parent)
+    life.leave_no_core()
+    life.confine(OPEN_FILES, FILE_BYTES)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.chdir(folder)
+    if find_spec("torch") is None:
+        sys.stderr.write(f"this host cannot train: torch is not installed; {to_install('training')}\n")
+        return NO_ENGINE
+    from pipeline.service.work import preparing
+    from pipeline.training.__main__ import main as train
+
+    try:
+        preparing.prepare(Path())
+    except FormatError as error:
+        sys.stderr.write(f"{error}\n")
+        return NO_DATA
+    except PipelineError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return train(["run", preparing.SPEC, preparing.OUT])
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

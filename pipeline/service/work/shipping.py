@@ -1,0 +1,151 @@
+"""What a child leaves in its folder, on its way to the bucket: metrics, log and snapshots, as they appear.
+
+Bytes are put before the row that names them; an attempt that is fenced leaves objects that no row ever names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import NotFound
+from pipeline.service import blobs, queue
+from pipeline.service.database.statements import Database
+from pipeline.service.keys import TenantKeys
+from pipeline.service.queue import Chunk, Snapshot
+from pipeline.service.words import WORKER, Claimed
+from pipeline.stores.store import Store
+
+PIECE = 2**20
+LOG_BYTES = 64 * 2**20
+"""Of the log of one attempt; what comes beyond is left out, and that is said."""
+MANIFEST = "_manifest.json"
+"""A snapshot is there once it has one."""
+
+
+@dataclass
+class Shipping:
+    """One attempt's.  iteration: the last that a row of metrics told of; newest: the last snapshot that is kept."""
+
+    database: Database
+    store: Store
+    held: Claimed
+    out: Path
+    newest: int = 0
+    iteration: int = 0
+    files: list[dict[str, Any]] = field(default_factory=list)
+    _taken: dict[str, int] = field(default_factory=dict)
+    _number: int = 0
+
+    async def ship(self) -> bool:
+        """All that is there and was not shipped yet; False: the work is not this worker's any more."""
+        return (
+            await self._lines("metrics", "metrics.jsonl")
+            and await self._lines("log", "log.txt")
+            and await self._snapshots()
+        )
+
+    async def _lines(self, kind: str, name: str) -> bool:
+        while text := self._next(kind, self.out / name):
+            first = self._taken.get(kind, 0)
+            last = first + len(text) - 1
+            if kind == "metrics":
+                steps = [json.loads(line)["step"] for line in text.splitlines()]
+                first, last = min(steps), max(steps)
+                self.iteration = max(self.iteration, last)
+            self._number += 1
+            key = TenantKeys(self.held.tenant).chunk(self.held.id, self.held.epoch, kind, self._number)
+            shown = text.replace(f"{self.out.parent}/".encode(), b"")  # where this host works is nobody's business
+            await blobs.put(self.store, key, shown)
+            if not await queue.ship(self.database, self.held, Chunk(kind, first, last, len(shown), key)):
+                return False
+            self._taken[kind] = self._taken.get(kind, 0) + len(text)
+        return True
+
+    def _next(self, kind: str, path: Path) -> bytes:
+        """Whole lines that were not shipped yet, at most a piece; b"" where there are none."""
+        taken = self._taken.get(kind, 0)
+        if not path.exists() or (kind == "log" and taken > LOG_BYTES):
+            return b""
+        with path.open("rb") as file:
+            file.seek(taken)
+            text = file.read(PIECE)
+        if len(text) < PIECE or b"\n" in text:
+            text = text[: text.rfind(b"\n") + 1]
+        if kind == "log" and text and taken + len(text) > LOG_BYTES:
+            return text + b"the rest of this attempt's log is left out\n"
+        return text
+
+    async def _snapshots(self) -> bool:
+        folders = sorted((self.out / "snapshots").glob("[0-9]*"), key=lambda one: int(one.name))
+        for folder in folders:
+            at = int(folder.name)
+            if at > self.newest and (folder / MANIFEST).exists() and not await self._keep(folder, at):
+                return False
+        return True
+
+    async def _keep(self, folder: Path, at: int) -> bool:
+        keys, files = TenantKeys(self.held.tenant), []
+        for path in sorted(folder.iterdir(), key=lambda one: (one.name == MANIFEST, one.name)):
+            key = keys.snapshot(self.held.id, self.held.epoch, at, _outside(path.name))
+            await blobs.put(self.store, key, path)
+            said = {"name": _outside(path.name), "key": key, "size": path.stat().st_size, "sha256": await _digest(path)}
+            files.append(said)
+        if not await queue.keep(self.database, self.held, Snapshot(at, files)):
+            return False
+        self.newest, self.iteration, self.files = at, max(self.iteration, at), files
+        return True
+
+
+async def restore(database: Database, store: Store, held: Claimed, out: Path) -> int:
+    """Writes the newest snapshot that is whole where the child goes on from it; its iteration, 0 without one."""
+    async with database.reading(WORKER) as statements:
+        rows = await statements.rows(
+            """select iteration, files from snapshots where tenant_id = $1 and work_id = $2
+               order by iteration desc limit 5""",
+            held.tenant, held.id,
+        )  # fmt: skip
+    for row in rows:
+        folder = out / "snapshots" / str(row["iteration"])
+        if await asyncio.to_thread(_restored, store, json.loads(row["files"]), folder):
+            return int(row["iteration"])
+    return 0
+
+
+def _restored(store: Store, files: list[dict[str, Any]], folder: Path) -> bool:
+    """False where a file is not what was put; nothing is left of it then."""
+    folder.mkdir(parents=True)
+    for one in files:
+        path = folder / _inside(one["name"])
+        try:
+            with store.open(one["key"]) as file, path.open("wb") as target:
+                shutil.copyfileobj(file, target, PIECE)
+        except NotFound:
+            path.unlink(missing_ok=True)
+        if not path.exists() or _sha256(path) != one["sha256"]:
+            shutil.rmtree(folder)
+            return False
+    return True
+
+
+def _outside(name: str) -> str:
+    """As the API calls a file: no name begins with `_`."""
+    return name.lstrip("_")
+
+
+def _inside(name: str) -> str:
+    return MANIFEST if name == _outside(MANIFEST) else name
+
+
+async def _digest(path: Path) -> str:
+    return await asyncio.to_thread(_sha256, path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

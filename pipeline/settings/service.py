@@ -1,0 +1,23 @@
+"""The service: teams that train over REST."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pipeline.settings.reading import FilePath
+from pipeline.settings.section import Section
+
+
+class Service(Section):
+    """`hathi service`: teams train over REST, each team its own."""
+
+    listen: str = "127.0.0.1:8974"
+    """Where an API server listens, HOST:PORT. It speaks plain HTTP: for others than this machine put a proxy with TLS
+    before it."""
+    database: FilePath = Field(default="../state/service.db", examples=["postgresql://hathi@db.example.org/hathi"])
+    """Who is who and whose turn it is: a file (SQLite, for one host), or `postgresql://USER:PASSWORD@HOST/NAME` for
+    many. Set one with a password as the variable HATHI_SERVICE__DATABASE rather than here."""
+    workers: Annotated[int, Field(ge=0, le=256)] = 1
+    """How many trainings `hathi service start` runs at once. Raise it where there are cores for more."""
