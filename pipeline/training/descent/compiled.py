@@ -11,6 +11,7 @@ numba: Any = demand("numba", "hathi train linear", "linear")
 _types: Any = demand("numba.core.types", "hathi train linear", "linear")
 _memory: Any = demand("numba.core.cgutils", "hathi train linear", "linear")
 _extending: Any = demand("numba.extending", "hathi train linear", "linear")
+_ir: Any = demand("llvmlite.ir", "hathi train linear", "linear")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _REORDERED = {"reassoc", "contract", "nsz", "arcp"}  # sums may be vectorised; NaN and infinity stay what they are
@@ -63,6 +64,20 @@ def _add(context: Any, array: Any, at: Any, value: Any) -> Any:
     return array.dtype(array, _types.intp, array.dtype), generated
 
 
+def _ask(context: Any, array: Any, at: Any) -> Any:
+    def generated(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = builder.bitcast(_word(context, builder, signature.args[0], args[0], args[1]), _memory.voidptr_t)
+        whole = _memory.int32_t
+        kind = _ir.FunctionType(_ir.VoidType(), [_memory.voidptr_t, whole, whole, whole])
+        asking = builder.module.declare_intrinsic("llvm.prefetch", [_memory.voidptr_t], kind)
+        builder.call(asking, [place, whole(0), whole(3), whole(1)])  # to read, for long, data
+        return context.get_dummy_value()
+
+    return _types.none(array, _types.intp), generated
+
+
+ask: Any = _extending.intrinsic(_ask)
+"""ask(array, at): has memory fetch the line with array[at], and waits for nothing."""
 swap: Any = _extending.intrinsic(_swap)
 """swap(array, at, value): puts a value, gives the old one: one step for everybody who looks at the memory."""
 atomic_add: Any = _extending.intrinsic(_add)

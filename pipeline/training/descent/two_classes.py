@@ -8,9 +8,14 @@ n/df_i): no rate can overshoot, and for a rate towards 0 it is the gradient's st
 
 from __future__ import annotations
 
-from pipeline.training.descent.compiled import atomic_add, compiled, inlined, lock, unlock
+from pipeline.training.descent.compiled import ask, atomic_add, compiled, inlined, lock, unlock
 from pipeline.training.descent.losses import cost, pull
 from pipeline.training.descent.values import ATOMIC, GLOBAL, LOCKS, LOOKED, Model, Numbers, Rows, Step, Told
+
+AHEAD = 4
+"""A row is asked for from memory so many steps before its turn: in random order much of a step is waiting for it."""
+LINE = 16
+"""Numbers of 4 bytes in a line of memory."""
 
 
 @inlined
@@ -39,6 +44,11 @@ def freely(rows: Rows, model: Model, order: Numbers, step: Step, seen: Numbers) 
     one, rate, tilt, upright = kind(1.0), kind(step.rate), kind(step.bias_rate), kind(step.bias_shrink)
     total, moved, conflicts, looks = 0.0, 0, 0, 0
     for at in range(len(order)):
+        if at + AHEAD < len(order):
+            later = order[at + AHEAD]
+            for k in range(start[later], start[later + 1], LINE):
+                ask(index, k)
+                ask(value, k)
         row = order[at]
         first, last = start[row], start[row + 1]
         looked = len(seen) > 0 and at % LOOKED == 0
