@@ -22,7 +22,7 @@ from pipeline.training.sharing.computer import Here
 from pipeline.training.sharing.processes import Share, share_of
 from pipeline.training.sharing.rounds import Rounds
 from tests.spark.conftest import demand_spark
-from tests.spark.training_kills import command, parent, workers_in
+from tests.spark.training_kills import command, executor_of, workers_in
 from tests.unit.training import shared_runs
 from tests.unit.training.databases import demand_readers
 from tests.unit.training.runs import Within, train
@@ -85,7 +85,7 @@ def test_executors_have_the_bits_of_one_process_and_each_has_examples_of_its_own
 
 def jvm_of_a_task(one: Worked) -> str:
     """Of a Python worker that still waits for tasks: its parent's parent, the executor."""
-    return str(parent(parent(one.process)))
+    return str(executor_of(one.process))
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def kill_a_worker(found: list[int]) -> None:
 
 
 def kill_an_executor(found: list[int]) -> None:
-    os.kill(parent(parent(found[-1])), signal.SIGKILL)
+    os.kill(executor_of(found[-1]), signal.SIGKILL)
 
 
 def stop_a_worker(found: list[int]) -> None:

@@ -33,13 +33,21 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def executor_of(worker: int) -> int:
+    """The JVM above a Python worker.  Raises ValueError where it is gone: then something else is above."""
+    found = parent(parent(worker))
+    if b"CoarseGrainedExecutorBackend" not in Path(f"/proc/{found}/cmdline").read_bytes():
+        raise ValueError(f"process {found} is no executor")
+    return found
+
+
 def workers_in(folder: Path) -> list[int]:
-    """Python workers that train in this folder."""
+    """Python workers that train in this folder; the JVM of the driver may be there as well."""
     found = []
     for path in Path("/proc").iterdir():
         if path.name.isdigit() and int(path.name) != os.getpid():
             with suppress(OSError):
-                if (path / "cwd").readlink() == folder and b"pyspark" in (path / "cmdline").read_bytes():
+                if (path / "cwd").readlink() == folder and b"pyspark.daemon" in (path / "cmdline").read_bytes():
                     found.append(int(path.name))
     return sorted(found)
 
@@ -63,7 +71,7 @@ def hit(victim: str, driver: subprocess.Popen[str], folder: Path, draws: random.
         elif not found:
             return False
         elif victim == "executor":
-            os.kill(parent(parent(draws.choice(found))), signal.SIGKILL)
+            os.kill(executor_of(draws.choice(found)), signal.SIGKILL)
         else:
             os.kill(draws.choice(found), signal.SIGSTOP if victim == "hung" else signal.SIGKILL)
         return True

@@ -45,6 +45,8 @@ class Connection:
         self._sending = threading.Lock()
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream.settimeout(None)
+        self._ready = select.poll()
+        self._ready.register(stream, select.POLLIN)
 
     def send(self, kind: int, content: Sequence[memoryview]) -> None:
         """Raises TemporaryError where the other one is gone."""
@@ -104,13 +106,8 @@ class Connection:
 
     def _wait(self) -> None:
         """Until there is something to read."""
-        ready = select.poll()
-        try:
-            ready.register(self._stream, select.POLLIN)
-        except (OSError, ValueError) as error:
-            raise self._gone(None) from error
         ends = time.monotonic() + self._seconds
-        while not ready.poll(_LOOK_SECONDS * 1000):
+        while not self._ready.poll(_LOOK_SECONDS * 1000):
             self._alive()
             if time.monotonic() >= ends:
                 raise TemporaryError(
