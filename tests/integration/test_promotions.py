@@ -167,7 +167,7 @@ def test_a_promotion_while_a_back_fill_runs_is_said_and_mixes_nothing(hosts: Hos
         "gateway", "status"
     )
     hosts.well("box", "report", "--out", f"{hosts.folder}/report.html")
-    assert "Back-fills under way" in (hosts.folder / "report.html").read_text()
+    assert "Computed anew: under way" in (hosts.folder / "report.html").read_text()
     hosts.go_round()
     assert json.loads(hosts.well("gateway", "status", "--json"))["backfills"] == []
     assert sorted(hosts.prints().values()) == [3, 3]
