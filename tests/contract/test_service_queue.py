@@ -264,7 +264,7 @@ def test_a_worker_that_is_retired_gets_nothing_and_one_that_works_is_not_retired
     site.run(look())
 
 
-def test_a_thousand_claims_and_retirings_at_once_end_no_busy_worker(site: Site) -> None:
+def test_fifty_claims_and_retirings_at_once_end_no_busy_worker(site: Site) -> None:
     async def look() -> None:
         stand = await Stand.made(site)
         other = site.open()
