@@ -110,4 +110,9 @@ def _ready(port: int) -> bool:
 
 
 def _as_postgres() -> list[str]:
-    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.geteuid() == 0 else []
+    """The kernel forgets at a change of user who has to die with whom: it is told again."""
+    return (
+        ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig=KILL"]
+        if os.geteuid() == 0
+        else []
+    )
