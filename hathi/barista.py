@@ -12,15 +12,24 @@ A customer needs NumPy and no engine.  docs/barista.md has the whole story, and 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, MutableMapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from pipeline.barista import starting
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.barista import executor, starting
 from pipeline.barista.customer import Answer, Customer, Updated
+from pipeline.barista.executor import Job
 from pipeline.barista.starting import IDLE_SECONDS, SLOTS, Order
+from pipeline.training import tree
 
-__all__ = ["Answer", "Barista", "Customer", "Updated", "start"]
+__all__ = ["Answer", "Barista", "Customer", "Job", "Parts", "Updated", "job", "joined", "part", "start"]
 
+Parts = dict[range, list[NDArray[np.float32]]]
+"""Sums of gradients by the shards of which they are the sums."""
 _END_SECONDS = 60.0
 
 
@@ -79,6 +88,66 @@ def start(
         return Barista(found, hold)
     os.close(hold)
     return Barista(found, None)
+
+
+def job(
+    solver: str | os.PathLike[str],
+    *,
+    name: str = "",
+    seed: int | None = None,
+    threads: int = 1,
+    exact: bool = False,
+    as_caffe: bool = False,
+    slots: int = SLOTS,
+    idle: float = IDLE_SECONDS,
+    config: str | os.PathLike[str] | None = None,
+) -> Job:
+    """What the tasks of a Spark job need to know of a solver: the driver makes it, and it travels with each task.
+
+    In a task `job.customer()` is a customer of the barista of that executor.  The first task begins it, and it ends
+    with the executor, after `idle` seconds without a customer, or with ESTOP of `config`, a file on executors' hosts.
+    It has no weights that count, their version is -1, until a task gives it some: `customer.weights(version, values)`.
+    solver: its .prototxt.  It travels as text with its nets in it; what its data layers read must be on each host.
+    name: jobs of one name share their baristas; default: a new one.  threads: cores of each barista; 0: all.
+    seed, exact, as_caffe, slots: as of `start`.
+    Raises `Error` for what Caffe refuses.
+
+    >>> import numpy as np
+    >>> from hathi import barista
+    >>> job = barista.job("solver.prototxt")
+    >>> with job.customer() as customer:
+    ...     before = customer.version
+    ...     given = customer.weights(7, {name: np.ones(one.shape) for name, one in customer.given.items()})
+    ...     answer = customer.gradient({"data": np.ones((6, 4)), "label": np.zeros(6)}, version=7)
+    ...     before, given, answer.version, round(answer.loss, 3)
+    (-1, True, 7, 0.693)
+    """
+    found = executor.job(Path(solver), name, seed)
+    return replace(
+        found, threads=threads, exact=exact, as_caffe=as_caffe, slots=slots, idle=idle, config=os.fspath(config or "")
+    )
+
+
+def part(shard: int, gradients: Mapping[str, NDArray[np.float32]]) -> Parts:
+    """The gradients of one shard, copied out of the customer's slot, as a part of a sum: what a task returns."""
+    return {range(shard, shard + 1): [one.copy() for one in gradients.values()]}
+
+
+def joined(shards: int, some: Parts, others: Parts) -> Parts:
+    """What two tasks returned, summed as far as they are neighbours in one binary tree over `shards` of them.
+
+    With all shards there remains `[range(shards)]`.  Its bits do not depend on which parts met first, nor where, so
+    that `treeReduce` may join them in any order.  The arrays of both are given away.
+
+    >>> import numpy as np
+    >>> from hathi import barista
+    >>> one, two, three = (barista.part(at, {"ip/0": np.full(2, at, np.float32)}) for at in range(3))
+    >>> barista.joined(3, barista.joined(3, three, one), two)
+    {range(0, 3): [array([3., 3.], dtype=float32)]}
+    """
+    parts: MutableMapping[range, tree.Arrays] = {**some, **others}
+    tree.join(shards, parts)
+    return {shards_: list(arrays) for shards_, arrays in parts.items()}
 
 
 class Barista:

@@ -1,7 +1,8 @@
 """`python -m pipeline.barista ORDER`: the barista's own process.  Nobody types this; `barista.starting` begins it.
 
 Its first line says whether it is ready, why it failed, or that another one has the lock.  It ends by `stop`, SIGTERM,
-ESTOP, for want of customers, or with its owner: at the end of its standard input, whatever it computes then.
+ESTOP, for want of customers, or with its owner: at the end of its standard input or of its executor, whatever it
+computes then.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from pipeline import __version__
 from pipeline.amounts import counted
 from pipeline.barista import interface, memory, shared_net
-from pipeline.barista.daemon import Around, Daemon
+from pipeline.barista.daemon import LOOK_SECONDS, Around, Daemon
 from pipeline.barista.interface import Interface
 from pipeline.barista.nets import TEST, TRAIN, NetsByRows
 from pipeline.barista.shared_net import SharedNet
@@ -30,6 +31,7 @@ from pipeline.clock import Clock
 from pipeline.errors import PipelineError
 from pipeline.process import logs
 from pipeline.process.forks import leave
+from pipeline.process.host import start_of
 from pipeline.process.life import leave_no_core
 from pipeline.process.lock import Held, leave_locks, locked, refuse_estop
 from pipeline.process.stop import Stop, drained, signals
@@ -54,7 +56,7 @@ def main(words: list[str]) -> int:
     file = Path(order.interface)
     leave_no_core()
     try:
-        with _until_the_owner_ends(order.owned, file), locked(file.parent, file.name):
+        with _until_the_owner_ends(order, file), locked(file.parent, file.name):
             try:
                 _serve(order, file)
             finally:
@@ -121,7 +123,7 @@ def _made(order: Order, warnings: list[str]) -> _Made:
     plan = shared_net.planned(read, nets, order.slots)
     handle = memory.made(plan.size)
     own = OurDraws(OWN_SEED if read.seed < 0 else read.seed)
-    net = SharedNet(read, nets, own, plan, memory.whole(handle, plan))
+    net = SharedNet(read, nets, own, (plan, memory.whole(handle, plan)), order.first)
     about = {
         "order": order.same(), "hathi": __version__, "pid": os.getpid(), "rows": nets.rows, "threads": threads,
         "phases": [TRAIN, *([TEST] if nets.has_test else [])],
@@ -137,20 +139,32 @@ def _leave(file: Path) -> None:
 
 
 @contextlib.contextmanager
-def _until_the_owner_ends(owned: bool, file: Path) -> Iterator[None]:
-    """Ends this process at the end of its standard input, should that come."""
+def _until_the_owner_ends(order: Order, file: Path) -> Iterator[None]:
+    """Ends this process at the end of its standard input, or with its executor, should that come."""
 
-    def wait() -> None:
+    def heard() -> None:
         with contextlib.suppress(OSError):
             while os.read(0, 4096):
                 pass
+        end()
+
+    def watched() -> None:
+        """By looking: a descriptor of another process (pidfd) is not to be had on each kernel that clusters run."""
+        while start_of(order.executor) == order.born:
+            if done.wait(LOOK_SECONDS):
+                return
+        end()
+
+    def end() -> None:
         if not done.is_set():
             _leave(file)
             os._exit(0)
 
     done = threading.Event()
-    if owned:
-        threading.Thread(target=wait, name="owner", daemon=True).start()
+    if order.owned:
+        threading.Thread(target=heard, name="owner", daemon=True).start()
+    if order.executor:
+        threading.Thread(target=watched, name="executor", daemon=True).start()
     try:
         yield
     finally:

@@ -57,12 +57,17 @@ class SharedNet:
     version: of the weights; each change has another one.  iteration: updates that were made here.
     """
 
-    def __init__(self, read: Solver, nets: NetsByRows, draws: Draws, plan: Layout, memory: Mapped) -> None:
+    def __init__(
+        self, read: Solver, nets: NetsByRows, draws: Draws, place: tuple[Layout, Mapped], version: int = 0
+    ) -> None:
+        """place: the layout, and the memory that it is of.  version: of the first weights."""
+        plan, memory = place
         self._read, self._nets, self._draws, self._plan, self._memory = read, nets, draws, plan, memory
-        self.version = self.iteration = self._step = 0
+        self.version = version
+        self.iteration = self._step = 0
         net = nets.train
-        for one, place in zip(net.learned, plan.parameters, strict=True):
-            net.place(one.slot, memory.array(place))
+        for one, there in zip(net.learned, plan.parameters, strict=True):
+            net.place(one.slot, memory.array(there))
         nets.share()
         self._learning = Learning(read.update, net)
         self._learning.place([memory.array(one).reshape(-1) for one in plan.history])

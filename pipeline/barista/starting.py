@@ -50,6 +50,11 @@ class Order:
     config: str = ""
     owned: bool = False
     """It ends when its standard input does."""
+    executor: int = 0
+    born: str = ""
+    """It ends with the process of this number that began then (`process.host.start_of`); 0: with none."""
+    first: int = 0
+    """The version of its first weights."""
 
     def settled(self) -> Order:
         """With whole paths."""

@@ -8,19 +8,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from pipeline import __version__
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError
 from pipeline.extraction.feature_maker import FeatureMaker
 from pipeline.ledger.protocol import Context, alive, beat, leave, state_of
 from pipeline.ledger.state import count
-from pipeline.process.host import this_process
+from pipeline.process.host import same_version, this_process
 from pipeline.process.life import leave_no_core
-from pipeline.process.scratch import folder_of, private_folder, scratch
+from pipeline.process.scratch import folder_of, of_a_worker, scratch
 from pipeline.process.stop import beating
 from pipeline.settings import Settings
 from pipeline.stages import compute
@@ -64,19 +63,33 @@ class Loaded:
     preprocessing: str = ""
 
 
-@functools.lru_cache(maxsize=8)
+_TAKEN: list[str] = []
+"""The GPU of this worker: CUDA looks once at what it may see, when the first net is loaded."""
+
+
 def maker(settings: str, name: str, device: str) -> FeatureMaker:
-    """The net of a set, loaded once in this worker.  device: the GPU that the cluster gave us, or empty."""
-    if device:
+    """The net of a set, loaded once in this worker.
+
+    device: the GPU that the cluster gave this task, or empty.  A worker that serves another task stays with its first
+    one: a second net on it would find no room, and the cluster's other worker has the other GPU.
+    """
+    if device and not _TAKEN:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
+        _TAKEN.append(device)
+    return _loaded(settings, name)
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(settings: str, name: str) -> FeatureMaker:
     leave_no_core()
-    spill = folder_of(_above(), this_process().name)
+    spill = folder_of(of_a_worker(), this_process().name)
     return FeatureMaker(Settings.model_validate_json(settings), name, Clock(), spill=spill)
 
 
-def look(settings: str, name: str, device: str) -> Loaded | PipelineError:
-    """Load a set and say what it is; why not, as a value."""
+def look(settings: str, name: str, device: str, driver: str = __version__) -> Loaded | PipelineError:
+    """Load a set and say what it is; why not, as a value.  driver: the version of Hathi that it has."""
     try:
+        same_version(driver)
         made = maker(settings, name, device)
         return Loaded(made.fingerprint, made.engine, made.preprocessing)
     except PipelineError as error:
@@ -99,7 +112,7 @@ def work(share: Share, device: str, *, again: bool) -> Worked:
             tasks = _anew(context, share.tasks) if again else list(share.tasks)
             made = maker(share.settings, share.set, device)
             if any(task.fingerprint != made.fingerprint for task in tasks):
-                maker.cache_clear()  # ours may be the one that is old; what is loaded now is compared again, and counts
+                _loaded.cache_clear()  # ours may be the old one; what is loaded now is compared again, and counts
                 made = maker(share.settings, share.set, device)
             for one in compute.perform(context, made, tasks, lambda: clock.monotonic() < ends):
                 if one is not None:
@@ -123,7 +136,7 @@ def merge(settings: str, lake: str, one: Merging) -> tuple[Merge, tuple[str, ...
 def _context(settings: Settings, lake: str, said: list[str]) -> Iterator[Context]:
     """This worker under a name of its own, with its beats, for as long as the share takes."""
     me = this_process()
-    with scratch(_above(), me.name) as spill:
+    with scratch(of_a_worker(), me.name) as spill:
         context = Context(
             lake_name=lake,
             bucket=open_bucket(settings),
@@ -136,18 +149,6 @@ def _context(settings: Settings, lake: str, said: list[str]) -> Iterator[Context
         )
         with beating(lambda: beat(context), lambda: leave(context), settings.daemon.beat_seconds, said.append):
             yield context
-
-
-def _above() -> Path:
-    """For this user's workers, below the local folder that the cluster gives them, else below the system's own.
-
-    The first: Spark's and YARN's variables.
-    """
-    for name in ("SPARK_LOCAL_DIRS", "LOCAL_DIRS"):
-        first = os.environ.get(name, "").split(",")[0]
-        if first and os.path.isdir(first):
-            return private_folder(Path(first), "hathi")
-    return private_folder(Path(tempfile.gettempdir()), "hathi")
 
 
 def _anew(context: Context, tasks: Sequence[BatchTask]) -> list[BatchTask]:

@@ -6,10 +6,13 @@ import os
 import re
 import secrets
 import socket
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
+from pipeline import __version__
 from pipeline.clock import Clock, Process
+from pipeline.errors import PermanentError
 
 _NAME = re.compile(r"(?P<host>.+)\.(?P<boot>[0-9a-f]{8})\.(?P<pid>\d+)\.(?P<start>\d+)\.(?P<chance>[0-9a-f]{6})")
 _UNSAFE = re.compile(r"[^A-Za-z0-9-]")
@@ -45,6 +48,34 @@ def start_of(pid: int) -> str:
         return ""
     fields = stat.rpartition(")")[2].split()
     return "" if fields[0] in ("Z", "X") else fields[19]
+
+
+def same_version(driver: str) -> None:
+    """Raises PermanentError in a worker that has another version of Hathi than its driver."""
+    if driver != __version__:
+        raise PermanentError(
+            f"worker {host_name()} has Hathi {__version__}, the driver {driver}", "they may compute differently",
+            "give all hosts of the cluster the driver's environment: docs/spark.md",
+        )  # fmt: skip
+
+
+def parents(pid: int) -> Iterator[int]:
+    """The process's parent, that one's parent, and so on to the first process that is seen here."""
+    while pid:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return
+        if pid:
+            yield pid
+
+
+def program_of(pid: int) -> str:
+    """The name of the file that a process runs; "" where it may not be seen."""
+    try:
+        return Path(os.readlink(f"/proc/{pid}/exe")).name
+    except OSError:
+        return ""
 
 
 def this_process(clock: Clock | None = None) -> Process:

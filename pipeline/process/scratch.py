@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,18 @@ def is_left(folder: Path) -> bool:
     if owner in (Owner.GONE, Owner.NOBODY):
         return True
     return owner is Owner.OF_THIS_KERNEL and (folder / f"{_LOCK}.lock").exists()
+
+
+def of_a_worker() -> Path:
+    """For this user's workers, below the local folder that a cluster gives them, else below the system's own.
+
+    The first: Spark's and YARN's variables.  Spark's is one executor's alone, and goes with it.
+    """
+    for name in ("SPARK_LOCAL_DIRS", "LOCAL_DIRS"):
+        first = os.environ.get(name, "").split(",")[0]
+        if first and os.path.isdir(first):
+            return private_folder(Path(first), "hathi")
+    return private_folder(Path(tempfile.gettempdir()), "hathi")
 
 
 def private_folder(above: Path, name: str) -> Path:

@@ -46,7 +46,7 @@ def spec_of(context: Context, wanted: Wanted) -> JobSpec:
     cut(read, wanted.how.shards)
     if read.max_iter < 1:
         raise SolverError(f"{wanted.solver}: max_iter is {read.max_iter}", "", "a training has an iteration at least")
-    text = _whole(wanted.solver)
+    text = whole(wanted.solver)
     spec = JobSpec(
         model=read.net.text.name or wanted.solver.stem,
         solver=text_format.MessageToString(text),
@@ -76,7 +76,7 @@ def spec_of(context: Context, wanted: Wanted) -> JobSpec:
     return spec.model_copy(update={"weights": tuple(stored)})
 
 
-def _whole(path: Path) -> caffe_pb2.SolverParameter:
+def whole(path: Path) -> caffe_pb2.SolverParameter:
     """The solver with its nets in it; without what decides no number."""
     text = solver_text.read(path)
     for name in ("net", "train_net"):

@@ -156,7 +156,7 @@ def test_a_child_that_gets_another_net_computes_nothing_and_no_item_is_to_blame(
 def test_an_executor_that_gets_another_net_publishes_nothing(box: Box) -> None:
     assert box.hathi("run", "ship").returncode == 0
     carried = travelling(box.settings)
-    executor.maker.cache_clear()
+    executor._loaded.cache_clear()
     drivers = executor.look(carried, "demo", "")
     assert isinstance(drivers, executor.Loaded)
     name = ShipmentName.parse(next((box.folder / "bucket" / "shop" / "c").iterdir()).name)
@@ -171,11 +171,11 @@ def test_an_executor_that_gets_another_net_publishes_nothing(box: Box) -> None:
     other_weights(box.weights)
     assert work(1, drivers.fingerprint).error is None, "it computes with what it has loaded"
     shutil.rmtree(box.results[1].parent)
-    executor.maker.cache_clear()  # as in an executor that starts now
+    executor._loaded.cache_clear()  # as in an executor that starts now
     refused = work(1, drivers.fingerprint)
     assert isinstance(refused.error, NetError)
     assert (refused.published, box.results) == ((), [])
-    executor.maker.cache_clear()
+    executor._loaded.cache_clear()
     another = executor.look(carried, "demo", "")
     assert isinstance(another, executor.Loaded)
     random_features.write(box.weights)

@@ -9,7 +9,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from hathi import barista
@@ -65,7 +68,7 @@ def test_the_pages_commands_print_what_it_shows(digits: Path) -> None:
 
 def test_the_pages_program_runs(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(digits)
-    (block,) = of("python")
+    block, _ = of("python")
     done = subprocess.run(
         [sys.executable, "-c", block.text], env=environ(), capture_output=True, text=True, timeout=300, cwd=digits
     )
@@ -76,13 +79,36 @@ def test_the_pages_program_runs(digits: Path, monkeypatch: pytest.MonkeyPatch) -
     assert third.endswith("(8, 500)")
 
 
-def test_the_example_of_start_does_what_it_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_pages_task_computes_with_the_weights_that_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     solver_in(tmp_path, TINY, FIXED)
     monkeypatch.chdir(tmp_path)
-    text = inspect.getdoc(barista.start)
+    _, block = of("python")
+    names: dict[str, Any] = {}
+    exec(block.text, names)
+    weights = {"ip/0": np.ones((2, 4), np.float32), "ip/1": np.zeros(2, np.float32)}
+    data = {"data": np.ones((6, 4), np.float32), "label": np.zeros(6, np.float32)}
+    parts = []
+    for shard in range(2):
+        part, loss = names["gradient"](shard, 3, SimpleNamespace(value=weights), data)
+        parts.append(part)
+        assert loss == pytest.approx(np.log(2), abs=1e-6), "both classes are as likely"
+    joined = barista.joined(2, *reversed(parts))
+    assert [one.tolist() for one in joined[range(2)]] == [[[-1.0] * 4, [1.0] * 4], [-1.0, 1.0]]
+    with names["job"].customer() as customer:
+        assert customer.version == 3
+        customer.stop()
+
+
+@pytest.mark.parametrize(("name", "examples"), [("start", 3), ("job", 4), ("joined", 4)])
+def test_the_examples_do_what_they_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, examples: int
+) -> None:
+    solver_in(tmp_path, TINY, FIXED)
+    monkeypatch.chdir(tmp_path)
+    text = inspect.getdoc(getattr(barista, name))
     assert text is not None
-    example = doctest.DocTestParser().get_doctest(text, {}, "start", None, None)
-    assert len(example.examples) == 3
+    example = doctest.DocTestParser().get_doctest(text, {}, name, None, None)
+    assert len(example.examples) == examples
     assert doctest.DocTestRunner(verbose=False).run(example).failed == 0, capsys.readouterr().out
