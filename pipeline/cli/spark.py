@@ -1,4 +1,4 @@
-"""Compute and aggregate on Apache Spark, for all that is open; also by spark-submit (docs/spark.md)."""
+"""Compute and aggregate on Apache Spark, for all that is open; features of a table; a training.  Or by spark-submit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pipeline.cli import spark_features, spark_train
 from pipeline.cli.output.progress import Show, shown
 from pipeline.cli.output.reached import Reached
 from pipeline.cli.output.table import Totals, as_json, print_table
@@ -33,6 +34,15 @@ FAILED_ROUNDS = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `hathi spark`."""
+    actions = parser.add_subparsers(title="other actions", metavar="[features|train]", dest="action")
+    spark_features.add_arguments(
+        actions.add_parser("features", help="a table of images becomes a table with features",
+                           description=spark_features.__doc__)
+    )  # fmt: skip
+    spark_train.add_arguments(
+        actions.add_parser("train", help="hathi train --on spark, by CaffeOnSpark's words",
+                           description=spark_train.__doc__)
+    )  # fmt: skip
     add_place(parser)
     parser.add_argument(
         "--master", help=("the master of the cluster, e.g. yarn or local[4] (default: that of spark-submit)")
@@ -56,6 +66,10 @@ def run(args: argparse.Namespace) -> int:
     """0 done, 1 some task could not be done, 4 ESTOP."""
     if importlib.util.find_spec("pyspark") is None:
         raise ConfigError("no pyspark here", "it is an extra", f"{to_install('spark')}; see docs/spark.md")
+    if args.action == "features":
+        return spark_features.run(args)
+    if args.action == "train":
+        return spark_train.run(args)
     settings = load(place_of(args), os.environ)
     program = Program(
         PROGRAM,

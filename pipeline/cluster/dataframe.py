@@ -1,4 +1,4 @@
-"""Features of a column of URLs: Arrow batches in, the same rows with `features` and `failure` out."""
+"""Features of a column of URLs or of images: Arrow batches in, the same rows with `features` and `failure` out."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ def domain_of(url: str | None, max_length: int) -> str:
     return "" if isinstance(target, Failure) else registered_domain(target.key, target.address is None)
 
 
-def check_columns(names: Iterable[str], url_col: str) -> None:
-    """Raises ConfigError where the URLs are not there, or where a name is taken."""
+def check_columns(names: Iterable[str], column: str) -> None:
+    """Raises ConfigError where the images are not there, or where a name is taken."""
     names = list(names)
-    if url_col not in names:
+    if column not in names:
         raise ConfigError(
-            f"no column {url_col!r}",
+            f"no column {column!r}",
             f"there are: {', '.join(names)}",
-            "give the name of the column that holds the URLs",
+            "give the name of the column that holds the URLs or the images",
         )
     for ours in (FEATURES, FAILURE):
         if ours in names:
             raise ConfigError(f"the table has a column {ours!r}", "the result adds it", "rename or drop it first")
 
 
-def featurise(maker: FeatureMaker, batches: Iterable[pa.RecordBatch], url_col: str) -> Iterator[pa.RecordBatch]:
+def featurise(maker: FeatureMaker, batches: Iterable[pa.RecordBatch], column: str) -> Iterator[pa.RecordBatch]:
     """Each row once, in pieces as they end: `features` list<float32> or null, `failure` struct or null.
 
-    A URL that is null or empty is a failure `bad_ref`.
+    column: of texts, which are URLs, or of bytes, which are images.  One that is null or empty is a failure `bad_ref`.
     """
     if not maker.net.dim:
         raise ConfigError('net = "image" keeps images and computes no features', "", "name a set with a net")
     pieces = (batch.slice(at, PIECE_ROWS) for batch in batches for at in range(0, batch.num_rows, PIECE_ROWS))
-    for done in computed(maker, pieces, lambda piece: _refs(piece, url_col)):
+    for done in computed(maker, pieces, lambda piece: _refs(piece, column)):
         yield _joined(done)
 
 
@@ -76,9 +76,12 @@ def computed(
             yield done
 
 
-def _refs(piece: pa.RecordBatch, url_col: str) -> list[ImageRef]:
-    urls = piece.column(url_col).to_pylist()
-    return [ImageRef(0, 0, "", url or "", b"", place) for place, url in enumerate(urls)]
+def _refs(piece: pa.RecordBatch, column: str) -> list[ImageRef]:
+    found = ((place, one or "") for place, one in enumerate(piece.column(column).to_pylist()))
+    return [
+        ImageRef(0, 0, "", "", one, place) if isinstance(one, bytes) else ImageRef(0, 0, "", one, b"", place)
+        for place, one in found
+    ]
 
 
 def _joined(computed: Computed[pa.RecordBatch]) -> pa.RecordBatch:

@@ -17,31 +17,28 @@ import tempfile
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pyspark import SparkContext, SparkFiles, TaskContext
-from pyspark.sql import DataFrame, SparkSession, functions
-from pyspark.sql.types import ArrayType, BooleanType, FloatType, StringType, StructField, StructType
+from pyspark.sql import SparkSession
 
+from pipeline import __version__
+from pipeline.amounts import counted
 from pipeline.cluster import task as executor
 from pipeline.cluster.assignment import deal
-from pipeline.cluster.dataframe import FAILURE, FEATURES, check_columns, domain_of, featurise
 from pipeline.cluster.task import Loaded, Share, Worked
 from pipeline.errors import ConfigError, NetError, PermanentError, PipelineError, Stopped, TemporaryError
 from pipeline.ledger.protocol import Context
 from pipeline.nets.preprocessing import with_stated
-from pipeline.settings import Bucket, FeatureSet, Fetch, Settings, travelling
+from pipeline.settings import FeatureSet, Settings, travelling
 from pipeline.stages.compute import Served
 from pipeline.stages.following import Asked, with_set
 from pipeline.stages.opening import BatchTask
 from pipeline.stages.performer import Merge, Merging
 from pipeline.stages.publishing import Published
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 T = TypeVar("T")
 SPARK_FILE = "spark-file:"
@@ -73,7 +70,7 @@ class Cluster:
         self._spark = session.sparkContext
         self._shape = shape
         fetch = settings.fetch.model_copy(update={"share": settings.fetch.share / shape.spread})
-        self._carrying = _Carrying(self._spark)
+        self._carrying = Carrying(self._spark)
         self._settings = settings.model_copy(update={"fetch": fetch})
         self._carried = travelling(self._carrying.settings(self._settings))
         self._promoted: dict[Asked, str] = {}
@@ -85,7 +82,8 @@ class Cluster:
             mine = with_set(self._settings, asked.set, feature_set)
             self._promoted[asked] = travelling(self._carrying.settings(mine))
         carried, name = self._promoted.get(asked, self._carried), asked.set
-        (found,) = self._run([name], lambda name: executor.look(_here(carried), name, _device()))
+        driver = __version__
+        (found,) = self._run([name], lambda name: executor.look(here(carried), name, device(), driver))
         if isinstance(found, PipelineError):
             raise found
         return _Elsewhere(found)
@@ -100,7 +98,7 @@ class Cluster:
         carried = self._promoted.get(tasks[0].by, self._carried)
         shares = [Share("", context.lake_name, tasks[0].set, hand, seconds) for hand in hands]
         error: PipelineError | None = None
-        for worked in self._run(shares, lambda share: _work(carried, share), context.stopping):
+        for worked in self._run(shares, lambda share: _work(carried, share), context.stopping, context.say):
             for text in worked.said:
                 context.say(text)
             yield from worked.published
@@ -112,15 +110,22 @@ class Cluster:
         if not merges or not wanted():
             return
         carried, lake = self._carried, context.lake_name
-        for done, said in self._run(merges, lambda one: executor.merge(_here(carried), lake, one), context.stopping):
+        for done, said in self._run(merges, lambda one: executor.merge(here(carried), lake, one), context.stopping):
             for text in said:
                 context.say(text)
             yield done
 
     def _run(
-        self, values: Sequence[Any], do: Callable[[Any], T], stopping: Callable[[], bool] = lambda: False
+        self,
+        values: Sequence[Any],
+        do: Callable[[Any], T],
+        stopping: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda text: None,
     ) -> list[T]:
-        """One Spark task a value.  Raises Stopped when asked to end; TemporaryError when Spark gave the job up."""
+        """One Spark task a value.  Raises Stopped when asked to end; TemporaryError when Spark gave the job up.
+
+        say: told of tasks that Spark began a second time beside the first, which it found slow.
+        """
         group = uuid.uuid4().hex
         answers: list[list[T]] = []
         problems: list[Exception] = []
@@ -140,21 +145,41 @@ class Cluster:
             if thread.is_alive() and stopping():
                 self._spark.cancelJobGroup(group)
                 raise Stopped
+        if speculative := self._speculative(group):
+            ran = counted(speculative, "speculative task")
+            say(f"Spark ran {ran} beside slow ones; of a batch, what is published first counts")
         if problems:
             kept = "finished batches are kept; Hathi plans the other batches again"
             raise given_up(problems[0], kept) from problems[0]
         return answers[0]
 
+    def _speculative(self, group: str) -> int:
+        """How many of a job's tasks were speculative, by Spark's own store of stages."""
+        store, status = self._spark._jsc.sc().statusStore(), self._spark.statusTracker()
+        found = 0
+        for job in status.getJobIdsForGroup(group):
+            for stage in info.stageIds if (info := status.getJobInfo(job)) else ():
+                summary = store.speculationSummary(stage, 0)
+                found += summary.get().numTasks() if summary.isDefined() else 0
+        return found
+
 
 @contextlib.contextmanager
-def open_cluster(settings: Settings, master: str | None, workers: int, spread: int) -> Iterator[Cluster]:
+def open_session(master: str | None) -> Iterator[SparkSession]:
     """A session as spark-submit or the master says, ended afterwards."""
     builder = SparkSession.builder.appName("hathi")
     session = (builder.master(master) if master else builder).getOrCreate()
     try:
-        yield Cluster(session, settings, Shape.of(session.sparkContext, workers, spread))
+        yield session
     finally:
         session.stop()
+
+
+@contextlib.contextmanager
+def open_cluster(settings: Settings, master: str | None, workers: int, spread: int) -> Iterator[Cluster]:
+    """A cluster over a session of its own."""
+    with open_session(master) as session:
+        yield Cluster(session, settings, Shape.of(session.sparkContext, workers, spread))
 
 
 class _Elsewhere:
@@ -184,8 +209,8 @@ class _Elsewhere:
 def _work(carried: str, share: Share) -> Worked:
     context = TaskContext.get()
     again = context is not None and context.attemptNumber() > 0
-    here = Share(_here(carried), share.lake, share.set, share.tasks, share.seconds)
-    return executor.work(here, _device(), again=again)
+    mine = Share(here(carried), share.lake, share.set, share.tasks, share.seconds)
+    return executor.work(mine, device(), again=again)
 
 
 def given_up(error: Exception, hint: str) -> PipelineError:
@@ -196,14 +221,14 @@ def given_up(error: Exception, hint: str) -> PipelineError:
     return TemporaryError("Spark gave up a job", "; ".join(filter(None, [raised[:200], cause[:400]])), hint, 5.0)
 
 
-def _device() -> str:
+def device() -> str:
     """The GPU that Spark gave this task, as CUDA_VISIBLE_DEVICES wants it; empty without one."""
     context = TaskContext.get()
     found = context.resources().get(GPU) if context is not None else None
     return ",".join(found.addresses) if found is not None else ""
 
 
-class _Carrying:
+class Carrying:
     """Files that Spark carries to the executors, each as it is now, under a name that tells its content.
 
     An executor that starts later gets the same bytes, whatever has become of the file since; and Spark, which never
@@ -264,55 +289,7 @@ class _Carrying:
         return name
 
 
-def _here(carried: str) -> str:
+def here(carried: str) -> str:
     """Settings as they travelled, with the paths of this worker."""
     root = os.path.abspath(SparkFiles.getRootDirectory())  # relative on executors
     return carried.replace(f'"{SPARK_FILE}', f'"{root}/')
-
-
-def features(
-    frame: DataFrame,
-    url_col: str,
-    feature_set: FeatureSet | Mapping[str, Any],
-    *,
-    fetch: Fetch | None = None,
-    partitions: int = 0,
-) -> DataFrame:
-    """The rows of a DataFrame of URLs with `features` (array<float>) and `failure` (struct: reason, retriable, detail).
-
-    Exactly one of the two is null.  feature_set: as a [sets.NAME] table, e.g. {"net": "deploy.prototxt",
-    "weights": "x.caffemodel", "blob": "fc7"}, its files on the driver.  Rows are hashed to `partitions` (the cluster's
-    slots when 0) by the registered domain of their URL, so that one partition alone meets a host and its limits hold.
-    Raises ConfigError for a column that is missing or taken; a net that is refused fails the job when it is used.
-    """
-    check_columns(frame.columns, url_col)
-    session = frame.sparkSession
-    if not isinstance(feature_set, FeatureSet):
-        feature_set = FeatureSet.model_validate({"root": "unused", **feature_set})
-    fetch = fetch or Fetch()
-    settings = Settings(bucket=Bucket(url="unused"), sets={"set": feature_set}, fetch=fetch)
-    carrying = _Carrying(session.sparkContext)
-    carried, longest = travelling(carrying.settings(settings)), fetch.max_url_length
-
-    def made(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-        return featurise(executor.maker(_here(carried), "set", _device()), batches, url_col)
-
-    domain = functions.udf(lambda url: domain_of(url, longest), StringType())
-    by_host = frame.repartition(partitions or session.sparkContext.defaultParallelism, domain(frame[url_col]))
-    schema = StructType(
-        [
-            *frame.schema.fields,
-            StructField(FEATURES, ArrayType(FloatType())),
-            StructField(
-                FAILURE,
-                StructType(
-                    [
-                        StructField("reason", StringType()),
-                        StructField("retriable", BooleanType()),
-                        StructField("detail", StringType()),
-                    ]
-                ),
-            ),
-        ]
-    )
-    return by_host.mapInArrow(made, schema)

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,16 @@ OF_A_RUN = {"fetched_at"}
 
 def spark_environ() -> dict[str, str]:
     return environ() | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONPATH": str(ROOT)}
+
+
+def submitted(*program: str, master: str = MASTER, conf: Mapping[str, str] | None = None) -> list[str]:
+    """The words of spark-submit for a program and its arguments."""
+    import pyspark
+
+    tool = Path(pyspark.__file__).parent / "bin" / "spark-submit"
+    settings = {**CONF, "spark.ui.showConsoleProgress": "false", **(conf or {})}
+    words = [word for name, value in settings.items() for word in ("--conf", f"{name}={value}")]
+    return [str(tool), "--master", master, *words, *program]
 
 
 def demand_spark() -> None:

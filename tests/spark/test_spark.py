@@ -23,7 +23,7 @@ from pipeline.stage_names import ON_THE_BOX
 from tests.environment import environ
 from tests.integration.conftest import ROOT, row
 from tests.servers.demand import Server
-from tests.spark.conftest import CONF, MASTER, Lake, demand_spark, lines, make_lake, spark_environ
+from tests.spark.conftest import Lake, demand_spark, lines, make_lake, spark_environ, submitted
 from tests.spark.web import slow_web
 
 if TYPE_CHECKING:
@@ -203,12 +203,7 @@ def test_a_driver_that_is_killed_and_started_again_goes_on(tmp_path: Path) -> No
 
 def submit(lake: Lake) -> list[str]:
     """The documented way: spark-submit with the module and its options."""
-    import pyspark
-
-    tool = Path(pyspark.__file__).parent / "bin" / "spark-submit"
-    conf = [word for name, value in CONF.items() for word in ("--conf", f"{name}={value}")]
-    script = ROOT / "scripts" / "spark_submit.py"
-    return [str(tool), "--master", MASTER, *conf, str(script), "--config", str(lake.config)]
+    return submitted(str(ROOT / "scripts" / "spark_submit.py"), "--config", str(lake.config))
 
 
 def test_an_image_that_kills_its_worker_costs_itself_alone(tmp_path: Path, session: SparkSession) -> None:
@@ -268,7 +263,7 @@ def holds(entry: Path, content: bytes) -> bool:
 
 
 def test_a_column_of_urls_gets_features_and_failures(session: SparkSession, tmp_path: Path) -> None:
-    from pipeline.cluster.spark import features
+    from hathi.spark import features
     from pipeline.settings import Fetch
     from sample import random_features
 
@@ -297,7 +292,7 @@ def test_a_column_of_urls_gets_features_and_failures(session: SparkSession, tmp_
 
 
 def test_columns_that_are_missing_or_taken_are_refused(session: SparkSession) -> None:
-    from pipeline.cluster.spark import features
+    from hathi.spark import features
     from pipeline.errors import ConfigError
 
     frame = session.createDataFrame([(1, "x")], "id int, failure string")
@@ -326,7 +321,7 @@ def test_delivered_folders_are_read_by_glob_and_by_the_index_with_plain_spark(
 def test_executors_get_files_as_they_were_and_an_onnx_models_second_file_too(tmp_path: Path) -> None:
     """Under names that tell their content: Spark never carries two files of one name."""
     demand_spark()
-    from pipeline.cluster.spark import SPARK_FILE, _Carrying
+    from pipeline.cluster.spark import SPARK_FILE, Carrying
     from pipeline.nets import load
 
     class Carried:
@@ -341,14 +336,14 @@ def test_executors_get_files_as_they_were_and_an_onnx_models_second_file_too(tmp
             self.listFiles.append(uri)
 
     spark = Carried()
-    carrying = _Carrying(spark)  # type: ignore[arg-type]
+    carrying = Carrying(spark)  # type: ignore[arg-type]
     mean = tmp_path / "mean.npy"
     mean.write_bytes(b"one")
     first = carrying._carry(str(mean))
     mean.write_bytes(b"two")
     second = carrying._carry(str(mean))
     assert [spark.files[name.removeprefix(SPARK_FILE)] for name in (first, second)] == [b"one", b"two"]
-    assert _Carrying(spark)._carry(str(mean)) == second, "another one of the same session"  # type: ignore[arg-type]
+    assert Carrying(spark)._carry(str(mean)) == second, "another one of the same session"  # type: ignore[arg-type]
     model = ROOT / "tests" / "golden" / "onnx" / "vit_opset18_outside.onnx"
     carried = carrying._carry(str(model)).removeprefix(SPARK_FILE)
     for name, content in spark.files.items():
