@@ -8,4 +8,5 @@ from pipeline.cli.main import main
 
 if __name__ == "__main__":
     words = sys.argv[1:]
-    sys.exit(main(words if words[:1] == ["train"] else ["spark", *words]))
+    caffeonsparks = {"-conf", "--conf"} & set(words)  # `hathi spark train` takes them
+    sys.exit(main(words if words[:1] == ["train"] and not caffeonsparks else ["spark", *words]))

@@ -151,5 +151,6 @@ def test_the_cells_of_the_notebook_run_in_order(sample: Sample, monkeypatch: pyt
 def test_the_readme_names_the_examples() -> None:
     assert "examples/" in (ROOT / "README.md").read_text()
     assert sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")) == [
-        "digits.py", "duplicates.py", "first_look.ipynb", "in_your_python.py", "list_to_file.py"
+        "digits.py", "duplicates.py", "first_look.ipynb", "in_your_python.py", "list_to_file.py",
+        "spark_batch_gradient.py", "spark_features.py", "spark_mnist.py",
     ]  # fmt: skip
