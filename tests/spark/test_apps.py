@@ -21,13 +21,17 @@ import pyarrow.parquet as pq
 import pytest
 
 import hathi
+from pipeline.training.assembly import How
+from pipeline.training.job import Wanted
 from sample import render
 from tests.environment import environ
 from tests.integration.conftest import ROOT
 from tests.servers.demand import free_port
 from tests.spark.conftest import MASTER, demand_spark, spark_environ, submitted
 from tests.unit.barista.served import until
+from tests.unit.training import shared_runs
 from tests.unit.training.conftest import MISSING
+from tests.unit.training.runs import Within, train
 
 EXAMPLES = ROOT / "examples"
 LOCAL = "local[2]"
@@ -103,6 +107,17 @@ def test_the_batch_gradient_of_two_executors_is_that_of_one_process_to_the_bit(
     losses = re.search(r"loss ([\d.]+) -> ([\d.]+)", printed)
     assert losses is not None
     assert float(losses[2]) < 0.9 * float(losses[1])
+
+
+@trains
+def test_caffeonsparks_words_of_a_training_give_the_bits_of_one_process(tmp_path: Path) -> None:
+    whole, folder = (shared_runs.write(tmp_path / name) for name in ("whole", "spark"))
+    with Within(whole):
+        train(Wanted(Path("solver.prototxt"), how=How(threads=1, shards=2), until=10))
+    words = ["train", "-conf", "solver.prototxt", "-clusterSize", "2", "-connection", "ethernet", "--"]
+    printed = run(folder, ROOT / "scripts/spark_submit.py", *words, "--threads", "1", "--shards", "2", "--until", "10")
+    assert printed
+    assert shared_runs.bits(folder) == shared_runs.bits(whole)
 
 
 @trains
