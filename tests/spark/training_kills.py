@@ -66,10 +66,10 @@ def hit(victim: str, driver: subprocess.Popen[str], folder: Path, draws: random.
     """Whether somebody was there to be hit."""
     with suppress(OSError, ValueError):
         found = workers_in(folder)
+        if not found:
+            return False  # a driver that only starts has nothing to lose
         if victim == "driver":
             driver.kill()
-        elif not found:
-            return False
         elif victim == "executor":
             os.kill(executor_of(draws.choice(found)), signal.SIGKILL)
         else:
