@@ -19,6 +19,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,7 +111,8 @@ class Cluster:
         if not merges or not wanted():
             return
         carried, lake = self._carried, context.lake_name
-        for done, said in self._run(merges, lambda one: executor.merge(here(carried), lake, one), context.stopping):
+        do = partial(_merge, carried, lake)
+        for done, said in self._run(merges, do, context.stopping, context.say):
             for text in said:
                 context.say(text)
             yield done
@@ -206,11 +208,19 @@ class _Elsewhere:
         )
 
 
-def _work(carried: str, share: Share) -> Worked:
+def _again() -> bool:
+    """Whether Spark had this task tried before, or has it tried beside us."""
     context = TaskContext.get()
-    again = context is not None and context.attemptNumber() > 0
+    return context is not None and context.attemptNumber() > 0
+
+
+def _merge(carried: str, lake: str, one: Merging) -> tuple[Merge, tuple[str, ...]]:
+    return executor.merge(here(carried), lake, one, again=_again())
+
+
+def _work(carried: str, share: Share) -> Worked:
     mine = Share(here(carried), share.lake, share.set, share.tasks, share.seconds)
-    return executor.work(mine, device(), again=again)
+    return executor.work(mine, device(), again=_again())
 
 
 def given_up(error: Exception, hint: str) -> PipelineError:

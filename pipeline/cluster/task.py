@@ -15,6 +15,7 @@ from pipeline import __version__
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError
 from pipeline.extraction.feature_maker import FeatureMaker
+from pipeline.ledger.layout import AGGREGATE
 from pipeline.ledger.protocol import Context, alive, beat, leave, state_of
 from pipeline.ledger.state import count
 from pipeline.process.host import same_version, this_process
@@ -122,12 +123,17 @@ def work(share: Share, device: str, *, again: bool) -> Worked:
     return Worked(tuple(published), tuple(said))
 
 
-def merge(settings: str, lake: str, one: Merging) -> tuple[Merge, tuple[str, ...]]:
-    """Aggregate one shipment, and what there was to say."""
+def merge(settings: str, lake: str, one: Merging, *, again: bool = False) -> tuple[Merge, tuple[str, ...]]:
+    """Aggregate one shipment, and what there was to say.
+
+    again: as of `work`.  Who is second never answers that the first one is at it: the cluster would take the answer
+    for the result, and end the first.
+    """
     said: list[str] = []
     try:
         with _context(Settings.model_validate_json(settings), lake, said) as context:
-            return (one, merged(context, one)), tuple(said)
+            mine = _merged_anew(context, one) if again else one
+            return (one, None if mine is None else merged(context, mine)), tuple(said)
     except PipelineError as error:
         return (one, error), tuple(said)
 
@@ -149,6 +155,15 @@ def _context(settings: Settings, lake: str, said: list[str]) -> Iterator[Context
         )
         with beating(lambda: beat(context), lambda: leave(context), settings.daemon.beat_seconds, said.append):
             yield context
+
+
+def _merged_anew(context: Context, one: Merging) -> Merging | None:
+    """The shipment with the next attempt's number; None: it has its result."""
+    state = state_of(context, one.task.state.name)
+    if state.out is not None:
+        return None
+    counted = count(state.tries.get(AGGREGATE, ()), frozenset())
+    return replace(one, task=replace(one.task, state=state, number=counted.next_number))
 
 
 def _anew(context: Context, tasks: Sequence[BatchTask]) -> list[BatchTask]:

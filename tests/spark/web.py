@@ -13,8 +13,11 @@ from tests.integration.conftest import picture
 
 
 @contextmanager
-def slow_web(seconds: float) -> Iterator[str]:
-    """The URL of a host whose every picture (`/PARTNER/NUMBER.png`) takes so many seconds; other paths are 404."""
+def slow_web(seconds: float, gate: threading.Event | None = None) -> Iterator[str]:
+    """The URL of a host whose every picture (`/PARTNER/NUMBER.png`) takes so many seconds; other paths are 404.
+
+    gate: pictures wait until it is set.
+    """
 
     class Guest(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -22,6 +25,8 @@ def slow_web(seconds: float) -> Iterator[str]:
         def do_GET(self) -> None:
             found = re.fullmatch(r"/(\d+)/(\d+)\.png", self.path)
             time.sleep(seconds)
+            if gate is not None:
+                gate.wait()
             body = picture(int(found[1]) * 1000 + int(found[2])) if found else b"no"
             self.send_response(200 if found else 404)
             self.send_header("Content-Length", str(len(body)))
