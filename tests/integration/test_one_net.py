@@ -25,13 +25,16 @@ from pipeline.cluster.worker_pool import Slot
 from pipeline.errors import NetError
 from pipeline.extraction.feature_maker import FeatureMaker
 from pipeline.extraction.window import Opened
-from pipeline.ledger.layout import ShipmentName
+from pipeline.ledger.layout import AGGREGATE, ShipmentName
+from pipeline.ledger.protocol import claim, state_of
 from pipeline.ledger.state import Counted
 from pipeline.nets.caffe.caffemodel import read_index
 from pipeline.records import ImageRef
 from pipeline.settings import Settings, load, travelling
+from pipeline.stages.aggregate import Aggregated, AggregateTask, Origin
 from pipeline.stages.following import Asked
 from pipeline.stages.opening import BatchTask
+from pipeline.stages.performer import Merging
 from sample import random_features
 from tests.environment import environ
 from tests.integration.conftest import ROOT, picture, row
@@ -237,3 +240,23 @@ def test_the_only_set_that_cannot_be_loaded_is_the_runs_own_error(box: Box) -> N
     assert done.returncode == 2
     assert "lack layers that set demo needs" in done.stderr
     assert not list((box.folder / "bucket").rglob("*.x"))
+
+
+def test_a_second_try_at_a_merge_does_not_leave_it_to_the_first(box: Box) -> None:
+    """Spark takes what ends first for the result, and ends the other: `somebody else is at it` is none."""
+    assert box.hathi("run", "ship", "compute").returncode == 0
+    carried, said = travelling(box.settings), list[str]()
+    drivers = executor.look(carried, "demo", "")
+    assert isinstance(drivers, executor.Loaded)
+    name = ShipmentName.parse(next((box.folder / "bucket" / "shop" / "c").iterdir()).name)
+    with executor._context(box.settings, "shop", said) as first:
+        task = AggregateTask(state_of(first, name), drivers.fingerprint[:12], 1)
+        merging = Merging(task, "demo", Origin(drivers.fingerprint, drivers.engine, ""))
+        assert claim(first, name, AGGREGATE, 1), "the first is at it, and alive"
+        (_, found), _ = executor.merge(carried, "shop", merging)
+        assert found is None
+        (_, found), _ = executor.merge(carried, "shop", merging, again=True)
+        assert isinstance(found, Aggregated)
+        assert found.won
+        (_, found), _ = executor.merge(carried, "shop", merging, again=True)
+        assert found is None, "it has its result"
