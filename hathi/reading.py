@@ -109,11 +109,14 @@ class Net:
 
     fingerprint: of the net.  items: whose newest feature it made; items that a newer net failed on are an older one's.
     current: whether `read_features` takes it where nobody says another one.
+    lacks: of a net that came later, (partner, source) of what the current one holds and this one does not yet: when
+    nothing is left of it, this net is the current one.
     """
 
     fingerprint: str
     items: int
     current: bool
+    lacks: tuple[tuple[int, str], ...] = ()
 
 
 def fingerprints(folder: str | os.PathLike[str], *, hdfs: Mapping[str, object] | None = None) -> list[Net]:
@@ -128,6 +131,6 @@ def fingerprints(folder: str | os.PathLike[str], *, hdfs: Mapping[str, object] |
     from pipeline.app.newest_features import items_by_net
 
     lake, root = place_at(os.fspath(folder), Hdfs.model_validate(dict(hdfs or {})))
-    current, items = items_by_net(lake, root, os.fspath(folder))
-    found = [Net(one, count, one == current) for one, count in items.items()]
+    nets, items = items_by_net(lake, root, os.fspath(folder))
+    found = [Net(one, count, one == nets.fingerprint, nets.lacks.get(one, ())) for one, count in items.items()]
     return sorted(found, key=lambda one: (not one.current, -one.items, one.fingerprint))

@@ -17,6 +17,8 @@ from pipeline.stores.store import Lake
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from pipeline.stages.compact.nets import InUse
+
 ITEM = "item_id"
 
 
@@ -78,17 +80,14 @@ def newest_features(
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def items_by_net(lake: Lake, root: Root, where: str) -> tuple[str, dict[str, int]]:
-    """The current fingerprint, and items by that of their newest feature.  Raises as `newest_features`."""
-    from pipeline.stages.compact.nets import current_net, stands_of
-    from pipeline.stages.compact.standing import by_partner, newest, tables
+def items_by_net(lake: Lake, root: Root, where: str) -> tuple[InUse, dict[str, int]]:
+    """The net in use, and items by the fingerprint of their newest feature.  Raises as `newest_features`."""
+    from pipeline.stages.compact.nets import net_in_use
 
     items: Counter[str] = Counter()
     for batch in newest_features(lake, root, where, columns=["fingerprint"], fingerprint="all"):
         items.update(batch.column(0).to_pylist())
-    currents = {partner: newest(lake, root, partner) for partner in tables(lake, root)}
-    known = {partner: current for partner, current in currents.items() if current is not None}
-    return current_net(stands_of(lake, root, by_partner(lake, root), known)), dict(sorted(items.items()))
+    return net_in_use(lake, root), dict(sorted(items.items()))
 
 
 def place_at(where: str, hdfs: Hdfs) -> tuple[Lake, Root]:

@@ -44,6 +44,12 @@ class PartnerManifest(Body):
     engine: str = ""
     preprocessing: str = ""
     """What was done to images before the net and to the blob after it, for people."""
+    source: str = ""
+    """Of the snapshot; "" in a manifest of an older Hathi, as `delivered`."""
+    last: bool = False
+    """No part of the snapshot follows."""
+    delivered: PerhapsStamp = ""
+    """When the gateway looked that delivered it, by the bucket's clock: which net came first follows from it."""
     dim: Dim
     numbers: Numbers = "float32"
     """Of features in Parquet."""
@@ -87,6 +93,16 @@ class IndexPartner(Part):
     outputSize: Annotated[int, Field(ge=0)]
 
 
+class Covered(Part):
+    """What a merged shipment's manifest said, as far as it decides which net readers take."""
+
+    shipment: Shipment
+    fingerprint: Fingerprint
+    source: str = ""
+    last: bool = False
+    delivered: PerhapsStamp = ""
+
+
 class CurrentManifest(Body):
     """`_manifest.json` of a compacted table: for each item of a partner the feature of the greatest shipment."""
 
@@ -103,6 +119,9 @@ class CurrentManifest(Body):
     files: tuple[IndexFile, ...]
     covers: Annotated[tuple[Shipment, ...], Field(min_length=1)]
     """Every shipment whose features were merged, in the order of names."""
+    sources: tuple[Covered, ...] = ()
+    """Of each source and net the first shipment that was merged, and those of its newest version; () in a table of an
+    older Hathi."""
 
 
 class IndexCurrent(Part):

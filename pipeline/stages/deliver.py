@@ -21,7 +21,7 @@ from pipeline.ledger.bodies import read_body
 from pipeline.ledger.data import download, load_data
 from pipeline.ledger.deliveries import Delivery, IndexFile, PartnerManifest
 from pipeline.ledger.layout import DELIVER, MANIFEST, Root, ShipmentName, version_of
-from pipeline.ledger.manifest import DataFile, Done, Out, OutFile, OutPartner
+from pipeline.ledger.manifest import DataFile, Done, Out, OutFile, OutPartner, Plan
 from pipeline.ledger.protocol import Context, Seen, claim, commit, ended, law, scratch
 from pipeline.ledger.state import ShipmentState, count, resting
 from pipeline.settings import FeatureSet
@@ -39,6 +39,8 @@ class DeliverTask:
 
     state: ShipmentState
     number: int
+    now: float
+    """When it was looked, by the bucket's clock."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def plan(seen: Seen, sets: Mapping[str, FeatureSet]) -> list[DeliverTask]:
         tries = state.tries.get(DELIVER, ())
         counted = count(tries, seen.alive)
         if state.plan.set in sets and not counted.live and not resting(tries, seen.now):
-            tasks.append(DeliverTask(state, counted.next_number))
+            tasks.append(DeliverTask(state, counted.next_number, seen.now))
     return tasks
 
 
@@ -110,7 +112,7 @@ def _place(context: Context, root: Root, task: DeliverTask) -> Placed:
     try:
         for partner in sorted(out.partners, key=int):
             context.safe_point()
-            body = _partner_manifest(context, plan.set, name, int(partner), out)
+            body = _partner_manifest(context, task, int(partner), plan, out)
             _law_of(name, out.partners[partner], body)
             size += _partner(context, lake, root, temporary, body, out.partners[partner])
             deliveries.append(delivery_of(name, body))
@@ -186,15 +188,18 @@ def _stands(lake: Lake, target: str, shipment: str) -> bool:
     return True
 
 
-def _partner_manifest(context: Context, set_name: str, name: ShipmentName, partner: int, out: Out) -> PartnerManifest:
-    mine = out.partners[str(partner)]
+def _partner_manifest(context: Context, task: DeliverTask, partner: int, plan: Plan, out: Out) -> PartnerManifest:
+    name, end, mine = task.state.name, task.state.end, out.partners[str(partner)]
     return PartnerManifest(
         shipment=str(name),
         partner_id=partner,
-        set=set_name,
+        set=plan.set,
         fingerprint=out.fingerprint,
         engine=out.engine,
         preprocessing=out.preprocessing,
+        source=plan.snapshot.source,
+        last=end is not None and end.next is None,
+        delivered=version_of(task.now),
         dim=out.dim,
         numbers=out.numbers,
         version=name.version,

@@ -36,8 +36,11 @@ def deliver(
     externals: Mapping[int, str] | None = None,
     group: int = 7,
     numbers: Numbers = "float32",
+    said: Mapping[str, object] | None = None,
 ) -> None:
-    """One partner's folder.  text: as text alone, in a form.  group: rows of a row group; parts are small."""
+    """One partner's folder.  text: as text alone, in a form.  group: rows of a row group; parts are small.
+    said: fields of the manifest beside those of an older Hathi.
+    """
     folder = lake / ROOT.partner(name, partner)
     folder.mkdir(parents=True)
     items = sorted(vectors)
@@ -78,6 +81,6 @@ def deliver(
             IndexFile(name=path.relative_to(folder).as_posix(), size=w.size, sha256=w.sha256, rows=w.rows)
             for path, w in files
         ),
-    )
+    ).model_copy(update=dict(said or {}))
     (folder / MANIFEST).write_bytes(body.encode())
     (folder / SUCCESS).touch()

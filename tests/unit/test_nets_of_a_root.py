@@ -13,7 +13,7 @@ import hathi
 from pipeline.ledger.layout import ShipmentName
 from pipeline.stages.compact import compacting
 from pipeline.stages.compact.forgetting import covering
-from pipeline.stages.compact.nets import Stand, current_net
+from pipeline.stages.compact.nets import Stand, in_use
 from pipeline.stages.compact.running import Compacted
 from pipeline.stages.compact.running import run as compact
 from pipeline.stages.index import read_index
@@ -82,14 +82,14 @@ def test_a_back_fill_is_seen_by_readers_once_it_is_whole_and_the_way_back_is_an_
 
     merged(p7={"a": 3}, p8={"a": 2})
     old = dict.fromkeys((1, 2, 3, 5, 6), "a")
-    for step, (items, partner, part) in enumerate((((1, 2), 7, 0), ((5,), 8, 0))):
+    for items, partner, part in ((1, 2), 7, 0), ((5,), 8, 0):
         put(lake, 1, 1, NEW, items, partner, part)
         assert read(lake) == old, "nothing is mixed, and nothing is missing, while it runs"
-        merged(**({} if step == 0 else {"p8": {"a": 1, "b": 1}}))
+        merged()
         assert read(lake) == old
     put(lake, 1, 1, NEW, (3,), part=1)
     assert read(lake) == dict.fromkeys((1, 2, 3, 5), "b"), "item 6 failed in it"
-    merged(p7={"b": 3})
+    merged(p7={"b": 3}, p8={"a": 1, "b": 1})
     assert read(lake) == dict.fromkeys((1, 2, 3, 5), "b")
     assert counts(lake) == [("b", 4, True), ("a", 1, False)]
     assert read(lake, fingerprint=OLD[:12]) == old
@@ -135,7 +135,7 @@ def test_folders_of_the_net_before_are_not_covered_by_the_table_of_the_new_one(l
 
 
 def test_a_table_that_took_whatever_came_is_found(lake: Path, world: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compacting, "_ahead", lambda context, task, bodies: [])
+    monkeypatch.setattr(compacting, "_ahead", lambda task, bodies: [])
     list(compact(world.context()))
     put(lake, 1, 1, NEW, (1, 2))
     assert tables(world) == {7: {"a": 1, "b": 2}}, "half of it is of another net"
@@ -146,10 +146,13 @@ def test_which_net_is_the_current_one() -> None:
     def stands(*told: tuple[int, int, int, str]) -> list[Stand]:
         return [Stand(partner, name(day, round_), net) for partner, day, round_, net in told]
 
-    assert current_net([]) == ""
-    both = stands((7, 1, 0, OLD), (8, 1, 0, OLD))
-    assert current_net(both) == OLD
-    assert current_net([*both, *stands((9, 1, 0, NEW))]) == OLD, "a new partner alone changes nothing"
-    assert current_net([*both, *stands((7, 1, 1, NEW))]) == OLD
-    assert current_net([*both, *stands((7, 1, 1, NEW), (8, 1, 1, NEW))]) == NEW
-    assert current_net([*both, *stands((7, 1, 1, NEW), (8, 1, 1, NEW), (7, 1, 2, THIRD))]) == NEW
+    def net(*told: tuple[int, int, int, str]) -> str:
+        return in_use(stands(*told)).fingerprint
+
+    assert in_use([]).fingerprint == ""
+    both = (7, 1, 0, OLD), (8, 1, 0, OLD)
+    assert net(*both) == OLD
+    assert net(*both, (9, 1, 0, NEW)) == OLD, "a new partner alone changes nothing"
+    assert net(*both, (7, 1, 1, NEW)) == OLD
+    assert net(*both, (7, 1, 1, NEW), (8, 1, 1, NEW)) == NEW
+    assert net(*both, (7, 1, 1, NEW), (8, 1, 1, NEW), (7, 1, 2, THIRD)) == NEW

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from pipeline.amounts import counted
@@ -16,7 +17,7 @@ from pipeline.ledger.protocol import Context, law, scratch
 from pipeline.settings import FeatureSet
 from pipeline.stages import index
 from pipeline.stages.compact.merging import CANNOT, Target, Unmergeable
-from pipeline.stages.compact.nets import current_net, stands_of
+from pipeline.stages.compact.nets import InUse, Stand, net_in_use, stand_of, stands_of, to_keep
 from pipeline.stages.compact.standing import Current, by_partner, delta, inputs_of, newest, table, tables
 from pipeline.stages.compact.writing import Table, write
 from pipeline.stages.snapshots import takes
@@ -34,6 +35,8 @@ class Task:
     fresh: tuple[ShipmentName, ...]
     number: int
     """Of the table to be written."""
+    net: Callable[[], InUse]
+    """That of the root; looked up once for all partners, and only where nets meet."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def plan(context: Context, only_partner: int | None = None) -> Iterator[Task | T
         except FormatError as error:  # which number a table may have is not known
             yield Trouble(f"index of {name}", error)
             continue
+        net = cache(partial(net_in_use, lake, root, context.safe_point))
         for partner, names in sorted(by_partner(lake, root, only_partner, context.safe_point).items()):
             context.safe_point()
             try:
@@ -79,7 +83,7 @@ def plan(context: Context, only_partner: int | None = None) -> Iterator[Task | T
                 # Behind the index's, too: were all tables lost, it would never name one of a lesser number.
                 last = [current.body.number] if current else []
                 last += [named[str(partner)].number] if str(partner) in named else []
-                yield Task(name, root, partner, current, fresh, max(last, default=0) + 1)
+                yield Task(name, root, partner, current, fresh, max(last, default=0) + 1, net)
 
 
 def perform(context: Context, task: Task, troubles: list[Trouble] | None = None) -> Compacted | None:
@@ -109,7 +113,7 @@ def perform(context: Context, task: Task, troubles: list[Trouble] | None = None)
                 left_out[name] = error
                 del bodies[name]
                 continue
-            body = _body(context, task, merged, target)
+            body = _body(context, task, merged, target, bodies)
             rows = sum(one.rows for one in inputs)
             done = _put(context, task, folder / "table", body, lambda: _still(context, task, forgotten), rows)
         break
@@ -146,7 +150,7 @@ def _usable(
         else:
             if body.features:
                 bodies[name] = body
-    for name in _ahead(context, task, bodies):
+    for name in _ahead(task, bodies):
         del bodies[name]
     dim = _dim(task, bodies)
     for name, body in list(bodies.items()):
@@ -159,21 +163,20 @@ def _usable(
     return bodies, left_out
 
 
-def _ahead(context: Context, task: Task, bodies: Mapping[ShipmentName, PartnerManifest]) -> list[ShipmentName]:
-    """Shipments of a net that is not the partner's current one yet: they stay folders until it is, and the table has
-    one net's features until then.
+def _ahead(task: Task, bodies: Mapping[ShipmentName, PartnerManifest]) -> list[ShipmentName]:
+    """Shipments of a net that readers do not take yet: they stay folders until they do, and the table has one net's
+    features until then.  So do those of a net before that came since.
     """
     known = task.current.body.fingerprints.keys() if task.current is not None else set()
     if len({*known, *(body.fingerprint for body in bodies.values())}) < 2:
         return []
-    lake = context.lake
-    assert lake is not None
-    folders = by_partner(lake, task.root, task.partner, context.safe_point)
-    currents = {} if task.current is None else {task.partner: task.current}
-    stands = list(stands_of(lake, task.root, folders, currents))
-    net = current_net(stands)
-    last = max((one.name for one in stands if one.fingerprint == net), default=None)
-    return [name for name, body in bodies.items() if body.fingerprint != net and last is not None and name > last]
+    net = task.net()
+    return [
+        name
+        for name, body in bodies.items()
+        if body.fingerprint != net.fingerprint
+        and (body.fingerprint not in net.before or stand_of(name, body).turn > net.before[body.fingerprint])
+    ]
 
 
 def _dim(task: Task, bodies: Mapping[ShipmentName, PartnerManifest]) -> int:
@@ -236,7 +239,9 @@ def _still(context: Context, task: Task, forgotten: frozenset[int]) -> None:
         raise TemporaryError(what, "an item was forgotten while it was merged", "the next run merges it anew")
 
 
-def _body(context: Context, task: Task, merged: Table, target: Target) -> CurrentManifest:
+def _body(
+    context: Context, task: Task, merged: Table, target: Target, bodies: Mapping[ShipmentName, PartnerManifest]
+) -> CurrentManifest:
     """What the table says of itself.  Raises LawBroken where it has fewer rows than the one before."""
     before = task.current.body.features if task.current else 0
     if merged.rows < before:
@@ -252,7 +257,20 @@ def _body(context: Context, task: Task, merged: Table, target: Target) -> Curren
         fingerprints=merged.fingerprints,
         files=tuple(IndexFile(name=n, size=w.size, sha256=w.sha256, rows=w.rows) for n, w in merged.files),
         covers=tuple(target.names),
+        sources=to_keep([*_covered(context, task), *(stand_of(name, body) for name, body in bodies.items())]),
     )
+
+
+def _covered(context: Context, task: Task) -> Iterator[Stand]:
+    """What the table before covers."""
+    if (current := task.current) is None:
+        return
+    lake, covers = context.lake, frozenset(current.body.covers)
+    assert lake is not None
+    old = not current.body.sources  # of an older Hathi: the folders that stand say more
+    folders = by_partner(lake, task.root, task.partner, context.safe_point) if old else {}
+    names = [name for name in folders.get(task.partner, ()) if str(name) in covers]
+    yield from stands_of(lake, task.root, {task.partner: names}, {task.partner: current})
 
 
 def _put(

@@ -7,7 +7,7 @@ manifests that say what belongs to each.  A block of each file is in memory, wha
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,10 +17,10 @@ import pyarrow as pa
 from pipeline.amounts import counted
 from pipeline.codec.delivered.parquet import SHIPMENT
 from pipeline.errors import ConfigError, FormatError, NotFound
-from pipeline.ledger.layout import MANIFEST, Root, ShipmentName
+from pipeline.ledger.layout import MANIFEST, Root
 from pipeline.stages.compact.merging import Input, Target, merged, table_schema
-from pipeline.stages.compact.nets import ALL, CURRENT, chosen, stands_of
-from pipeline.stages.compact.standing import Current, by_partner, delta, inputs_of, newest, tables
+from pipeline.stages.compact.nets import ALL, chosen, stands_of
+from pipeline.stages.compact.standing import by_partner, delta, inputs_of, newest, tables
 from pipeline.stages.compact.writing import fewer
 from pipeline.stores.store import Lake
 
@@ -47,7 +47,11 @@ def delivered_by_partner(
     folders = by_partner(lake, root, only_partner)
     compacted = [partner for partner in tables(lake, root) if only_partner in (None, partner)]
     currents = {partner: newest(lake, root, partner) for partner in sorted({*folders, *compacted})}
-    net = _net(lake, root, fingerprint, folders, currents)
+    net = None
+    if fingerprint != ALL:
+        known = {one: current for one, current in currents.items() if current is not None}
+        prints = {print_ for current in known.values() for print_ in current.body.fingerprints}
+        net = chosen(fingerprint, stands_of(lake, root, folders, known), prints, alone=only_partner is not None)
     found = []
     for partner, current in currents.items():
         covered = set(current.body.covers) if current else set()
@@ -76,20 +80,6 @@ def delivered_by_partner(
         some = ", ".join(f"partner {partner}: {counted(dim, 'value')}" for dim, partner in sorted(lengths.items()))
         raise ConfigError("the features have different lengths", some, "read one partner at a time: partner=N")
     return found
-
-
-def _net(
-    lake: Lake,
-    root: Root,
-    fingerprint: str,
-    folders: Mapping[int, Sequence[ShipmentName]],
-    currents: Mapping[int, Current | None],
-) -> str | None:
-    if fingerprint == ALL:
-        return None
-    tables = {partner: current for partner, current in currents.items() if current is not None}
-    known = {print_ for current in tables.values() for print_ in current.body.fingerprints}
-    return chosen(fingerprint, stands_of(lake, root, folders, tables, every=fingerprint != CURRENT), known)
 
 
 def newest_rows(found: list[Delivered]) -> Iterator[pa.Table]:
