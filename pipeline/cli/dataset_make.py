@@ -67,11 +67,13 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.app.dataset_sources import root_of, tables_of
     from pipeline.training.dataset.delivered import Deliveries, Place
     from pipeline.training.dataset.making import make
+    from pipeline.training.dataset.manifest import read_manifest
 
     wanted = _wanted(args)
     named, kind = (args.images, "images") if args.images else (args.features, "features")
     lake, root, where = root_of(_settings(args.config), named, args.lake)
-    deliveries = Deliveries(Place(lake, root, where), "images" if kind == "images" else "features")
+    before = read_manifest(args.extend).fingerprints if args.extend is not None else ()
+    deliveries = Deliveries(Place(lake, root, where), "images" if kind == "images" else "features", before)
     for path in (args.out, args.extend):
         if path is not None:
             _note(lake, root, path, anew=path is args.out)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +19,11 @@ from pipeline.codec.delivered.forms import is_failures
 from pipeline.codec.shards import FEATURES, IMAGE
 from pipeline.errors import ConfigError, FormatError, NotFound
 from pipeline.ledger.layout import Root
+from pipeline.stages.compact.nets import ALL, net_in_use
 from pipeline.stages.compact.reading import Delivered, delivered_by_partner, newest_rows
 from pipeline.stages.compact.standing import by_partner, delta
 from pipeline.stores.store import Lake
+from pipeline.training.dataset.joining import numbered
 from pipeline.training.dataset.manifest import ArchiveFile, Kind
 from pipeline.training.dataset.origin import Beside, Keys, Words
 
@@ -35,12 +38,22 @@ class Place:
 
 
 class Deliveries:
-    """The newest row of each item under a root, as it stood when this was made."""
+    """The newest row of each item under a root, as it stood when this was made; features of one net alone."""
 
-    def __init__(self, place: Place, kind: Kind) -> None:
-        """Raises ConfigError where nothing is delivered, or the other kind."""
+    def __init__(self, place: Place, kind: Kind, before: Iterable[str] = ()) -> None:
+        """before: fingerprints of the dataset that is extended: where features of that net stand, it is this one, else
+        the one that readers take (`stages/compact/nets.py`).  Raises ConfigError where nothing is delivered, or the
+        other kind.
+        """
         self.place = place
-        self._found: list[Delivered] = delivered_by_partner(place.lake, place.root)
+        self._others: tuple[str, ...] = ()
+        net = ALL
+        if kind == "features":
+            nets = net_in_use(place.lake, place.root)
+            known = dict.fromkeys((nets.fingerprint, *nets.before, *nets.lacks))
+            net = next((one for one in before if one in known), nets.fingerprint) or ALL
+            self._others = tuple(one for one in known if one != net)
+        self._found: list[Delivered] = delivered_by_partner(place.lake, place.root, fingerprint=net)
         if not self._found:
             raise ConfigError(
                 f"nothing is delivered under {place.where}",
@@ -89,7 +102,20 @@ class Deliveries:
         read = _ReadKeys(self.column)
         for table in self.tables():
             read.add(table)
-        return read.made()
+        made = read.made()
+        return replace(made, **self._other_items(made)) if self._others else made
+
+    def _other_items(self, made: Keys) -> dict[str, Any]:
+        """Items that have features of other nets alone.  Reads all of these."""
+        pairs = np.zeros((0, 2), np.uint64)
+        for net in self._others:
+            for table in newest_rows(delivered_by_partner(self.place.lake, self.place.root, fingerprint=net)):
+                ids = (table["partner_id"].to_numpy().astype(np.uint64), table["item_id"].to_numpy().view(np.uint64))
+                pairs = np.unique(np.concatenate([pairs, np.stack(ids, axis=1)]), axis=0)
+        partners, items = pairs[:, 0].astype(np.int64), pairs[:, 1]
+        both = numbered(np.concatenate([made.partners, partners]), np.concatenate([made.items, items]))
+        alone = ~np.isin(both[len(made) :], both[: len(made)])
+        return {"other_partners": partners[alone], "other_items": items[alone]}
 
     def reasons(self, partners: NDArray[np.int64], items: NDArray[np.uint64]) -> Counter[str]:
         """Why these items have no feature: the reason of the newest failure, "not delivered" where there is none."""

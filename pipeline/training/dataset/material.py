@@ -82,7 +82,7 @@ class Material:
 
 
 def material_of(labels: Labels, keys: Keys, earlier: Earlier | None, *, one_net: bool) -> Material:
-    """one_net: images of one fingerprint count: of the earlier dataset's, else of the newest that is delivered."""
+    """one_net: images of one fingerprint count: of the earlier dataset's, else of what the origin reads."""
     standing = np.arange(len(keys))
     if one_net:
         known = next(iter(earlier.manifest.fingerprints), "") if earlier is not None else keys.prints[0]
@@ -122,12 +122,13 @@ def law_for(material: Material, joined: Joined, origin: Origin) -> Law:
     without: Counter[str] = Counter()
     hidden = np.setdiff1d(np.arange(len(keys)), material.standing)
     unnamed = 0
-    if len(hidden):
+    others = np.concatenate([keys.partners[hidden], keys.other_partners])
+    if len(others):
         numbers = joining.numbered(
-            np.concatenate([partners, keys.partners[hidden], table.partners]),
-            np.concatenate([items, keys.items[hidden], table.items]),
+            np.concatenate([partners, others, table.partners]),
+            np.concatenate([items, keys.items[hidden], keys.other_items, table.items]),
         )
-        mine, theirs, named = np.split(numbers, [len(items), len(items) + len(hidden)])
+        mine, theirs, named = np.split(numbers, [len(items), len(items) + len(others)])
         there = np.isin(mine, theirs)
         unnamed = int((~np.isin(theirs, named)).sum())
         without[OTHER_NET] = int(there.sum()) + unnamed

@@ -29,6 +29,9 @@ class Keys:
     fingerprints: NDArray[np.int32]
     prints: tuple[str, ...]
     bytes: int
+    other_partners: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    other_items: Words = field(default_factory=lambda: np.zeros(0, np.uint64))
+    """Items without a row that have features of another net."""
 
     def __len__(self) -> int:
         return len(self.items)

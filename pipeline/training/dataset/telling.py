@@ -11,7 +11,7 @@ from pipeline.training.dataset.joining import NONE, Joined
 from pipeline.training.dataset.labels import Labels
 from pipeline.training.dataset.law import table_of
 from pipeline.training.dataset.manifest import Law, Manifest
-from pipeline.training.dataset.material import Material
+from pipeline.training.dataset.material import OTHER_NET, Material
 
 _NAMED = 5
 
@@ -43,17 +43,23 @@ def two_labels(material: Material, joined: Joined) -> ConfigError:
 def without_examples(law: Law) -> ConfigError:
     """Every row ended as something else."""
     told = ", ".join(f"{what.strip()} {count:,}" for what, count in table_of(law))
-    return ConfigError(
-        "no example is left, so nothing was made",
-        told,
+    hint = (
         "labels and images have to name the same partners and items: look at a row of each. A row with a url alone "
-        "names an item that has no other id",
+        "names an item that has no other id"
     )
+    return ConfigError("no example is left, so nothing was made", told, next(iter(_of_another_net(law)), hint))
+
+
+def _of_another_net(law: Law | None) -> list[str]:
+    count = law.without_image.get(OTHER_NET, 0) if law is not None else 0
+    has, is_, it = ("has", "is", "it") if count == 1 else ("have", "are", "them")
+    what = f"{counted(count, 'item')} {has} features of another net alone and {is_} left out"
+    return [f"{what}: `hathi backfill SET` first, which computes {it} anew"] if count else []
 
 
 def warnings(material: Material, joined: Joined, made: Manifest, moved: int) -> list[str]:
     """Whatever somebody should know who trains with it."""
-    return [*_of_rows(material, joined, moved), *_of_classes(made)]
+    return [*_of_another_net(made.law), *_of_rows(material, joined, moved), *_of_classes(made)]
 
 
 def _of_rows(material: Material, joined: Joined, moved: int) -> list[str]:

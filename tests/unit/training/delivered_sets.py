@@ -28,6 +28,7 @@ def deliver(
     *,
     partner: int = 7,
     fingerprint: str = PRINT,
+    source: str = "",
 ) -> ShipmentName:
     """One partner's folder of a day.  values: images or vectors by external id; failures: reasons by external id."""
     name, root = name_of(day), Root("out")
@@ -54,6 +55,9 @@ def deliver(
         partner_id=partner,
         set="pictures",
         fingerprint=fingerprint,
+        source=source,
+        delivered=name.version if source else "",
+        last=bool(source),
         dim=dim,
         version=name.version,
         round=0,

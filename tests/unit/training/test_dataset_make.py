@@ -404,6 +404,27 @@ def test_features_make_a_dataset_for_heads(tmp_path: Path, capsys: pytest.Captur
     assert sides(tmp_path / "made").items() <= sides(tmp_path / "more").items()
 
 
+def test_features_are_of_the_net_that_readers_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = "a" * 64, "b" * 64
+    deliver(tmp_path, 1, vectors(NAMES[:42]), fingerprint=old, source="shop.csv")
+    deliver(tmp_path, 2, vectors(["sku-1", "sku-50"], 4), fingerprint=new, source="day2.csv")
+    labelled(tmp_path / "labels.csv", [(name, label_of(name)) for name in NAMES[:51]])
+    made = make(tmp_path, "made", kind="--features")
+    assert made.fingerprints == {old: 42}, "the small list of the new net takes no example"
+    assert made.law is not None
+    assert made.law.without_image == {"another fingerprint": 1, "not delivered": 8}
+    said = "1 item has features of another net alone and is left out: `hathi backfill SET` first"
+    assert said in made.warnings[0]
+    assert said in capsys.readouterr().err
+    labelled(tmp_path / "labels.csv", [("sku-50", "boots")])
+    assert f"hint: {said}" in refused(tmp_path, kind="--features")
+    deliver(tmp_path, 3, vectors(NAMES[:42], 9), fingerprint=new, source="shop.csv")
+    labelled(tmp_path / "labels.csv", [(name, label_of(name)) for name in NAMES[:51]])
+    assert make(tmp_path, "switched", kind="--features").fingerprints == {new: 43}
+    extended = make(tmp_path, "extended", "--extend", str(tmp_path / "made"), kind="--features")
+    assert extended.fingerprints == {old: 42}, "what is extended keeps its net"
+
+
 def test_show_says_how_many_examples_each_side_has(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = make(site, "made")
     counts = {name: one.examples for name, one in made.sides.items()}
