@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pipeline.codec.delivered.forms import is_failures
-from pipeline.errors import NotFound
+from pipeline.errors import NotFound, PermanentError
 from pipeline.ledger.data import Damaged, download, load_data, store_data
 from pipeline.ledger.layout import FIRST_DUE, ShipmentName
 from pipeline.ledger.manifest import Batch, DataFile, End, Out, Plan
@@ -13,6 +13,7 @@ from pipeline.ledger.protocol import Context, announce, body_at, commit, exists,
 from pipeline.ledger.state import ShipmentState, next_of
 from pipeline.records import ImageRef
 from pipeline.stages.opening import ORDINALS_PER_BATCH
+from pipeline.stages.operator_requests import shipped_again
 from pipeline.stages.retries import write_batches
 
 KINDS = ("release", "drop", "backfill")
@@ -101,7 +102,7 @@ def _backfill(context: Context, state: ShipmentState, parent: ShipmentName) -> b
         try:
             content = load_data(context, original.data)
         except (NotFound, Damaged) as error:
-            why = f"the refs to copy are gone ({error.message}); ship the snapshot again: `hathi ship --again`"
+            why = f"the refs to copy are gone ({error.message}); {_from_source(context, name, state.plan)}"
             commit(context, context.keys.end(name), End(batches=number, refs=0, rows=0, rejected=0, void=why))
             context.say(f"{name} ends without features (it is void): {why}")
             return True
@@ -115,6 +116,18 @@ def _backfill(context: Context, state: ShipmentState, parent: ShipmentName) -> b
     _, stands_end = commit(context, context.keys.end(name), end)
     _follow(context, name, state.plan, stands_end, parent)
     return True
+
+
+def _from_source(context: Context, name: ShipmentName, plan: Plan) -> str:
+    """Have a gateway read the snapshot of a back-fill once more, as planned; what to say of it.
+
+    The new round comes before the end of this one: whoever is cut in between does it again, and finds it.
+    """
+    try:
+        later = shipped_again(context, name, plan, backfill=True)
+    except PermanentError as error:
+        return f"{error.message}: `hathi backfill {plan.set}` once more"
+    return f"its source is read again: {later}" if later else f"`hathi backfill {plan.set}` once more"
 
 
 def _follow(context: Context, name: ShipmentName, plan: Plan, end: End, parent: ShipmentName) -> bool:

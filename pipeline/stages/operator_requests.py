@@ -181,12 +181,14 @@ def failed_finally(context: Context, name: ShipmentName, plan: Plan, reason: str
     return Tried.FAILED if failed else Tried.NOTHING
 
 
-def again(context: Context, name: ShipmentName, plan: Plan, *, backfill: bool = False) -> ShipmentName:
+def again(
+    context: Context, name: ShipmentName, plan: Plan, *, backfill: bool = False, as_planned: bool = False
+) -> ShipmentName:
     """Announce a snapshot once more, in a new round: behind all that its version has, before any newer version.
 
     backfill: copy the refs from the bucket while it has them, so that the source is not read again.
-    What is expected of its features is what this host expects of the set now.  Raises PermanentError where the set
-    follows a model whose files are lost.
+    What is expected of its features is what this host expects of the set now; as_planned: what the plan says.  Raises
+    PermanentError where the set follows a model whose files are lost.
     """
     round_ = rounds(list(names_under(context.bucket, context.keys.commits, begin=name.version)), name.version)
     if round_ > MAX_ROUND:
@@ -198,13 +200,16 @@ def again(context: Context, name: ShipmentName, plan: Plan, *, backfill: bool = 
     copies = backfill and has_refs(context, name, plan)
     child = ShipmentName.of(plan.lake, plan.snapshot_digest, plan.set, name.version, round_, 0, 0)
     sets = context.settings.sets
+    expects = plan.expects
+    if not as_planned:
+        expects = Expectations(Following(context))[plan.set] if plan.set in sets else None
     body = plan.model_copy(
         update={
             "kind": "backfill" if copies else "again",
             "parent": str(name) if copies else None,
             "salt": "",
             "due": FIRST_DUE,
-            "expects": Expectations(Following(context))[plan.set] if plan.set in sets else None,
+            "expects": expects,
             "from_archive": backfill,
         }
     )
@@ -244,7 +249,7 @@ def close(context: Context, name: ShipmentName, why: str) -> Closed:
     alive = beats(context, listing.now).alive
     if at_it := sorted(_running(state, alive)):
         raise PermanentError(f"{name} is being worked on", ", ".join(at_it), "wait until it ends, or stop that process")
-    again_ = _shipped_again(context, name, state.plan)
+    again_ = shipped_again(context, name, state.plan)
     refs = _refs_of(context, state)
     text = f"{CLOSED}: {why}; without features: {counted(refs, 'ref')}"
     if state.end is None:
@@ -268,8 +273,13 @@ def _running(state: ShipmentState, alive: frozenset[str]) -> set[str]:
     return {made.process for tries in state.tries.values() for made in tries if made.end is None} & alive
 
 
-def _shipped_again(context: Context, name: ShipmentName, plan: Plan | None) -> ShipmentName | None:
-    """The later round of the snapshot: one that there is, or a new one."""
+def shipped_again(
+    context: Context, name: ShipmentName, plan: Plan | None, *, backfill: bool = False
+) -> ShipmentName | None:
+    """The later round of the snapshot: one that there is, or a new one; None where no plan tells what it was.
+
+    backfill: it is computed as it was planned, from the archive where that has the images.
+    """
     if plan is None:
         return None
     first = ShipmentName.of(plan.lake, plan.snapshot_digest, plan.set, name.version, name.round, 0, 0)
@@ -285,7 +295,7 @@ def _shipped_again(context: Context, name: ShipmentName, plan: Plan | None) -> S
             end = readable(context, context.keys.end(later), End)
             if end is None or end.void is None:
                 return later
-    return again(context, first, whole)
+    return again(context, first, whole, backfill=backfill, as_planned=backfill)
 
 
 def _refs_of(context: Context, state: ShipmentState) -> int:

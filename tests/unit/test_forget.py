@@ -25,6 +25,7 @@ from pipeline.ledger.bodies import body_of
 from pipeline.ledger.deliveries import Index, PartnerManifest
 from pipeline.ledger.forgetting import Forgotten, Request, finish, open_requests
 from pipeline.ledger.layout import ArchivedBatch, Keys, Root
+from pipeline.ledger.manifest import End, Plan
 from pipeline.ledger.protocol import Context
 from pipeline.operations.forget import Outcome, _forget, bucket, folders, forget, packs
 from pipeline.operations.forget import tables as tables_room
@@ -96,6 +97,32 @@ def left_of(world: World, partner: int = 7, item: str = SECRET, image: str = url
         or any(one in text for one in partners)
         or (item != SECRET and any(one in text for one in wanted))
     ]
+
+
+def test_a_back_fill_whose_refs_went_reads_the_source_again(tmp_path: Path) -> None:
+    """Also for the partners of whom nothing was forgotten."""
+    world = world_with(tmp_path)
+    world.fingerprints = {**world.fingerprints, "demo": "99" * 32}
+    context = world.context()
+    ((name, plan),) = operator_requests.newest(context, "", ["demo"])
+    first = operator_requests.again(context, name, plan, backfill=True)
+    assert body_of(Plan, world.bucket.files[KEYS.plan(first)][0], "").kind == "backfill"
+    ask(world)
+    (asked,) = do(world)
+    assert asked.waiting == (f"{first} is being read: nobody knows all of its refs yet",)
+    world.run()
+    void = body_of(End, world.bucket.files[KEYS.end(first)][0], "").void or ""
+    later = replace(first, round=2)
+    ((second, again),) = operator_requests.newest(world.context(), "", ["demo"])
+    assert (second.version, second.round, second.part) == (later.version, later.round, 0)
+    assert void.endswith(f"its source is read again: {second}")
+    assert (again.kind, again.from_archive) == ("again", True)
+    prints = {body.partner_id: body.fingerprint for body in manifests_of(world).values() if body.round == 2}
+    assert prints == {7: "99" * 32, 8: "99" * 32}
+    (done,) = do(world)
+    assert not done.waiting
+    world.run()
+    assert [one for one in world.bucket.files if "/h/open" in one] == []
 
 
 def ask(world: World, item: str = SECRET, partner: int = 7) -> None:
