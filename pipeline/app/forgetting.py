@@ -30,12 +30,20 @@ def items_of(context: Context, partner: int, item: str) -> tuple[int, ...]:
     return tuple(question_of(partner, item, as_written=as_written).items)
 
 
-def request(contexts: Iterable[Context], partner: int, item: str, why: str = "") -> None:
-    """Put the request into each lake.  item: an item id or an external id; "" for all of the partner."""
+def request(contexts: Iterable[Context], partner: int, item: str, why: str = "") -> frozenset[tuple[str, int]]:
+    """Put the request into each lake.  item: an item id or an external id; "" for all of the partner.
+
+    Returns lake and number of each that was not open before.
+    """
+    new = set()
     for context in contexts:
+        before = open_requests(context)
         now = context.bucket.list(context.keys.forget).now
         items = items_of(context, partner, item)
-        ask(context, Request(partner_id=partner, items=items, at=version_of(now), by=_user(), why=why))
+        number = ask(context, Request(partner_id=partner, items=items, at=version_of(now), by=_user(), why=why))
+        if number not in before:
+            new.add((context.lake_name, number))
+    return frozenset(new)
 
 
 def go_on(contexts: Iterable[Context]) -> Iterator[Told]:

@@ -26,9 +26,10 @@ from pipeline.process import logs
 from pipeline.process.host import this_process
 from pipeline.settings import load
 
-_DONE = (
-    "bucket and lake, and the data sets, databases and files that Hathi made of them, hold nothing of it; what Hathi "
-    "does not know of (copies, backups, trainings: docs/archive.md) is yours to look after"
+_DONE = "bucket and lake, and the data sets, databases and files that Hathi made of them, hold nothing of it"
+_NEXT = (
+    "what Hathi does not know of (copies, backups, trainings: docs/archive.md) is yours to look after",
+    "a source that still names it brings it back with its next snapshot: remove it there",
 )
 
 
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if partner is not None:
         need_terminal("hathi forget", args.yes, "hathi why PARTNER ITEM")
     logs.open_log("forget", settings.logs, echo=False)
+    new: frozenset[tuple[str, int]] = frozenset()
     own = spilling(settings, this_process())  # what dead processes left here goes
     try:
         with own, shown() if sys.stderr.isatty() else nullcontext(silent_progress) as show:
@@ -61,11 +63,13 @@ def run(args: argparse.Namespace) -> int:
                 if not any_open(lakes):
                     print("no request to forget is open")
             elif agreed(_question(partner, args.item), args.yes):
-                request(lakes, partner, args.item, args.why)
+                new = request(lakes, partner, args.item, args.why)
             else:
                 return 0
             for told in go_on(lakes):
-                print("\n".join(logs.escape(line) for line in _lines(told)))
+                print(
+                    "\n".join(logs.escape(line) for line in _lines(told, new=(told.lake, told.outcome.number) in new))
+                )
     finally:
         logs.close_log()
     return 0
@@ -88,12 +92,19 @@ def _question(partner: int, item: str) -> str:
     )
 
 
-def _lines(told: Told) -> Iterator[str]:
+def _lines(told: Told, *, new: bool) -> Iterator[str]:
+    """new: nobody has looked for it before."""
     one = told.outcome
     gone = ", ".join(counted(number, what) for what, number in sorted(one.removed.items())) or "nothing new"
     said = f"lake {told.lake}, request {one.number}: deleted {gone}"
     if one.waiting:
         yield f"{said}; it stays open, and the daily prune of a gateway goes on with it:"
         yield from (f"  {what}" for what in one.waiting)
+    elif new and not one.met:
+        what = "partner" if not one.request.items else "item"
+        yield f"lake {told.lake}, request {one.number}: no such {what} was known: nothing of it was there"
+        if one.removed:
+            yield f"  {gone} went all the same: they are made anew, and say too little of what is in them"
     else:
         yield f"{said}; it is done: {_DONE}"
+    yield from (f"  {what}" for what in (*one.notes, *(() if one.waiting else _NEXT)))

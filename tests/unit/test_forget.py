@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipeline.operations.forget as forget_room
-from pipeline.app.forgetting import request
+from pipeline.app.forgetting import go_on, request
+from pipeline.cli.forget import _NEXT, _lines
 from pipeline.codec.packs import read_index
 from pipeline.codec.reuse_pages import url_digest
 from pipeline.errors import PermanentError, PipelineError, Unknown
@@ -25,6 +26,7 @@ from pipeline.ledger.bodies import body_of
 from pipeline.ledger.deliveries import Index, PartnerManifest
 from pipeline.ledger.forgetting import Forgotten, Request, finish, open_requests
 from pipeline.ledger.layout import ArchivedBatch, Keys, Root
+from pipeline.ledger.made import note_made
 from pipeline.ledger.manifest import End, Plan
 from pipeline.ledger.protocol import Context
 from pipeline.operations.forget import Outcome, _forget, bucket, folders, forget, packs
@@ -802,3 +804,41 @@ def test_a_table_that_comes_late_goes(tmp_path: Path, before: bool, monkeypatch:
     monkeypatch.setattr(tables_room, "table", lambda *given, late=False: None)
     with pytest.MonkeyPatch.context() as patch:
         assert late_table(tmp_path / "bad", before, patch) != [], "the test finds where nobody looks again"
+
+
+def said_of(world: World, item: str) -> list[str]:
+    context = world.context()
+    new = request([context], 7, item, "a person asked")
+    assert len(new) == 1
+    assert request([context], 7, item, "once more") == frozenset(), "the same request is not a new one"
+    return [line for told_ in go_on([context]) for line in _lines(told_, new=True)]
+
+
+def test_an_item_that_nobody_knew_is_told_as_such(tmp_path: Path) -> None:
+    world = world_with(tmp_path)
+    before = {key: content for key, (content, _, _) in world.lake.files.items()}
+    first, *more = said_of(world, "NOPE")
+    assert first == f"lake {world.context().lake_name}, request 1: no such item was known: nothing of it was there"
+    assert "page" in more[0], "they go in any case"
+    assert more[-1] == "  a source that still names it brings it back with its next snapshot: remove it there"
+    assert open_requests(world.context()) == {}, "the request stands, and is done"
+    assert {key: content for key, (content, _, _) in world.lake.files.items()} == before
+    known, *rest = said_of(world, SECRET)
+    assert "it is done: bucket and lake" in known
+    assert "1 image, " in known
+    assert rest == [f"  {one}" for one in _NEXT]
+    (again, *_) = said_of(world, SECRET)
+    assert "no such item was known" in again, "nothing of it is left"
+
+
+def test_a_data_set_that_was_moved_away_is_named(tmp_path: Path) -> None:
+    world = world_with(tmp_path)
+    lake = world.context().lake
+    assert lake is not None
+    made_at = tmp_path / "made"
+    note_made(lake, Root("features"), "dataset", made_at, anew=True)
+    lines = said_of(world, SECRET)
+    assert (
+        f"  a data set was made at {made_at}, and nothing is there any more: what was moved is yours to clear" in lines
+    )
+    assert list(lake.list("features/_made/")) == []

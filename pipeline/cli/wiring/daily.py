@@ -69,7 +69,8 @@ def _told(one: Outcome) -> None:
     """Say what became of a request to forget, by its number: the log must not name whom it is about."""
     gone = ", ".join(counted(number, what) for what, number in sorted(one.removed.items())) or "nothing new"
     open_ = f"; it stays open: {'; '.join(one.waiting)}" if one.waiting else "; it is done"
-    logs.log("prune").info("Request %d to forget: deleted %s%s", one.number, gone, open_)
+    notes = "".join(f"; {what}" for what in one.notes)
+    logs.log("prune").info("Request %d to forget: deleted %s%s%s", one.number, gone, open_, notes)
 
 
 def _under_way(mark: Path) -> dict[str, str]:

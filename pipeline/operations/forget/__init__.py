@@ -21,15 +21,25 @@ from pipeline.operations.verify import roots
 
 __all__ = ["Outcome", "forget"]
 
+_PAGE = "page"
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a pass did for one request.  waiting: what keeps it open, in words; none: it is done."""
+    """What a pass did for one request.  waiting: what keeps it open, in words; none: it is done.  notes: what a person
+    has to know.
+    """
 
     number: int
     request: Request
     removed: dict[str, int]
     waiting: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def met(self) -> bool:
+        """Whether anything of the item was there: pages and indexes go in any case, whatever is in them."""
+        return bool(self.removed.keys() - {_PAGE, made.INDEX})
 
 
 def forget(context: Context) -> Iterator[Outcome]:
@@ -57,7 +67,7 @@ def _forget(context: Context, number: int, request: Request) -> Outcome:
             one.waiting[step.__name__] = f"{error.message}: {error.detail}"
     if not one.waiting:
         _finish(one, number)
-    return Outcome(number, request, dict(one.removed), tuple(one.waiting.values()))
+    return Outcome(number, request, dict(one.removed), tuple(one.waiting.values()), tuple(one.notes))
 
 
 def _finish(one: Pass, number: int) -> None:
@@ -77,7 +87,7 @@ def _pages(one: Pass) -> None:
     """Features to be used again: after all else, since whoever is at work on the item writes them as it ends."""
     pages = forget_pages(one.context, one.partner)
     if pages:
-        one.removed["object"] += pages
+        one.removed[_PAGE] += pages
 
 
 def _lake(one: Pass) -> None:

@@ -28,6 +28,7 @@ from pipeline.stores.store import Lake
 
 KEEPING = "keep"
 """The program whose lock whoever writes the kept columns of an own list has."""
+INDEX = "index"
 SIMILAR = "similar"
 """Where `hathi similar --approximate` keeps its indexes, in the state folder."""
 
@@ -56,7 +57,7 @@ def indexes(one: Pass) -> None:
             return
         for path in sorted(folder.iterdir()):
             path.unlink(missing_ok=True)
-            one.removed["index"] += 1
+            one.removed[INDEX] += 1
 
 
 @contextmanager
@@ -155,6 +156,10 @@ def _record(one: Pass, lake: Lake, record: Record) -> None:
         return
     if not stands:
         lake.delete(record.key)
+        what = "a data set" if body.kind == "dataset" else "a file"
+        one.notes.append(
+            f"{what} was made at {body.path}, and nothing is there any more: what was moved is yours to clear"
+        )
     elif digest not in body.without:
         lake.put(record.key, body.model_copy(update={"without": (*body.without, digest)}).encode())
 

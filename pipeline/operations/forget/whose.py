@@ -22,7 +22,9 @@ class Pass:
     waiting: dict[str, str] = field(default_factory=dict)
     """What keeps it open, by where: in words."""
     removed: Counter[str] = field(default_factory=Counter)
-    """By what it is: objects, images, rows."""
+    """By what it is: objects, images, rows; pages and indexes go in any case."""
+    notes: list[str] = field(default_factory=list)
+    """What a person has to know, in words; it keeps nothing open."""
     _new: dict[ShipmentName, bool] = field(default_factory=dict)
 
     @property
