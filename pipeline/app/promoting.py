@@ -107,7 +107,7 @@ def followers(settings: Settings, model: str) -> list[str]:
 def judge(context: Context, wanted: Wanted) -> Judged:
     """Whether a model fits, and is good enough; nothing is written.
 
-    Raises NetError or ConfigError where it cannot serve a set that follows it, or lacks a figure that is demanded.
+    Raises NetError or ConfigError where it cannot serve a set that follows it.
     """
     numbers, now = promotions.numbers(context, wanted.model)
     current = Promoted(model=wanted.model, number=numbers[-1]) if numbers else None

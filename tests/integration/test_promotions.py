@@ -133,8 +133,8 @@ def test_a_model_that_is_not_good_enough_is_refused_with_both_figures(hosts: Hos
     assert "--yes" in refused.stderr
     assert len(hosts.promotions()) == 1
     unknown = hosts.hathi("box", *worse, "--least", "f1=0.5")
-    assert unknown.returncode == 2
-    assert "no figure f1" in unknown.stderr
+    assert unknown.returncode == 3
+    assert "it has no figure f1, and at least 0.5 is wanted (figures: accuracy, loss)" in unknown.stderr
     assert "though accuracy is 0.91" in hosts.well("box", *worse, "--least", "accuracy=0.92", "--yes")
 
 
