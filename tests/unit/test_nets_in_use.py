@@ -13,10 +13,16 @@ import hathi
 from pipeline.ledger.bodies import body_of
 from pipeline.ledger.deliveries import PartnerManifest
 from pipeline.ledger.layout import MANIFEST, ShipmentName
-from pipeline.stages.compact.nets import Stand, in_use
+from pipeline.stages import operator_requests
+from pipeline.stages.compact.nets import InUse, Stand, in_use, net_in_use
+from pipeline.stages.compact.running import Compacted
+from pipeline.stages.compact.running import run as compact
+from pipeline.times import DAY
 from tests.simulation.folders import Folders, world_of
 from tests.unit.deltas import ROOT, deliver
 from tests.unit.test_nets_of_a_root import NEW, OLD, THIRD, counts, name, read, tables, vectors
+from tests.unit.test_stages import url
+from tests.unit.test_stages import world_of as world_of_stages
 
 SHOP, DAY2, DAY3 = ("shop.csv", 1), ("day2.csv", 2), ("day3.csv", 3)
 """Lists: the source, and the day of its version."""
@@ -207,3 +213,35 @@ def test_a_late_list_of_the_net_before_changes_nothing() -> None:
     switched = [stand(OLD, SHOP, 1), stand(NEW, SHOP, 2, round_=1)]
     assert used(*switched, stand(OLD, DAY2, 3)) == "b"
     assert used(stand(OLD, DAY2, 1), *switched) == "a"
+
+
+def test_what_the_stages_deliver_says_enough(tmp_path: Path) -> None:
+    """By the stages themselves: a base list in parts, one of new items, a back-fill; then all folders are pruned."""
+    rows = [f"{partner},{partner}{n},{url('ok', partner + n)}" for partner in (10, 20) for n in range(4)]
+    world = world_of_stages(tmp_path, *rows)
+    world.run()
+    old, new = world.fingerprints["demo"], "99" * 32
+    _, modified, _ = world.lake.files["refs/a.csv"]
+    world.hand.at += 2 * DAY
+    lines = ["partner_id,external_id,image_url", f"10,new,{url('ok', 51)}", f"20,new,{url('ok', 52)}"]
+    world.lake.files["refs/day2.csv"] = ("\n".join(lines).encode(), modified + DAY, 77)
+    world.fingerprints = {**world.fingerprints, "demo": new}
+    world.run()
+
+    def now() -> InUse:
+        context = world.context()
+        assert context.lake is not None
+        return net_in_use(context.lake, ROOT)
+
+    assert (now().fingerprint, now().lacks[new]) == (old, ((10, "refs/a.csv"), (20, "refs/a.csv")))
+    context = world.context()
+    for whole, plan in operator_requests.newest(context, "", ["demo"]):
+        operator_requests.again(context, whole, plan, backfill=True)
+    world.run()
+    assert (now().fingerprint, list(now().before)) == (new, [old])
+    done = [one.current.body for one in compact(world.context()) if isinstance(one, Compacted)]
+    assert {body.partner_id: dict(body.fingerprints) for body in done} == {10: {new: 5}, 20: {new: 5}}
+    for path in [path for path in world.lake.files if path.startswith("features/2")]:
+        del world.lake.files[path]
+    assert now().fingerprint == new
+    assert {one.source for body in done for one in body.sources} == {"refs/a.csv", "refs/day2.csv"}
