@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 
-from pipeline.amounts import counted
 from pipeline.app.contexts import sighted
 from pipeline.app.forgetting import Told, any_open, go_on, request
 from pipeline.cli.consent import add_yes, agreed, need_terminal
@@ -95,8 +94,7 @@ def _question(partner: int, item: str) -> str:
 def _lines(told: Told, *, new: bool) -> Iterator[str]:
     """new: nobody has looked for it before."""
     one = told.outcome
-    gone = ", ".join(counted(number, what) for what, number in sorted(one.removed.items())) or "nothing new"
-    said = f"lake {told.lake}, request {one.number}: deleted {gone}"
+    said = f"lake {told.lake}, request {one.number}: deleted {one.gone}"
     if one.waiting:
         yield f"{said}; it stays open, and the daily prune of a gateway goes on with it:"
         yield from (f"  {what}" for what in one.waiting)
@@ -104,7 +102,7 @@ def _lines(told: Told, *, new: bool) -> Iterator[str]:
         what = "partner" if not one.request.items else "item"
         yield f"lake {told.lake}, request {one.number}: no such {what} was known: nothing of it was there"
         if one.removed:
-            yield f"  {gone} went all the same: they are made anew, and say too little of what is in them"
+            yield f"  {one.gone} went all the same: they are made anew, and say too little of what is in them"
     else:
         yield f"{said}; it is done: {_DONE}"
     yield from (f"  {what}" for what in (*one.notes, *(() if one.waiting else _NEXT)))

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipeline.amounts import counted
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, Stopped
 from pipeline.operations.forget import Outcome, forget
@@ -67,10 +66,9 @@ def prune_daily(
 
 def _told(one: Outcome) -> None:
     """Say what became of a request to forget, by its number: the log must not name whom it is about."""
-    gone = ", ".join(counted(number, what) for what, number in sorted(one.removed.items())) or "nothing new"
     open_ = f"; it stays open: {'; '.join(one.waiting)}" if one.waiting else "; it is done"
     notes = "".join(f"; {what}" for what in one.notes)
-    logs.log("prune").info("Request %d to forget: deleted %s%s%s", one.number, gone, open_, notes)
+    logs.log("prune").info("Request %d to forget: deleted %s%s%s", one.number, one.gone, open_, notes)
 
 
 def _under_way(mark: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pipeline.amounts import counted
 from pipeline.errors import PermanentError, Stopped
 from pipeline.ledger.forgetting import Request, cut_requests, finish, forget_pages, open_requests
 from pipeline.ledger.layout import version_of
@@ -35,6 +36,13 @@ class Outcome:
     removed: dict[str, int]
     waiting: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def gone(self) -> str:
+        """What was deleted, in words."""
+        plurals = {made.INDEX: "indexes"}
+        some = (counted(number, what, plurals.get(what, f"{what}s")) for what, number in sorted(self.removed.items()))
+        return ", ".join(some) or "nothing new"
 
     @property
     def met(self) -> bool:

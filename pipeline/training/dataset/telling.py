@@ -52,9 +52,8 @@ def without_examples(law: Law) -> ConfigError:
 
 def _of_another_net(law: Law | None) -> list[str]:
     count = law.without_image.get(OTHER_NET, 0) if law is not None else 0
-    has, is_, it = ("has", "is", "it") if count == 1 else ("have", "are", "them")
-    what = f"{counted(count, 'item')} {has} features of another net alone and {is_} left out"
-    return [f"{what}: `hathi backfill SET` first, which computes {it} anew"] if count else []
+    what = f"only another net has features of {counted(count, 'item')}, left out here"
+    return [f"{what}: `hathi backfill SET` first"] if count else []
 
 
 def warnings(material: Material, joined: Joined, made: Manifest, moved: int) -> list[str]:

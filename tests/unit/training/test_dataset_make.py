@@ -413,7 +413,7 @@ def test_features_are_of_the_net_that_readers_take(tmp_path: Path, capsys: pytes
     assert made.fingerprints == {old: 42}, "the small list of the new net takes no example"
     assert made.law is not None
     assert made.law.without_image == {"another fingerprint": 1, "not delivered": 8}
-    said = "1 item has features of another net alone and is left out: `hathi backfill SET` first"
+    said = "only another net has features of 1 item, left out here: `hathi backfill SET` first"
     assert said in made.warnings[0]
     assert said in capsys.readouterr().err
     labelled(tmp_path / "labels.csv", [("sku-50", "boots")])
