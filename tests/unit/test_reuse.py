@@ -134,7 +134,8 @@ def test_a_row_says_when_its_bytes_were_fetched_and_its_shard_how_it_was_used_ag
         {"ok-1": "not_modified", "plain-1": "equal_bytes", "ok-2": None},
     ]
     assert "reused" not in tables[0][0], "a shard without it is what it was"
-    assert "reused" not in rows[ok(1)[0]], "a feature like any other"
+    told = {at: rows[at]["reused"] for at in (ok(1)[0], plain(1)[0], ok(2)[0])}
+    assert told == {ok(1)[0]: "not_modified", plain(1)[0]: "equal_bytes", ok(2)[0]: None}, "it is delivered as well"
 
 
 def test_another_fingerprint_finds_nothing(days: Days) -> None:
