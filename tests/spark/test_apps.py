@@ -43,7 +43,8 @@ def run(folder: Path, *program: object, master: str = LOCAL) -> str:
     """What a program prints by spark-submit."""
     demand_spark()
     (folder / "local").mkdir(exist_ok=True)
-    words = submitted(*map(str, program), master=master, conf={"spark.local.dir": str(folder / "local")})
+    conf = {"spark.local.dir": str(folder / "local"), "spark.sql.shuffle.partitions": "2"}
+    words = submitted(*map(str, program), master=master, conf=conf)
     done = subprocess.run(words, env=spark_environ(), cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     return done.stdout
