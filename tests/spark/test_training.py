@@ -22,7 +22,7 @@ from pipeline.training.sharing.computer import Here
 from pipeline.training.sharing.processes import Share, share_of
 from pipeline.training.sharing.rounds import Rounds
 from tests.spark.conftest import demand_spark
-from tests.spark.training_kills import command, executor_of, workers_in
+from tests.spark.training_kills import SAID, command, executor_of, workers_in
 from tests.unit.training import shared_runs
 from tests.unit.training.databases import demand_readers
 from tests.unit.training.runs import Within, train
@@ -190,21 +190,22 @@ def test_four_executors_have_the_bits_of_one_process_after_a_kill_of_the_driver(
 ) -> None:
     demand_spark()
     folder = shared_runs.write(tmp_path)
-    process = command(folder, 4)
+    said, process = folder / SAID, command(folder, 4)
     try:
         ends = time.monotonic() + PATIENCE
         while not (folder / "s_iter_20.resume.json").exists():
-            assert process.poll() is None, process.communicate()[0]
+            assert process.poll() is None, said.read_text()
             assert time.monotonic() < ends
             time.sleep(0.01)
     finally:
         process.kill()
         process.wait()
-    again = command(folder, 4)
+    before, again = len(said.read_text()), command(folder, 4)
     try:
-        out, _ = again.communicate(timeout=PATIENCE)
+        again.wait(PATIENCE)
     finally:
         again.kill()
+    out = said.read_text()[before:]
     assert again.returncode == 0, out
     assert "8 shards on 4 executors" in out
     assert "computed" in out

@@ -25,6 +25,7 @@ from tests.unit.training import shared_runs
 from tests.unit.training.runs import Within, train
 
 ITERATIONS = 200
+SAID = "said.txt"
 PATIENCE = 600.0
 VICTIMS = ("worker", "executor", "driver", "hung")
 
@@ -52,17 +53,21 @@ def workers_in(folder: Path) -> list[int]:
     return sorted(found)
 
 
-def command(folder: Path, executors: int, *more: str) -> subprocess.Popen[str]:
-    """`hathi train --on spark`, with a cluster of its own."""
+def command(folder: Path, executors: int, *more: str) -> subprocess.Popen[bytes]:
+    """`hathi train --on spark`, with a cluster of its own; what it says goes to SAID of the folder.
+
+    Not to a pipe: the JVM of a driver that was killed says more as it ends, and would wait for somebody to read it.
+    """
     words = ["train", "solver.prototxt", "--on", f"spark=local-cluster[{executors},1,900]", "--threads", "1"]
     words += [word for name, value in CONF.items() for word in ("--spark-conf", f"{name}={value}")]
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli.main", *words, *more], cwd=folder, env=spark_environ(), text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+    with (folder / SAID).open("ab") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipeline.cli.main", *words, *more], cwd=folder, env=spark_environ(),
+            stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
 
 
-def hit(victim: str, driver: subprocess.Popen[str], folder: Path, draws: random.Random) -> bool:
+def hit(victim: str, driver: subprocess.Popen[bytes], folder: Path, draws: random.Random) -> bool:
     """Whether somebody was there to be hit."""
     with suppress(OSError, ValueError):
         found = workers_in(folder)
@@ -86,11 +91,11 @@ def disturbed(folder: Path, kills: int, draws: random.Random) -> Counter[str]:
     while time.monotonic() < ends:
         wait = draws.uniform(0.0, 8.0)
         with suppress(subprocess.TimeoutExpired):
-            out, _ = driver.communicate(timeout=wait)
+            driver.wait(wait)
             if driver.returncode == 0:
                 return done
             if driver.returncode != -signal.SIGKILL:
-                print(out)
+                print((folder / SAID).read_text())
             driver = command(folder, 2, "--shards", "8", "--patience", "8")
             continue
         if sum(done.values()) < kills:
