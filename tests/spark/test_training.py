@@ -21,8 +21,7 @@ from pipeline.training.job import Wanted
 from pipeline.training.sharing.computer import Here
 from pipeline.training.sharing.processes import Share, share_of
 from pipeline.training.sharing.rounds import Rounds
-from tests.spark.conftest import demand_spark
-from tests.spark.training_kills import SAID, command, executor_of, workers_in
+from tests.spark.training_kills import executor_of, workers_in
 from tests.unit.training import shared_runs
 from tests.unit.training.databases import demand_readers
 from tests.unit.training.runs import Within, train
@@ -183,19 +182,3 @@ def test_the_drivers_loop_has_the_bits_of_one_process(session: SparkSession, loc
         assert found == shared_runs.bits(alone, 12)
     else:
         assert found == by_rounds(alone, local_steps, lambda share: Here(share, local_steps))
-
-
-def test_four_executors_have_the_bits_of_one_process(whole: dict[str, str], tmp_path: Path) -> None:
-    """By command.  `python -m tests.spark.training_kills` kills drivers as well."""
-    demand_spark()
-    folder = shared_runs.write(tmp_path)
-    process = command(folder, 4)
-    try:
-        process.wait(PATIENCE)
-    finally:
-        process.kill()
-    out = (folder / SAID).read_text()
-    assert process.returncode == 0, out
-    assert "8 shards on 4 executors" in out
-    assert "computed" in out
-    assert shared_runs.bits(folder) == whole
