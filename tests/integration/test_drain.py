@@ -168,7 +168,7 @@ folder = "{self.folder / "logs"}"
     def left(self) -> list[str]:
         """What a stopped process should not have left in the state folder."""
         known = {"ship.lock", "compute.lock", "aggregate.lock", "deliver.lock", "spill", "ESTOP"}
-        known |= {"health.lock", "health.json", ".health.json"}
+        known |= {"health.lock", "health.json", ".health.json", "fingerprints"}
         found = {path.name for path in self.state.iterdir()} if self.state.exists() else set()
         return sorted(name for name in found - known if not name.startswith("pruned."))
 

@@ -194,7 +194,7 @@ def deleting_the_data_of_what_cannot_be_read(patch: pytest.MonkeyPatch) -> None:
 
 def closing_without_shipping_again(patch: pytest.MonkeyPatch) -> None:
     """A shipment that cannot go on is ended, and the person is trusted to ship its snapshot again."""
-    patch.setattr(operator_requests, "_shipped_again", lambda context, name, plan: None)
+    patch.setattr(operator_requests, "shipped_again", lambda context, name, plan: None)
 
 
 MISTAKES: list[Plant] = [
