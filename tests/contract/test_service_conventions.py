@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.service import queue
+from pipeline.service import blobs, queue
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.keys import TenantKeys
 from pipeline.service.queue import Chunk
 from pipeline.service.words import Claimed, Ending, Slot, State
 from tests.servers.databases import KINDS, empty, sites
+from tests.servers.demand import until
 from tests.servers.service import NET, SOLVER, Person, Stand, standing
 
 
@@ -117,39 +119,77 @@ def test_a_list_is_whole_while_things_come_and_go(stand: Stand, ann: Person) -> 
     assert ann.ask("GET", f"/v1/datafiles?limit=1&cursor={other}").status_code == 422, "of another list"
 
 
-def test_an_upload_goes_on_where_it_broke(stand: Stand, ann: Person) -> None:
+def half(content: bytes, sent: int, goes_on: threading.Event) -> Iterator[bytes]:
+    """A body whose sender stops after so many bytes, and whose connection stands until it is told."""
+    yield content[:sent]
+    assert goes_on.wait(60)
+    raise ConnectionError("cut")
+
+
+@pytest.mark.parametrize("seen", ["while the first still holds it", "after the first has broken"])
+def test_an_upload_goes_on_where_it_broke(stand: Stand, ann: Person, seen: str) -> None:
+    """The second request has the upload from then on, whenever the server sees that the first is gone."""
     content = bytes(range(256)) * 80_000  # 20 MB: three pieces
-    made = ann.got("POST", "/v1/datafiles", {"name": "big", "size": len(content)})
+    size = len(content)
+    made = ann.got("POST", "/v1/datafiles", {"name": "big", "size": size})
     where = f"/v1/datafiles/{made['id']}"
+    breaks, cut = threading.Event(), Person(ann.url, ann.token)
+    headers = {"Authorization": f"Bearer {ann.token}"}
 
-    def broken() -> Iterator[bytes]:
-        yield content[:9_000_000]
-        raise ConnectionError("cut")
+    def first() -> None:
+        with pytest.raises(Exception, match="cut"):
+            cut.session.put(f"{ann.url}{where}/content", data=half(content, 9_000_000, breaks), headers=headers)
 
-    with pytest.raises(Exception, match="cut"):
-        ann.session.put(f"{ann.url}{where}/content", data=broken(), headers={"Authorization": f"Bearer {ann.token}"})
-    end = time.monotonic() + 20
-    while (got := ann.got("GET", where)["received"]) == 0 and time.monotonic() < end:
-        time.sleep(0.05)
-    assert 8 * 2**20 <= got <= 9_000_000
-    wrong = ann.ask("PUT", f"{where}/content", content)
-    assert (wrong.status_code, wrong.json()["hint"]) == (
-        416,
-        f"Content-Range: bytes {got}-{len(content) - 1}/{len(content)}",
-    )
-    job = {"name": "j", "solver_id": ann.solver(), "inputs": {"train": made["id"]}}
-    assert ann.ask("POST", "/v1/training-jobs", job).status_code == 409, "it is not whole yet"
-    ranged = f"bytes {got}-{len(content) - 1}/{len(content)}"
-    done = ann.ask("PUT", f"{where}/content", content[got:], Content_Range=ranged).json()
-    assert (done["received"], done["complete"]) == (len(content), True)
-    objects = [stand.store.get(entry.key) for entry in stand.store.list(TenantKeys(ann.tenant).top)]
-    assert b"".join(objects) == content
-    assert (
-        ann.ask(
-            "PUT", f"{where}/content", b"more", Content_Range=f"bytes {len(content)}-{len(content) + 3}/{len(content)}"
-        ).status_code
-        == 413
-    )
+    with ThreadPoolExecutor(1) as pool:
+        broken = pool.submit(first)
+        until(lambda: ann.got("GET", where)["received"] > 0, "a piece has come")
+        got = ann.got("GET", where)["received"]
+        assert got == blobs.PIECE, "the rest of what was sent is no piece yet"
+        if seen == "after the first has broken":
+            breaks.set()
+            broken.result()
+            until(lambda: ann.got("GET", where)["received"] == 9_000_000, "the rest is kept")
+        job = {"name": "j", "solver_id": ann.solver(), "inputs": {"train": made["id"]}}
+        assert ann.ask("POST", "/v1/training-jobs", job).status_code == 409, "it is not whole yet"
+        odd = ann.ask("PUT", f"{where}/content", content[100:], Content_Range=f"bytes 100-{size - 1}/{size}")
+        here = ann.got("GET", where)["received"]
+        assert (odd.status_code, odd.json()["hint"]) == (416, f"Content-Range: bytes {here}-{size - 1}/{size}")
+        ranged = f"bytes {got}-{size - 1}/{size}"  # as it was told, whatever has come since
+        done = ann.got("PUT", f"{where}/content", content[got:], Content_Range=ranged)
+        assert (done["received"], done["complete"]) == (size, True)
+        breaks.set()
+        broken.result()
+    named = json.loads(stand.site.run(stand.site.bare("select chunks from @datafiles"))[0]["chunks"])
+    assert b"".join(stand.store.get(one["key"]) for one in named) == content
+    for ranged, body in ((f"bytes {size}-{size + 3}/{size}", b"more"), (f"bytes 0-{size - 1}/{size}", content)):
+        again = ann.ask("PUT", f"{where}/content", body, Content_Range=ranged)
+        assert (again.status_code, again.json()["hint"]) == (416, "nothing is missing")
+    assert ann.got("GET", where) == done, "what is whole never changes"
+
+
+def test_of_two_uploads_at_once_the_newest_has_it_and_bytes_are_never_mixed(stand: Stand, ann: Person) -> None:
+    size = 2 * blobs.PIECE + 1000
+    made = ann.got("POST", "/v1/datafiles", {"name": "big", "size": size})
+    where, goes_on = f"/v1/datafiles/{made['id']}", threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        yield b"a" * (blobs.PIECE + 10)
+        assert goes_on.wait(60)
+        yield b"a" * (size - blobs.PIECE - 10)
+
+    def first() -> int:
+        other = Person(ann.url, ann.token)
+        headers = {"Authorization": f"Bearer {ann.token}"}
+        return other.session.put(f"{ann.url}{where}/content", data=slow(), headers=headers).status_code
+
+    with ThreadPoolExecutor(1) as pool:
+        older = pool.submit(first)
+        until(lambda: ann.got("GET", where)["received"] == blobs.PIECE, "a piece has come")
+        assert ann.got("PUT", f"{where}/content", b"b" * size)["complete"], "from the beginning"
+        goes_on.set()
+        assert older.result() == 409
+    named = json.loads(stand.site.run(stand.site.bare("select chunks from @datafiles"))[0]["chunks"])
+    assert b"".join(stand.store.get(one["key"]) for one in named) == b"b" * size
 
 
 def test_limits_are_named_with_what_is_used_and_allowed(stand: Stand) -> None:
@@ -201,6 +241,23 @@ def test_events_come_as_they_happen_and_go_on_by_their_id(stand: Stand, ann: Per
     shown = ann.got("GET", f"/v1/training-jobs/{job}/metrics")["metrics"]
     assert shown == {"train/loss": [[0, 1.0, 5.0], [1, 1.0, 4.0], [2, 1.0, 3.0]]}
     assert ann.ask("GET", f"/v1/training-jobs/{job}/events", Last_Event_ID="x").status_code == 422
+
+
+def test_an_operator_brings_a_user_into_a_tenant_and_its_admin_does_not(stand: Stand, ann: Person) -> None:
+    """Nobody's id says to another tenant that it is there, and nobody is made a member by whoever knows the id."""
+    ben, oscar = stand.person("bees", "ben"), stand.person("bees", "oscar", platform=True)
+    body = {"user_id": ben.user, "role": "viewer"}
+    assert ann.ask("POST", "/v1/members", body).status_code == 405
+    where = f"/v1/tenants/{ann.tenant}/members"
+    assert ann.ask("POST", where, body).status_code == 403
+    assert ben.ask("POST", where, {"user_id": ben.user}).status_code == 403, "nor makes anybody themselves one"
+    assert oscar.got("POST", where, body)["role"] == "viewer"
+    assert oscar.ask("POST", where, body).status_code == 409
+    assert oscar.ask("POST", where, {"user_id": new_id(Kind.USER, 1.0)}).json()["errors"][0]["pointer"] == "#/user_id"
+    missing = f"/v1/tenants/{new_id(Kind.TENANT, 1.0)}/members"
+    assert oscar.ask("POST", missing, body).status_code == 404
+    assert {one["user_id"] for one in ann.got("GET", "/v1/members")["items"]} == {ann.user, ben.user}
+    assert ann.got("GET", "/v1/audit")["items"] != []
 
 
 def test_a_removed_member_is_nobody_at_the_next_request(stand: Stand, ann: Person) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,6 +149,36 @@ def test_every_table_is_behind_the_wall(site: Site) -> None:
     site.run(look())
 
 
+def test_what_a_tenant_writes_points_to_nothing_of_another_tenant(site: Site) -> None:
+    """A foreign key that leaves the tenant out would say which ids others have, and give them away."""
+
+    async def look() -> None:
+        mine = {table: doors[Part.TENANT].verbs for table, doors in DOORS.items() if Part.TENANT in doors}
+        written = [table for table, verbs in mine.items() if "insert" in verbs]
+        seen = 0
+        for table in written:
+            for key in await _foreign_keys(site, table):
+                seen += 1
+                if key["to"] != "tenants":
+                    assert TENANT in key["columns"], f"{table} points to {key['to']} by {key['columns']} alone"
+        assert seen >= 7
+
+    site.run(look())
+
+
+async def _foreign_keys(site: Site, table: str) -> list[dict[str, Any]]:
+    if site.kind == "sqlite":
+        found: dict[int, dict[str, Any]] = {}
+        for row in await site.bare(f"pragma foreign_key_list(@{table})"):
+            one = found.setdefault(row["id"], {"to": row["table"].removeprefix("bare_"), "columns": []})
+            one["columns"].append(row["from"])
+        return list(found.values())
+    sql = f"""select confrelid::regclass::text as "to", (select array_agg(attname::text) from pg_attribute
+              where attrelid = conrelid and attnum = any (conkey)) as columns
+              from pg_constraint where contype = 'f' and conrelid = '{table}'::regclass"""
+    return [dict(row) for row in await site.bare(sql)]
+
+
 HOLES = {
     "the table": "select * from @solvers",
     "its count": "select count(*) from @solvers",
@@ -250,14 +281,14 @@ def test_a_migrated_database_is_left_as_it_is_and_one_that_is_behind_is_refused(
         assert await migrate(site.url) == []
         site.opened.append(await open_database(site.url))
         await a_tenant(site.opened[-1], "still here")
-        await site.bare("update migrations set number = number - 1")
+        await site.bare(f"update migrations set number = -1 where number = {wanted()}")
         with pytest.raises(ConfigError, match=f"wants {wanted()}"):
             await open_database(site.url)
-        await site.bare("update migrations set number = number + 2")
+        await site.bare(f"update migrations set number = {wanted() + 1} where number = -1")
         site.opened.append(await open_database(site.url))
         with pytest.raises(ConfigError, match="this version knows"):
             await migrate(site.url)
-        await site.bare("update migrations set number = number - 1")
+        await site.bare(f"update migrations set number = {wanted()} where number = {wanted() + 1}")
 
     site.run(look())
 

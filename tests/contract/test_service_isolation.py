@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -42,12 +43,13 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @dataclass
 class Scene:
-    """A and what it has, by the two letters of its kind; B, and what B asks with."""
+    """A and what it has, by the two letters of its kind; B and what B has."""
 
     stand: Stand
     a: Person
     b: Person
     things: dict[str, str]
+    own: dict[str, str]
     document: dict[str, Any]
     people: dict[str, Person] = field(default_factory=dict)
 
@@ -64,30 +66,62 @@ class Scene:
                 path = path.replace("{" + one["name"] + "}", ids(kind) if kind else WITHOUT_KIND[one["name"]])
         return path
 
-    def body(self, route: dict[str, Any], ids: Callable[[str], str]) -> Any:
-        """The smallest body that the document allows, with these ids where it asks for some."""
+    def schema(self, route: dict[str, Any]) -> dict[str, Any] | None:
+        """Of a body of JSON."""
+        content = route.get("requestBody", {}).get("content", {})
+        found = content.get("application/json", {}).get("schema")
+        return self.resolved(found) if found else None
+
+    def resolved(self, schema: dict[str, Any]) -> dict[str, Any]:
+        if "$ref" not in schema:
+            return schema
+        found: dict[str, Any] = self.document["components"]["schemas"][schema["$ref"].split("/")[-1]]
+        return found
+
+    def choices(self, route: dict[str, Any]) -> list[str]:
+        """The fields of a body that may be left out and take an id; "" for the smallest body."""
+        schema = self.schema(route) or {}
+        wanted = schema.get("required", [])
+        fields = schema.get("properties", {}).items()
+        return ["", *(name for name, one in fields if name not in wanted and "x-kind" in json.dumps(self.whole(one)))]
+
+    def whole(self, schema: Any) -> Any:
+        """With all that it refers to."""
+        if isinstance(schema, dict):
+            return {name: self.whole(one) for name, one in self.resolved(schema).items()}
+        return [self.whole(one) for one in schema] if isinstance(schema, list) else schema
+
+    def body(self, route: dict[str, Any], ids: Callable[[str], str], also: str = "") -> Any:
+        """The smallest body that the document allows, with these ids where it asks for some.  also: a field more."""
         content = route.get("requestBody", {}).get("content", {})
         if "application/octet-stream" in content:
             return b"stolen"
-        schema = content.get("application/json", {}).get("schema")
-        return self.value(schema, ids) if schema else None
+        schema = self.schema(route)
+        if schema is None:
+            return None
+        found = self.value(schema, ids)
+        if also:
+            found[also] = self.value(schema["properties"][also], ids)
+        return found
 
     def value(self, schema: dict[str, Any], ids: Callable[[str], str]) -> Any:
-        if "$ref" in schema:
-            return self.value(self.document["components"]["schemas"][schema["$ref"].split("/")[-1]], ids)
+        schema = self.resolved(schema)
         if "x-kind" in schema:
             return ids(schema["x-kind"])
         if "enum" in schema:
             return schema["enum"][0]
         if "anyOf" in schema:
             return self.value(schema["anyOf"][0], ids)
+        if schema.get("type") == "array":
+            return [self.value(schema["items"], ids)]
         if schema.get("type") == "object":
             wanted = schema.get("required", [])
             found = {name: self.value(one, ids) for name, one in schema.get("properties", {}).items() if name in wanted}
-            if "additionalProperties" in schema and schema["additionalProperties"] is not False:
-                found["train"] = self.value(schema["additionalProperties"], ids)
+            named = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
+            if (free := next((one for one in named if isinstance(one, dict)), None)) is not None:
+                found["train"] = self.value(free, ids)
             return found
-        return {"string": "b", "integer": schema.get("minimum", 1), "boolean": True}[schema["type"]]
+        return {"string": "b", "integer": schema.get("minimum", 1), "number": 1.0, "boolean": True}[schema["type"]]
 
     def digest(self) -> str:
         """Of A's rows and objects."""
@@ -128,76 +162,128 @@ async def _trained(database: Database, stand: Stand, tenant: str, job: str) -> N
     assert await queue.keep(database, held, Snapshot(10, [file]))
 
 
+def furnished(stand: Stand, who: Person, mark: str) -> dict[str, str]:
+    """What a tenant has, by the two letters of its kind, with a mark in every text."""
+    solver = who.solver(f"# {mark}", f"# {mark}", mark)
+    datafile = who.datafile(mark.encode(), mark)
+    job = who.job(mark, solver_id=solver, inputs={"train": datafile})
+    stand.site.run(_trained(stand.site.open(), stand, who.tenant, job))
+    who.ask("POST", "/v1/tokens", {"name": mark}, Idempotency_Key="the-same")
+    token = who.got("GET", "/v1/tokens")["items"][0]["id"]
+    return {"so": solver, "df": datafile, "tj": job, "tk": token, "us": who.user, "te": who.tenant}
+
+
 def scene(stand: Stand) -> Scene:
     empty(stand.site)
     a, b = stand.person("ayes", "ann"), stand.person("bees", "ben")
-    solver = a.solver(f"# {CANARY}", f"# {CANARY}", CANARY)
-    datafile = a.datafile(CANARY.encode(), CANARY)
-    job = a.job(CANARY, solver_id=solver, inputs={"train": datafile})
-    stand.site.run(_trained(stand.site.open(), stand, a.tenant, job))
-    a.ask("POST", "/v1/tokens", {"name": CANARY}, Idempotency_Key="the-same")
-    token = a.got("GET", "/v1/tokens")["items"][0]["id"]
-    things = {"so": solver, "df": datafile, "tj": job, "tk": token, "us": a.user, "te": a.tenant}
-    return Scene(stand, a, b, things, b.got("GET", "/openapi.json"))
+    things = furnished(stand, a, CANARY)
+    return Scene(stand, a, b, things, furnished(stand, b, "b-has"), b.got("GET", "/openapi.json"))
+
+
+@dataclass
+class Question:
+    """One request of the matrix.  place: of the ids that the route asks for, in order, the one that is not the
+    asker's own; None where it asks for none."""
+
+    method: str
+    path: str
+    route: dict[str, Any]
+    also: str = ""
+    place: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}" + f" with {self.also}" * bool(self.also) + f" at {self.place}"
+
+
+def kinds_of(scene: Scene, question: Question) -> list[str]:
+    """The kinds of ids that a route asks for."""
+    found: list[str] = []
+
+    def noted(kind: str) -> str:
+        found.append(kind)
+        return scene.own[kind]
+
+    scene.path(question.path, question.route, noted)
+    scene.body(question.route, noted, question.also)
+    return found
+
+
+def questions(scene: Scene) -> Iterator[Question]:
+    """Every route, with each id that it takes in its path and its body in turn."""
+    for method, path, route in scene.routes():
+        for also in scene.choices(route):
+            count = len(kinds_of(scene, Question(method, path, route, also)))
+            for place in range(count) if count else (None,):
+                yield Question(method, path, route, also, place)
+
+
+def asked(scene: Scene, who: Person, question: Question, foreign: Callable[[str], str]) -> tuple[int, str]:
+    """The whole answer, with the foreign id that was asked for taken out."""
+    number, taken = iter(range(100)), ""
+
+    def ids(kind: str) -> str:
+        nonlocal taken
+        if next(number) != question.place:
+            return scene.own[kind]
+        taken = foreign(kind)
+        return taken
+
+    where = scene.path(question.path, question.route, ids)
+    body = scene.body(question.route, ids, question.also)
+    answer = who.ask(question.method, where, body, If_Match="*")
+    text = next(answer.iter_content(None), b"").decode() if where.endswith("/events") else answer.text
+    text += json.dumps(dict(answer.headers))
+    answer.close()
+    text = text.replace(taken, "<foreign>") if taken else text
+    return answer.status_code, text.replace(answer.headers.get("date", "-"), "<date>")
 
 
 def never(kind: str) -> str:
     return new_id(Kind(kind), 1.0)
 
 
-def asked(
-    scene: Scene, who: Person, method: str, path: str, route: dict[str, Any], ids: Callable[[str], str]
-) -> tuple[int, str]:
-    """The whole answer, with the ids that were asked for taken out."""
-    where, body = scene.path(path, route, ids), scene.body(route, ids)
-    answer = who.ask(method, where, body, If_Match="*")
-    text = next(answer.iter_content(None), b"").decode() if path.endswith("/events") else answer.text
-    text += json.dumps(dict(answer.headers))
-    answer.close()
-    for kind in kinds_of(scene, path, route):
-        text = text.replace(ids(kind), f"<{kind}>")
-    return answer.status_code, text.replace(answer.headers.get("date", "-"), "<date>")
-
-
-def kinds_of(scene: Scene, path: str, route: dict[str, Any]) -> list[str]:
-    """The kinds of ids that a route asks for."""
-    found: list[str] = []
-
-    def noted(kind: str) -> str:
-        found.append(kind)
-        return scene.things[kind]
-
-    scene.path(path, route, noted)
-    scene.body(route, noted)
-    return found
-
-
 def leaks(scene: Scene) -> list[str]:
     """Where B learns or changes anything of A's."""
     found = []
     before = scene.digest()
-    for method, path, route in scene.routes():
-        if path in PUBLIC or (method, path) == ("POST", "/v1/members"):  # users are the installation's, by their ids
+    for question in questions(scene):
+        if question.path in PUBLIC:
             continue
-        if kinds_of(scene, path, route):
-            mine = asked(scene, scene.b, method, path, route, scene.things.__getitem__)
-            none = asked(scene, scene.b, method, path, route, never_as(scene))
+        if question.place is not None:
+            mine = asked(scene, scene.b, question, scene.things.__getitem__)
+            none = asked(scene, scene.b, question, never)
             if mine != none:
-                found.append(f"{method} {path}: {mine} is not {none}")
+                found.append(f"{question}: {mine} is not {none}")
         for who in [scene.b, *scene.people.values()]:
-            code, text = asked(scene, who, method, path, route, scene.things.__getitem__)
+            code, text = asked(scene, who, question, scene.things.__getitem__)
             if CANARY in text or scene.a.tenant in text:
-                found.append(f"{method} {path}: {code} tells of A: {text[:300]}")
-            if "{" in path and code < 400:
-                found.append(f"{method} {path}: {code} for what is A's")
+                found.append(f"{question}: {code} tells of A: {text[:300]}")
+            if question.place is not None and code < 400:
+                found.append(f"{question}: {code} for what is A's")
     if scene.digest() != before:
         found.append("something of A's has changed")
     return found
 
 
-def never_as(scene: Scene) -> Callable[[str], str]:
-    made = {kind: never(kind) for kind in scene.things}
-    return made.__getitem__
+def test_every_id_that_a_body_takes_says_its_kind(shared: Stand) -> None:
+    """So the matrix asks for it; whatever is called an id and says no kind is found here."""
+    stage = Scene(
+        shared, Person(shared.url), Person(shared.url), {}, {}, Person(shared.url).got("GET", "/openapi.json")
+    )
+    bodies = [stage.whole(schema) for _, _, route in stage.routes() if (schema := stage.schema(route))]
+    named = [field for body in bodies for field in _fields(body) if re.search(r"(^|_)ids?$", field[0])]
+    assert len(named) >= 2
+    assert [name for name, schema in named if "x-kind" not in json.dumps(schema)] == []
+
+
+def _fields(schema: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {}).items()
+        for one in schema.values():
+            yield from _fields(one)
+    elif isinstance(schema, list):
+        for one in schema:
+            yield from _fields(one)
 
 
 def test_nothing_of_a_tenant_is_told_to_another_or_changed_by_it(shared: Stand) -> None:
@@ -238,12 +324,13 @@ def test_a_viewer_changes_nothing_and_a_member_no_rights(shared: Stand) -> None:
     stage = scene(shared)
     viewer = shared.person("ayes", "vera", Role.VIEWER)
     member = shared.person("ayes", "max", Role.MEMBER)
+    mine = Scene(shared, stage.a, stage.a, stage.things, stage.things, stage.document)
     before = stage.digest()
     for method, path, route in stage.routes():
         for who, refused in ((viewer, True), (member, "/members" in path or "/tenants" in path or path == "/v1/users")):
             if method == "GET" or not refused or path.startswith("/v1/tokens"):
                 continue
-            code, _ = asked(stage, who, method, path, route, stage.things.__getitem__)
+            code, _ = asked(mine, who, Question(method, path, route), stage.things.__getitem__)
             assert code == 403, f"{method} {path} by {who.user}"
     assert stage.digest() == before
     assert member.ask("POST", "/v1/tokens", {"name": "more", "role": "admin"}).status_code == 403
@@ -267,7 +354,7 @@ def _flat(routes: list[Any]) -> Iterator[Any]:
             yield route
 
 
-HOLES = ("a forgotten scope", "403 for 404", "a cursor of another tenant", "a name in an error")
+HOLES = ("a forgotten scope", "403 for 404", "a cursor of another tenant", "a name in an error", "an id in a body")
 
 
 @pytest.mark.parametrize("hole", HOLES)
@@ -299,6 +386,14 @@ def test_the_matrix_finds_a_planted_hole(shared: Stand, hole: str, monkeypatch: 
         following = stage.a.got("GET", "/v1/solvers?limit=1")["next"]
         assert stage.b.ask("GET", f"/v1/solvers?limit=1&cursor={following}").status_code == 422
         return
+    elif hole == "an id in a body":
+        ready = training_jobs._ready
+
+        async def across(statements: Any, body: Any) -> None:
+            if body.inputs.get("train") != stage.things["df"]:
+                await ready(statements, body)
+
+        monkeypatch.setattr(training_jobs, "_ready", across)
     else:
         from pipeline.service.http import datafiles
 

@@ -32,7 +32,7 @@ DOORS: dict[str, dict[Part, Door]] = {
         Part.TENANT: Door(READ, "id"), Part.WORKER: Door(READ), Part.PLATFORM: Door(("select", "insert", "update")),
     },
     "users": {Part.PLATFORM: Door(GROW)},
-    "members": {Part.TENANT: Door(ALL, TENANT), Part.PLATFORM: Door(GROW)},
+    "members": {Part.TENANT: Door(("select", "update", "delete"), TENANT), Part.PLATFORM: Door(GROW)},
     "tokens": {Part.TENANT: Door(("select", "insert", "delete"), TENANT), Part.PLATFORM: Door(ALL)},
     "audit": {Part.TENANT: Door(GROW, TENANT), Part.PLATFORM: Door(GROW)},
     "datafiles": {Part.TENANT: Door(ALL, TENANT), Part.WORKER: Door(READ)},

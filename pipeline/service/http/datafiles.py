@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
@@ -12,12 +13,13 @@ from pydantic import Field
 from starlette.requests import ClientDisconnect
 
 from pipeline.service import blobs, quotas
-from pipeline.service.database.statements import Row, Statements, Violated
+from pipeline.service.database.statements import Row, Statements
 from pipeline.service.http.asking import Behind, Member, Service, Viewer
-from pipeline.service.http.conditional import IfMatch, stale, tag_of, tagged, wanted
+from pipeline.service.http.conditional import IfMatch, tag_of, tagged
 from pipeline.service.http.creating import IdempotencyKey, Made, create
 from pipeline.service.http.documents import DatafileId, Given, Name, Told, problems
 from pipeline.service.http.paging import Paged, page
+from pipeline.service.http.removing import remove
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.keys import TenantKeys
 from pipeline.service.problems import Problem, Refused, absent, conflict, over
@@ -128,86 +130,124 @@ async def content(
     datafile: DatafileId,
     ranged: ContentRange = None,
 ) -> Datafile:
-    """The bytes, from the first that is missing.  What has come stays, also where the connection breaks."""
-    row = await _row(service, actor, datafile)
-    begins = _begin(row, ranged)
-    keys, held = TenantKeys(actor.tenant), bytearray()
+    """The bytes, from any place that `received` ever named; what came behind that place before is replaced.
+
+    What has come stays, also where the connection breaks.  The newest request has the upload: one that began before
+    it, and whose connection may not have broken yet as the server sees it, adds nothing more.
+    """
+    upload = await _begun(service, actor, datafile, ranged)
+    held = bytearray()
     try:
         async for some in request.stream():
             held += some
-            if begins + len(held) > row["size"]:
+            if upload.begins + len(held) > upload.size:
                 raise Refused(
-                    Problem(413, f"more than the announced {row['size']} bytes came", "announce another file")
+                    Problem(413, f"more than the announced {upload.size} bytes came", "announce another file")
                 )
             while len(held) >= blobs.PIECE:
-                begins = await _store(service, actor, keys, (datafile, begins, bytes(held[: blobs.PIECE])))
+                upload = await _store(service, actor, upload, bytes(held[: blobs.PIECE]))
                 del held[: blobs.PIECE]
     except ClientDisconnect:
         if held:
-            await _store(service, actor, keys, (datafile, begins, bytes(held)))
+            await _store(service, actor, upload, bytes(held))
         raise Refused(Problem(400, "the connection broke", "go on from `received`")) from None
     if held:
-        await _store(service, actor, keys, (datafile, begins, bytes(held)))
+        await _store(service, actor, upload, bytes(held))
     row = await _row(service, actor, datafile)
     response.headers["ETag"] = tag_of(row["version"])
     return _shown(row)
 
 
+@dataclass(frozen=True)
+class _Upload:
+    """A request that has the upload of a datafile.  begins: where its next byte stands; epoch: it has it for so long
+    as the datafile has this one."""
+
+    datafile: str
+    size: int
+    begins: int
+    epoch: int
+
+
+async def _begun(service: Behind, actor: Actor, datafile: str, ranged: str | None) -> _Upload:
+    """Takes the upload from whoever has it.  Raises Refused: 400, 404; 416 for a place where no piece begins."""
+    async with service.database.transaction(actor.realm) as statements:
+        row = await statements.row(  # from here on no other request changes the row until this one has it
+            """update datafiles set epoch = epoch + 1, version = version + 1 where tenant_id = $1 and id = $2
+               returning *""",
+            actor.tenant, datafile,
+        )  # fmt: skip
+        if row is None:
+            raise absent()
+        begins, whole = _begin(row, ranged), row["received"] == row["size"]
+        kept = None if whole else _before(json.loads(row["chunks"]), begins)
+        if kept is None:
+            said = f"{row['received']} of {row['size']} bytes are here"
+            hint = f"Content-Range: bytes {row['received']}-{row['size'] - 1}/{row['size']}"
+            raise Refused(Problem(416, said, "nothing is missing" if whole else hint, "range"))
+        await statements.rows(
+            "update datafiles set received = $3, chunks = $4 where tenant_id = $1 and id = $2 returning id",
+            actor.tenant, datafile, begins, json.dumps(kept),
+        )  # fmt: skip
+    return _Upload(datafile, row["size"], begins, row["epoch"])
+
+
 def _begin(row: Row, ranged: str | None) -> int:
-    """Where the body begins.  Raises Refused: 416 where that is not the first byte that is missing."""
+    """Where the body begins.  Raises Refused: 400, 416 for another size than was announced."""
     if ranged is None:
-        first, size = 0, row["size"]
-    else:
-        found = _RANGE.fullmatch(ranged)
-        if found is None:
-            raise Refused(Problem(400, "Content-Range is not written as `bytes FIRST-LAST/SIZE`"))
-        first, size = int(found[1]), int(found[3])
-    if size != row["size"] or first != row["received"]:
-        said = f"{row['received']} of {row['size']} bytes are here"
-        hint = f"Content-Range: bytes {row['received']}-{row['size'] - 1}/{row['size']}"
-        raise Refused(Problem(416, said, hint, "range"))
-    return int(first)
+        return 0
+    found = _RANGE.fullmatch(ranged)
+    if found is None:
+        raise Refused(Problem(400, "Content-Range is not written as `bytes FIRST-LAST/SIZE`"))
+    if int(found[3]) != row["size"]:
+        raise Refused(Problem(416, f"the announced size is {row['size']} bytes", "announce another file", "range"))
+    return int(found[1])
 
 
-async def _store(service: Behind, actor: Actor, keys: TenantKeys, piece: tuple[str, int, bytes]) -> int:
-    """Puts a piece, then names it; where the next one begins.  Raises Refused where somebody else went on here."""
-    datafile, begins, some = piece
-    key = keys.chunk_of_upload(datafile, begins, new_id(Kind.DATAFILE, service.clock.now())[-12:])
+def _before(pieces: list[dict[str, Any]], begins: int) -> list[dict[str, Any]] | None:
+    """The pieces before a place; None where none begins there."""
+    place, kept = 0, []
+    for one in pieces:
+        if place >= begins:
+            break
+        place += one["size"]
+        kept.append(one)
+    return kept if place == begins else None
+
+
+async def _store(service: Behind, actor: Actor, upload: _Upload, some: bytes) -> _Upload:
+    """Puts a piece, then names it.  Raises Refused where another request has the upload by now."""
+    key = TenantKeys(actor.tenant).chunk_of_upload(
+        upload.datafile, upload.begins, new_id(Kind.DATAFILE, service.clock.now())[-12:]
+    )
     said: dict[str, Any] = blobs.described(key, some)
     await blobs.put(service.store, key, some)
     async with service.database.transaction(actor.realm) as statements:
-        row = await statements.row("select chunks from datafiles where id = $1 and received = $2", datafile, begins)
+        row = await statements.row(
+            "select chunks from datafiles where id = $1 and epoch = $2", upload.datafile, upload.epoch
+        )  # fmt: skip
         named = row and await statements.row(
-            """update datafiles set received = received + $4, chunks = $5, version = version + 1
-               where tenant_id = $1 and id = $2 and received = $3 returning received""",
-            actor.tenant, datafile, begins, len(some), json.dumps([*json.loads(row["chunks"]), said]),
+            """update datafiles set received = received + $5, chunks = $6, version = version + 1
+               where tenant_id = $1 and id = $2 and epoch = $3 and received = $4 returning received""",
+            actor.tenant, upload.datafile, upload.epoch, upload.begins, len(some),
+            json.dumps([*json.loads(row["chunks"]), said]),
         )  # fmt: skip
     if not named:
-        raise conflict("another request uploads this file at the same time", "look at `received`, and go on from there")
-    return begins + len(some)
+        raise conflict("a newer request uploads this file", "look at `received`, and go on from there")
+    return replace(upload, begins=upload.begins + len(some))
 
 
-async def remove(service: Service, actor: Member, datafile: DatafileId, match: IfMatch = None) -> Response:
+async def removed(service: Service, actor: Member, datafile: DatafileId, match: IfMatch = None) -> Response:
     """It is gone, and its bytes count no more."""
-    version = wanted(match)
-    try:
-        async with service.database.transaction(actor.realm) as statements:
-            row = await statements.row("select version from datafiles where id = $1", datafile)
-            if row is None:
-                raise absent()
-            if version not in (None, row["version"]):
-                raise stale()
-            sql = "delete from datafiles where tenant_id = $1 and id = $2 returning id"
-            await statements.rows(sql, actor.tenant, datafile)
-    except Violated as error:
-        raise conflict("training jobs use this file", "delete them before") from error
-    return Response(status_code=204)
+    return await remove(service, actor, ("datafiles", datafile), match, "training jobs use this file")
 
 
 router.add_api_route("", add, methods=["POST"], response_model=Datafile, status_code=201, responses=problems())
 router.add_api_route("", listed, methods=["GET"], response_model=Datafiles, responses=problems())
 router.add_api_route("/{datafile}", one, methods=["GET"], response_model=Datafile, responses=problems(304, 404))
-router.add_api_route("/{datafile}", remove, methods=["DELETE"], status_code=204, responses=problems(404, 409, 412, 428))
+router.add_api_route(
+    "/{datafile}", removed, methods=["DELETE"], status_code=204, responses=problems(404, 409, 412, 428)
+)
 router.add_api_route(
     "/{datafile}/content", content, methods=["PUT"], response_model=Datafile, responses=problems(404, 409, 416),
     openapi_extra={"requestBody": {"required": True, "content": {

@@ -9,19 +9,17 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from pipeline.service.auth import tokens
-from pipeline.service.database.statements import Row, Taken, Violated
+from pipeline.service.database.statements import Row
 from pipeline.service.http.asking import Admin, Service, Viewer
 from pipeline.service.http.conditional import IfMatch, stale, wanted
-from pipeline.service.http.documents import Given, Name, TokenId, Told, UserId, id_in_body, problems
+from pipeline.service.http.documents import Given, Name, TokenId, Told, UserId, problems
 from pipeline.service.http.paging import Paged, page
-from pipeline.service.http.tenants import shown
-from pipeline.service.ids import Kind
-from pipeline.service.problems import Problem, Refused, absent, conflict, invalid
+from pipeline.service.http.tenants import AsRole, Member, shown
+from pipeline.service.problems import Problem, Refused, absent, conflict
 from pipeline.service.words import Actor, Role
 from pipeline.times import DAY
 
 router = APIRouter(prefix="/v1")
-AsRole = Annotated[Role, Field(strict=False)]
 
 
 class Me(Told):
@@ -33,20 +31,8 @@ class Me(Told):
     quotas: dict[str, int]
 
 
-class MemberGiven(Given):
-    user_id: Annotated[str, id_in_body(Kind.USER)]
-    role: AsRole = Role.MEMBER
-
-
 class MemberChanges(Given):
     role: AsRole
-
-
-class Member(Told):
-    user_id: str
-    role: Role
-    created_at: float
-    version: int
 
 
 class Members(Told):
@@ -101,27 +87,6 @@ async def me(service: Service, actor: Viewer) -> Me:
     tenant = shown(row)
     return Me(user_id=actor.user, tenant_id=actor.tenant, tenant=tenant.name, role=actor.role, platform=actor.platform,
               quotas=tenant.quotas)  # fmt: skip
-
-
-async def add_member(service: Service, actor: Admin, body: MemberGiven) -> Response:
-    """A user becomes a member of this tenant."""
-    try:
-        async with service.database.transaction(actor.realm) as statements:
-            await statements.row(
-                """insert into members (tenant_id, user_id, role, created_at) values ($1, $2, $3, instant())
-                   returning user_id""",
-                actor.tenant, body.user_id, body.role,
-            )  # fmt: skip
-            row = await statements.row("select * from members where user_id = $1", body.user_id)
-            of = (body.user_id, body.role, service.clock.now())
-            await tokens.note(statements, actor.realm, actor.user, "member added", of)
-    except Taken as error:
-        raise conflict("this user is a member already") from error
-    except Violated as error:
-        raise invalid("#/user_id", "there is no such user", "ask an operator for the id") from error
-    if row is None:
-        raise absent()
-    return Response(Member(**row).model_dump_json(), 201, {"ETag": '"1"'}, "application/json")
 
 
 async def list_members(service: Service, actor: Viewer) -> Members:
@@ -230,7 +195,6 @@ def _add(path: str, route: object, method: str, model: type[Told] | None, **more
 
 
 _add("/me", me, "GET", Me, responses=problems(404))
-_add("/members", add_member, "POST", Member, status_code=201, responses=problems(409))
 _add("/members", list_members, "GET", Members, responses=problems())
 _add("/members/{user}", change_member, "PATCH", Member, responses=problems(404, 412, 428))
 _add("/members/{user}", remove_member, "DELETE", None, status_code=204, responses=problems(404, 409, 412, 428))

@@ -8,14 +8,15 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from pipeline.service.database.statements import Row, Statements, Violated
+from pipeline.service.database.statements import Row, Statements
 from pipeline.service.http.asking import Member, Service, Viewer
-from pipeline.service.http.conditional import IfMatch, stale, tagged, wanted
+from pipeline.service.http.conditional import IfMatch, tagged
 from pipeline.service.http.creating import IdempotencyKey, Made, create
 from pipeline.service.http.documents import Given, Name, SolverId, Told, problems
 from pipeline.service.http.paging import Paged, page
+from pipeline.service.http.removing import remove
 from pipeline.service.ids import Kind, new_id
-from pipeline.service.problems import absent, conflict
+from pipeline.service.problems import absent
 
 router = APIRouter(prefix="/v1/solvers", tags=["solvers"])
 Text = Annotated[str, Field(min_length=1, max_length=2**20)]
@@ -86,24 +87,12 @@ async def one(request: Request, response: Response, service: Service, actor: Vie
     return Solver(**row)
 
 
-async def remove(service: Service, actor: Member, solver: SolverId, match: IfMatch = None) -> Response:
+async def removed(service: Service, actor: Member, solver: SolverId, match: IfMatch = None) -> Response:
     """It is gone."""
-    version = wanted(match)
-    try:
-        async with service.database.transaction(actor.realm) as statements:
-            row = await statements.row("select version from solvers where id = $1", solver)
-            if row is None:
-                raise absent()
-            if version not in (None, row["version"]):
-                raise stale()
-            sql = "delete from solvers where tenant_id = $1 and id = $2 returning id"
-            await statements.rows(sql, actor.tenant, solver)
-    except Violated as error:
-        raise conflict("training jobs use this solver", "delete them before") from error
-    return Response(status_code=204)
+    return await remove(service, actor, ("solvers", solver), match, "training jobs use this solver")
 
 
 router.add_api_route("", add, methods=["POST"], response_model=Solver, status_code=201, responses=problems())
 router.add_api_route("", listed, methods=["GET"], response_model=Solvers, responses=problems())
 router.add_api_route("/{solver}", one, methods=["GET"], response_model=Solver, responses=problems(304, 404))
-router.add_api_route("/{solver}", remove, methods=["DELETE"], status_code=204, responses=problems(404, 409, 412, 428))
+router.add_api_route("/{solver}", removed, methods=["DELETE"], status_code=204, responses=problems(404, 409, 412, 428))

@@ -11,16 +11,18 @@ from pydantic import Field
 
 from pipeline.service import tenants
 from pipeline.service.auth import tokens
-from pipeline.service.database.statements import Row, Taken
+from pipeline.service.database.statements import Row, Taken, Violated
 from pipeline.service.http.asking import Platform, Service
 from pipeline.service.http.conditional import IfMatch, stale, tagged, wanted
-from pipeline.service.http.documents import Given, ShortName, TenantId, Told, problems
+from pipeline.service.http.documents import Given, ShortName, TenantId, Told, id_in_body, problems
 from pipeline.service.http.paging import Paged, page
+from pipeline.service.ids import Kind
 from pipeline.service.problems import absent, conflict, invalid
 from pipeline.service.quotas import Quotas
-from pipeline.service.words import PLATFORM
+from pipeline.service.words import PLATFORM, Role
 
 router = APIRouter(prefix="/v1")
+AsRole = Annotated[Role, Field(strict=False)]
 
 
 class TenantGiven(Given):
@@ -47,6 +49,18 @@ class Tenant(Told):
 class Tenants(Told):
     items: list[Tenant]
     next: str | None
+
+
+class MemberGiven(Given):
+    user_id: Annotated[str, id_in_body(Kind.USER)]
+    role: AsRole = Role.MEMBER
+
+
+class Member(Told):
+    user_id: str
+    role: Role
+    created_at: float
+    version: int
 
 
 class UserGiven(Given):
@@ -141,6 +155,35 @@ async def change_tenant(
     return shown(changed)
 
 
+async def add_member(service: Service, actor: Platform, tenant: TenantId, body: MemberGiven) -> Response:
+    """A user becomes a member of a tenant: an operator's right, since users are the installation's.
+
+    A tenant's admin gives members other roles and removes them; whom the installation knows beside them, and who
+    belongs to another tenant, no tenant learns.
+    """
+    try:
+        async with service.database.transaction(PLATFORM) as statements:
+            if await statements.row("select id from tenants where id = $1", tenant) is None:
+                raise absent()
+            await statements.row(
+                """insert into members (tenant_id, user_id, role, created_at) values ($1, $2, $3, instant())
+                   returning user_id""",
+                tenant, body.user_id, body.role,
+            )  # fmt: skip
+            row = await statements.row(
+                "select * from members where tenant_id = $1 and user_id = $2", tenant, body.user_id
+            )  # fmt: skip
+            of = (tenant, f"{body.user_id} {body.role}", service.clock.now())
+            await tokens.note(statements, PLATFORM, actor.user, "member added", of)
+    except Taken as error:
+        raise conflict("this user is a member already") from error
+    except Violated as error:
+        raise invalid("#/user_id", "there is no such user", "GET /v1/users lists them") from error
+    if row is None:
+        raise absent()
+    return Response(Member(**row).model_dump_json(), 201, {"ETag": '"1"'}, "application/json")
+
+
 async def add_user(service: Service, actor: Platform, body: UserGiven) -> Response:
     """Makes a user, who is a member of no tenant yet."""
     try:
@@ -175,5 +218,6 @@ _add("/tenants", add_tenant, "POST", Tenant, status_code=201, responses=problems
 _add("/tenants", list_tenants, "GET", Tenants, responses=problems())
 _add("/tenants/{tenant}", get_tenant, "GET", Tenant, responses=problems(304, 404))
 _add("/tenants/{tenant}", change_tenant, "PATCH", Tenant, responses=problems(404, 412, 428))
+_add("/tenants/{tenant}/members", add_member, "POST", Member, status_code=201, responses=problems(404, 409))
 _add("/users", add_user, "POST", User, status_code=201, responses=problems(409))
 _add("/users", list_users, "GET", Users, responses=problems())
