@@ -25,6 +25,7 @@ class Kind(StrEnum):
     DATAFILE = "df"
     SOLVER = "so"
     TRAINING_JOB = "tj"
+    MODEL = "mo"
     WORKER = "wk"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +14,12 @@ from typing import Any
 import requests
 
 from pipeline.clock import Clock
-from pipeline.service import tenants
+from pipeline.service import blobs, queue, tenants
 from pipeline.service.database.statements import Database
-from pipeline.service.words import PLATFORM, Actor, Role
+from pipeline.service.ids import Kind, new_id
+from pipeline.service.keys import TenantKeys
+from pipeline.service.queue import Chunk, Snapshot
+from pipeline.service.words import PLATFORM, Actor, Role, Slot
 from pipeline.stores.local import LocalStore
 from pipeline.stores.store import Store
 from tests.servers.databases import Site
@@ -22,6 +27,7 @@ from tests.servers.demand import until
 
 SOLVER = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 20 display: 5 snapshot: 10 random_seed: 1'
 NET = 'name: "tiny"'
+WEIGHTS = "net.caffemodel"
 
 
 @dataclass
@@ -88,6 +94,28 @@ class Stand:
             return Person(self.url, token, tenant_id, user_id)
 
         return self.site.run(made(self.site.open()))
+
+    def trained(self, who: Person, job: str, mark: str = "") -> None:
+        """What a worker leaves of a job that is the next in the queue: metrics, a log, a snapshot at iteration 10."""
+
+        async def left(database: Database) -> None:
+            worker = new_id(Kind.WORKER, time.time())
+            await queue.enlist(database, worker, "here", Slot.TRAIN)
+            held = await queue.claim(database, worker)
+            assert held is not None
+            assert held.id == job
+            keys = TenantKeys(who.tenant)
+            rows = [{"step": 5, "time": 1.0, "kind": "train", "values": {f"train/{mark}": 2.5}},
+                    {"step": 10, "time": 2.0, "kind": "test", "values": {f"test/{mark}": 0.5}}]  # fmt: skip
+            for kind, text in (("metrics", "\n".join(map(json.dumps, rows))), ("log", f"{mark} in the log")):
+                key = keys.chunk(job, 1, kind, 1)
+                self.store.put(key, text.encode() + b"\n")
+                assert await queue.ship(database, held, Chunk(kind, 5, 10, len(text) + 1, key))
+            key, content = keys.snapshot(job, 1, 10, WEIGHTS), f"{mark} weights".encode()
+            self.store.put(key, content)
+            assert await queue.keep(database, held, Snapshot(10, [{"name": WEIGHTS, **blobs.described(key, content)}]))
+
+        self.site.run(left(self.site.open()))
 
     def nobody(self) -> Person:
         return Person(self.url)

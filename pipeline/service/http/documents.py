@@ -60,6 +60,7 @@ def id_in_body(kind: Kind) -> Any:
 DatafileId = Annotated[str, id_in_path(Kind.DATAFILE)]
 SolverId = Annotated[str, id_in_path(Kind.SOLVER)]
 JobId = Annotated[str, id_in_path(Kind.TRAINING_JOB)]
+ModelId = Annotated[str, id_in_path(Kind.MODEL)]
 TokenId = Annotated[str, id_in_path(Kind.TOKEN)]
 UserId = Annotated[str, id_in_path(Kind.USER)]
 TenantId = Annotated[str, id_in_path(Kind.TENANT)]

@@ -15,6 +15,7 @@ from pipeline.service import blobs, states
 from pipeline.service.database.statements import Row
 from pipeline.service.http.asking import Behind, Service, Viewer
 from pipeline.service.http.documents import JobId, Told, problems
+from pipeline.service.http.downloads import BINARY, FileName, download
 from pipeline.service.problems import absent
 from pipeline.service.thinning import Stretch, Thinned, effective
 from pipeline.service.words import Actor, State
@@ -30,7 +31,6 @@ Names = Annotated[
 ]
 Tail = Annotated[int, Query(ge=1, le=LOG_BYTES, description="The last bytes, at most so many")]
 Iteration = Annotated[int, Path(ge=0, lt=2**31)]
-FileName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^\d{1,15}\.\d{1,15}$")]
 
 
@@ -66,12 +66,12 @@ def add_to(router: APIRouter, row_of: Callable[..., Awaitable[Row]], shown: Call
     ) -> Metrics:
         """What it measured, thinned by the server; steps that a later attempt computed anew are told once."""
         await row_of(service, actor, job)
-        found = await _chunks(service, actor, job, "metrics")
+        found = await chunks_of(service, actor, job, "metrics")
         last = max((chunk["last"] for chunk in found), default=0)
         thinned = Thinned(first, max(first, last), points)
         for chunk, stretch in zip(found, effective([_stretch(chunk) for chunk in found]), strict=True):
             if chunk["last"] >= first:
-                for row in await _rows(service, chunk):
+                for row in await rows_of(service, chunk):
                     if row["step"] >= first and (stretch.until is None or row["step"] < stretch.until):
                         for name, value in row["values"].items():
                             if names is None or name in names:
@@ -82,7 +82,7 @@ def add_to(router: APIRouter, row_of: Callable[..., Awaitable[Row]], shown: Call
         """The end of its log, of all attempts, also of one that failed."""
         await row_of(service, actor, job)
         found = b""
-        for chunk in reversed(await _chunks(service, actor, job, "log")):
+        for chunk in reversed(await chunks_of(service, actor, job, "log")):
             found = await blobs.get(service.store, chunk["key"], CHUNK_BYTES) + found
             if len(found) >= tail:
                 break
@@ -108,9 +108,7 @@ def add_to(router: APIRouter, row_of: Callable[..., Awaitable[Row]], shown: Call
         one = next((one for one in json.loads(row["files"]) if one["name"] == name), None) if row is not None else None
         if one is None:
             raise absent()
-        headers = {"Content-Length": str(one["size"]), "Content-Disposition": f'attachment; filename="{name}"',
-                   "ETag": f'"{one["sha256"]}"'}  # fmt: skip
-        return StreamingResponse(_content(service, one), headers=headers, media_type="application/octet-stream")
+        return download(service, one)
 
     async def events(
         request: Request, service: Service, actor: Viewer, job: JobId, last: LastEventId = None
@@ -137,7 +135,7 @@ def add_to(router: APIRouter, row_of: Callable[..., Awaitable[Row]], shown: Call
                 return
             for chunk in chunks:
                 number = chunk["number"]
-                yield _event("metrics", {"rows": await _rows(service, chunk)}, version, number)
+                yield _event("metrics", {"rows": await rows_of(service, chunk)}, version, number)
             if row["version"] != version:
                 version = row["version"]
                 yield _event("job", shown(row), version, number)
@@ -156,36 +154,28 @@ def add_to(router: APIRouter, row_of: Callable[..., Awaitable[Row]], shown: Call
             found[200] = {"description": "As it is", "content": content}
         router.add_api_route("/{job}" + path, route, methods=["GET"], response_model=model, responses=found)
 
-    binary = {"schema": {"type": "string", "format": "binary"}}
     add("/metrics", metrics, Metrics)
     add("/logs", log, None, {"text/plain": {"schema": {"type": "string"}}})
     add("/snapshots", snapshots, Snapshots)
-    add("/snapshots/{iteration}/{name}", file, None, {"application/octet-stream": binary})
+    add("/snapshots/{iteration}/{name}", file, None, BINARY)
     add("/events", events, None, {"text/event-stream": {"schema": {"type": "string"}}})
 
 
-async def _chunks(service: Behind, actor: Actor, job: str, kind: str) -> list[Row]:
+async def chunks_of(service: Behind, actor: Actor, job: str, kind: str) -> list[Row]:
+    """A job's chunks of that kind, in order."""
     async with service.database.reading(actor.realm) as statements:
         return await statements.rows(
             "select * from chunks where work_id = $1 and kind = $2 order by number", job, kind
         )  # fmt: skip
 
 
-async def _rows(service: Behind, chunk: Row) -> list[dict[str, Any]]:
+async def rows_of(service: Behind, chunk: Row) -> list[dict[str, Any]]:
+    """The rows of a chunk of metrics.  Raises FormatError, NotFound."""
     text = await blobs.get(service.store, chunk["key"], CHUNK_BYTES)
     try:
         return [json.loads(line) for line in text.splitlines()]
     except ValueError as error:
         raise FormatError("a chunk of metrics cannot be read", chunk["key"], "tell an operator") from error
-
-
-async def _content(service: Behind, one: dict[str, Any]) -> AsyncIterator[bytes]:
-    file = await asyncio.to_thread(service.store.open, one["key"])
-    try:
-        while some := await asyncio.to_thread(file.read, 2**20):
-            yield some
-    finally:
-        await asyncio.to_thread(file.close)
 
 
 def _stretch(chunk: Row) -> Stretch:

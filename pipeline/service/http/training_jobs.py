@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from pipeline.service import queue, quotas, states
-from pipeline.service.database.statements import Row, Statements
+from pipeline.service.database.statements import Row, Statements, Violated
 from pipeline.service.http import job_records
 from pipeline.service.http.asking import Behind, Member, Service, Viewer
 from pipeline.service.http.conditional import IfMatch, stale, tagged, wanted
@@ -216,18 +216,21 @@ async def cancel(service: Service, actor: Member, job: JobId) -> Job:
 async def remove(service: Service, actor: Member, job: JobId, match: IfMatch = None) -> Response:
     """What is over is forgotten, with its metrics, log and snapshots."""
     version = wanted(match)
-    async with service.database.transaction(actor.realm) as statements:
-        row = await statements.row("select state, version from work where id = $1 and kind = 'train'", job)
-        if row is None:
-            raise absent()
-        if version not in (None, row["version"]):
-            raise stale()
-        if State(row["state"]) not in states.TERMINAL:
-            raise conflict("the job is not over", "cancel it before")
-        for table in ("inputs", "chunks", "snapshots"):
-            sql = f"delete from {table} where tenant_id = $1 and work_id = $2 returning work_id"
-            await statements.rows(sql, actor.tenant, job)
-        await statements.rows("delete from work where tenant_id = $1 and id = $2 returning id", actor.tenant, job)
+    try:
+        async with service.database.transaction(actor.realm) as statements:
+            row = await statements.row("select state, version from work where id = $1 and kind = 'train'", job)
+            if row is None:
+                raise absent()
+            if version not in (None, row["version"]):
+                raise stale()
+            if State(row["state"]) not in states.TERMINAL:
+                raise conflict("the job is not over", "cancel it before")
+            for table in ("inputs", "chunks", "snapshots"):
+                sql = f"delete from {table} where tenant_id = $1 and work_id = $2 returning work_id"
+                await statements.rows(sql, actor.tenant, job)
+            await statements.rows("delete from work where tenant_id = $1 and id = $2 returning id", actor.tenant, job)
+    except Violated as error:
+        raise conflict("versions of models are made of this job's snapshots", "delete them before") from error
     return Response(status_code=204)
 
 
