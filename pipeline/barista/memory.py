@@ -1,12 +1,8 @@
-"""Memory that several processes see, without a name: nothing is left of it once the last of them has ended.
-
-It is sealed against a change of its size: nobody can take away what another one reads.
-"""
+"""The memory of a barista, which its customers see."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
 
@@ -15,10 +11,10 @@ from numpy.typing import NDArray
 
 from pipeline.barista.layout import Array, Layout
 from pipeline.errors import FormatError, TemporaryError
+from pipeline.process import memory
 
 NAME = "hathi-barista"
 """What /proc says of it; it is no file's name."""
-_SIZE_STAYS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 Float32s = NDArray[np.float32]
 
@@ -27,9 +23,8 @@ def made(size: int) -> int:
     """A descriptor of new memory of so many bytes, zeros.  Raises TemporaryError where the kernel gives none."""
     handle = -1
     try:
-        handle = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(handle, size)
-        fcntl.fcntl(handle, fcntl.F_ADD_SEALS, _SIZE_STAYS)
+        handle = memory.unnamed(NAME)
+        memory.fix(handle, size)
     except OSError as error:
         if handle >= 0:
             os.close(handle)
@@ -41,12 +36,12 @@ def made(size: int) -> int:
 def checked(handle: int) -> int:
     """The size of memory that another process gave, bytes.  Raises FormatError where that one could take it away."""
     try:
-        seals = fcntl.fcntl(handle, fcntl.F_GET_SEALS)
+        size = memory.fixed(handle)
     except OSError as error:
         raise FormatError("the barista gave something that is no memory", str(error)) from error
-    if seals & _SIZE_STAYS != _SIZE_STAYS:
+    if size is None:
         raise FormatError("the barista's memory is not sealed", "its size could change while it is read")
-    return os.fstat(handle).st_size
+    return size
 
 
 class Mapped:

@@ -18,8 +18,8 @@ from pipeline.training import job, specification, tree
 from pipeline.training.job import Ended, Out
 from pipeline.training.log import Log
 from pipeline.training.sharing.computer import Computer
-from pipeline.training.sharing.connection import Member, listen
 from pipeline.training.sharing.exchange import Alone, Exchange
+from pipeline.training.sharing.meeting import Member, listen
 from pipeline.training.sharing.peers import Peers
 from pipeline.training.sharing.process import silent
 from pipeline.training.sharing.processes import Share
@@ -87,7 +87,7 @@ def _exchange(share: Share, site: Site) -> tuple[Exchange, str]:
         return Alone(), _name(site)
     host = site.hosts[site.rank]
     listening = listen(host)
-    told = site.tell(json.dumps({"host": host, "port": listening.getsockname()[1], "name": _name(site)}))
+    told = site.tell(json.dumps({"host": host, "port": listening.port, "name": _name(site)}))
     members = [Member(**json.loads(one)) for one in told]
     peers = Peers(site.rank, share.shards, members)
     peers.meet(listening, bytes.fromhex(share.token), share.seconds)

@@ -37,18 +37,21 @@ def blocks(shards: int, workers: int) -> tuple[range, ...]:
     return tuple(cut)
 
 
-def total(shards: range, value: Callable[[int], Arrays]) -> Arrays:
-    """The sum over these shards, in the arrays that `value` gives for the first of them.
+def total(shards: range, value: Callable[[int], Arrays], into: Arrays | None = None) -> Arrays:
+    """The sum over these shards, in the arrays that `value` gives for the first of them, or in those of `into`.
 
     value: the arrays of one shard, called once for each in order; they are given away.  At most 1 + the tree's height
     of them are kept at a time.
     """
     if len(shards) == 1:
-        return value(shards[0])
+        found = value(shards[0])
+        for values, place in zip(found, into or (), strict=into is not None):
+            place[...] = values
+        return found if into is None else into
     left, right = halves(shards)
     first = total(left, value)
-    _add(first, total(right, value))
-    return first
+    _add(first, total(right, value), first if into is None else into)
+    return first if into is None else into
 
 
 def join(shards: int, parts: MutableMapping[range, Arrays]) -> None:
@@ -60,6 +63,25 @@ def join(shards: int, parts: MutableMapping[range, Arrays]) -> None:
     _join(range(shards), parts)
 
 
+def joins(shards: int, workers: int) -> tuple[tuple[int, int], ...]:
+    """The additions that `join` makes of the sums of all `blocks`, by their numbers, in order.
+
+    (a, b): to the sum of block a that of block b is added.  In the end block 0 has all.
+    """
+    found: list[tuple[int, int]] = []
+
+    def join_all(part: range) -> int:
+        if part in numbers:
+            return numbers[part]
+        left, right = (join_all(half) for half in halves(part))
+        found.append((left, right))
+        return left
+
+    numbers = {block: number for number, block in enumerate(blocks(shards, workers))}
+    join_all(range(shards))
+    return tuple(found)
+
+
 def _join(shards: range, parts: MutableMapping[range, Arrays]) -> None:
     if shards in parts or len(shards) < 2:
         return
@@ -68,10 +90,10 @@ def _join(shards: range, parts: MutableMapping[range, Arrays]) -> None:
     _join(right, parts)
     if left in parts and right in parts:
         first = parts.pop(left)
-        _add(first, parts.pop(right))
+        _add(first, parts.pop(right), first)
         parts[shards] = first
 
 
-def _add(first: Arrays, second: Arrays) -> None:
-    for left, right in zip(first, second, strict=True):
-        np.add(left, right, out=left)
+def _add(first: Arrays, second: Arrays, into: Arrays) -> None:
+    for left, right, place in zip(first, second, into, strict=True):
+        np.add(left, right, out=place)

@@ -12,24 +12,30 @@ from __future__ import annotations
 import argparse
 import itertools
 import multiprocessing
+import os
 import re
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
-from pipeline.training.sharing.connection import Member, listen
+from pipeline.training.sharing.meeting import Member, listen
 from pipeline.training.sharing.peers import Peers
 from tests.benchmarks.training_loop import solver
 from tests.environment import environ
 from tests.integration.conftest import ROOT
+from tests.servers.demand import free_port
 
+WAYS, COPY = ("memory of both", "TCP", "gloo of torch"), "copy"
 NUMBERS = 61_000_000
 """Of CaffeNet's learned blobs."""
 SHARDS = 8
@@ -38,45 +44,81 @@ STEPS = {"cifar": (200, 20), "caffenet": (6, 1)}
 _DISPLAYED = re.compile(r"^I\d{4} (\d\d):(\d\d):(\d\d\.\d+) .*Iteration \d+ \(", re.MULTILINE)
 
 
+@dataclass
+class Took:
+    """Of the rounds: seconds, and seconds of CPU of this process, by what was done."""
+
+    wall: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    cpu: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def time(self, way: str, do: Callable[[], object]) -> None:
+        began, before = time.perf_counter(), time.process_time()
+        do()
+        self.cpu[way].append(time.process_time() - before)
+        self.wall[way].append(time.perf_counter() - began)
+
+
 def exchange(rounds: int) -> None:
+    """In memory of both, over TCP, by gloo, and a copy of the same bytes, in turns."""
+    load = os.getloadavg()[0]
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    other = context.Process(target=_other, args=(there, rounds))
+    other = context.Process(target=_rounds, args=(1, there, rounds))
     other.start()
-    listening = listen("127.0.0.1")
-    members = [Member("127.0.0.1", listening.getsockname()[1], "this one"), here.recv()]
-    here.send(members)
-    peers = Peers(0, 2, members)
-    peers.meet(listening, b"token")
-    values, copy = np.ones(NUMBERS, np.float32), np.zeros(NUMBERS, np.float32)
-    times, copies = [], []
-    for _ in range(rounds + 1):
-        peers.sum([], b"")
-        begin = time.perf_counter()
-        peers.sum([values], b"")
-        times.append(time.perf_counter() - begin)
-        peers.sum([], b"")
-        begin = time.perf_counter()
-        np.copyto(copy, values)
-        copies.append(time.perf_counter() - begin)
-    peers.close()
+    mine = _rounds(0, here, rounds)
+    theirs: Took = here.recv()
     other.join()
-    took, copied = median(times[1:]), median(copies[1:])
     size = NUMBERS * 4 / 1e6
-    print(f"exchange of {size:.0f} MB: {took * 1e3:.0f} ms; memcpy of the same {copied * 1e3:.0f} ms; rate by memcpy's "
-          f"{copied / took:.2f}")  # fmt: skip
+    copied = {"wall": median(mine.wall[COPY][1:]), "cpu": median(mine.cpu[COPY][1:])}
+    print(f"exchange of {size:.0f} MB between 2 processes, load {load:.1f} before it; a copy of the same: "
+          f"{copied['wall'] * 1e3:.0f} ms, {copied['cpu'] * 1e3:.0f} ms of CPU")  # fmt: skip
+    for way in WAYS:
+        took = median(mine.wall[way][1:])
+        cpu = (median(mine.cpu[way][1:]) + median(theirs.cpu[way][1:])) / 2
+        print(f"  {way}: {took * 1e3:.0f} ms (least {min(mine.wall[way]) * 1e3:.0f}), {cpu * 1e3:.0f} ms of CPU of "
+              f"each; rate by the copy's {copied['wall'] / took:.2f}, by CPU {copied['cpu'] / cpu:.2f}")  # fmt: skip
 
 
-def _other(pipe: Connection, rounds: int) -> None:
-    listening = listen("127.0.0.1")
-    pipe.send(Member("127.0.0.1", listening.getsockname()[1], "the other"))
-    peers = Peers(1, 2, pipe.recv())
-    peers.meet(listening, b"token")
-    values = np.ones(NUMBERS, np.float32)
+def _rounds(rank: int, pipe: Connection, rounds: int) -> Took:
+    """One of the two processes."""
+    import torch
+    from torch import distributed
+
+    torch.set_num_threads(1)
+    near, far = (_met(rank, pipe, ("127.0.0.1", host)) for host in ("127.0.0.1", "127.0.0.2"))
+    mine = free_port()
+    pipe.send(mine)
+    port = max(mine, pipe.recv())
+    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    values, copy = torch.zeros(NUMBERS), np.ones(NUMBERS, np.float32)
+    took, shapes = Took(), [(NUMBERS,)]
     for _ in range(rounds + 1):
-        peers.sum([], b"")
-        peers.sum([values], b"")
-        peers.sum([], b"")
+        for way, peers in zip(WAYS, (near, far), strict=False):
+            peers.sum([], b"")
+            took.time(way, lambda peers=peers: peers.sum(peers.room(shapes), b""))  # type: ignore[misc]
+        distributed.barrier()
+        took.time(WAYS[2], lambda: distributed.all_reduce(values))
+        near.sum([], b"")
+        if not rank:
+            took.time(COPY, lambda: np.copyto(copy, near.room(shapes)[0]))
+        near.sum([], b"")
+    distributed.destroy_process_group()
+    near.close()
+    far.close()
+    if rank:
+        took.wall, took.cpu = dict(took.wall), dict(took.cpu)
+        pipe.send(took)
+    return took
+
+
+def _met(rank: int, pipe: Connection, hosts: tuple[str, str]) -> Peers:
+    listening = listen(hosts[rank])
+    mine = Member(hosts[rank], listening.port, f"process {rank}")
+    pipe.send(mine)
+    theirs = pipe.recv()
+    peers = Peers(rank, 2, [theirs, mine] if rank else [mine, theirs])
+    peers.meet(listening, b"token")
+    return peers
 
 
 def step(folder: Path, workers: int, threads: int, name: str) -> tuple[float, float]:

@@ -1,127 +1,139 @@
-"""A connection between two processes that train together: frames over TCP, opened by who knows the token."""
+"""A connection between two processes that train together: frames, sent and taken without waiting."""
 
 from __future__ import annotations
 
 import contextlib
-import hmac
 import json
-import secrets
 import select
 import socket
 import struct
-import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable
 
 from pipeline.errors import Diverged, PipelineError, SolverError, TemporaryError
 
-BEAT, TOLD, ARRAYS, FAILED = range(4)
+BEAT, TOLD, ARRAYS, FAILED, SHARED = range(5)
+"""Kinds of frames.  ARRAYS: numbers follow.  SHARED: no content; what stands in the memory of both is ready."""
 _HEAD = struct.Struct("<BQ")
-_HELLO = struct.Struct("<32s32sI32s")  # what kind of program this is; a nonce; who it is; its proof
-_KIND = b"hathi-training-1".ljust(32)
-_ANSWER = struct.Struct("<32s")
 _PIECE = 1 << 22  # bytes that are handed to the system at once
-_LOOK_SECONDS = 1.0
 _KINDS = {kind.exit_code: kind for kind in (SolverError, Diverged, TemporaryError)}
 HINT = "the same command goes on from the last whole snapshot"
-
-
-@dataclass(frozen=True)
-class Member:
-    """A process of a training.  name: as messages call it."""
-
-    host: str
-    port: int
-    name: str
+Place = Callable[[int], memoryview]
+"""What takes a frame's content, by its size in bytes."""
 
 
 class Connection:
-    """Frames to and from one other process.  One thread sends and one receives at a time; any thread may beat."""
+    """Frames to and from one other process.  Nothing here waits; whoever has several of them asks which are ready.
 
-    def __init__(self, stream: socket.socket, name: str, seconds: float, alive: Callable[[], None]) -> None:
-        """seconds: without a word of it, it counts as hung.  alive: called while this process waits for it."""
-        self._stream, self.name, self._seconds, self._alive = stream, name, seconds, alive
-        self._sending = threading.Lock()
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stream.settimeout(None)
-        self._ready = select.poll()
-        self._ready.register(stream, select.POLLIN)
+    name: the other one's, as messages call it.  near: it is on this host.  heard: when it last took or sent something.
+    """
 
-    def send(self, kind: int, content: Sequence[memoryview]) -> None:
-        """Raises TemporaryError where the other one is gone."""
-        size = sum(one.nbytes for one in content)
+    def __init__(self, stream: socket.socket, name: str) -> None:
+        self._stream, self.name, self.heard = stream, name, 0.0
+        self.near = stream.family not in (socket.AF_INET, socket.AF_INET6)
+        if not self.near:
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.setblocking(False)
+        self._out: deque[memoryview] = deque()
+        self._broken: OSError | None = None
+        self._wanted: deque[tuple[int, Place]] = deque()
+        self._head = bytearray(_HEAD.size)
+        self._into, self._at, self._in_head = memoryview(self._head), 0, True
+        self._story: bytearray | None = None
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def events(self) -> int:
+        """What it waits for, as `poll` has it; 0: nothing."""
+        return (select.POLLIN if self._wanted else 0) | (select.POLLOUT if self._out else 0)
+
+    def put(self, kind: int, content: memoryview | bytes = b"") -> None:
+        """The next frame to be sent.  content: of bytes; it stays as it is until then."""
+        self._out.append(memoryview(_HEAD.pack(kind, len(content))))
+        if content:
+            self._out.append(memoryview(content))
+
+    def want(self, kind: int, place: Place) -> None:
+        """The next frame to be taken is of this kind."""
+        self._wanted.append((kind, place))
+
+    def push(self) -> bool:
+        """Sends what goes; whether something went.  One that is gone is found by `pull`."""
+        went = False
         try:
-            with self._sending:
-                self._stream.sendall(_HEAD.pack(kind, size))
-                for one in content:
-                    for at in range(0, one.nbytes, _PIECE):
-                        self._stream.sendall(one[at : at + _PIECE])
+            while self._out:
+                one = self._out[0]
+                count = self._stream.send(one[:_PIECE])
+                went = True
+                if count < one.nbytes:
+                    self._out[0] = one[count:]
+                else:
+                    self._out.popleft()
+        except BlockingIOError:
+            pass
         except OSError as error:
-            raise self._gone(error) from error
+            self._broken = error
+            self._out.clear()
+        return went
+
+    def pull(self) -> bool:
+        """Takes what has come of the frames that are wanted; whether something has.
+
+        Raises TemporaryError where the other one is gone; what it told by FAILED; PipelineError for another frame.
+        """
+        came = False
+        while self._wanted:
+            try:
+                count = self._stream.recv_into(self._into[self._at :])
+            except BlockingIOError:
+                return came
+            except OSError as error:
+                raise self._gone(self._broken or error) from error
+            if not count:
+                raise self._gone(self._broken)
+            came = True
+            self._at += count
+            if self._at == self._into.nbytes:
+                self._whole()
+        return came
+
+    def _whole(self) -> None:
+        """What was read is whole: a head, or a content."""
+        if self._in_head:
+            kind, size = _HEAD.unpack(self._head)
+            if kind == FAILED:
+                self._story = bytearray(size)
+                self._begin(memoryview(self._story))
+            elif kind == BEAT:
+                self._begin(None)
+            elif kind != self._wanted[0][0]:
+                raise TemporaryError(f"{self.name} sent what nobody expects here", f"a frame of kind {kind}", HINT)
+            else:
+                self._begin(self._wanted[0][1](size))
+            if self._in_head or self._into.nbytes:
+                return
+        if self._story is not None:
+            raise failed(json.loads(bytes(self._story)))
+        self._wanted.popleft()
+        self._begin(None)
+
+    def _begin(self, into: memoryview | None) -> None:
+        self._in_head, self._at = into is None, 0
+        self._into = memoryview(self._head) if into is None else into
 
     def beat(self) -> None:
-        """Says that this process lives, unless it says something else just now."""
-        if self._sending.acquire(blocking=False):
-            try:
-                head = _HEAD.pack(BEAT, 0)
-                sent = self._stream.send(head, socket.MSG_DONTWAIT)
-                if sent < len(head):
-                    self._stream.sendall(head[sent:])
-            except OSError:  # full, or gone: whoever receives from it finds out
-                pass
-            finally:
-                self._sending.release()
-
-    def receive(self, kind: int) -> int:
-        """The size of the next frame, which is of this kind; its content is still to be read by `read`.
-
-        Raises TemporaryError where the other one is gone or silent; what it has told by FAILED.
-        """
-        head = bytearray(_HEAD.size)
-        while True:
-            self.read(memoryview(head))
-            found, size = _HEAD.unpack(head)
-            if found == kind:
-                return int(size)
-            if found == FAILED:
-                content = bytearray(size)
-                self.read(memoryview(content))
-                raise failed(json.loads(bytes(content)))
-            if found != BEAT:
-                raise TemporaryError(f"{self.name} sent what nobody expects here", f"a frame of kind {found}", HINT)
-
-    def read(self, into: memoryview) -> None:
-        """Fills this memory."""
-        at = 0
-        while at < into.nbytes:
-            self._wait()
-            try:
-                count = self._stream.recv_into(into[at:])
-            except OSError as error:
-                raise self._gone(error) from error
-            if not count:
-                raise self._gone(None)
-            at += count
-
-    def _wait(self) -> None:
-        """Until there is something to read."""
-        ends = time.monotonic() + self._seconds
-        while not self._ready.poll(_LOOK_SECONDS * 1000):
-            self._alive()
-            if time.monotonic() >= ends:
-                raise TemporaryError(
-                    f"{self.name} is silent for {self._seconds:.0f} s: it hangs",
-                    "it sent no word and no sign of life",
-                    HINT,
-                )
+        """Says that this process lives, unless something else on its way says so."""
+        if not self._out:
+            self.put(BEAT)
+            self.push()
 
     def _gone(self, error: OSError | None) -> TemporaryError:
         why = error.strerror or str(error) if error is not None else "its connection has ended"
         return TemporaryError(f"{self.name} is gone", why, HINT)
 
     def close(self) -> None:
-        """Wakes whoever waits for it."""
         with contextlib.suppress(OSError):
             self._stream.shutdown(socket.SHUT_RDWR)
         self._stream.close()
@@ -137,77 +149,3 @@ def failed(body: dict[str, object]) -> PipelineError:
     """The error that `words` wrote."""
     kind = _KINDS.get(int(str(body["exit_code"])), TemporaryError)
     return kind(str(body["message"]), str(body["detail"]), str(body["hint"]))
-
-
-def listen(host: str) -> socket.socket:
-    """A socket at this address of ours, at a port that is free."""
-    return socket.create_server((host, 0), backlog=128)
-
-
-def connect(to: Member, rank: int, token: bytes, seconds: float) -> socket.socket:
-    """A connection to a process that listens, after both have shown that they know the token.
-
-    Raises TemporaryError where nobody is there who does.
-    """
-    try:
-        stream = socket.create_connection((to.host, to.port), timeout=seconds)
-        nonce = _exactly(stream, 32)
-        mine = secrets.token_bytes(32)
-        stream.sendall(_HELLO.pack(_KIND, mine, rank, _proof(token, b"c", nonce, mine, rank)))
-        if not hmac.compare_digest(_exactly(stream, _ANSWER.size), _proof(token, b"s", nonce, mine, rank)):
-            raise ConnectionError("it does not know the token of this training")
-        return stream
-    except OSError as error:
-        raise TemporaryError(f"{to.name} does not answer", f"{to.host}:{to.port}: {error}", HINT) from error
-
-
-def accept(listening: socket.socket, wanted: set[int], token: bytes, seconds: float) -> dict[int, socket.socket]:
-    """The connections of these processes; a stranger is sent away.
-
-    Raises TemporaryError, with their numbers, where some do not come in time.
-    """
-    found: dict[int, socket.socket] = {}
-    ends = time.monotonic() + seconds
-    while wanted - set(found):
-        left = ends - time.monotonic()
-        listening.settimeout(max(left, 0.001))
-        try:
-            stream, _ = listening.accept()
-        except TimeoutError as error:
-            missing = ", ".join(map(str, sorted(wanted - set(found))))
-            raise TemporaryError(f"worker {missing} did not come within {seconds:.0f} s", "", HINT) from error
-        rank = _known(stream, token, min(10.0, max(left, 0.001)))
-        if rank is None or rank not in wanted or rank in found:
-            stream.close()
-        else:
-            found[rank] = stream
-    return found
-
-
-def _known(stream: socket.socket, token: bytes, seconds: float) -> int | None:
-    """The number of a process that knows the token; None: a stranger."""
-    try:
-        stream.settimeout(seconds)
-        nonce = secrets.token_bytes(32)
-        stream.sendall(nonce)
-        kind, theirs, rank, proof = _HELLO.unpack(_exactly(stream, _HELLO.size))
-        if kind != _KIND or not hmac.compare_digest(proof, _proof(token, b"c", nonce, theirs, rank)):
-            return None
-        stream.sendall(_proof(token, b"s", nonce, theirs, rank))
-        return int(rank)
-    except OSError:
-        return None
-
-
-def _proof(token: bytes, side: bytes, nonce: bytes, theirs: bytes, rank: int) -> bytes:
-    return hmac.digest(token, side + nonce + theirs + rank.to_bytes(4, "little"), "sha256")
-
-
-def _exactly(stream: socket.socket, count: int) -> bytes:
-    found = b""
-    while len(found) < count:
-        some = stream.recv(count - len(found))
-        if not some:
-            raise ConnectionError("the connection has ended")
-        found += some
-    return found

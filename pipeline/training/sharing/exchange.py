@@ -23,6 +23,12 @@ class Exchange(Protocol):
     def block(self, shards: int) -> range:
         """The shards that this process computes."""
 
+    def room(self, shapes: Sequence[tuple[int, ...]]) -> Sequence[Float32s] | None:
+        """Arrays of these shapes, the same each time, from which `sum` takes gradients the soonest; None: any are.
+
+        All processes call it with the same shapes.  What stands there is theirs from `sum` to its end.
+        """
+
     def sum(self, gradients: Sequence[Float32s], told: bytes) -> list[bytes]:
         """Sums the gradients of all blocks in place, by the tree of `training/tree.py`; what each process told.
 
@@ -47,6 +53,9 @@ class Alone:
 
     def block(self, shards: int) -> range:
         return tree.blocks(shards, 1)[0]
+
+    def room(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        return None
 
     def sum(self, gradients: Sequence[Float32s], told: bytes) -> list[bytes]:
         return [told]

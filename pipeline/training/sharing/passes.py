@@ -70,7 +70,8 @@ class Sharded:
             return [net.take_gradient(slot) for slot in self._learning]
 
         feeding.skip(self._block.start * self._passes)
-        found = tree.total(self._block, gradients)
+        shapes = [self._shapes[slot] for slot in self._learning]
+        found = tree.total(self._block, gradients, self._exchange.room(shapes))
         feeding.skip((self._shards - self._block.stop) * self._passes)
         return found, _packed(done, asked(), self._moving)
 

@@ -10,8 +10,8 @@ from pipeline.process.life import live
 from pipeline.training import job, specification
 from pipeline.training.job import Out
 from pipeline.training.metrics import Metrics
-from pipeline.training.sharing.connection import Member, listen
 from pipeline.training.sharing.exchange import Exchange
+from pipeline.training.sharing.meeting import Member, listen
 from pipeline.training.sharing.peers import Peers
 from pipeline.training.sharing.processes import Share
 from pipeline.training.snapshot import ByPrefix
@@ -22,7 +22,7 @@ def work(channel: Channel) -> None:
     first, _ = channel.receive()
     share = Share(**first["share"])
     listening = listen("127.0.0.1")
-    channel.send(port=listening.getsockname()[1])
+    channel.send(port=listening.port)
     told, _ = channel.receive()
     members = [Member(**one) for one in told["members"]]
     peers = Peers(first["rank"], share.shards, members)

@@ -19,8 +19,9 @@ from pipeline.training import solver
 from pipeline.training.assembly import How
 from pipeline.training.job import Wanted
 from pipeline.training.requests import Action
-from pipeline.training.sharing.connection import HINT, Member, listen
+from pipeline.training.sharing.connection import HINT
 from pipeline.training.sharing.exchange import Alone, Exchange
+from pipeline.training.sharing.meeting import Member, listen
 from pipeline.training.sharing.peers import PATIENCE_SECONDS, Peers
 from pipeline.training.sharing.shards import batch_of, cut
 from pipeline.training.solver import Flags
@@ -93,7 +94,7 @@ def together(share: Share, workers: int) -> Iterator[Exchange]:
             child.hear({"share": asdict(share), "rank": rank}, partial(_put, heard, rank))
             children.append(child)
         listening = listen(_HERE)
-        members = {0: Member(_HERE, listening.getsockname()[1], own_name(0))}
+        members = {0: Member(_HERE, listening.port, own_name(0))}
         while len(members) < workers:
             rank, said = _next(heard)
             if isinstance(said, Ended):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import socket
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,12 +17,15 @@ from google.protobuf import text_format
 
 from pipeline.codec import caffe_pb2
 from pipeline.errors import ConfigError, Diverged, PipelineError, SolverError, TemporaryError
+from pipeline.process import memory
 from pipeline.training import solver, tree
+from pipeline.training.sharing import meeting
 from pipeline.training.sharing.agreement import agree
-from pipeline.training.sharing.connection import Member, connect, listen
 from pipeline.training.sharing.exchange import Alone
+from pipeline.training.sharing.meeting import Member, connect, listen
 from pipeline.training.sharing.peers import Peers
 from pipeline.training.sharing.processes import demand_shards
+from pipeline.training.sharing.room import Room
 from pipeline.training.sharing.shards import cut
 from pipeline.training.solver import Flags
 
@@ -31,11 +35,11 @@ TOKEN = b"of this training"
 class Group:
     """Processes of one training, each as a thread of its own, over real connections."""
 
-    def __init__(self, workers: int, shards: int, seconds: float = 20.0) -> None:
-        self.listening = [listen("127.0.0.1") for _ in range(workers)]
-        members = [
-            Member("127.0.0.1", one.getsockname()[1], f"worker {rank}") for rank, one in enumerate(self.listening)
-        ]
+    def __init__(self, workers: int, shards: int, seconds: float = 20.0, hosts: int = 1) -> None:
+        """hosts: at so many addresses of this one; who has another address does not see one's memory."""
+        places = [f"127.0.0.{1 + rank % hosts}" for rank in range(workers)]
+        self.listening = [listen(place) for place in places]
+        members = [Member(places[rank], one.port, f"worker {rank}") for rank, one in enumerate(self.listening)]
         self.members = members
         self.peers = [Peers(rank, shards, members) for rank in range(workers)]
         self.pool = ThreadPoolExecutor(workers)
@@ -66,8 +70,8 @@ def gradients(shard: int) -> list[np.ndarray]:
     return [np.array(draws.standard_normal(shape) * scale, np.float32) for shape in ((3, 5, 2), (1,), (700,), ())]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 5])
-def test_any_number_of_processes_has_the_bits_of_one_and_what_each_told(workers: int) -> None:
+@pytest.mark.parametrize(("workers", "hosts"), [(1, 1), (2, 1), (2, 2), (3, 3), (4, 1), (4, 2), (5, 2), (8, 3)])
+def test_any_number_of_processes_has_the_bits_of_one_and_what_each_told(workers: int, hosts: int) -> None:
     shards = 8
     whole = [one.tobytes() for one in tree.total(range(shards), gradients)]
 
@@ -76,9 +80,15 @@ def test_any_number_of_processes_has_the_bits_of_one_and_what_each_told(workers:
         told = peers.sum(mine, f"from {peers.rank}".encode() * 100)
         return [one.tobytes() for one in mine], told
 
-    with Group(workers, shards).meet() as group:
-        for _ in range(3):
-            for summed, told in group.all(once):
+    def in_its_room(peers: Peers) -> tuple[list[bytes], list[bytes]]:
+        room = peers.room([one.shape for one in gradients(0)])
+        mine = tree.total(peers.block(shards), gradients, room)
+        told = peers.sum(mine, f"from {peers.rank}".encode() * 100)
+        return [one.tobytes() for one in room], told
+
+    with Group(workers, shards, hosts=hosts).meet() as group:
+        for number in range(4):
+            for summed, told in group.all(once if number % 2 else in_its_room):
                 assert summed == whole
                 assert told == [f"from {rank}".encode() * 100 for rank in range(workers)]
 
@@ -96,12 +106,12 @@ def test_more_processes_than_numbers_sum_them_all_the_same() -> None:
 
 def test_a_stranger_is_sent_away_and_the_others_go_on() -> None:
     with Group(3, 8) as group:
-        port = group.listening[0].getsockname()[1]
+        port = group.listening[0].port
         strangers = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
         strangers[0].sendall(b"GET / HTTP/1.0\r\n\r\n" + b"x" * 200)
         strangers[1].close()
         with ThreadPoolExecutor(1) as pool:
-            knows_nothing = pool.submit(connect, group.members[0], 1, b"another token", 10.0)
+            knows_nothing = pool.submit(connect, group.members[0], group.members[1], 1, b"another token", 10.0)
             time.sleep(0.05)
             group.meet()
             with pytest.raises(TemporaryError, match="worker 0 does not answer"):
@@ -119,8 +129,9 @@ def test_a_process_that_does_not_come_is_named() -> None:
                 one.result(30)
 
 
-def test_a_process_that_is_gone_is_named_by_all_others() -> None:
-    with Group(3, 8).meet() as group:
+@pytest.mark.parametrize("hosts", [1, 3])
+def test_a_process_that_is_gone_is_named_by_all_others(hosts: int) -> None:
+    with Group(3, 8, hosts=hosts).meet() as group:
         going = [group.pool.submit(one.sum, gradients(0), b"") for one in group.peers[:2]]
         group.peers[2].close()
         for one in going:
@@ -163,8 +174,9 @@ def test_why_one_fails_is_what_all_say(kind: type[PipelineError]) -> None:
             assert (caught.value.detail, caught.value.hint) == ("iteration 3", "lower the rate")
 
 
-def test_a_process_of_another_net_is_refused_by_its_bytes() -> None:
-    with Group(2, 8).meet() as group:
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_a_process_of_another_net_is_refused_by_its_bytes(hosts: int) -> None:
+    with Group(2, 8, hosts=hosts).meet() as group:
         going = [group.pool.submit(one.sum, [np.ones(10 + one.rank, np.float32)], b"") for one in group.peers]
         errors = [one.exception(30) for one in going]
         assert any("bytes of gradients" in str(error) for error in errors)
@@ -232,8 +244,41 @@ def test_more_workers_than_shards_are_refused() -> None:
         demand_shards(9, 8, "executor")
 
 
-def test_no_thread_stays_behind() -> None:
-    before = set(threading.enumerate())
-    with Group(3, 8).meet() as group:
-        group.all(lambda peers: peers.sum(gradients(0), b""))
-    assert {one for one in threading.enumerate() if one not in before and "exchange" in one.name} == set()
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_processes_of_one_host_see_each_others_memory_and_nothing_of_it_stays_behind(hosts: int) -> None:
+    def shared() -> int:
+        return Path("/proc/self/maps").read_text().count("/memfd:hathi-training")
+
+    def handles() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = handles()
+    with Group(4, 8, hosts=hosts).meet() as group:
+        group.all(lambda peers: peers.sum(gradients(peers.rank), b""))
+        assert shared() == (16 if hosts == 1 else 8), "each sees its own memory, and that of all others of its host"
+    del group
+    gc.collect()
+    assert shared() == 0
+    assert handles() == before
+
+
+def test_memory_whose_size_could_change_is_not_taken() -> None:
+    handle = memory.unnamed("another")
+    os.ftruncate(handle, 64)
+    with pytest.raises(PipelineError, match="worker 1 gave memory of another form"):
+        Room([(16,)], None).of(handle, "worker 1")
+    handle = memory.unnamed("another")
+    memory.fix(handle, 128)
+    with pytest.raises(PipelineError, match="worker 1 gave memory of another form"):
+        Room([(16,)], None).of(handle, "worker 1")
+
+
+def test_where_somebody_has_the_name_of_a_host_s_socket_processes_meet_over_tcp(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(meeting, "_near", lambda port: "\0hathi-training-of-another")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as taken:
+        taken.bind("\0hathi-training-of-another")
+        with Group(2, 8).meet() as group:
+            assert group.all(lambda peers: peers.sum([], b"x")) == [[b"x", b"x"]] * 2
+            assert [one.near for one in group.listening] == [None, None]
