@@ -9,7 +9,7 @@ from pipeline.cli.wiring.numbers import number_from
 from pipeline.errors import ConfigError
 
 _UNNEEDED = {
-    "connection": "executors exchange over TCP",
+    "connection": "executors exchange in memory on one host, else over TCP",
     "devices": "spark.task.resource.gpu.amount says how many GPUs a task has: docs/spark.md",
     "persistent": "nothing is cached in Spark",
 }
