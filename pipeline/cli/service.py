@@ -120,12 +120,17 @@ def _answering(
     from pipeline.cli.wiring.service_pool import Pool, Watch
     from pipeline.service import queue
     from pipeline.service.database.opening import open_database
+    from pipeline.service.fetching import fetcher_for
     from pipeline.service.http.server import Server, bound, serve
+    from pipeline.service.serving.parent import sizes_of
 
     refuse_estop(Path(settings.state))
     stop = Stop(Path(settings.state), Clock(), _say)
     listening = bound(settings.service.listen)
-    server = Server(settings.service.database, open_bucket(settings), Clock(), _say, stop, ready, first)
+    server = Server(
+        settings.service.database, open_bucket(settings), Clock(), _say, stop, ready, Path(settings.state) / "service",
+        fetcher_for(settings.fetch), sizes_of(settings.service), first,
+    )  # fmt: skip
 
     def gone(worker: str) -> None:
         asyncio.run(orphaned(worker))

@@ -124,6 +124,11 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def hear(self, first: Message, put: Callable[[Message | Ended], None]) -> None:
         """Send it a message; `put` gets each of its own, and at last its end, in threads of their own.
 

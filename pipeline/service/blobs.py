@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,3 +47,16 @@ def save(store: Store, described: Sequence[Mapping[str, Any]], path: Path) -> No
     with path.open("wb") as file:
         for content in pieces(store, described):
             file.write(content)
+
+
+def copied(store: Store, key: str, path: Path, sha256: str) -> bool:
+    """Writes an object to a local file, in pieces; False: it is not what was put.  Raises PipelineError, OSError."""
+    with store.open(key) as file, path.open("wb") as target:
+        shutil.copyfileobj(file, target, 2**20)
+    return digest(path) == sha256
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a local file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     TRAINING_JOB = "tj"
     MODEL = "mo"
     WORKER = "wk"
+    CLASSIFIER = "cl"
 
 
 def new_id(kind: Kind, now: float, chance: Callable[[int], int] = secrets.randbits) -> str:

@@ -132,6 +132,7 @@ ELSEWHERE = {
         "docs/datasets.md",
         "console",
     ): "needs lmdb; tests/unit/training/test_dataset.py, test_dataset_make.py and service/test_importing.py compare it",
+    ("docs/service.md", "sh"): "needs a training; tests/integration/test_service_classify.py types it to a server",
     ("docs/archive.md", "sh"): "tests/integration/test_archive.py types it and looks for what it forgets everywhere",
     ("docs/linear.md", "console"): "needs numba; tests/unit/training/test_descent_command.py types and compares it",
     ("docs/linear.md", "sh"): "needs Spark or Kubernetes; tests/spark/test_shards.py types both on smaller sets",

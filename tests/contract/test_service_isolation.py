@@ -151,9 +151,12 @@ def furnished(stand: Stand, who: Person, mark: str) -> dict[str, str]:
     version = {"training_job_id": job, "labels": [mark], "note": mark}
     assert who.got("POST", f"/v1/models/{model}/versions", version)["figures"] == {f"test/{mark}": 0.5}
     assert who.ask("PUT", f"/v1/models/{model}/aliases/best", {"version": 1}, If_None_Match="*").status_code == 201
+    named = {"name": mark, "training_job_id": job, "labels": [mark, "b"]}
+    classifier = who.got("POST", "/v1/classifiers", named)["id"]
     who.ask("POST", "/v1/tokens", {"name": mark}, Idempotency_Key="the-same")
     token = who.got("GET", "/v1/tokens")["items"][0]["id"]
-    return {"so": solver, "df": datafile, "tj": job, "mo": model, "tk": token, "us": who.user, "te": who.tenant}
+    things = {"so": solver, "df": datafile, "tj": job, "mo": model, "cl": classifier, "tk": token}
+    return {**things, "us": who.user, "te": who.tenant}
 
 
 def scene(stand: Stand) -> Scene:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,17 @@ from typing import Any
 import requests
 
 from pipeline.clock import Clock
+from pipeline.fetch.fetcher import Fetcher
 from pipeline.service import blobs, queue, tenants
 from pipeline.service.database.statements import Database
+from pipeline.service.fetching import fetcher_for
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.keys import TenantKeys
 from pipeline.service.queue import Chunk, Snapshot
+from pipeline.service.serving.parent import Sizes
 from pipeline.service.words import PLATFORM, Actor, Role, Slot
+from pipeline.service.work.preparing import SERVING
+from pipeline.settings import Fetch
 from pipeline.stores.local import LocalStore
 from pipeline.stores.store import Store
 from tests.servers.databases import Site
@@ -27,6 +32,11 @@ from tests.servers.demand import until
 
 SOLVER = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 20 display: 5 snapshot: 10 random_seed: 1'
 NET = 'name: "tiny"'
+SERVED = {
+    "format": 1, "net": "", "input": "data", "shape": [3, 4, 4], "blob": "prob", "classes": 2, "probabilities": True,
+    "pictures": {"channels": 3, "size": [4, 4], "crop": 0, "scale": 1.0, "mean": None},
+}  # fmt: skip
+"""How the net of a job that nobody trained serves, as its child would have told."""
 WEIGHTS = "net.caffemodel"
 
 
@@ -111,9 +121,12 @@ class Stand:
                 key = keys.chunk(job, 1, kind, 1)
                 self.store.put(key, text.encode() + b"\n")
                 assert await queue.ship(database, held, Chunk(kind, 5, 10, len(text) + 1, key))
-            key, content = keys.snapshot(job, 1, 10, WEIGHTS), f"{mark} weights".encode()
-            self.store.put(key, content)
-            assert await queue.keep(database, held, Snapshot(10, [{"name": WEIGHTS, **blobs.described(key, content)}]))
+            files = []
+            for name, content in ((WEIGHTS, f"{mark} weights".encode()), (SERVING, json.dumps(SERVED).encode())):
+                key = keys.snapshot(job, 1, 10, name)
+                self.store.put(key, content)
+                files.append({"name": name, **blobs.described(key, content)})
+            assert await queue.keep(database, held, Snapshot(10, files))
 
         self.site.run(left(self.site.open()))
 
@@ -122,13 +135,18 @@ class Stand:
 
 
 @contextlib.contextmanager
-def standing(site: Site, folder: Path) -> Iterator[Stand]:
-    """A server that ends with the block."""
+def standing(
+    site: Site, folder: Path, sizes: Sizes | None = None, fetcher: Callable[[], Fetcher] | None = None
+) -> Iterator[Stand]:
+    """A server that ends with the block.  fetcher: of URLs; by default one that reaches public addresses alone."""
     from pipeline.service.http.server import Server, bound, serve
 
+    fetcher, sizes = fetcher or fetcher_for(Fetch()), sizes or Sizes()
     store, said, ready, ending = LocalStore(folder / "bucket", fsync=False), [], [], threading.Event()
     failed: list[BaseException] = []
-    server = Server(site.url, store, Clock(), said.append, ending.is_set, ready.append)
+    server = Server(
+        site.url, store, Clock(), said.append, ending.is_set, ready.append, folder / "state", fetcher, sizes
+    )  # fmt: skip
 
     def run() -> None:
         try:

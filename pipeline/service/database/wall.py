@@ -45,6 +45,7 @@ DOORS: dict[str, dict[Part, Door]] = {
     "model_versions": {Part.TENANT: Door(("select", "insert", "delete"), TENANT), Part.WORKER: Door(READ)},
     "model_aliases": {Part.TENANT: Door(ALL, TENANT), Part.WORKER: Door(READ)},
     "model_history": {Part.TENANT: Door(GROW, TENANT)},
+    "classifiers": {Part.TENANT: Door(ALL, TENANT), Part.WORKER: Door(READ)},
     "turns": {Part.WORKER: Door(("select", "insert", "update"))},
     "workers": {Part.WORKER: Door(ALL), Part.PLATFORM: Door(READ)},
     "answers": {Part.TENANT: Door(ALL, TENANT)},

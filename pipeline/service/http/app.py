@@ -11,7 +11,17 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from pipeline.errors import PipelineError
-from pipeline.service.http import datafiles, health, members, models, solvers, tenants, training_jobs
+from pipeline.service.http import (
+    classifiers,
+    classifying,
+    datafiles,
+    health,
+    members,
+    models,
+    solvers,
+    tenants,
+    training_jobs,
+)
 from pipeline.service.http.asking import Behind
 from pipeline.service.http.conditional import NotModified
 from pipeline.service.http.documents import ProblemDocument
@@ -26,7 +36,7 @@ def make_app(behind: Behind, say: Say = lambda text: None) -> FastAPI:
     """say: told of each error that an operator has to know of."""
     app = FastAPI(title="Hathi", version=VERSION, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.behind = behind
-    for room in (health, members, tenants, datafiles, solvers, training_jobs, models):
+    for room in (health, members, tenants, datafiles, solvers, training_jobs, models, classifiers, classifying):
         app.include_router(room.router)
     app.add_middleware(Limited)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
@@ -12,20 +14,32 @@ from pipeline.clock import Clock
 from pipeline.service.auth import tokens
 from pipeline.service.database.statements import Database
 from pipeline.service.problems import Problem, Refused
+from pipeline.service.serving.parent import Serving
 from pipeline.service.words import Actor, Role
 from pipeline.stores.store import Store
 
+if TYPE_CHECKING:
+    from pipeline.fetch.fetcher import Fetcher
+
+FETCHING = 4
+"""Requests of one server whose URLs are fetched at the same time."""
 bearer = HTTPBearer(auto_error=False, scheme_name="token", description="An API token: `hathi_...`")
 
 
 @dataclass(frozen=True)
 class Behind:
-    """What an API server works with.  key: signs cursors, the same on all servers of a database."""
+    """What an API server works with.  key: signs cursors, the same on all servers of a database.
+
+    serving: the nets that answer.  fetcher: a new one, for URLs of strangers.  fetching: those that fetch just now.
+    """
 
     database: Database
     store: Store
     key: bytes
     clock: Clock
+    serving: Serving
+    fetcher: Callable[[], Fetcher]
+    fetching: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FETCHING))
 
 
 def behind(request: Request) -> Behind:

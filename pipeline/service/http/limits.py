@@ -8,8 +8,12 @@ from starlette.exceptions import HTTPException
 
 JSON_BYTES = 4 * 2**20
 """Of a body that is read whole."""
+PICTURES_BYTES = 64 * 2**20
+"""Of a body that brings pictures."""
 CONTENT = "/content"
 """How the paths end whose bodies are streamed, and limited by what was announced."""
+PICTURES = ("/classify", "/infer")
+"""How the paths end whose bodies bring pictures."""
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -28,13 +32,14 @@ class Limited:
             await self._app(scope, receive, send)
             return
         taken = 0
+        most = PICTURES_BYTES if scope["path"].endswith(PICTURES) else JSON_BYTES
 
         async def counted() -> dict[str, Any]:
             nonlocal taken
             message: dict[str, Any] = await receive()
             taken += len(message.get("body", b""))
-            if taken > JSON_BYTES and not scope["path"].endswith(CONTENT):
-                raise HTTPException(413, f"the body is longer than {JSON_BYTES} bytes")
+            if taken > most and not scope["path"].endswith(CONTENT):
+                raise HTTPException(413, f"the body is longer than {most} bytes")
             return message
 
         async def sent(message: dict[str, Any]) -> None:

@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import tempfile
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -18,8 +21,12 @@ from pipeline.service.database.opening import open_database
 from pipeline.service.database.statements import Database
 from pipeline.service.http.app import Say, make_app
 from pipeline.service.http.asking import Behind
+from pipeline.service.serving.parent import Serving, Sizes
 from pipeline.service.words import PLATFORM
 from pipeline.stores.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.fetch.fetcher import Fetcher
 
 GRACE_SECONDS = 3
 """So long answers that are under way may take once the server is asked to end; then streams are cut."""
@@ -30,7 +37,8 @@ LOOK_SECONDS = 0.1
 class Server:
     """database: its URL or file.  stopping: asked ten times a second.  ready: told once it answers, with its address.
 
-    first: awaited before, with the database.
+    scratch: a local folder, where nets lie that answer; sizes: of what holds them.  fetcher: a new one, for URLs of
+    strangers.  first: awaited before, with the database.
     """
 
     database: str
@@ -39,6 +47,9 @@ class Server:
     say: Say
     stopping: Callable[[], bool]
     ready: Callable[[str], None]
+    scratch: Path
+    fetcher: Callable[[], Fetcher]
+    sizes: Sizes = field(default_factory=Sizes)
     first: Callable[[Database], Awaitable[None]] | None = None
 
 
@@ -58,7 +69,7 @@ def serve(server: Server, listening: socket.socket) -> None:
         runner.run(_serve(server, listening))
 
 
-async def behind_of(database: Database, store: Store, clock: Clock) -> Behind:
+async def behind_of(database: Database, server: Server, serving: Serving) -> Behind:
     """What an API server works with; the key that cursors are signed with is made once for all servers."""
     async with database.transaction(PLATFORM, serial=True) as statements:
         row = await statements.row("select value from secrets where name = 'cursors'")
@@ -66,15 +77,17 @@ async def behind_of(database: Database, store: Store, clock: Clock) -> Behind:
             row = {"value": secrets.token_hex(32)}
             sql = "insert into secrets (name, value) values ('cursors', $1) returning name"
             await statements.row(sql, row["value"])
-    return Behind(database, store, bytes.fromhex(row["value"]), clock)
+    return Behind(database, server.store, bytes.fromhex(row["value"]), server.clock, serving, server.fetcher)
 
 
 async def _serve(server: Server, listening: socket.socket) -> None:
     database = await open_database(server.database, server.clock)
+    root = await asyncio.to_thread(tempfile.mkdtemp, prefix="serving-", dir=_made(server.scratch))
+    serving = Serving(server.store, Path(root), server.say, server.sizes)
     try:
         if server.first is not None:
             await server.first(database)
-        app = make_app(await behind_of(database, server.store, server.clock), server.say)
+        app = make_app(await behind_of(database, server, serving), server.say)
         config = uvicorn.Config(
             app, http="httptools", loop="none", log_config=None, access_log=False, server_header=False, ws="none",
             lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS,
@@ -91,7 +104,13 @@ async def _serve(server: Server, listening: socket.socket) -> None:
             await asyncio.wait([answering], timeout=LOOK_SECONDS)
         answering.result()
     finally:
+        await serving.close()
         await database.close()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _family(host: str) -> socket.AddressFamily:

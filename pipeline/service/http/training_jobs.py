@@ -230,7 +230,9 @@ async def remove(service: Service, actor: Member, job: JobId, match: IfMatch = N
                 await statements.rows(sql, actor.tenant, job)
             await statements.rows("delete from work where tenant_id = $1 and id = $2 returning id", actor.tenant, job)
     except Violated as error:
-        raise conflict("versions of models are made of this job's snapshots", "delete them before") from error
+        raise conflict(
+            "model versions or classifiers are made of this job's snapshots", "delete them before"
+        ) from error
     return Response(status_code=204)
 
 

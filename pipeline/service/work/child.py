@@ -31,11 +31,12 @@ def main(folder: Path, parent: int) -> int:
     if find_spec("torch") is None:
         sys.stderr.write(f"this host cannot train: torch is not installed; {to_install('training')}\n")
         return NO_ENGINE
-    from pipeline.service.work import preparing
+    from pipeline.service.work import describing, preparing
     from pipeline.training.__main__ import main as train
 
     try:
         preparing.prepare(Path())
+        describing.describe(Path())
     except FormatError as error:
         sys.stderr.write(f"{error}\n")
         return NO_DATA

@@ -22,6 +22,8 @@ from pipeline.training import hdf5, solver_text
 
 WORK, SPEC, OUT, INPUTS, PREPARED = "work.json", "spec.json", "out", "inputs", "prepared.json"
 SOLVER, NET = "solver.prototxt", "net.prototxt"
+SERVING = "serving.json"
+"""Beside each snapshot: how its net serves, which a classifier is made from."""
 _FREE = frozenset({
     "name", "type", "bottom", "top", "stage", "not_stage", "input", "lr_policy", "regularization_type", "param",
 })  # fmt: skip

@@ -6,7 +6,6 @@ Bytes are put before the row that names them; an attempt that is fenced leaves o
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from pipeline.service.database.statements import Database
 from pipeline.service.keys import TenantKeys
 from pipeline.service.queue import Chunk, Snapshot
 from pipeline.service.words import WORKER, Claimed
+from pipeline.service.work.preparing import SERVING
 from pipeline.stores.store import Store
 
 PIECE = 2**20
@@ -91,7 +91,8 @@ class Shipping:
 
     async def _keep(self, folder: Path, at: int) -> bool:
         keys, files = TenantKeys(self.held.tenant), []
-        for path in sorted(folder.iterdir(), key=lambda one: (one.name == MANIFEST, one.name)):
+        beside = [path for path in (self.out / SERVING,) if path.exists()]
+        for path in [*beside, *sorted(folder.iterdir(), key=lambda one: (one.name == MANIFEST, one.name))]:
             key = keys.snapshot(self.held.id, self.held.epoch, at, _outside(path.name))
             await blobs.put(self.store, key, path)
             said = {"name": _outside(path.name), "key": key, "size": path.stat().st_size, "sha256": await _digest(path)}
@@ -121,13 +122,14 @@ def _restored(store: Store, files: list[dict[str, Any]], folder: Path) -> bool:
     """False where a file is not what was put; nothing is left of it then."""
     folder.mkdir(parents=True)
     for one in files:
+        if one["name"] == SERVING:  # each attempt tells it anew
+            continue
         path = folder / _inside(one["name"])
         try:
-            with store.open(one["key"]) as file, path.open("wb") as target:
-                shutil.copyfileobj(file, target, PIECE)
+            whole = blobs.copied(store, one["key"], path, one["sha256"])
         except NotFound:
-            path.unlink(missing_ok=True)
-        if not path.exists() or _sha256(path) != one["sha256"]:
+            whole = False
+        if not whole:
             shutil.rmtree(folder)
             return False
     return True
@@ -143,9 +145,4 @@ def _inside(name: str) -> str:
 
 
 async def _digest(path: Path) -> str:
-    return await asyncio.to_thread(_sha256, path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return await asyncio.to_thread(blobs.digest, path)

@@ -25,7 +25,7 @@ from pipeline.training.draws.words import Uint32s
 
 
 class Database:
-    """A Data layer as a source."""
+    """A Data layer as a source.  picture: the shape of its first example before the transformation."""
 
     in_order = False
     transform: Transform | None
@@ -56,6 +56,7 @@ class Database:
         try:
             first = datums.parse(next(self._records.read([0])))
             image = self._image(first)
+            self.picture: Shape = image.shape
             if not first.encoded and image.dtype == np.uint8 and image.size <= SMALL:
                 self._raw = Raw(image.shape)
             return self._examples.transform.shape(image.shape)

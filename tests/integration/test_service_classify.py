@@ -1,0 +1,316 @@
+"""What a job's net said of its test pictures is what the service says: by files, by URLs, in batches, cold and warm."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from numpy.typing import NDArray
+
+from pipeline.clock import Clock
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.service.database.statements import Database
+from pipeline.service.serving.parent import Sizes
+from pipeline.service.work.training import Hands
+from pipeline.service.work.worker import work
+from tests.integration.fetch.asking import limits
+from tests.servers import picture_training as spots
+from tests.servers.databases import sites
+from tests.servers.demand import until
+from tests.servers.service import Person, Stand, standing
+
+TESTED = spots.pictures(60, 1)
+FILES = [spots.png(image) for image, _ in TESTED]
+
+
+@dataclass
+class Host:
+    """A host of the test pictures, by their numbers."""
+
+    url: str
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    found = Host("")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found.asked.append(self.path)
+            body = FILES[int(self.path[1:])] if self.path[1:].isdigit() else b"<html>not a picture</html>"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    found.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield found
+    server.shutdown()
+    server.server_close()
+
+
+@dataclass
+class Trained:
+    """A job that is over, and who owns it.  folder: of its newest snapshot's files."""
+
+    stand: Stand
+    ann: Person
+    job: str
+    folder: Path
+
+    def classifier(self, **more: Any) -> str:
+        body = {"name": "spots", "training_job_id": self.job, "labels": spots.LABELS, **more}
+        return str(self.ann.got("POST", "/v1/classifiers", body)["id"])
+
+    def where(self, classifier: str) -> str:
+        return f"{self.stand.url}/v1/classifiers/{classifier}/classify?top=6"
+
+    def post(self, classifier: str, **given: Any) -> requests.Response:
+        headers = {"Authorization": f"Bearer {self.ann.token}", **given.pop("headers", {})}
+        return requests.post(self.where(classifier), headers=headers, timeout=120, **given)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+    folder = tmp_path_factory.mktemp("classify")
+    for site in sites("sqlite", folder, None):
+        with standing(site, folder, Sizes(threads=1), lambda: Fetcher(limits())) as stand:
+            ann = stand.person("ayes", "ann")
+            inputs = {
+                "train": ann.datafile(spots.database(spots.pictures(240, 0))),
+                "test": ann.datafile(spots.database(TESTED)),
+            }
+            job = ann.job(solver_id=ann.solver(spots.SOLVER, spots.NET), inputs=inputs)
+
+            async def works(database: Database) -> None:
+                hands = Hands(database, stand.store, Clock(), folder / "scratch", lambda: False, lambda said: None)
+                await work(hands, once=True)
+
+            site.run(works(site.open()))
+            end = ann.got("GET", f"/v1/training-jobs/{job}")
+            assert end["state"] == "succeeded", end["detail"]
+            weights = f"/v1/training-jobs/{job}/snapshots/120/net.caffemodel"
+            (folder / "net.caffemodel").write_bytes(ann.ask("GET", weights).content)
+            yield Trained(stand, ann, job, folder)
+
+
+@pytest.fixture(scope="module")
+def said_by_the_job(trained: Trained) -> NDArray[np.float32]:
+    """(60, classes): what the job's net says in its own test, by the engine that trained it, one example a batch."""
+    from pipeline.training.assembly import How
+    from pipeline.training.evaluating import evaluate
+    from pipeline.training.solver import Flags
+
+    folder = trained.folder
+    (folder / "test").mkdir()
+    (folder / "test/data.mdb").write_bytes(spots.database(TESTED))
+    text = f"""
+layer {{ name: "data" type: "Data" top: "data" top: "label" transform_param {{ {spots.TRANSFORM} }}
+        data_param {{ source: "{folder}/test" backend: LMDB batch_size: 1 }} }}
+{spots.BODY} layer {{ name: "p" type: "Softmax" bottom: "ip" top: "p" }}
+"""
+    (folder / "test.prototxt").write_text(text)
+    found: list[float] = []
+
+    def say(place: str, line: str, level: str = "I") -> None:
+        if value := re.fullmatch(r"Batch \d+, p = (\S+)", line):
+            found.append(float(value[1]))
+
+    evaluate(folder / "test.prototxt", folder / "net.caffemodel", 60, Flags(), say, How(threads=1))  # type: ignore[arg-type]
+    return np.array(found, np.float32).reshape(60, spots.CLASSES)
+
+
+def values(answer: dict[str, Any]) -> NDArray[np.float32]:
+    """(pictures, classes), by the classes' numbers."""
+    rows = []
+    for one in answer["results"]:
+        assert one["failure"] is None
+        order = [of["probability"] for of in sorted(one["predictions"], key=lambda of: of["index"])]
+        assert [of["probability"] for of in one["predictions"]] == sorted(order, reverse=True)
+        assert all(of["label"] == spots.LABELS[of["index"]] for of in one["predictions"])
+        rows.append(order)
+    return np.array(rows, np.float32)
+
+
+def test_the_test_pictures_get_the_jobs_own_predictions_by_files_urls_and_batches_cold_and_warm(
+    trained: Trained, said_by_the_job: NDArray[np.float32], host: Host
+) -> None:
+    name = trained.classifier()
+    parts = [("files", (f"{at}.png", content)) for at, content in enumerate(FILES)]
+    urls = [f"{host.url}/{at}" for at in range(60)]
+    cold = trained.post(name, files=parts)
+    assert cold.ok, (cold.text, trained.stand.said)
+    ways = {
+        "a batch of files, cold": cold.json(),
+        "the same, warm": trained.post(name, files=parts).json(),
+        "URLs": trained.post(name, json={"urls": urls}).json(),
+        "URLs in a form": trained.post(name, files=[("urls", (None, url)) for url in urls]).json(),
+        "one by one": {"results": [trained.post(name, data=one).json()["results"][0] for one in FILES]},
+        "half and half": trained.post(
+            name, files=[*parts[:30], *(("urls", (None, url)) for url in urls[30:])]
+        ).json(),
+    }  # fmt: skip
+    job = said_by_the_job
+    right = float(np.mean(job.argmax(1) == [label for _, label in TESTED]))
+    assert 0.5 < right < 1.0, "some are wrong, so that equal mistakes say something"
+    measured = trained.ann.got("GET", f"/v1/training-jobs/{trained.job}/metrics")["metrics"]["test/accuracy"][-1][2]
+    assert right == pytest.approx(measured), "the job measured the same"
+    for way, answer in ways.items():
+        found = values(answer)
+        assert found.shape == job.shape, way
+        assert (found.argmax(1) == job.argmax(1)).all(), way
+        np.testing.assert_allclose(found, job, rtol=0, atol=2e-5, err_msg=way)  # two engines' sums; six digits logged
+    assert [one["name"] for one in ways["URLs"]["results"]] == urls
+
+
+def test_a_broken_picture_is_a_failure_of_its_own(trained: Trained, host: Host) -> None:
+    name = trained.classifier()
+    given = [
+        ("files", ("a.png", FILES[0])), ("files", ("torn.png", FILES[1][:300])), ("files", ("empty", b"")),
+        ("files", ("text", b"hello, I am no picture")), ("urls", (None, f"{host.url}/page")),
+        ("urls", (None, "file:///etc/passwd")), ("urls", (None, "http://")), ("files", ("b.png", FILES[2])),
+    ]  # fmt: skip
+    results = trained.post(name, files=given).json()["results"]
+    reasons = [one["failure"]["reason"] if one["failure"] else "" for one in results]
+    assert reasons[0] == reasons[4] == "", "those beside it are answered"
+    assert [bool(one["predictions"]) for one in results] == [not reason for reason in reasons]
+    assert reasons[1:4] == ["truncated", "empty", "not_image"]
+    assert reasons[5:] == ["not_image", "blocked", "bad_url"]
+    for body, code in ((b"", 422), (b'{"urls": "x"}', 422), (b'{"urls": []}', 422)):
+        answer = trained.post(name, data=body, headers={"Content-Type": "application/json" if body else "image/png"})
+        assert answer.status_code == code, answer.text
+    many = [("files", ("x", FILES[0]))] * 65
+    assert trained.post(name, files=many).status_code in (400, 422)
+
+
+def test_addresses_within_are_refused_by_the_services_own_fetcher(trained: Trained, host: Host) -> None:
+    """The fetcher that a real server makes, whatever its settings allow the pipeline."""
+    from pipeline.service.fetching import fetched, fetcher_for
+
+    found = fetched(fetcher_for(limits(allow_folders=["/"]))(), [f"{host.url}/0", "http://[::1]/", "/etc/hostname"])
+    assert [getattr(one, "reason", one) for one in found] == ["blocked", "blocked", "blocked"]
+
+
+def test_a_killed_serving_process_is_a_typed_503_and_the_next_request_is_answered(trained: Trained) -> None:
+    """It is frozen first, so that a request is surely under way when it dies."""
+    name = trained.classifier()
+    before = trained.post(name, data=FILES[0]).json()["results"]
+    process = _serving_of(os.getpid())[0]
+    os.kill(process, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(lambda: trained.post(name, data=FILES[0]))
+        until(lambda: _is_asked(process), "the process is asked")
+        os.kill(process, signal.SIGKILL)
+        answer = asked.result()
+    assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/problem+json")
+    assert (answer.json()["type"], answer.headers["Retry-After"]) == ("/problems/serving", "1")
+    assert trained.post(name, data=FILES[0]).json()["results"] == before
+    assert _serving_of(os.getpid())[0] != process
+    assert "serving process was killed by SIGKILL" in " ".join(trained.stand.said)
+    idle = _serving_of(os.getpid())[0]
+    os.kill(idle, signal.SIGKILL)
+    until(lambda: ") Z " in Path(f"/proc/{idle}/stat").read_text(), "it is dead")
+    assert trained.post(name, data=FILES[0]).json()["results"] == before, "one that died unasked takes nobody with it"
+
+
+def test_too_many_at_once_are_refused_at_once_with_the_limit(trained: Trained) -> None:
+    name = trained.classifier()
+    trained.post(name, data=FILES[0])
+    process = _serving_of(os.getpid())[0]
+    os.kill(process, signal.SIGSTOP)
+    parts = [("files", ("x.png", one)) for one in FILES]
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            asked = [pool.submit(lambda: trained.post(name, files=parts)) for _ in range(6)]
+            until(lambda: sum(one.done() for one in asked) == 2, "those that do not fit are answered")
+            refused = [one.result() for one in asked if one.done()]
+            os.kill(process, signal.SIGCONT)
+            codes = sorted(one.result().status_code for one in asked)
+    finally:
+        os.kill(process, signal.SIGCONT)
+    for one in refused:
+        said = one.json()
+        assert (one.status_code, said["type"], one.headers["Retry-After"]) == (503, "/problems/busy", "1")
+        assert (said["limit"], said["allowed"]) == ("serving_items_of_tenant", 128)
+    assert codes == [200] * 4 + [503] * 2
+
+
+def _serving_of(process: int) -> list[int]:
+    """The serving processes that a process began."""
+    children = Path(f"/proc/{process}/task").glob("*/children")
+    numbers = [int(one) for some in children for one in some.read_text().split()]
+    return [one for one in numbers if b"service.serving.process" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
+def _is_asked(process: int) -> bool:
+    """The server waits for an answer of that process."""
+    return any(thread.name == f"patience with {process}" for thread in threading.enumerate())
+
+
+def test_the_walk_through_of_the_document_is_typed(trained: Trained, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/service.md").read_text()
+    typed = re.findall(r"```sh\n(AUTH=.*?)```", text, re.DOTALL)
+    assert len(typed) == 1
+    for name, content in (("picture.png", FILES[0]), ("other.png", FILES[1])):
+        (tmp_path / name).write_bytes(content)
+    environ = {"PATH": os.environ["PATH"], "TOKEN": trained.ann.token, "API": trained.stand.url, "JOB": trained.job}
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", typed[0].replace("\ncurl -s", "\necho\ncurl -s")],
+        cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, many = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+    assert len(one["results"][0]["predictions"]) == 3
+    assert [bool(found["predictions"]) for found in many["results"]] == [True, True, False]
+
+
+def test_the_api_process_loads_no_engine_and_no_decoder() -> None:
+    program = (
+        "import sys, pipeline.service.http.server as s; s.make_app(None)\n"
+        "print([one for one in ('torch', 'cv2', 'openvino', 'onnxruntime', 'PIL', 'pycurl') if one in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_what_a_classifier_is_made_from_is_judged(trained: Trained) -> None:
+    ann = trained.ann
+    body = {"name": "x", "training_job_id": trained.job}
+    first = ann.got("POST", "/v1/classifiers", {**body, "iteration": 60})
+    assert (first["iteration"], first["labels"]) == (60, ["0", "1", "2", "3", "4", "5"])
+    assert first["pictures"] == {
+        "channels": 3, "size": [20, 20], "crop": 16, "scale": pytest.approx(0.02), "mean": [90.0, 100.0, 110.0],
+    }  # fmt: skip
+    for wrong, code, where in (
+        ({"iteration": 61}, 422, "#/iteration"), ({"labels": ["a"]}, 422, "#/labels"),
+        ({"preprocessing": {"scale": 2.0}}, 422, "#/preprocessing"), ({"what": 1}, 422, "#/what"),
+    ):  # fmt: skip
+        answer = ann.ask("POST", "/v1/classifiers", {**body, **wrong})
+        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (code, where), answer.text
+    job = f"/v1/training-jobs/{trained.job}"
+    assert ann.ask("DELETE", job, If_Match="*").status_code == 409, "classifiers answer with its snapshots"
+    where = f"/v1/classifiers/{first['id']}"
+    assert ann.ask("DELETE", where).status_code == 428
+    assert ann.ask("DELETE", where, If_Match='"1"').status_code == 204
+    assert ann.ask("GET", where).status_code == 404
+    assert json.dumps(ann.got("GET", "/v1/classifiers")).count(first["id"]) == 0
