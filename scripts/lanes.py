@@ -1,7 +1,8 @@
-"""pytest plugin of scripts/test.sh: how two processes of pytest-xdist, the lanes, share the tests.
+"""pytest plugin of scripts/test.sh: how the processes of pytest-xdist, the lanes, share the tests.
 
+There is one lane more than CI has cores: a test often waits, for a server, a lease or a child.
 A lane gets the tests of one file together, so that what a module shares is made once.  The longest begin: at the end
-both lanes have short files left, and neither waits for the other.
+all lanes have short files left, and none waits for another.
 """
 
 from __future__ import annotations

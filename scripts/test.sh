@@ -3,7 +3,7 @@
 # Parts: lint, and each folder of tests/ that holds tests (unit, contract, simulation, ...); what follows -- goes to pytest.
 # torch: its engine alone, once scripts/torch.sh has put 4 GB into .venv; a run of everything has it when it is there.
 # training: what needs torch and the readers of databases, once scripts/training.sh has installed them; likewise.
-# Two processes share the tests (scripts/lanes.py); -- -n 0 runs them in one, e.g. for a debugger.
+# Three processes share the tests (scripts/lanes.py); -- -n 0 runs them in one, e.g. for a debugger.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,7 +15,7 @@ export HATHI_DEMAND_SERVERS="$demand"
 export OMP_WAIT_POLICY=passive # threads that wait leave the core to those that work: there are more than cores
 
 # Quick ones first. A folder that is not in the list runs too, at the end; benchmarks are for people.
-known=(unit contract simulation integration crash spark fuzz acceptance) # fuzz: 12 s of a core for each reader, about 2 minutes on two
+known=(unit contract simulation integration crash spark fuzz acceptance) # fuzz: 6 s of a core for each reader
 not_in_ci=(benchmarks golden)
 with_servers=(contract integration crash spark acceptance)
 
@@ -116,7 +116,7 @@ if [ ${#folders[@]} -gt 0 ]; then
         fi
     done
     echo "=== tests: ${folders[*]}"
-    PYTHONPATH="scripts${PYTHONPATH:+:$PYTHONPATH}" pytest -p part_times -p lanes -n 2 "${folders[@]}" "$@" || failed+=(tests)
+    PYTHONPATH="scripts${PYTHONPATH:+:$PYTHONPATH}" pytest -p part_times -p lanes -n 3 "${folders[@]}" "$@" || failed+=(tests)
 fi
 if [ ${#failed[@]} -gt 0 ]; then
     echo "FAILED: ${failed[*]}"

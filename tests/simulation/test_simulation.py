@@ -23,8 +23,8 @@ from tests.simulation.light import LIGHT
 from tests.simulation.mistakes import MISTAKES, Plant
 from tests.simulation.universe import Universe, shorter
 
-LIGHT_SCHEDULES = 520
-REAL_SCHEDULES = 52
+LIGHT_SCHEDULES = 260
+REAL_SCHEDULES = 26
 STEPS = 1500
 """Under faults; coming to rest takes some thousand more."""
 

@@ -18,7 +18,7 @@ from tests.simulation.training_mistakes import MISTAKES, Plant
 from tests.simulation.training_universe import KEYS, TrainingUniverse
 from tests.simulation.universe import shorter
 
-SCHEDULES = 240
+SCHEDULES = 120
 STEPS = 600
 """Under faults; coming to rest takes some hundred more."""
 SCHEDULES_FOR_A_MISTAKE = 200
