@@ -25,7 +25,11 @@ _XZ_MEMORY = 256 * 2**20
 
 
 class Damaged(Exception):
-    """The bytes cannot be read on; what came out before is good.  Never leaves this package."""
+    """The bytes cannot be read on; what came out before is good, as far as it can be told before a checksum."""
+
+
+class CutOff(Damaged):
+    """The bytes end too early."""
 
 
 class RefBytes(Protocol):
@@ -108,7 +112,7 @@ def _members(file: RefBytes, what: str, open_member: Callable[[], Any], *, padde
             if out:
                 yield out
             elif not data:
-                raise Damaged(f"the {what} data is cut off")
+                raise CutOff(f"the {what} data is cut off")
             if not member.eof:
                 data = member.unconsumed_tail or file.read(PIECE)
         data = member.unused_data or file.read(PIECE)
@@ -138,7 +142,7 @@ def _streams(
             if stream.needs_input and not data:
                 data = file.read(PIECE)
                 if not data:
-                    raise Damaged(f"the {what} data is cut off")
+                    raise CutOff(f"the {what} data is cut off")
             try:
                 out = stream.decompress(data, PIECE)
             except errors as error:

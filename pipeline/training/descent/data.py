@@ -16,7 +16,7 @@ from pipeline.training.dataset.manifest import MANIFEST, Manifest
 from pipeline.training.descent import libsvm, tables
 from pipeline.training.descent.dense_file import DenseFile
 from pipeline.training.descent.examples import Dense, Examples, Labels
-from pipeline.training.descent.gathering import NAMED, Gathering, LeftOut
+from pipeline.training.descent.gathering import Gathering, LeftOut
 from pipeline.training.descent.memory import Memory
 from pipeline.training.descent.tables import DenseRows, Shape
 from pipeline.training.descent.values import Numbers
@@ -102,23 +102,25 @@ def opened(source: Source, memory: Memory) -> Iterator[Data]:
         with Gathering(str(source.path), source.seed) as gathering:
             for path in paths:
                 gathering.extend(read(path, source.dim, left_out))
-            if not gathering.rows:
-                raise _nothing(source, left_out)
-            examples = gathering.finish(memory, source.dim)
+            with left_out.told():
+                if not gathering.rows:
+                    raise _nothing(source)
+                examples = gathering.finish(memory, source.dim)
         yield Data(examples, left_out)
 
 
 def _dense(source: Source, memory: Memory, shape: Shape, rows: Iterator[DenseRows], about: _About) -> Iterator[Data]:
     with DenseFile(source.scratch, shape, source.seed) as file:
         file.extend(rows)
-        if not file.rows:
-            raise _nothing(source, about.left_out)
-        yield Data(file.examples(memory, str(source.path), about.classes), about.left_out, about.manifest)
+        with about.left_out.told():
+            if not file.rows:
+                raise _nothing(source)
+            examples = file.examples(memory, str(source.path), about.classes)
+        yield Data(examples, about.left_out, about.manifest)
 
 
-def _nothing(source: Source, left_out: LeftOut) -> ConfigError:
-    return ConfigError(f"{source.path} holds no example that counts", "\n".join(left_out.sentences[:NAMED]),
-                       "docs/linear.md says what DATA may be")  # fmt: skip
+def _nothing(source: Source) -> ConfigError:
+    return ConfigError(f"{source.path} holds no example that counts", "", "docs/linear.md says what DATA may be")
 
 
 def _dataset(source: Source, memory: Memory, left_out: LeftOut) -> Iterator[Data]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -85,6 +86,15 @@ class LeftOut:
             if not left or named < NAMED:
                 self.said.append(Said(at._replace(number=at.number + before), what, left))
         self.reasons.update(more.reasons)
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """What is refused while this lasts is refused with what was left out: that may be why."""
+        try:
+            yield
+        except ConfigError as error:
+            detail = "\n".join([*filter(None, [error.detail]), *self.sentences[:NAMED]])
+            raise ConfigError(error.message, detail, error.hint) from error
 
     @property
     def sentences(self) -> list[str]:

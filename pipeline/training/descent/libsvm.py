@@ -1,4 +1,4 @@
-"""Files in the form of libsvm and svmlight: `label[,label] index:value ... [# comment]` a line, as they are or as gzip.
+"""Files in the form of libsvm and svmlight: `label[,label] index:value ... [# comment]` a line, as they are or packed.
 
 A line that cannot be used is left out and named with what is wrong; the others count.
 """
@@ -10,9 +10,9 @@ from enum import IntEnum
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
-from isal import isal_zlib
 
-from pipeline.errors import ConfigError
+from pipeline.codec.refs.packed import UNPACK, CutOff, Damaged, packing
+from pipeline.errors import ConfigError, FormatError
 from pipeline.training.descent.compiled import compiled, inlined
 from pipeline.training.descent.gathering import At, Gathered, LeftOut
 from pipeline.training.descent.values import Numbers
@@ -20,10 +20,8 @@ from pipeline.training.descent.values import Numbers
 CHUNK = 4 * 2**20
 """Of text that is read at once; a longer line is read as a whole."""
 LONGEST = 2**30
-PIECE = 2**18
-_OUT = 2**16  # so much of what stands before a damaged place is lost
-_GZIP, _END = b"\x1f\x8b", b"\n"
-_DAMAGED: Any = isal_zlib.error  # its stub declares an instance
+_PIECE, _HEAD = 2**18, 16
+_END, _MARK = b"\n", b"\xef\xbb\xbf"  # some editors begin UTF-8 with a mark
 MOST = 2**31 - 1
 
 
@@ -88,16 +86,21 @@ def read(
     """The examples of a file, chunk by chunk.  dim: indices from there on are wrong.
 
     span: of text as it is: the lines that begin within; they are numbered from 1 there.  told: hears how many there
-    were.  Raises ConfigError where the file cannot be read.
+    were.  Raises ConfigError where the file cannot be read, FormatError where packed data is damaged: what was unpacked
+    before that place may be wrong as well.
     """
     number, rest, whole = 1, b"", True
     pieces = _pieces(path, span)
     while whole:
-        try:
-            some = _filled(pieces, rest)
-        except Damaged as error:
-            left_out.put(At(str(path), "line", number + error.text.count(_END)), str(error))
-            some, whole = error.text[: error.text.rfind(_END) + 1], False
+        some, cut = _filled(pieces, rest)
+        if cut is not None:
+            lines = number + some.count(_END)
+            if not isinstance(cut, CutOff):
+                raise FormatError(f"{path} is damaged",
+                                  f"{cut} at line {lines:,} or before: any line before may be wrong as well",
+                                  "get it anew; or unpack it, and give what of it is right")  # fmt: skip
+            left_out.put(At(str(path), "line", lines), f"{cut} here")
+            some, whole = some[: some.rfind(_END) + 1], False
         last = len(some) < len(rest) + CHUNK
         end = len(some) if last else some.rfind(_END) + 1
         whole = whole and not last
@@ -116,32 +119,23 @@ def read(
     told(number - 1)
 
 
-class Damaged(Exception):
-    """Compressed data that is cut or damaged.  text: what there was of the chunk before."""
-
-    def __init__(self, says: str) -> None:
-        super().__init__(says)
-        self.text = b""
-
-
-def _filled(pieces: Iterator[bytes], rest: bytes) -> bytes:
-    """`rest`, and CHUNK bytes or more behind it; fewer: the file ends there."""
+def _filled(pieces: Iterator[bytes], rest: bytes) -> tuple[bytes, Damaged | None]:
+    """`rest`, and CHUNK bytes or more behind it; fewer: the file ends there, or cannot be unpacked any further."""
     held, length = [rest], 0
     try:
         while length < CHUNK and (one := next(pieces, b"")):
             held.append(one)
             length += len(one)
     except Damaged as error:
-        error.text = b"".join(held)
-        raise
-    return b"".join(held)
+        return b"".join(held), error
+    return b"".join(held), None
 
 
 def _within(file: BinaryIO, span: Span) -> Iterator[bytes]:
     """The lines that begin within the span."""
     at, skipping = max(0, span.begin - 1), span.begin > 0
     file.seek(at)
-    while data := file.read(PIECE):
+    while data := file.read(_PIECE):
         if skipping:
             cut = data.find(_END) + 1
             at += cut or len(data)
@@ -159,38 +153,24 @@ def _within(file: BinaryIO, span: Span) -> Iterator[bytes]:
 
 
 def _pieces(path: File, span: Span | None) -> Iterator[bytes]:
-    """The text of a file, unpacked.  Raises Damaged behind what could be unpacked."""
+    """The text of a file, unpacked, without a mark at its begin.  Raises Damaged behind what could be unpacked."""
     try:
         with path.open("rb") as file:
             if span is not None:
-                yield from _within(file, span)
-                return
-            data = file.read(PIECE)
-            if not data.startswith(_GZIP):
-                while data:
-                    yield data
-                    data = file.read(PIECE)
-                return
-            while data:
-                member = isal_zlib.decompressobj(wbits=31)
-                while not member.eof:
-                    if found := _inflated(member, data):  # of a few bytes of a header there is nothing yet
-                        yield found
-                    if not member.eof and not (data := member.unconsumed_tail or file.read(PIECE)):
-                        raise Damaged("the compressed data is cut here")
-                data = member.unused_data or file.read(PIECE)
-                while data and not (data := data.lstrip(b"\0")):  # padding between members and after them
-                    data = file.read(PIECE)
+                pieces = _within(file, span)
+            elif by := packing(file.read(_HEAD)):
+                file.seek(0)
+                pieces = UNPACK[by](file)
+            else:
+                file.seek(0)
+                pieces = iter(lambda: bytes(file.read(_PIECE)), b"")
+            first = next(pieces, b"")
+            begins = span is None or span.begin == 0
+            if first := first.removeprefix(_MARK) if begins else first:
+                yield first
+            yield from pieces
     except OSError as error:
         raise ConfigError(f"{path} cannot be read", error.strerror or str(error), "") from error
-
-
-def _inflated(member: Any, data: bytes) -> bytes:
-    try:
-        found: bytes = member.decompress(data, _OUT)
-    except _DAMAGED as error:
-        raise Damaged(f"the compressed data is damaged here: {error}") from error
-    return found
 
 
 @inlined

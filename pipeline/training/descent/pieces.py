@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.codec.refs.packed import packing
 from pipeline.errors import ConfigError
 from pipeline.settings import Hdfs
 from pipeline.stores.backends import scheme_of
@@ -29,7 +30,7 @@ from pipeline.training.descent.values import Numbers
 from pipeline.training.linear import reading
 from pipeline.training.linear.head import TRAIN
 
-TEXT, GZIP, SPARSE, DENSE = "text", "gzip", "sparse", "dense"
+TEXT, PACKED, SPARSE, DENSE = "text", "packed text", "sparse", "dense"
 MIXED = 4
 """Pieces a shard, at least; where there are fewer, each shard takes its part of every piece."""
 _LEAST, _MOST = 2**16, 2**26  # bytes of a piece of text
@@ -97,11 +98,11 @@ def plan(data: str, shards: int, dim: int | None, seed: int) -> Plan:
     some = Plan(place, files, (), dim, False, (), seed)
     opened = [some.file(number) for number in range(len(files))]
     kinds = [_kind(one) for one in opened]
-    if len({one == DENSE for one in kinds}) > 1 or len({one in (TEXT, GZIP) for one in kinds}) > 1:
+    if len({one == DENSE for one in kinds}) > 1 or len({one in (TEXT, PACKED) for one in kinds}) > 1:
         raise ConfigError(f"{data} holds files of several kinds", ", ".join(sorted(set(kinds))), "give one kind")
     dense = kinds[0] == DENSE
     pieces = (
-        _texts(opened, kinds, shards) if kinds[0] in (TEXT, GZIP) else _groups(opened, kinds, shards)
+        _texts(opened, kinds, shards) if kinds[0] in (TEXT, PACKED) else _groups(opened, kinds, shards)
     )  # fmt: skip
     order = np.random.default_rng([seed, 1]).permutation(len(pieces)).tolist()
     dealt: list[list[Piece]] = [[] for _ in range(shards)]
@@ -139,7 +140,7 @@ def _found(data: str) -> tuple[str, tuple[str, ...], int]:
 def _kind(file: File) -> str:
     try:
         with file.open("rb") as stream:
-            begin = stream.read(6)
+            begin = stream.read(16)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read", error.strerror or str(error), "") from error
     if begin.startswith(b"PAR1"):
@@ -147,7 +148,7 @@ def _kind(file: File) -> str:
     if begin.startswith((b"\x93NUMPY", b"PK\x03\x04")):
         raise ConfigError(f"{file} is a file of NumPy's", "shards are read from text and from Parquet",
                           "write it as Parquet, or leave --on out")  # fmt: skip
-    return GZIP if begin.startswith(b"\x1f\x8b") else TEXT
+    return PACKED if packing(begin) else TEXT
 
 
 def _length(file: File) -> int:

@@ -261,7 +261,8 @@ def look(cluster: Cluster, plan: Plan, name: str, share: float) -> Whole:
         raise ConfigError(f"--early-stop {share:g} holds out no example, or all of them", "",
                           "give a share that leaves examples on both sides")  # fmt: skip
     classes = np.unique(np.concatenate([one.classes for one in seen]))
-    labels = of_classes(classes, any(one.many for one in seen), count + held, name)
+    with named([line for one in seen for line in one.lines]).told():
+        labels = of_classes(classes, any(one.many for one in seen), count + held, name)
     dim = plan.dim or max(one.dim for one in seen)
     _fit(dim, labels)
     return _whole(seen, labels, dim)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
+import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet as pq
 
+from pipeline.codec.refs import packed
 from pipeline.errors import ConfigError, FormatError, PipelineError
-from pipeline.training.descent import data, gathering, libsvm
+from pipeline.training.descent import data, gathering, libsvm, pieces, synchronous
 from pipeline.training.descent.data import Data, Source
 from pipeline.training.descent.descent import Wanted, train
 from pipeline.training.descent.examples import Dense, Sparse
@@ -25,6 +30,11 @@ from pipeline.training.descent.losses import Loss
 from pipeline.training.descent.memory import Own
 from tests.unit.training.made_sets import clouds, made
 from tests.unit.training.sparse_sets import like_rcv1, write
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 GOOD = "+1 1:0.5 3:1e-2 # a comment\n-1 2:-.25 7:3\n"
 
@@ -114,21 +124,62 @@ def test_the_last_line_of_a_file_that_was_cut_is_named(tmp_path: Path) -> None:
     assert [one.partition(": ")[0] for one in found.left_out.sentences] == [f"{path}, line 3"]
 
 
-def test_a_compressed_file_is_read_and_one_that_is_cut_or_damaged_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "a.svm.gz"
-    text = write(tmp_path / "a.svm", like_rcv1(3000, 500, 20)).read_bytes()
-    whole = gzip.compress(text)
-    path.write_bytes(whole + gzip.compress(text) + bytes(512))
-    assert read(path).examples.count == 6000, "members one behind the other, and padding"
+PACK: dict[str, Any] = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": partial(zstd.compress, options={zstd.CompressionParameter.checksum_flag: 1}),
+}
+
+
+@pytest.mark.parametrize("packed", PACK)
+def test_packed_files_are_read_a_cut_one_to_its_cut_and_a_damaged_one_is_refused(packed: str, tmp_path: Path) -> None:
+    """A byte that changed changes what comes behind it, until a checksum says so: no line before it is sure."""
+    path = tmp_path / "a.svm"
+    text = write(path, like_rcv1(600, 200, 10)).read_bytes()
+    good, whole = rows_of(read(path)), PACK[packed](text)
+    path.write_bytes(whole + PACK[packed](text))
+    assert read(path).examples.count == 1200, "one behind the other"
     path.write_bytes(whole)
-    good = rows_of(read(path))
-    for broken in (whole[: len(whole) // 2], whole[:-8], whole[:-8] + b"damaged!"):
-        path.write_bytes(broken)
+    assert rows_of(read(path)) == good
+    path.write_bytes(whole[:-3])
+    found = read(path)
+    assert found.examples.count <= 600
+    assert f"the {packed} data is cut off here; it is left out" in found.left_out.sentences[-1]
+    assert ", line " in found.left_out.sentences[-1]
+    assert rows_of(found) <= good
+    path.write_bytes(whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 0x10]) + whole[len(whole) // 2 + 1 :])
+    with pytest.raises(FormatError, match=f"{path} is damaged") as told:
+        read(path)
+    assert f"the {packed} data is damaged at line " in told.value.detail
+
+
+def test_a_mark_of_utf_8_before_the_first_line_is_no_part_of_its_label(tmp_path: Path) -> None:
+    path = tmp_path / "a.svm"
+    for content in (GOOD.encode("utf-8-sig"), gzip.compress(GOOD.encode("utf-8-sig"))):
+        path.write_bytes(content)
         found = read(path)
-        assert 1000 < found.examples.count <= 3000
-        assert "the compressed data is " in found.left_out.sentences[-1]
-        assert ", line " in found.left_out.sentences[-1]
-        assert rows_of(found) <= good
+        assert found.left_out.sentences == []
+        assert found.examples.count == 2
+
+
+def test_what_is_refused_is_refused_with_what_was_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.svm"
+    path.write_text("1 1:1\n1 2:1\n-1 x\n")
+    for act in (lambda: read(path), lambda: synchronous.look(_here(path), pieces.plan(str(path), 1, None, 0), "a", 0)):
+        with pytest.raises(ConfigError, match="has one class only") as told:
+            act()
+        assert "all examples have the label 1" in told.value.detail
+        assert f"{path}, line 3: it has something that is no index:value; it is left out" in told.value.detail
+    matrix = tmp_path / "a.npz"
+    np.savez(matrix, features=[[1.0], [np.nan]], labels=[0, 1])
+    with pytest.raises(ConfigError, match="has one class only") as told:
+        read(matrix)
+    assert "row 2: a value is NaN" in told.value.detail
+
+
+def _here(path: Path) -> synchronous.Here:
+    return synchronous.Here(pieces.plan(str(path), 1, None, 0), path.parent / "shards")
 
 
 @pytest.mark.parametrize("piece", [3, 7, 64])
@@ -140,7 +191,7 @@ def test_a_compressed_file_is_read_to_its_end_wherever_its_pieces_are_cut(
     text = write(tmp_path / "a.svm", examples).read_bytes()
     path = tmp_path / "a.svm.gz"
     path.write_bytes(b"".join(gzip.compress(one + b"\n") + bytes(90) for one in text.splitlines()))
-    monkeypatch.setattr(libsvm, "PIECE", piece)
+    monkeypatch.setattr(packed, "PIECE", piece)
     found = read(path)
     assert found.left_out.sentences == []
     assert rows_of(found) == rows_of(read(tmp_path / "a.svm"))
@@ -151,9 +202,9 @@ def test_what_only_begins_as_a_compressed_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.svm.gz"
     for content in (b"\x1f\x8b", b"\x1f\x8bjunk", b"\x1f\x8b" + bytes(range(64)), gzip.compress(b"1 1:1\n")[:9]):
         path.write_bytes(content)
-        with pytest.raises(ConfigError, match="holds no example that counts") as told:
+        with pytest.raises(PipelineError, match=r"holds no example that counts|is damaged") as told:
             read(path)
-        assert "the compressed data is" in told.value.detail
+        assert "the gzip data is" in told.value.detail
 
 
 def test_lines_longer_than_a_chunk_and_chunks_of_many_lines_are_one_file(
