@@ -84,7 +84,7 @@ exit codes:
   75   `train` stopped with a snapshot (SIGTERM, ESTOP); type the same command to go on
   130  interrupted from the keyboard (SIGINT); type the same command to go on
   141  nobody reads the output any more (SIGPIPE)
-  143  `run` and `spark` asked to end (SIGTERM)
+  143  `run`, `spark`, `train head` and `train linear` asked to end (SIGTERM)
 `serve`, and `run --once` without a terminal, end with 0 when a signal asks them to: that is their good order
 `health` has its own: 0 OK, 1 Warning, 2 Alert"""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli import train_head, train_linear, train_price, train_spark, train_template
 from pipeline.cli.output.training import Tested, shown
 from pipeline.cli.wiring.numbers import number_from
+from pipeline.cli.wiring.whole_commands import in_order, refuse_others
 from pipeline.errors import ConfigError
 from pipeline.process.interrupts import ended_by_interrupts
 
@@ -109,9 +110,11 @@ def run(args: argparse.Namespace) -> int:
     if args.words[0] == "price":
         return train_price.run(args, _flags(args), _how(args))
     if args.words[0] == "head":
-        return train_head.run(args)
+        refuse_others(args, "head", train_head.TAKES, add_arguments)
+        return in_order(lambda: train_head.run(args))
     if args.words[0] == "linear":
-        return train_linear.run(args)
+        refuse_others(args, "linear", train_linear.takes(args), add_arguments)
+        return in_order(lambda: train_linear.run(args))
     if args.words[0] == "template":
         return train_template.run(args)
     if args.words[0] in JOB_WORDS:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.cli.train_linear import asked, speaker, tell, wanted_of
+from pipeline.cli.wiring.whole_commands import estop_of
 from pipeline.errors import ConfigError
 
 PAGE, ABOUT = "compare.html", "compare.json"
@@ -31,12 +32,17 @@ def run(args: argparse.Namespace) -> int:
     source, out = asked(args)
     if len(args.words) == 2:
         out = Path(f"{source.path.resolve().name}.compare")
-    say = speaker(args)
+    say, look = speaker(args), estop_of(args.config)
+
+    def told(text: str) -> None:
+        say(text)
+        look()
+
     with whole(out) as folder, data.opened(source, Own()) as found:
         wanted = wanted_of(args, found.known.count)
         wanted = replace(wanted, workers=args.workers or max(2, len(os.sched_getaffinity(0))))
         tell(found.known, wanted, say)
-        compared = compare(found.examples, wanted, args.seeds, say)
+        compared = compare(found.examples, wanted, args.seeds, told)
         facts = (("machine", f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"),)
         table = [list(HEADINGS), *rows(compared)]
         (folder / PAGE).write_text(page(Comparison(source.path.name, Clock().now(), compared, facts)), "utf-8")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pipeline.settings import FeatureSet
 
 AUTO = "auto"
+TAKES = {"loss", "l2", "net", "weights", "blob", "like", "set", "pool", "input_size", "preprocess", "scratch", "config",
+         "json"}  # fmt: skip
+"""The options of `hathi train` that are looked at."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

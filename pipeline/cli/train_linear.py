@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.train_head import feature_set
 from pipeline.cli.wiring.numbers import number_from
+from pipeline.cli.wiring.whole_commands import estop_of
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +27,19 @@ LOCKS = ("none", "stripe", "global", "atomic")
 PER_WORKER = 50_000
 """Examples for which one more worker is worth its copy, where --workers is not given."""
 HINGE = "hinge"
+_ALWAYS = {"loss", "l2", "passes", "rate", "decay", "early_stop", "workers", "lock", "processes", "rows", "no_bias",
+           "seed", "dim", "labels", "scratch", "compare", "on", "config", "json"}  # fmt: skip
+_OF_NET = {"net", "weights", "blob", "like", "set", "pool", "input_size", "preprocess"}
+_OF_SHARDS = {"shards", "local_steps"}
+_OF_SPARK = {"executors", "spark_conf", "image", "dry_run"}
+
+
+def takes(args: argparse.Namespace) -> set[str]:
+    """The options that are looked at beside the others that are given."""
+    found = _ALWAYS | ({"seeds"} if args.compare else _OF_NET)
+    if args.on is None:
+        return found
+    return found | _OF_SHARDS | (_OF_SPARK if args.on.startswith("spark") else {"executors", "dry_run"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,11 +96,18 @@ def run(args: argparse.Namespace) -> int:
     source, out = asked(args)
     say = speaker(args)
     memory = memory_of(args)
+    look = estop_of(args.config)
+
+    def told(one: Pass) -> None:
+        say(pass_line(one, args.passes))
+        look()
+
     with whole(out) as folder, memory as held, data.opened(source, held) as found:
+        look()
         trunk = trunk_of(args, source.path, found.manifest)
         wanted = wanted_of(args, found.known.count)
         tell(found.known, wanted, say)
-        trained = train(found.examples, wanted, lambda one: say(pass_line(one, wanted.passes)), held)
+        trained = train(found.examples, wanted, told, held)
         about = saving.write(folder, saving.Result(str(source.path), wanted, trained), found.known, trunk)
     tell_end(args, trained, about, out)
     return 0

@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli.train_linear import pass_line, share_of, speaker, tell_data, tell_end, trunk_of, wanted_of
 from pipeline.cli.train_spark import pair
+from pipeline.cli.wiring.whole_commands import estop_of
 from pipeline.errors import ConfigError
 from pipeline.process.installed import to_install
 
 if TYPE_CHECKING:
     from pipeline.training.dataset.manifest import Manifest
+    from pipeline.training.descent.descent import Pass
     from pipeline.training.descent.pieces import Plan
     from pipeline.training.descent.synchronous import Cluster
 
@@ -44,7 +44,12 @@ def run(args: argparse.Namespace) -> int:
 
     (data, out), share = _asked(args), share_of(args)
     shards = args.shards or SHARDS
-    say = speaker(args)
+    say, look = speaker(args), estop_of(args.config)
+
+    def told(one: Pass) -> None:
+        say(pass_line(one, args.passes))
+        look()
+
     with whole(out) as folder:
         plan = pieces.plan(data, shards, args.dim, args.seed or 0)
         manifest = _manifest(data)
@@ -56,9 +61,8 @@ def run(args: argparse.Namespace) -> int:
             tell_data(known, say)
             steps = f"{args.local_steps:,} of their steps" if args.local_steps else "a pass"
             say(f"l2 {wanted.l2:.3g}; {counted(shards, 'shard')} {who}; they meet after {steps}")
-            trained = synchronous.train(
-                cluster, seen, wanted, args.local_steps, lambda one: say(pass_line(one, wanted.passes))
-            )
+            look()
+            trained = synchronous.train(cluster, seen, wanted, args.local_steps, told)
         result = saving.Result(data, wanted, trained, (shards, args.local_steps))
         about = saving.write(folder, result, known, trunk)
     tell_end(args, trained, about, out)
@@ -110,14 +114,12 @@ def _cluster(args: argparse.Namespace, plan: Plan, master: str, out: Path) -> It
     from pipeline.amounts import counted
 
     if args.on == HERE:
+        from pipeline.training.dataset.folders import beside
         from pipeline.training.descent.synchronous import Here
 
         scratch = args.scratch or (out.parent if out.parent.is_dir() else Path("."))
-        folder = Path(tempfile.mkdtemp(prefix=".hathi-shards-", dir=scratch))
-        try:
+        with beside(scratch / f"{out.name}.shards") as folder:
             yield Here(plan, folder), "in this process"
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         return
     from pipeline.cluster.spark_shards import shards_of
 

@@ -88,6 +88,8 @@ def opened(source: Source, memory: Memory) -> Iterator[Data]:
     if len(kinds) > 1:
         raise ConfigError(f"{source.path} holds files of several kinds", ", ".join(sorted(kinds)), "give one kind")
     kind = kinds.pop()
+    if source.labels is not None and kind != "npy":
+        raise ConfigError(f"--labels is of a .npy, and {source.path} has labels itself", "", "leave it out")
     if kind in ("npy", "npz"):
         features, labels = _arrays(source, paths, kind)
         rows = tables.checked_rows(str(source.path), features, labels, left_out)
@@ -110,6 +112,7 @@ def opened(source: Source, memory: Memory) -> Iterator[Data]:
 
 
 def _dense(source: Source, memory: Memory, shape: Shape, rows: Iterator[DenseRows], about: _About) -> Iterator[Data]:
+    refuse_dim(source.path, source.dim)
     with DenseFile(source.scratch, shape, source.seed) as file:
         file.extend(rows)
         with about.left_out.told():
@@ -117,6 +120,12 @@ def _dense(source: Source, memory: Memory, shape: Shape, rows: Iterator[DenseRow
                 raise _nothing(source)
             examples = file.examples(memory, str(source.path), about.classes)
         yield Data(examples, about.left_out, about.manifest)
+
+
+def refuse_dim(data: Path | str, dim: int | None) -> None:
+    """Raises ConfigError for a dimension that is given of dense examples."""
+    if dim is not None:
+        raise ConfigError(f"--dim is of sparse examples, and those of {data} are dense", "", "leave it out")
 
 
 def _nothing(source: Source) -> ConfigError:

@@ -22,7 +22,7 @@ from pipeline.stores.opening import open_place
 from pipeline.stores.store import Lake
 from pipeline.training.dataset.manifest import MANIFEST
 from pipeline.training.descent import libsvm, tables
-from pipeline.training.descent.data import files_of
+from pipeline.training.descent.data import files_of, refuse_dim
 from pipeline.training.descent.gathering import Gathered, LeftOut
 from pipeline.training.descent.libsvm import File, Span
 from pipeline.training.descent.tables import DenseRows
@@ -101,6 +101,8 @@ def plan(data: str, shards: int, dim: int | None, seed: int) -> Plan:
     if len({one == DENSE for one in kinds}) > 1 or len({one in (TEXT, PACKED) for one in kinds}) > 1:
         raise ConfigError(f"{data} holds files of several kinds", ", ".join(sorted(set(kinds))), "give one kind")
     dense = kinds[0] == DENSE
+    if dense:
+        refuse_dim(data, dim)
     pieces = (
         _texts(opened, kinds, shards) if kinds[0] in (TEXT, PACKED) else _groups(opened, kinds, shards)
     )  # fmt: skip

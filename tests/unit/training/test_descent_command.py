@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 from pyarrow import parquet as pq
 
 from pipeline.cli.main import main
+from pipeline.cli.wiring import whole_commands
 from pipeline.errors import SolverError
 from pipeline.nets import load
 from pipeline.training.descent import saving
@@ -128,6 +133,71 @@ def test_options_that_say_nothing_sensible_are_refused_by_name(
     assert main(["train", "linear", str(path), str(tmp_path / "out"), *more]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("more", [
+    "--gpu 0", "--exact", "--until 3", "--threads 3", "--iterations 4", "--snapshot a", "--job", "--precision bf16",
+    "--test a", "--dataset a", "--patience 3", "--local-steps 3", "--shards 4", "--executors 2", "--spark-conf a=b",
+    "--image a", "--dry-run", "--seeds 5", "--on here --spark-conf a=b", "--on here --image a", "--compare --blob a",
+])  # fmt: skip
+def test_an_option_that_nobody_would_look_at_is_refused_by_name(more: str, tmp_path: Path, capsys: Printed) -> None:
+    path = write(tmp_path / "a.svm", like_rcv1(60, 30, 4))
+    assert main(["train", "linear", str(path), str(tmp_path / "out"), *more.split()]) == 2
+    options = [one for one in more.split() if one.startswith("--") and one not in ("--on", "--compare")]
+    assert f"hathi train linear takes no {options[0]} here" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_other_data_are_refused(tmp_path: Path, capsys: Printed) -> None:
+    path = write(tmp_path / "a.svm", like_rcv1(60, 30, 4))
+    assert main(["train", "linear", str(path), str(tmp_path / "out"), "--labels", "a.npy"]) == 2
+    assert "--labels is of a .npy" in capsys.readouterr().err
+    np.savez(tmp_path / "a.npz", features=np.eye(4), labels=[0, 1, 0, 1])
+    assert main(["train", "linear", str(tmp_path / "a.npz"), str(tmp_path / "out"), "--dim", "4"]) == 2
+    assert "--dim is of sparse examples" in capsys.readouterr().err
+    assert main(["train", "head", str(path), str(tmp_path / "out"), "--passes", "4"]) == 2
+    assert "hathi train head takes no --passes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--on", "here"], ["--compare"]])
+def test_estop_ends_a_training_after_a_pass_and_refuses_the_next_one(
+    more: list[str], tmp_path: Path, capsys: Printed
+) -> None:
+    path = write(tmp_path / "a.svm", like_rcv1(300, 60, 6))
+    config = tmp_path / "hathi.toml"
+    config.write_text('state = "state"\n[bucket]\nurl = "bucket"\n')
+    (tmp_path / "state").mkdir()
+    command = ["train", "linear", str(path), str(tmp_path / "out"), "--config", str(config), *more]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(whole_commands, "refuse_estop", lambda state: (state / "ESTOP").touch())
+        assert main(command) == 4, "it appeared meanwhile"
+    assert "ESTOP ended the command" in capsys.readouterr().err
+    assert main(command) == 4
+    assert "ESTOP engaged: nothing was started" in capsys.readouterr().err
+    (tmp_path / "state" / "ESTOP").unlink()
+    assert main([*command, "--passes", "1"]) == 0
+
+
+def test_after_a_term_nothing_is_left_and_after_a_kill_the_next_start_clears(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.svm", like_rcv1(300, 60, 6))
+    before = {path, tmp_path / "said"}
+    command = ["train", "linear", str(path), str(tmp_path / "out"), "--on", "here", "--rate", "1"]
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        with (tmp_path / "said").open("w+") as said:
+            child = subprocess.Popen([sys.executable, "-m", "pipeline.cli.main", *command, "--passes", "1000000"],
+                                     stdout=said, stderr=said)  # fmt: skip
+            while "pass 1 of" not in (tmp_path / "said").read_text():
+                assert child.poll() is None
+                time.sleep(0.02)
+            child.send_signal(number)
+            code = child.wait()
+        left = set(tmp_path.iterdir()) - before
+        if number == signal.SIGKILL:
+            assert len(left) == 2, "the folder to be, and shards"
+        else:
+            assert code == 143
+            assert "SIGTERM ended the command; nothing of it is left" in (tmp_path / "said").read_text()
+            assert left == set()
 
 
 def test_the_command_without_data_says_how_it_is_typed(capsys: Printed) -> None:
