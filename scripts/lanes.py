@@ -12,8 +12,16 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 TOGETHER = {
-    "Spark": ("tests/spark/",),
-    "HDFS": ("tests/contract/", "tests/integration/test_hdfs", "tests/integration/test_compact_on_hdfs"),
+    "Spark": (
+        "tests/spark/test_spark.py",
+        "tests/spark/test_frames.py",
+        "tests/spark/test_job.py",
+        "tests/spark/test_servers.py",
+        "tests/spark/test_shards.py",
+        "tests/spark/test_training.py",
+    ),
+    "HDFS": ("tests/contract/test_store", "tests/integration/test_hdfs", "tests/integration/test_compact_on_hdfs"),
+    "the service": ("tests/contract/test_service",),
 }
 """Tests that share a server which is heavy to start, by how their names begin: one lane runs them all."""
 
@@ -24,6 +32,7 @@ FIRST = (
     "tests/simulation/test_simulation.py::test_whatever_happens_what_is_delivered_is_right[False",
     "Spark",
     "HDFS",
+    "tests/spark/",
     "tests/acceptance/test_day.py",
     "tests/acceptance/test_readme.py",
     "tests/acceptance/test_runbook.py",
@@ -31,6 +40,7 @@ FIRST = (
     "tests/integration/test_strangers.py",
     "tests/simulation/test_promotion_simulation.py::test_whatever",
     "tests/crash/test_commit_points.py::test_whoever_is_cut_at_a_commit_point_the_result_is_the_same[whole",
+    "the service",
     "tests/acceptance/",
     "tests/simulation/",
     "tests/crash/",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,8 @@ from tests.servers.demand import free_port
 
 ROOT = Path(__file__).parents[2]
 TESTS = {
-    "tests/spark/test_a.py": "def test_one(): pass\ndef test_two(): pass",
-    "tests/spark/test_b.py": "def test_one(): pass",
+    "tests/spark/test_spark.py": "def test_one(): pass\ndef test_two(): pass",
+    "tests/spark/test_frames.py": "def test_one(): pass",
     "tests/unit/test_short.py": "\n".join(f"def test_{number}(): pass" for number in range(20)),
     "tests/unit/test_killed.py": (
         "import os\ndef test_before(): pass\ndef test_dies(): os.kill(os.getpid(), 9)\ndef test_after(): pass"
@@ -58,7 +59,7 @@ def test_a_file_and_what_shares_a_server_run_in_one_process_and_nothing_is_lost(
     found = lanes_of(said)
     assert [test for _, test in found["tests/unit/test_short.py"]] == [f"test_{number}" for number in range(20)]
     assert len({lane for lane, _ in found["tests/unit/test_short.py"]}) == 1
-    assert len({lane for name in ("a", "b") for lane, _ in found[f"tests/spark/test_{name}.py"]}) == 1
+    assert len({lane for name in ("spark", "frames") for lane, _ in found[f"tests/spark/test_{name}.py"]}) == 1
     assert {lane for results in found.values() for lane, _ in results} == {"gw0", "gw1"}
     assert re.search(r"^unit +20 tests +[\d.]+ s\nlane gw\d", said, re.M), said
 
@@ -107,3 +108,12 @@ def test_no_test_writes_past_pytest_or_looks_for_ports_by_itself() -> None:
     assert len(set(given)) == 50
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert max(given) < max(low, 32_768)
+
+
+def test_whatever_uses_the_session_of_spark_shares_one() -> None:
+    unit_of = runpy.run_path(str(ROOT / "scripts/lanes.py"))["unit_of"]
+    users = [
+        path for path in sorted((ROOT / "tests/spark").glob("test_*.py")) if "session: SparkSession" in path.read_text()
+    ]
+    assert len(users) > 1
+    assert [path.name for path in users if unit_of(f"tests/spark/{path.name}::test") != "Spark"] == []
