@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -20,6 +21,8 @@ import numpy as np
 import pytest
 import requests
 from numpy.typing import NDArray
+from tritonclient import http  # type: ignore[import-untyped]
+from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
 from pipeline.clock import Clock
 from pipeline.fetch.fetcher import Fetcher
@@ -265,6 +268,123 @@ def _serving_of(process: int) -> list[int]:
 def _is_asked(process: int) -> bool:
     """The server waits for an answer of that process."""
     return any(thread.name == f"patience with {process}" for thread in threading.enumerate())
+
+
+@pytest.fixture
+def triton(trained: Trained) -> Iterator[Any]:
+    """Triton's own client, which knows the protocol and nothing of us."""
+    client = http.InferenceServerClient(trained.stand.url.removeprefix("http://"), network_timeout=120.0)
+    yield client
+    client.close()
+
+
+def test_the_inference_protocol_gives_the_same_predictions_to_tritons_own_client(
+    trained: Trained, triton: Any, said_by_the_job: NDArray[np.float32]
+) -> None:
+    name, headers = trained.classifier(name="by protocol"), {"Authorization": f"Bearer {trained.ann.token}"}
+    assert triton.is_server_live()
+    assert triton.is_server_ready()
+    assert triton.get_server_metadata()["extensions"] == ["classification", "binary_tensor_data"]
+    assert triton.is_model_ready("by protocol", headers=headers)
+    told = triton.get_model_metadata(name, headers=headers)
+    assert [(one["name"], one["datatype"], one["shape"]) for one in told["inputs"]] == [
+        ("image", "BYTES", [-1]), ("data", "FP32", [-1, 3, 16, 16]),
+    ]  # fmt: skip
+
+    pictures = http.InferInput("image", [60], "BYTES")
+    pictures.set_data_from_numpy(np.array(FILES, np.object_))
+    middle = (slice(None), slice(2, 18), slice(2, 18), slice(None))
+    pixels = np.stack([image for image, _ in TESTED])[middle].astype(np.float32).transpose(0, 3, 1, 2)
+    prepared = (pixels - np.array([90, 100, 110], np.float32).reshape(1, 3, 1, 1)) * np.float32(0.02)
+    # the client writes the length of each request into the headers that it is given
+    for given in (pictures, _numbers(prepared, binary=True), _numbers(prepared, binary=False)):
+        for wanted in (None, [http.InferRequestedOutput("probabilities", binary_data=False)]):
+            found = triton.infer(name, [given], outputs=wanted, headers={**headers}).as_numpy("probabilities")
+            assert found.shape == (60, 6)
+            assert (found.argmax(1) == said_by_the_job.argmax(1)).all()
+            np.testing.assert_allclose(found, said_by_the_job, rtol=0, atol=2e-5)
+    for binary in (True, False):
+        wanted = [http.InferRequestedOutput("probabilities", binary_data=binary, class_count=2)]
+        found = triton.infer("by protocol", [pictures], outputs=wanted, headers={**headers}).as_numpy("probabilities")
+        assert found.shape == (60, 2)
+        first = [one.decode() if isinstance(one, bytes) else one for one in found[:, 0]]
+        values, numbers, labels = zip(*(one.split(":") for one in first), strict=True)
+        assert [int(one) for one in numbers] == said_by_the_job.argmax(1).tolist()
+        assert list(labels) == [spots.LABELS[int(one)] for one in numbers]
+        np.testing.assert_allclose([float(one) for one in values], said_by_the_job.max(1), rtol=0, atol=2e-5)
+
+
+def _numbers(prepared: NDArray[np.float32], *, binary: bool) -> Any:
+    given = http.InferInput("data", list(prepared.shape), "FP32")
+    given.set_data_from_numpy(prepared, binary_data=binary)
+    return given
+
+
+def test_the_inference_protocol_says_what_is_wrong_in_its_own_words(trained: Trained, triton: Any) -> None:
+    name, headers = trained.classifier(), {"Authorization": f"Bearer {trained.ann.token}"}
+    broken = http.InferInput("image", [2], "BYTES")
+    broken.set_data_from_numpy(np.array([FILES[0], FILES[1][:300]], np.object_))
+    with pytest.raises(InferenceServerException, match="row 1: truncated"):
+        triton.infer(name, [broken], headers={**headers})
+    with pytest.raises(InferenceServerException, match="no token"):
+        triton.infer(name, [broken])
+    with pytest.raises(InferenceServerException, match="no such thing"):
+        triton.get_model_metadata("nobody's", headers=headers)
+    good = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(FILES[0]).decode()]}
+    where = f"/v2/models/{name}/infer"
+    answer = trained.ann.ask("POST", where, {"id": "mine", "inputs": [good]})
+    assert (answer.status_code, answer.json()["id"], answer.json()["outputs"][0]["shape"]) == (200, "mine", [1, 6])
+    for wrong in (
+        {}, [], {"inputs": []}, {"inputs": [good, good]}, {"inputs": [{**good, "shape": [2]}]},
+        {"inputs": [{**good, "shape": [10**9]}]}, {"inputs": [{**good, "shape": "x"}]},
+        {"inputs": [{**good, "data": ["not base64"]}]}, {"inputs": [{**good, "data": 5}]},
+        {"inputs": [{**good, "datatype": "FP32"}]}, {"inputs": [{**good, "name": "other"}]},
+        {"inputs": [good], "outputs": [{"name": "other"}]},
+        {"inputs": [{"name": "data", "datatype": "FP32", "shape": [1, 3, 16, 16], "data": [1.0]}]},
+        {"inputs": [{"name": "data", "datatype": "FP32", "shape": [1, 3, 16, 16], "data": [[["x"] * 768]]}]},
+    ):  # fmt: skip
+        answer = trained.ann.ask("POST", where, wrong)
+        assert (answer.status_code, list(answer.json())) == (400, ["error"]), (wrong, answer.text)
+    for length in ("x", "-1", "100000", "9" * 30):
+        answer = trained.ann.ask("POST", where, b"{}", **{"Inference_Header_Content_Length": length})
+        assert (answer.status_code, list(answer.json())) == (400, ["error"]), length
+
+
+def test_a_version_answers_as_its_snapshot_and_an_alias_as_the_version_that_it_names_then(
+    trained: Trained, said_by_the_job: NDArray[np.float32]
+) -> None:
+    ann = trained.ann
+    model = ann.got("POST", "/v1/models", {"name": "spots"})["id"]
+    for iteration in (60, 120):
+        version = {"training_job_id": trained.job, "iteration": iteration, "labels": spots.LABELS}
+        ann.got("POST", f"/v1/models/{model}/versions", version)
+    alias = f"/v1/models/{model}/aliases/best"
+    assert ann.ask("PUT", alias, {"version": 1}, If_None_Match="*").status_code == 201
+    parts = [("files", ("x.png", one)) for one in FILES]
+
+    def said(classifier: str) -> NDArray[np.float32]:
+        return values(trained.post(classifier, files=parts).json())
+
+    first, second = (
+        ann.got("POST", "/v1/classifiers", {"name": "v", "model_id": model, "version": number})["id"]
+        for number in (1, 2)
+    )
+    best = ann.got("POST", "/v1/classifiers", {"name": "best", "model_id": model, "alias": "best"})["id"]
+    early, late = said(first), said(second)
+    np.testing.assert_allclose(late, said_by_the_job, rtol=0, atol=2e-5)
+    assert np.abs(early - late).max() > 0.01, "they are two nets"
+    np.testing.assert_array_equal(said(best), early)
+    assert ann.ask("PUT", alias, {"version": 2}, If_Match="*").status_code == 200
+    np.testing.assert_array_equal(said(best), late)
+    shown = ann.got("GET", f"/v1/classifiers/{best}")
+    assert (shown["alias"], shown["version"], shown["labels"]) == ("best", None, spots.LABELS)
+    assert ann.ask("DELETE", f"/v1/models/{model}/versions/1").status_code == 409, "a classifier answers with it"
+    assert ann.ask("DELETE", alias, If_Match="*").status_code == 204
+    gone = trained.post(best, files=parts[:1])
+    assert (gone.status_code, gone.json()["detail"]) == (409, "the model has no alias best now")
+    for wrong in ({}, {"model_id": model}, {"model_id": model, "version": 1, "alias": "best"},
+                  {"model_id": model, "version": 9}, {"training_job_id": trained.job, "version": 1}):  # fmt: skip
+        assert ann.ask("POST", "/v1/classifiers", {"name": "x", **wrong}).status_code == 422, wrong
 
 
 def test_the_walk_through_of_the_document_is_typed(trained: Trained, tmp_path: Path) -> None:

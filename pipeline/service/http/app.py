@@ -16,6 +16,7 @@ from pipeline.service.http import (
     classifying,
     datafiles,
     health,
+    inference,
     members,
     models,
     solvers,
@@ -36,7 +37,8 @@ def make_app(behind: Behind, say: Say = lambda text: None) -> FastAPI:
     """say: told of each error that an operator has to know of."""
     app = FastAPI(title="Hathi", version=VERSION, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.behind = behind
-    for room in (health, members, tenants, datafiles, solvers, training_jobs, models, classifiers, classifying):
+    rooms = (health, members, tenants, datafiles, solvers, training_jobs, models, classifiers, classifying, inference)
+    for room in rooms:
         app.include_router(room.router)
     app.add_middleware(Limited)
 
@@ -83,6 +85,9 @@ def _problem(request: Request, problem: Problem, more: Any = None) -> Response:
         headers["Retry-After"] = str(problem.retry_after)
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if request.url.path.startswith("/v2"):
+        said = f"{problem.detail or problem.body('')['title']}" + f" ({problem.hint})" * bool(problem.hint)
+        return JSONResponse({"error": said}, problem.status, headers)
     body = problem.body(request.url.path)
     return JSONResponse(body, problem.status, headers, "application/problem+json")
 
@@ -91,4 +96,5 @@ def _document(made: dict[str, Any]) -> dict[str, Any]:
     """FastAPI's document, with the schema of our problems, which routes name but do not answer as a model."""
     schemas = made.setdefault("components", {}).setdefault("schemas", {})
     schemas["ProblemDocument"] = ProblemDocument.model_json_schema()
+    schemas["InferenceError"] = inference.InferenceError.model_json_schema()
     return made

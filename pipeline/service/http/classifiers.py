@@ -1,29 +1,25 @@
-"""Classifiers: a snapshot of a training with its labels, made, listed, looked at, deleted."""
+"""Classifiers: a job's snapshot, a model's version or an alias, with labels: made, listed, looked at, deleted."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from pipeline.service import blobs
-from pipeline.service.classifying import FACTS_BYTES, facts_of
+from pipeline.service import classifying
 from pipeline.service.database.statements import Row, Statements, Violated
 from pipeline.service.http import removing
-from pipeline.service.http.asking import Behind, Member, Service, Viewer
+from pipeline.service.http.asking import Member, Service, Viewer
 from pipeline.service.http.conditional import IfMatch, tagged
 from pipeline.service.http.creating import IdempotencyKey, Made, create
 from pipeline.service.http.documents import ClassifierId, Given, Name, Told, id_in_body, problems
+from pipeline.service.http.meaning import Origin, named, origin_of
 from pipeline.service.http.paging import Paged, page
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.problems import absent, conflict, invalid
-from pipeline.service.serving.parent import files_of
-from pipeline.service.words import Actor
-from pipeline.service.work.preparing import SERVING
 
 router = APIRouter(prefix="/v1/classifiers", tags=["classifiers"])
 MOST_LABELS = 100_000
@@ -40,9 +36,16 @@ class Preprocessing(Given):
 
 
 class ClassifierGiven(Given):
+    """Of a training job, or of a model with one of version and alias."""
+
     name: Name
-    training_job_id: Annotated[str, id_in_body(Kind.TRAINING_JOB)]
+    training_job_id: Annotated[str | None, id_in_body(Kind.TRAINING_JOB)] = None
     iteration: Annotated[int | None, Field(ge=0, lt=2**31, description="Of a snapshot; the newest by default")] = None
+    model_id: Annotated[str | None, id_in_body(Kind.MODEL)] = None
+    version: Annotated[int | None, Field(ge=1, lt=2**31)] = None
+    alias: Annotated[
+        str | None, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="It answers with what this names then")
+    ] = None  # fmt: skip
     labels: Annotated[
         list[Name] | None, Field(max_length=MOST_LABELS, description="A name for each class, in the net's order")
     ] = None  # fmt: skip
@@ -62,15 +65,22 @@ class Pictures(Told):
 
 
 class ClassifierShort(Told):
+    """Made of a training job, or of a model's version or alias."""
+
     id: str
     name: str
-    training_job_id: str
-    iteration: int
-    classes: int
+    training_job_id: str | None
+    iteration: int | None
+    model_id: str | None
+    version: int | None
+    alias: str | None
     created_at: float
 
 
 class Classifier(ClassifierShort):
+    """With an alias: of the version that it names now."""
+
+    classes: int
     labels: list[str]
     shape: Annotated[list[int], Field(description="Of one example, as the net takes it")]
     pictures: Pictures | None
@@ -83,58 +93,32 @@ class Classifiers(Told):
     next: str | None
 
 
-@dataclass(frozen=True)
-class _Snapshot:
-    """What a classifier is made from."""
-
-    iteration: int
-    files: dict[str, dict[str, Any]]
-    facts: dict[str, Any]
+def _short(row: Row) -> dict[str, Any]:
+    same = ("id", "name", "iteration", "model_id", "alias", "created_at")
+    return {**{name: row[name] for name in same}, "training_job_id": row["job_id"], "version": row["number"]}
 
 
-def _shown(row: Row) -> dict[str, Any]:
-    facts = json.loads(row["facts"])
+def _shown(row: Row, found: classifying.Classifier) -> dict[str, Any]:
+    facts = found.facts
     return {
-        **{name: row[name] for name in ("id", "name", "iteration", "created_at")}, "training_job_id": row["job_id"],
-        **{name: facts[name] for name in ("classes", "shape", "pictures", "probabilities")},
-        "labels": json.loads(row["labels"]), "preprocessing": json.loads(row["given"]) or None,
+        **_short(row), **{name: facts[name] for name in ("classes", "shape", "pictures", "probabilities")},
+        "labels": list(found.labels), "preprocessing": dict(found.model.given) or None,
     }  # fmt: skip
 
 
-async def _snapshot(service: Behind, actor: Actor, body: ClassifierGiven) -> _Snapshot:
-    """Raises Refused where there is no such snapshot, or one that classifies nothing."""
-    async with service.database.reading(actor.realm) as statements:
-        job = await statements.row("select id from work where id = $1 and kind = 'train'", body.training_job_id)
-        only = "" if body.iteration is None else "and iteration = $2"
-        row = await statements.row(
-            f"""select iteration, files from snapshots where work_id = $1 {only} order by iteration desc limit 1""",
-            body.training_job_id, *([] if body.iteration is None else [body.iteration]),
-        )  # fmt: skip
-    if job is None:
-        raise invalid("#/training_job_id", "there is no such training job", "list what is there")
-    if row is None and body.iteration is not None:
-        raise invalid("#/iteration", "the job has no such snapshot", "GET its snapshots")
-    if row is None:
-        raise conflict("the job has no snapshot yet", "wait until it has one, or let its solver write them sooner")
-    files = files_of(json.loads(row["files"]))
-    if not files:
-        raise conflict("this snapshot does not say how its net serves", "train the job again")
-    said = files[SERVING]
-    facts = facts_of(await blobs.get(service.store, said["key"], min(int(said["size"]), FACTS_BYTES)))
-    if "refused" in facts:
-        raise conflict("the net of this job classifies nothing", facts["refused"])
-    return _Snapshot(row["iteration"], files, facts)
-
-
-def _labels(body: ClassifierGiven, classes: int) -> list[str]:
+def _labels(body: ClassifierGiven, origin: Origin) -> list[str] | None:
+    """Raises Refused where they are not one for each class."""
     if body.labels is None:
-        return [str(number) for number in range(classes)]
+        return None if body.alias is not None else origin.labels
+    if body.alias is not None:
+        raise invalid("#/labels", "an alias names versions, and these say their labels", "leave them out")
+    classes = origin.facts["classes"]
     if len(body.labels) != classes:
         raise invalid("#/labels", f"there are {len(body.labels)} labels, and the net has {classes} classes")
     return list(body.labels)
 
 
-def _judge(body: ClassifierGiven, facts: dict[str, Any]) -> dict[str, Any]:
+def _given(body: ClassifierGiven, facts: dict[str, Any]) -> dict[str, Any]:
     """What the maker says of pictures.  Raises Refused where the job says it, or the net takes none."""
     if body.preprocessing is None:
         return {}
@@ -152,27 +136,31 @@ def _judge(body: ClassifierGiven, facts: dict[str, Any]) -> dict[str, Any]:
 async def add(
     request: Request, service: Service, actor: Member, body: ClassifierGiven, key: IdempotencyKey = None
 ) -> Response:
-    """Of a job's snapshot; how pictures are prepared comes from the job."""
+    """How pictures are prepared comes from the job that trained the net."""
+    origin = await origin_of(service, actor, body.model_dump())
+    labels, given = _labels(body, origin), _given(body, origin.facts)
+    fixed = body.alias is None
 
     async def make(statements: Statements) -> Made:
         name = new_id(Kind.CLASSIFIER, service.clock.now())
         await statements.row(
-            """insert into classifiers (tenant_id, id, name, job_id, iteration, labels, given, facts, files, created_at)
-               values ($1, $2, $3, $4, $5, $6, $7, $8, $9, instant()) returning id""",
-            actor.tenant, name, body.name, body.training_job_id, found.iteration, json.dumps(labels),
-            json.dumps(given), json.dumps(found.facts), json.dumps(found.files),
+            """insert into classifiers (tenant_id, id, name, job_id, iteration, model_id, number, alias, labels, given,
+                   facts, files, created_at)
+               values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, instant()) returning id""",
+            actor.tenant, name, body.name, body.training_job_id, origin.iteration if body.training_job_id else None,
+            body.model_id, body.version, body.alias, json.dumps(labels) if labels is not None else None,
+            json.dumps(given), json.dumps(origin.facts) if fixed else None,
+            json.dumps(origin.files) if fixed else None,
         )  # fmt: skip
         row = await statements.row("select * from classifiers where id = $1", name)
         if row is None:
             raise absent()
-        return Made(Classifier(**_shown(row)).model_dump(), f"/v1/classifiers/{name}")
+        return Made(Classifier(**_shown(row, named(row, origin))).model_dump(), f"/v1/classifiers/{name}")
 
-    found = await _snapshot(service, actor, body)
-    labels, given = _labels(body, found.facts["classes"]), _judge(body, found.facts)
     try:
         return await create(request, service, actor.realm, key, make)
     except Violated as error:
-        raise conflict("the snapshot was deleted meanwhile", "take another one") from error
+        raise conflict("what the classifier is made of was deleted meanwhile", "take another one") from error
 
 
 async def listed(request: Request, response: Response, service: Service, actor: Viewer, paged: Paged) -> Classifiers:
@@ -184,7 +172,7 @@ async def listed(request: Request, response: Response, service: Service, actor: 
             return await statements.rows(sql, after, most)
 
     found, following = await page(request, response, service, actor.tenant, rows)
-    return Classifiers(items=[ClassifierShort(**_shown(row)) for row in found], next=following)
+    return Classifiers(items=[ClassifierShort(**_short(row)) for row in found], next=following)
 
 
 async def one(
@@ -195,8 +183,12 @@ async def one(
         row = await statements.row("select * from classifiers where id = $1", classifier)
     if row is None:
         raise absent()
-    tagged(request, response, row["version"])
-    return Classifier(**_shown(row))
+    if row["alias"] is None:
+        tagged(request, response, row["version"])
+        return Classifier(**_shown(row, classifying.Classifier.of(row)))
+    origin = await origin_of(service, actor, _short(row))
+    response.headers["ETag"] = f'"{row["version"]}"'
+    return Classifier(**_shown(row, named(row, origin)))
 
 
 async def remove(service: Service, actor: Member, classifier: ClassifierId, match: IfMatch = None) -> Response:
@@ -206,5 +198,9 @@ async def remove(service: Service, actor: Member, classifier: ClassifierId, matc
 
 router.add_api_route("", add, methods=["POST"], response_model=Classifier, status_code=201, responses=problems(409))
 router.add_api_route("", listed, methods=["GET"], response_model=Classifiers, responses=problems())
-router.add_api_route("/{classifier}", one, methods=["GET"], response_model=Classifier, responses=problems(304, 404))
-router.add_api_route("/{classifier}", remove, methods=["DELETE"], status_code=204, responses=problems(404, 412, 428))
+router.add_api_route(
+    "/{classifier}", one, methods=["GET"], response_model=Classifier, responses=problems(304, 404, 409)
+)  # fmt: skip
+router.add_api_route(
+    "/{classifier}", remove, methods=["DELETE"], status_code=204, responses=problems(404, 409, 412, 428)
+)  # fmt: skip

@@ -14,13 +14,12 @@ from starlette.datastructures import UploadFile
 
 from pipeline.records import Failure
 from pipeline.service import classifying
-from pipeline.service.classifying import Classifier
 from pipeline.service.fetching import fetched
 from pipeline.service.http.asking import FETCHING, Behind, Member, Service
 from pipeline.service.http.documents import ClassifierId, Given, Told, problems
-from pipeline.service.problems import Problem, Refused, absent, conflict, invalid
+from pipeline.service.http.meaning import meant
+from pipeline.service.problems import Problem, Refused, conflict, invalid
 from pipeline.service.serving.parent import Busy, CannotServe, Lost
-from pipeline.service.words import Actor
 
 router = APIRouter(prefix="/v1/classifiers", tags=["classifiers"])
 MOST, URL_LETTERS = 64, 8192
@@ -136,20 +135,11 @@ def refused(error: Busy | Lost | CannotServe) -> Refused:
     return conflict(f"{error.message}: {error.detail}", error.hint)
 
 
-async def classifier_of(service: Behind, actor: Actor, classifier: str) -> Classifier:
-    """Raises Refused: 404."""
-    async with service.database.reading(actor.realm) as statements:
-        row = await statements.row("select * from classifiers where id = $1", classifier)
-    if row is None:
-        raise absent()
-    return Classifier.of(row)
-
-
 async def classify(
     request: Request, service: Service, actor: Member, classifier: ClassifierId, top: Top = 5
 ) -> Answer:  # fmt: skip
     """What the net says of each picture; one that is broken is a failure of its own, and the others are answered."""
-    found = await classifier_of(service, actor, classifier)
+    found = await meant(service, actor, classifier)
     if not found.takes_pictures:
         hint = "make a classifier with `preprocessing`, or send numbers to /v2"
         raise conflict("this net learned from numbers, and nothing says how pictures become such", hint)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import Field
 
-from pipeline.service.database.statements import Row, Statements, Taken
+from pipeline.service.database.statements import Row, Statements, Taken, Violated
 from pipeline.service.http import model_aliases
 from pipeline.service.http.asking import Behind, Member, Service, Viewer
 from pipeline.service.http.conditional import tagged
@@ -249,7 +249,15 @@ async def artifact(service: Service, actor: Viewer, model: ModelId, number: Numb
 
 
 async def remove_version(service: Service, actor: Member, model: ModelId, number: Number) -> Response:
-    """It is gone, and its number is not given again; refused while an alias names it."""
+    """It is gone, and its number is not given again; refused while an alias or a classifier names it."""
+    try:
+        await _removed(service, actor, model, number)
+    except Violated as error:
+        raise conflict("classifiers answer with this version", "delete them before") from error
+    return Response(status_code=204)
+
+
+async def _removed(service: Behind, actor: Actor, model: str, number: int) -> None:
     async with service.database.transaction(actor.realm) as statements:
         await version_of(statements, model, number)
         named = await statements.row(
@@ -261,7 +269,6 @@ async def remove_version(service: Service, actor: Member, model: ModelId, number
         await statements.rows(sql, actor.tenant, model, number)
         of = {"model_id": model, "action": "version removed", "number": number}
         await noted(statements, actor, service.clock, of)
-    return Response(status_code=204)
 
 
 def _add(path: str, route: object, method: str, model: type[Told] | None, **more: Any) -> None:
