@@ -54,34 +54,56 @@ def claimed(stand: Stand) -> Claimed:
 
 
 def test_a_lost_answer_makes_nothing_twice(stand: Stand, ann: Person) -> None:
-    body = {"name": "s", "solver": SOLVER, "net": NET}
-    first = ann.ask("POST", "/v1/solvers", body, Idempotency_Key="k1")
-    again = ann.ask("POST", "/v1/solvers", body, Idempotency_Key="k1")
+    body = {"name": "s", "size": 5}
+    first = ann.ask("POST", "/v1/datafiles", body, Idempotency_Key="k1")
+    again = ann.ask("POST", "/v1/datafiles", body, Idempotency_Key="k1")
     assert (first.status_code, first.content, first.headers["Location"]) == (
         201,
         again.content,
         again.headers["Location"],
     )
-    other = ann.ask("POST", "/v1/solvers", {**body, "name": "t"}, Idempotency_Key="k1")
+    other = ann.ask("POST", "/v1/datafiles", {**body, "name": "t"}, Idempotency_Key="k1")
     assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency")
     ben = stand.person("bees", "ben")
-    assert ben.ask("POST", "/v1/solvers", body, Idempotency_Key="k1").json()["id"] != first.json()["id"]
-    refused = {**body, "net": ""}
-    assert ann.ask("POST", "/v1/solvers", refused, Idempotency_Key="k2").status_code == 422
-    assert ann.ask("POST", "/v1/solvers", body, Idempotency_Key="k2").status_code == 201, "a refusal keeps no key"
-    assert len(ann.got("GET", "/v1/solvers")["items"]) == 2
+    assert ben.ask("POST", "/v1/datafiles", body, Idempotency_Key="k1").json()["id"] != first.json()["id"]
+    refused = {**body, "size": 0}
+    assert ann.ask("POST", "/v1/datafiles", refused, Idempotency_Key="k2").status_code == 422
+    assert ann.ask("POST", "/v1/datafiles", body, Idempotency_Key="k2").status_code == 201, "a refusal keeps no key"
+    assert len(ann.got("GET", "/v1/datafiles")["items"]) == 2
 
 
 def test_a_key_given_by_eight_at_once_makes_one_thing(stand: Stand, ann: Person) -> None:
-    body = {"name": "s", "solver": SOLVER, "net": NET}
+    body = {"name": "s", "size": 5}
 
     def post(_: int) -> str:
         who = Person(ann.url, ann.token)
-        return str(who.got("POST", "/v1/solvers", body, Idempotency_Key="once")["id"])
+        return str(who.got("POST", "/v1/datafiles", body, Idempotency_Key="once")["id"])
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(post, range(8)))) == 1
+    assert len(ann.got("GET", "/v1/datafiles")["items"]) == 1
+
+
+def test_a_solver_is_judged_when_it_is_posted_and_every_problem_has_its_place(stand: Stand, ann: Person) -> None:
+    body = {"name": "s", "solver": SOLVER, "net": NET}
+    first = ann.ask("POST", "/v1/solvers", body, Idempotency_Key="k")
+    made = first.json()
+    assert (made["inputs"], made["price"]) == (["train"], None)
+    assert made["warnings"] == ["random_seed of the solver is left out: the job has a seed of its own"]
+    assert ann.ask("POST", "/v1/solvers", body, Idempotency_Key="k").json() == made
+    assert ann.got("GET", f"/v1/solvers/{made['id']}") == made
+    wrong = {**body, "solver": "base_lr: 0.1\nmax_iterr: 3", "net": NET.replace('"train"', '"/etc/passwd"')}
+    refused = ann.ask("POST", "/v1/solvers", wrong, Idempotency_Key="other")
+    assert (refused.status_code, refused.json()["type"]) == (422, "/problems/specification")
+    places = {one["pointer"]: (one.get("line"), one.get("column")) for one in refused.json()["errors"]}
+    assert places == {"#/solver": ("2", "1"), "#/net/layer/0": (None, None)}
+    assert "'/etc/passwd', is no name of an input" in refused.text
     assert len(ann.got("GET", "/v1/solvers")["items"]) == 1
+    job = {"name": "j", "solver_id": made["id"], "inputs": {"trian": ann.datafile(b"x")}}
+    missing = ann.ask("POST", "/v1/training-jobs", job).json()["errors"][0]
+    assert (missing["pointer"], "there is no train" in missing["detail"]) == ("#/inputs", True)
+    assert ann.ask("DELETE", f"/v1/solvers/{made['id']}", If_Match="*").status_code == 204
+    assert ann.ask("GET", f"/v1/solvers/{made['id']}").status_code == 404
 
 
 def test_two_tabs_do_not_overwrite_each_other(stand: Stand, ann: Person) -> None:
@@ -102,21 +124,21 @@ def test_two_tabs_do_not_overwrite_each_other(stand: Stand, ann: Person) -> None
 
 
 def test_a_list_is_whole_while_things_come_and_go(stand: Stand, ann: Person) -> None:
-    made = [ann.solver(name=f"s{n}") for n in range(25)]
-    seen, following = [], "/v1/solvers?limit=10"
+    made = [ann.datafile(b"x", f"d{n}") for n in range(25)]
+    seen, following = [], "/v1/datafiles?limit=10"
     while following:
         answer = ann.ask("GET", following)
         seen += [one["id"] for one in answer.json()["items"]]
-        ann.solver(name="newer")
+        ann.datafile(b"x", "newer")
         following = answer.links["next"]["url"] if "next" in answer.links else ""
         assert bool(following) == (answer.json()["next"] is not None)
     assert seen == sorted(made, reverse=True)
     for cursor in ("x", "A" * 40, following or "e30"):
-        assert ann.ask("GET", f"/v1/solvers?cursor={cursor}").status_code == 422
+        assert ann.ask("GET", f"/v1/datafiles?cursor={cursor}").status_code == 422
     for limit in ("0", "201", "x"):
-        assert ann.ask("GET", f"/v1/solvers?limit={limit}").status_code == 422
-    other = ann.ask("GET", "/v1/solvers?limit=1").json()["next"]
-    assert ann.ask("GET", f"/v1/datafiles?limit=1&cursor={other}").status_code == 422, "of another list"
+        assert ann.ask("GET", f"/v1/datafiles?limit={limit}").status_code == 422
+    other = ann.ask("GET", "/v1/datafiles?limit=1").json()["next"]
+    assert ann.ask("GET", f"/v1/solvers?limit=1&cursor={other}").status_code == 422, "of another list"
 
 
 def half(content: bytes, sent: int, goes_on: threading.Event) -> Iterator[bytes]:

@@ -22,7 +22,7 @@ from pipeline.service.ids import Kind, new_id
 from pipeline.service.keys import TenantKeys
 from pipeline.service.words import WORKER, Actor, Role
 from tests.servers.databases import KINDS, empty, sites
-from tests.servers.service import WEIGHTS, Person, Stand, standing
+from tests.servers.service import NET, SOLVER, WEIGHTS, Person, Stand, standing
 
 CANARY = "canary-5d1f"
 PUBLIC = {"/healthz", "/readyz", "/v2", "/v2/health/live", "/v2/health/ready"}
@@ -143,7 +143,7 @@ class Scene:
 
 def furnished(stand: Stand, who: Person, mark: str) -> dict[str, str]:
     """What a tenant has, by the two letters of its kind, with a mark in every text."""
-    solver = who.solver(f"# {mark}", f"# {mark}", mark)
+    solver = who.solver(f"{SOLVER} # {mark}", f"{NET} # {mark}", mark)
     datafile = who.datafile(mark.encode(), mark)
     job = who.job(mark, solver_id=solver, inputs={"train": datafile})
     stand.trained(who, job, mark)
@@ -371,13 +371,13 @@ def test_the_matrix_finds_a_planted_hole(shared: Stand, hole: str, monkeypatch: 
         monkeypatch.setattr(training_jobs, "absent", lambda: told() if _asks(stage) else real())
     elif hole == "a cursor of another tenant":
         sign = cursors._sign
-        stage.a.solver(name="second")
+        stage.a.datafile(b"second")
         monkeypatch.setattr(cursors, "_sign", lambda key, tenant, of, body: sign(key, "", of, body))
-        following = stage.a.got("GET", "/v1/solvers?limit=1")["next"]
-        assert stage.b.ask("GET", f"/v1/solvers?limit=1&cursor={following}").status_code == 200
+        following = stage.a.got("GET", "/v1/datafiles?limit=1")["next"]
+        assert stage.b.ask("GET", f"/v1/datafiles?limit=1&cursor={following}").status_code == 200
         monkeypatch.undo()
-        following = stage.a.got("GET", "/v1/solvers?limit=1")["next"]
-        assert stage.b.ask("GET", f"/v1/solvers?limit=1&cursor={following}").status_code == 422
+        following = stage.a.got("GET", "/v1/datafiles?limit=1")["next"]
+        assert stage.b.ask("GET", f"/v1/datafiles?limit=1&cursor={following}").status_code == 422
         return
     elif hole == "/v2 by name":
         from pipeline.service.http import inference, meaning

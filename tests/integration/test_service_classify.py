@@ -103,7 +103,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
                 "train": ann.datafile(spots.database(spots.pictures(240, 0))),
                 "test": ann.datafile(spots.database(TESTED)),
             }
-            job = ann.job(solver_id=ann.solver(spots.SOLVER, spots.NET), inputs=inputs)
+            job = ann.job(solver_id=ann.solver(spots.SOLVER, spots.NET), inputs=inputs, seed=3)
 
             async def works(database: Database) -> None:
                 hands = Hands(database, stand.store, Clock(), folder / "scratch", lambda: False, lambda said: None)

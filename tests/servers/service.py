@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import requests
 
@@ -18,10 +19,13 @@ from pipeline.fetch.fetcher import Fetcher
 from pipeline.service import blobs, queue, tenants
 from pipeline.service.database.statements import Database
 from pipeline.service.fetching import fetcher_for
+from pipeline.service.http import judged
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.keys import TenantKeys
 from pipeline.service.queue import Chunk, Snapshot
 from pipeline.service.serving.parent import Sizes
+from pipeline.service.specification.judging import judge
+from pipeline.service.specification.words import Asked, Judged
 from pipeline.service.words import PLATFORM, Actor, Role, Slot
 from pipeline.service.work.preparing import SERVING
 from pipeline.settings import Fetch
@@ -31,7 +35,11 @@ from tests.servers.databases import Site
 from tests.servers.demand import until
 
 SOLVER = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 20 display: 5 snapshot: 10 random_seed: 1'
-NET = 'name: "tiny"'
+NET = """layer { name: "data" type: "HDF5Data" top: "data" top: "label"
+        hdf5_data_param { source: "train" batch_size: 4 } }
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 2 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
 SERVED = {
     "format": 1, "net": "", "input": "data", "shape": [3, 4, 4], "blob": "prob", "classes": 2, "probabilities": True,
     "pictures": {"channels": 3, "size": [4, 4], "crop": 0, "scale": 1.0, "mean": None},
@@ -49,6 +57,8 @@ class Person:
     tenant: str = ""
     user: str = ""
     session: requests.Session = field(default_factory=requests.Session)
+    usual: str = ""
+    """The solver of jobs that name none."""
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> requests.Response:
         """headers: with underscores where they have dashes."""
@@ -75,8 +85,10 @@ class Person:
         return str(self.got("POST", "/v1/solvers", {"name": name, "solver": solver, "net": net})["id"])
 
     def job(self, name: str = "job", **more: Any) -> str:
-        """Of a solver and a datafile of its own."""
-        given = {"solver_id": more.pop("solver_id", None) or self.solver(), "name": name, **more}
+        """Of the usual solver, and a datafile of its own."""
+        if "solver_id" not in more:
+            self.usual = self.usual or self.solver()
+        given = {"solver_id": self.usual, "name": name, **more}
         given.setdefault("inputs", {"train": self.datafile(b"content")})
         return str(self.got("POST", "/v1/training-jobs", given)["id"])
 
@@ -135,6 +147,20 @@ class Stand:
 
 
 @contextlib.contextmanager
+def _judged_once() -> Iterator[None]:
+    """The same specification is judged by one child for all tests of a server."""
+    known: dict[str, Judged] = {}
+
+    def remembered(asked: Asked) -> Judged:
+        if repr(asked) not in known:
+            known[repr(asked)] = judge(asked)
+        return known[repr(asked)]
+
+    with mock.patch.object(judged, "judge", remembered):
+        yield
+
+
+@contextlib.contextmanager
 def standing(
     site: Site, folder: Path, sizes: Sizes | None = None, fetcher: Callable[[], Fetcher] | None = None
 ) -> Iterator[Stand]:
@@ -159,7 +185,8 @@ def standing(
     until(lambda: bool(ready or failed), "the API answers")
     assert not failed, failed
     try:
-        yield Stand(ready[0], site, store, said, folder)
+        with _judged_once():
+            yield Stand(ready[0], site, store, said, folder)
     finally:
         ending.set()
         thread.join(30)

@@ -41,6 +41,8 @@ DOORS: dict[str, dict[Part, Door]] = {
     "inputs": {Part.TENANT: Door(("select", "insert", "delete"), TENANT), Part.WORKER: Door(READ)},
     "chunks": {Part.TENANT: Door(SHRINK, TENANT), Part.WORKER: Door(GROW)},
     "snapshots": {Part.TENANT: Door(SHRINK, TENANT), Part.WORKER: Door(GROW)},
+    "datasets": {Part.TENANT: Door(("select", "insert", "delete"), TENANT), Part.WORKER: Door(READ)},
+    "judgements": {Part.TENANT: Door(("select", "insert", "delete"), TENANT), Part.WORKER: Door(READ)},
     "models": {Part.TENANT: Door(("select", "insert", "update"), TENANT), Part.WORKER: Door(READ)},
     "model_versions": {Part.TENANT: Door(("select", "insert", "delete"), TENANT), Part.WORKER: Door(READ)},
     "model_aliases": {Part.TENANT: Door(ALL, TENANT), Part.WORKER: Door(READ)},

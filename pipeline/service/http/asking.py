@@ -13,6 +13,7 @@ from fastapi.security import HTTPBearer
 from pipeline.clock import Clock
 from pipeline.service.auth import tokens
 from pipeline.service.database.statements import Database
+from pipeline.service.http.judged import Judges
 from pipeline.service.problems import Problem, Refused
 from pipeline.service.serving.parent import Serving
 from pipeline.service.words import Actor, Role
@@ -40,6 +41,7 @@ class Behind:
     serving: Serving
     fetcher: Callable[[], Fetcher]
     fetching: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FETCHING))
+    judges: Judges = field(default_factory=Judges)
 
 
 def behind(request: Request) -> Behind:

@@ -42,7 +42,7 @@ async def create(
     if key is None:
         async with service.database.transaction(realm) as statements:
             return _answer(await make(statements))
-    asked = hashlib.sha256(b"\0".join([request.url.path.encode(), await request.body()])).hexdigest()
+    asked = await _digest(request)
     try:
         async with service.database.transaction(realm) as statements:
             await statements.rows("delete from answers where created_at < instant() - $1 returning key", float(DAY))
@@ -64,6 +64,21 @@ async def create(
         if before is None:  # what was taken is no key, but a name
             raise
         return _again(before, asked)
+
+
+async def told_before(request: Request, service: Behind, realm: Realm, key: str | None) -> Response | None:
+    """The answer that this key was given, before anything is looked at; None: there is none.  Raises Refused: 422."""
+    if key is None:
+        return None
+    async with service.database.reading(realm) as statements:
+        before = await statements.row(
+            "select * from answers where key = $1 and created_at >= instant() - $2", key, float(DAY)
+        )  # fmt: skip
+    return _again(before, await _digest(request)) if before is not None else None
+
+
+async def _digest(request: Request) -> str:
+    return hashlib.sha256(b"\0".join([request.url.path.encode(), await request.body()])).hexdigest()
 
 
 def _again(before: Row, asked: str) -> Response:

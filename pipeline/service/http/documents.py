@@ -41,7 +41,10 @@ class ProblemDocument(BaseModel):
     instance: str
     hint: str | None = None
     retry_after: int | None = None
-    errors: list[dict[str, str]] | None = None
+    errors: Annotated[
+        list[dict[str, str]] | None,
+        Field(description="`pointer` into the body and `detail`; of a specification also `line`, `column` and `hint`"),
+    ] = None  # fmt: skip
     limit: str | None = None
     used: int | None = None
     allowed: int | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
@@ -11,12 +12,13 @@ from pydantic import Field
 from pipeline.service.database.statements import Row, Statements
 from pipeline.service.http.asking import Member, Service, Viewer
 from pipeline.service.http.conditional import IfMatch, tagged
-from pipeline.service.http.creating import IdempotencyKey, Made, create
+from pipeline.service.http.creating import IdempotencyKey, Made, create, told_before
 from pipeline.service.http.documents import Given, Name, SolverId, Told, problems
 from pipeline.service.http.paging import Paged, page
 from pipeline.service.http.removing import remove
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.problems import absent
+from pipeline.service.specification.words import Asked
 
 router = APIRouter(prefix="/v1/solvers", tags=["solvers"])
 Text = Annotated[str, Field(min_length=1, max_length=2**20)]
@@ -25,7 +27,7 @@ _LISTED = "id, name, created_at, version"
 
 class SolverGiven(Given):
     name: Name
-    solver: Annotated[Text, Field(description="A SolverParameter as text; it names no net and no files")]
+    solver: Annotated[Text, Field(description="A SolverParameter as text; what it says of files and devices is ours")]
     net: Annotated[Text, Field(description="A NetParameter as text; a data layer's source is a name of `inputs`")]
 
 
@@ -38,6 +40,12 @@ class SolverShort(Told):
 class Solver(SolverShort):
     solver: str
     net: str
+    inputs: Annotated[list[str], Field(description="The names that a job has to give in its `inputs`")]
+    price: Annotated[
+        dict[str, Any] | None,
+        Field(description="What a training takes, as `hathi train price` says it; null where its data is not known"),
+    ]  # fmt: skip
+    warnings: Annotated[list[str], Field(description="What was left out or changed")]
 
 
 class Solvers(Told):
@@ -45,22 +53,41 @@ class Solvers(Told):
     next: str | None
 
 
+def _shown(row: Row, judgement: Row | None) -> dict[str, Any]:
+    said = judgement or {"inputs": "[]", "price": "{}", "warnings": "[]"}
+    return {
+        **{name: row[name] for name in ("id", "name", "created_at", "solver", "net")},
+        "inputs": json.loads(said["inputs"]), "price": json.loads(said["price"]) or None,
+        "warnings": json.loads(said["warnings"]),
+    }  # fmt: skip
+
+
 async def add(
     request: Request, service: Service, actor: Member, body: SolverGiven, key: IdempotencyKey = None
 ) -> Response:
-    """Keeps the texts; they are read and judged by the child that trains, when a job begins."""
+    """Reads and judges the texts in a process of their own, rebuilds them from what is known, and says the price."""
+    if (before := await told_before(request, service, actor.realm, key)) is not None:
+        return before
+    judged = await service.judges.judge(Asked(body.solver, body.net, None))
 
     async def make(statements: Statements) -> Made:
         name = new_id(Kind.SOLVER, service.clock.now())
         await statements.row(
             """insert into solvers (tenant_id, id, name, solver, net, created_at)
                values ($1, $2, $3, $4, $5, instant()) returning id""",
-            actor.tenant, name, body.name, body.solver.replace("\0", ""), body.net.replace("\0", ""),
+            actor.tenant, name, body.name, body.solver, body.net,
+        )  # fmt: skip
+        judgement = {"price": json.dumps(judged.price), "warnings": json.dumps(judged.warnings),
+                     "inputs": json.dumps(judged.inputs)}  # fmt: skip
+        await statements.row(
+            """insert into judgements (tenant_id, solver_id, solver, net, price, warnings, inputs)
+               values ($1, $2, $3, $4, $5, $6, $7) returning solver_id""",
+            actor.tenant, name, judged.solver, judged.net, *judgement.values(),
         )  # fmt: skip
         row = await statements.row("select * from solvers where id = $1", name)
         if row is None:
             raise absent()
-        return Made(Solver(**row).model_dump(), f"/v1/solvers/{name}")
+        return Made(_shown(row, judgement), f"/v1/solvers/{name}")
 
     return await create(request, service, actor.realm, key, make)
 
@@ -81,15 +108,17 @@ async def one(request: Request, response: Response, service: Service, actor: Vie
     """One of them."""
     async with service.database.reading(actor.realm) as statements:
         row = await statements.row("select * from solvers where id = $1", solver)
+        judgement = await statements.row("select * from judgements where solver_id = $1", solver)
     if row is None:
         raise absent()
     tagged(request, response, row["version"])
-    return Solver(**row)
+    return Solver(**_shown(row, judgement))
 
 
 async def removed(service: Service, actor: Member, solver: SolverId, match: IfMatch = None) -> Response:
     """It is gone."""
-    return await remove(service, actor, ("solvers", solver), match, "training jobs use this solver")
+    part = ("judgements", "solver_id")
+    return await remove(service, actor, ("solvers", solver), match, "training jobs use this solver", part)
 
 
 router.add_api_route("", add, methods=["POST"], response_model=Solver, status_code=201, responses=problems())

@@ -21,12 +21,13 @@ from pipeline.service.http.paging import Paged, page
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.problems import absent, conflict, invalid, over
 from pipeline.service.queue import Submission
+from pipeline.service.specification.words import INPUT_NAME
 from pipeline.service.words import Actor, Slot, State
 from pipeline.times import DAY
 
 router = APIRouter(prefix="/v1/training-jobs", tags=["training jobs"])
 KIND = "train"
-InputName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+InputName = Annotated[str, Field(pattern=f"^{INPUT_NAME}$")]
 
 
 class JobGiven(Given):
@@ -90,6 +91,13 @@ async def _ready(statements: Statements, body: JobGiven) -> None:
     """Raises Refused where the solver or a datafile is not there, or is not whole yet."""
     if await statements.row("select id from solvers where id = $1", body.solver_id) is None:
         raise invalid("#/solver_id", "there is no such solver", "list what is there")
+    judgement = await statements.row("select inputs from judgements where solver_id = $1", body.solver_id)
+    if judgement is None:
+        raise invalid("#/solver_id", "an older Hathi took this solver unread", "post the solver again")
+    reads = json.loads(judgement["inputs"])
+    if missing := sorted(set(reads) - set(body.inputs)):
+        says = f"the net reads {', '.join(reads)}, and there is no {', '.join(missing)}"
+        raise invalid("#/inputs", says, "give a datafile for each name")
     for name, datafile in sorted(body.inputs.items()):
         row = await statements.row("select size, received from datafiles where id = $1", datafile)
         if row is None:

@@ -22,11 +22,12 @@ def _judge(asked: dict[str, Any]) -> dict[str, Any]:
     from pipeline.service.specification.rebuilding import Rebuilt
 
     limits = Limits(**asked["limits"])
-    rebuilt = Rebuilt(Asked(asked["solver"], asked["net"], Data(**asked["data"]), limits))
+    data = Data(**asked["data"]) if asked["data"] is not None else None
+    rebuilt = Rebuilt(Asked(asked["solver"], asked["net"], data, limits))
     price = {} if rebuilt.problems else priced(rebuilt)
     return {
         "solver": text_format.MessageToString(rebuilt.solver), "net": text_format.MessageToString(rebuilt.net),
-        "price": price, "warnings": rebuilt.warnings[:100],
+        "price": price, "warnings": rebuilt.warnings[:100], "inputs": sorted(rebuilt.inputs),
         "problems": [list(one) for one in dict.fromkeys(rebuilt.problems)][:100],
     }  # fmt: skip
 

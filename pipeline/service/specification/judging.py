@@ -19,7 +19,7 @@ SECONDS = 60.0
 def judge(asked: Asked) -> Judged:
     """Raises BadSpecification, with every problem that was found."""
     limits = {**asdict(asked.limits)}
-    data = {**asdict(asked.data), "sides": dict(asked.data.sides)}
+    data = {**asdict(asked.data), "sides": dict(asked.data.sides)} if asked.data is not None else None
     first = {"solver": asked.solver, "net": asked.net, "data": data, "limits": limits}
     with Child(python_of("pipeline.service.specification.child"), environment(os.environ)) as child:
         told, end = child.run(first, SECONDS, lambda: None)
@@ -37,4 +37,4 @@ def judge(asked: Asked) -> Judged:
         ])  # fmt: skip
     if found["problems"]:
         raise BadSpecification([Problem(*one) for one in found["problems"]])
-    return Judged(found["solver"], found["net"], found["price"], tuple(found["warnings"]))
+    return Judged(found["solver"], found["net"], found["price"], tuple(found["warnings"]), tuple(found["inputs"]))

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.codec import caffe_pb2
 from pipeline.errors import PipelineError
-from pipeline.service.specification.rebuilding import Rebuilt
+from pipeline.service.specification.rebuilding import SOURCES, Rebuilt
 from pipeline.service.specification.words import NET, SOLVER, Data
 from pipeline.times import HOUR
 from pipeline.training import price, solver
@@ -21,19 +21,25 @@ _MEGA = 2**20
 
 
 def priced(rebuilt: Rebuilt) -> dict[str, Any]:
-    """The price as JSON, with `seconds` of the whole training; {} where problems leave none."""
+    """The price as JSON, with `seconds` of the whole training; {} where problems leave none, or data is not known."""
     data = rebuilt.asked.data
-    _labels(rebuilt, data)
+    _sides(rebuilt, data)
     text = caffe_pb2.SolverParameter()
     text.CopyFrom(rebuilt.solver)
     text.ClearField("net")
-    text.net_param.CopyFrom(_without_data(rebuilt, data))
+    if data is None:
+        text.net_param.CopyFrom(rebuilt.net)
+    else:
+        _labels(rebuilt, data)
+        text.net_param.CopyFrom(_without_data(rebuilt, data))
     if rebuilt.problems:
         return {}
     try:
         read = solver.check(text, Path("solver"), Flags())
     except PipelineError as error:
         rebuilt.error(SOLVER, _said(error))
+        return {}
+    if data is None:
         return {}
     try:
         found = price.of(read, How())
@@ -95,7 +101,7 @@ def _judge(rebuilt: Rebuilt, found: price.Price, seconds: float) -> None:
 
 
 def _labels(rebuilt: Rebuilt, data: Data) -> None:
-    """Whether what the net answers fits the dataset's labels, and whether the sides that it needs are there."""
+    """Whether what the net answers fits the dataset's labels."""
     outputs = {layer.top[0]: layer for layer in rebuilt.net.layer if layer.type == "InnerProduct" and layer.top}
     seen = set()
     for layer in rebuilt.net.layer:
@@ -109,13 +115,17 @@ def _labels(rebuilt: Rebuilt, data: Data) -> None:
             rebuilt.error(NET, PipelineError(says, "", f"set its num_output to {data.labels}"))
         elif count > data.labels:
             rebuilt.warnings.append(says)
+
+
+def _sides(rebuilt: Rebuilt, data: Data | None) -> None:
+    """Whether the net has a data layer for each side that it needs, and the data has the side."""
     for phase, side in _SIDES.items():
-        layers = [one for one in rebuilt.net.layer if one.type == "Data" and one.include[0].phase == phase]
+        layers = [one for one in rebuilt.net.layer if one.type in SOURCES and one.include[0].phase == phase]
         if phase == caffe_pb2.TEST and not rebuilt.solver.test_iter:
             continue
         if not layers:
             rebuilt.refuse(NET, f"the net has no data layer for {side}", "", "add a Data layer")
-        elif not data.sides.get(side):
+        elif data is not None and not data.sides.get(side):
             rebuilt.refuse(
                 NET, f"the dataset has no side {side}", f"it has {', '.join(data.sides) or 'none'}", "split it anew"
             )

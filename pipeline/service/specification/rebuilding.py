@@ -19,6 +19,8 @@ from pipeline.nets.caffe.upgrade import upgrade
 from pipeline.nets.graph import rules
 from pipeline.service.specification.words import (
     DATABASES,
+    INPUT_NAME,
+    INPUTS,
     MEAN_FILE,
     NET,
     NET_FILE,
@@ -51,9 +53,12 @@ _REFUSED = {
     "test_net_param": "give one net, with include rules", "train_state": "a net has no stages here",
     "test_state": "a net has no stages here",
 }  # fmt: skip
-_FILES = frozenset(("source", "root_folder", "mean_file", "file_name", "weights", "param_str"))
+_FREE = frozenset(("name", "type", "bottom", "top", "stage", "not_stage"))
+"""Texts of a layer that name no file and hold no code; whatever a newer Caffe may bring is refused until it is here."""
 _DATA = {"Data": "data_param", "ImageData": "image_data_param", "HDF5Data": "hdf5_data_param",
          "MemoryData": "memory_data_param"}  # fmt: skip
+SOURCES = ("Data", "HDF5Data")
+"""Types of the data layers that a job's own databases are read by."""
 _TRANSFORMS = ("scale", "mirror", "crop_size", "mean_value", "force_color", "force_gray")
 _NO_CODE = ("Python", "HDF5Output", "WindowData")
 _PLACE = re.compile(r"^(?:[^:]*):(\d+):(\d+): ")
@@ -67,6 +72,7 @@ class Rebuilt:
         self.asked = asked
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
+        self.inputs: set[str] = set()
         self.net = caffe_pb2.NetParameter()
         self.solver = caffe_pb2.SolverParameter()
         self._names: dict[str, int] = {}
@@ -185,6 +191,9 @@ class Rebuilt:
         if batch < 1:
             self.refuse(pointer, f"{where} has no batch_size", "", "set it to the examples of one batch")
             return
+        if self.asked.data is None:
+            yield from self._brought(layer, pointer, where)
+            return
         if layer.transform_param.HasField("mean_file"):
             self.warnings.append(f"{where}: its mean_file becomes the mean of the dataset's own training side")
         for phase, database in DATABASES.items():
@@ -194,15 +203,57 @@ class Rebuilt:
             ours.include.add(phase=caffe_pb2.Phase.Value(phase))
             ours.data_param.source, ours.data_param.batch_size = database, batch
             ours.data_param.backend = caffe_pb2.DataParameter.LMDB
-            for name in _TRANSFORMS:
-                value = getattr(layer.transform_param, name)
-                if name == "mean_value":
-                    ours.transform_param.mean_value.extend(value)
-                elif layer.transform_param.HasField(name):
-                    setattr(ours.transform_param, name, value)
+            _transform(layer, ours)
             if layer.transform_param.HasField("mean_file"):
                 ours.transform_param.mean_file = MEAN_FILE
             yield ours
+
+    def _brought(self, layer: caffe_pb2.LayerParameter, pointer: str, where: str) -> Iterator[caffe_pb2.LayerParameter]:
+        """Ours on what the job brings, for each phase that it stands in."""
+        if layer.type not in SOURCES:
+            hint = "give dataset_id, or a Data or HDF5Data layer whose source is the name of an input"
+            self.refuse(pointer, f"{where} reads files of its own", "", hint)
+            return
+        given = getattr(layer, _DATA[layer.type])
+        source = self._input(pointer, where, "source", given.source)
+        mean = ""
+        if layer.transform_param.HasField("mean_file"):
+            mean = self._input(pointer, where, "mean_file", layer.transform_param.mean_file)
+        for phase in DATABASES:
+            if not _stands_in(layer, phase):
+                continue
+            ours = caffe_pb2.LayerParameter(name=layer.name, type=layer.type, top=layer.top)
+            ours.include.add(phase=caffe_pb2.Phase.Value(phase))
+            placed = getattr(ours, _DATA[layer.type])
+            placed.source, placed.batch_size = source, given.batch_size
+            if layer.type == "HDF5Data":
+                placed.shuffle = given.shuffle
+            else:
+                placed.backend = caffe_pb2.DataParameter.LMDB
+                _transform(layer, ours)
+                if mean:
+                    ours.transform_param.mean_file = mean
+            yield ours
+
+    def _input(self, pointer: str, where: str, named: str, value: str) -> str:
+        """Where an input of the job will lie."""
+        name = value.removeprefix(f"{INPUTS}/")
+        if not re.fullmatch(INPUT_NAME, name):
+            says, hint = f"{where} names a file", f"{named} is the name that a datafile has in the job's `inputs`"
+            self.refuse(pointer, says, f"its {named}, {value[:80]!r}, is no name of an input", hint)
+        else:
+            self.inputs.add(name)
+        return f"{INPUTS}/{name}"
+
+
+def _transform(layer: caffe_pb2.LayerParameter, ours: caffe_pb2.LayerParameter) -> None:
+    """Takes over how a layer transforms its images, but its mean_file."""
+    for name in _TRANSFORMS:
+        value = getattr(layer.transform_param, name)
+        if name == "mean_value":
+            ours.transform_param.mean_value.extend(value)
+        elif layer.transform_param.HasField(name):
+            setattr(ours.transform_param, name, value)
 
 
 def _stands_in(layer: caffe_pb2.LayerParameter, phase: str) -> bool:
@@ -211,10 +262,10 @@ def _stands_in(layer: caffe_pb2.LayerParameter, phase: str) -> bool:
 
 
 def _files_of(message: Message) -> Iterator[str]:
-    """The names of fields that name files."""
+    """The names of fields that may name files."""
     for field, value in message.ListFields():
         for one in value if field.is_repeated else (value,):
             if isinstance(one, Message):
                 yield from _files_of(one)
-            elif field.name in _FILES and isinstance(one, str):
+            elif field.name not in _FREE and isinstance(one, str):
                 yield field.name

@@ -48,11 +48,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """net: "" where the solver holds it as net_param."""
+    """net: "" where the solver holds it as net_param.  data: None where a job brings databases of its own: a data
+    layer's source is the name of one of them then, and shapes, labels and the price are not known."""
 
     solver: str
     net: str
-    data: Data
+    data: Data | None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -71,14 +72,16 @@ class Problem(NamedTuple):
 class Judged:
     """What is to be trained.
 
-    solver, net: texts of ours; they name the files of FILES and no other.  price: as `training.price` has it, and
-    `seconds` of the whole training.  warnings: what was left out or changed, in sentences.
+    solver, net: texts of ours; they name the files of FILES, or inputs of the job, and no other.  price: as
+    `training.price` has it, and `seconds` of the whole training; {} where the data is not known.  warnings: what was
+    left out or changed, in sentences.  inputs: names of the databases that a job has to bring.
     """
 
     solver: str
     net: str
     price: Mapping[str, Any]
     warnings: Sequence[str]
+    inputs: Sequence[str] = ()
 
 
 class BadSpecification(SolverError):
@@ -96,3 +99,6 @@ NET_FILE, MEAN_FILE, PREFIX = "net.prototxt", "mean.binaryproto", "snapshot"
 DATABASES = {"TRAIN": "train_lmdb", "TEST": "test_lmdb"}
 """By phase: what the worker puts beside the texts."""
 FILES = (NET_FILE, MEAN_FILE, *DATABASES.values())
+INPUTS = "inputs"
+"""The folder of what a job brings."""
+INPUT_NAME = r"[a-z][a-z0-9_]{0,30}"

@@ -1,7 +1,5 @@
-"""A stranger's solver and net -> what the trainer's child reads, in a folder that is its whole world.
-
-Every text field that could name a file is refused, but a data layer's source and a mean: these name an input of the
-job.  What is allowed is listed; whatever a newer Caffe may bring is refused until it is.
+"""A solver and a net that were judged (`service/specification`) -> what the trainer's child reads, in a folder that is
+its whole world.
 """
 
 from __future__ import annotations
@@ -12,88 +10,37 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
 
 from pipeline.codec import caffe_pb2
-from pipeline.errors import FormatError, SolverError
-from pipeline.nets.caffe import prototxt
+from pipeline.errors import FormatError
+from pipeline.service.specification.words import INPUTS, NET_FILE
 from pipeline.training import hdf5, solver_text
 
-WORK, SPEC, OUT, INPUTS, PREPARED = "work.json", "spec.json", "out", "inputs", "prepared.json"
-SOLVER, NET = "solver.prototxt", "net.prototxt"
+WORK, SPEC, OUT, PREPARED = "work.json", "spec.json", "out", "prepared.json"
+SOLVER, NET = "solver.prototxt", NET_FILE
 SERVING = "serving.json"
 """Beside each snapshot: how its net serves, which a classifier is made from."""
-_FREE = frozenset({
-    "name", "type", "bottom", "top", "stage", "not_stage", "input", "lr_policy", "regularization_type", "param",
-})  # fmt: skip
-"""Texts that name no file."""
-_INPUTS = {("DataParameter", "source"), ("HDF5DataParameter", "source"), ("TransformationParameter", "mean_file"),
-           ("DataParameter", "mean_file")}  # fmt: skip
-_NETS = ("net", "net_param", "train_net", "train_net_param", "test_net", "test_net_param", "weights", "snapshot_prefix",
-         "train_state", "test_state")  # fmt: skip
 _LMDB = (0xBEEFC0DE).to_bytes(4, "little")
 
 
 def prepare(folder: Path) -> int:
     """Writes the specification of a training; its last iteration.
 
-    Reads work.json, solver.prototxt, net.prototxt and inputs/.  Raises SolverError, NetError, FormatError.
+    Reads work.json, inputs/, and the solver's text, which names the net, where snapshots go and nothing else.
+    Raises SolverError, FormatError.
     """
     work: dict[str, Any] = json.loads((folder / WORK).read_bytes())
     solver = solver_text.parse((folder / SOLVER).read_text(), "solver")
-    for name in _NETS:
-        if _is_set(solver, name):
-            says = f"the solver sets {name}"
-            raise SolverError(says, "the service knows the net, and where snapshots go", "leave it out")
-    net = prototxt.parse((folder / NET).read_text(), "net")
-    inputs = sorted(work["inputs"])
-    for message in (solver, net):
-        _refuse_files(message, inputs, "")
-    for name in inputs:
+    for name in sorted(work["inputs"]):
         _place(folder / INPUTS, name)
-    solver.net, solver.snapshot_prefix = NET, "snapshot"
     solver.solver_mode = caffe_pb2.SolverParameter.CPU
     (folder / SOLVER).write_text(text_format.MessageToString(solver))
-    (folder / NET).write_text(text_format.MessageToString(net))
     spec = {"solver": SOLVER, "threads": work["threads"]}
     if work.get("seed") is not None:
         spec["seed"] = work["seed"]
     (folder / SPEC).write_text(json.dumps(spec))
     (folder / PREPARED).write_text(json.dumps({"max_iter": solver.max_iter}))
     return int(solver.max_iter)
-
-
-def _is_set(message: Any, name: str) -> bool:
-    return any(field.name == name for field, _ in message.ListFields())
-
-
-def _refuse_files(message: Message, inputs: list[str], within: str) -> None:
-    """Looks at every text of a message; a name of an input becomes its place.  Raises SolverError."""
-    where = f"layer '{getattr(message, 'name', '')}': " if type(message).__name__.endswith("LayerParameter") else within
-    for field, value in message.ListFields():
-        if field.type == FieldDescriptor.TYPE_MESSAGE:
-            for one in value if field.is_repeated else [value]:
-                _refuse_files(one, inputs, where)
-        elif field.type == FieldDescriptor.TYPE_STRING:
-            _judge(message, field, value, (inputs, where))
-
-
-def _judge(message: Message, field: Any, value: Any, among: tuple[list[str], str]) -> None:
-    inputs, where = among
-    if field.name in _FREE:
-        return
-    kind = message.DESCRIPTOR.name
-    if (kind, field.name) not in _INPUTS:
-        says = f"{where}{field.name} names a file, and the service reads none but a job's inputs"
-        raise SolverError(says, str(value)[:200], "leave it out; a data layer has the name of an input as its source")
-    if value not in inputs:
-        raise SolverError(
-            f"{where}{field.name} is {str(value)[:200]!r}, which is no input of this job",
-            f"inputs are: {', '.join(inputs)}",
-            "give the datafile in `inputs` under the name that stands here",
-        )
-    setattr(message, field.name, f"{INPUTS}/{value}")
 
 
 def _place(folder: Path, name: str) -> None:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.clock import Clock
-from pipeline.errors import PipelineError, TemporaryError
+from pipeline.errors import PipelineError, SolverError, TemporaryError
 from pipeline.process.child import Child, Ended, python_of
 from pipeline.process.life import OUT_OF_MEMORY
 from pipeline.service import blobs, eta, queue
 from pipeline.service.database.statements import Database
+from pipeline.service.specification.words import INPUTS
 from pipeline.service.words import WORKER, Claimed, Ending, Reason, State
 from pipeline.service.work import child as ours
 from pipeline.service.work import preparing
@@ -80,6 +81,9 @@ class _Attempt:
             self._hands.say(f"{self._held.id}: {error}")
             await queue.release(self._hands.database, self._held)
             return
+        except SolverError as error:
+            await self._finish(Ending(State.FAILED, Reason.BAD_SPEC, str(error)[:_DETAIL]))
+            return
         except (PipelineError, OSError) as error:
             await self._finish(Ending(State.FAILED, Reason.NO_DATA, str(error)[:_DETAIL]))
             return
@@ -98,8 +102,9 @@ class _Attempt:
         held, hands = self._held, self._hands
         async with hands.database.reading(WORKER) as statements:
             solver = await statements.row(
-                """select solver, net from solvers join work on work.tenant_id = solvers.tenant_id
-                   and work.solver_id = solvers.id where work.tenant_id = $1 and work.id = $2""",
+                """select judgements.solver, judgements.net from judgements join work
+                   on work.tenant_id = judgements.tenant_id and work.solver_id = judgements.solver_id
+                   where work.tenant_id = $1 and work.id = $2""",
                 held.tenant, held.id,
             )  # fmt: skip
             inputs = await statements.rows(
@@ -108,13 +113,14 @@ class _Attempt:
                    where inputs.tenant_id = $1 and inputs.work_id = $2""",
                 held.tenant, held.id,
             )  # fmt: skip
-        assert solver is not None
+        if solver is None:
+            raise SolverError("an older Hathi took this solver unread", "", "post the solver again, and the job")
         (self._folder / preparing.SOLVER).write_text(solver["solver"])
         (self._folder / preparing.NET).write_text(solver["net"])
         (self._folder / preparing.WORK).write_text(json.dumps(held.body))
-        (self._folder / preparing.INPUTS).mkdir()
+        (self._folder / INPUTS).mkdir()
         for one in inputs:
-            path = self._folder / preparing.INPUTS / one["name"]
+            path = self._folder / INPUTS / one["name"]
             await asyncio.to_thread(blobs.save, hands.store, json.loads(one["chunks"]), path)
         self._shipping.newest = await restore(hands.database, hands.store, held, self._folder / preparing.OUT)
         self._shipping.iteration = self._shipping.newest

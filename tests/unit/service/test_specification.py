@@ -36,14 +36,15 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "
 
 def judged(asked: Asked) -> Judged:
     """As `judge`, in this process."""
-    given = {"solver": asked.solver, "net": asked.net, "data": asdict(asked.data), "limits": asdict(asked.limits)}
+    data = asdict(asked.data) if asked.data is not None else None
+    given = {"solver": asked.solver, "net": asked.net, "data": data, "limits": asdict(asked.limits)}
     found = child._judge(given)
     if found["problems"]:
         raise BadSpecification([Problem(*one) for one in found["problems"]])
-    return Judged(found["solver"], found["net"], found["price"], found["warnings"])
+    return Judged(found["solver"], found["net"], found["price"], found["warnings"], found["inputs"])
 
 
-def problems(solver: str = SOLVER, net: str = NET, data: Data = DATA, **limits: Any) -> tuple[Problem, ...]:
+def problems(solver: str = SOLVER, net: str = NET, data: Data | None = DATA, **limits: Any) -> tuple[Problem, ...]:
     with pytest.raises(BadSpecification) as refused:
         judged(Asked(solver, net, data, Limits(**limits)))
     return refused.value.problems
@@ -85,6 +86,36 @@ def test_no_word_of_a_tenant_names_a_file_that_is_read() -> None:
     assert judged(Asked(found.solver, found.net, DATA)).net == found.net  # what is rebuilt stays as it is
 
 
+BROUGHT = """name: "small"
+layer { name: "in" type: "Data" top: "data" top: "label" include { phase: TRAIN }
+        transform_param { scale: 0.5 mean_file: "mean" } data_param { batch_size: 50 source: "train" } }
+layer { name: "in" type: "HDF5Data" top: "data" top: "label" include { phase: TEST }
+        hdf5_data_param { batch_size: 10 source: "held_out" shuffle: true } }
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 10 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
+
+def test_a_net_whose_data_a_job_brings_names_inputs_and_no_file() -> None:
+    found = judged(Asked(SOLVER, BROUGHT, None))
+    assert (list(found.inputs), found.price, found.warnings) == (["held_out", "mean", "train"], {}, [])
+    first, second = (one for one in prototxt.parse(found.net).layer if one.name == "in")
+    assert (first.data_param.source, first.transform_param.mean_file) == ("inputs/train", "inputs/mean")
+    assert (second.hdf5_data_param.source, second.hdf5_data_param.shuffle) == ("inputs/held_out", True)
+    assert judged(Asked(found.solver, found.net, None)).net == found.net
+    for source in ("/etc/shadow", "../train", "a/b", "inputs/../x", "", "x" * 99):
+        (wrong,) = problems(net=BROUGHT.replace('"held_out"', f'"{source}"'), data=None)
+        assert (wrong.pointer, "names a file" in wrong.message) == ("/net/layer/1", True)
+    (wrong,) = problems(net=BROUGHT.replace('"mean"', '"/etc/hosts"'), data=None)
+    assert "mean_file" in wrong.detail
+    image = BROUGHT.replace('type: "Data"', 'type: "ImageData"').replace(" data_param", " image_data_param")
+    assert "files of its own" in problems(net=image, data=None)[0].message
+    assert problems(SOLVER + "base_lr: nan", BROUGHT, None)[0].pointer == "/solver"
+    assert (
+        "no data layer for test" in problems(net=BROUGHT.replace("phase: TEST", "phase: TRAIN"), data=None)[0].message
+    )
+
+
 def test_a_net_within_the_solver_is_taken() -> None:
     inner = "net_param {\n" + NET + "}\n"
     assert judged(Asked(SOLVER + inner, "", DATA)).price == judged(Asked(SOLVER, NET, DATA)).price
@@ -113,6 +144,8 @@ WRONG: list[tuple[str, str, tuple[str, int, int], str]] = [
     (SOLVER, layers('layer { name: "n" type: "NoSuch" bottom: "ip" top: "x" }'), ("/net/layer/3", 0, 0), "NoSuch"),
     (SOLVER, layers('layer { name: "i" type: "InfogainLoss" bottom: "ip" bottom: "label" top: "x" '
                         'infogain_loss_param { source: "/etc/x" } }'), ("/net/layer/3", 0, 0), "names a file"),
+    (SOLVER, layers('layer { name: "v" type: "Softmax" bottom: "ip" top: "x" '
+                        'video_data_param { video_file: "/etc/x" } }'), ("/net/layer/3", 0, 0), "names a file"),
     (SOLVER, layers('layer { name: "b" type: "InnerProduct" bottom: "ip" top: "x" blobs { data: 1 } }'),
          ("/net/layer/3", 0, 0), "learned values"),
     (SOLVER, layers('layer { name: "c" type: "Convolution" bottom: "data" top: "x" '
