@@ -63,7 +63,7 @@ def test_versions_are_snapshots_with_their_lineage_and_stay_as_they_are(stand: S
     assert ann.ask("POST", f"/v1/training-jobs/{job}/cancel").ok
     stand.site.run(stand.site.bare("update @work set state = 'cancelled', worker_id = null, lease_until = null"))
     kept = ann.ask("DELETE", f"/v1/training-jobs/{job}", If_Match="*")
-    assert (kept.status_code, "models" in kept.json()["detail"]) == (409, True)
+    assert (kept.status_code, "model versions" in kept.json()["detail"]) == (409, True)
     assert ann.ask("DELETE", f"{where}/versions/1").status_code == 204
     assert ann.got("POST", f"{where}/versions", {"training_job_id": job})["number"] == 2, "no number comes twice"
     assert ann.ask("GET", f"{where}/versions/1").status_code == 404
