@@ -18,7 +18,7 @@ from pipeline.barista.starting import IDLE_SECONDS, SLOTS, Order
 from pipeline.errors import PermanentError
 from pipeline.nets.caffe.writing import replacing
 from pipeline.process.host import parents, program_of, same_version, start_of
-from pipeline.process.scratch import made, of_a_worker
+from pipeline.process.scratch import of_a_worker
 
 UNGIVEN = -1
 """The version of the weights before a task has given some."""
@@ -55,7 +55,7 @@ class Job:
         Raises PermanentError where this executor has another version of Hathi, and as `starting.start` and `Customer`.
         """
         same_version(self.version)
-        folder = made(of_a_worker() / "barista")
+        folder = of_a_worker("barista")
         text = folder / f"{self.name}.prototxt"
         if not text.exists():
             with replacing(text) as out:

@@ -154,6 +154,7 @@ def _train(args: argparse.Namespace) -> int:
         from pipeline.cli.wiring.metering import metered_training
         from pipeline.clock import Clock
         from pipeline.process.lock import refuse_estop
+        from pipeline.settings import travelling
         from pipeline.training import job
         from pipeline.training.job import Wanted
         from pipeline.training.requests import EFFECTS
@@ -166,6 +167,7 @@ def _train(args: argparse.Namespace) -> int:
     wanted = Wanted(
         Path(args.words[0]), _flags(args), _how(args), args.snapshot, args.again,
         args.until, EFFECTS[args.sigint_effect], EFFECTS[args.sighup_effect], args.data_threads, not args.no_check,
+        travelling(settings) if settings is not None else "",
     )  # fmt: skip
     tested, row, began = Tested(), _printed(args.json), time.monotonic()
     if args.on:

@@ -32,6 +32,7 @@ from pipeline.process.stop import Drain, Stop, beating, drained, signals
 from pipeline.settings import Settings, load
 from pipeline.training import jobs, state
 from pipeline.training.assembly import How
+from pipeline.training.data.reach import Reach
 from pipeline.training.job_trainer import Aids, JobTrainer
 from pipeline.training.solver import Flags, Solver
 from pipeline.training.state import Failed, Finished, Job, Running, Standing
@@ -123,6 +124,7 @@ def _until_closed(host: _Host, spec: JobSpec, name: JobName) -> tuple[Standing, 
     aids = Aids(
         lambda file, path: download(context, file, path), host.write, show,
         lambda file: Path(host.settings.state) / f"{name}-{file}", host.data_threads, row, host.meter.saved,
+        Reach(host.settings),
     )  # fmt: skip
     said = ""
     with spilling(host.settings, context.process) as spill:

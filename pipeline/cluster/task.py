@@ -20,7 +20,7 @@ from pipeline.ledger.protocol import Context, alive, beat, leave, state_of
 from pipeline.ledger.state import count
 from pipeline.process.host import same_version, this_process
 from pipeline.process.life import leave_no_core
-from pipeline.process.scratch import folder_of, of_a_worker, scratch
+from pipeline.process.scratch import SPILL, folder_of, of_a_worker, scratch
 from pipeline.process.stop import beating
 from pipeline.settings import Settings
 from pipeline.stages import compute
@@ -83,7 +83,7 @@ def maker(settings: str, name: str, device: str) -> FeatureMaker:
 @functools.lru_cache(maxsize=8)
 def _loaded(settings: str, name: str) -> FeatureMaker:
     leave_no_core()
-    spill = folder_of(of_a_worker(), this_process().name)
+    spill = folder_of(of_a_worker(SPILL), this_process().name)
     return FeatureMaker(Settings.model_validate_json(settings), name, Clock(), spill=spill)
 
 
@@ -142,7 +142,7 @@ def merge(settings: str, lake: str, one: Merging, *, again: bool = False) -> tup
 def _context(settings: Settings, lake: str, said: list[str]) -> Iterator[Context]:
     """This worker under a name of its own, with its beats, for as long as the share takes."""
     me = this_process()
-    with scratch(of_a_worker(), me.name) as spill:
+    with scratch(of_a_worker(SPILL), me.name) as spill:
         context = Context(
             lake_name=lake,
             bucket=open_bucket(settings),

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import PermanentError, PipelineError
+from pipeline.process.host import host_name
 from pipeline.process.life import leave_no_core
 from pipeline.training import job, specification, tree
 from pipeline.training.job import Ended, Out
@@ -67,7 +68,7 @@ def work(share: Share, site: Site) -> Worked:
         exchange, name = _exchange(share, site)
         ended, passes = _train(share, exchange, name, log)
     except PermanentError as error:
-        return replace(me, error=error)
+        return replace(me, error=_by(_name(site), error))
     except PipelineError as error:
         Log(lambda line: _append(log, line))("solver.cpp:57", f"{_name(site)} ends: {error}", "E")
         raise
@@ -75,6 +76,13 @@ def work(share: Share, site: Site) -> Worked:
         me, ending=ended.ending.value, iteration=ended.iteration, model=str(ended.model or ""), why=ended.why,
         passes=tuple(passes), examples=share.examples,
     )  # fmt: skip
+
+
+def _by(name: str, error: PermanentError) -> PermanentError:
+    """Who has met it."""
+    if not error.message.startswith(job.PROCESSES):
+        error.message = f"{name}: {error.message}"
+    return error
 
 
 def _name(site: Site) -> str:
@@ -131,7 +139,7 @@ def part_of(share: Share, one: Round, block: range) -> Part:
             found, told = _computer(json.dumps(asdict(share), sort_keys=True)).compute(one, block)
         return Part({block: found}, {block.start: told})
     except PermanentError as error:
-        return Part({}, {}, error)
+        return Part({}, {}, _by(f"executor on {host_name()} (process {os.getpid()})", error))
 
 
 @functools.lru_cache(maxsize=1)

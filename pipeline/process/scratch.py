@@ -61,16 +61,22 @@ def is_left(folder: Path) -> bool:
     return owner is Owner.OF_THIS_KERNEL and (folder / f"{_LOCK}.lock").exists()
 
 
-def of_a_worker() -> Path:
+def of_a_worker(kind: str) -> Path:
     """For this user's workers, below the local folder that a cluster gives them, else below the system's own.
 
-    The first: Spark's and YARN's variables.  Spark's is one executor's alone, and goes with it.
+    kind: of what lies in it: who clears up one kind leaves the others alone.
     """
+    above = of_a_cluster() or Path(tempfile.gettempdir())
+    return made(private_folder(above, "hathi") / kind)
+
+
+def of_a_cluster() -> Path | None:
+    """The first of Spark's and YARN's variables.  Spark's is one executor's alone, and goes with it."""
     for name in ("SPARK_LOCAL_DIRS", "LOCAL_DIRS"):
         first = os.environ.get(name, "").split(",")[0]
         if first and os.path.isdir(first):
-            return private_folder(Path(first), "hathi")
-    return private_folder(Path(tempfile.gettempdir()), "hathi")
+            return Path(first)
+    return None
 
 
 def private_folder(above: Path, name: str) -> Path:

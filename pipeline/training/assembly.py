@@ -111,7 +111,7 @@ def assemble(solver: Solver, draws: Draws, how: How, say: Say, warn: Say) -> Net
     from pipeline.training.engine.needs import needs, refuse_no_loss
 
     computed = arithmetic(how, solver.device)
-    made = set_up(solver.net, draws, warn)
+    made = set_up(solver.net, draws, warn, solver.reach)
     graph = made.graph
     wanted = building.Wanted(solver.net.text.force_backward, how.as_caffe)
     network = building.build(graph, computed, wanted, made.values)
@@ -124,7 +124,7 @@ def assemble(solver: Solver, draws: Draws, how: How, say: Say, warn: Say) -> Net
     refuse_no_loss(graph, needs(graph, False))
     tests = []
     for test in solver.tests.nets:
-        made = set_up(test.net, draws, warn)
+        made = set_up(test.net, draws, warn, solver.reach)
         own = building.build_test(made.graph, network, made.values | dict(_taken(solver, made.graph, say)))
         building.reshapes(own, made.reshaped)
         tests.append(Live(made.graph, own, made.sources, made.reshaped))

@@ -19,6 +19,7 @@ from pipeline.training import divergence, prefix_lock, snapshot, solver, updates
 from pipeline.training.assembly import How, Nets, assemble, examine, refuse_fed
 from pipeline.training.attempts_file import NAME as ATTEMPTS
 from pipeline.training.attempts_file import AttemptsFile, Started
+from pipeline.training.data.reach import Reach
 from pipeline.training.draws.draws import draws
 from pipeline.training.engine.starting import cpu_name, engine_name, start
 from pipeline.training.log import Log
@@ -55,6 +56,7 @@ class Wanted:
 
     snapshot: a .solverstate to go on from.  again: begin at 0 though snapshots of the same training are there.
     until: the iteration at which to end for now.  data_threads: threads that decode.  check: read every example first.
+    settings: as `settings.travelling` writes them: lakes and buckets that data may lie in; empty: none.
     """
 
     solver: Path
@@ -67,6 +69,11 @@ class Wanted:
     sighup: Action = Action.SNAPSHOT
     data_threads: int = 2
     check: bool = True
+    settings: str = field(default="", repr=False)
+
+    def read(self) -> Solver:
+        """Raises as `solver.read`."""
+        return replace(solver.read(self.solver, self.flags), reach=Reach.of(self.settings))
 
 
 @dataclass(frozen=True)
@@ -170,7 +177,7 @@ def opened(wanted: Wanted, out: Out, requests: Requests, held: contextlib.ExitSt
 
     held: takes the lock of the snapshot_prefix, where attempts are written down; None: other processes may train there.
     """
-    read = solver.read(wanted.solver, wanted.flags)
+    read = wanted.read()
     if wanted.snapshot is not None:
         read = replace(read, weights=())
     _refuse_card(wanted.how)

@@ -19,6 +19,7 @@ from pipeline.ledger.trainings import JobFile, JobSpec
 from pipeline.nets.caffe.writing import replacing
 from pipeline.training import divergence, snapshot, solver
 from pipeline.training.assembly import How, Nets, assemble, examine, refuse_fed
+from pipeline.training.data.reach import NOWHERE, Reach
 from pipeline.training.draws.draws import draws
 from pipeline.training.engine.starting import cpu_name, engine_name
 from pipeline.training.engine.starting import start as start_engine
@@ -47,6 +48,7 @@ class Aids:
 
     fetch: writes a file of the spec to a local path.  write: takes Caffe's lines.  show: hears of each iteration.
     kept: where the batch that made a training diverge is kept.  row, saved: hear of rows of metrics and of snapshots.
+    reach: of data in lakes and buckets.
     """
 
     fetch: Callable[[JobFile, Path], None]
@@ -56,6 +58,7 @@ class Aids:
     data_threads: int = 2
     row: Callable[[dict[str, Any]], None] = lambda row: None
     saved: Callable[[int], None] = lambda iteration: None
+    reach: Reach = NOWHERE
 
 
 class _Asked(Requests):
@@ -157,7 +160,7 @@ class JobTrainer:
             self._aids.fetch(file, weights[-1])
         read = solver.read(path, Flags(spec.level, spec.stages, None, spec.seed))
         plan = SnapshotPlan(spec.every, str(self._folder / "net"), read.snapshots.hdf5, read.snapshots.diff, True)
-        return cut(replace(read, weights=tuple(weights), snapshots=plan), spec.shards)
+        return cut(replace(read, weights=tuple(weights), snapshots=plan, reach=self._aids.reach), spec.shards)
 
     def _put_back(self, start: Start, places: ByFolder) -> snapshot.Whole:
         """Raises NotFound, Damaged; FormatError where the files are no snapshot of a training."""

@@ -17,6 +17,7 @@ from pipeline.nets.graph import caffe_graph, rules
 from pipeline.nets.graph.caffe_graph import CaffeGraph
 from pipeline.nets.graph.lowered import Shape, Slot
 from pipeline.training.data.make import is_data, make
+from pipeline.training.data.reach import NOWHERE, Reach
 from pipeline.training.data.source import Source
 from pipeline.training.draws.draws import Draws, OurDraws
 from pipeline.training.solver import NetText
@@ -42,8 +43,8 @@ class SetUp:
             source.close()
 
 
-def set_up(net: NetText, draws: Draws, warn: Callable[[str], None]) -> SetUp:
-    """The net with its first values.  Paths are relative to the current folder.
+def set_up(net: NetText, draws: Draws, warn: Callable[[str], None], reach: Reach = NOWHERE) -> SetUp:
+    """The net with its first values.  Paths are relative to the current folder.  reach: as of `data.make`.
 
     A data layer takes its seeds as it is set up, any other layer fills its blobs then: a data layer that follows
     layers with fillers draws after them.  Raises NetError, SolverError and FormatError for what cannot be set up.
@@ -62,7 +63,7 @@ def set_up(net: NetText, draws: Draws, warn: Callable[[str], None]) -> SetUp:
                 below = graph_of(net, _first(net, specs[:number]), fed, lambda says: None)
                 values |= _filled(below, draws, range(drawn, number))
                 drawn = number
-            sources.append(make(spec, _trains(net, spec), draws, folder))
+            sources.append(make(spec, _trains(net, spec), draws, folder, reach))
             fed.update(sources[-1].shapes)
         graph = graph_of(net, net.text, fed, warn)
         values |= _filled(graph, draws, range(drawn, len(graph.plan.steps)))

@@ -11,6 +11,7 @@ from pipeline.codec import caffe_pb2
 from pipeline.errors import NetError, SolverError
 from pipeline.nets.caffe import prototxt
 from pipeline.training import solver_text
+from pipeline.training.data.reach import NOWHERE, Reach
 from pipeline.training.net_text import demand_sound
 from pipeline.training.rates import POLICIES, Policy
 from pipeline.training.updates import SOLVERS, Update
@@ -79,6 +80,7 @@ class Solver:
     """text: the whole message, as the log prints it.  weights: files, in order; later ones win.  seed: -1: none.
 
     shards: into which a batch is cut (sharing/shards.py): iter_size of the update counts them, too.
+    reach: of its data in lakes and buckets.
     """
 
     path: Path
@@ -94,6 +96,7 @@ class Solver:
     seed: int
     gpu: bool
     shards: int = 1
+    reach: Reach = NOWHERE
 
     @property
     def device(self) -> int | None:

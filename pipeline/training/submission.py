@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from pipeline.ledger.trainings import JobFile, JobSpec
 from pipeline.nets.caffe import prototxt
 from pipeline.training import solver, solver_text
 from pipeline.training.assembly import How
+from pipeline.training.data.parquet import open_remote
+from pipeline.training.data.reach import Reach, is_remote
 from pipeline.training.sharing.shards import cut
 from pipeline.training.solver import Flags
 
@@ -50,7 +53,7 @@ def spec_of(context: Context, wanted: Wanted) -> JobSpec:
     spec = JobSpec(
         model=read.net.text.name or wanted.solver.stem,
         solver=text_format.MessageToString(text),
-        data=dict(sorted(_data(read))),
+        data=dict(sorted(_data(read, Reach(context.settings)))),
         folder=str(Path.cwd()),
         max_iter=read.max_iter,
         every=read.snapshots.interval or read.max_iter,
@@ -102,14 +105,20 @@ def _file(number: int, path: Path) -> JobFile:
         raise SolverError(f"the weights {path} cannot be read", error.strerror or str(error), hint) from error
 
 
-def _data(read: solver.Solver) -> Iterator[tuple[str, str]]:
-    """(path, digest) of what data layers read."""
+def _data(read: solver.Solver, reach: Reach) -> Iterator[tuple[str, str]]:
+    """(path or URL, digest) of what data layers read."""
     for net in (read.net, *(test.net for test in read.tests.nets)):
         for layer in net.text.layer:
             for field in ("data_param", "image_data_param", "hdf5_data_param"):
                 if layer.HasField(field):
                     source = getattr(layer, field).source
-                    yield source, _described(Path(source))
+                    yield source, _far(source, reach) if is_remote(source) else _described(Path(source))
+
+
+def _far(url: str, reach: Reach) -> str:
+    """Of a dataset in a lake or a bucket: of its manifest, which holds the SHA-256 of each shard."""
+    with contextlib.closing(open_remote(url, reach, "data_param.source")) as found:
+        return hashlib.sha256(found.manifest.text().encode()).hexdigest()
 
 
 def _described(path: Path) -> str:

@@ -36,15 +36,18 @@ def environment(version: str) -> Path:
     """The Python of that version's environment."""
     folder = cache() / f"pyspark-{version}"
     python = folder / "bin" / "python"
-    if (folder / "whole").exists():
-        return python
+    if not (folder / "whole").exists():
+        _make(version, folder, python)
+    (own,) = (folder / "lib").glob("python*/site-packages")
+    (own / "hathi.pth").write_text(f"{sysconfig.get_path('purelib')}\n")  # of this call: its maker's may be gone
+    return python
+
+
+def _make(version: str, folder: Path, python: Path) -> None:
     uv = str(Path(sys.executable).with_name("uv"))
     subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], check=True)
     subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), f"pyspark=={version}"], check=True)
-    (own,) = (folder / "lib").glob("python*/site-packages")
-    (own / "hathi.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     (folder / "whole").touch()
-    return python
 
 
 def run(version: str, files: list[str]) -> Ran:
@@ -53,7 +56,7 @@ def run(version: str, files: list[str]) -> Ran:
         [python, "-c", "import pyspark; print(pyspark.__version__)"], capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == version, f"the environment of {version} has {found.stdout.strip()}"
-    words = [str(python), "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", *files]
+    words = [str(python), "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", "--durations", "25", *files]
     begun, last = time.monotonic(), ""
     with subprocess.Popen(
         words, cwd=ROOT, env=environ(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -110,11 +110,11 @@ def test_customers_that_write_a_wrong_shape_or_leave_in_the_middle_do_the_others
 
 def hurt(job: Job, number: int) -> str:
     """In a task: what stands in the way of a pass, and what comes of it."""
-    from pipeline.process.scratch import made, of_a_worker
+    from pipeline.process.scratch import of_a_worker
 
     job = replace(job, name=f"{job.name}-{number}", version="9.9" if number == 0 else job.version)
     if number == 1:
-        (made(of_a_worker() / "barista") / f"{job.name}.interface.socket").mkdir()
+        (of_a_worker("barista") / f"{job.name}.interface.socket").mkdir()
     try:
         with job.customer() as customer:
             if number == 2:

@@ -15,8 +15,9 @@ from pipeline.nets.graph.lowered import Shape
 from pipeline.training.data import datums, pixels
 from pipeline.training.data.buffers import Buffers
 from pipeline.training.data.examples import Cropped, examined, sizes_of
-from pipeline.training.data.parquet import is_dataset, open_dataset
+from pipeline.training.data.parquet import is_dataset, open_dataset, open_remote
 from pipeline.training.data.raw import SMALL, Raw
+from pipeline.training.data.reach import NOWHERE, Reach, is_remote
 from pipeline.training.data.records import Records, key_text, open_leveldb, open_lmdb
 from pipeline.training.data.source import Batch, Labels, Trouble
 from pipeline.training.data.transform import Float32s, Transform, Unfit, transform_of, unfit
@@ -30,14 +31,16 @@ class Database:
     in_order = False
     transform: Transform | None
 
-    def __init__(self, spec: caffe_pb2.LayerParameter, train: bool, draws: Draws, folder: Path) -> None:
+    def __init__(
+        self, spec: caffe_pb2.LayerParameter, train: bool, draws: Draws, folder: Path, reach: Reach = NOWHERE
+    ) -> None:
         given = spec.data_param
         self.layer, self._spec = spec.name, spec
         field = f"layer '{spec.name}': data_param.source"
         if given.batch_size < 1:
             raise SolverError(f"layer '{spec.name}' (Data): batch_size is {given.batch_size}", "", "give 1 or more")
         transform = self.transform = transform_of(spec, train, folder)
-        self._records = _opened(given, folder / given.source, field)
+        self._records = _opened(given, folder, field, reach)
         self.count = len(self._records.keys)
         if not self.count:
             self._records.close()
@@ -134,7 +137,10 @@ class Database:
         self._records.close()
 
 
-def _opened(given: caffe_pb2.DataParameter, path: Path, field: str) -> Records:
+def _opened(given: caffe_pb2.DataParameter, folder: Path, field: str, reach: Reach) -> Records:
+    if is_remote(given.source):
+        return open_remote(given.source, reach, field)
+    path = folder / given.source.removeprefix("file://")
     if is_dataset(path):
         return open_dataset(path, field)
     return open_lmdb(path, field) if given.backend == caffe_pb2.DataParameter.LMDB else open_leveldb(path, field)

@@ -10,6 +10,7 @@ from pipeline.training.data.database import Database
 from pipeline.training.data.fed import Input, Memory
 from pipeline.training.data.hdf5_files import Hdf5Files
 from pipeline.training.data.image_list import ImageList
+from pipeline.training.data.reach import NOWHERE, Reach
 from pipeline.training.data.source import Source
 from pipeline.training.draws.draws import Draws
 
@@ -22,8 +23,10 @@ def is_data(kind: str) -> bool:
     return kind in _TOPS or kind in ("MemoryData", "Input", "WindowData")
 
 
-def make(spec: caffe_pb2.LayerParameter, train: bool, draws: Draws, folder: Path) -> Source:
+def make(spec: caffe_pb2.LayerParameter, train: bool, draws: Draws, folder: Path, reach: Reach = NOWHERE) -> Source:
     """The source of a data layer, which takes its seeds from `draws` as Caffe does.  Paths are relative to `folder`.
+
+    reach: whose settings count where a URL is named; NOWHERE: nothing is reached but this host.
 
     Raises SolverError for what Caffe refuses, with the field's name; FormatError for a first example that is damaged;
     NetError for a layer's shape or filler that cannot be.
@@ -44,7 +47,7 @@ def make(spec: caffe_pb2.LayerParameter, train: bool, draws: Draws, folder: Path
                 )
     match spec.type:
         case "Data":
-            return Database(spec, train, draws, folder)
+            return Database(spec, train, draws, folder, reach)
         case "ImageData":
             return ImageList(spec, train, draws, folder)
         case "HDF5Data":

@@ -14,7 +14,7 @@ from pipeline.ledger.bodies import Part
 
 MANIFEST = "_manifest.json"
 FORMAT = 1
-_MOST_BYTES = 2**30
+MOST_BYTES = 2**30
 
 Kind = Literal["images", "features"]
 
@@ -128,9 +128,18 @@ def read_manifest(folder: Path) -> Manifest:
     """Raises FormatError, which names the file, for one that is damaged, not ours or of a newer Hathi."""
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError(f"it is longer than {_MOST_BYTES:,} bytes")
-        found = Manifest.model_validate_json(path.read_bytes())
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it is longer than {MOST_BYTES:,} bytes")
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise _unreadable(str(path), str(error)) from error
+    return manifest_of(content, str(path))
+
+
+def manifest_of(content: bytes, path: str) -> Manifest:
+    """What stands in a manifest; path: its name, in words.  Raises as `read_manifest`."""
+    try:
+        found = Manifest.model_validate_json(content)
         if found.format != FORMAT:
             raise ValueError(f"its format is {found.format}")
         strange = next((one.name for one in found.shards if Path(one.name).name != one.name), None)
@@ -138,14 +147,15 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError(f"the shard {strange[:80]!r} is no file of this folder")
         if sum(one.rows for one in found.shards) != found.examples:
             raise ValueError(f"its shards do not add up to {found.examples} examples")
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         what = str(error)
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise FormatError(
-            f"the manifest {path} cannot be read",
-            f"it is damaged, or a newer Hathi wrote it: {what}",
-            "bring it in again",
-        ) from error
+        raise _unreadable(path, what) from error
     return found
+
+
+def _unreadable(path: str, what: str) -> FormatError:
+    says = f"it is damaged, or a newer Hathi wrote it: {what}"
+    return FormatError(f"the manifest {path} cannot be read", says, "bring it in again")

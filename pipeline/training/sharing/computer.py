@@ -7,7 +7,7 @@ import json
 import numpy as np
 
 from pipeline.errors import Diverged
-from pipeline.training import rates, solver, tree
+from pipeline.training import rates, tree
 from pipeline.training.assembly import assemble
 from pipeline.training.draws.draws import draws
 from pipeline.training.engine.starting import start
@@ -29,7 +29,7 @@ class Computer:
         """In the folder of the training.  Raises SolverError and NetError."""
         wanted = share.wanted()
         start(wanted.how.threads)
-        self._read = cut(solver.read(wanted.solver, wanted.flags), wanted.how.shards)
+        self._read = cut(wanted.read(), wanted.how.shards)
         self._draws = draws(self._read.seed, OWN_SEED)
         self._nets = assemble(self._read, self._draws, wanted.how, lambda says: None, lambda says: None)
         self._net, self._shards = self._nets.train.network, self._read.shards

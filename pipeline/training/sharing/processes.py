@@ -7,7 +7,7 @@ import os
 import queue
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Share:
     """What another process of a training has to know of what process 0 wants.
 
     folder: what paths are relative to.  token: of this training.  prefix: of its snapshots.  examples: of a pass.
-    seconds: the patience of all with each other.
+    seconds: the patience of all with each other.  settings: secrets in clear; never logged.
     """
 
     solver: str
@@ -51,6 +51,7 @@ class Share:
     examples: int
     check: bool = True
     seconds: float = PATIENCE_SECONDS
+    settings: str = field(default="", repr=False)
 
     @property
     def shards(self) -> int:
@@ -62,7 +63,7 @@ class Share:
         flags = Flags(**{**self.flags, "stages": tuple(self.flags["stages"]), "weights": given and tuple(given)})
         return Wanted(
             Path(self.solver), flags, How(**self.how), Path(self.snapshot) if self.snapshot else None, self.again,
-            self.until or None, Action.NONE, Action.NONE, self.data_threads, self.check,
+            self.until or None, Action.NONE, Action.NONE, self.data_threads, self.check, self.settings,
         )  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def share_of(wanted: Wanted) -> Share:
     return Share(
         str(wanted.solver), str(Path.cwd()), asdict(wanted.flags), asdict(wanted.how), str(wanted.snapshot or ""),
         wanted.again, wanted.until or 0, wanted.data_threads, secrets.token_hex(32),
-        read.snapshots.prefix, batch_of(read.net), wanted.check,
+        read.snapshots.prefix, batch_of(read.net), wanted.check, settings=wanted.settings,
     )  # fmt: skip
 
 

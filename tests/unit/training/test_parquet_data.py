@@ -67,9 +67,9 @@ def test_a_batch_reads_the_row_groups_that_hold_it_and_no_other(folder: Path) ->
     records: Any = vars(one)["_records"]
     inner, table = records._read_group, records._table
 
-    def noted(number: int) -> object:
-        read.append((records._groups[number].path.name, records._groups[number].number))
-        return inner(number)
+    def noted(shard: int, group: int) -> object:
+        read.append((records._shards[shard].file.name, group))
+        return inner(shard, group)
 
     records._table = noted
     one.batch(5)
