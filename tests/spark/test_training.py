@@ -52,7 +52,7 @@ def on_spark(
     session: SparkSession, folder: Path, executors: int, until: int | None = None, patience: float | None = None
 ) -> Stages:
     """`hathi train --on spark` in this process, with the session of the tests."""
-    from pipeline.cli.wiring.on_spark import Watching, shared, stages_of
+    from pipeline.cluster.training_driver import Watching, shared, stages_of
 
     said: list[str] = []
     with Within(folder):

@@ -1,30 +1,22 @@
-"""A training on Spark from this process: stage after stage, and what the executors say meanwhile."""
+"""`hathi train --on spark`: a session, signals and lines around a training on executors."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.amounts import counted
 from pipeline.cli.output.training import shown
-from pipeline.cluster.spark_training import OnSpark, Session, Ways, all_of, open_session, until
-from pipeline.cluster.training_task import LOG, Worked
-from pipeline.errors import Stopped, TemporaryError
-from pipeline.training import job, prefix_lock, snapshot, solver
+from pipeline.cluster import training_driver
+from pipeline.cluster.spark_training import OnSpark, Ways, open_session
+from pipeline.cluster.training_driver import Watching, rows_of, shared
+from pipeline.training import job
 from pipeline.training.assembly import How
 from pipeline.training.job import Ended, Wanted
-from pipeline.training.metrics import NAME as METRICS
 from pipeline.training.requests import Requests, heard
-from pipeline.training.sharing.processes import Share, share_of
 from pipeline.training.surroundings import Ending
-
-_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,40 +34,21 @@ class Cluster:
     settings: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Watching:
-    """What goes on around a training.  stopping: whether it is asked to end.  write: takes lines."""
-
-    stopping: Callable[[], bool]
-    write: Callable[[str], Any]
-
-
 def train(wanted: Wanted, cluster: Cluster, estop: Path | None, row: Callable[[dict[str, Any]], None]) -> Ended:
     """To the end, or until it is asked to leave.  Raises what training raises."""
-    share = shared(wanted, cluster.patience)
     if cluster.local_steps:
         return _by_rounds(wanted, cluster, estop, row)
+    shared(wanted)  # what is refused is refused before a cluster starts
     requests = Requests(wanted.sigint, wanted.sighup, estop, time.monotonic)
-    with heard(requests), contextlib.ExitStack() as held, shown() as (write, _):
-        prefix_lock.take(held, job.beside(share.prefix, prefix_lock.NAME))
-        said = held.enter_context(_followed(Path(share.folder, job.beside(share.prefix, LOG)), write))
-        session = held.enter_context(open_session(cluster.master or None, dict(cluster.settings)))
-        stages: list[list[Worked]] = []
-        try:
-            for stage in stages_of(session, wanted, share, cluster.executors, Watching(lambda: requests.ending, write)):
-                stages.append(stage)
-        except Stopped:
-            at = stages[-1][0].iteration if stages else 0
-            return Ended(Ending.LEFT, at, None, requests.why or requests.stopped_by)
-        finally:
-            said()
-        for (host, process), examples in sorted(all_of(stages).items()):
-            write(f"hathi: process {process} on {host} computed {examples:,} examples\n")
-    path = Path(share.folder, job.beside(share.prefix, METRICS))
-    for line in path.read_text().splitlines() if path.exists() else ():
-        row(json.loads(line))
-    last = stages[-1][0]
-    return Ended(Ending(last.ending), last.iteration, Path(last.model) if last.model else None, last.why)
+    settings = dict(cluster.settings)
+    with heard(requests), shown() as (write, _), open_session(cluster.master or None, settings) as session:
+        watching = Watching(lambda: requests.ending, write)
+        ended = training_driver.train(session, wanted, cluster.executors, cluster.patience, watching)
+    if ended.ending is Ending.LEFT:
+        return replace(ended, why=ended.why or requests.why or requests.stopped_by)
+    for one in rows_of(wanted):
+        row(one)
+    return ended
 
 
 def _by_rounds(wanted: Wanted, cluster: Cluster, estop: Path | None, row: Callable[[dict[str, Any]], None]) -> Ended:
@@ -87,71 +60,3 @@ def _by_rounds(wanted: Wanted, cluster: Cluster, estop: Path | None, row: Callab
         out = job.by_prefix(write, show, row)
         rounds = spark.rounds(share, cluster.local_steps)
         return job.train(replace(wanted, how=How(**share.how)), replace(out, estop=estop, rounds=rounds))
-
-
-def shared(wanted: Wanted, patience: float | None = None) -> Share:
-    """What executors have to know.  Raises SolverError for a solver or a batch that is refused."""
-    found = share_of(wanted)
-    return replace(found, how={**found.how, "threads": wanted.how.threads or 1}, seconds=patience or found.seconds)
-
-
-def stages_of(
-    session: Session, wanted: Wanted, share: Share, executors: int, watching: Watching
-) -> Iterator[list[Worked]]:
-    """What the executors did, from one snapshot to the next, up to the end of the training.
-
-    Raises ConfigError, what an executor refuses, Stopped when it is asked to end, and TemporaryError.
-    """
-    read = solver.read(wanted.solver, wanted.flags)
-    digest, places = job.digest(read, wanted.how), snapshot.ByPrefix(read.snapshots.prefix, read.snapshots.hdf5)
-    last = read.max_iter if wanted.until is None else min(wanted.until, read.max_iter)
-
-    def reached() -> int:
-        found = snapshot.newest(places, digest)
-        return found.iteration if found is not None else 0
-
-    ways = Ways(watching.stopping, lambda says: watching.write(f"{says}\n"), reached)
-    spark = OnSpark(session, executors, share.shards, ways)
-    watching.write(f"hathi: {share.shards} shards on {counted(spark.workers, 'executor')}\n")
-    at = 0 if share.again else reached()
-    while True:
-        found = spark.stage(replace(share, until=until(at, read.snapshots.interval, last)))
-        yield found
-        first = found[0]
-        if Ending(first.ending) is Ending.DONE or first.iteration >= last:
-            return
-        if first.iteration <= at:
-            raise TemporaryError("a stage has trained nothing", f"it stands at iteration {at}", "")
-        at, share = first.iteration, replace(share, again=False, snapshot="")
-
-
-@contextlib.contextmanager
-def _followed(log: Path, write: Callable[[str], Any]) -> Iterator[Callable[[], None]]:
-    """Says what executors append to the log from now on; the function says what is there by its call."""
-    at = log.stat().st_size if log.exists() else 0
-    over, lock = threading.Event(), threading.Lock()
-
-    def look() -> None:
-        nonlocal at
-        with lock:
-            if not log.exists():
-                return
-            with log.open("rb") as file:
-                file.seek(at)
-                content = file.read()
-            whole = content[: content.rfind(b"\n") + 1]
-            at += len(whole)
-            if whole:
-                write(whole.decode("utf-8", "replace"))
-
-    def follow() -> None:
-        while not over.wait(_LOOK_SECONDS):
-            look()
-
-    thread = threading.Thread(target=follow, name="log of the executors", daemon=True)
-    thread.start()
-    try:
-        yield look
-    finally:
-        over.set()
-        thread.join()

@@ -157,5 +157,5 @@ def test_a_layer_names_the_url_at_which_there_is_no_dataset_or_none_that_it_take
 
 
 def test_a_configuration_is_needed_and_asked_for_by_the_layer() -> None:
-    with pytest.raises(ConfigError, match="'data': data_param.source: s3://shop/set: no configuration was read"):
+    with pytest.raises(ConfigError, match=r"'data': data_param\.source: s3://shop/set: no configuration was read"):
         layer("s3://shop/set", NOWHERE)
