@@ -138,8 +138,15 @@ def run(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     if not args.on:
         train_spark.refuse_without(args)
-    elif args.workers or args.job:
-        raise ConfigError("--on excludes --workers and --job", "executors compute the shards", "leave them out")
+    elif args.workers:
+        raise ConfigError("--on excludes --workers", "executors compute the shards", "leave one of the two out")
+    elif args.job:
+        raise ConfigError(
+            "--on and --job exclude each other",
+            "snapshots of a job lie in the bucket, those of executors in a folder that all of them see; and a job is "
+            "trained in one process of whichever host takes it",
+            "leave one of the two out; with the same --shards and --threads both give the same weights",
+        )
     if args.job and args.workers:
         raise ConfigError("--workers and --job exclude each other", "a job trains in one process of any host",
                           "leave one of the two out; --shards gives the same bits in both")  # fmt: skip

@@ -65,11 +65,12 @@ def test_what_a_task_raises_arrives_as_it_is_and_what_kills_it_is_named(session:
         together.look(spark, plan, "a set", 0.0)
 
 
-def test_the_command_on_four_executors_of_their_own_comes_to_the_bits_of_one_process(tmp_path: Path) -> None:
+def test_the_command_on_four_tasks_of_executors_of_its_own_comes_to_the_bits_of_one_process(tmp_path: Path) -> None:
     path = write(tmp_path / "a.svm", like_rcv1(2000, 300, 12))
     given = ["--passes", "1", "--rate", "1", "--early-stop", "0.2", "--local-steps", "100"]
     found = []
-    for name, on in (("here", ["here"]), ("spark", ["spark=local-cluster[4,1,1024]", "--executors", "4",
+    for name, on in (("here", ["here"]), ("spark", ["spark=local-cluster[2,2,1024]", "--executors", "2",
+                                                    "--spark-conf", "spark.executor.cores=2",
                                                     "--spark-conf", "spark.executor.memory=512m",
                                                     "--spark-conf", "spark.driver.memory=600m"])):  # fmt: skip
         command = [sys.executable, "-m", "pipeline.cli.main", "train", "linear", str(path), str(tmp_path / name)]

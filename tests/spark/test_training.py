@@ -36,6 +36,7 @@ pytest.importorskip("torch")
 PATIENCE = 900.0
 SOLVER = Path("solver.prototxt")
 HOW = How(threads=1, shards=8)
+SHORT = 30
 Stages = list[list["Worked"]]
 
 
@@ -87,6 +88,15 @@ def jvm_of_a_task(one: Worked) -> str:
     return str(executor_of(one.process))
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The bits of 30 iterations: the first stage goes to 20, and somebody dies in the second, the last."""
+    folder = shared_runs.write(tmp_path_factory.mktemp("short"), None, shared_runs.solver(SHORT))
+    with Within(folder):
+        train(Wanted(SOLVER, how=HOW))
+    return shared_runs.bits(folder, SHORT)
+
+
 @contextmanager
 def once_it_trains(folder: Path, count: int, do: Callable[[list[int]], None]) -> Iterator[list[int]]:
     """Meanwhile: once the first snapshot is there and so many workers train on, does something to them."""
@@ -124,14 +134,14 @@ def stop_a_worker(found: list[int]) -> None:
 
 @pytest.mark.parametrize("do", [kill_a_worker, kill_an_executor, stop_a_worker])
 def test_whatever_is_killed_or_hangs_the_training_ends_with_the_same_bits(
-    do: Callable[[list[int]], None], session: SparkSession, whole: dict[str, str], tmp_path: Path
+    do: Callable[[list[int]], None], session: SparkSession, short: dict[str, str], tmp_path: Path
 ) -> None:
-    folder = shared_runs.write(tmp_path)
+    folder = shared_runs.write(tmp_path, None, shared_runs.solver(SHORT))
     with once_it_trains(folder, 2, do) as hit:
         stages = on_spark(session, folder, 2, patience=6.0 if do is stop_a_worker else None)
     assert len(hit) == 2
-    assert shared_runs.bits(folder) == whole
-    assert stages[-1][0].iteration == 50
+    assert shared_runs.bits(folder, SHORT) == short
+    assert stages[-1][0].iteration == SHORT
     said = log(folder)
     if do is stop_a_worker:
         assert f"process {hit[1]}) is silent for 6 s: it hangs" in said

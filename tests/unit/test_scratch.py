@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import PermanentError
 from pipeline.process.host import boot_id, host_name, this_process
-from pipeline.process.scratch import folder_of, is_left, private_folder, scratch
+from pipeline.process.scratch import SPILL, folder_of, is_left, of_a_worker, private_folder, scratch
 
 HERE, BOOT = host_name(), boot_id()
 GONE = "999999999.1.abcdef"
@@ -105,6 +105,20 @@ def test_one_process_may_have_two(tmp_path: Path) -> None:
         folder_of(tmp_path, this_process().name)
         assert one.exists()
         assert two.exists()
+
+
+def test_workers_of_a_cluster_have_a_folder_for_each_kind_so_that_none_clears_up_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A barista's folder has no process's name, as what dead ones leave has none."""
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path))
+    barista = of_a_worker("barista") / "job.interface"
+    barista.write_text("where it is")
+    left = of_a_worker(SPILL) / GONE
+    left.mkdir()
+    folder_of(of_a_worker(SPILL), this_process().name)
+    assert barista.exists()
+    assert not left.exists()
 
 
 def test_a_folder_in_a_temporary_folder_for_all_is_made_and_taken_by_its_user_alone(tmp_path: Path) -> None:

@@ -92,6 +92,9 @@ def test_a_job_that_is_killed_and_asked_to_end_has_the_bits_of_one_that_is_not(
 def test_what_a_job_has_no_use_for_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(folder, "--until", "5")) == 2
     assert "--until is of no use with --job" in capsys.readouterr().err
+    assert main(words(folder, "--on", "spark")) == 2
+    assert "--on and --job exclude each other" in (said := capsys.readouterr().err)
+    assert "snapshots of a job lie in the bucket" in said
     lake = [one for one in words(folder) if one not in ("--lake", "shop")]
     assert main(lake) == 2
     assert "2 lakes are configured" in capsys.readouterr().err
