@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 
 from pipeline.cli.main import main
+from pipeline.cli.spark_train import submitted
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    caffeonsparks = {"-conf", "--conf"} & set(words)  # `hathi spark train` takes them
-    sys.exit(main(words if words[:1] == ["train"] and not caffeonsparks else ["spark", *words]))
+    sys.exit(main(submitted(sys.argv[1:])))

@@ -14,6 +14,15 @@ _UNNEEDED = {
     "persistent": "nothing is cached in Spark",
 }
 """Words of CaffeOnSpark that say nothing here, and why."""
+_ELSEWHERE = {
+    "model": ("the result is PREFIX_iter_N.caffemodel, by the solver's snapshot_prefix", "leave it out"),
+    "features": ("features are computed by a command of their own", "hathi spark features TABLE -features BLOB ..."),
+    "label": ("labels lie in the data that the net's data layer reads", "leave it out"),
+    "output": ("what is trained lies beside the solver's snapshot_prefix", "leave it out"),
+    "outputFormat": ("it is of features", "leave it out"),
+    "test": ("a test is a command of its own", "hathi train test MODEL WEIGHTS"),
+}
+"""Words of CaffeOnSpark that ask for what a training here does not do: why, and what to do."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,16 +39,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("-connection", "--connection", help=argparse.SUPPRESS)
     option("-devices", "--devices", help=argparse.SUPPRESS)
     option("-persistent", "--persistent", action="store_true", default=None, help=argparse.SUPPRESS)
+    for name in _ELSEWHERE:
+        option(f"-{name}", nargs="?", const="", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
     """The exit code of `hathi train`."""
     from pipeline.cli.main import main
 
+    for name, (why, hint) in _ELSEWHERE.items():
+        if getattr(args, name) is not None:
+            raise ConfigError(f"hathi spark train takes no -{name}", why, hint)
     for name, why in _UNNEEDED.items():
         if getattr(args, name) is not None:
             print(f"hathi: -{name} is not needed: {why}", file=sys.stderr)
     return main(words(args))
+
+
+def submitted(given: list[str]) -> list[str]:
+    """The words of `hathi` for those that spark-submit was given: CaffeOnSpark says -train where we say train."""
+    for action in ("train", "features"):
+        flag = f"-{action}"
+        if flag in given and given[0] not in ("train", "features"):
+            left = [word for word in given if word != flag] if action == "train" else given
+            return ["spark", action, *left]
+    caffeonsparks = {"-conf", "--conf"} & set(given)  # `hathi spark train` takes them
+    return given if given[:1] == ["train"] and not caffeonsparks else ["spark", *given]
 
 
 def words(args: argparse.Namespace) -> list[str]:

@@ -16,6 +16,7 @@ from pipeline.errors import SolverError
 from pipeline.ledger.protocol import Context
 from pipeline.ledger.trainings import JobFile, JobSpec
 from pipeline.nets.caffe import prototxt
+from pipeline.settings.places import folder_of
 from pipeline.training import solver, solver_text
 from pipeline.training.assembly import How
 from pipeline.training.data.parquet import open_remote
@@ -112,7 +113,7 @@ def _data(read: solver.Solver, reach: Reach) -> Iterator[tuple[str, str]]:
             for field in ("data_param", "image_data_param", "hdf5_data_param"):
                 if layer.HasField(field):
                     source = getattr(layer, field).source
-                    yield source, _far(source, reach) if is_remote(source) else _described(Path(source))
+                    yield source, _described(source, reach)
 
 
 def _far(url: str, reach: Reach) -> str:
@@ -121,7 +122,10 @@ def _far(url: str, reach: Reach) -> str:
         return hashlib.sha256(found.manifest.text().encode()).hexdigest()
 
 
-def _described(path: Path) -> str:
+def _described(source: str, reach: Reach) -> str:
+    if is_remote(source):
+        return _far(source, reach)
+    path = folder_of(source) or Path(source)
     hasher = hashlib.sha256()
     try:
         files = [path]

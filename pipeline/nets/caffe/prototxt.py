@@ -24,6 +24,8 @@ _MIXED_UP = {
     "SolverParameter": ("NetParameter", "it is the text of a net: give the solver that names it"),
 }
 """By the message that is wanted: the one that is given in its place, and what to do."""
+_CAFFEONSPARKS = ("source_class", "share_in_parallel", "cos_data_param")
+"""Fields of data layers that CaffeOnSpark has added."""
 _MAX_FAULTS = 100  # of one layer
 _MAX_AGAIN = 2**20  # characters that are parsed once more for faults, of one text
 
@@ -183,5 +185,7 @@ def syntax_error(error: text_format.ParseError, source: str, place: tuple[int, i
         near = difflib.get_close_matches(unknown[2], [field.name for field in message.fields]) if message else []
         what = "solver" if unknown[1] == caffe_pb2.SolverParameter.DESCRIPTOR.name else "net"
         hint = f"near names: {', '.join(near)}" if near else f"the {what} may be written for another branch of Caffe"
+        if unknown[2] in _CAFFEONSPARKS:
+            hint = 'the field is CaffeOnSpark\'s: write a layer of type "Data" (docs/spark.md says what for what)'
         hint = _MIXED_UP[unknown[1]][1] if _is_mixed_up(unknown[1], unknown[2]) else hint
     return NetError(f"{source}:{line + place[0]}:{column}: syntax error", says.strip(), hint)

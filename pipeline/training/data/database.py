@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.codec import caffe_pb2
 from pipeline.errors import SolverError
 from pipeline.nets.graph.lowered import Shape
+from pipeline.settings.places import folder_of
 from pipeline.training.data import datums, pixels
 from pipeline.training.data.buffers import Buffers
 from pipeline.training.data.examples import Cropped, examined, sizes_of
@@ -140,7 +141,7 @@ class Database:
 def _opened(given: caffe_pb2.DataParameter, folder: Path, field: str, reach: Reach) -> Records:
     if is_remote(given.source):
         return open_remote(given.source, reach, field)
-    path = folder / given.source.removeprefix("file://")
+    path = folder / (folder_of(given.source) or given.source)
     if is_dataset(path):
         return open_dataset(path, field)
     return open_lmdb(path, field) if given.backend == caffe_pb2.DataParameter.LMDB else open_leveldb(path, field)

@@ -16,7 +16,12 @@ import numpy as np
 import pytest
 
 from pipeline.cli.main import main
+from pipeline.stores.local import LocalStore
 from pipeline.training.assembly import How
+from pipeline.training.data.reach import Reach
+from pipeline.training.dataset import shards
+from pipeline.training.dataset.examples import read
+from pipeline.training.dataset.manifest import MANIFEST
 from pipeline.training.job import Wanted as Alone
 from tests.unit.training.runs import GOLDEN, blobs, folder_of, train
 from tests.unit.training.test_job_commands import CONFIG
@@ -99,6 +104,32 @@ def test_what_a_job_has_no_use_for_is_refused(folder: Path, capsys: pytest.Captu
     assert main(lake) == 2
     assert "2 lakes are configured" in capsys.readouterr().err
     assert keys(folder, "*") == []
+
+
+def test_a_job_reads_its_dataset_by_url_and_another_dataset_there_is_another_job(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder stands for the store: that a server is reached is shown on Spark."""
+    alone = train(Alone(Path("solver.prototxt"), how=How(1), until=10))
+    assert alone.ended.model is not None
+    (folder / "far" / "set").mkdir(parents=True)
+    shards.write(folder / "far" / "set", ((one.key, one.datum) for one in read(Path("../db"))), "a test")
+    above = folder / "far"
+    monkeypatch.setattr(Reach, "store", lambda self, url: LocalStore(above / url.rpartition("/")[2], fsync=False))
+    text = (folder / "net.prototxt").read_text()
+    (folder / "net.prototxt").unlink()
+    (folder / "net.prototxt").write_text(text.replace("../db", "s3://shop/set"))
+    solver = (folder / "solver.prototxt").read_text()
+    (folder / "solver.prototxt").write_text(solver.replace("max_iter: 60", "max_iter: 10"))
+    assert main(words(folder, "--json")) == 0
+    tree = json.loads(capsys.readouterr().out)
+    model = next(file for file in tree["model"] if file["name"] == "net.caffemodel")
+    found, wanted = blobs(folder.parent.parent / "bucket" / model["key"]), blobs(alone.ended.model)
+    assert all(np.array_equal(values, wanted[key]) for key, values in found.items())
+    manifest = above / "set" / MANIFEST
+    manifest.write_text(manifest.read_text().replace("a test", "another"))
+    assert main(words(folder, "--json")) == 0
+    assert len(keys(folder, "spec")) == 2
 
 
 def test_estop_refuses_the_start(folder: Path) -> None:
