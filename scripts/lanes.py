@@ -14,8 +14,10 @@ from xdist.workermanage import WorkerController
 TOGETHER = {
     "Spark": (
         "tests/spark/test_spark.py",
+        "tests/spark/test_data.py",
         "tests/spark/test_frames.py",
         "tests/spark/test_job.py",
+        "tests/spark/test_promoted.py",
         "tests/spark/test_servers.py",
         "tests/spark/test_shards.py",
         "tests/spark/test_training.py",
