@@ -7,7 +7,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.training.dataset.manifest import Manifest
     from pipeline.training.descent.data import Known, Source
     from pipeline.training.descent.descent import Pass, Trained, Wanted
+    from pipeline.training.descent.judging import Test
     from pipeline.training.descent.memory import Memory
     from pipeline.training.linear.joining import Trunk
 
@@ -38,7 +41,7 @@ def takes(args: argparse.Namespace) -> set[str]:
     """The options that are looked at beside the others that are given."""
     found = _ALWAYS | ({"seeds"} if args.compare else _OF_NET)
     if args.on is None:
-        return found
+        return found if args.compare else found | {"test"}
     return found | _OF_SHARDS | (_OF_SPARK if args.on.startswith("spark") else {"executors", "dry_run"})
 
 
@@ -90,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
         return train_compare.run(args)
     from pipeline.training.dataset.folders import whole
-    from pipeline.training.descent import data, saving
+    from pipeline.training.descent import data, judging, saving
     from pipeline.training.descent.descent import train
 
     source, out = asked(args)
@@ -102,19 +105,43 @@ def run(args: argparse.Namespace) -> int:
         say(pass_line(one, args.passes))
         look()
 
-    with whole(out) as folder, memory as held, data.opened(source, held) as found:
+    with whole(out) as folder, memory as held, data.opened(source, held) as found, _test(args, found.known) as test:
         look()
         trunk = trunk_of(args, source.path, found.manifest)
         wanted = wanted_of(args, found.known.count)
         tell(found.known, wanted, say)
         trained = train(found.examples, wanted, told, held)
-        about = saving.write(folder, saving.Result(str(source.path), wanted, trained), found.known, trunk)
+        beside = None if test is None else (str(args.test), judging.judged(test, trained, wanted.loss))
+        result = saving.Result(str(source.path), wanted, trained, test=beside)
+        about = saving.write(folder, result, found.known, trunk)
     tell_end(args, trained, about, out)
     return 0
 
 
+@contextmanager
+def _test(args: argparse.Namespace, known: Known) -> Iterator[Test | None]:
+    """The examples of --test, which are read before the training: it is not made for nothing."""
+    if args.test is None:
+        yield None
+        return
+    from pipeline.amounts import counted
+    from pipeline.training.descent import judging
+
+    source, _ = asked(args)
+    with judging.opened(replace(source, path=args.test, labels=None, dim=None), known) as found:
+        say = speaker(args)
+        for sentence in found.left_out.sentences:
+            say(f"warning: {sentence}")
+        if found.strangers:
+            say(
+                f"warning: {args.test}: {counted(found.strangers, 'label')} of classes that {source.path} does not have"
+            )
+        yield found
+
+
 def tell_end(args: argparse.Namespace, trained: Trained, about: dict[str, Any], out: Path) -> None:
     """What a training came to, and where it is."""
+    from pipeline.amounts import counted
     from pipeline.training.descent import saving
 
     say = speaker(args)
@@ -124,6 +151,9 @@ def tell_end(args: argparse.Namespace, trained: Trained, about: dict[str, Any], 
     held_out = f", {100 * trained.held_right:.2f} % of those held out" if trained.held_right is not None else ""
     say(f"objective {trained.objective:.6g}; {100 * trained.right:.2f} % right{held_out}")
     kept = "" if trained.best == len(trained.passes) else f", those of pass {trained.best}"
+    if test := about["test"]:
+        say(f"{test['data']}: {counted(test['examples'], 'example')}, loss {test['loss']:.5g}, "
+            f"{100 * test['right']:.2f} % right")  # fmt: skip
     say(f"{out / saving.NPZ}, {out / saving.TABLE}: the weights{kept}")
 
 

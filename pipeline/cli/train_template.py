@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--dataset", type=Path, metavar="FOLDER", help="images to train with: a dataset, or an LMDB")
     group.add_argument("--test", type=Path, metavar="FOLDER", help="images to test with (default: the side validation, "
-                       "else test, of the dataset)")  # fmt: skip
+                       "else test, of the dataset); of train linear: examples to judge the model by")  # fmt: skip
     group.add_argument("--classes", type=number_from(2), metavar="N", help="how many (default: as the dataset has)")
     group.add_argument("--freeze", metavar="LAYER", help="this layer and those before it learn nothing; all: all but "
                        "the new one (default: all learn, the new one ten times faster)")  # fmt: skip

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.stores.hdfs.store import HdfsStore
@@ -16,6 +17,7 @@ from tests.servers.hdfs import HdfsServer
 from tests.servers.s3 import S3Server
 from tests.spark.conftest import OF_A_RUN, Lake, lines, make_lake
 from tests.spark.test_spark import on_cluster
+from tests.unit.training.sparse_sets import like_rcv1, write
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -66,3 +68,35 @@ def test_on_s3_and_hdfs_the_cluster_delivers_what_one_box_delivers(
     assert delivered(far) == delivered(near)
     assert len(delivered(far)) == 6
     there.hathi("verify", "--deep")
+
+
+def test_a_linear_model_reads_its_examples_from_hdfs_and_comes_to_the_bits_of_local_files(
+    tmp_path: Path, session: SparkSession, hdfs_server: HdfsServer
+) -> None:
+    """Text whose lines are dealt out by bytes, and packed text beside it; a line that is wrong is named by its URL."""
+    from pipeline.cluster.spark_shards import SparkShards
+    from pipeline.training.descent import pieces, synchronous
+    from pipeline.training.descent.descent import Wanted
+    from pipeline.training.descent.losses import Loss
+
+    folder, url = tmp_path / "examples", hdfs_server.url("tests/linear")
+    folder.mkdir()
+    text = write(folder / "a.svm", like_rcv1(6000, 900, 30)).read_bytes()
+    lines = text.splitlines(keepends=True)
+    (folder / "b.svm.gz").write_bytes(gzip.compress(b"".join([*lines[:300], b"x 1:1\n"])))
+    store = hdfs_server.store("tests/linear")
+    for path in sorted(folder.iterdir()):
+        store.put(path.name, path)
+    far, near = (pieces.plan(place, 2, None, 0) for place in (url, str(folder)))
+    assert len(far.shards[0]) > 10, "the text is cut"
+    wanted = Wanted(Loss.HINGE, 1e-4, passes=2, rate=0.5)
+    here, there = synchronous.Here(near, tmp_path / "here"), SparkShards(session.sparkContext, far, 2)
+    seen = synchronous.look(there, far, url, 0.0)
+    assert seen.count == 6300
+    assert seen.left_out.sentences == [f"{url}/b.svm.gz, line 301: its label is no whole number: it names no class; "
+                                       "it is left out"]  # fmt: skip
+    found = synchronous.train(there, seen, wanted, 0)
+    alone = synchronous.train(here, synchronous.look(here, near, "files", 0.0), wanted, 0)
+    assert np.abs(alone.weights).max() > 0.01
+    assert np.array_equal(found.weights, alone.weights)
+    assert np.array_equal(found.bias, alone.bias)

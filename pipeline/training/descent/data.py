@@ -16,7 +16,7 @@ from pipeline.training.dataset.manifest import MANIFEST, Manifest
 from pipeline.training.descent import libsvm, tables
 from pipeline.training.descent.dense_file import DenseFile
 from pipeline.training.descent.examples import Dense, Examples, Labels
-from pipeline.training.descent.gathering import Gathering, LeftOut
+from pipeline.training.descent.gathering import Gathering, LeftOut, Naming
 from pipeline.training.descent.memory import Memory
 from pipeline.training.descent.tables import DenseRows, Shape
 from pipeline.training.descent.values import Numbers
@@ -72,13 +72,15 @@ class _About:
     """classes: how many there are by the manifest; 0: as the labels say."""
 
     left_out: LeftOut
+    naming: Naming | None = None
     manifest: Manifest | None = None
     classes: int = 0
 
 
 @contextmanager
-def opened(source: Source, memory: Memory) -> Iterator[Data]:
-    """The examples.  Raises ConfigError and FormatError for what holds none."""
+def opened(source: Source, memory: Memory, naming: Naming | None = None) -> Iterator[Data]:
+    """The examples.  naming: of classes; default: `classes_of`.  Raises ConfigError and FormatError for what holds
+    none."""
     left_out = LeftOut()
     if (source.path / MANIFEST).is_file():
         yield from _dataset(source, memory, left_out)
@@ -94,11 +96,11 @@ def opened(source: Source, memory: Memory) -> Iterator[Data]:
         features, labels = _arrays(source, paths, kind)
         rows = tables.checked_rows(str(source.path), features, labels, left_out)
         shape = Shape(*features.shape) if features.ndim == 2 else Shape(0, 0)
-        yield from _dense(source, memory, shape, rows, _About(left_out))
+        yield from _dense(source, memory, shape, rows, _About(left_out, naming))
     elif kind == "parquet" and tables.is_dense(paths[0]):
         shape = tables.shape(paths)
         rows = (one for path in paths for one in tables.read_dense(path, shape.dim, left_out))
-        yield from _dense(source, memory, shape, rows, _About(left_out))
+        yield from _dense(source, memory, shape, rows, _About(left_out, naming))
     else:
         read = tables.read if kind == "parquet" else libsvm.read
         with Gathering(str(source.path), source.seed) as gathering:
@@ -107,7 +109,7 @@ def opened(source: Source, memory: Memory) -> Iterator[Data]:
             with left_out.told():
                 if not gathering.rows:
                     raise _nothing(source)
-                examples = gathering.finish(memory, source.dim)
+                examples = gathering.finish(memory, source.dim, naming)
         yield Data(examples, left_out)
 
 
@@ -118,7 +120,7 @@ def _dense(source: Source, memory: Memory, shape: Shape, rows: Iterator[DenseRow
         with about.left_out.told():
             if not file.rows:
                 raise _nothing(source)
-            examples = file.examples(memory, str(source.path), about.classes)
+            examples = file.examples(memory, str(source.path), about.classes, about.naming)
         yield Data(examples, about.left_out, about.manifest)
 
 
@@ -145,7 +147,7 @@ def _dataset(source: Source, memory: Memory, left_out: LeftOut) -> Iterator[Data
         for one in reading.rows(source.path, side, manifest.dim, classes)
     )
     shape = Shape(count, manifest.dim)
-    yield from _dense(source, memory, shape, rows, _About(left_out, manifest, classes))
+    yield from _dense(source, memory, shape, rows, _About(left_out, None, manifest, classes))
 
 
 def files_of(path: Path) -> list[Path]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.training.descent.data import Known
 from pipeline.training.descent.descent import Trained, Wanted
 from pipeline.training.descent.examples import Labels
+from pipeline.training.descent.judging import Judgement
 from pipeline.training.descent.losses import LOSSES, Loss
 from pipeline.training.descent.values import Numbers
 from pipeline.training.linear import joining
@@ -27,12 +28,14 @@ _ROWS = 2**20
 
 @dataclass(frozen=True)
 class Result:
-    """data: a name, for the manifest.  shards: that met, and after how many steps of each, 0: of its pass."""
+    """data: a name, for the manifest.  shards: that met, and after how many steps of each, 0: of its pass.  test: of
+    other examples, their name and what the model came to on them."""
 
     data: str
     wanted: Wanted
     trained: Trained
     shards: tuple[int, int] | None = None
+    test: tuple[str, Judgement] | None = None
 
 
 def write(folder: Path, result: Result, known: Known, trunk: joining.Trunk | None) -> dict[str, Any]:
@@ -67,6 +70,7 @@ def manifest(result: Result, known: Known) -> dict[str, Any]:
         "objective": trained.objective,
         "accuracy": trained.right,
         "held_out_accuracy": trained.held_right,
+        "test": {"data": result.test[0], **asdict(result.test[1])} if result.test else None,
         "best_pass": trained.best,
         "shards": dict(zip(("count", "local_steps"), result.shards, strict=True)) if result.shards else None,
         "seconds": sum(one.seconds for one in trained.passes),
