@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +31,7 @@ LOCKS = ("none", "stripe", "global", "atomic")
 PER_WORKER = 50_000
 """Examples for which one more worker is worth its copy, where --workers is not given."""
 HINGE = "hinge"
+_SECONDS = 5.0
 _ALWAYS = {"loss", "l2", "passes", "rate", "decay", "early_stop", "workers", "lock", "processes", "rows", "no_bias",
            "seed", "dim", "labels", "scratch", "compare", "on", "config", "json"}  # fmt: skip
 _OF_NET = {"net", "weights", "blob", "like", "set", "pool", "input_size", "preprocess"}
@@ -128,7 +130,12 @@ def _test(args: argparse.Namespace, known: Known) -> Iterator[Test | None]:
     from pipeline.training.descent import judging
 
     source, _ = asked(args)
-    with judging.opened(replace(source, path=args.test, labels=None, dim=None), known) as found:
+    with judging.opened(
+        replace(
+            source, path=args.test, labels=None, dim=None, told=reading_of(args.test, speaker(args), time.monotonic)
+        ),
+        known,
+    ) as found:
         say = speaker(args)
         for sentence in found.left_out.sentences:
             say(f"warning: {sentence}")
@@ -167,7 +174,22 @@ def asked(args: argparse.Namespace) -> tuple[Source, Path]:
     path = Path(args.words[1])
     out = Path(args.words[2]) if len(args.words) == 3 else Path(f"{path.resolve().name}.linear")
     scratch = args.scratch or (out.parent if out.parent.is_dir() else Path("."))
-    return Source(path, scratch, args.labels, args.dim, args.seed or 0), out
+    told = reading_of(path, speaker(args), time.monotonic)
+    return Source(path, scratch, args.labels, args.dim, args.seed or 0, told), out
+
+
+def reading_of(path: Path, say: Callable[[str], None], monotonic: Callable[[], float]) -> Callable[[int], None]:
+    """Hears how many examples of a file each part has, and says every few seconds how many they are."""
+    count, last = 0, monotonic()
+
+    def told(more: int) -> None:
+        nonlocal count, last
+        count += more
+        if (now := monotonic()) - last >= _SECONDS:
+            last = now
+            say(f"reading {path}: {count:,} examples")
+
+    return told
 
 
 def speaker(args: argparse.Namespace) -> Callable[[str], None]:

@@ -135,7 +135,9 @@ ELSEWHERE = {
     ("docs/service.md", "sh"): "needs a training; tests/integration/test_service_classify.py types it to a server",
     ("docs/archive.md", "sh"): "tests/integration/test_archive.py types it and looks for what it forgets everywhere",
     ("docs/linear.md", "console"): "needs numba; tests/unit/training/test_descent_command.py types and compares it",
-    ("docs/linear.md", "sh"): "needs Spark or Kubernetes; tests/spark/test_shards.py types both on smaller sets",
+    ("docs/linear.md", "python"): "needs numba and scikit-learn; tests/unit/training/test_descent_judging.py runs it",
+    ("docs/linear.md", "sh"): "needs numba, Spark or Kubernetes; tests/spark/test_shards.py types those on smaller "
+    "sets, tests/unit/training/test_descent_command.py joins a model to its net",
     ("docs/models.md", "console"): "tests/integration/test_promotions.py types and compares it",
     (
         "docs/heads.md",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from pipeline.training.dataset.manifest import MANIFEST, Manifest
 from pipeline.training.descent import libsvm, tables
 from pipeline.training.descent.dense_file import DenseFile
 from pipeline.training.descent.examples import Dense, Examples, Labels
-from pipeline.training.descent.gathering import Gathering, LeftOut, Naming
+from pipeline.training.descent.gathering import Gathered, Gathering, LeftOut, Naming
 from pipeline.training.descent.memory import Memory
 from pipeline.training.descent.tables import DenseRows, Shape
 from pipeline.training.descent.values import Numbers
@@ -24,6 +25,7 @@ from pipeline.training.linear import reading
 from pipeline.training.linear.head import TRAIN
 
 _PARQUET, _NPY, _ZIP = b"PAR1", b"\x93NUMPY", b"PK\x03\x04"
+Part = TypeVar("Part", Gathered, DenseRows)
 FEATURES, LABELS = ("features", "X", "x"), ("labels", "label", "y")
 """Names of the arrays of a .npz, the first that is there."""
 
@@ -31,13 +33,15 @@ FEATURES, LABELS = ("features", "X", "x"), ("labels", "label", "y")
 @dataclass(frozen=True)
 class Source:
     """path: a file, a folder of files or a dataset.  labels: a .npy of the labels of a .npy.  dim: coordinates of
-    sparse examples, None: as the largest index says.  scratch: where dense examples lie while it trains."""
+    sparse examples, None: as the largest index says.  scratch: where dense examples lie while it trains.  told: hears
+    of each part that was read how many examples it has."""
 
     path: Path
     scratch: Path
     labels: Path | None = None
     dim: int | None = None
     seed: int = 0
+    told: Callable[[int], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def opened(source: Source, memory: Memory, naming: Naming | None = None) -> Iter
         read = tables.read if kind == "parquet" else libsvm.read
         with Gathering(str(source.path), source.seed) as gathering:
             for path in paths:
-                gathering.extend(read(path, source.dim, left_out))
+                gathering.extend(_told(read(path, source.dim, left_out), source))
             with left_out.told():
                 if not gathering.rows:
                     raise _nothing(source)
@@ -116,12 +120,18 @@ def opened(source: Source, memory: Memory, naming: Naming | None = None) -> Iter
 def _dense(source: Source, memory: Memory, shape: Shape, rows: Iterator[DenseRows], about: _About) -> Iterator[Data]:
     refuse_dim(source.path, source.dim)
     with DenseFile(source.scratch, shape, source.seed) as file:
-        file.extend(rows)
+        file.extend(_told(rows, source))
         with about.left_out.told():
             if not file.rows:
                 raise _nothing(source)
             examples = file.examples(memory, str(source.path), about.classes, about.naming)
         yield Data(examples, about.left_out, about.manifest)
+
+
+def _told(parts: Iterator[Part], source: Source) -> Iterator[Part]:
+    for one in parts:
+        yield one
+        source.told(len(one.label_lengths))
 
 
 def refuse_dim(data: Path | str, dim: int | None) -> None:

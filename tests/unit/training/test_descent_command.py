@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from pyarrow import parquet as pq
 
+from pipeline.cli import train_linear
 from pipeline.cli.main import main
 from pipeline.cli.wiring import whole_commands
 from pipeline.errors import SolverError
 from pipeline.nets import load
-from pipeline.training.descent import saving
+from pipeline.training.descent import data, saving
+from pipeline.training.descent.memory import Own
 from pipeline.training.linear import joining
 from pipeline.training.packages import demand
 from tests.unit.training.made_sets import clouds, made
@@ -137,7 +139,8 @@ def test_options_that_say_nothing_sensible_are_refused_by_name(
 
 @pytest.mark.parametrize("more", [
     "--gpu 0", "--exact", "--until 3", "--threads 3", "--iterations 4", "--snapshot a", "--job", "--precision bf16",
-    "--test a", "--dataset a", "--patience 3", "--local-steps 3", "--shards 4", "--executors 2", "--spark-conf a=b",
+    "--on here --test a",
+    "--compare --test a", "--dataset a", "--patience 3", "--local-steps 3", "--shards 4", "--executors 2", "--spark-conf a=b",
     "--image a", "--dry-run", "--seeds 5", "--on here --spark-conf a=b", "--on here --image a", "--compare --blob a",
 ])  # fmt: skip
 def test_an_option_that_nobody_would_look_at_is_refused_by_name(more: str, tmp_path: Path, capsys: Printed) -> None:
@@ -146,6 +149,24 @@ def test_an_option_that_nobody_would_look_at_is_refused_by_name(more: str, tmp_p
     options = [one for one in more.split() if one.startswith("--") and one not in ("--on", "--compare")]
     assert f"hathi train linear takes no {options[0]} here" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_long_reading_says_every_five_seconds_how_far_it_is(tmp_path: Path) -> None:
+    said: list[str] = []
+    seconds = iter([0.0, 3.0, 5.0, 9.0, 10.5])
+    told = train_linear.reading_of(tmp_path / "a.svm", said.append, lambda: next(seconds))
+    for count in (10, 2000, 30, 4000):
+        told(count)
+    assert said == [f"reading {tmp_path / 'a.svm'}: 2,010 examples", f"reading {tmp_path / 'a.svm'}: 6,040 examples"]
+    heard: list[int] = []
+    (tmp_path / "two").mkdir()
+    for name in ("a.svm", "b.svm"):
+        write(tmp_path / "two" / name, like_rcv1(300, 60, 6))
+    np.savez(tmp_path / "a.npz", features=np.eye(4), labels=[0, 1, 0, 1])
+    for source in (tmp_path / "two", tmp_path / "a.npz"):
+        with data.opened(data.Source(source, tmp_path, told=heard.append), Own()):
+            pass
+    assert heard == [300, 300, 4]
 
 
 def test_options_of_other_data_are_refused(tmp_path: Path, capsys: Printed) -> None:
@@ -222,6 +243,7 @@ def test_the_page_shows_what_the_commands_print(
     block = "".join(one.partition("```")[0] for one in page.split("```console\n")[1:])
     packed = gzip.compress(write(tmp_path / "news.svm", like_rcv1(900, 300, 12)).read_bytes())
     (tmp_path / "news.svm.gz").write_bytes(packed)
+    write(tmp_path / "news.t.svm", like_rcv1(90, 300, 12, seed=8))
     monkeypatch.chdir(tmp_path)
 
     def form(text: str) -> list[str]:

@@ -51,6 +51,21 @@ def test_a_sparse_model_is_judged_by_other_examples(tmp_path: Path, capsys: Prin
     assert f"{test}: 6 examples, loss {found['loss']:.5g}, {100 * right / 6:.2f} % right" in said.out
 
 
+def test_the_page_reads_a_model_in_python_as_it_was_judged(
+    tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "linear.md").read_text()
+    (program,) = [one.partition("```")[0] for one in page.split("```python\n")[1:]]
+    monkeypatch.chdir(tmp_path)
+    data = write(tmp_path / "news.svm", like_rcv1(400, 60, 6))
+    test = write(tmp_path / "news.t.svm", like_rcv1(90, 80, 6, seed=8))
+    about, _ = trained(tmp_path, data, test)
+    (tmp_path / "out").rename(tmp_path / "news")
+    capsys.readouterr()
+    exec(program, {})
+    assert float(capsys.readouterr().out) == pytest.approx(about["test"]["right"])
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_dense_model_is_judged_by_other_examples(classes: int, tmp_path: Path) -> None:
     values, labels = clouds(120, 6, classes)

@@ -81,18 +81,20 @@ def liblinear(examples: Examples, loss: Loss, l2: float) -> tuple[Any, Any]:
 @pytest.mark.parametrize("loss", list(Loss))
 @pytest.mark.parametrize("name", SETS)
 def test_descent_comes_to_liblinears_objective_and_accuracy(name: str, loss: Loss, tmp_path: Path) -> None:
-    """1.01 of it after 20 passes, 1.001 after 200, whose accuracy on other rows is within 0.2 points: the issue's."""
+    """1.01 of it after 20 passes, 1.001 after 200.  Accuracy on other rows: after 20 passes no more than 0.2 points
+    below it, after 200 within 0.2 points of it on both sides."""
     examples = SETS[name](tmp_path)
     cut = examples.count * 2 // 3
     own, rest = examples.part(0, cut), examples.part(cut, examples.count)
     l2 = 1.0 / own.count
     weights, bias = liblinear(own, loss, l2)
     best, _ = objective(own, flat(weights, bias, own), loss, l2)
-    assert train(own, Wanted(loss, l2)).objective <= 1.01 * best
-    waited = train(own, Wanted(loss, l2, passes=200))
+    soon, waited = train(own, Wanted(loss, l2)), train(own, Wanted(loss, l2, passes=200))
+    assert soon.objective <= 1.01 * best
     assert waited.objective == pytest.approx(best, rel=1e-3)
-    right = [
+    theirs, early, late = (
         round(rest.count * objective(rest, flat(vectors, tilts, rest), loss, l2)[1])
-        for vectors, tilts in ((weights, bias), (waited.weights, waited.bias))
-    ]
-    assert abs(right[0] - right[1]) <= 0.002 * rest.count
+        for vectors, tilts in ((weights, bias), (soon.weights, soon.bias), (waited.weights, waited.bias))
+    )
+    assert early >= theirs - 0.002 * rest.count
+    assert abs(late - theirs) <= 0.002 * rest.count
