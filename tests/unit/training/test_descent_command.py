@@ -139,8 +139,8 @@ def test_options_that_say_nothing_sensible_are_refused_by_name(
 
 @pytest.mark.parametrize("more", [
     "--gpu 0", "--exact", "--until 3", "--threads 3", "--iterations 4", "--snapshot a", "--job", "--precision bf16",
-    "--on here --test a",
-    "--compare --test a", "--dataset a", "--patience 3", "--local-steps 3", "--shards 4", "--executors 2", "--spark-conf a=b",
+    "--on here --test a", "--compare --test a", "--dataset a", "--patience 3",
+    "--local-steps 3", "--shards 4", "--executors 2", "--spark-conf a=b",
     "--image a", "--dry-run", "--seeds 5", "--on here --spark-conf a=b", "--on here --image a", "--compare --blob a",
 ])  # fmt: skip
 def test_an_option_that_nobody_would_look_at_is_refused_by_name(more: str, tmp_path: Path, capsys: Printed) -> None:
