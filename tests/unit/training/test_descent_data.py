@@ -383,9 +383,9 @@ def test_a_header_of_numpy_that_promises_more_than_there_is_asks_for_no_memory(t
         file.writestr("X.npy", head.getvalue() + bytes(64))
         file.writestr("y.npy", head.getvalue() + bytes(64))
     (tmp_path / "a.npy").write_bytes(head.getvalue() + bytes(64))
-    for name in ("a.npz", "a.npy"):
+    for name, labels in (("a.npz", None), ("a.npy", tmp_path / "a.npy")):
         with pytest.raises(FormatError, match="cannot be read"):
-            read(tmp_path / name, labels=tmp_path / "a.npy")
+            read(tmp_path / name, labels=labels)
 
 
 def test_a_folder_of_files_is_one_set_and_mixed_kinds_are_refused(tmp_path: Path) -> None:
