@@ -123,6 +123,7 @@ def _answering(
     from pipeline.service.fetching import fetcher_for
     from pipeline.service.http.server import Server, bound, serve
     from pipeline.service.serving.parent import sizes_of
+    from pipeline.service.work.worker import names_of
 
     refuse_estop(Path(settings.state))
     stop = Stop(Path(settings.state), Clock(), _say)
@@ -138,7 +139,8 @@ def _answering(
     async def orphaned(worker: str) -> None:
         database = await open_database(settings.service.database)
         try:
-            await queue.orphan(database, worker)
+            for name in names_of(worker).values():
+                await queue.orphan(database, name)
         finally:
             await database.close()
 
@@ -151,7 +153,7 @@ def _answering(
 
 def _worker(args: argparse.Namespace, settings: Settings) -> int:
     from pipeline.service.database.opening import open_database
-    from pipeline.service.work.training import Hands
+    from pipeline.service.work.attempt import Hands
     from pipeline.service.work.worker import work
 
     state = Path(settings.state)

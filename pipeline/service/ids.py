@@ -23,6 +23,7 @@ class Kind(StrEnum):
     TOKEN = "tk"
     EVENT = "ev"
     DATAFILE = "df"
+    DATASET = "ds"
     SOLVER = "so"
     TRAINING_JOB = "tj"
     MODEL = "mo"

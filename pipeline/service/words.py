@@ -36,6 +36,7 @@ class Reason(StrEnum):
     """Why work failed: a closed list."""
 
     BAD_SPEC = "bad_spec"
+    BAD_ARCHIVE = "bad_archive"
     NO_DATA = "no_data"
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"

@@ -132,7 +132,10 @@ ELSEWHERE = {
         "docs/datasets.md",
         "console",
     ): "needs lmdb; tests/unit/training/test_dataset.py, test_dataset_make.py and service/test_importing.py compare it",
-    ("docs/service.md", "sh"): "needs a training; tests/integration/test_service_classify.py types it to a server",
+    (
+        "docs/service.md",
+        "sh",
+    ): "needs trainings; tests/integration/test_service_datasets.py and test_service_classify.py type them",
     ("docs/archive.md", "sh"): "tests/integration/test_archive.py types it and looks for what it forgets everywhere",
     ("docs/linear.md", "console"): "needs numba; tests/unit/training/test_descent_command.py types and compares it",
     ("docs/linear.md", "python"): "needs numba and scikit-learn; tests/unit/training/test_descent_judging.py runs it",

@@ -147,6 +147,7 @@ def furnished(stand: Stand, who: Person, mark: str) -> dict[str, str]:
     datafile = who.datafile(mark.encode(), mark)
     job = who.job(mark, solver_id=solver, inputs={"train": datafile})
     stand.trained(who, job, mark)
+    dataset = stand.dataset(who, datafile, mark)
     model = who.got("POST", "/v1/models", {"name": mark})["id"]
     version = {"training_job_id": job, "labels": [mark], "note": mark}
     assert who.got("POST", f"/v1/models/{model}/versions", version)["figures"] == {f"test/{mark}": 0.5}
@@ -155,7 +156,7 @@ def furnished(stand: Stand, who: Person, mark: str) -> dict[str, str]:
     classifier = who.got("POST", "/v1/classifiers", named)["id"]
     who.ask("POST", "/v1/tokens", {"name": mark}, Idempotency_Key="the-same")
     token = who.got("GET", "/v1/tokens")["items"][0]["id"]
-    things = {"so": solver, "df": datafile, "tj": job, "mo": model, "cl": classifier, "tk": token}
+    things = {"so": solver, "df": datafile, "ds": dataset, "tj": job, "mo": model, "cl": classifier, "tk": token}
     return {**things, "us": who.user, "te": who.tenant}
 
 

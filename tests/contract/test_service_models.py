@@ -48,7 +48,8 @@ def test_versions_are_snapshots_with_their_lineage_and_stay_as_they_are(stand: S
     assert version == made.json()
     assert version["figures"] == {"test/accuracy": 0.5}
     said = ann.got("GET", f"/v1/training-jobs/{job}")
-    lineage = {"training_job_id": job, "iteration": 10, "solver_id": said["solver_id"], "inputs": said["inputs"]}
+    lineage = {"training_job_id": job, "iteration": 10, "solver_id": said["solver_id"],
+               "dataset_id": None, "inputs": said["inputs"]}  # fmt: skip
     assert version["lineage"] == lineage
     assert (version["labels"], version["created_by"]) == (["zero", "one"], ann.user)
     file = ann.ask("GET", f"{where}/versions/1/artifacts/{WEIGHTS}")

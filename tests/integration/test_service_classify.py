@@ -28,7 +28,7 @@ from pipeline.clock import Clock
 from pipeline.fetch.fetcher import Fetcher
 from pipeline.service.database.statements import Database
 from pipeline.service.serving.parent import Sizes
-from pipeline.service.work.training import Hands
+from pipeline.service.work.attempt import Hands
 from pipeline.service.work.worker import work
 from tests.integration.fetch.asking import limits
 from tests.servers import picture_training as spots

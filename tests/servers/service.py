@@ -26,7 +26,7 @@ from pipeline.service.queue import Chunk, Snapshot
 from pipeline.service.serving.parent import Sizes
 from pipeline.service.specification.judging import judge
 from pipeline.service.specification.words import Asked, Judged
-from pipeline.service.words import PLATFORM, Actor, Role, Slot
+from pipeline.service.words import PLATFORM, Actor, Ending, Role, Slot, State
 from pipeline.service.work.preparing import SERVING
 from pipeline.settings import Fetch
 from pipeline.stores.local import LocalStore
@@ -141,6 +141,32 @@ class Stand:
             assert await queue.keep(database, held, Snapshot(10, files))
 
         self.site.run(left(self.site.open()))
+
+    def dataset(self, who: Person, datafile: str, mark: str) -> str:
+        """One whose archive nobody read: what a worker leaves of it."""
+        name = str(who.got("POST", "/v1/datasets", {"name": mark, "datafile_id": datafile})["id"])
+
+        async def left(database: Database) -> None:
+            worker = new_id(Kind.WORKER, time.time())
+            await queue.enlist(database, worker, "here", Slot.LIGHT)
+            held = await queue.claim(database, worker)
+            assert held is not None
+            assert held.id == name
+            rejected = json.dumps({"number": 1, "name": mark, "reason": "not_image", "detail": mark})
+            files = []
+            for file, text in ((WEIGHTS, mark), ("rejected.jsonl", rejected)):
+                key = TenantKeys(who.tenant).snapshot(name, 1, 1, file)
+                self.store.put(key, text.encode())
+                files.append({"name": file, **blobs.described(key, text.encode())})
+            assert await queue.keep(database, held, Snapshot(1, files))
+            sides = {side: {"examples": 1, "labels": {mark: 1}} for side in ("train", "test")}
+            data = {"labels": 1, "channels": 3, "height": 8, "width": 8, "sides": {"train": 1, "test": 1}}
+            result = {"entries": 3, "examples": 2, "duplicates": 0, "rejected": {"not_image": 1}, "labels": {mark: 2},
+                      "classes": [mark], "sides": sides, "warnings": [mark], "digest": "0", "data": data}  # fmt: skip
+            assert await queue.finish(database, held, Ending(State.SUCCEEDED, result=result))
+
+        self.site.run(left(self.site.open()))
+        return name
 
     def nobody(self) -> Person:
         return Person(self.url)

@@ -15,6 +15,7 @@ from pipeline.service.http import (
     classifiers,
     classifying,
     datafiles,
+    datasets,
     health,
     inference,
     members,
@@ -37,7 +38,10 @@ def make_app(behind: Behind, say: Say = lambda text: None) -> FastAPI:
     """say: told of each error that an operator has to know of."""
     app = FastAPI(title="Hathi", version=VERSION, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.behind = behind
-    rooms = (health, members, tenants, datafiles, solvers, training_jobs, models, classifiers, classifying, inference)
+    rooms = (
+        health, members, tenants, datafiles, datasets, solvers, training_jobs, models, classifiers, classifying,
+        inference,
+    )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)
     app.add_middleware(Limited)

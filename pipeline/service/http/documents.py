@@ -61,6 +61,7 @@ def id_in_body(kind: Kind) -> Any:
 
 
 DatafileId = Annotated[str, id_in_path(Kind.DATAFILE)]
+DatasetId = Annotated[str, id_in_path(Kind.DATASET)]
 SolverId = Annotated[str, id_in_path(Kind.SOLVER)]
 JobId = Annotated[str, id_in_path(Kind.TRAINING_JOB)]
 ModelId = Annotated[str, id_in_path(Kind.MODEL)]

@@ -14,6 +14,7 @@ from pipeline.service.http import model_aliases
 from pipeline.service.http.asking import Behind, Member, Service, Viewer
 from pipeline.service.http.conditional import tagged
 from pipeline.service.http.creating import IdempotencyKey, Made, create
+from pipeline.service.http.datasets import classes_of
 from pipeline.service.http.documents import Given, ModelId, Name, ShortName, Told, id_in_body, problems
 from pipeline.service.http.downloads import BINARY, FileName, download
 from pipeline.service.http.figures import figures_of
@@ -50,7 +51,7 @@ class VersionGiven(Given):
     training_job_id: Annotated[str, id_in_body(Kind.TRAINING_JOB)]
     iteration: Annotated[int | None, Field(ge=0, lt=2**31, description="Of a snapshot; the newest by default")] = None
     labels: Annotated[
-        list[Name] | None, Field(max_length=MOST_LABELS, description="A name for each class, in the net's order")
+        list[Name] | None, Field(max_length=MOST_LABELS, description="Of each class; the dataset's by default")
     ] = None  # fmt: skip
     note: Annotated[str, Field(max_length=2000)] = ""
 
@@ -61,6 +62,7 @@ class Lineage(Told):
     training_job_id: str
     iteration: int
     solver_id: str
+    dataset_id: str | None
     inputs: dict[str, str]
 
 
@@ -150,9 +152,14 @@ async def _versions(statements: Statements, rows: Sequence[Row]) -> list[Version
     """With what they were made of."""
     found = []
     for row in rows:
-        work = await statements.row("select solver_id, body from work where id = $1", row["work_id"])
+        work = await statements.row(
+            """select work.solver_id, work.body, judgements.dataset_id from work left join judgements
+               on judgements.tenant_id = work.tenant_id and judgements.solver_id = work.solver_id where work.id = $1""",
+            row["work_id"],
+        )  # fmt: skip
         assert work is not None, "a job stays for as long as a version is made of it"
         lineage = Lineage(training_job_id=row["work_id"], iteration=row["iteration"], solver_id=work["solver_id"],
+                          dataset_id=work["dataset_id"],
                           inputs=json.loads(work["body"])["inputs"])  # fmt: skip
         found.append(
             Version(
@@ -196,12 +203,13 @@ async def add_version(
         if there is None:
             raise absent()
         number = int(there["numbered"])
+        labels = body.labels if body.labels is not None else await classes_of(statements, body.training_job_id)
         await statements.row(
             """insert into model_versions (tenant_id, model_id, number, work_id, iteration, files, labels, figures,
                    note, created_by, created_at)
                values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, instant()) returning number""",
             actor.tenant, model, number, body.training_job_id, snapshot["iteration"], snapshot["files"],
-            json.dumps(body.labels) if body.labels is not None else None, json.dumps(figures), body.note, actor.user,
+            json.dumps(labels) if labels is not None else None, json.dumps(figures), body.note, actor.user,
         )  # fmt: skip
         of = {"model_id": model, "action": "version added", "number": number}
         await noted(statements, actor, service.clock, of)

@@ -9,16 +9,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from pipeline.service.database.statements import Row, Statements
+from pipeline.service.database.statements import Row, Statements, Violated
 from pipeline.service.http.asking import Member, Service, Viewer
 from pipeline.service.http.conditional import IfMatch, tagged
 from pipeline.service.http.creating import IdempotencyKey, Made, create, told_before
-from pipeline.service.http.documents import Given, Name, SolverId, Told, problems
+from pipeline.service.http.datasets import made
+from pipeline.service.http.documents import Given, Name, SolverId, Told, id_in_body, problems
 from pipeline.service.http.paging import Paged, page
 from pipeline.service.http.removing import remove
 from pipeline.service.ids import Kind, new_id
-from pipeline.service.problems import absent
-from pipeline.service.specification.words import Asked
+from pipeline.service.problems import absent, invalid
+from pipeline.service.specification.words import Asked, Data
 
 router = APIRouter(prefix="/v1/solvers", tags=["solvers"])
 Text = Annotated[str, Field(min_length=1, max_length=2**20)]
@@ -28,7 +29,11 @@ _LISTED = "id, name, created_at, version"
 class SolverGiven(Given):
     name: Name
     solver: Annotated[Text, Field(description="A SolverParameter as text; what it says of files and devices is ours")]
-    net: Annotated[Text, Field(description="A NetParameter as text; a data layer's source is a name of `inputs`")]
+    net: Annotated[
+        Text,
+        Field(description="A NetParameter as text; without dataset_id a data layer's source is a job's input"),
+    ]  # fmt: skip
+    dataset_id: Annotated[str | None, id_in_body(Kind.DATASET)] = None
 
 
 class SolverShort(Told):
@@ -40,6 +45,7 @@ class SolverShort(Told):
 class Solver(SolverShort):
     solver: str
     net: str
+    dataset_id: str | None
     inputs: Annotated[list[str], Field(description="The names that a job has to give in its `inputs`")]
     price: Annotated[
         dict[str, Any] | None,
@@ -54,11 +60,11 @@ class Solvers(Told):
 
 
 def _shown(row: Row, judgement: Row | None) -> dict[str, Any]:
-    said = judgement or {"inputs": "[]", "price": "{}", "warnings": "[]"}
+    said = judgement or {"dataset_id": None, "inputs": "[]", "price": "{}", "warnings": "[]"}
     return {
         **{name: row[name] for name in ("id", "name", "created_at", "solver", "net")},
-        "inputs": json.loads(said["inputs"]), "price": json.loads(said["price"]) or None,
-        "warnings": json.loads(said["warnings"]),
+        "dataset_id": said["dataset_id"], "inputs": json.loads(said["inputs"]),
+        "price": json.loads(said["price"]) or None, "warnings": json.loads(said["warnings"]),
     }  # fmt: skip
 
 
@@ -68,7 +74,11 @@ async def add(
     """Reads and judges the texts in a process of their own, rebuilds them from what is known, and says the price."""
     if (before := await told_before(request, service, actor.realm, key)) is not None:
         return before
-    judged = await service.judges.judge(Asked(body.solver, body.net, None))
+    data = None
+    if body.dataset_id is not None:
+        async with service.database.reading(actor.realm) as statements:
+            data = Data(**(await made(statements, "#/dataset_id", body.dataset_id))["data"])
+    judged = await service.judges.judge(Asked(body.solver, body.net, data))
 
     async def make(statements: Statements) -> Made:
         name = new_id(Kind.SOLVER, service.clock.now())
@@ -77,11 +87,11 @@ async def add(
                values ($1, $2, $3, $4, $5, instant()) returning id""",
             actor.tenant, name, body.name, body.solver, body.net,
         )  # fmt: skip
-        judgement = {"price": json.dumps(judged.price), "warnings": json.dumps(judged.warnings),
-                     "inputs": json.dumps(judged.inputs)}  # fmt: skip
+        judgement = {"dataset_id": body.dataset_id, "price": json.dumps(judged.price),
+                     "warnings": json.dumps(judged.warnings), "inputs": json.dumps(judged.inputs)}  # fmt: skip
         await statements.row(
-            """insert into judgements (tenant_id, solver_id, solver, net, price, warnings, inputs)
-               values ($1, $2, $3, $4, $5, $6, $7) returning solver_id""",
+            """insert into judgements (tenant_id, solver_id, solver, net, dataset_id, price, warnings, inputs)
+               values ($1, $2, $3, $4, $5, $6, $7, $8) returning solver_id""",
             actor.tenant, name, judged.solver, judged.net, *judgement.values(),
         )  # fmt: skip
         row = await statements.row("select * from solvers where id = $1", name)
@@ -89,7 +99,10 @@ async def add(
             raise absent()
         return Made(_shown(row, judgement), f"/v1/solvers/{name}")
 
-    return await create(request, service, actor.realm, key, make)
+    try:
+        return await create(request, service, actor.realm, key, make)
+    except Violated as error:
+        raise invalid("#/dataset_id", "the dataset was deleted meanwhile", "list what is there") from error
 
 
 async def listed(request: Request, response: Response, service: Service, actor: Viewer, paged: Paged) -> Solvers:

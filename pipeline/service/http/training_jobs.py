@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from pipeline.service import queue, quotas, states
-from pipeline.service.database.statements import Row, Statements, Violated
+from pipeline.service.database.statements import Row, Statements
 from pipeline.service.http import job_records
 from pipeline.service.http.asking import Behind, Member, Service, Viewer
 from pipeline.service.http.conditional import IfMatch, stale, tagged, wanted
@@ -18,6 +18,7 @@ from pipeline.service.http.creating import IdempotencyKey, Made, create
 from pipeline.service.http.datafiles import limits, stored_bytes
 from pipeline.service.http.documents import Given, JobId, Name, Told, id_in_body, problems
 from pipeline.service.http.paging import Paged, page
+from pipeline.service.http.removing import remove_work
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.problems import absent, conflict, invalid, over
 from pipeline.service.queue import Submission
@@ -35,7 +36,7 @@ class JobGiven(Given):
     solver_id: Annotated[str, id_in_body(Kind.SOLVER)]
     inputs: Annotated[
         dict[InputName, Annotated[str, id_in_body(Kind.DATAFILE)]],
-        Field(min_length=1, max_length=16, description="Datafiles, by the name that a data layer has as source"),
+        Field(default_factory=dict, max_length=16, description="Datafiles, by the name that a data layer has"),
     ]  # fmt: skip
     seed: Annotated[int | None, Field(ge=0, lt=2**31)] = None
     threads: Annotated[int, Field(ge=1, le=64)] = 1
@@ -91,9 +92,11 @@ async def _ready(statements: Statements, body: JobGiven) -> None:
     """Raises Refused where the solver or a datafile is not there, or is not whole yet."""
     if await statements.row("select id from solvers where id = $1", body.solver_id) is None:
         raise invalid("#/solver_id", "there is no such solver", "list what is there")
-    judgement = await statements.row("select inputs from judgements where solver_id = $1", body.solver_id)
+    judgement = await statements.row("select * from judgements where solver_id = $1", body.solver_id)
     if judgement is None:
         raise invalid("#/solver_id", "an older Hathi took this solver unread", "post the solver again")
+    if judgement["dataset_id"] is not None and body.inputs:
+        raise invalid("#/inputs", "the solver was judged for a dataset, which the job reads", "leave inputs out")
     reads = json.loads(judgement["inputs"])
     if missing := sorted(set(reads) - set(body.inputs)):
         says = f"the net reads {', '.join(reads)}, and there is no {', '.join(missing)}"
@@ -106,7 +109,7 @@ async def _ready(statements: Statements, body: JobGiven) -> None:
             raise conflict(f"the datafile of '{name}' has {row['received']} of {row['size']} bytes", "upload the rest")
 
 
-async def _within(statements: Statements) -> None:
+async def within(statements: Statements) -> None:
     """Raises Refused where a limit of the tenant stands in the way."""
     most = await limits(statements)
     used = await statements.row(
@@ -130,7 +133,7 @@ async def add(
 
     async def make(statements: Statements) -> Made:
         await _ready(statements, body)
-        await _within(statements)
+        await within(statements)
         name = new_id(Kind.TRAINING_JOB, service.clock.now())
         wants = body.model_dump(include={"name", "inputs", "seed", "threads"})
         work = Submission(name, KIND, Slot.TRAIN, wants, body.priority, body.max_seconds, body.solver_id, body.inputs)
@@ -221,27 +224,10 @@ async def cancel(service: Service, actor: Member, job: JobId) -> Job:
     return Job(**shown(row))
 
 
-async def remove(service: Service, actor: Member, job: JobId, match: IfMatch = None) -> Response:
+async def removed(service: Service, actor: Member, job: JobId, match: IfMatch = None) -> Response:
     """What is over is forgotten, with its metrics, log and snapshots."""
-    version = wanted(match)
-    try:
-        async with service.database.transaction(actor.realm) as statements:
-            row = await statements.row("select state, version from work where id = $1 and kind = 'train'", job)
-            if row is None:
-                raise absent()
-            if version not in (None, row["version"]):
-                raise stale()
-            if State(row["state"]) not in states.TERMINAL:
-                raise conflict("the job is not over", "cancel it before")
-            for table in ("inputs", "chunks", "snapshots"):
-                sql = f"delete from {table} where tenant_id = $1 and work_id = $2 returning work_id"
-                await statements.rows(sql, actor.tenant, job)
-            await statements.rows("delete from work where tenant_id = $1 and id = $2 returning id", actor.tenant, job)
-    except Violated as error:
-        raise conflict(
-            "model versions or classifiers are made of this job's snapshots", "delete them before"
-        ) from error
-    return Response(status_code=204)
+    used = "model versions or classifiers are made of this job's snapshots"
+    return await remove_work(service, actor, (KIND, job), match, used)
 
 
 def _add(path: str, route: object, method: str, model: type[Told] | None, **more: Any) -> None:
@@ -252,6 +238,6 @@ _add("", add, "POST", Job, status_code=201, responses=problems(409))
 _add("", listed, "GET", Jobs, responses=problems())
 _add("/{job}", one, "GET", JobSeen, responses=problems(304, 404))
 _add("/{job}", change, "PATCH", Job, responses=problems(404, 409, 412, 428))
-_add("/{job}", remove, "DELETE", None, status_code=204, responses=problems(404, 409, 412, 428))
+_add("/{job}", removed, "DELETE", None, status_code=204, responses=problems(404, 409, 412, 428))
 _add("/{job}/cancel", cancel, "POST", Job, status_code=202, responses=problems(404, 409))
 job_records.add_to(router, row_of, shown)

@@ -6,31 +6,24 @@ cannot be used.
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.errors import FormatError, PipelineError
-from pipeline.process import life
 from pipeline.process.installed import to_install
+from pipeline.service.work.confined import enter
 
 NO_ENGINE, NO_DATA = 78, 79
-OPEN_FILES = 1024
-FILE_BYTES = 64 * 2**30
 
 
 def main(folder: Path, parent: int) -> int:
     """The exit code."""
-    life.die_with(parent)
-    life.leave_no_core()
-    life.confine(OPEN_FILES, FILE_BYTES)
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    os.chdir(folder)
-    if find_spec("torch") is None:
-        sys.stderr.write(f"this host cannot train: torch is not installed; {to_install('training')}\n")
-        return NO_ENGINE
+    enter(folder, parent)
+    for package in ("torch", "lmdb"):
+        if find_spec(package) is None:
+            sys.stderr.write(f"this host cannot train: {package} is not installed; {to_install('training')}\n")
+            return NO_ENGINE
     from pipeline.service.work import describing, preparing
     from pipeline.training.__main__ import main as train
 

@@ -13,11 +13,12 @@ from google.protobuf import text_format
 
 from pipeline.codec import caffe_pb2
 from pipeline.errors import FormatError
-from pipeline.service.specification.words import INPUTS, NET_FILE
+from pipeline.service.specification.words import DATABASES, INPUTS, MEAN_FILE, NET_FILE
 from pipeline.training import hdf5, solver_text
 
 WORK, SPEC, OUT, PREPARED = "work.json", "spec.json", "out", "prepared.json"
 SOLVER, NET = "solver.prototxt", NET_FILE
+DATASET = "dataset"
 SERVING = "serving.json"
 """Beside each snapshot: how its net serves, which a classifier is made from."""
 _LMDB = (0xBEEFC0DE).to_bytes(4, "little")
@@ -26,13 +27,16 @@ _LMDB = (0xBEEFC0DE).to_bytes(4, "little")
 def prepare(folder: Path) -> int:
     """Writes the specification of a training; its last iteration.
 
-    Reads work.json, inputs/, and the solver's text, which names the net, where snapshots go and nothing else.
+    Reads work.json, inputs/ or dataset/, and the solver's text, which names the net, where snapshots go and no other
+    file.
     Raises SolverError, FormatError.
     """
     work: dict[str, Any] = json.loads((folder / WORK).read_bytes())
     solver = solver_text.parse((folder / SOLVER).read_text(), "solver")
     for name in sorted(work["inputs"]):
         _place(folder / INPUTS, name)
+    if (folder / DATASET).exists():
+        _deal(folder)
     solver.solver_mode = caffe_pb2.SolverParameter.CPU
     (folder / SOLVER).write_text(text_format.MessageToString(solver))
     spec = {"solver": SOLVER, "threads": work["threads"]}
@@ -41,6 +45,23 @@ def prepare(folder: Path) -> int:
     (folder / SPEC).write_text(json.dumps(spec))
     (folder / PREPARED).write_text(json.dumps({"max_iter": solver.max_iter}))
     return int(solver.max_iter)
+
+
+def _deal(folder: Path) -> None:
+    """The sides of a dataset as the databases that the net reads, and its mean where the net asks for it."""
+    from pipeline.training.dataset import database, examples  # whoever only names a file does without them
+    from pipeline.training.dataset.manifest import read_manifest
+    from pipeline.training.dataset.mean import as_binaryproto, mean_image
+
+    dataset, net = folder / DATASET, (folder / NET).read_text()
+    for phase, side in (("TRAIN", "train"), ("TEST", "test")):
+        if DATABASES[phase] in net and side in read_manifest(dataset).sides:
+            place = folder / DATABASES[phase]
+            place.mkdir()
+            database.write(place, examples.read(dataset, side))
+    if MEAN_FILE in net:
+        mean = mean_image(examples.read(dataset, "train"))
+        (folder / MEAN_FILE).write_bytes(as_binaryproto(mean))
 
 
 def _place(folder: Path, name: str) -> None:

@@ -113,13 +113,13 @@ async def restore(database: Database, store: Store, held: Claimed, out: Path) ->
         )  # fmt: skip
     for row in rows:
         folder = out / "snapshots" / str(row["iteration"])
-        if await asyncio.to_thread(_restored, store, json.loads(row["files"]), folder):
+        if await asyncio.to_thread(restored, store, json.loads(row["files"]), folder):
             return int(row["iteration"])
     return 0
 
 
-def _restored(store: Store, files: list[dict[str, Any]], folder: Path) -> bool:
-    """False where a file is not what was put; nothing is left of it then."""
+def restored(store: Store, files: list[dict[str, Any]], folder: Path) -> bool:
+    """Writes the files of a snapshot into a new folder; False where one is not what was put: nothing is left then."""
     folder.mkdir(parents=True)
     for one in files:
         if one["name"] == SERVING:  # each attempt tells it anew

@@ -1,4 +1,4 @@
-"""A worker: claims, trains, tells, again and again, until it is asked to end."""
+"""A worker: claims, does, tells, again and again, until it is asked to end; trainings and light work side by side."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from pipeline.process.host import host_name
 from pipeline.service import queue
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.words import Slot
-from pipeline.service.work.training import Hands, attempt
+from pipeline.service.work.attempt import Errand, Hands, attempt
+from pipeline.service.work.importing import Importing
+from pipeline.service.work.training import Training
 
 POLL_SECONDS = 0.5
 AWAY_SECONDS = 2.0
+
+
+def names_of(worker: str) -> dict[Slot, str]:
+    """What a worker is called in the queue, by what it does there."""
+    return {slot: f"{worker}-{slot}" for slot in Slot}
 
 
 async def work(hands: Hands, worker: str = "", *, once: bool = False) -> None:
@@ -20,17 +27,31 @@ async def work(hands: Hands, worker: str = "", *, once: bool = False) -> None:
 
     Raises PipelineError for what a person has to mend.
     """
-    worker = worker or new_id(Kind.WORKER, hands.clock.now())
+    names = names_of(worker or new_id(Kind.WORKER, hands.clock.now()))
+    tasks = [asyncio.ensure_future(_work(hands, name, slot, once)) for slot, name in names.items()]
+    try:
+        await asyncio.gather(*tasks)
+    finally:  # what one of them raised ends the other
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _errand(hands: Hands, kind: str) -> Errand:
+    return Training(hands.clock) if kind == "train" else Importing()
+
+
+async def _work(hands: Hands, worker: str, slot: Slot, once: bool) -> None:
     listed = False
     while not hands.stopping():
         try:
             if not listed:
-                await queue.enlist(hands.database, worker, host_name(), Slot.TRAIN)
+                await queue.enlist(hands.database, worker, host_name(), slot)
                 listed = True
             held = await queue.claim(hands.database, worker)
             if held is not None:
                 hands.say(f"{held.id}: attempt {held.epoch}")
-                await attempt(hands, held)
+                await attempt(hands, held, _errand(hands, held.kind))
         except TemporaryError as error:  # what was held goes to whoever claims it after its lease
             hands.say(str(error))
             await asyncio.sleep(AWAY_SECONDS)

@@ -1,0 +1,184 @@
+"""One attempt at work: a child runs, and what it leaves goes to the bucket until it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.clock import Clock
+from pipeline.errors import PipelineError, SolverError, TemporaryError
+from pipeline.process.child import Child, Ended, python_of
+from pipeline.service import queue
+from pipeline.service.database.statements import Database
+from pipeline.service.words import Claimed, Ending, Reason, State
+from pipeline.service.work import preparing
+from pipeline.service.work.lease import Lease
+from pipeline.service.work.shipping import Shipping, restore
+from pipeline.stores.store import Store
+
+LOOK_SECONDS, SHIP_SECONDS = 0.2, 1.0
+CANCEL_SECONDS, PART_SECONDS = 3.0, 25.0
+"""So long a child has to end after it was asked to: by a person's cancel, and by a worker that ends."""
+_KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "OMP_WAIT_POLICY")
+_DETAIL = 2000
+_LEFT = (75, 4)
+"""Exit codes of a child that was asked to end."""
+
+
+@dataclass(frozen=True)
+class Hands:
+    """What a worker works with.  scratch: a local folder.  stopping: whether the worker is to end.  say: to its log."""
+
+    database: Database
+    store: Store
+    clock: Clock
+    scratch: Path
+    stopping: Callable[[], bool]
+    say: Callable[[str], None]
+
+
+class Errand(Protocol):
+    """What work of one kind is.  module: of its child, which is given its folder.  failed: what its exit codes mean."""
+
+    module: str
+    failed: Mapping[int, Reason]
+
+    async def fill(self, hands: Hands, held: Claimed, folder: Path) -> None:
+        """Puts what the child needs into its folder.  Raises PipelineError, OSError."""
+
+    def progress(self, folder: Path, iteration: int) -> dict[str, Any]:
+        """Where it is.  iteration: the last that a row of metrics told of."""
+
+    def result(self, folder: Path, shipped: Shipping) -> dict[str, Any]:
+        """What a child that ended well has made."""
+
+
+async def attempt(hands: Hands, held: Claimed, errand: Errand) -> None:
+    """Goes on until the end, a cancel, the worker's own end, or until the work is somebody else's."""
+    if held.cancel:
+        await queue.finish(hands.database, held, Ending(State.CANCELLED))
+        return
+    hands.scratch.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{held.id}-", dir=hands.scratch))
+    try:
+        async with Lease(hands.database, held, hands.clock).beating() as lease:
+            await _Attempt(hands, errand, lease, folder).run()
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, True)
+
+
+class _Attempt:
+    def __init__(self, hands: Hands, errand: Errand, lease: Lease, folder: Path) -> None:
+        held = lease.held
+        self._hands, self._held, self._lease, self._folder = hands, held, lease, folder
+        self._errand = errand
+        self._ends = hands.clock.monotonic() + held.seconds_left
+        self._shipping = Shipping(hands.database, hands.store, held, folder / preparing.OUT)
+
+    async def run(self) -> None:
+        try:
+            await self._fill()
+        except TemporaryError as error:
+            self._hands.say(f"{self._held.id}: {error}")
+            await queue.release(self._hands.database, self._held)
+            return
+        except SolverError as error:
+            await self._finish(Ending(State.FAILED, Reason.BAD_SPEC, str(error)[:_DETAIL]))
+            return
+        except (PipelineError, OSError) as error:
+            await self._finish(Ending(State.FAILED, Reason.NO_DATA, str(error)[:_DETAIL]))
+            return
+        environ = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        environ["HOME"] = str(self._folder)
+        child = Child(python_of(self._errand.module, str(self._folder)), environ)
+        try:
+            ended, asked = await self._watched(child)
+        finally:
+            await asyncio.to_thread(child.kill)
+        if not self._lease.lost:
+            await self._told(ended, asked)
+
+    async def _fill(self) -> None:
+        """The folder: what the errand asks for, and the snapshot to go on from.  Raises PipelineError, OSError."""
+        held, hands = self._held, self._hands
+        (self._folder / preparing.WORK).write_text(json.dumps(held.body))
+        await self._errand.fill(hands, held, self._folder)
+        self._shipping.newest = await restore(hands.database, hands.store, held, self._folder / preparing.OUT)
+        self._shipping.iteration = self._shipping.newest
+
+    async def _watched(self, child: Child) -> tuple[Ended, str]:
+        """How the child ended, and why it was asked to: `cancel`, `part`, `time`, or "" """
+        clock, waiting = self._hands.clock, asyncio.ensure_future(asyncio.to_thread(child.wait))
+        asked, killed_at, shipped_at = "", float("inf"), float("-inf")
+        while not waiting.done():
+            now = clock.monotonic()
+            if self._lease.lost:
+                killed_at = now
+            elif not asked and (asked := self._why(now)):
+                child.end()
+                killed_at = now + (PART_SECONDS if asked == "part" else CANCEL_SECONDS)
+            elif asked == "part" and self._lease.cancel:
+                asked, killed_at = "cancel", min(killed_at, now + CANCEL_SECONDS)
+            if now >= killed_at:
+                os.kill(child.pid, signal.SIGKILL)
+                killed_at = float("inf")
+                await asyncio.wait([waiting])
+                break
+            if now - shipped_at >= SHIP_SECONDS:
+                await self._ship()
+                shipped_at = clock.monotonic()
+            await asyncio.wait([waiting], timeout=LOOK_SECONDS)
+        return waiting.result(), asked
+
+    def _why(self, now: float) -> str:
+        if self._lease.cancel:
+            return "cancel"
+        if now >= self._ends:
+            return "time"
+        return "part" if self._hands.stopping() else ""
+
+    async def _ship(self) -> bool:
+        """Whether all that is there is in the bucket, and named."""
+        try:
+            if not self._lease.lost and not await self._shipping.ship():
+                self._lease.lost = True
+        except TemporaryError as error:
+            self._hands.say(f"{self._held.id}: {error}")
+            return False
+        self._lease.progress = self._errand.progress(self._folder, self._shipping.iteration)
+        return True
+
+    async def _told(self, ended: Ended, asked: str) -> None:
+        """Tells what came of it; whatever the bucket has not taken is tried until the lease ends."""
+        while not await self._ship() and not self._lease.lost:
+            await asyncio.sleep(SHIP_SECONDS)
+        if self._lease.lost:
+            return
+        text = ended.printed.decode("utf-8", "replace").replace(str(self._folder), ".").replace("\0", "")[-_DETAIL:]
+        if asked == "cancel":
+            await self._finish(Ending(State.CANCELLED))
+        elif ended.code == 0:
+            await self._finish(Ending(State.SUCCEEDED, result=self._errand.result(self._folder, self._shipping)))
+        elif asked == "time":
+            says = "it was not at its end after max_seconds; its snapshots are kept"
+            await self._finish(Ending(State.FAILED, Reason.TIME_LIMIT, says))
+        elif ended.code in self._errand.failed:
+            await self._finish(Ending(State.FAILED, self._errand.failed[ended.code], text))
+        elif asked == "part" or ended.code in _LEFT:
+            await queue.release(self._hands.database, self._held)
+        else:
+            self._hands.say(f"{self._held.id}: its process {ended.how}")
+            await queue.strike(self._hands.database, self._held, f"its process {ended.how}\n{text}")
+
+    async def _finish(self, ending: Ending) -> None:
+        await queue.beat(self._hands.database, self._held, self._lease.progress)
+        state = await queue.finish(self._hands.database, self._held, ending)
+        self._hands.say(f"{self._held.id}: {state or 'another worker has it now'}")
