@@ -73,8 +73,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("versions", nargs="+", metavar="VERSION", help="of pyspark")
     parser.add_argument("--only", nargs="+", default=[], metavar="FILE", help="of tests/spark; default: all")
+    parser.add_argument("-k", default="", metavar="EXPRESSION", help="of pytest: only tests whose names fit")
     args = parser.parse_args()
     files = [str(HERE / name) for name in args.only] or [str(HERE)]
+    files += ["-k", args.k] if args.k else []
     ran = []
     for version in args.versions:
         print(f"== pyspark {version}", flush=True)

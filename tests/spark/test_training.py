@@ -145,8 +145,10 @@ def test_whatever_is_killed_or_hangs_the_training_ends_with_the_same_bits(
     said = log(folder)
     if do is stop_a_worker:
         assert f"process {hit[1]}) is silent for 6 s: it hangs" in said
-    else:
+    elif do is kill_a_worker:
         assert "is gone" in said
+    else:  # its worker may train on to the end of the stage, without anybody to tell of it
+        assert any(one.process not in hit for one in stages[-1]), "the stage was tried again, by another executor"
     ends = time.monotonic() + 60
     while do is not kill_an_executor and Path(f"/proc/{hit[0 if do is kill_a_worker else 1]}").exists():
         assert time.monotonic() < ends, "who hangs is ended"
