@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.amounts import counted
 from pipeline.cli import train_head, train_linear, train_price, train_spark, train_template
 from pipeline.cli.output.training import Tested, shown
 from pipeline.cli.wiring.numbers import number_from
@@ -165,7 +166,7 @@ def _train(args: argparse.Namespace) -> int:
         from pipeline.training import job
         from pipeline.training.job import Wanted
         from pipeline.training.requests import EFFECTS
-        from pipeline.training.sharing.processes import own_name, share_of, together
+        from pipeline.training.sharing.processes import own_name, share_of, together, with_threads
 
     settings = _settings(args.config)
     estop = Path(settings.state) if settings is not None else None
@@ -178,13 +179,17 @@ def _train(args: argparse.Namespace) -> int:
     )  # fmt: skip
     tested, row, began = Tested(), _printed(args.json), time.monotonic()
     if args.on:
-        return _told(args, train_spark.run(args, wanted, estop, _all(tested.take, row)), tested, began)
+        return _told(args, train_spark.run(args, wanted, estop, tested, _all(tested.take, row)), tested, began)
 
+    given, wanted = wanted, with_threads(wanted, args.workers or 1)
     with (
         shown(tested=tested) as (write, show),
         metered_training(settings, Clock(), lambda says: write(f"{says}\n")) as meter,
         together(share_of(wanted), args.workers or 1) as exchange,
     ):
+        if wanted is not given:
+            each = f"{counted(args.workers, 'worker')}, each with {counted(wanted.how.threads, 'thread')}"
+            write(f"hathi: {each}; the last digits depend on the threads: give --threads with other workers\n")
         told = job.by_prefix(write, _both(show, meter), _all(tested.take, meter.row, row))
         ended = job.train(wanted, replace(told, estop=estop, saved=meter.saved, exchange=exchange, name=own_name(0)))
     return _told(args, ended, tested, began)

@@ -7,7 +7,7 @@ import os
 import queue
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,14 @@ def share_of(wanted: Wanted) -> Share:
         wanted.again, wanted.until or 0, wanted.data_threads, secrets.token_hex(32),
         read.snapshots.prefix, batch_of(read.net), wanted.check, settings=wanted.settings,
     )  # fmt: skip
+
+
+def with_threads(wanted: Wanted, workers: int) -> Wanted:
+    """The same, where nobody says how many threads compute: each worker has its part of the cores of this host."""
+    if workers < 2 or wanted.how.threads or os.environ.get("OMP_NUM_THREADS"):
+        return wanted
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    return replace(wanted, how=replace(wanted.how, threads=threads))
 
 
 @contextlib.contextmanager
