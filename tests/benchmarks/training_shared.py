@@ -4,7 +4,8 @@
 
 The commands take turns; a step is the median time between two displays of the log.  The overhead is how much longer
 two processes of one thread take for a step than half of one such process; on cores that other programs use it is that
-of CPU time which holds.  The exchange is of CaffeNet's 244 MB between two processes of this host; memcpy copies it.
+of CPU time which holds.  The exchange is of CaffeNet's 244 MB between two processes of this host, in memory that both
+see, over TCP, and by torch's gloo, beside a copy of as many bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import numpy as np
 
 from pipeline.training.sharing.meeting import Member, listen
 from pipeline.training.sharing.peers import Peers
-from tests.benchmarks.training_loop import solver
+from tests.benchmarks.training_loop import BATCH, solver
 from tests.environment import environ
 from tests.integration.conftest import ROOT
 from tests.servers.demand import free_port
@@ -39,8 +40,9 @@ WAYS, COPY = ("memory of both", "TCP", "gloo of torch"), "copy"
 NUMBERS = 61_000_000
 """Of CaffeNet's learned blobs."""
 SHARDS = 8
-STEPS = {"cifar": (200, 20), "caffenet": (6, 1)}
-"""Iterations of a turn, and between two displays."""
+STEPS = {"cifar": (20, 140, 20), "caffenet": (2, 6, 1)}
+"""Iterations of the shorter and the longer training, and between two displays."""
+ORIGINAL = "original.prototxt"
 _DISPLAYED = re.compile(r"^I\d{4} (\d\d):(\d\d):(\d\d\.\d+) .*Iteration \d+ \(", re.MULTILINE)
 
 
@@ -121,41 +123,52 @@ def _met(rank: int, pipe: Connection, hosts: tuple[str, str]) -> Peers:
     return peers
 
 
-def step(folder: Path, workers: int, threads: int, name: str) -> tuple[float, float]:
-    """Seconds of a step, and of CPU, by all processes; starts are in the latter."""
+def step(folder: Path, name: str, workers: int, threads: int) -> tuple[float, float]:
+    """Seconds of a step, and of CPU in it by all processes: what a longer training takes more than a shorter one."""
+    few, many, display = STEPS[name]
+    (_, started), (said, whole) = (trained(folder, iterations, workers, threads) for iterations in (few, many))
+    at = [int(h) * 3600 + int(m) * 60 + float(s) for h, m, s in _DISPLAYED.findall(said)]
+    steps = [(second - first) / display for first, second in itertools.pairwise(at[1:])]
+    return median(steps), (whole - started) / (many - few)
+
+
+def trained(folder: Path, iterations: int, workers: int, threads: int) -> tuple[str, float]:
+    """What a training says, and its seconds of CPU."""
+    text = (folder / ORIGINAL).read_text()
+    (folder / "solver.prototxt").write_text(text.replace("max_iter: 1000000", f"max_iter: {iterations}"))
     words = [sys.executable, "-m", "pipeline.cli.main", "train", str(folder / "solver.prototxt"), "--again",
              "--no-check", "--shards", str(SHARDS), "--workers", str(workers), "--threads", str(threads)]  # fmt: skip
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(words, cwd=folder, env={**environ(), "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
-    at = [int(h) * 3600 + int(m) * 60 + float(s) for h, m, s in _DISPLAYED.findall(done.stderr)]
-    each = STEPS[name][1]
-    steps = [(second - first) / each for first, second in itertools.pairwise(at[1:])]
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return median(steps), cpu
+    return done.stderr, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def overhead(name: str, rounds: int) -> None:
     ways = {"one process, 1 thread": (1, 1), "one process, 2 threads": (1, 2), "two processes, 1 thread each": (2, 1)}
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="hathi-shared-") as place:
         folder = Path(place)
         path = solver(name, folder, 512)
-        iterations, display = STEPS[name]
-        text = path.read_text().replace("max_iter: 1000000", f"max_iter: {iterations}")
-        path.write_text(text.replace("display: 20 average_loss: 20", f"display: {display}"))
+        text = path.read_text().replace("display: 20 average_loss: 20", f"display: {STEPS[name][2]}")
+        (folder / ORIGINAL).write_text(text)
         found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
         for _ in range(rounds):
             for way, (workers, threads) in ways.items():
-                found[way].append(step(folder, workers, threads, name))
+                found[way].append(step(folder, name, workers, threads))
     times = {way: median(one for one, _ in values) for way, values in found.items()}
     cpus = {way: median(one for _, one in values) for way, values in found.items()}
+    least = {way: min(one for _, one in values) for way, values in found.items()}
     one, both, two = times
+    print(f"{name}, batches of {BATCH} in {SHARDS} shards; {rounds} rounds, load {load:.1f} before them")
     for way in ways:
-        print(f"{name}: {way}: {times[way] * 1e3:.1f} ms a step, {cpus[way]:.1f} s of CPU in all")
-    print(f"{name}: overhead of two processes beside half of one: {2 * times[two] / times[one] - 1:+.0%}")
-    print(f"{name}: beside one with two threads {times[two] / times[both] - 1:+.0%}; CPU by that of one "
-          f"{cpus[two] / cpus[one]:.2f}")  # fmt: skip
+        print(f"  {way}: {times[way] * 1e3:.1f} ms a step, {cpus[way] * 1e3:.1f} ms of CPU (least "
+              f"{least[way] * 1e3:.1f})")  # fmt: skip
+    print(f"  overhead of two processes beside half of one: {2 * times[two] / times[one] - 1:+.0%}; beside one with "
+          f"two threads {times[two] / times[both] - 1:+.0%}")  # fmt: skip
+    print(f"  by CPU beside one: {cpus[two] / cpus[one] - 1:+.0%} (of the least {least[two] / least[one] - 1:+.0%}); "
+          f"beside one with two threads {cpus[two] / cpus[both] - 1:+.0%}")  # fmt: skip
 
 
 def main() -> None:
