@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MASTER = "local-cluster[2,1,1024]"
 CONF = {
+    "spark.ui.showConsoleProgress": "false",
     "spark.ui.enabled": "false",
     "spark.driver.memory": "600m",
     "spark.executor.memory": "512m",
@@ -34,6 +35,9 @@ CONF = {
     "spark.python.worker.reuse": "true",
     "spark.log.level": "ERROR",
 }
+_SHORT_LIVES = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""Of JVMs that live for a minute: the second compiler takes more CPU than all that its code saves them."""
+SHORT = CONF | {"spark.driver.extraJavaOptions": _SHORT_LIVES, "spark.executor.extraJavaOptions": _SHORT_LIVES}
 OF_A_RUN = {"fetched_at"}
 """Columns that differ between two runs."""
 
@@ -47,7 +51,7 @@ def submitted(*program: str, master: str = MASTER, conf: Mapping[str, str] | Non
     import pyspark
 
     tool = Path(pyspark.__file__).parent / "bin" / "spark-submit"
-    settings = {**CONF, "spark.ui.showConsoleProgress": "false", **(conf or {})}
+    settings = {**SHORT, **(conf or {})}
     words = [word for name, value in settings.items() for word in ("--conf", f"{name}={value}")]
     return [str(tool), "--master", master, *words, *program]
 
@@ -75,7 +79,7 @@ def session(events: Path) -> Iterator[SparkSession]:
     os.environ.update(PYSPARK_PYTHON=sys.executable, SPARK_LOCAL_IP="127.0.0.1")
     builder = SparkSession.builder.master(MASTER).appName("tests")
     more = {"spark.eventLog.enabled": "true", "spark.eventLog.dir": events.as_uri(), "spark.eventLog.compress": "false"}
-    for name, value in (CONF | more).items():
+    for name, value in (SHORT | more).items():
         builder = builder.config(name, value)
     made = builder.getOrCreate()
     yield made

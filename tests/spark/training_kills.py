@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pipeline.training.assembly import How
 from pipeline.training.job import Wanted
-from tests.spark.conftest import CONF, spark_environ
+from tests.spark.conftest import SHORT, spark_environ
 from tests.unit.training import shared_runs
 from tests.unit.training.runs import Within, train
 
@@ -59,7 +59,7 @@ def command(folder: Path, executors: int, *more: str) -> subprocess.Popen[bytes]
     Not to a pipe: the JVM of a driver that was killed says more as it ends, and would wait for somebody to read it.
     """
     words = ["train", "solver.prototxt", "--on", f"spark=local-cluster[{executors},1,900]", "--threads", "1"]
-    words += [word for name, value in CONF.items() for word in ("--spark-conf", f"{name}={value}")]
+    words += [word for name, value in SHORT.items() for word in ("--spark-conf", f"{name}={value}")]
     with (folder / SAID).open("ab") as said:
         return subprocess.Popen(
             [sys.executable, "-m", "pipeline.cli.main", *words, *more], cwd=folder, env=spark_environ(),
