@@ -12,6 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.process.installed import to_install
 
 if TYPE_CHECKING:
+    from pipeline.cli.output.training import Tested
     from pipeline.training.job import Ended, Wanted
 
 SPARK = "spark"
@@ -40,7 +41,9 @@ def refuse_without(args: argparse.Namespace) -> None:
                               "add --on spark, or leave it out")  # fmt: skip
 
 
-def run(args: argparse.Namespace, wanted: Wanted, estop: Path | None, row: Callable[[dict[str, Any]], None]) -> Ended:
+def run(
+    args: argparse.Namespace, wanted: Wanted, estop: Path | None, tested: Tested, row: Callable[[dict[str, Any]], None]
+) -> Ended:
     """Trains to the end, or until it is asked to leave (Ending.LEFT).  Raises what training raises."""
     kind, _, master = args.on.partition("=")
     if kind != SPARK:
@@ -52,7 +55,7 @@ def run(args: argparse.Namespace, wanted: Wanted, estop: Path | None, row: Calla
     from pipeline.cli.wiring.on_spark import Cluster, train
 
     settings = tuple(map(pair, args.spark_conf))
-    return train(wanted, Cluster(master, args.executors, args.patience, args.local_steps, settings), estop, row)
+    return train(wanted, Cluster(master, args.executors, args.patience, args.local_steps, settings), estop, tested, row)
 
 
 def pair(text: str) -> tuple[str, str]:

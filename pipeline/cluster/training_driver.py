@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.amounts import counted
+from pipeline.cluster.following import Lines, Progress, Row, Rows, Show, following
 from pipeline.cluster.spark_training import OnSpark, Session, Ways, all_of, until
 from pipeline.cluster.training_task import LOG, Worked
 from pipeline.errors import Stopped, TemporaryError
 from pipeline.training import job, prefix_lock, snapshot
+from pipeline.training.attempts_file import NAME as ATTEMPTS
+from pipeline.training.attempts_file import AttemptsFile, Started
 from pipeline.training.job import Ended, Wanted
 from pipeline.training.metrics import NAME as METRICS
 from pipeline.training.sharing.processes import Share, share_of
+from pipeline.training.solver import Solver
 from pipeline.training.surroundings import Ending
 
 _LOOK_SECONDS = 0.5
@@ -25,37 +28,71 @@ _LOOK_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Watching:
-    """What goes on around a training.  stopping: whether it is asked to end.  write: takes lines."""
+    """What goes on around a training.  stopping: whether it is asked to end.  write: takes lines.
+
+    row: takes each row of the metrics once.  show: takes each displayed iteration.
+    """
 
     stopping: Callable[[], bool]
     write: Callable[[str], Any]
+    row: Callable[[Row], Any] = lambda row: None
+    show: Show = lambda read, now: None
 
 
 def train(session: Session, wanted: Wanted, executors: int, patience: float | None, watching: Watching) -> Ended:
     """To the end, or until it is asked to leave.  Raises what training raises."""
-    share = shared(wanted, patience)
+    share, read = shared(wanted, patience), wanted.read()
+    first = _first(read, wanted)
+    progress = Progress(read, share.examples * read.update.iter_size * share.shards, first, watching.show)
+
+    def take(row: Row) -> None:
+        watching.row(row)
+        progress.take(row)
+
     stages: list[list[Worked]] = []
     with contextlib.ExitStack() as held:
         prefix_lock.take(held, job.beside(share.prefix, prefix_lock.NAME))
-        said = held.enter_context(_followed(Path(share.folder, job.beside(share.prefix, LOG)), watching.write))
-        try:
-            for stage in stages_of(session, wanted, share, executors, watching):
-                stages.append(stage)
-        except Stopped:
-            return Ended(Ending.LEFT, stages[-1][0].iteration if stages else 0, None)
-        finally:
-            said()
+        rows, lines = Rows(_beside(share, METRICS), first, take), Lines(_beside(share, LOG), watching.write)
+        said = held.enter_context(following(lines.look, rows.look))
+        attempts = AttemptsFile(_beside(share, ATTEMPTS), time.time, lambda says: watching.write(f"{says}\n"))
+        started = Started(first, str(read.path.resolve()), f"Spark {session.version}", share.how["threads"], read.seed,
+                          wanted.how.exact)  # fmt: skip
+        with attempts.attempt(started, lambda: _iteration(stages, first)):
+            try:
+                for stage in stages_of(session, wanted, share, executors, watching):
+                    stages.append(stage)
+                last = stages[-1][0]
+                ended = Ended(Ending(last.ending), last.iteration, Path(last.model) if last.model else None, last.why)
+            except Stopped:
+                ended = Ended(Ending.LEFT, _iteration(stages, first), None)
+            finally:
+                said()
+        attempts.end(ended.iteration, ended.ending.value, ended.why)
     for (host, process), examples in sorted(all_of(stages).items()):
         watching.write(f"hathi: process {process} on {host} computed {examples:,} examples\n")
-    last = stages[-1][0]
-    return Ended(Ending(last.ending), last.iteration, Path(last.model) if last.model else None, last.why)
+    return ended
 
 
-def rows_of(wanted: Wanted) -> Iterator[dict[str, Any]]:
-    """The rows of metrics that executor 0 has written.  Raises as `solver.read`."""
-    path = job.beside(wanted.read().snapshots.prefix, METRICS)
-    for line in path.read_text().splitlines() if path.exists() else ():
-        yield json.loads(line)
+def _beside(share: Share, name: str) -> Path:
+    return Path(share.folder, job.beside(share.prefix, name))
+
+
+def _iteration(stages: list[list[Worked]], first: int) -> int:
+    return stages[-1][0].iteration if stages else first
+
+
+def _first(read: Solver, wanted: Wanted) -> int:
+    """The iteration from which it goes on."""
+    if wanted.snapshot is not None:
+        return snapshot.read_state(wanted.snapshot).iteration
+    return 0 if wanted.again else _reached(read, wanted)
+
+
+def _reached(read: Solver, wanted: Wanted) -> int:
+    """The iteration of the newest whole snapshot of this training; 0: there is none."""
+    places = snapshot.ByPrefix(read.snapshots.prefix, read.snapshots.hdf5)
+    found = snapshot.newest(places, job.digest(read, wanted.how))
+    return found.iteration if found is not None else 0
 
 
 def shared(wanted: Wanted, patience: float | None = None) -> Share:
@@ -72,17 +109,11 @@ def stages_of(
     Raises ConfigError, what an executor refuses, Stopped when it is asked to end, and TemporaryError.
     """
     read = wanted.read()
-    digest, places = job.digest(read, wanted.how), snapshot.ByPrefix(read.snapshots.prefix, read.snapshots.hdf5)
     last = read.max_iter if wanted.until is None else min(wanted.until, read.max_iter)
-
-    def reached() -> int:
-        found = snapshot.newest(places, digest)
-        return found.iteration if found is not None else 0
-
-    ways = Ways(watching.stopping, lambda says: watching.write(f"{says}\n"), reached)
+    ways = Ways(watching.stopping, lambda says: watching.write(f"{says}\n"), lambda: _reached(read, wanted))
     spark = OnSpark(session, executors, share.shards, ways)
     watching.write(f"hathi: {share.shards} shards on {counted(spark.workers, 'executor')}\n")
-    at = 0 if share.again else reached()
+    at = 0 if share.again else ways.reached()
     while True:
         found = spark.stage(replace(share, until=until(at, read.snapshots.interval, last)))
         yield found
@@ -92,35 +123,3 @@ def stages_of(
         if first.iteration <= at:
             raise TemporaryError("a stage has trained nothing", f"it stands at iteration {at}", "")
         at, share = first.iteration, replace(share, again=False, snapshot="")
-
-
-@contextlib.contextmanager
-def _followed(log: Path, write: Callable[[str], Any]) -> Iterator[Callable[[], None]]:
-    """Says what executors append to the log from now on; the function says what is there by its call."""
-    at = log.stat().st_size if log.exists() else 0
-    over, lock = threading.Event(), threading.Lock()
-
-    def look() -> None:
-        nonlocal at
-        with lock:
-            if not log.exists():
-                return
-            with log.open("rb") as file:
-                file.seek(at)
-                content = file.read()
-            whole = content[: content.rfind(b"\n") + 1]
-            at += len(whole)
-            if whole:
-                write(whole.decode("utf-8", "replace"))
-
-    def follow() -> None:
-        while not over.wait(_LOOK_SECONDS):
-            look()
-
-    thread = threading.Thread(target=follow, name="log of the executors", daemon=True)
-    thread.start()
-    try:
-        yield look
-    finally:
-        over.set()
-        thread.join()

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline.cli.main import main
 from pipeline.errors import ConfigError, PipelineError, SolverError
 from pipeline.training import job
 from pipeline.training.assembly import How
+from pipeline.training.attempts_file import rows_of
 from pipeline.training.job import Wanted
 from pipeline.training.sharing.computer import Here
-from pipeline.training.sharing.processes import Share, share_of
-from pipeline.training.sharing.rounds import Rounds
-from tests.spark.training_kills import executor_of, workers_in
+from pipeline.training.sharing.processes import share_of
+from tests.spark.training_kills import SAID, command, executor_of, workers_in
 from tests.unit.training import shared_runs
 from tests.unit.training.databases import demand_readers
 from tests.unit.training.runs import Within, train
@@ -38,6 +41,7 @@ SOLVER = Path("solver.prototxt")
 HOW = How(threads=1, shards=8)
 SHORT = 30
 Stages = list[list["Worked"]]
+Hathi = Callable[..., tuple[list[dict[str, Any]], str]]
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +71,53 @@ def log(folder: Path) -> str:
 
 
 def test_executors_have_the_bits_of_one_process_and_each_has_examples_of_its_own(
-    session: SparkSession, whole: dict[str, str], tmp_path: Path
+    session: SparkSession, whole: dict[str, str], tmp_path: Path, hathi: Hathi
 ) -> None:
     folder = shared_runs.write(tmp_path)
     stages = on_spark(session, folder, 2, until=20)
-    stages += on_spark(session, folder, 1, until=40)
-    stages += on_spark(session, folder, 2)
-    assert shared_runs.bits(folder) == whole
-    assert [len(stage) for stage in stages] == [2, 1, 2]
-    assert [stage[0].iteration for stage in stages] == [20, 40, 50]
+    assert [len(stage) for stage in stages] == [2]
+    assert stages[0][0].iteration == 20
     assert len({one.process for one in stages[0]}) == 2
-    assert len({jvm_of_a_task(one) for one in stages[2]}) == 2, "two executors, not one with two tasks"
-    passes = [number for stage in stages for one in stage for number in one.passes]
-    assert sorted(passes) == list(range(50 * 8)), "no pass is left out, and none is computed twice"
-    assert sum(len(one.passes) * one.examples for stage in stages for one in stage) == 50 * 16
+    assert len({jvm_of_a_task(one) for one in stages[0]}) == 2, "two executors, not one with two tasks"
+    passes = [number for one in stages[0] for number in one.passes]
+    assert sorted(passes) == list(range(20 * 8)), "no pass is left out, and none is computed twice"
+    assert sum(len(one.passes) * one.examples for one in stages[0]) == 20 * 16
+    out, err = hathi(folder, "--executors", "1", "--until", "40")
+    assert [(row["step"], row["kind"]) for row in out[:-1]] == [(20, "test"), (20, "train"), (30, "train")]
+    assert computed(err) == [20 * 16]
+    out, err = hathi(folder, "--executors", "2")
+    assert [(row["step"], row["kind"]) for row in out[:-1]] == [(40, "test"), (40, "train")]
+    assert (out[-1]["ended"], out[-1]["iteration"]) == ("done", 50)
+    assert computed(err) == [10 * 8, 10 * 8]
+    assert "Iteration 40, lr = " in err, "the driver says what executor 0 logs"
+    assert shared_runs.bits(folder) == whole
+    attempts = rows_of(folder / "s_attempts.jsonl")
+    assert [(row["kind"], row["iteration"]) for row in attempts] == [
+        ("start", 20), ("end", 40), ("start", 40), ("end", 50)
+    ]  # fmt: skip
+
+
+def computed(said: str) -> list[int]:
+    """Examples of each process, as the command counts them."""
+    return [int(count.replace(",", "")) for count in re.findall(r"computed ([\d,]+) examples", said)]
+
+
+@pytest.fixture
+def hathi(session: SparkSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Hathi:
+    """`hathi train --on spark --json` in a folder, in the session of the tests: its rows, and what it says."""
+    from pipeline.cli.wiring import on_spark as wiring
+
+    monkeypatch.setattr(wiring, "open_session", lambda master, more: nullcontext(session))
+
+    def run(folder: Path, *more: str) -> tuple[list[dict[str, Any]], str]:
+        capsys.readouterr()
+        words = ["train", "solver.prototxt", "--on", "spark", "--shards", "8", "--threads", "1", "--json", *more]
+        with Within(folder):
+            assert main(words) == 0
+        out, err = capsys.readouterr()
+        return [json.loads(line) for line in out.splitlines()], err
+
+    return run
 
 
 def jvm_of_a_task(one: Worked) -> str:
@@ -170,27 +207,43 @@ def test_what_cannot_be_is_refused_by_name(session: SparkSession, tmp_path: Path
         on_spark(session, folder, 2)
 
 
-def by_rounds(folder: Path, local_steps: int, rounds: Callable[[Share], Rounds]) -> dict[str, str]:
-    """The driver's loop; the bits of its end."""
+def alone_by_rounds(folder: Path, local_steps: int) -> dict[str, str]:
+    """The loop of rounds in one process; the bits of its end."""
     wanted = Wanted(SOLVER, how=replace(HOW, local_steps=local_steps))
     with Within(folder):
         out = job.by_prefix(lambda line: None, lambda read, shown: None, lambda row: None)
-        job.train(wanted, replace(out, rounds=rounds(share_of(wanted))))
+        job.train(wanted, replace(out, rounds=Here(share_of(wanted), local_steps)))
     return shared_runs.bits(folder, 12)
 
 
 @pytest.mark.parametrize("local_steps", [1, 4])
-def test_the_drivers_loop_has_the_bits_of_one_process(session: SparkSession, local_steps: int, tmp_path: Path) -> None:
-    from pipeline.cluster.spark_training import OnSpark, Ways
-
+def test_the_drivers_loop_has_the_bits_of_one_process(local_steps: int, tmp_path: Path, hathi: Hathi) -> None:
     text = shared_runs.solver(12)
-    spark = OnSpark(session, 2, 8, Ways(lambda: False, lambda says: None, lambda: 0))
     folder = shared_runs.write(tmp_path / "driver", None, text)
-    found = by_rounds(folder, local_steps, lambda share: spark.rounds(share, local_steps))
+    out, _ = hathi(folder, "--executors", "2", "--local-steps", str(local_steps))
+    assert [(row["step"], row["kind"]) for row in out[:-1]] == [(0, "test"), (0, "train"), (10, "train")]
+    assert (out[-1]["ended"], out[-1]["iteration"]) == ("done", 12)
     alone = shared_runs.write(tmp_path / "alone", None, text)
     if local_steps == 1:
         with Within(alone):
             train(Wanted(SOLVER, how=HOW))
-        assert found == shared_runs.bits(alone, 12)
+        assert shared_runs.bits(folder, 12) == shared_runs.bits(alone, 12)
     else:
-        assert found == by_rounds(alone, local_steps, lambda share: Here(share, local_steps))
+        assert shared_runs.bits(folder, 12) == alone_by_rounds(alone, local_steps)
+
+
+def test_four_executors_have_the_bits_of_one_process(
+    session: SparkSession, whole: dict[str, str], tmp_path: Path
+) -> None:
+    """By the command, on a cluster of its own; the session says that Spark is here."""
+    folder = shared_runs.write(tmp_path)
+    process = command(folder, 4, "--shards", "8")
+    try:
+        process.wait(PATIENCE)
+    finally:
+        process.kill()
+    out = (folder / SAID).read_text()
+    assert process.returncode == 0, out
+    assert "8 shards on 4 executors" in out
+    assert computed(out) == [50 * 16 // 4] * 4
+    assert shared_runs.bits(folder) == whole

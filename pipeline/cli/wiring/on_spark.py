@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.output.training import shown
+from pipeline.cli.output.training import Tested, shown
 from pipeline.cluster import training_driver
 from pipeline.cluster.spark_training import OnSpark, Ways, open_session
-from pipeline.cluster.training_driver import Watching, rows_of, shared
+from pipeline.cluster.training_driver import Watching, shared
 from pipeline.training import job
 from pipeline.training.assembly import How
 from pipeline.training.job import Ended, Wanted
@@ -34,27 +34,33 @@ class Cluster:
     settings: tuple[tuple[str, str], ...] = ()
 
 
-def train(wanted: Wanted, cluster: Cluster, estop: Path | None, row: Callable[[dict[str, Any]], None]) -> Ended:
+def train(
+    wanted: Wanted, cluster: Cluster, estop: Path | None, tested: Tested, row: Callable[[dict[str, Any]], None]
+) -> Ended:
     """To the end, or until it is asked to leave.  Raises what training raises."""
     if cluster.local_steps:
-        return _by_rounds(wanted, cluster, estop, row)
+        return _by_rounds(wanted, cluster, estop, tested, row)
     shared(wanted)  # what is refused is refused before a cluster starts
     requests = Requests(wanted.sigint, wanted.sighup, estop, time.monotonic)
     settings = dict(cluster.settings)
-    with heard(requests), shown() as (write, _), open_session(cluster.master or None, settings) as session:
-        watching = Watching(lambda: requests.ending, write)
+    with (
+        heard(requests),
+        shown(tested=tested) as (write, show),
+        open_session(cluster.master or None, settings) as session,
+    ):
+        watching = Watching(lambda: requests.ending, write, row, show)
         ended = training_driver.train(session, wanted, cluster.executors, cluster.patience, watching)
     if ended.ending is Ending.LEFT:
         return replace(ended, why=ended.why or requests.why or requests.stopped_by)
-    for one in rows_of(wanted):
-        row(one)
     return ended
 
 
-def _by_rounds(wanted: Wanted, cluster: Cluster, estop: Path | None, row: Callable[[dict[str, Any]], None]) -> Ended:
+def _by_rounds(
+    wanted: Wanted, cluster: Cluster, estop: Path | None, tested: Tested, row: Callable[[dict[str, Any]], None]
+) -> Ended:
     """The driver's loop: this process has weights and history, and executors compute shards of each round."""
     share = shared(wanted)
-    with shown() as (write, show), open_session(cluster.master or None, dict(cluster.settings)) as session:
+    with shown(tested=tested) as (write, show), open_session(cluster.master or None, dict(cluster.settings)) as session:
         ways = Ways(lambda: False, lambda says: write(f"{says}\n"), lambda: 0)
         spark = OnSpark(session, cluster.executors, share.shards, ways)
         out = job.by_prefix(write, show, row)
