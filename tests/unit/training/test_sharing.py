@@ -19,12 +19,14 @@ from pipeline.codec import caffe_pb2
 from pipeline.errors import ConfigError, Diverged, PipelineError, SolverError, TemporaryError
 from pipeline.process import memory
 from pipeline.training import solver, tree
+from pipeline.training.assembly import How
+from pipeline.training.job import Wanted
 from pipeline.training.sharing import meeting
 from pipeline.training.sharing.agreement import agree
 from pipeline.training.sharing.exchange import Alone
 from pipeline.training.sharing.meeting import Member, connect, listen
 from pipeline.training.sharing.peers import Peers
-from pipeline.training.sharing.processes import demand_shards
+from pipeline.training.sharing.processes import demand_shards, with_threads
 from pipeline.training.sharing.room import Room
 from pipeline.training.sharing.shards import cut
 from pipeline.training.solver import Flags
@@ -242,6 +244,17 @@ def test_more_workers_than_shards_are_refused() -> None:
     demand_shards(8, 8, "executor")
     with pytest.raises(ConfigError, match="there are more executors than shards: 9 and 8"):
         demand_shards(9, 8, "executor")
+
+
+@pytest.mark.parametrize(("workers", "given", "says", "has"), [
+    (2, 0, "", 3), (4, 0, "", 1), (8, 0, "", 1), (1, 0, "", 0), (2, 5, "", 5), (2, 0, "4", 0)
+])  # fmt: skip
+def test_workers_share_the_cores_of_a_host_unless_somebody_says_how_many_threads_compute(
+    workers: int, given: int, says: str, has: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)))
+    monkeypatch.setenv("OMP_NUM_THREADS", says)
+    assert with_threads(Wanted(Path("solver.prototxt"), how=How(given)), workers).how.threads == has
 
 
 @pytest.mark.parametrize("hosts", [1, 2])
