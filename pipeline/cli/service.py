@@ -153,6 +153,8 @@ def _answering(
 
 def _worker(args: argparse.Namespace, settings: Settings) -> int:
     from pipeline.service.database.opening import open_database
+    from pipeline.service.fetching import fetcher_for
+    from pipeline.service.serving.parent import sizes_of
     from pipeline.service.work.attempt import Hands
     from pipeline.service.work.worker import work
 
@@ -162,7 +164,10 @@ def _worker(args: argparse.Namespace, settings: Settings) -> int:
 
     async def works() -> None:
         database = await open_database(settings.service.database)
-        hands = Hands(database, open_bucket(settings), Clock(), state / "service", stop, _say)
+        hands = Hands(
+            database, open_bucket(settings), Clock(), state / "service", stop, _say, fetcher_for(settings.fetch),
+            sizes_of(settings.service),
+        )  # fmt: skip
         try:
             await work(hands, args.name, once=args.once)
         finally:

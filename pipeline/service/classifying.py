@@ -28,12 +28,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classifier:
-    """model: what answers.  labels: a name for each class.  facts: of `facts_of`."""
+    """model: what answers.  labels: a name for each class.  facts: of `facts_of`.
+
+    number: of the model's version that its alias names now; None without an alias.
+    """
 
     model: Model
     name: str
     labels: Sequence[str]
     facts: Mapping[str, Any]
+    number: int | None = None
 
     @classmethod
     def of(cls, row: Row) -> Classifier:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -34,19 +35,28 @@ def fetcher_for(limits: Fetch) -> Callable[[], Fetcher]:
     return made
 
 
-def fetched(fetcher: Fetcher, urls: Sequence[str], most: int = ALL_BYTES) -> list[bytes | Failure]:
-    """The bytes of each URL's picture, or why there are none.  most: bytes of all; what comes beyond is too large."""
+def fetched(
+    fetcher: Fetcher, urls: Sequence[str], most: int = ALL_BYTES, stopped: Callable[[], bool] = lambda: False
+) -> list[bytes | Failure]:
+    """The bytes of each URL's picture, or why there are none.
+
+    most: bytes of all; what comes beyond is too large.  stopped: asked ten times a second; what is open then is given
+    up, as a timeout.
+    """
     found: list[bytes | Failure] = [Failure.of("timeout", "")] * len(urls)
     held = 0
-    for ended in fetcher.stream(list(enumerate(urls))):
-        if ended is None:
-            continue
-        at, result = ended
-        if isinstance(result, Failure):
-            found[at] = result
-        elif held + len(result.content) > most:
-            found[at] = Failure.of("too_large", f"the pictures of one request have {most} bytes at most")
-        else:
-            held += len(result.content)
-            found[at] = result.content
+    with contextlib.closing(fetcher.stream(list(enumerate(urls)))) as results:
+        for ended in results:
+            if stopped():
+                break
+            if ended is None:
+                continue
+            at, result = ended
+            if isinstance(result, Failure):
+                found[at] = result
+            elif held + len(result.content) > most:
+                found[at] = Failure.of("too_large", f"the pictures of one request have {most} bytes at most")
+            else:
+                held += len(result.content)
+                found[at] = result.content
     return found

@@ -29,6 +29,7 @@ class Kind(StrEnum):
     MODEL = "mo"
     WORKER = "wk"
     CLASSIFIER = "cl"
+    CLASSIFICATION_JOB = "cj"
 
 
 def new_id(kind: Kind, now: float, chance: Callable[[int], int] = secrets.randbits) -> str:

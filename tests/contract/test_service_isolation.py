@@ -154,9 +154,12 @@ def furnished(stand: Stand, who: Person, mark: str) -> dict[str, str]:
     assert who.ask("PUT", f"/v1/models/{model}/aliases/best", {"version": 1}, If_None_Match="*").status_code == 201
     named = {"name": mark, "training_job_id": job, "labels": [mark, "b"]}
     classifier = who.got("POST", "/v1/classifiers", named)["id"]
+    many = {"name": mark, "classifier_id": classifier, "urls": [f"https://example.invalid/{mark}"]}
+    pictures = who.got("POST", "/v1/classification-jobs", many)["id"]
     who.ask("POST", "/v1/tokens", {"name": mark}, Idempotency_Key="the-same")
     token = who.got("GET", "/v1/tokens")["items"][0]["id"]
-    things = {"so": solver, "df": datafile, "ds": dataset, "tj": job, "mo": model, "cl": classifier, "tk": token}
+    things = {"so": solver, "df": datafile, "ds": dataset, "tj": job, "mo": model, "cl": classifier}
+    things |= {"cj": pictures, "tk": token}
     return {**things, "us": who.user, "te": who.tenant}
 
 

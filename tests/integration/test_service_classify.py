@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -93,6 +95,22 @@ class Trained:
         return requests.post(self.where(classifier), headers=headers, timeout=120, **given)
 
 
+def _work(stand: Stand) -> list[str]:
+    """A worker does what is queued; what it said."""
+    said: list[str] = []
+
+    async def works(database: Database) -> None:
+        fetcher = lambda: Fetcher(limits())  # noqa: E731
+        hands = Hands(
+            database, stand.store, Clock(), stand.folder / "scratch", lambda: False, said.append, fetcher,
+            Sizes(threads=1),
+        )  # fmt: skip
+        await work(hands, once=True)
+
+    stand.site.run(works(stand.site.open()))
+    return said
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     folder = tmp_path_factory.mktemp("classify")
@@ -105,11 +123,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
             }
             job = ann.job(solver_id=ann.solver(spots.SOLVER, spots.NET), inputs=inputs, seed=3)
 
-            async def works(database: Database) -> None:
-                hands = Hands(database, stand.store, Clock(), folder / "scratch", lambda: False, lambda said: None)
-                await work(hands, once=True)
-
-            site.run(works(site.open()))
+            _work(stand)
             end = ann.got("GET", f"/v1/training-jobs/{job}")
             assert end["state"] == "succeeded", end["detail"]
             weights = f"/v1/training-jobs/{job}/snapshots/120/net.caffemodel"
@@ -232,7 +246,8 @@ def test_a_killed_serving_process_is_a_typed_503_and_the_next_request_is_answere
     assert "serving process was killed by SIGKILL" in " ".join(trained.stand.said)
     idle = _serving_of(os.getpid())[0]
     os.kill(idle, signal.SIGKILL)
-    until(lambda: ") Z " in Path(f"/proc/{idle}/stat").read_text(), "it is dead")
+    ended = os.WEXITED | os.WNOWAIT | os.WNOHANG  # a leader is a zombie before its last thread has ended
+    until(lambda: os.waitid(os.P_PID, idle, ended) is not None, "it is dead")
     assert trained.post(name, data=FILES[0]).json()["results"] == before, "one that died unasked takes nobody with it"
 
 
@@ -385,6 +400,90 @@ def test_a_version_answers_as_its_snapshot_and_an_alias_as_the_version_that_it_n
     for wrong in ({}, {"model_id": model}, {"model_id": model, "version": 1, "alias": "best"},
                   {"model_id": model, "version": 9}, {"training_job_id": trained.job, "version": 1}):  # fmt: skip
         assert ann.ask("POST", "/v1/classifiers", {"name": "x", **wrong}).status_code == 422, wrong
+
+
+def packed(entries: dict[str, bytes]) -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as file:
+        for name, content in entries.items():
+            file.writestr(name, content)
+    return held.getvalue()
+
+
+def test_a_classification_job_answers_urls_and_archives_as_one_request_does(
+    trained: Trained, host: Host, said_by_the_job: NDArray[np.float32]
+) -> None:
+    ann, name = trained.ann, trained.classifier()
+    urls = [f"{host.url}/{at % 60}" for at in range(90)]
+    urls[7], urls[70] = f"{host.url}/page", "ftp://nowhere/x"
+    entries = {f"set/{at:02d}.png": one for at, one in enumerate(FILES)} | {"set/zz.txt": b"no picture"}
+    both = {
+        "urls": {"urls": urls},
+        "archive": {"datafile_id": ann.datafile(packed(entries))},
+    }  # fmt: skip
+    jobs = {
+        way: ann.got("POST", "/v1/classification-jobs", {"name": way, "classifier_id": name, "top": 6, **given})
+        for way, given in both.items()
+    }
+    where = {way: f"/v1/classification-jobs/{job['id']}" for way, job in jobs.items()}
+    assert ann.ask("GET", f"{where['urls']}/results").status_code == 409
+    gone = ann.got("POST", "/v1/classification-jobs", {"name": "g", "classifier_id": name, "urls": urls[:1]})["id"]
+    assert ann.ask("POST", f"/v1/classification-jobs/{gone}/cancel").json()["state"] == "cancelled"
+    _work(trained.stand)
+
+    found: dict[str, list[Any]] = {}
+    for way, path in where.items():
+        end = ann.got("GET", path)
+        assert end["state"] == "succeeded", end
+        following, found[way] = f"{path}/results?limit=40", []
+        while following:
+            answer = ann.ask("GET", following)
+            assert answer.ok, answer.text
+            found[way] += answer.json()["items"]
+            following = answer.links["next"]["url"] if "next" in answer.links else ""
+    assert [one["number"] for one in found["urls"]] == list(range(90))
+    assert [one["name"] for one in found["urls"]] == urls
+    assert {at: one["failure"]["reason"] for at, one in enumerate(found["urls"]) if one["failure"]} == {
+        7: "not_image", 70: "blocked",
+    }  # fmt: skip
+    assert ann.got("GET", where["urls"])["result"] == {"pictures": 90, "failed": 2}
+    good = [one for at, one in enumerate(found["urls"]) if at not in (7, 70)]
+    wanted = said_by_the_job[[at % 60 for at in range(90) if at not in (7, 70)]]
+    np.testing.assert_allclose(values({"results": good}), wanted, rtol=0, atol=2e-5)
+    assert found["archive"][60]["failure"]["reason"] == "not_image"
+    np.testing.assert_allclose(values({"results": found["archive"][:60]}), said_by_the_job, rtol=0, atol=2e-5)
+    listed = ann.got("GET", "/v1/classification-jobs")["items"]
+    assert [one["id"] for one in listed] == [gone, jobs["archive"]["id"], jobs["urls"]["id"]]
+    assert ann.ask("DELETE", where["urls"], If_Match="*").status_code == 204
+    assert ann.ask("GET", where["urls"]).status_code == 404
+    assert ann.got("GET", "/v1/training-jobs")["items"][0]["id"] == trained.job, "they are no trainings"
+
+
+def test_what_ends_a_classification_job_is_said(trained: Trained, host: Host) -> None:
+    ann, name = trained.ann, trained.classifier()
+
+    def job(**given: Any) -> str:
+        return str(ann.got("POST", "/v1/classification-jobs", {"name": "j", "classifier_id": name, **given})["id"])
+
+    torn = job(datafile_id=ann.datafile(b"no archive at all" * 100))
+    lost = trained.classifier()
+    orphan = ann.got("POST", "/v1/classification-jobs", {"name": "o", "classifier_id": lost, "urls": ["http://x/"]})
+    assert ann.ask("DELETE", f"/v1/classifiers/{lost}", If_Match="*").status_code == 204
+    good = job(urls=[f"{host.url}/0"])
+    _work(trained.stand)
+    ends = {one: ann.got("GET", f"/v1/classification-jobs/{one}") for one in (torn, orphan["id"], good)}
+    assert [(one["state"], one["reason"]) for one in ends.values()] == [
+        ("failed", "no_data"), ("failed", "no_data"), ("succeeded", None),
+    ]  # fmt: skip
+    assert "classifier of this job is gone" in ends[orphan["id"]]["detail"]
+    for wrong, code in (({}, 422), ({"urls": []}, 422), ({"urls": ["x"], "datafile_id": _any_datafile(ann)}, 422),
+                        ({"urls": ["x"] * 10_001}, 422), ({"urls": ["x" * 9000]}, 422)):  # fmt: skip
+        body = {"name": "x", "classifier_id": name, **wrong}
+        assert ann.ask("POST", "/v1/classification-jobs", body).status_code == code, wrong
+
+
+def _any_datafile(ann: Person) -> str:
+    return str(ann.got("GET", "/v1/datafiles")["items"][0]["id"])
 
 
 def test_the_walk_through_of_the_document_is_typed(trained: Trained, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from pipeline.errors import PipelineError
 from pipeline.service.http import (
+    classification_jobs,
     classifiers,
     classifying,
     datafiles,
@@ -40,7 +41,7 @@ def make_app(behind: Behind, say: Say = lambda text: None) -> FastAPI:
     app.state.behind = behind
     rooms = (
         health, members, tenants, datafiles, datasets, solvers, training_jobs, models, classifiers, classifying,
-        inference,
+        classification_jobs, inference,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

@@ -20,21 +20,21 @@ from pipeline.service.work.preparing import SERVING
 
 @dataclass(frozen=True)
 class Origin:
-    """Files, facts and labels of one net.  mark: tells it from others that the same classifier may mean later."""
+    """Files, facts and labels of one net.  number: of its version, None for one of a job."""
 
     iteration: int
     files: dict[str, dict[str, Any]]
     facts: dict[str, Any]
     labels: list[str]
-    mark: str = ""
+    number: int | None = None
 
 
 def named(row: Row, origin: Origin) -> Classifier:
     """The classifier of a row, as it answers with that net."""
     if row["alias"] is None:
         return Classifier.of(row)
-    model = Model(row["tenant_id"], f"{row['id']}-{origin.mark}", origin.files, json.loads(row["given"]))
-    return Classifier(model, row["name"], origin.labels, origin.facts)
+    model = Model(row["tenant_id"], f"{row['id']}-{origin.number}", origin.files, json.loads(row["given"]))
+    return Classifier(model, row["name"], origin.labels, origin.facts, origin.number)
 
 
 async def meant(service: Behind, actor: Actor, classifier: str) -> Classifier:
@@ -84,7 +84,7 @@ async def origin_of(service: Behind, actor: Actor, said: Mapping[str, Any]) -> O
         raise conflict(says, "make a version with a label for each class")
     return Origin(
         row["iteration"], files, facts, labels or [str(number) for number in range(facts["classes"])],
-        str(row.get("number", "")),
+        row.get("number"),
     )  # fmt: skip
 
 

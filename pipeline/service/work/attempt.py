@@ -9,20 +9,26 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, SolverError, TemporaryError
 from pipeline.process.child import Child, Ended, python_of
 from pipeline.service import queue
 from pipeline.service.database.statements import Database
+from pipeline.service.fetching import fetcher_for
+from pipeline.service.serving.parent import Sizes
 from pipeline.service.words import Claimed, Ending, Reason, State
 from pipeline.service.work import preparing
 from pipeline.service.work.lease import Lease
 from pipeline.service.work.shipping import Shipping, restore
+from pipeline.settings import Fetch
 from pipeline.stores.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.fetch.fetcher import Fetcher
 
 LOOK_SECONDS, SHIP_SECONDS = 0.2, 1.0
 CANCEL_SECONDS, PART_SECONDS = 3.0, 25.0
@@ -35,7 +41,10 @@ _LEFT = (75, 4)
 
 @dataclass(frozen=True)
 class Hands:
-    """What a worker works with.  scratch: a local folder.  stopping: whether the worker is to end.  say: to its log."""
+    """What a worker works with.  scratch: a local folder.  stopping: whether the worker is to end.  say: to its log.
+
+    fetcher: a new one, for URLs of strangers; sizes: of the process that holds a net.
+    """
 
     database: Database
     store: Store
@@ -43,6 +52,8 @@ class Hands:
     scratch: Path
     stopping: Callable[[], bool]
     say: Callable[[str], None]
+    fetcher: Callable[[], Fetcher] = field(default_factory=lambda: fetcher_for(Fetch()))
+    sizes: Sizes = field(default_factory=Sizes)
 
 
 class Errand(Protocol):

@@ -8,8 +8,9 @@ from pipeline.errors import TemporaryError
 from pipeline.process.host import host_name
 from pipeline.service import queue
 from pipeline.service.ids import Kind, new_id
-from pipeline.service.words import Slot
-from pipeline.service.work.attempt import Errand, Hands, attempt
+from pipeline.service.words import Claimed, Slot
+from pipeline.service.work import classifying
+from pipeline.service.work.attempt import Hands, attempt
 from pipeline.service.work.importing import Importing
 from pipeline.service.work.training import Training
 
@@ -37,8 +38,11 @@ async def work(hands: Hands, worker: str = "", *, once: bool = False) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _errand(hands: Hands, kind: str) -> Errand:
-    return Training(hands.clock) if kind == "train" else Importing()
+async def _attempt(hands: Hands, held: Claimed) -> None:
+    if held.kind == classifying.KIND:
+        await classifying.attempt(hands, held)
+    else:
+        await attempt(hands, held, Training(hands.clock) if held.kind == "train" else Importing())
 
 
 async def _work(hands: Hands, worker: str, slot: Slot, once: bool) -> None:
@@ -51,7 +55,7 @@ async def _work(hands: Hands, worker: str, slot: Slot, once: bool) -> None:
             held = await queue.claim(hands.database, worker)
             if held is not None:
                 hands.say(f"{held.id}: attempt {held.epoch}")
-                await attempt(hands, held, _errand(hands, held.kind))
+                await _attempt(hands, held)
         except TemporaryError as error:  # what was held goes to whoever claims it after its lease
             hands.say(str(error))
             await asyncio.sleep(AWAY_SECONDS)
