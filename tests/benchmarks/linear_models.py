@@ -4,7 +4,8 @@
     .venv/bin/python -m tests.benchmarks.linear_models --dense FOLDER [--rows 30000] [--dim 4096] [--classes 12]
 
 Sparse: a generated set of RCV1's shape, 47,236 coordinates.  All ways take turns, a pass of each; the figures are
-medians of the ratios within a turn, and rates by the processor's time, which other programs disturb less.  --memory
+medians of the ratios within a turn, and rates by the processor's time, which other programs disturb less.  A ratio says
+something of two cores only where both were there: `on free cores` is the median of those turns.  --memory
 FOLDER reads a file and goes over it 20 times in a process of its own.  Dense: Parquet in FOLDER, as it is delivered.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib.util
+import os
 import resource
 import shutil
 import statistics
@@ -27,6 +29,8 @@ from pathlib import Path
 import numpy as np
 
 COORDINATES, FILLED = 47_236, 76
+ALONE = 0.9
+"""So much of its cores a way had in a turn on free cores."""
 MEMORY = """
 import re, sys, threading, time
 from pathlib import Path
@@ -84,14 +88,18 @@ def sparse(rows: int, passes: int) -> None:
             one = run.once(number + 1)
             if number:  # the first one compiles
                 times[name].append((one.seconds, one.processor))
+    print(f"load {os.getloadavg()[0]:.1f} of {len(os.sched_getaffinity(0))} cores")
     for name, taken in times.items():
         alone = times[f"{SERIAL}, {name.partition(', ')[2]}"]
+        free = [before[0] / now[0] for before, now in zip(alone, taken, strict=True)
+                if before[1] > ALONE * before[0] and now[1] > ALONE * now[0] * chosen[name].workers]  # fmt: skip
+        said = f"on free cores x {statistics.median(free):.2f}" if free else "no turn on free cores"
         ratio = statistics.median(before[0] / now[0] for before, now in zip(alone, taken, strict=True))
         by_core = rows / min(processor for _, processor in taken) / 1e6
         share = statistics.median(processor / seconds for seconds, processor in taken)
         print(f"{name:28} {rows / statistics.median(one for one, _ in taken) / 1e6:6.2f} M examples/s, "
               f"{by_core:5.2f} M a second of a core (best), x {ratio:.2f}, "
-              f"CPU / wall {share:.2f}", flush=True)  # fmt: skip
+              f"CPU / wall {share:.2f}; {said} ({len(free)} of {len(taken)})", flush=True)  # fmt: skip
     limit(examples, passes)
     learn(examples, passes)
 

@@ -180,11 +180,11 @@ def test_options_of_other_data_are_refused(tmp_path: Path, capsys: Printed) -> N
     assert "hathi train head takes no --passes" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("more", [[], ["--on", "here"], ["--compare"]])
+@pytest.mark.parametrize("more", [[], ["--on", "here"], ["--compare", "--seeds", "1"]])
 def test_estop_ends_a_training_after_a_pass_and_refuses_the_next_one(
     more: list[str], tmp_path: Path, capsys: Printed
 ) -> None:
-    path = write(tmp_path / "a.svm", like_rcv1(300, 60, 6))
+    path = write(tmp_path / "a.svm", like_rcv1(120, 30, 4))
     config = tmp_path / "hathi.toml"
     config.write_text('state = "state"\n[bucket]\nurl = "bucket"\n')
     (tmp_path / "state").mkdir()
