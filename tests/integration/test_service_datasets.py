@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 import pytest
+import requests
 
 from pipeline.clock import Clock
 from pipeline.service.database.statements import Database
@@ -190,5 +191,23 @@ def test_the_walk_through_of_the_document_is_typed_from_an_archive_to_a_model(
         "dataset_id": made["id"], "inputs": {},
     }  # fmt: skip
     assert [one["action"] for one in history["items"]] == ["alias set", "version added", "model added"]
+    _classifies(ann, made["id"], trained["id"], version["figures"]["test/accuracy"])
     weights = next(one for one in version["files"] if one["name"] == "net.caffemodel")
     assert hashlib.sha256((tmp_path / "net.caffemodel").read_bytes()).hexdigest() == weights["sha256"]
+
+
+def _classifies(ann: Person, made: str, job: str, accuracy: float) -> None:
+    """A classifier of the job gives the dataset's test pictures the labels that the job's own test counted."""
+    held = sides(ann, made)["test"]
+    tested = {name: one for name, one in pictures(240, 0).items() if hashlib.sha256(one).digest() in held}
+    assert len(tested) == len(held) == 48
+    classifier = ann.got("POST", "/v1/classifiers", {"name": "spots", "training_job_id": job})
+    assert classifier["labels"] == sorted(spots.LABELS), "those of the dataset"
+    answer = requests.post(
+        f"{ann.url}/v1/classifiers/{classifier['id']}/classify", headers={"Authorization": f"Bearer {ann.token}"},
+        files=[("files", (name, one)) for name, one in tested.items()], timeout=120,
+    )  # fmt: skip
+    assert answer.ok, answer.text
+    wrong = sum(one["predictions"][0]["label"] != one["name"].split("/")[0] for one in answer.json()["results"])
+    counted = round(60 * (1 - accuracy))  # the job's test has 60 examples: the first 12 of 48 come twice
+    assert counted / 2 <= wrong <= counted

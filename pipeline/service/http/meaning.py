@@ -11,6 +11,7 @@ from pipeline.service import blobs
 from pipeline.service.classifying import FACTS_BYTES, Classifier, facts_of
 from pipeline.service.database.statements import Row, Statements
 from pipeline.service.http.asking import Behind
+from pipeline.service.http.datasets import classes_of
 from pipeline.service.problems import absent, conflict, invalid
 from pipeline.service.serving.parent import files_of
 from pipeline.service.serving.placing import Model
@@ -70,8 +71,10 @@ async def origin_of(service: Behind, actor: Actor, said: Mapping[str, Any]) -> O
             raise invalid("#/training_job_id", "a version and an alias are a model's", "give model_id instead")
         if model is not None and ((version is None) == (alias is None) or said.get("iteration") is not None):
             raise invalid("#/model_id", "a model answers by its version or by an alias", "give one of them")
+        names: list[str] = []
         if job is not None:
             row = await _of_job(statements, job, said.get("iteration"))
+            names = await classes_of(statements, job) or []
         else:
             row = await _of_model(statements, str(model), version, alias)
     files = files_of(json.loads(row["files"]))
@@ -82,10 +85,9 @@ async def origin_of(service: Behind, actor: Actor, said: Mapping[str, Any]) -> O
     if labels is not None and len(labels) != facts["classes"]:
         says = f"the version has {len(labels)} labels, and its net {facts['classes']} classes"
         raise conflict(says, "make a version with a label for each class")
-    return Origin(
-        row["iteration"], files, facts, labels or [str(number) for number in range(facts["classes"])],
-        row.get("number"),
-    )  # fmt: skip
+    # a net may have more classes than its dataset: these have numbers
+    names += [str(number) for number in range(len(names), facts["classes"])]
+    return Origin(row["iteration"], files, facts, labels or names[: facts["classes"]], row.get("number"))
 
 
 async def _lacks(statements: Statements, table: str, name: str) -> bool:
