@@ -8,6 +8,7 @@ that goes from one stage to the next, so that a stage may be tried again, with f
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -186,7 +187,10 @@ def _task(share: Share) -> Worked:
 def _given_up(error: Exception) -> TemporaryError:
     """A job that Spark gave up: which error its last task met, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = next((line for line in lines if "pipeline.errors" in line), lines[0] if lines else "")
+    cause = next((line for line in lines if "pipeline.errors" in line), "")
+    if not cause:  # whoever was ended says nothing: Spark's own words stand between py4j's line and the stack
+        says = itertools.takewhile(lambda line: not line.startswith("at "), lines[1:] or lines)
+        cause = " ".join(says).rpartition("stage failure: ")[2]
     return TemporaryError("Spark gave up a stage of the training", cause[:400], HINT)
 
 

@@ -23,6 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -39,6 +40,7 @@ from tests.servers.demand import free_port
 WAYS, COPY = ("memory of both", "TCP", "gloo of torch"), "copy"
 NUMBERS = 61_000_000
 """Of CaffeNet's learned blobs."""
+SMALL = {"CIFAR-10 quick": 145_578, "LeNet": 431_080}
 SHARDS = 8
 STEPS = {"cifar": (20, 140, 20), "caffenet": (2, 6, 1)}
 """Iterations of the shorter and the longer training, and between two displays."""
@@ -113,6 +115,30 @@ def _rounds(rank: int, pipe: Connection, rounds: int) -> Took:
     return took
 
 
+def small() -> None:
+    """The exchange of small nets, of which latency is the most."""
+    context = multiprocessing.get_context("spawn")
+    for name, numbers in SMALL.items():
+        here, there = context.Pipe()
+        other = context.Process(target=_again, args=(1, there, numbers))
+        other.start()
+        took = _again(0, here, numbers)
+        other.join()
+        ways = (f"{way} {median(one) * 1e3:.2f} ms (least {min(one) * 1e3:.2f})" for way, one in took.wall.items())
+        print(f"exchange of {name}'s {numbers * 4 / 1e6:.1f} MB: {'; '.join(ways)}")
+
+
+def _again(rank: int, pipe: Connection, numbers: int) -> Took:
+    took = Took()
+    for way, host in zip(WAYS, ("127.0.0.1", "127.0.0.2"), strict=False):
+        peers = _met(rank, pipe, ("127.0.0.1", host))
+        room = peers.room([(numbers,)])
+        for _ in range(1000):
+            took.time(way, partial(peers.sum, room, b""))
+        peers.close()
+    return took
+
+
 def _met(rank: int, pipe: Connection, hosts: tuple[str, str]) -> Peers:
     listening = listen(hosts[rank])
     mine = Member(hosts[rank], listening.port, f"process {rank}")
@@ -177,6 +203,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     exchange(max(3, args.rounds))
+    small()
     for name in args.nets:
         if name in STEPS:
             overhead(name, args.rounds)

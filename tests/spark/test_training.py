@@ -40,6 +40,11 @@ PATIENCE = 900.0
 SOLVER = Path("solver.prototxt")
 HOW = How(threads=1, shards=8)
 SHORT = 30
+LOST = """An error occurred while calling z:org.apache.spark.api.python.PythonRDD.collectAndServe.
+: org.apache.spark.SparkException: Job aborted due to stage failure: Could not recover from a failed barrier stage.
+ExecutorLostFailure (executor 0 exited) Reason: Command exited with code 137
+\tat org.apache.spark.scheduler.DAGScheduler.abortStage(DAGScheduler.scala:3044)"""
+"""What py4j says of a job whose executor was killed."""
 Stages = list[list["Worked"]]
 Hathi = Callable[..., tuple[list[dict[str, Any]], str]]
 
@@ -247,3 +252,18 @@ def test_four_executors_have_the_bits_of_one_process(
     assert "8 shards on 4 executors" in out
     assert computed(out) == [50 * 16 // 4] * 4
     assert shared_runs.bits(folder) == whole
+
+
+@pytest.mark.parametrize(
+    ("says", "cause"),
+    [
+        (LOST, "failed barrier stage. ExecutorLostFailure (executor 0 exited) Reason: Command exited with code 137"),
+        (f"{LOST}\nCaused by: pipeline.errors.TemporaryError: executor 1 is gone", "executor 1 is gone"),
+        ("Connection refused", "Connection refused"),
+    ],
+)  # fmt: skip
+def test_why_spark_gave_up_is_said_in_its_words_or_an_executors(says: str, cause: str) -> None:
+    pytest.importorskip("pyspark")
+    from pipeline.cluster.spark_training import _given_up
+
+    assert _given_up(RuntimeError(says)).detail.endswith(cause)
