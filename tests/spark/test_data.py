@@ -137,7 +137,7 @@ def test_a_dataframe_trains_to_the_bits_of_the_same_rows_as_a_dataset(
         for key, datum in records(alone)
     ]
     schema = "id string, picture binary, label int, channels int, height int, width int"
-    frame = session.createDataFrame(rows, schema).repartitionByRange(3, "id").sortWithinPartitions("id")
+    frame = session.createDataFrame(session.sparkContext.parallelize(rows, 3), schema)
     net = shared_runs.net(source="made").replace('source: "made"', f'source: "{alone / "db"}"')
     net = net.replace(f'source: "{alone / "db"}"', 'source: "made"', 1)
     folder = shared_runs.write(tmp_path, net, shared_runs.solver(ITERATIONS))
@@ -156,7 +156,7 @@ def test_a_dataframe_trains_to_the_bits_of_the_same_rows_as_a_dataset(
     assert (ended.iteration, ended.model) == (ITERATIONS, Path(f"s_iter_{ITERATIONS}.caffemodel"))
     assert bits(folder) == bits(alone)
 
-    few = session.createDataFrame(rows[:2], schema).coalesce(1)
+    few = session.createDataFrame(session.sparkContext.parallelize(rows[:2], 1), schema)
     before = sorted(path.name for path in (folder / "made").iterdir())
     with pytest.raises(ConfigError, match=r"another dataset is at .*/made"):
         trained(few)
