@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ class Scene:
             if (free := next((one for one in named if isinstance(one, dict)), None)) is not None:
                 found["train"] = self.value(free, ids)
             return found
-        return {"string": "b", "integer": schema.get("minimum", 1), "number": 1.0, "boolean": True}[schema["type"]]
+        return {"string": "b", "integer": int(schema.get("minimum", 1)), "number": 1.0, "boolean": True}[schema["type"]]
 
     def digest(self) -> str:
         """Of A's rows and objects."""
@@ -207,7 +208,9 @@ def questions(scene: Scene) -> Iterator[Question]:
                 yield Question(method, path, route, also, place)
 
 
-def asked(scene: Scene, who: Person, question: Question, foreign: Callable[[str], str]) -> tuple[int, str]:
+def asked(
+    scene: Scene, who: Person, question: Question, foreign: Callable[[str], str], **headers: str
+) -> tuple[int, str]:
     """The whole answer, with the foreign id that was asked for taken out."""
     number, taken = iter(range(100)), ""
 
@@ -220,7 +223,7 @@ def asked(scene: Scene, who: Person, question: Question, foreign: Callable[[str]
 
     where = scene.path(question.path, question.route, ids)
     body = scene.body(question.route, ids, question.also)
-    answer = who.ask(question.method, where, body, If_Match="*")
+    answer = who.ask(question.method, where, body, **{"If_Match": "*", **headers})
     text = next(answer.iter_content(None), b"").decode() if where.endswith("/events") else answer.text
     text += json.dumps(dict(answer.headers))
     answer.close()
@@ -234,6 +237,7 @@ def never(kind: str) -> str:
 
 def leaks(scene: Scene) -> Iterator[str]:
     """Where B learns or changes anything of A's."""
+    yield from _repeated(scene)
     before = scene.digest()
     for question in questions(scene):
         if question.path in PUBLIC:
@@ -243,6 +247,15 @@ def leaks(scene: Scene) -> Iterator[str]:
             none = asked(scene, scene.b, question, never)
             if mine != none:
                 yield f"{question}: {mine} is not {none}"
+            if question.method == "GET":
+                tags = ", ".join(f'"{version}"' for version in range(1, 9))
+                code, _ = asked(scene, scene.b, question, scene.things.__getitem__, If_None_Match=tags)
+                if code != none[0]:
+                    yield f"{question}: {code} by a guessed ETag"
+        if question.method == "GET" and question.place in (None, 0):
+            _, text = asked(scene, scene.b, replace(question, place=None), scene.own.__getitem__)
+            if TenantKeys(scene.b.tenant).top in text:
+                yield f"{question}: names an object of the bucket: {text[:300]}"
         for who in [scene.b, *scene.people.values()]:
             code, text = asked(scene, who, question, scene.things.__getitem__)
             if CANARY in text or scene.a.tenant in text:
@@ -259,6 +272,22 @@ def leaks(scene: Scene) -> Iterator[str]:
                 yield f"{method} {path}: {answers[0].text} is not {answers[1].text}"
     if scene.digest() != before:
         yield "something of A's has changed"
+
+
+def _repeated(scene: Scene) -> Iterator[str]:
+    """Whether an Idempotency-Key of A means anything to B; each has things of its own afterwards."""
+    for question in questions(scene):
+        takes = [one["name"] for one in question.route.get("parameters", [])]
+        if "Idempotency-Key" not in takes or question.also or question.place not in (None, 0):
+            continue
+        mine = Scene(scene.stand, scene.a, scene.a, scene.things, scene.things, scene.document)
+        own, key = replace(question, place=None), f"of-{question.path}"
+        first = asked(mine, scene.a, own, scene.things.__getitem__, Idempotency_Key=key)
+        code, text = asked(scene, scene.b, own, scene.own.__getitem__, Idempotency_Key=key)
+        if code < 300 and text == first[1]:
+            yield f"{question}: A's answer by A's Idempotency-Key"
+        if "/problems/idempotency" in text:
+            yield f"{question}: B is told that A has used a key"
 
 
 def test_every_id_that_a_body_takes_says_its_kind(shared: Stand) -> None:
@@ -351,7 +380,8 @@ def _flat(routes: list[Any]) -> Iterator[Any]:
 
 
 HOLES = ("a forgotten scope", "403 for 404", "a cursor of another tenant", "a name in an error", "an id in a body",
-         "/v2 by name")  # fmt: skip
+         "/v2 by name", "an Idempotency-Key of all", "an ETag of another's row", "a redirect to the bucket",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("hole", HOLES)
@@ -401,6 +431,30 @@ def test_the_matrix_finds_a_planted_hole(shared: Stand, hole: str, monkeypatch: 
                 await ready(statements, body)
 
         monkeypatch.setattr(training_jobs, "_ready", across)
+    elif hole == "an Idempotency-Key of all":
+        from pipeline.service.http import datafiles
+        from pipeline.service.http.creating import create
+
+        known: dict[str, Any] = {}
+
+        async def of_all(request: Any, service: Any, realm: Any, key: str, make: Any) -> Any:
+            known[key] = known.get(key) or await create(request, service, realm, key, make)
+            return known[key]
+
+        monkeypatch.setattr(datafiles, "create", of_all)
+    elif hole == "an ETag of another's row":
+        from pipeline.service.http import datafiles
+        from pipeline.service.http.conditional import NotModified
+
+        def looked() -> Exception:
+            asker = sys._getframe(1).f_locals
+            return NotModified('"1"') if asker.get("datafile") == stage.things["df"] else absent()
+
+        monkeypatch.setattr(datafiles, "absent", looked)
+    elif hole == "a redirect to the bucket":
+        from fastapi.responses import RedirectResponse
+
+        monkeypatch.setattr(job_records, "download", lambda service, one: RedirectResponse(f"/blobs/{one['key']}"))
     else:
         from pipeline.service.http import datafiles
 

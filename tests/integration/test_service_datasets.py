@@ -138,6 +138,11 @@ def test_an_archive_becomes_a_dataset_whose_every_entry_is_counted(shared: Stand
     assert str(tmp_path) not in failed["detail"]
     assert ann.got("GET", f"/v1/datasets/{bad}/rejections") == {"counts": {}, "items": []}
 
+    forgot = f"update @work set state = 'queued', result = null, finished_at = null where id = '{name}'"
+    shared.site.run(shared.site.bare(forgot))  # as a worker that died between its files and its last word leaves it
+    works(shared, tmp_path)
+    again = ann.got("GET", where)
+    assert (again["state"], again["contents"], sides(ann, name)) == ("succeeded", contents, before)
     more = dataset(ann, packed(pictures(30, 1)), extends_id=name)
     gone = dataset(ann, packed(files))
     assert ann.got("POST", f"/v1/datasets/{gone}/cancel")["state"] == "cancelled"
