@@ -14,7 +14,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -271,6 +271,19 @@ def test_too_many_at_once_are_refused_at_once_with_the_limit(trained: Trained) -
         assert (one.status_code, said["type"], one.headers["Retry-After"]) == (503, "/problems/busy", "1")
         assert (said["limit"], said["allowed"]) == ("serving_items_of_tenant", 128)
     assert codes == [200] * 4 + [503] * 2
+
+
+def test_a_process_that_has_grown_ends_after_its_answer_and_a_net_makes_room_for_another(trained: Trained) -> None:
+    """A server whose processes may have 2 MiB: each answer is the last of its process.  Another holds one net."""
+    names = [trained.classifier(), trained.classifier(iteration=60)]
+    wanted = [trained.post(name, data=FILES[0]).json()["results"] for name in names]
+    assert wanted[0] != wanted[1], "they are two nets"
+    for sizes, begun in ((Sizes(threads=1, bytes=2**21), 4), (Sizes(threads=1, nets=1), 0)):
+        with standing(trained.stand.site, trained.stand.folder, sizes) as other:
+            who = replace(trained, stand=other)
+            found = [who.post(name, data=FILES[0]).json()["results"] for name in names * 2]
+            assert found == wanted * 2
+            assert len([one for one in other.said if "and another one begins" in one]) == begun
 
 
 def _serving_of(process: int) -> list[int]:
