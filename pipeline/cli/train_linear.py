@@ -150,8 +150,14 @@ def tell_end(args: argparse.Namespace, trained: Trained, about: dict[str, Any], 
     """What a training came to, and where it is."""
     from pipeline.amounts import counted
     from pipeline.training.descent import saving
+    from pipeline.training.descent.losses import LOSSES, cost
 
     say = speaker(args)
+    if trained.objective > (nothing := len(trained.bias) * cost(LOSSES[args.loss or HINGE], 0.0)):
+        say(
+            f"warning: the objective is {trained.objective:.6g}, and {nothing:.6g} with weights that are all zero: "
+            "this model is worse than none | the rate is too high | leave --rate out, or give a smaller one"
+        )
     if args.json:
         print(json.dumps(about | {"out": str(out)}))
         return

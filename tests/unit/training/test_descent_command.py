@@ -221,6 +221,13 @@ def test_after_a_term_nothing_is_left_and_after_a_kill_the_next_start_clears(tmp
             assert left == set()
 
 
+@pytest.mark.parametrize(("rate", "worse"), [("1e20", True), ("1", False)])
+def test_a_model_that_is_worse_than_none_is_told(rate: str, worse: bool, tmp_path: Path, capsys: Printed) -> None:
+    path = write(tmp_path / "a.svm", like_rcv1(300, 60, 6))
+    assert main(["train", "linear", str(path), str(tmp_path / "out"), "--rate", rate, "--passes", "2"]) == 0
+    assert ("worse than none | the rate is too high" in capsys.readouterr().out) == worse
+
+
 def test_the_command_without_data_says_how_it_is_typed(capsys: Printed) -> None:
     assert main(["train", "linear"]) == 2
     assert "hathi train linear DATA [OUT]" in capsys.readouterr().err
