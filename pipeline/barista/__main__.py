@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,14 @@ def _take_customers(order: Order, file: Path, settings: Settings | None, listeni
     path = logs.open_log(PROGRAM, settings.logs if settings else Logs(folder=str(interface.folder())), echo=False)
     clock = Clock()
     stop = Stop(Path(settings.state) if settings else None, clock, log.info)
-    around = Around(clock.monotonic, stop, lambda: stop.why, order.idle, log.warning, made.about)
+    said = Interface(order.solver, os.getpid(), to_the_second(time.time()), __version__)
+    found = partial(interface.put_back, file, said)
+    around = Around(clock.monotonic, stop, lambda: stop.why, order.idle, found, log.warning, made.about)
     with (
         drained(stop, log.warning, lambda: _leave(file)),
         signals(stop, lambda: _leave(file)),
     ):
-        interface.write(file, Interface(order.solver, os.getpid(), to_the_second(time.time()), __version__))
+        interface.write(file, said)
         interface.listed(file)
         log.info("started: %s at %s, %s", order.solver, file, counted(order.slots, "slot"))
         _tell(ready=warnings)

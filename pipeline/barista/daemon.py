@@ -34,12 +34,14 @@ class _Customer:
 @dataclass(frozen=True)
 class Around:
     """stop: whether to end, as ESTOP and signals say; why: in words.  idle: seconds without a customer after which it
-    ends; 0: never.  about: what it says of itself."""
+    ends; 0: never.  found: looks whether customers still find it; why they cannot, or "".  about: what it says of
+    itself."""
 
     monotonic: Callable[[], float]
     stop: Callable[[], bool]
     why: Callable[[], str]
     idle: float
+    found: Callable[[], str]
     say: Callable[[str], None]
     about: dict[str, Any]
 
@@ -65,7 +67,7 @@ class Daemon:
         around = self._around
         self._listening.setblocking(False)
         self._poll.register(self._listening, select.EPOLLIN)
-        left = around.monotonic()
+        left = looked = around.monotonic()
         try:
             while not self._ended:
                 if around.stop():
@@ -78,9 +80,12 @@ class Daemon:
                         self._turn(customer)
                     if self._ended:
                         break
+                now = around.monotonic()
+                if now - looked >= LOOK_SECONDS and not self._ended:
+                    self._ended, looked = around.found(), now
                 if self._customers:
-                    left = around.monotonic()
-                elif around.idle and around.monotonic() - left >= around.idle:
+                    left = now
+                elif around.idle and now - left >= around.idle:
                     self._ended = f"it had no customer for {length_of_time(around.idle)}"
         finally:
             for one in list(self._customers.values()):

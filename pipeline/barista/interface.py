@@ -153,6 +153,19 @@ def prepared(file: Path) -> None:
         raise _unwritable(file, error) from error
 
 
+def put_back(file: Path, found: Interface) -> str:
+    """Writes the file again where somebody deleted it: its barista runs.  Why nobody can find that any more; ""."""
+    if not os.path.lexists(socket_of(file)):
+        return f"somebody deleted {socket_of(file)}, where it listened"
+    try:
+        if not os.path.lexists(file):
+            write(file, found)
+            listed(file)
+    except PermanentError as error:
+        return f"{error.message}: {error.detail}"
+    return ""
+
+
 def listed(file: Path) -> None:
     """From now on `all_files` finds it."""
     if file.parent != folder():

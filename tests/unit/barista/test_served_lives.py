@@ -202,6 +202,23 @@ def test_estop_ends_it_and_lets_none_begin(tmp_path: Path) -> None:
     assert "ESTOP engaged" in done.stderr
 
 
+def test_an_interface_file_that_somebody_deletes_comes_back_and_without_its_socket_it_ends(tmp_path: Path) -> None:
+    file = tmp_path / "x.interface"
+    served = barista.start(solver_in(tmp_path / "solver"), file, threads=1)
+    try:
+        before = file.read_bytes()
+        file.unlink()
+        assert until(lambda: file.exists() and file.read_bytes() == before, 30)
+        rows = [json.loads(line) for line in hathi("list", "--json").stdout.splitlines()]
+        assert [one["state"] for one in rows if one["interface"] == str(file)] == ["runs"]
+        interface.socket_of(file).unlink()
+        assert until(lambda: start_of(served.pid) == "", 30), "nobody can find it any more"
+        assert not file.exists()
+    finally:
+        if start_of(served.pid):
+            os.kill(served.pid, signal.SIGKILL)
+
+
 def test_sigterm_ends_it_in_good_order(tmp_path: Path) -> None:
     file = tmp_path / "x.interface"
     served = barista.start(solver_in(tmp_path / "solver"), file, threads=1)
