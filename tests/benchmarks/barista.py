@@ -4,6 +4,7 @@
 
 A round trip is a request without work, weights of the version that is there, and its answer.  Two processes that only
 send a byte to and fro by the same kind of socket are measured in turns with it: the floor of this machine at this load.
+Both are on one core, and on two: to wake a core that sleeps costs a virtual machine more than all the rest.
 A gradient is measured in turns, too: `customer.gradient(number=)` on data that lie in the slot, and in one process the
 pass with the copy of its gradients that a program takes; BatchNorm's sums are kept apart in both.  The line says what
 is left when one is taken from the other.  A process that has slept computes slower for a while: most of it is that.
@@ -65,18 +66,25 @@ def trips(customer: barista.Customer, rounds: int) -> None:
         other.send(b"?")
         other.recv(64)
 
-    found, floor, processor = [], [], []
-    pid = customer.about()["pid"]
-    for _ in range(rounds):
-        before = used(pid) + used(os.getpid())
-        found.append(timed(lambda: customer.weights(customer.version), REQUESTS))
-        processor.append((used(pid) + used(os.getpid()) - before) / REQUESTS)
-        floor.append(timed(bare, REQUESTS))
+    pid, own = customer.about()["pid"], os.getpid()
+    cores = sorted(os.sched_getaffinity(0))
+    for name, far in (("both on one core", cores[0]), ("each on a core", cores[-1])):
+        os.sched_setaffinity(own, {cores[0]})
+        for process in (child, pid):
+            os.sched_setaffinity(process, {far})
+        found, floor, processor = [], [], []
+        for _ in range(rounds):
+            before = used(pid) + used(own)
+            found.append(timed(lambda: customer.weights(customer.version), REQUESTS))
+            processor.append((used(pid) + used(own) - before) / REQUESTS)
+            floor.append(timed(bare, REQUESTS))
+        print(f"round trip, {name}: {statistics.median(found):.1f} us (least {min(found):.1f}), of the "
+              f"processors, both sides: {statistics.median(processor):.1f} us (least {min(processor):.1f}); "
+              f"two processes and a byte: {statistics.median(floor):.1f} us (least {min(floor):.1f})")  # fmt: skip
+    for process in (own, pid):
+        os.sched_setaffinity(process, set(cores))
     other.close()
     os.waitpid(child, 0)
-    print(f"round trip: {statistics.median(found):.1f} us (least {min(found):.1f}), of the processors, both sides: "
-          f"{statistics.median(processor):.1f} us (least {min(processor):.1f}); "
-          f"two processes and a byte: {statistics.median(floor):.1f} us (least {min(floor):.1f})")  # fmt: skip
 
 
 def gradients(name: str, solver: Path, data: dict[str, np.ndarray], rounds: int, threads: int) -> None:
