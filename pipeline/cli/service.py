@@ -120,7 +120,7 @@ def _answering(
     from pipeline.cli.wiring.service_pool import Pool, Watch
     from pipeline.service import queue
     from pipeline.service.database.opening import open_database
-    from pipeline.service.fetching import fetcher_for
+    from pipeline.service.fetching import fetcher_for, file_fetcher_for
     from pipeline.service.http.server import Server, bound, serve
     from pipeline.service.serving.parent import sizes_of
     from pipeline.service.work.worker import names_of
@@ -130,7 +130,7 @@ def _answering(
     listening = bound(settings.service.listen)
     server = Server(
         settings.service.database, open_bucket(settings), Clock(), _say, stop, ready, Path(settings.state) / "service",
-        fetcher_for(settings.fetch), sizes_of(settings.service), first,
+        fetcher_for(settings.fetch), file_fetcher_for(settings.fetch), sizes_of(settings.service), first,
     )  # fmt: skip
 
     def gone(worker: str) -> None:

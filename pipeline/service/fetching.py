@@ -16,6 +16,10 @@ PICTURE_BYTES, ALL_BYTES = 16 * 2**20, 64 * 2**20
 """Of one picture, and of all that one request names."""
 SECONDS = 20.0
 ATTEMPTS = 2
+FILE_SECONDS = 600.0
+"""Of a file that one request waits for."""
+Accept = Callable[[bytes], str | None]
+"""Whether a body is wanted, by what it begins with: its form, or None."""
 
 
 def fetcher_for(limits: Fetch) -> Callable[[], Fetcher]:
@@ -31,6 +35,19 @@ def fetcher_for(limits: Fetch) -> Callable[[], Fetcher]:
         from pipeline.fetch.fetcher import Fetcher  # libcurl and the decoders of bodies: half a second
 
         return Fetcher(bounded)
+
+    return made
+
+
+def file_fetcher_for(limits: Fetch) -> Callable[[Accept, int], Fetcher]:
+    """Makes fetchers of any body by a stranger's URL: what it has to begin with, and its bytes at most."""
+
+    def made(accept: Accept, most: int) -> Fetcher:
+        from pipeline.fetch.fetcher import Fetcher
+        from pipeline.service.downloading import of_strangers
+
+        bounded = of_strangers(limits, most).model_copy(update={"total_seconds": FILE_SECONDS, "attempts": ATTEMPTS})
+        return Fetcher(bounded, accept=accept)
 
     return made
 

@@ -70,9 +70,9 @@ def absent() -> Refused:
     return Refused(Problem(404, "no such thing is here, or it is not yours", "list what is there"))
 
 
-def conflict(detail: str, hint: str = "") -> Refused:
-    """What is there now does not allow it."""
-    return Refused(Problem(409, detail, hint))
+def conflict(detail: str, hint: str = "", retry_after: int | None = None) -> Refused:
+    """What is there now does not allow it.  retry_after: seconds, where time alone may mend it."""
+    return Refused(Problem(409, detail, hint, retry_after=retry_after))
 
 
 def invalid(pointer: str, detail: str, hint: str = "") -> Refused:

@@ -32,6 +32,15 @@ async def add_user(statements: Statements, name: str, clock: Clock) -> str:
     return user
 
 
+async def add_member(statements: Statements, tenant: str, user: str, role: Role) -> None:
+    """In the caller's transaction.  Raises Taken where it is one already, Violated where there is no such user."""
+    await statements.row(
+        """insert into members (tenant_id, user_id, role, created_at) values ($1, $2, $3, instant())
+           returning user_id""",
+        tenant, user, role,
+    )  # fmt: skip
+
+
 async def tenant_of(database: Database, name: str) -> Row:
     """Raises ConfigError where there is none."""
     async with database.reading(PLATFORM) as statements:
@@ -51,11 +60,7 @@ async def join(database: Database, tenant: str, user: str, role: Role, clock: Cl
             "select role from members where tenant_id = $1 and user_id = $2", row["id"], name
         )  # fmt: skip
         if member is None:
-            await statements.row(
-                """insert into members (tenant_id, user_id, role, created_at) values ($1, $2, $3, instant())
-                   returning user_id""",
-                row["id"], name, role,
-            )  # fmt: skip
+            await add_member(statements, row["id"], name, role)
             await tokens.note(
                 statements, PLATFORM, "operator", "member added", (row["id"], f"{user} {role}", clock.now())
             )

@@ -18,7 +18,7 @@ from pipeline.clock import Clock
 from pipeline.fetch.fetcher import Fetcher
 from pipeline.service import blobs, queue, tenants
 from pipeline.service.database.statements import Database
-from pipeline.service.fetching import fetcher_for
+from pipeline.service.fetching import Accept, fetcher_for, file_fetcher_for
 from pipeline.service.http import judged
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.keys import TenantKeys
@@ -188,16 +188,22 @@ def _judged_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def standing(
-    site: Site, folder: Path, sizes: Sizes | None = None, fetcher: Callable[[], Fetcher] | None = None
+    site: Site,
+    folder: Path,
+    sizes: Sizes | None = None,
+    fetcher: Callable[[], Fetcher] | None = None,
+    files: Callable[[Accept, int], Fetcher] | None = None,
 ) -> Iterator[Stand]:
-    """A server that ends with the block.  fetcher: of URLs; by default one that reaches public addresses alone."""
+    """A server that ends with the block.  fetcher, files: of URLs; by default they reach public addresses alone."""
     from pipeline.service.http.server import Server, bound, serve
 
     fetcher, sizes = fetcher or fetcher_for(Fetch()), sizes or Sizes()
+    files = files or file_fetcher_for(Fetch())
     store, said, ready, ending = LocalStore(folder / "bucket", fsync=False), [], [], threading.Event()
     failed: list[BaseException] = []
     server = Server(
-        site.url, store, Clock(), said.append, ending.is_set, ready.append, folder / "state", fetcher, sizes
+        site.url, store, Clock(), said.append, ending.is_set, ready.append, folder / "state", fetcher, files,
+        sizes,
     )  # fmt: skip
 
     def run() -> None:

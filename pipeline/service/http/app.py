@@ -17,6 +17,7 @@ from pipeline.service.http import (
     classifying,
     datafiles,
     datasets,
+    elasticthought,
     health,
     inference,
     members,
@@ -41,7 +42,7 @@ def make_app(behind: Behind, say: Say = lambda text: None) -> FastAPI:
     app.state.behind = behind
     rooms = (
         health, members, tenants, datafiles, datasets, solvers, training_jobs, models, classifiers, classifying,
-        classification_jobs, inference,
+        classification_jobs, inference, elasticthought,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

@@ -163,7 +163,7 @@ def _failed(failure: Failure) -> Failed:
 
 _LIST = {"type": "array", "maxItems": MOST, "items": {"type": "string", "maxLength": URL_LETTERS}}
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-_BODY: dict[str, Any] = {
+BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "application/octet-stream": _BINARY,
@@ -181,5 +181,5 @@ _BODY: dict[str, Any] = {
 }  # fmt: skip
 router.add_api_route(
     "/{classifier}/classify", classify, methods=["POST"], response_model=Answer, responses=problems(404, 409),
-    openapi_extra={"requestBody": _BODY},
+    openapi_extra={"requestBody": BODY},
 )  # fmt: skip

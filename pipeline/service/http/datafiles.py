@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
@@ -135,10 +137,17 @@ async def content(
     What has come stays, also where the connection breaks.  The newest request has the upload: one that began before
     it, and whose connection may not have broken yet as the server sees it, adds nothing more.
     """
-    upload = await _begun(service, actor, datafile, ranged)
+    await _filled(service, actor, await _begun(service, actor, datafile, ranged), request.stream())
+    row = await _row(service, actor, datafile)
+    response.headers["ETag"] = tag_of(row["version"])
+    return _shown(row)
+
+
+async def _filled(service: Behind, actor: Actor, upload: _Upload, stream: AsyncIterator[bytes]) -> None:
+    """Takes what comes, in pieces.  Raises Refused: 400, 409, 413."""
     held = bytearray()
     try:
-        async for some in request.stream():
+        async for some in stream:
             held += some
             if upload.begins + len(held) > upload.size:
                 raise Refused(
@@ -153,9 +162,17 @@ async def content(
         raise Refused(Problem(400, "the connection broke", "go on from `received`")) from None
     if held:
         await _store(service, actor, upload, bytes(held))
-    row = await _row(service, actor, datafile)
-    response.headers["ETag"] = tag_of(row["version"])
-    return _shown(row)
+
+
+async def put(service: Behind, actor: Actor, datafile: str, path: FilePath) -> None:
+    """The whole content of one that was announced, out of a local file.  Raises Refused."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        with path.open("rb") as file:
+            while some := await asyncio.to_thread(file.read, blobs.PIECE):
+                yield some
+
+    await _filled(service, actor, await _begun(service, actor, datafile, None), stream())
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from pipeline.service import blobs, queue
+from pipeline.service import blobs, queue, states
 from pipeline.service.database.statements import Row, Statements
 from pipeline.service.http.asking import Behind, Member, Service, Viewer
 from pipeline.service.http.conditional import IfMatch, tagged
@@ -28,6 +28,8 @@ from pipeline.times import DAY
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 KIND = "import"
+AGAIN_SECONDS = 2
+"""Until somebody asks again whether a dataset is made."""
 REJECTED, LISTED, LIST_BYTES = "rejected.jsonl", 1000, 2**28
 Share = Annotated[int, Field(ge=0, le=10**6)]
 _SQL = """select datasets.name, datasets.datafile_id, datasets.extends_id, work.* from datasets
@@ -135,7 +137,9 @@ async def made(statements: Statements, pointer: str, dataset: str) -> dict[str, 
     if row is None:
         raise invalid(pointer, "there is no such dataset", "list what is there")
     if row["state"] != State.SUCCEEDED:
-        raise conflict(f"the dataset is {row['state']}", "ask again once it has succeeded")
+        over = State(row["state"]) in states.TERMINAL
+        hint = "make another one" if over else "ask again once it has succeeded"
+        raise conflict(f"the dataset is {row['state']}", hint, None if over else AGAIN_SECONDS)
     found: dict[str, Any] = json.loads(row["result"])
     return found
 

@@ -24,6 +24,7 @@ CHUNK_BYTES = 64 * 2**20
 LOOK_SECONDS = 0.5
 COMMENT_SECONDS = 15.0
 LOG_BYTES = 2**20
+PLAIN: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
 Points = Annotated[int, Query(ge=2, le=10_000, description="Of each name at most so many; a spike stays")]
 From = Annotated[int, Query(alias="from", ge=0, lt=2**31, description="The first step")]
 Names = Annotated[
@@ -81,12 +82,7 @@ def add_to(router: APIRouter, row_of: Callable[..., Awaitable[Row]], shown: Call
     async def log(service: Service, actor: Viewer, job: JobId, tail: Tail = 65_536) -> Response:
         """The end of its log, of all attempts, also of one that failed."""
         await row_of(service, actor, job)
-        found = b""
-        for chunk in reversed(await chunks_of(service, actor, job, "log")):
-            found = await blobs.get(service.store, chunk["key"], CHUNK_BYTES) + found
-            if len(found) >= tail:
-                break
-        return Response(found[-tail:], media_type="text/plain; charset=utf-8")
+        return await log_of(service, actor, job, tail)
 
     async def snapshots(service: Service, actor: Viewer, job: JobId) -> Snapshots:
         """Those that are kept, the newest first."""
@@ -155,7 +151,7 @@ def add_to(router: APIRouter, row_of: Callable[..., Awaitable[Row]], shown: Call
         router.add_api_route("/{job}" + path, route, methods=["GET"], response_model=model, responses=found)
 
     add("/metrics", metrics, Metrics)
-    add("/logs", log, None, {"text/plain": {"schema": {"type": "string"}}})
+    add("/logs", log, None, PLAIN)
     add("/snapshots", snapshots, Snapshots)
     add("/snapshots/{iteration}/{name}", file, None, BINARY)
     add("/events", events, None, {"text/event-stream": {"schema": {"type": "string"}}})
@@ -167,6 +163,16 @@ async def chunks_of(service: Behind, actor: Actor, job: str, kind: str) -> list[
         return await statements.rows(
             "select * from chunks where work_id = $1 and kind = $2 order by number", job, kind
         )  # fmt: skip
+
+
+async def log_of(service: Behind, actor: Actor, job: str, tail: int) -> Response:
+    """The last bytes of a job's log."""
+    found = b""
+    for chunk in reversed(await chunks_of(service, actor, job, "log")):
+        found = await blobs.get(service.store, chunk["key"], CHUNK_BYTES) + found
+        if len(found) >= tail:
+            break
+    return Response(found[-tail:], media_type="text/plain; charset=utf-8")
 
 
 async def rows_of(service: Behind, chunk: Row) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.service.database.opening import open_database
 from pipeline.service.database.statements import Database
+from pipeline.service.fetching import Accept
 from pipeline.service.http.app import Say, make_app
 from pipeline.service.http.asking import Behind
 from pipeline.service.serving.parent import Serving, Sizes
@@ -37,8 +38,8 @@ LOOK_SECONDS = 0.1
 class Server:
     """database: its URL or file.  stopping: asked ten times a second.  ready: told once it answers, with its address.
 
-    scratch: a local folder, where nets lie that answer; sizes: of what holds them.  fetcher: a new one, for URLs of
-    strangers.  first: awaited before, with the database.
+    scratch: a local folder, where nets lie that answer; sizes: of what holds them.  fetcher, files: new ones, for
+    pictures and for other bodies by URLs of strangers.  first: awaited before, with the database.
     """
 
     database: str
@@ -49,6 +50,7 @@ class Server:
     ready: Callable[[str], None]
     scratch: Path
     fetcher: Callable[[], Fetcher]
+    files: Callable[[Accept, int], Fetcher]
     sizes: Sizes = field(default_factory=Sizes)
     first: Callable[[Database], Awaitable[None]] | None = None
 
@@ -77,7 +79,10 @@ async def behind_of(database: Database, server: Server, serving: Serving) -> Beh
             row = {"value": secrets.token_hex(32)}
             sql = "insert into secrets (name, value) values ('cursors', $1) returning name"
             await statements.row(sql, row["value"])
-    return Behind(database, server.store, bytes.fromhex(row["value"]), server.clock, serving, server.fetcher)
+    key = bytes.fromhex(row["value"])
+    return Behind(
+        database, server.store, key, server.clock, serving, server.fetcher, server.files, server.scratch
+    )  # fmt: skip
 
 
 async def _serve(server: Server, listening: socket.socket) -> None:

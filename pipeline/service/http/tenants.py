@@ -165,11 +165,7 @@ async def add_member(service: Service, actor: Platform, tenant: TenantId, body: 
         async with service.database.transaction(PLATFORM) as statements:
             if await statements.row("select id from tenants where id = $1", tenant) is None:
                 raise absent()
-            await statements.row(
-                """insert into members (tenant_id, user_id, role, created_at) values ($1, $2, $3, instant())
-                   returning user_id""",
-                tenant, body.user_id, body.role,
-            )  # fmt: skip
+            await tenants.add_member(statements, tenant, body.user_id, body.role)
             row = await statements.row(
                 "select * from members where tenant_id = $1 and user_id = $2", tenant, body.user_id
             )  # fmt: skip
