@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what `hathi service` needs into .venv from locks/service.txt (20 MB): FastAPI, uvicorn and the driver of PostgreSQL.
-# The lock: printf 'fastapi>=0.120\nuvicorn>=0.35\nhttptools>=0.6\nuvloop>=0.21\nasyncpg>=0.30\npython-multipart>=0.0.20\n' | uv pip compile \
+# Installs what `hathi service` needs into .venv from locks/service.txt (20 MB): FastAPI, uvicorn, argon2 and the driver of PostgreSQL.
+# The lock: printf 'fastapi>=0.120\nuvicorn>=0.35\nhttptools>=0.6\nuvloop>=0.21\nasyncpg>=0.30\npython-multipart>=0.0.20\nargon2-cffi>=25.1\n' | uv pip compile \
 #   --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c locks/dev.txt - -o locks/service.txt
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

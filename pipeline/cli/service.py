@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import getpass
 import json
 import os
 import sys
@@ -36,13 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "hathi service start [--config FILE]            API and workers on this machine, until Ctrl-C\n"
         "       hathi service serve|worker [--config FILE]     an API server; a worker: any number of each\n"
         "       hathi service migrate|check [--config FILE] [--json]\n"
-        "       hathi service tenant TENANT | user TENANT USER [--role R] | token TENANT USER [--role R] [--platform]"
+        "       hathi service tenant TENANT\n"
+        "       hathi service user TENANT USER [--role R] [--password] [--platform]\n"
+        "       hathi service token TENANT USER [--role R] [--platform]"
     )
     option = parser.add_argument
     option("action", choices=ACTIONS, help="what to do")
     option("names", nargs="*", metavar="NAME", help="a tenant, and a user")
     option("--role", choices=("viewer", "member", "operator", "admin"), default="member", help="(default: member)")
-    option("--platform", action="store_true", help="token: it may also make tenants and users")
+    said = "user: give a password, asked for on the terminal or read from standard input"
+    option("--password", action="store_true", help=said)
+    option("--platform", action="store_true", help="token, password: who has it may also make tenants and users")
     option("--once", action="store_true", help="worker: end when nothing is queued")
     option("--name", default="", metavar="ID", help="worker: its name (default: a new one)")
     option("--config", default="", metavar="FILE", help="the configuration")
@@ -96,15 +101,21 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
     refuse_estop(Path(settings.state))
     asyncio.run(migrate(settings.service.database))
     first: list[str] = []
+    link: list[str] = []
 
     async def begin(database: Database) -> None:
         async with database.reading(PLATFORM) as statements:
             there = await statements.row("select id from tenants limit 1")
         if there is None:
             first.append(await tenants.make_first(database, Clock()))
+        link.extend(await tenants.link_of_first(database, Clock()))
 
     def ready(url: str) -> None:
-        print(f"{url}/openapi.json", flush=True)
+        public = settings.service.public_url or url
+        if link:
+            print(f"{public}/#link={link[0]}", flush=True)
+            _say("the link logs a browser in as admin of the tenant main, once and within an hour")
+        print(f"{public}/openapi.json", flush=True)
         if first:
             _say(f"a token of the tenant main with all rights, shown this once: {first[0]}")
         else:
@@ -131,6 +142,7 @@ def _answering(
     server = Server(
         settings.service.database, open_bucket(settings), Clock(), _say, stop, ready, Path(settings.state) / "service",
         fetcher_for(settings.fetch), file_fetcher_for(settings.fetch), sizes_of(settings.service), first,
+        settings.service.public_url,
     )  # fmt: skip
 
     def gone(worker: str) -> None:
@@ -193,9 +205,14 @@ def _check(args: argparse.Namespace, settings: Settings) -> int:
 
 def _people(args: argparse.Namespace, settings: Settings) -> int:
     from pipeline.service import tenants
+    from pipeline.service.auth import passwords
     from pipeline.service.database.opening import open_database
     from pipeline.service.database.statements import Taken
     from pipeline.service.words import PLATFORM, Actor, Role
+
+    if args.password and args.action != "user":
+        raise ConfigError("a password is a user's", "", "hathi service user TENANT USER --password")
+    password = _asked_for() if args.password else ""
 
     async def made() -> dict[str, Any]:
         database = await open_database(settings.service.database)
@@ -210,9 +227,12 @@ def _people(args: argparse.Namespace, settings: Settings) -> int:
                     ) from error
             named, who = args.names
             user, tenant = await tenants.join(database, named, who, Role(args.role), Clock())
-            if args.action == "user":
-                return {"user_id": user, "tenant_id": tenant}
             actor = Actor(tenant, user, "", Role(args.role), args.platform)
+            if args.action == "user":
+                if password:
+                    hashed = await passwords.Passwords(Clock()).hashed(password)
+                    await passwords.set_by_operator(database, actor, hashed, Clock())
+                return {"user_id": user, "tenant_id": tenant}
             return {"token": await tenants.grant(database, actor, "by an operator", Clock())}
         finally:
             await database.close()
@@ -220,6 +240,21 @@ def _people(args: argparse.Namespace, settings: Settings) -> int:
     found = asyncio.run(made())
     print(json.dumps(found) if args.json else "\n".join(found.values()))
     return 0
+
+
+def _asked_for() -> str:
+    """A new password: twice from the terminal, or the first line of standard input.  Raises ConfigError."""
+    from pipeline.service.auth.passwords import LEAST, MOST
+
+    if sys.stdin.isatty():
+        password = getpass.getpass("the password: ")
+        if getpass.getpass("again: ") != password:
+            raise ConfigError("the two are not the same", "", "give the password again")
+    else:
+        password = sys.stdin.readline().removesuffix("\n")
+    if not LEAST <= len(password) <= MOST:
+        raise ConfigError("the password cannot be taken", f"it has {LEAST} to {MOST} letters", "give another one")
+    return password
 
 
 _ACTIONS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {

@@ -21,6 +21,7 @@ class Kind(StrEnum):
     TENANT = "te"
     USER = "us"
     TOKEN = "tk"
+    SESSION = "se"
     EVENT = "ev"
     DATAFILE = "df"
     DATASET = "ds"

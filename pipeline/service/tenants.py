@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
-from pipeline.service.auth import tokens
+from pipeline.service.auth import sessions, tokens
 from pipeline.service.database.statements import Database, Row, Statements, Taken
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.quotas import Quotas
@@ -85,3 +85,17 @@ async def make_first(database: Database, clock: Clock) -> str:
                 raise ConfigError("the tenant main was made at the same time", error.detail, "start again") from error
     user, tenant = await join(database, "main", "admin", Role.ADMIN, clock)
     return await grant(database, Actor(tenant, user, "", Role.ADMIN, platform=True), "first", clock)
+
+
+async def link_of_first(database: Database, clock: Clock) -> list[str]:
+    """The secret of a link for the user `admin` of the tenant `main`; none where there is no such member."""
+    async with database.reading(PLATFORM) as statements:
+        row = await statements.row(
+            """select members.tenant_id, members.user_id from members
+               join tenants on tenants.id = members.tenant_id join users on users.id = members.user_id
+               where tenants.name = 'main' and users.name = 'admin' and members.role = 'admin'"""
+        )
+    if row is None:
+        return []
+    actor = Actor(row["tenant_id"], row["user_id"], "", Role.ADMIN, platform=True)
+    return [await sessions.add_link(database, actor, clock.now())]

@@ -16,6 +16,9 @@ class Service(Section):
     listen: str = "127.0.0.1:8974"
     """Where an API server listens, HOST:PORT. It speaks plain HTTP: for others than this machine put a proxy with TLS
     before it."""
+    public_url: Annotated[str, Field(pattern=r"^(https?://[^/?#\s]+)?$")] = ""
+    """What people write in their browser to reach the service, `https://hathi.example.org`; "": the address that it
+    listens on. With https a browser's session is kept in a cookie that never travels without TLS."""
     database: FilePath = Field(default="../state/service.db", examples=["postgresql://hathi@db.example.org/hathi"])
     """Who is who and whose turn it is: a file (SQLite, for one host), or `postgresql://USER:PASSWORD@HOST/NAME` for
     many. Set one with a password as the variable HATHI_SERVICE__DATABASE rather than here."""

@@ -26,6 +26,8 @@ from tests.servers.databases import KINDS, empty, sites
 from tests.servers.service import NET, SOLVER, WEIGHTS, Person, Stand, standing
 
 CANARY = "canary-5d1f"
+OWN = ("/v1/tokens", "/v1/session", "/v1/me/password")
+"""What anybody changes who is somebody: things of their own."""
 PUBLIC = {"/healthz", "/readyz", "/v2", "/v2/health/live", "/v2/health/ready"}
 WITHOUT_KIND = {"iteration": "10", "name": WEIGHTS, "number": "1", "alias": "best"}
 """Parameters of paths that name a part of what an id before them names."""
@@ -162,6 +164,14 @@ def furnished(stand: Stand, who: Person, mark: str) -> dict[str, str]:
     things = {"so": solver, "df": datafile, "ds": dataset, "tj": job, "mo": model, "cl": classifier}
     things |= {"cj": pictures, "tk": token}
     return {**things, "us": who.user, "te": who.tenant}
+
+
+def browser(stand: Stand, who: Person) -> Person:
+    """The same person by a session's cookie, from the service's own page."""
+    found = Person(stand.url, "", who.tenant, who.user)
+    found.session.headers["Sec-Fetch-Site"] = "same-origin"
+    found.got("POST", "/v1/session", {"token": who.token})
+    return found
 
 
 def scene(stand: Stand) -> Scene:
@@ -315,6 +325,7 @@ def test_nothing_of_a_tenant_is_told_to_another_or_changed_by_it(shared: Stand) 
     stage = scene(shared)
     for role in (Role.VIEWER, Role.MEMBER):
         stage.people[role] = shared.person("bees", f"b-{role}", role)
+    stage.people["browser"] = browser(shared, stage.b)
     assert list(leaks(stage)) == []
     answer = stage.a.got("GET", f"/v1/training-jobs/{stage.things['tj']}/metrics")
     assert CANARY in json.dumps(answer), "A itself sees it"
@@ -327,6 +338,10 @@ def test_every_route_but_health_asks_for_a_token_that_is_good_now(shared: Stand)
     shared.site.run(_forget(shared.site.open(), revoked))
     actor = Actor(stage.b.tenant, stage.b.user, "", Role.ADMIN)
     expired = shared.site.run(tenants.grant(shared.site.open(), actor, "old", Clock(), expires=1.0))
+    over = browser(shared, stage.b)
+    shared.site.run(shared.site.bare("update @sessions set expires_at = created_at"))
+    gone = browser(shared, stage.b)
+    assert gone.ask("DELETE", "/v1/session").status_code == 204
     ids, asked_for = stage.things.__getitem__, 0
     for method, path, route in stage.routes():
         for token in ("", "hathi_wrong", "x" * 5000, expired, revoked.token):
@@ -334,7 +349,11 @@ def test_every_route_but_health_asks_for_a_token_that_is_good_now(shared: Stand)
             code = who.ask(method, stage.path(path, route, ids), stage.body(route, ids), If_Match="*").status_code
             assert code == (200 if path in PUBLIC else 401), f"{method} {path} with {token[:20]!r}"
             asked_for += 1
-    assert asked_for > 150
+        for who in (over, gone):
+            code = who.ask(method, stage.path(path, route, ids), stage.body(route, ids), If_Match="*").status_code
+            assert code == (200 if path in PUBLIC else 401), f"{method} {path} by a session that is over"
+            asked_for += 1
+    assert asked_for > 200
 
 
 async def _forget(database: Database, who: Person) -> None:
@@ -354,7 +373,7 @@ def test_a_viewer_changes_nothing_and_a_member_no_rights(shared: Stand) -> None:
     for method, path, route in stage.routes():
         rights = "/members" in path or "/tenants" in path or path.endswith("/users")
         for who, refused in ((viewer, True), (member, rights)):
-            if method == "GET" or not refused or path.startswith("/v1/tokens"):
+            if method == "GET" or not refused or path.startswith(OWN):
                 continue
             code, _ = asked(mine, who, Question(method, path, route), stage.things.__getitem__)
             assert code == 403, f"{method} {path} by {who.user}"

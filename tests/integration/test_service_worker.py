@@ -197,6 +197,7 @@ def test_one_command_trains_goes_on_after_a_kill_and_starts_again_where_it_was(t
         token = next(word for word in log.read_text().split() if word.startswith("hathi_"))
         assert f"http://127.0.0.1:{port}/openapi.json" in log.read_text()
         ann = Person(f"http://127.0.0.1:{port}", token)
+        assert followed(ann.url, log) == [201, 401], "the link logs in, once"
         job = submit(ann, 2_000, 100)
         until(lambda: len(ann.got("GET", f"/v1/training-jobs/{job}/snapshots")["items"]) >= 1, "a snapshot")
         children = Path(f"/proc/{server.process.pid}/task").glob("*/children")
@@ -214,8 +215,17 @@ def test_one_command_trains_goes_on_after_a_kill_and_starts_again_where_it_was(t
         end = ends(ann_after(again, ann), job)
         assert (end["state"], end["result"]["iteration"]) == ("succeeded", 2_000)
         assert log.read_text().count("hathi_") == 1, "a token is shown once"
+        assert followed(ann.url, log) == [201, 401], "a second start has a link of its own"
     finally:
         again.stop(40)
+
+
+def followed(url: str, log: Path) -> list[int]:
+    """What the newest link is answered, twice."""
+    link = [word for word in log.read_text().split() if "/#link=" in word][-1]
+    assert link.startswith(f"{url}/#link=")
+    body = {"token": link.partition("=")[2]}
+    return [Person(url).ask("POST", "/v1/session", body).status_code for _ in range(2)]
 
 
 def ann_after(server: Server, ann: Person) -> Person:

@@ -22,6 +22,7 @@ from pipeline.service.http import (
     inference,
     members,
     models,
+    sessions,
     solvers,
     tenants,
     training_jobs,
@@ -41,8 +42,8 @@ def make_app(behind: Behind, say: Say = lambda text: None) -> FastAPI:
     app = FastAPI(title="Hathi", version=VERSION, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.behind = behind
     rooms = (
-        health, members, tenants, datafiles, datasets, solvers, training_jobs, models, classifiers, classifying,
-        classification_jobs, inference, elasticthought,
+        health, sessions, members, tenants, datafiles, datasets, solvers, training_jobs, models, classifiers,
+        classifying, classification_jobs, inference, elasticthought,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

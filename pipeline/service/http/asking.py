@@ -1,4 +1,4 @@
-"""What a route is given: the service behind it, and who asks, from the Authorization header and nothing else."""
+"""What a route is given: the service behind it, and who asks, from the Authorization header or a session's cookie."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
+from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.security import HTTPBearer
+from fastapi.security.base import SecurityBase
 
 from pipeline.clock import Clock
-from pipeline.service.auth import tokens
+from pipeline.service.auth import sessions, tokens
+from pipeline.service.auth.passwords import Passwords
 from pipeline.service.database.statements import Database
 from pipeline.service.fetching import Accept
 from pipeline.service.http.judged import Judges
@@ -26,12 +29,16 @@ if TYPE_CHECKING:
 
 FETCHING = 4
 """Requests of one server whose URLs are fetched at the same time."""
+COOKIE, SECURE_COOKIE = "hathi_session", "__Host-hathi"
+"""The name of a session's cookie without TLS, and with it."""
 bearer = HTTPBearer(auto_error=False, scheme_name="token", description="An API token: `hathi_...`")
 
 
 @dataclass(frozen=True)
 class Behind:
     """What an API server works with.  key: signs cursors, the same on all servers of a database.
+
+    public_url: where people reach it, "" where it is the address that was asked.  passwords: what looks at them.
 
     serving: the nets that answer.  fetcher: a new one, for pictures by URLs of strangers; files: one for any body, by
     what it begins with and its bytes at most.  fetching, downloading: those that fetch pictures and files just now.
@@ -46,6 +53,8 @@ class Behind:
     fetcher: Callable[[], Fetcher]
     files: Callable[[Accept, int], Fetcher]
     scratch: Path
+    passwords: Passwords
+    public_url: str = ""
     fetching: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FETCHING))
     downloading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FETCHING))
     judges: Judges = field(default_factory=Judges)
@@ -66,9 +75,64 @@ async def actor_of(service: Behind, token: str | None, hint: str = "Authorizatio
     return actor
 
 
-async def viewer(request: Request, given: Annotated[Any, Depends(bearer)]) -> Actor:
-    """A member of a tenant, whatever the role.  Raises Refused: 401."""
-    return await actor_of(behind(request), given.credentials if given is not None else None)
+def address_of(request: Request) -> str:
+    """Where a request comes from, as the proxy on this host says it."""
+    return request.client.host if request.client is not None else ""
+
+
+def name_of_cookie(request: Request) -> str:
+    """Of a session: browsers keep the one with the prefix for this host alone, and never send it without TLS."""
+    public = behind(request).public_url
+    secure = public.startswith("https:") if public else request.url.scheme == "https"
+    return SECURE_COOKIE if secure else COOKIE
+
+
+def cookie_of(request: Request) -> str | None:
+    """The secret of a browser's session; a request with an Authorization header has none."""
+    if "authorization" in request.headers:
+        return None
+    found: str | None = request.cookies.get(name_of_cookie(request))
+    return found
+
+
+def refuse_other_pages(request: Request, *, by_cookie: bool) -> None:
+    """Whether a change comes from a page of the service's own; what is no browser says nothing, and has no cookie.
+
+    Raises Refused: 403.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    own = {behind(request).public_url.rstrip("/"), f"{request.url.scheme}://{request.headers.get('host', '')}"}
+    good = site == "same-origin" if site is not None else origin in own if origin is not None else not by_cookie
+    if not good:
+        said = "a change by a session's cookie comes from a page of this service"
+        hint = "Sec-Fetch-Site: same-origin or its Origin; other programs use a token"
+        raise Refused(Problem(403, said, hint, "origin"))
+
+
+class _Session(SecurityBase):  # type: ignore[misc]
+    """The secret of a browser's session."""
+
+    def __init__(self) -> None:
+        said = f"A browser's session, by POST /v1/session; without TLS it is called {COOKIE}"
+        self.model = APIKey(**{"in": APIKeyIn.cookie}, name=SECURE_COOKIE, description=said)
+        self.scheme_name = "session"
+
+    async def __call__(self, request: Request) -> str | None:
+        return cookie_of(request)
+
+
+async def viewer(
+    request: Request, given: Annotated[Any, Depends(bearer)], secret: Annotated[str | None, Depends(_Session())]
+) -> Actor:
+    """A member of a tenant, whatever the role.  Raises Refused: 401; 403 for a change that another page asks for."""
+    if secret is None:
+        return await actor_of(behind(request), given.credentials if given is not None else None)
+    actor = await sessions.look(behind(request).database, secret)
+    if actor is None:
+        raise Refused(Problem(401, "the session is over", "log in: POST /v1/session", "session"))
+    if request.method not in ("GET", "HEAD"):
+        refuse_other_pages(request, by_cookie=True)
+    return actor
 
 
 def at_least(role: Role, who: Callable[..., Any] = viewer) -> Any:

@@ -22,7 +22,7 @@ from fastapi import APIRouter, Request, Response
 from pipeline.errors import PermanentError, PipelineError
 from pipeline.records import Failure
 from pipeline.service import quotas, states, tenants
-from pipeline.service.auth import tokens
+from pipeline.service.auth import passwords, tokens
 from pipeline.service.database.statements import Taken
 from pipeline.service.fetching import fetched
 from pipeline.service.http import classifiers, classifying, datafiles, datasets, job_records, solvers, training_jobs
@@ -80,13 +80,17 @@ def _spelled() -> Iterator[None]:
 
 async def add_user(service: Service, actor: Platform, body: ElasticUser) -> ElasticUserMade:
     """A user, who is a member of the asker's tenant.  Only an operator of the installation may ask."""
+    hashed = await service.passwords.hashed(body.password) if body.password else ""
     try:
-        async with service.database.transaction(PLATFORM) as statements:
+        async with service.database.transaction(PLATFORM, serial=True) as statements:
             now = service.clock.now()
             name = await tenants.add_user(statements, body.username, service.clock)
             await tenants.add_member(statements, actor.tenant, name, Role.MEMBER)
             mine = Actor(actor.tenant, name, "", Role.MEMBER)
             token, secret = await tokens.add(statements, mine, "of POST /users", now)
+            if hashed:
+                await passwords.keep(statements, name, hashed, platform=False)
+                await tokens.note(statements, actor.realm, actor.user, "password set", (name, "", now))
             for action, said in (("user added", body.username), ("member added", Role.MEMBER), ("token added", token)):
                 await tokens.note(statements, actor.realm, actor.user, action, (name, said, now))
     except Taken as error:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field
 
+from pipeline.service.auth import passwords
 from pipeline.service.http.classifying import URL_LETTERS, Classified
 from pipeline.service.http.documents import Given, ShortName, id_in_body
 from pipeline.service.ids import Kind
@@ -30,13 +31,13 @@ class KebabTold(BaseModel):
 class ElasticUser(Kebab):
     username: ShortName
     email: Annotated[str, Field(max_length=320, description="Not kept")]
-    password: Annotated[str, Field(max_length=1000, description="Not kept: the answer has a token in its stead")]
+    password: Annotated[str, Field(max_length=passwords.MOST, description="argon2id of it is kept; empty: none is")]
 
 
 class ElasticUserMade(KebabTold):
     id: str
     username: str
-    token: Annotated[str, Field(description="The password of Basic auth; it is shown this once")]
+    token: Annotated[str, Field(description="Stands for the password in Basic auth; it is shown this once")]
 
 
 class LayersDataParam(Given):

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pipeline.service.auth import tokens
 from pipeline.service.database.statements import Row
-from pipeline.service.http.asking import Admin, Service, Viewer
+from pipeline.service.http.asking import Admin, Behind, Service, Viewer
 from pipeline.service.http.conditional import IfMatch, stale, wanted
 from pipeline.service.http.documents import Given, Name, TokenId, Told, UserId, problems
 from pipeline.service.http.paging import Paged, page
@@ -80,6 +80,11 @@ class Events(Told):
 
 async def me(service: Service, actor: Viewer) -> Me:
     """Who asks, for which tenant, and what it may use."""
+    return await about(service, actor)
+
+
+async def about(service: Behind, actor: Actor) -> Me:
+    """The document of who asks."""
     async with service.database.reading(actor.realm) as statements:
         row = await statements.row("select * from tenants")
     if row is None:
@@ -118,7 +123,7 @@ async def change_member(
 
 
 async def remove_member(service: Service, actor: Admin, user: UserId, match: IfMatch = None) -> Response:
-    """A member goes, with all tokens; at their next request they are nobody here."""
+    """A member goes, with all tokens and sessions; at their next request they are nobody here."""
     version = wanted(match)
     async with service.database.transaction(actor.realm) as statements:
         there = await statements.row("select * from members where user_id = $1", user)
@@ -128,9 +133,10 @@ async def remove_member(service: Service, actor: Admin, user: UserId, match: IfM
             raise stale()
         if user == actor.user:
             raise conflict("nobody takes their own rights away", "ask another admin")
-        await statements.rows(
-            "delete from tokens where tenant_id = $1 and user_id = $2 returning id", actor.tenant, user
-        )
+        for table in ("links", "sessions", "tokens"):
+            await statements.rows(
+                f"delete from {table} where tenant_id = $1 and user_id = $2 returning user_id", actor.tenant, user
+            )
         await statements.rows(
             "delete from members where tenant_id = $1 and user_id = $2 returning user_id", actor.tenant, user
         )

@@ -17,6 +17,7 @@ import uvloop
 
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
+from pipeline.service.auth.passwords import Passwords
 from pipeline.service.database.opening import open_database
 from pipeline.service.database.statements import Database
 from pipeline.service.fetching import Accept
@@ -39,7 +40,8 @@ class Server:
     """database: its URL or file.  stopping: asked ten times a second.  ready: told once it answers, with its address.
 
     scratch: a local folder, where nets lie that answer; sizes: of what holds them.  fetcher, files: new ones, for
-    pictures and for other bodies by URLs of strangers.  first: awaited before, with the database.
+    pictures and for other bodies by URLs of strangers.  first: awaited before, with the database.  public_url: where
+    people reach it, "" where that is the address it listens on.
     """
 
     database: str
@@ -53,6 +55,7 @@ class Server:
     files: Callable[[Accept, int], Fetcher]
     sizes: Sizes = field(default_factory=Sizes)
     first: Callable[[Database], Awaitable[None]] | None = None
+    public_url: str = ""
 
 
 def bound(listen: str) -> socket.socket:
@@ -81,7 +84,8 @@ async def behind_of(database: Database, server: Server, serving: Serving) -> Beh
             await statements.row(sql, row["value"])
     key = bytes.fromhex(row["value"])
     return Behind(
-        database, server.store, key, server.clock, serving, server.fetcher, server.files, server.scratch
+        database, server.store, key, server.clock, serving, server.fetcher, server.files, server.scratch,
+        Passwords(server.clock), server.public_url,
     )  # fmt: skip
 
 
