@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import getpass
 import json
 import os
@@ -27,15 +28,17 @@ from pipeline.stores.opening import open_bucket
 if TYPE_CHECKING:
     from pipeline.service.database.statements import Database
 
-ACTIONS = ("start", "serve", "worker", "migrate", "check", "tenant", "user", "token")
+ACTIONS = ("start", "serve", "worker", "scale", "migrate", "check", "tenant", "user", "token")
+KINDS = ("train", "light")
 _OF_PEOPLE = {"tenant": "TENANT", "user": "TENANT USER", "token": "TENANT USER"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`hathi service start|serve|worker|migrate|check|tenant|user|token`."""
+    """`hathi service start|serve|worker|scale|migrate|check|tenant|user|token`."""
     parser.usage = (
         "hathi service start [--config FILE]            API and workers on this machine, until Ctrl-C\n"
         "       hathi service serve|worker [--config FILE]     an API server; a worker: any number of each\n"
+        "       hathi service scale [--once] [--config FILE]   tells service.scaling.command how many workers to run\n"
         "       hathi service migrate|check [--config FILE] [--json]\n"
         "       hathi service tenant TENANT\n"
         "       hathi service user TENANT USER [--role R] [--password] [--platform]\n"
@@ -48,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     said = "user: give a password, asked for on the terminal or read from standard input"
     option("--password", action="store_true", help=said)
     option("--platform", action="store_true", help="token, password: who has it may also make tenants and users")
-    option("--once", action="store_true", help="worker: end when nothing is queued")
+    option("--once", action="store_true", help="worker: end when nothing is queued; scale: print the numbers, and end")
+    option("--kind", choices=KINDS, help="worker: do work of this kind alone (default: one of each at a time)")
     option("--name", default="", metavar="ID", help="worker: its name (default: a new one)")
     option("--config", default="", metavar="FILE", help="the configuration")
     option("--json", action="store_true", help="print JSON")
@@ -90,7 +94,7 @@ def _serve(args: argparse.Namespace, settings: Settings) -> int:
     def ready(url: str) -> None:
         _say(f"the API answers at {url}")
 
-    return _answering(settings, ready, None, 0)
+    return _answering(settings, ready, None)
 
 
 def _start(args: argparse.Namespace, settings: Settings) -> int:
@@ -121,20 +125,19 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
         else:
             _say("it goes on; hathi service token main admin --role admin --platform makes another token")
 
-    return _answering(settings, ready, begin, settings.service.workers, args.config or str(default_config()))
+    return _answering(settings, ready, begin, args.config or str(default_config()))
 
 
 def _answering(
     settings: Settings, ready: Callable[[str], None], first: Callable[[Database], Awaitable[None]] | None,
-    workers: int, config: str = "",
+    config: str = "",
 ) -> int:  # fmt: skip
-    from pipeline.cli.wiring.service_pool import Pool, Watch
-    from pipeline.service import queue
-    from pipeline.service.database.opening import open_database
+    """config: of the workers that are to run beside the server; "": none."""
+    from pipeline.cli.wiring.service_pool import pooled
     from pipeline.service.fetching import fetcher_for, file_fetcher_for
     from pipeline.service.http.server import Server, bound, serve
+    from pipeline.service.scaling import rules_of
     from pipeline.service.serving.parent import sizes_of
-    from pipeline.service.work.worker import names_of
 
     refuse_estop(Path(settings.state))
     stop = Stop(Path(settings.state), Clock(), _say)
@@ -142,21 +145,9 @@ def _answering(
     server = Server(
         settings.service.database, open_bucket(settings), Clock(), _say, stop, ready, Path(settings.state) / "service",
         fetcher_for(settings.fetch), file_fetcher_for(settings.fetch), sizes_of(settings.service), first,
-        settings.service.public_url,
+        settings.service.public_url, rules_of(settings.service),
     )  # fmt: skip
-
-    def gone(worker: str) -> None:
-        asyncio.run(orphaned(worker))
-
-    async def orphaned(worker: str) -> None:
-        database = await open_database(settings.service.database)
-        try:
-            for name in names_of(worker).values():
-                await queue.orphan(database, name)
-        finally:
-            await database.close()
-
-    pool = Pool(config, workers, Watch(stop, _say, gone))
+    pool = pooled(settings, config, stop, _say) if config else contextlib.nullcontext()
     # A loop in the main thread would take the signals for itself.
     with signals(stop, lambda: None), pool, ThreadPoolExecutor(1, "api") as thread:
         thread.submit(serve, server, listening).result()
@@ -166,13 +157,17 @@ def _answering(
 def _worker(args: argparse.Namespace, settings: Settings) -> int:
     from pipeline.service.database.opening import open_database
     from pipeline.service.fetching import fetcher_for
+    from pipeline.service.ids import Kind, new_id
     from pipeline.service.serving.parent import sizes_of
+    from pipeline.service.words import Slot
     from pipeline.service.work.attempt import Hands
+    from pipeline.service.work.missing import living, miss
     from pipeline.service.work.worker import work
 
     state = Path(settings.state)
     refuse_estop(state)
     stop = Stop(state, Clock(), _say)
+    name, slots = args.name or new_id(Kind.WORKER, Clock().now()), [Slot(args.kind)] if args.kind else list(Slot)
 
     async def works() -> None:
         database = await open_database(settings.service.database)
@@ -181,12 +176,29 @@ def _worker(args: argparse.Namespace, settings: Settings) -> int:
             sizes_of(settings.service),
         )  # fmt: skip
         try:
-            await work(hands, args.name, once=args.once)
+            for gone in await miss(database, state):
+                _say(f"{gone} is gone; what it held goes to the next worker that asks")
+            await work(hands, name, slots=slots, once=args.once)
         finally:
             await database.close()
 
-    with signals(stop, lambda: None):
+    with signals(stop, lambda: None), living(state, name):
         asyncio.run(works())
+    return stop.exit_code
+
+
+def _scale(args: argparse.Namespace, settings: Settings) -> int:
+    from pipeline.cli.wiring.service_pool import scaled, told_once
+
+    if args.once:
+        print(json.dumps(asyncio.run(told_once(settings)), sort_keys=True))
+        return 0
+    if not settings.service.scaling.command:
+        raise ConfigError("service.scaling.command is not set: there is nobody to tell", "", "set it, or give --once")
+    refuse_estop(Path(settings.state))
+    stop = Stop(Path(settings.state), Clock(), _say)
+    with signals(stop, lambda: None):
+        asyncio.run(scaled(settings, stop, _say))
     return stop.exit_code
 
 
@@ -258,6 +270,6 @@ def _asked_for() -> str:
 
 
 _ACTIONS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
-    "start": _start, "serve": _serve, "worker": _worker, "migrate": _migrate, "check": _check,
+    "start": _start, "serve": _serve, "worker": _worker, "scale": _scale, "migrate": _migrate, "check": _check,
     "tenant": _people, "user": _people, "token": _people,
 }  # fmt: skip

@@ -246,13 +246,18 @@ def passed_to(command: Sequence[str], environ: Mapping[str, str]) -> int:
     return subprocess.run(command, env=environ, check=False).returncode
 
 
-def asked(command: Sequence[str], seconds: float, environ: Mapping[str, str] | None = None) -> tuple[int | None, str]:
+def asked(
+    command: Sequence[str], seconds: float, environ: Mapping[str, str] | None = None, given: bytes = b""
+) -> tuple[int | None, str]:
     """Exit code and output of a program that is not ours; None when it does not end in time.
 
-    It is killed then, and not waited for: a process that the kernel holds cannot be killed.
+    given: what it reads on its standard input.  One that is late is killed, and not waited for: a process that the
+    kernel holds cannot be killed.
     """
-    with tempfile.TemporaryFile() as out:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environ)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as into:
+        into.write(given)
+        into.seek(0)
+        process = subprocess.Popen(command, stdin=into, stdout=out, stderr=subprocess.STDOUT, env=environ)
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -19,6 +19,8 @@ from pipeline.times import DAY
 LEASE_SECONDS = 15.0
 STRIKES = 3
 """So many times in a row without a new snapshot its process may die."""
+FORGOTTEN = 7 * DAY
+"""A worker that was silent for so many seconds."""
 LOST = 10
 """So many leases in a row may end without a new snapshot: it takes whole hosts with it."""
 _HELD = "tenant_id = $1 and id = $2 and epoch = $3 and state = 'running'"
@@ -81,8 +83,9 @@ async def submit(statements: Statements, realm: Realm, work: Submission) -> None
 
 
 async def enlist(database: Database, worker: str, host: str, slot: Slot) -> None:
-    """A worker is there, and may claim."""
+    """A worker is there, and may claim.  What is known of others that were silent for a week is forgotten."""
     async with database.transaction(WORKER) as statements:
+        await statements.rows("delete from workers where beat_at < instant() - $1 returning id", FORGOTTEN)
         await statements.row(
             """insert into workers (id, host, slot, state, started_at, beat_at)
                values ($1, $2, $3, 'active', instant(), instant()) returning id""",
@@ -99,6 +102,12 @@ async def retire(database: Database, worker: str) -> bool:
             worker,
         )
         return ended is not None
+
+
+async def active(database: Database, worker: str) -> bool:
+    """Whether it may claim: nobody has retired it, or missed it and forgotten it."""
+    async with database.reading(WORKER) as statements:
+        return await statements.row("select 1 from workers where id = $1 and state = 'active'", worker) is not None
 
 
 async def orphan(database: Database, worker: str) -> int:

@@ -202,7 +202,7 @@ def test_one_command_trains_goes_on_after_a_kill_and_starts_again_where_it_was(t
         until(lambda: len(ann.got("GET", f"/v1/training-jobs/{job}/snapshots")["items"]) >= 1, "a snapshot")
         children = Path(f"/proc/{server.process.pid}/task").glob("*/children")
         pool = [int(one) for some in children for one in some.read_text().split()]
-        worker = next(one for one in pool if b"service_pool" in Path(f"/proc/{one}/cmdline").read_bytes())
+        worker = next(one for one in pool if b"train" in Path(f"/proc/{one}/cmdline").read_bytes().split(b"\0"))
         os.kill(worker, signal.SIGKILL)
         until(lambda: shown(ann, job)["attempt"] == 2, "another worker goes on", 120)
         server.process.send_signal(signal.SIGINT)

@@ -23,6 +23,7 @@ from pipeline.service.http import judged
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.keys import TenantKeys
 from pipeline.service.queue import Chunk, Snapshot
+from pipeline.service.scaling import NOBODY, Rules
 from pipeline.service.serving.parent import Sizes
 from pipeline.service.specification.judging import judge
 from pipeline.service.specification.words import Asked, Judged
@@ -193,6 +194,7 @@ def standing(
     sizes: Sizes | None = None,
     fetcher: Callable[[], Fetcher] | None = None,
     files: Callable[[Accept, int], Fetcher] | None = None,
+    rules: Rules = NOBODY,
 ) -> Iterator[Stand]:
     """A server that ends with the block.  fetcher, files: of URLs; by default they reach public addresses alone."""
     from pipeline.service.http.server import Server, bound, serve
@@ -203,7 +205,7 @@ def standing(
     failed: list[BaseException] = []
     server = Server(
         site.url, store, Clock(), said.append, ending.is_set, ready.append, folder / "state", fetcher, files,
-        sizes,
+        sizes, rules=rules,
     )  # fmt: skip
 
     def run() -> None:

@@ -22,6 +22,7 @@ from pipeline.settings import (
     HostFetch,
     Lake,
     Preprocess,
+    Service,
     Settings,
     Source,
     Text,
@@ -371,6 +372,9 @@ def model_of(table: str) -> type[BaseModel]:
     if first == "sets":
         return FeatureSet if len(rest) == 1 else Preprocess
     annotation = Settings.model_fields[first].annotation
+    for inner in rest:
+        assert isinstance(annotation, type)
+        annotation = annotation.model_fields[inner].annotation
     assert isinstance(annotation, type)
     return annotation
 
@@ -387,7 +391,8 @@ def models() -> list[type[BaseModel]]:
         if is_table(field) and name not in ("lakes", "sets", "preprocess")
     ]
     tabled = [model_of(name) for name in tables]
-    return [*tabled, Settings, HostFetch, Lake, Hdfs, Source, Columns, Text, FeatureSet, Preprocess]
+    within = [model_of(f"service.{name}") for name, field in Service.model_fields.items() if is_table(field)]
+    return [*tabled, *within, Settings, HostFetch, Lake, Hdfs, Source, Columns, Text, FeatureSet, Preprocess]
 
 
 def test_the_reference_is_what_the_settings_say() -> None:

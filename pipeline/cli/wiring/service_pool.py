@@ -1,84 +1,108 @@
-"""Workers beside an API server: as many processes as are wanted, each begun anew when it dies.
+"""The workers beside an API server: a thread that begins and ends them while the server answers.
 
-`python -m pipeline.cli.wiring.service_pool CONFIG NAME PARENT` is one of them; it dies with the process that began it.
+`python -m pipeline.cli.wiring.service_pool CONFIG KIND NAME PARENT` is one of them; it dies with who began it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
 
-from pipeline.errors import PipelineError
+from pipeline.clock import Clock
+from pipeline.errors import TemporaryError
 from pipeline.process import life
 from pipeline.process.child import Child, python_of
-from pipeline.service.ids import Kind, new_id
-
-PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds before a worker that died is begun anew: longer, the sooner it dies."""
-LASTS_SECONDS = 30.0
-"""A worker that lived so long begins the pauses anew."""
-DRAIN_SECONDS = 35.0
-"""So long workers have to part with what they hold."""
-
-
-@dataclass(frozen=True)
-class Watch:
-    """stopping: whether all is to end.  gone: told of a worker that died, by its name."""
-
-    stopping: Callable[[], bool]
-    say: Callable[[str], None]
-    gone: Callable[[str], None]
+from pipeline.process.stop import Stop
+from pipeline.service import scaling
+from pipeline.service.database.opening import open_database
+from pipeline.service.words import Slot
+from pipeline.service.work import missing
+from pipeline.service.work.pool import COUNT_SECONDS, Pool, Scaler
+from pipeline.service.work.telling import Teller
+from pipeline.service.work.worker import AWAY_SECONDS
+from pipeline.settings import Settings
 
 
-class Pool:
-    """Ends with the block: each worker is asked to end, and what it held goes to whoever claims it."""
+@contextlib.contextmanager
+def pooled(settings: Settings, config: str, stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
+    """Workers of this host while the block lasts; at its end each parts with what it holds.
 
-    def __init__(self, config: str, workers: int, watch: Watch) -> None:
-        self._config, self._watch = config, watch
-        self._ending = threading.Event()
-        self._threads = [threading.Thread(target=self._keep, name=f"worker {n}") for n in range(workers)]
+    config: the file that they read.  What breaks the pool ends the program, and is raised at the end of the block.
+    """
+    ending, failed = threading.Event(), []
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
+    def run() -> None:
+        try:
+            asyncio.run(_run(settings, config, lambda: ending.is_set() or stop(), say))
+        except BaseException as error:
+            failed.append(error)
+            stop.ask()
 
-    def __exit__(self, *_: object) -> None:
-        self._ending.set()
-        for thread in self._threads:
-            thread.join()
+    thread = threading.Thread(target=run, name="workers")
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
+    if failed:
+        raise failed[0]
 
-    def _keep(self) -> None:
-        deaths = 0
-        while not self._ending.is_set() and not self._watch.stopping():
-            began = time.monotonic()
-            name = new_id(Kind.WORKER, time.time())
-            with Child(python_of("pipeline.cli.wiring.service_pool", self._config, name)) as child:
-                ended: list[str] = []
-                waiting = threading.Thread(target=lambda ended=ended, child=child: ended.append(child.wait().story))
-                waiting.start()
-                while waiting.is_alive() and not self._ending.wait(0.2) and not self._watch.stopping():
-                    continue
-                child.end()
-                waiting.join(DRAIN_SECONDS)
-            if self._ending.is_set() or self._watch.stopping():
-                return
-            deaths = 0 if time.monotonic() - began > LASTS_SECONDS else deaths + 1
-            pause = PAUSES[min(deaths, len(PAUSES)) - 1] if deaths else PAUSES[0]
+
+async def _run(settings: Settings, config: str, stopping: Callable[[], bool], say: Callable[[str], None]) -> None:
+    def begin(slot: Slot, name: str) -> Child:
+        return Child(python_of("pipeline.cli.wiring.service_pool", config, slot, name))
+
+    clock, state = Clock(), Path(settings.state)
+    async with _scaler(settings, clock) as scaler:
+        for worker in await missing.miss(scaler.database, state):
+            say(f"{worker} is gone; what it held goes to the next worker that asks")
+        await Pool(scaler, state, begin, say, teller_of(settings, clock, say)).run(stopping)
+
+
+def teller_of(settings: Settings, clock: Clock, say: Callable[[str], None]) -> Teller:
+    """As `[service.scaling]` says."""
+    given = settings.service.scaling
+    return Teller(given.command, given.command_seconds, clock, say)
+
+
+async def scaled(settings: Settings, stopping: Callable[[], bool], say: Callable[[str], None]) -> None:
+    """Tells the command of `[service.scaling]` until it is asked to end."""
+    clock = Clock()
+    async with _scaler(settings, clock) as scaler:
+        tell = teller_of(settings, clock, say)
+        while not stopping():
+            pause = COUNT_SECONDS
             try:
-                self._watch.gone(name)
-            except PipelineError as error:  # its leases end by themselves, a little later
-                self._watch.say(str(error))
-            self._watch.say(f"a worker {''.join(ended)}; another one begins in {pause:g} s")
-            self._ending.wait(pause)
+                tell(await scaler.look())
+            except TemporaryError as error:
+                say(f"the queue cannot be looked at: {error}")
+                pause = AWAY_SECONDS
+            await asyncio.sleep(pause)
+
+
+async def told_once(settings: Settings) -> dict[str, Any]:
+    """How many workers of each kind there should be just now."""
+    async with _scaler(settings, Clock()) as scaler:
+        return scaling.told(await scaler.look())
+
+
+@contextlib.asynccontextmanager
+async def _scaler(settings: Settings, clock: Clock) -> AsyncIterator[Scaler]:
+    database = await open_database(settings.service.database)
+    try:
+        yield Scaler(database, scaling.rules_of(settings.service), clock)
+    finally:
+        await database.close()
 
 
 if __name__ == "__main__":
     from pipeline.cli.main import main
 
-    life.die_with(int(sys.argv[3]))
-    sys.exit(main(["service", "worker", "--config", sys.argv[1], "--name", sys.argv[2]]))
+    life.die_with(int(sys.argv[4]))
+    sys.exit(main(["service", "worker", "--config", sys.argv[1], "--kind", sys.argv[2], "--name", sys.argv[3]]))

@@ -16,10 +16,12 @@ from fastapi.security.base import SecurityBase
 from pipeline.clock import Clock
 from pipeline.service.auth import sessions, tokens
 from pipeline.service.auth.passwords import Passwords
+from pipeline.service.backlog import Took
 from pipeline.service.database.statements import Database
 from pipeline.service.fetching import Accept
 from pipeline.service.http.judged import Judges
 from pipeline.service.problems import Problem, Refused
+from pipeline.service.scaling import NOBODY, Rules
 from pipeline.service.serving.parent import Serving
 from pipeline.service.words import Actor, Role
 from pipeline.stores.store import Store
@@ -42,7 +44,7 @@ class Behind:
 
     serving: the nets that answer.  fetcher: a new one, for pictures by URLs of strangers; files: one for any body, by
     what it begins with and its bytes at most.  fetching, downloading: those that fetch pictures and files just now.
-    scratch: a local folder.
+    scratch: a local folder.  rules: how many workers are asked for; took: how long work took before.
     """
 
     database: Database
@@ -55,6 +57,8 @@ class Behind:
     scratch: Path
     passwords: Passwords
     public_url: str = ""
+    rules: Rules = NOBODY
+    took: Took = field(default_factory=Took)
     fetching: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FETCHING))
     downloading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FETCHING))
     judges: Judges = field(default_factory=Judges)

@@ -1,8 +1,9 @@
-"""A worker: claims, does, tells, again and again, until it is asked to end; trainings and light work side by side."""
+"""A worker: claims, does, tells, again and again, until it is asked to end or retired; its kinds side by side."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from pipeline.errors import TemporaryError
 from pipeline.process.host import host_name
@@ -18,17 +19,17 @@ POLL_SECONDS = 0.5
 AWAY_SECONDS = 2.0
 
 
-def names_of(worker: str) -> dict[Slot, str]:
+def names_of(worker: str, slots: Iterable[Slot] = Slot) -> dict[Slot, str]:
     """What a worker is called in the queue, by what it does there."""
-    return {slot: f"{worker}-{slot}" for slot in Slot}
+    return {slot: f"{worker}-{slot}" for slot in slots}
 
 
-async def work(hands: Hands, worker: str = "", *, once: bool = False) -> None:
-    """worker: its name, a new one by default.  once: until nothing is queued.
+async def work(hands: Hands, worker: str = "", *, slots: Iterable[Slot] = Slot, once: bool = False) -> None:
+    """worker: its name, a new one by default.  slots: what it does.  once: until nothing is queued.
 
     Raises PipelineError for what a person has to mend.
     """
-    names = names_of(worker or new_id(Kind.WORKER, hands.clock.now()))
+    names = names_of(worker or new_id(Kind.WORKER, hands.clock.now()), slots)
     tasks = [asyncio.ensure_future(_work(hands, name, slot, once)) for slot, name in names.items()]
     try:
         await asyncio.gather(*tasks)
@@ -56,6 +57,9 @@ async def _work(hands: Hands, worker: str, slot: Slot, once: bool) -> None:
             if held is not None:
                 hands.say(f"{held.id}: attempt {held.epoch}")
                 await _attempt(hands, held)
+            elif not await queue.active(hands.database, worker):
+                hands.say(f"this worker was retired from {slot} work")
+                return
         except TemporaryError as error:  # what was held goes to whoever claims it after its lease
             hands.say(str(error))
             await asyncio.sleep(AWAY_SECONDS)

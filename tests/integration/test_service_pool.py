@@ -1,0 +1,218 @@
+"""`hathi service start` as a person has it: its workers come and go with the queue, die, and are begun anew."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.service.database.sqlite import connected
+from tests.servers import picture_training as spots
+from tests.servers.databases import needs_the_extra
+from tests.servers.demand import Server, free_port, until
+from tests.servers.service import Person
+
+HATHI = Path(__file__).parents[2] / ".venv/bin/hathi"
+POOL = b"pipeline.cli.wiring.service_pool"
+SECONDS = 120.0
+
+
+@dataclass
+class Started:
+    """A service of one host."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    server: Server | None = None
+
+    def configure(self, more: str) -> None:
+        (self.folder / "etc").mkdir(exist_ok=True)
+        (self.folder / "etc/service.toml").write_text(
+            f'state = "../state"\nlogs.folder = "../logs"\n[bucket]\nurl = "../bucket"\n[service]\n'
+            f'database = "../service.db"\nlisten = "127.0.0.1:{self.port}"\n{textwrap.dedent(more)}'
+        )
+
+    def begin(self) -> None:
+        command: list[str | Path] = [HATHI, "service", "start", "--config", self.folder / "etc/service.toml"]
+        count = self.log().count("/openapi.json")
+        self.server = Server.start(command, log=self.folder / "log")
+        self.server.until(lambda: self.log().count("/openapi.json") > count, "the API answers")
+
+    def log(self) -> str:
+        path = self.folder / "log"
+        return path.read_text() if path.exists() else ""
+
+    def person(self) -> Person:
+        until(lambda: "hathi_" in self.log(), "a first token", SECONDS)
+        return Person(f"http://127.0.0.1:{self.port}", next(w for w in self.log().split() if w.startswith("hathi_")))
+
+    def workers(self, kind: str) -> list[int]:
+        """Their processes."""
+        assert self.server is not None
+        found = []
+        for path in Path(f"/proc/{self.server.process.pid}/task").glob("*/children"):
+            for child in path.read_text().split():
+                words = _command(child)
+                if POOL in words and kind.encode() in words:
+                    found.append(int(child))
+        return found
+
+    def row(self, work: str) -> dict[str, Any]:
+        connection = connected(self.folder / "service.db")
+        try:
+            return dict(connection.execute("select * from bare_work where id = ?", (work,)).fetchone())
+        finally:
+            connection.close()
+
+
+def _command(process: str) -> list[bytes]:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Started]:
+    needs_the_extra()
+    made = Started(tmp_path)
+    try:
+        yield made
+    finally:
+        if made.server is not None:
+            made.server.stop(40)
+
+
+def archive(count: int) -> bytes:
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as tar:
+        for number, (picture, label) in enumerate(spots.pictures(count, 3)):
+            content = spots.png(picture)
+            info = tarfile.TarInfo(f"{label}/{number}.png")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return held.getvalue()
+
+
+def imported(ann: Person, datafile: str, name: str = "d") -> str:
+    return str(ann.got("POST", "/v1/datasets", {"name": name, "datafile_id": datafile})["id"])
+
+
+def state(ann: Person, dataset: str) -> str:
+    return str(ann.got("GET", f"/v1/datasets/{dataset}")["state"])
+
+
+def test_workers_come_with_the_queue_and_go_when_it_is_empty(started: Started) -> None:
+    """No worker, three, none, by count of processes; nothing was ended while it worked; a program was told."""
+    told = started.folder / "told"
+    tell = [sys.executable, "-c", f"import sys; print(sys.stdin.read(), file=open({str(told)!r}, 'a'))"]
+    started.configure(f"""\
+        [service.workers]
+        light_min = 0
+        light_max = 3
+        [service.scaling]
+        idle_seconds = 1
+        command = {tell!r}
+    """)
+    started.begin()
+    ann = started.person()
+    datafile = ann.datafile(archive(40))
+    assert started.workers("light") == []
+    names = [imported(ann, datafile, f"d{n}") for n in range(4)]
+    most = 0
+
+    def over() -> bool:
+        nonlocal most
+        most = max(most, len(started.workers("light")))
+        return all(state(ann, name) == "succeeded" for name in names)
+
+    until(over, "all are imported", SECONDS)
+    until(lambda: started.workers("light") == [], "nobody is left", SECONDS)
+    assert most == 3
+    assert started.workers("train") == []
+    assert [started.row(name)["epoch"] for name in names] == [1] * 4, "each was done once, by one worker"
+    assert started.log().count("one had nothing to do") == 3
+    kind = ann.got("GET", "/v1/scaling")["kinds"]["light"]
+    assert (kind["desired"], kind["queued"], kind["running"], kind["workers"]) == (0, 0, 0, 0)
+    said = [line for line in told.read_text().splitlines() if line]
+    assert '"desired": 3' in "".join(said[:2])
+
+
+def busy(started: Started, ann: Person, work: str) -> int:
+    """The process of the worker that has it, which does nothing more, with a lease that does not end."""
+    until(lambda: state(ann, work) == "running", "it runs", SECONDS)
+    (process,) = started.workers("light")
+    os.kill(process, signal.SIGSTOP)
+    assert started.row(work)["state"] == "running"
+    connection = connected(started.folder / "service.db")
+    connection.execute("update bare_work set lease_until = lease_until + 1e6")
+    connection.close()
+    return process
+
+
+def test_a_dead_worker_or_a_dead_service_is_missed_at_once_and_its_work_goes_on(started: Started) -> None:
+    started.configure("[service.workers]\nlight_max = 1\n")
+    started.begin()
+    ann = started.person()
+    datafile = ann.datafile(archive(400))
+    work = imported(ann, datafile)
+    os.kill(busy(started, ann, work), signal.SIGKILL)
+    until(lambda: started.row(work)["epoch"] == 2, "another worker has it", SECONDS)
+    assert "had work, which goes to the next worker that asks" in started.log()
+    worker = busy(started, ann, work)
+    assert started.server is not None
+    started.server.kill()
+    until(lambda: not _command(str(worker)), "the worker died with who began it", SECONDS)
+    started.begin()
+    until(lambda: started.row(work)["epoch"] == 3, "a worker of the next start has it", SECONDS)
+    until(lambda: state(ann, work) == "succeeded", "it is imported", SECONDS)
+    assert started.row(work)["strikes"] == 0
+    assert started.log().count("is gone; what it held goes to the next worker that asks") == 1
+    (idle,) = started.workers("light")
+    (started.folder / "state/ESTOP").touch()
+    until(lambda: started.server is not None and not started.server.runs, "ESTOP ends it", SECONDS)
+    assert started.server.process.returncode == 4
+    assert not _command(str(idle))
+
+
+def test_a_worker_that_cannot_live_is_begun_again_with_pauses_and_the_api_answers(started: Started) -> None:
+    started.configure("[service.workers]\nlight_max = 1\n")
+    started.begin()
+    ann = started.person()
+    config = started.folder / "etc/service.toml"
+    good = config.read_text()
+    config.write_text(good + "nonsense = 1\n")
+    (worker,) = _until_one(lambda: started.workers("light"))
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: started.log().count("ended itself with exit code 2") >= 2, "it is tried again", SECONDS)
+    assert ann.ask("GET", "/readyz").ok
+    config.write_text(good)
+    work = imported(ann, ann.datafile(archive(10)))
+    until(lambda: state(ann, work) == "succeeded", "it works once it can", SECONDS)
+
+
+def _until_one(found: Callable[[], list[int]]) -> list[int]:
+    until(lambda: len(found()) == 1, "a worker", SECONDS)
+    return found()
+
+
+def test_a_worker_loads_no_engine_and_no_decoder() -> None:
+    needs_the_extra()
+    program = (
+        "import sys, pipeline.cli.main, pipeline.cli.service, pipeline.cli.wiring.service_pool\n"
+        "import pipeline.service.work.worker, pipeline.service.work.missing, pipeline.service.fetching\n"
+        "named = ('torch', 'cv2', 'openvino', 'onnxruntime', 'fastapi', 'uvicorn')\n"
+        "print([one for one in named if one in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n", done.stderr
