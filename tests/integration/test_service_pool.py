@@ -149,15 +149,20 @@ def test_workers_come_with_the_queue_and_go_when_it_is_empty(started: Started) -
 
 
 def busy(started: Started, ann: Person, work: str) -> int:
-    """The process of the worker that has it, which does nothing more, with a lease that does not end."""
+    """The process of the worker that has it, whose child does nothing more."""
     until(lambda: state(ann, work) == "running", "it runs", SECONDS)
-    (process,) = started.workers("light")
-    os.kill(process, signal.SIGSTOP)
+    (worker,) = started.workers("light")
+    until(lambda: _child_of(worker) is not None, "its child", SECONDS)
+    child = _child_of(worker)
+    assert child is not None
+    os.kill(child, signal.SIGSTOP)
     assert started.row(work)["state"] == "running"
-    connection = connected(started.folder / "service.db")
-    connection.execute("update bare_work set lease_until = lease_until + 1e6")
-    connection.close()
-    return process
+    return worker
+
+
+def _child_of(worker: int) -> int | None:
+    children = [one for path in Path(f"/proc/{worker}/task").glob("*/children") for one in path.read_text().split()]
+    return next((int(one) for one in children if b"pipeline.service.work.import_child" in _command(one)), None)
 
 
 def test_a_dead_worker_or_a_dead_service_is_missed_at_once_and_its_work_goes_on(started: Started) -> None:
