@@ -52,6 +52,7 @@ class Candidate:
     job: str = ""
     data: Mapping[str, str] = field(default_factory=dict)
     again: Promoted | None = None
+    labels: tuple[str, ...] = ()
 
     def configured(self, one: FeatureSet) -> FeatureSet:
         """A set that follows the model, with these files."""
@@ -141,7 +142,7 @@ def of_promotion(context: Context, promoted: Promoted) -> Candidate:
     body = promotions.read(context, promoted)
     folder = folder_of(context, body, set())
     pieces = tuple(_piece(one.role, one.name, folder / one.name, one) for one in body.files)
-    return Candidate(pieces, dict(body.figures), body.job, dict(body.data), promoted)
+    return Candidate(pieces, dict(body.figures), body.job, dict(body.data), promoted, body.labels)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.app.promoting import followers
 from pipeline.errors import ConfigError, FormatError
 from pipeline.ledger import promotions
 from pipeline.ledger.listing import names_under
@@ -53,7 +52,7 @@ def versions(contexts: Iterable[Context], model: str = "", *, lineage: bool = Fa
         shipped = _shipped(context, names) if lineage and names else {}
         for name in names:
             numbers = promotions.numbers(context, name)[0]
-            sets = tuple(followers(context.settings, name))
+            sets = tuple(context.settings.followers(name))
             for number in reversed(numbers):
                 promoted = Promoted(model=name, number=number)
                 found.append(_version(context, promoted, number == numbers[-1], sets, shipped.get(str(promoted), {})))
@@ -117,6 +116,7 @@ def as_tree(one: Version) -> dict[str, Any]:
         files = [file.model_dump(mode="json") for file in body.files]
         tree |= {
             "at": body.at, "by": body.by, "why": body.why, "figures": body.figures, "job": body.job, "data": body.data,
-            "again": body.again, "digest": body.digest, "files": files,
+            "again": body.again, "digest": body.digest, "files": files, "labels": list(body.labels),
+            "request": body.request,
         }  # fmt: skip
     return tree

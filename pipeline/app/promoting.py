@@ -29,7 +29,11 @@ LOOKED_AT = 512
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a person asks for.  figures: over those that come with the model.  yes: whatever the bar says."""
+    """What a person asks for.  figures: over those that come with the model.  yes: whatever the bar says.
+
+    by: who asks; "" is the user of this process.  request: a name that comes once; what it put into use before, by
+    whatever process, is found by it and not put there again.
+    """
 
     model: str
     candidate: Candidate
@@ -38,6 +42,8 @@ class Wanted:
     bar: Bar = field(default_factory=Bar)
     why: str = ""
     yes: bool = False
+    by: str = ""
+    request: str = ""
 
     @property
     def all_figures(self) -> dict[str, float]:
@@ -65,6 +71,8 @@ class Judged:
     """What has another number of values than the model in use has (of a head: of classes), in words."""
     running: tuple[str, ...]
     """Back-fills of these sets that are under way: they end with the model that they were planned with."""
+    mine: Promoted | None = None
+    """What this very request put into use before; all else is as it was judged then."""
 
     @property
     def in_use(self) -> bool:
@@ -99,20 +107,17 @@ def model_of(settings: Settings, name: str) -> str:
     return model
 
 
-def followers(settings: Settings, model: str) -> list[str]:
-    """The sets that follow a model."""
-    return sorted(name for name, one in settings.sets.items() if one.model == model)
-
-
 def judge(context: Context, wanted: Wanted) -> Judged:
     """Whether a model fits, and is good enough; nothing is written.
 
     Raises NetError or ConfigError where it cannot serve a set that follows it.
     """
     numbers, now = promotions.numbers(context, wanted.model)
-    current = Promoted(model=wanted.model, number=numbers[-1]) if numbers else None
+    mine = _mine(context, wanted, numbers)
+    older = [number for number in numbers if mine is None or number < mine.number]
+    current = Promoted(model=wanted.model, number=older[-1]) if older else None
     body = promotions.read(context, current) if current is not None else None
-    sets = followers(context.settings, wanted.model)
+    sets = context.settings.followers(wanted.model)
     other = _others(context, wanted, sets, current) if current is not None else []
     short = shortfalls(wanted.all_figures, wanted.bar, body.figures if body is not None else None)
     if wanted.bar.against:
@@ -122,13 +127,14 @@ def judge(context: Context, wanted: Wanted) -> Judged:
         wanted,
         current,
         body,
-        (numbers[-1] if numbers else 0) + 1,
+        mine.number if mine is not None else (numbers[-1] if numbers else 0) + 1,
         version_of(now),
         {name: _fits(context, wanted, name) for name in sets},
         {name: _before(context, name, current) for name in sets},
         tuple(short),
         tuple(other),
         tuple(_running(context, sets)),
+        mine,
     )
 
 
@@ -141,12 +147,14 @@ def promote(judged: Judged) -> Outcome:
         model=wanted.model,
         files=tuple(file for file, _ in stored),
         figures=wanted.all_figures,
-        by=f"{getpass.getuser()}@{host_of(context.process.name)}",
+        by=wanted.by or f"{getpass.getuser()}@{host_of(context.process.name)}",
         at=judged.at,
         why=wanted.why,
         job=wanted.candidate.job,
         data={**wanted.candidate.data, **wanted.data},
         again=older.number if older is not None and older.model == wanted.model else None,
+        labels=wanted.candidate.labels,
+        request=wanted.request,
     )
     won, stands = promotions.write(context, judged.number, body)
     if not won:
@@ -154,6 +162,21 @@ def promote(judged: Judged) -> Outcome:
             if new:
                 context.bucket.delete(file.key)
     return Outcome(Promoted(model=wanted.model, number=judged.number), stands, won)
+
+
+def _mine(context: Context, wanted: Wanted, numbers: list[int]) -> Promoted | None:
+    """The promotion that this request wrote, of those in the list that the next number comes from.
+
+    One list for both: whoever else does the same request writes a number of this list, which is found here, or the
+    next one, which put_new gives to one of the two.
+    """
+    if not wanted.request:
+        return None
+    for number in reversed(numbers):
+        body = readable(context, context.keys.promotion(wanted.model, number), Promotion)
+        if body is not None and body.request == wanted.request:
+            return Promoted(model=wanted.model, number=number)
+    return None
 
 
 def _fits(context: Context, wanted: Wanted, name: str) -> str:

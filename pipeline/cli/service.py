@@ -133,6 +133,7 @@ def _answering(
     config: str = "",
 ) -> int:  # fmt: skip
     """config: of the workers that are to run beside the server; "": none."""
+    from pipeline.cli.wiring.promoter import promoter_of
     from pipeline.cli.wiring.service_pool import pooled
     from pipeline.service.fetching import fetcher_for, file_fetcher_for
     from pipeline.service.http.server import Server, bound, serve
@@ -145,7 +146,7 @@ def _answering(
     server = Server(
         settings.service.database, open_bucket(settings), Clock(), _say, stop, ready, Path(settings.state) / "service",
         fetcher_for(settings.fetch), file_fetcher_for(settings.fetch), sizes_of(settings.service), first,
-        settings.service.public_url, rules_of(settings.service),
+        settings.service.public_url, rules_of(settings.service), promoter_of(settings),
     )  # fmt: skip
     pool = pooled(settings, config, stop, _say) if config else contextlib.nullcontext()
     # A loop in the main thread would take the signals for itself.
@@ -155,6 +156,7 @@ def _answering(
 
 
 def _worker(args: argparse.Namespace, settings: Settings) -> int:
+    from pipeline.cli.wiring.promoter import promoter_of
     from pipeline.service.database.opening import open_database
     from pipeline.service.fetching import fetcher_for
     from pipeline.service.ids import Kind, new_id
@@ -173,7 +175,7 @@ def _worker(args: argparse.Namespace, settings: Settings) -> int:
         database = await open_database(settings.service.database)
         hands = Hands(
             database, open_bucket(settings), Clock(), state / "service", stop, _say, fetcher_for(settings.fetch),
-            sizes_of(settings.service),
+            sizes_of(settings.service), promoter_of(settings),
         )  # fmt: skip
         try:
             for gone in await miss(database, state):

@@ -50,6 +50,10 @@ class Promotion(Body):
     """What it was trained on: by path or name, a digest."""
     again: Annotated[int, Field(ge=1, le=MAX_PROMOTION)] | None = None
     """The older promotion whose files these are: the way back."""
+    labels: tuple[str, ...] = ()
+    """A name for each class, in the net's order; () where nobody said them."""
+    request: str = ""
+    """Who asked for it by a name of its own, which comes once: whoever asks again finds this promotion by it."""
 
     def flaw(self) -> str:
         names = [one.name for one in self.files]

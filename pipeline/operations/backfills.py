@@ -6,15 +6,16 @@ expected of it.  What was delivered before stays beside it, so consumers choose 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.ledger.layout import ShipmentName
 from pipeline.ledger.listing import names_under
 from pipeline.ledger.manifest import Done, End, Out, Plan
 from pipeline.ledger.protocol import Context, readable
-from pipeline.ledger.state import next_of
-from pipeline.operations.open_shipments import Entered
+from pipeline.ledger.state import child_of, next_of
+from pipeline.operations.open_shipments import Entered, entered
 
 SNAPSHOTS = 512
 """Of one back-fill, that are looked at; a back-fill of more is told as of so many."""
@@ -106,6 +107,56 @@ def _told(
         left = max(0, images - computed) * (now - began) / computed
     lake = context.lake_name
     return Backfill(lake, set_name, kind, by, len(firsts), delivered, images, computed, began, left)
+
+
+class Far(NamedTuple):
+    """How far the rounds of some snapshots are.  features, failures: of the refs that are aggregated."""
+
+    snapshots: int
+    delivered: int
+    refs: int
+    computed: int
+    features: int
+    failures: int
+
+
+def far(context: Context, firsts: Sequence[ShipmentName]) -> Far:
+    """How far shipments are with their later parts and their retries.  firsts: the first part of each."""
+    found = Far(0, 0, 0, 0, 0, 0)
+    for first in firsts:
+        plan = readable(context, context.keys.plan(first), Plan)
+        parts = list(_parts(context, first, plan)) if plan is not None else []
+        open_ = {part: one for part in parts if (one := _open(context, part)) is not None}
+        done = [_part(context, open_, part) for part in parts]
+        outs = [_outcome(context, part, plan) for part in parts if plan is not None]
+        found = Far(
+            found.snapshots + 1,
+            found.delivered + (bool(done) and all(over for _, _, over in done)),
+            found.refs + max(sum(refs for refs, _, _ in done), _before(context, first, plan) if plan else 0),
+            found.computed + sum(part for _, part, _ in done),
+            found.features + sum(features for features, _ in outs),
+            found.failures + sum(failures for _, failures in outs),
+        )
+    return found
+
+
+def _open(context: Context, name: ShipmentName) -> Entered | None:
+    """A shipment that is not aggregated yet."""
+    return entered(context, name) if readable(context, context.keys.out(name), Out) is None else None
+
+
+def _outcome(context: Context, name: ShipmentName, plan: Plan) -> tuple[int, int]:
+    """Features and failures of a part, with those of its retries in the place of the failures that these tried."""
+    features = failures = 0
+    shipment: ShipmentName | None = name
+    while shipment is not None:
+        out = readable(context, context.keys.out(shipment), Out)
+        if out is None:
+            break
+        features += out.features
+        failures += out.failures - (out.refs if shipment != name else 0)
+        shipment = child_of(shipment, plan) if out.carried is not None else None
+    return features, failures
 
 
 def _parts(context: Context, first: ShipmentName, plan: Plan) -> Iterator[ShipmentName]:

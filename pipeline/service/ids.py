@@ -31,6 +31,7 @@ class Kind(StrEnum):
     WORKER = "wk"
     CLASSIFIER = "cl"
     CLASSIFICATION_JOB = "cj"
+    PROMOTION = "pr"
 
 
 def new_id(kind: Kind, now: float, chance: Callable[[int], int] = secrets.randbits) -> str:

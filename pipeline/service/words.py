@@ -45,6 +45,7 @@ class Reason(StrEnum):
     CRASHED = "crashed"
     ENGINE_MISSING = "engine_missing"
     DEPENDENCY_FAILED = "dependency_failed"
+    OVERTAKEN = "overtaken"
 
 
 class Slot(StrEnum):

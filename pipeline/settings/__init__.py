@@ -133,6 +133,23 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _tenants_promote_to_sets_that_follow_a_model(self) -> Settings:
+        for tenant, names in self.service.promotion.items():
+            for name in names:
+                if name not in self.sets or self.sets[name].model is None:
+                    known = ", ".join(sorted(one for one in self.sets if self.sets[one].model is not None)) or "none"
+                    raise PydanticCustomError(
+                        "unknown_set",
+                        "no set {name} follows a model; those that do: {known}",
+                        {"name": name, "known": known, "parts": ["service", "promotion", tenant]},
+                    )
+        return self
+
+    def followers(self, model: str) -> list[str]:
+        """The sets that follow a model."""
+        return sorted(name for name, one in self.sets.items() if one.model == model)
+
+    @model_validator(mode="after")
     def _float16_holds_what_is_delivered(self) -> Settings:
         for name, feature_set in self.sets.items():
             if feature_set.parquet_numbers == "float16" and feature_set.normalise != "l2":

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pipeline.settings.reading import FilePath
-from pipeline.settings.section import Section
+from pipeline.settings.section import Name, Section
 
 Workers = Annotated[int, Field(ge=0, le=10_000)]
 
@@ -70,5 +70,9 @@ class Service(Section):
     it for nets that are larger."""
     serving_threads: Annotated[int, Field(ge=0, le=256)] = 0
     """How many cores one of them uses; 0: all. Lower it where trainings run on the same host."""
+    promotion: dict[str, list[Name]] = Field(default={}, examples=[{"red": ["shoes"]}])
+    """The feature sets whose model a tenant may put into use by `POST /v1/promotions`, by the tenant's name: a table
+    [service.promotion] with lines such as `red = ["shoes"]`. A tenant that is not named promotes nothing. All sets that
+    follow one model change together, so grant all of them or none."""
     workers: ServiceWorkers = ServiceWorkers()
     scaling: ServiceScaling = ServiceScaling()

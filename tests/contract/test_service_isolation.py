@@ -23,6 +23,7 @@ from pipeline.service.ids import Kind, new_id
 from pipeline.service.keys import TenantKeys
 from pipeline.service.words import WORKER, Actor, Role
 from tests.servers.databases import KINDS, empty, sites
+from tests.servers.promoting import Lake
 from tests.servers.service import NET, SOLVER, WEIGHTS, Person, Stand, standing
 
 CANARY = "canary-5d1f"
@@ -38,7 +39,9 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
     folder = tmp_path_factory.mktemp("service")
     for site in sites(request.param, folder, server):
-        with standing(site, folder) as stand:
+        lake = Lake(folder / "promoting", folder / "bucket")
+        lake.write({"ayes": ["b"], "bees": ["b"]})
+        with standing(site, folder, promoter=lake.promoter()) as stand:
             yield stand
 
 
@@ -152,17 +155,19 @@ def furnished(stand: Stand, who: Person, mark: str) -> dict[str, str]:
     stand.trained(who, job, mark)
     dataset = stand.dataset(who, datafile, mark)
     model = who.got("POST", "/v1/models", {"name": mark})["id"]
-    version = {"training_job_id": job, "labels": [mark], "note": mark}
+    version = {"training_job_id": job, "labels": [mark, "b"], "note": mark}
     assert who.got("POST", f"/v1/models/{model}/versions", version)["figures"] == {f"test/{mark}": 0.5}
     assert who.ask("PUT", f"/v1/models/{model}/aliases/best", {"version": 1}, If_None_Match="*").status_code == 201
     named = {"name": mark, "training_job_id": job, "labels": [mark, "b"]}
     classifier = who.got("POST", "/v1/classifiers", named)["id"]
     many = {"name": mark, "classifier_id": classifier, "urls": [f"https://example.invalid/{mark}"]}
     pictures = who.got("POST", "/v1/classification-jobs", many)["id"]
+    asked = {"feature_set": "b", "model_id": model, "alias": "best", "why": mark}
+    promotion = who.got("POST", "/v1/promotions", asked)["id"]
     who.ask("POST", "/v1/tokens", {"name": mark}, Idempotency_Key="the-same")
     token = who.got("GET", "/v1/tokens")["items"][0]["id"]
     things = {"so": solver, "df": datafile, "ds": dataset, "tj": job, "mo": model, "cl": classifier}
-    things |= {"cj": pictures, "tk": token}
+    things |= {"cj": pictures, "pr": promotion, "tk": token}
     return {**things, "us": who.user, "te": who.tenant}
 
 

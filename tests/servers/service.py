@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pipeline.service.fetching import Accept, fetcher_for, file_fetcher_for
 from pipeline.service.http import judged
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.keys import TenantKeys
+from pipeline.service.promotion import Promoter
 from pipeline.service.queue import Chunk, Snapshot
 from pipeline.service.scaling import NOBODY, Rules
 from pipeline.service.serving.parent import Sizes
@@ -118,8 +119,11 @@ class Stand:
 
         return self.site.run(made(self.site.open()))
 
-    def trained(self, who: Person, job: str, mark: str = "") -> None:
-        """What a worker leaves of a job that is the next in the queue: metrics, a log, a snapshot at iteration 10."""
+    def trained(self, who: Person, job: str, mark: str = "", given: Mapping[str, bytes] | None = None) -> None:
+        """What a worker leaves of a job that is the next in the queue: metrics, a log, a snapshot at iteration 10.
+
+        given: the snapshot's files, where somebody wants them to serve.
+        """
 
         async def left(database: Database) -> None:
             worker = new_id(Kind.WORKER, time.time())
@@ -135,7 +139,8 @@ class Stand:
                 self.store.put(key, text.encode() + b"\n")
                 assert await queue.ship(database, held, Chunk(kind, 5, 10, len(text) + 1, key))
             files = []
-            for name, content in ((WEIGHTS, f"{mark} weights".encode()), (SERVING, json.dumps(SERVED).encode())):
+            usual = {WEIGHTS: f"{mark} weights".encode(), SERVING: json.dumps(SERVED).encode()}
+            for name, content in (given or usual).items():
                 key = keys.snapshot(job, 1, 10, name)
                 self.store.put(key, content)
                 files.append({"name": name, **blobs.described(key, content)})
@@ -195,8 +200,12 @@ def standing(
     fetcher: Callable[[], Fetcher] | None = None,
     files: Callable[[Accept, int], Fetcher] | None = None,
     rules: Rules = NOBODY,
+    promoter: Promoter | None = None,
 ) -> Iterator[Stand]:
-    """A server that ends with the block.  fetcher, files: of URLs; by default they reach public addresses alone."""
+    """A server that ends with the block.  fetcher, files: of URLs; by default they reach public addresses alone.
+
+    promoter: of models.
+    """
     from pipeline.service.http.server import Server, bound, serve
 
     fetcher, sizes = fetcher or fetcher_for(Fetch()), sizes or Sizes()
@@ -205,7 +214,7 @@ def standing(
     failed: list[BaseException] = []
     server = Server(
         site.url, store, Clock(), said.append, ending.is_set, ready.append, folder / "state", fetcher, files,
-        sizes, rules=rules,
+        sizes, rules=rules, promoter=promoter,
     )  # fmt: skip
 
     def run() -> None:

@@ -22,6 +22,7 @@ from pipeline.service.http import (
     inference,
     members,
     models,
+    promotions,
     scaling,
     sessions,
     solvers,
@@ -44,7 +45,7 @@ def make_app(behind: Behind, say: Say = lambda text: None) -> FastAPI:
     app.state.behind = behind
     rooms = (
         health, sessions, members, tenants, datafiles, datasets, solvers, training_jobs, models, classifiers,
-        classifying, classification_jobs, inference, scaling, elasticthought,
+        classifying, classification_jobs, promotions, inference, scaling, elasticthought,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

@@ -21,6 +21,7 @@ from pipeline.service.database.statements import Database
 from pipeline.service.fetching import Accept
 from pipeline.service.http.judged import Judges
 from pipeline.service.problems import Problem, Refused
+from pipeline.service.promotion import Promoter
 from pipeline.service.scaling import NOBODY, Rules
 from pipeline.service.serving.parent import Serving
 from pipeline.service.words import Actor, Role
@@ -45,6 +46,7 @@ class Behind:
     serving: the nets that answer.  fetcher: a new one, for pictures by URLs of strangers; files: one for any body, by
     what it begins with and its bytes at most.  fetching, downloading: those that fetch pictures and files just now.
     scratch: a local folder.  rules: how many workers are asked for; took: how long work took before.
+    promoter: puts models into use; None: nothing is granted.  looking: at back-fills just now.
     """
 
     database: Database
@@ -62,6 +64,8 @@ class Behind:
     fetching: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FETCHING))
     downloading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FETCHING))
     judges: Judges = field(default_factory=Judges)
+    promoter: Promoter | None = None
+    looking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FETCHING))
 
 
 def behind(request: Request) -> Behind:
@@ -165,5 +169,6 @@ def of_platform(who: Callable[..., Any] = viewer) -> Any:
 Service = Annotated[Behind, Depends(behind)]
 Viewer = Annotated[Actor, Depends(viewer)]
 Member = Annotated[Actor, Depends(at_least(Role.MEMBER))]
+Operator = Annotated[Actor, Depends(at_least(Role.OPERATOR))]
 Admin = Annotated[Actor, Depends(at_least(Role.ADMIN))]
 Platform = Annotated[Actor, Depends(of_platform())]

@@ -23,6 +23,7 @@ from pipeline.service.database.statements import Database
 from pipeline.service.fetching import Accept
 from pipeline.service.http.app import Say, make_app
 from pipeline.service.http.asking import Behind
+from pipeline.service.promotion import Promoter
 from pipeline.service.scaling import NOBODY, Rules
 from pipeline.service.serving.parent import Serving, Sizes
 from pipeline.service.words import PLATFORM
@@ -42,7 +43,8 @@ class Server:
 
     scratch: a local folder, where nets lie that answer; sizes: of what holds them.  fetcher, files: new ones, for
     pictures and for other bodies by URLs of strangers.  first: awaited before, with the database.  public_url: where
-    people reach it, "" where that is the address it listens on.  rules: how many workers it asks for.
+    people reach it, "" where that is the address it listens on.  rules: how many workers it asks for.  promoter: of
+    models.
     """
 
     database: str
@@ -58,6 +60,7 @@ class Server:
     first: Callable[[Database], Awaitable[None]] | None = None
     public_url: str = ""
     rules: Rules = NOBODY
+    promoter: Promoter | None = None
 
 
 def bound(listen: str) -> socket.socket:
@@ -87,7 +90,7 @@ async def behind_of(database: Database, server: Server, serving: Serving) -> Beh
     key = bytes.fromhex(row["value"])
     return Behind(
         database, server.store, key, server.clock, serving, server.fetcher, server.files, server.scratch,
-        Passwords(server.clock), server.public_url, server.rules,
+        Passwords(server.clock), server.public_url, server.rules, promoter=server.promoter,
     )  # fmt: skip
 
 

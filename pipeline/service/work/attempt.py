@@ -19,6 +19,7 @@ from pipeline.process.child import Child, Ended, python_of
 from pipeline.service import queue
 from pipeline.service.database.statements import Database
 from pipeline.service.fetching import fetcher_for
+from pipeline.service.promotion import Promoter
 from pipeline.service.serving.parent import Sizes
 from pipeline.service.words import Claimed, Ending, Reason, State
 from pipeline.service.work import preparing
@@ -43,7 +44,7 @@ _LEFT = (75, 4)
 class Hands:
     """What a worker works with.  scratch: a local folder.  stopping: whether the worker is to end.  say: to its log.
 
-    fetcher: a new one, for URLs of strangers; sizes: of the process that holds a net.
+    fetcher: a new one, for URLs of strangers; sizes: of the process that holds a net.  promoter: puts models into use.
     """
 
     database: Database
@@ -54,6 +55,7 @@ class Hands:
     say: Callable[[str], None]
     fetcher: Callable[[], Fetcher] = field(default_factory=lambda: fetcher_for(Fetch()))
     sizes: Sizes = field(default_factory=Sizes)
+    promoter: Promoter | None = None
 
 
 class Errand(Protocol):

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from pipeline.errors import TemporaryError
 from pipeline.process.host import host_name
-from pipeline.service import queue
+from pipeline.service import promotion, queue
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.words import Claimed, Slot
-from pipeline.service.work import classifying
+from pipeline.service.work import classifying, promoting
 from pipeline.service.work.attempt import Hands, attempt
 from pipeline.service.work.importing import Importing
 from pipeline.service.work.training import Training
@@ -42,6 +42,8 @@ async def work(hands: Hands, worker: str = "", *, slots: Iterable[Slot] = Slot, 
 async def _attempt(hands: Hands, held: Claimed) -> None:
     if held.kind == classifying.KIND:
         await classifying.attempt(hands, held)
+    elif held.kind == promotion.KIND:
+        await promoting.attempt(hands, held)
     else:
         await attempt(hands, held, Training(hands.clock) if held.kind == "train" else Importing())
 

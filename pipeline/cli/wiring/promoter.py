@@ -1,0 +1,12 @@
+"""Who promotes for the service, which lies below what knows how a model goes into use."""
+
+from __future__ import annotations
+
+from pipeline.app.promotions import Promotions
+from pipeline.service.promotion import Promoter
+from pipeline.settings import Settings
+
+
+def promoter_of(settings: Settings) -> Promoter | None:
+    """None where the configuration grants no feature set to any tenant."""
+    return Promotions(settings) if any(settings.service.promotion.values()) else None
