@@ -69,7 +69,7 @@ class Person:
             found.setdefault("Authorization", f"Bearer {self.token}")
         given = {"data": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
         return self.session.request(
-            method, self.url + path, headers=found, timeout=30, stream=path.endswith("/events"), **given
+            method, self.url + path, headers=found, timeout=120, stream=path.endswith("/events"), **given
         )
 
     def got(self, method: str, path: str, body: Any = None, **headers: str) -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pipeline.ledger.layout import ShipmentName
 from pipeline.ledger.manifest import Out, Plan, Promoted, Result
@@ -30,6 +31,11 @@ def print_of(net: bytes) -> str:
 class PromotionLaws(Laws):
     """The laws of shipments, and over them those of promotions."""
 
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.requests: dict[str, str] = {}
+        """Of each request of the service the promotion that it wrote."""
+
     def _bucket_changes(self, what: str, key: str, content: bytes) -> None:
         if key.startswith(KEYS.models):
             self._promoted(what, key, content)
@@ -43,7 +49,11 @@ class PromotionLaws(Laws):
         if what == "removed" or key in self.history:
             raise Violation(f"history was modified: {what} {key}")
         self.history[key] = content
-        for file in self.body(Promotion, key).files:
+        body = self.body(Promotion, key)
+        if body.request and body.request in self.requests:
+            raise Violation(f"{key} and {self.requests[body.request]} are of one request, {body.request}")
+        self.requests[body.request] = key
+        for file in body.files:
             there = self.bucket.files.get(file.key, (b"", 0.0, 0))[0]
             if hashlib.sha256(there).hexdigest() != file.sha256:
                 raise Violation(f"{key} names {file.key}, which does not hold its bytes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,41 @@ def taking_an_unknown_answer_for_a_loss(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(promotions, "write", write)
 
+
+def not_looking_for_the_request(patch: pytest.MonkeyPatch) -> None:
+    """The queue gives a request to one worker, so who else could have done it?"""
+    patch.setattr(promoting, "_mine", lambda context, wanted, numbers: None)
+
+
+def looking_for_the_request_in_a_list_of_its_own(patch: pytest.MonkeyPatch) -> None:
+    """First whether it was done, then how it would be numbered: what is written between the two is not seen."""
+    real = promoting.judge
+
+    def judge(context: Context, wanted: promoting.Wanted) -> promoting.Judged:
+        before = real(context, wanted)
+        if before.mine is not None:
+            return before
+        return replace(real(context, replace(wanted, request="")), wanted=wanted)
+
+    patch.setattr(promoting, "judge", judge)
+
+
+def taking_the_next_number_after_a_loss(patch: pytest.MonkeyPatch) -> None:
+    """Whoever lost goes on with the number behind, without looking who was first."""
+    real = promotions.write
+
+    def write(context: Context, number: int, body: Promotion) -> tuple[bool, Promotion]:
+        won, stands = real(context, number, body)
+        return (won, stands) if won else real(context, number + 1, body)
+
+    patch.setattr(promotions, "write", write)
+
+
+OF_REQUESTS: list[Plant] = [
+    not_looking_for_the_request,
+    looking_for_the_request_in_a_list_of_its_own,
+    taking_the_next_number_after_a_loss,
+]
 
 MISTAKES: list[Plant] = [
     looking_once_at_the_start,

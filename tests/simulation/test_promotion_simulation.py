@@ -11,13 +11,15 @@ import pytest
 
 from tests.simulation.laws import Violation
 from tests.simulation.light import LIGHT
-from tests.simulation.promotion_mistakes import MISTAKES, Plant
+from tests.simulation.promotion_mistakes import MISTAKES, OF_REQUESTS, Plant
 from tests.simulation.promotion_universe import PromotionUniverse
+from tests.simulation.requests_universe import RequestsUniverse
 from tests.simulation.universe import shorter
 
 SCHEDULES = 24
 STEPS = 900
 SCHEDULES_FOR_A_MISTAKE = 40
+REQUESTS = 12
 
 
 def make(seed: int, only: frozenset[int] | None = None) -> PromotionUniverse:
@@ -60,8 +62,38 @@ def test_a_planted_mistake_with_promotions_is_found(plant: Plant, monkeypatch: p
     pytest.fail(f"{plant.__name__} was not found in {SCHEDULES_FOR_A_MISTAKE} schedules")
 
 
+def run_requests(seeds: range, steps: int) -> tuple[list[str], int]:
+    """What was broken, and how many requests were told their number."""
+    broken, told = [], 0
+    for seed in seeds:
+        universe = RequestsUniverse(seed, forms=LIGHT)
+        try:
+            universe.run(steps)
+        except Violation as error:
+            broken.append(f"seed {seed}: {error}")
+        finally:
+            told += len(universe.done)
+            universe.close()
+    return broken, told
+
+
+def test_a_request_gets_one_number_whoever_does_it_again() -> None:
+    broken, told = run_requests(range(REQUESTS), STEPS)
+    assert broken == []
+    assert told > REQUESTS, "requests are done while others promote"
+
+
+@pytest.mark.parametrize("plant", OF_REQUESTS, ids=lambda plant: plant.__name__)
+def test_a_planted_mistake_with_requests_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    assert any(run_requests(range(seed, seed + 1), STEPS)[0] for seed in range(SCHEDULES_FOR_A_MISTAKE))
+
+
 if __name__ == "__main__":
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     found, made = run_some(range(1_000_000, 1_000_000 + number), 2000)
     print(f"{number} schedules with {made} promotions", *found, sep="\n")
+    wrong, requests = run_requests(range(1_000_000, 1_000_000 + number), 2000)
+    print(f"{number} schedules with {requests} requests", *wrong, sep="\n")
+    found += wrong
     sys.exit(1 if found else 0)
