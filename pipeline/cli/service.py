@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.amounts import counted
 from pipeline.app.installation import default_config
+from pipeline.cli import service_keeping
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.process import logs
@@ -28,25 +29,26 @@ from pipeline.stores.opening import open_bucket
 if TYPE_CHECKING:
     from pipeline.service.database.statements import Database
 
-ACTIONS = ("start", "serve", "worker", "scale", "migrate", "check", "tenant", "user", "token")
+ACTIONS = ("start", "serve", "worker", "scale", "migrate", "check", "backup", "restore", "tenant", "user", "token")
 KINDS = ("train", "light")
-_OF_PEOPLE = {"tenant": "TENANT", "user": "TENANT USER", "token": "TENANT USER"}
+_NAMES = {"tenant": "TENANT", "user": "TENANT USER", "token": "TENANT USER", "backup": "FOLDER", "restore": "FOLDER"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`hathi service start|serve|worker|scale|migrate|check|tenant|user|token`."""
+    """`hathi service start|serve|worker|scale|migrate|check|backup|restore|tenant|user|token`."""
     parser.usage = (
         "hathi service start [--config FILE]            API and workers on this machine, until Ctrl-C\n"
         "       hathi service serve|worker [--config FILE]     an API server; a worker: any number of each\n"
         "       hathi service scale [--once] [--config FILE]   tells service.scaling.command how many workers to run\n"
         "       hathi service migrate|check [--config FILE] [--json]\n"
+        "       hathi service backup|restore FOLDER [--without-objects] [--version VERSION]\n"
         "       hathi service tenant TENANT\n"
         "       hathi service user TENANT USER [--role R] [--password] [--platform]\n"
         "       hathi service token TENANT USER [--role R] [--platform]"
     )
     option = parser.add_argument
     option("action", choices=ACTIONS, help="what to do")
-    option("names", nargs="*", metavar="NAME", help="a tenant, and a user")
+    option("names", nargs="*", metavar="NAME", help="a tenant, and a user; a folder of backups")
     option("--role", choices=("viewer", "member", "operator", "admin"), default="member", help="(default: member)")
     said = "user: give a password, asked for on the terminal or read from standard input"
     option("--password", action="store_true", help=said)
@@ -56,12 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--name", default="", metavar="ID", help="worker: its name (default: a new one)")
     option("--config", default="", metavar="FILE", help="the configuration")
     option("--json", action="store_true", help="print JSON")
+    service_keeping.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """0; what cannot be done is raised."""
     settings = load(Path(args.config) if args.config else default_config(), os.environ)
-    wanted = _OF_PEOPLE.get(args.action, "").split()
+    wanted = _NAMES.get(args.action, "").split()
     if len(args.names) != len(wanted):
         usage = f"hathi service {args.action} {' '.join(wanted)}".strip()
         raise ConfigError(f"hathi service {args.action} takes {counted(len(wanted), 'name')}", "", usage)
@@ -204,19 +207,6 @@ def _scale(args: argparse.Namespace, settings: Settings) -> int:
     return stop.exit_code
 
 
-def _check(args: argparse.Namespace, settings: Settings) -> int:
-    """Whether what rows name is in the bucket, as far as sizes tell, and what is queued and running."""
-    from pipeline.service.checking import check
-
-    found = asyncio.run(check(settings.service.database, open_bucket(settings)))
-    if args.json:
-        print(json.dumps(found.as_json(), sort_keys=True))
-    else:
-        for line in found.lines():
-            print(logs.escape(line))
-    return 1 if found.missing else 0
-
-
 def _people(args: argparse.Namespace, settings: Settings) -> int:
     from pipeline.service import tenants
     from pipeline.service.auth import passwords
@@ -272,6 +262,7 @@ def _asked_for() -> str:
 
 
 _ACTIONS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
-    "start": _start, "serve": _serve, "worker": _worker, "scale": _scale, "migrate": _migrate, "check": _check,
+    "start": _start, "serve": _serve, "worker": _worker, "scale": _scale, "migrate": _migrate,
+    "check": service_keeping.check, "backup": service_keeping.backup, "restore": service_keeping.restore,
     "tenant": _people, "user": _people, "token": _people,
 }  # fmt: skip

@@ -56,6 +56,15 @@ def copied(store: Store, key: str, path: Path, sha256: str) -> bool:
     return digest(path) == sha256
 
 
+def digest_of(store: Store, key: str) -> str:
+    """The SHA-256 of an object, in hex, read in pieces.  Raises PipelineError."""
+    found = hashlib.sha256()
+    with store.open(key) as file:
+        while some := file.read(2**20):
+            found.update(some)
+    return found.hexdigest()
+
+
 def digest(path: Path) -> str:
     """The SHA-256 of a local file, in hex."""
     with path.open("rb") as file:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.amounts import counted
+from pipeline.service import blobs
 from pipeline.service.database.opening import open_database
 from pipeline.service.keys import TOP
+from pipeline.service.naming import Named, named
 from pipeline.service.words import WORKER
 from pipeline.stores.store import Store
 
@@ -18,7 +20,7 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Checked:
-    """objects: that rows name; missing: of those, not there or of another size.  work: how much is in each state."""
+    """objects: that rows name; missing: of those, not there, torn or changed.  work: how much is in each state."""
 
     objects: int
     missing: tuple[str, ...]
@@ -42,8 +44,11 @@ class Checked:
         return found + [f"missing: {key}" for key in self.missing[:SHOWN]]
 
 
-async def check(setting: str, store: Store) -> Checked:
-    """setting: the database.  Raises PipelineError where either cannot be read."""
+async def check(setting: str, store: Store, *, hashes: bool = False) -> Checked:
+    """setting: the database; hashes: each object is read, and its SHA-256 compared with what its row says.
+
+    Raises PipelineError where either cannot be read.
+    """
     database = await open_database(setting)
     try:
         async with database.reading(WORKER) as statements:
@@ -51,14 +56,18 @@ async def check(setting: str, store: Store) -> Checked:
             workers = await statements.row(
                 "select count(*) as n from workers where state = 'active' and beat_at > instant() - 60"
             )
-            rows = await statements.rows("select chunks as files from datafiles")
-            rows += await statements.rows("select files from snapshots")
-            chunks = await statements.rows("select key, size from chunks")
+            objects = await named(statements)
     finally:
         await database.close()
-    named = {one["key"]: one["size"] for row in rows for one in json.loads(row["files"])}
-    named |= {row["key"]: row["size"] for row in chunks}
     there = await asyncio.to_thread(lambda: {entry.key: entry.size for entry in store.list(TOP)})
-    missing = tuple(sorted(key for key, size in named.items() if there.get(key) != size))
+    missing = [key for key, one in objects.items() if there.get(key) != one.size]
+    if hashes:
+        missing += await asyncio.to_thread(_others, store, [one for key, one in objects.items() if key in there])
     counts = {row["state"]: int(row["n"]) for row in work}
-    return Checked(len(named), missing, len(there.keys() - named.keys()), counts, int(workers["n"]) if workers else 0)
+    alive = int(workers["n"]) if workers else 0
+    return Checked(len(objects), tuple(sorted(set(missing))), len(there.keys() - objects.keys()), counts, alive)
+
+
+def _others(store: Store, objects: Iterable[Named]) -> list[str]:
+    """The keys of those whose content is not what their row says.  Raises PipelineError."""
+    return [one.key for one in objects if one.sha256 and blobs.digest_of(store, one.key) != one.sha256]

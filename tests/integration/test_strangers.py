@@ -341,6 +341,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
             ["token", "red", "ann", *at],
             ["check", *at],
             ["scale", "--once", *at],
+            ["backup", f"{site.folder}/backups", *at],
         ],
         "promote": [["demo", "--net", net[0], "--weights", net[1], "--config", str(following(site))]],
         "models": [["--config", str(following(site))]],

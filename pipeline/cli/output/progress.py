@@ -20,6 +20,8 @@ UNITS |= {
     "verify": "shipments and folders",
     "why": "shipments",
     "compact": "rows",
+    "backup": "objects",
+    "restore": "objects",
 }
 
 

@@ -37,8 +37,11 @@ def statements(text: str, bare: str) -> list[str]:
     return [one.removesuffix(";") for one in found if one]
 
 
-def migrate_sqlite(path: Path) -> list[int]:
-    """The migrations that were made; the file is made where it is missing.  Raises PipelineError."""
+def migrate_sqlite(path: Path, until: int | None = None) -> list[int]:
+    """The migrations that were made; the file is made where it is missing.  until: no newer ones.
+
+    Raises PipelineError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(sqlite.connected(path)) as connection:
         try:
@@ -48,7 +51,7 @@ def migrate_sqlite(path: Path) -> list[int]:
         try:
             connection.execute(_DONE)
             done = {row["number"] for row in connection.execute("select number from migrations")}
-            left = [(number, text) for number, text in numbered() if number not in done]
+            left = _left(done, until)
             _refuse_newer(done)
             for number, text in left:
                 for statement in statements(text, wall.BARE):
@@ -61,8 +64,11 @@ def migrate_sqlite(path: Path) -> list[int]:
         return [number for number, _ in left]
 
 
-async def migrate_postgres(url: str) -> list[int]:
-    """The migrations that were made; the wall is built anew.  url: of the tables' owner.  Raises PipelineError."""
+async def migrate_postgres(url: str, until: int | None = None) -> list[int]:
+    """The migrations that were made; the wall is built anew.  url: of the tables' owner.
+
+    until: no newer ones, and no wall, for whoever fills the tables and then makes the rest.  Raises PipelineError.
+    """
     from pipeline.service.database import postgres  # asyncpg, which SQLite does without
 
     connection = await postgres.connected(url)
@@ -72,18 +78,23 @@ async def migrate_postgres(url: str) -> list[int]:
                 await connection.execute("select pg_advisory_xact_lock($1)", _ALONE)
                 await connection.execute(_DONE)
                 done = {row["number"] for row in await connection.fetch("select number from migrations")}
-                left = [(number, text) for number, text in numbered() if number not in done]
+                left = _left(done, until)
                 _refuse_newer(done)
                 await connection.execute(_CLOCK)
                 for number, text in left:
                     for statement in statements(text, ""):
                         await connection.execute(statement)
                     await connection.execute("insert into migrations values ($1)", number)
-                for statement in wall.postgres():
+                for statement in wall.postgres() if until is None else ():
                     await connection.execute(statement)
         return [number for number, _ in left]
     finally:
         await connection.close()
+
+
+def _left(done: set[int], until: int | None) -> list[tuple[int, str]]:
+    last = wanted() if until is None else until
+    return [(number, text) for number, text in numbered() if number not in done and number <= last]
 
 
 def _refuse_newer(done: set[int]) -> None:

@@ -68,7 +68,7 @@ class SqliteDatabase:
 
     def _connection(self, realm: Realm) -> _Connection:
         if realm.part not in self._open:
-            with _typed():
+            with typed():
                 self._open[realm.part] = _Connection(self._path, realm.part, self._clock)
         connection = self._open[realm.part]
         connection.tenant = realm.tenant
@@ -87,7 +87,7 @@ class SqliteDatabase:
 
 def connected(path: Path) -> sqlite3.Connection:
     """A bare connection to the file, for who makes its tables.  Raises PipelineError."""
-    with _typed():
+    with typed():
         connection = sqlite3.connect(path, timeout=0.0, isolation_level=None, check_same_thread=False)
         for pragma in ("journal_mode = wal", "synchronous = full", "foreign_keys = on", "trusted_schema = on"):
             connection.execute(f"pragma {pragma}")
@@ -117,7 +117,7 @@ class _Connection:
     async def rows(self, sql: str, *values: object) -> list[Row]:
         if wall.BARE in sql.lower():
             raise Denied("a statement names a bare table", sql[:200], "this is a bug in Hathi: please report it")
-        with _typed():
+        with typed():
             return [dict(row) for row in self._db.execute(sql, {str(n): one for n, one in enumerate(values, 1)})]
 
     async def row(self, sql: str, *values: object) -> Row | None:
@@ -128,7 +128,7 @@ class _Connection:
         """Begins or ends a transaction."""
         if how == "rollback" and not self._db.in_transaction:  # what broke it has ended it
             return
-        with _typed():
+        with typed():
             self._db.execute(how)
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class _Connection:
 
 
 @contextlib.contextmanager
-def _typed() -> Iterator[None]:
+def typed() -> Iterator[None]:
     """SQLite's errors as ours."""
     try:
         yield

@@ -1,0 +1,81 @@
+"""`hathi service check|backup|restore|prune`: what an operator does so that nothing is lost, and nothing piles up."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.cli.output.progress import shown
+from pipeline.clock import Clock
+from pipeline.process import logs
+from pipeline.settings import Settings
+from pipeline.stores.local import LocalStore
+from pipeline.stores.opening import open_bucket
+
+
+class Found(Protocol):
+    """What a command has to tell."""
+
+    def as_json(self) -> dict[str, object]: ...
+
+    def lines(self) -> list[str]: ...
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of these commands alone."""
+    option = parser.add_argument
+    option("--hashes", action="store_true", help="check: also read each object, and compare its SHA-256")
+    option(
+        "--without-objects", action="store_true",
+        help="backup: list the bucket's objects with their SHA-256, copy none; restore: leave the bucket as it is",
+    )  # fmt: skip
+    option("--version", default="", metavar="VERSION", help="restore: which backup (default: the newest)")
+
+
+def tell(found: Found, as_json: bool) -> None:
+    """Prints it for a program or for a person."""
+    if as_json:
+        print(json.dumps(found.as_json(), sort_keys=True))
+    else:
+        for line in found.lines():
+            print(logs.escape(logs.redact(line)))
+
+
+def check(args: argparse.Namespace, settings: Settings) -> int:
+    """Whether what rows name is in the bucket, and what is queued and running; 1 where something is missing."""
+    from pipeline.service.checking import check as checked
+
+    found = asyncio.run(checked(settings.service.database, open_bucket(settings), hashes=args.hashes))
+    tell(found, args.json)
+    return 1 if found.missing else 0
+
+
+def backup(args: argparse.Namespace, settings: Settings) -> int:
+    """1 where an object that a row names is missing or torn; the backup has all others."""
+    from pipeline.service.backup import back_up
+
+    into, bucket = LocalStore(Path(args.names[0])), open_bucket(settings)
+    with shown() as show:
+        made = asyncio.run(
+            back_up(settings.service.database, bucket, into, Clock(), copy=not args.without_objects,
+                    told=lambda done, to_do: show("backup", done, to_do))
+        )  # fmt: skip
+    tell(made, args.json)
+    return 1 if made.absent else 0
+
+
+def restore(args: argparse.Namespace, settings: Settings) -> int:
+    """1 where the backup itself lacked an object."""
+    from pipeline.service.restoring import restore as restored
+
+    source, bucket = LocalStore(Path(args.names[0])), open_bucket(settings)
+    with shown() as show:
+        found = asyncio.run(
+            restored(settings.service.database, bucket, source, args.version, copy=not args.without_objects,
+                     told=lambda done, to_do: show("restore", done, to_do))
+        )  # fmt: skip
+    tell(found, args.json)
+    return 1 if found.missing else 0
