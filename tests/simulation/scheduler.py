@@ -14,7 +14,7 @@ from tests.simulation.world import HandClock
 
 CHANGES = {"put", "put_new", "delete", "rename_new", "rename_over", "make_folder", "delete_folder"}
 
-RARE = {"rename_new": 10.0, "rename_over": 10.0, "put_new": 3.0}
+RARE = {"rename_new": 10.0, "rename_over": 10.0, "put_new": 3.0, "commit": 3.0}
 """Verbs whose lost answers matter most, and how much likelier than others they are."""
 
 
@@ -78,6 +78,8 @@ class Scheduler:
     after_step: Callable[[], None] = lambda: None
     counts: dict[str, int] = field(default_factory=dict)
     beat_seconds: float = 120.0
+    step_seconds: float = 0.4
+    """So long a step takes at most."""
     only: frozenset[int] | None = None
     """Of a shorter trace: the steps at which faults may strike (None: all)."""
     struck: list[int] = field(default_factory=list)
@@ -145,7 +147,7 @@ class Scheduler:
         return result
 
     def _unanswered(self, verb: str, key: str) -> TemporaryError:
-        kind = Unknown if verb in ("put_new", "rename_new", "rename_over") else TemporaryError
+        kind = Unknown if verb in ("put_new", "rename_new", "rename_over", "commit") else TemporaryError
         return kind(f"no answer to {verb} {key}")
 
     def _kill(self, proc: Proc) -> None:
@@ -161,7 +163,7 @@ class Scheduler:
         proc = self._next()
         if proc is None:
             return False
-        self.hand.at += self.random.random() * 0.4
+        self.hand.at += self.random.random() * self.step_seconds
         self._beat()
         if proc.thread is None or proc.thread.dead or proc.dead:
             self._start(proc)
@@ -209,7 +211,9 @@ class Scheduler:
             self._freeze(proc, which)
             self.struck.append(self.steps)
         elif roll < chances.kill + chances.freeze + chances.unanswered * RARE.get(verb, 1.0):
-            if verb in CHANGES:
+            if verb == "commit":  # of a transaction that ends with its connection: none is on its way later
+                action = "lost before" if which < 0.5 else "lost after"
+            elif verb in CHANGES:
                 action = "lost before" if which < 0.3 else "lost after" if which < 0.7 else "late"
             else:
                 action = "lost before"

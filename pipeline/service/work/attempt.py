@@ -124,7 +124,8 @@ class _Attempt:
         held, hands = self._held, self._hands
         (self._folder / preparing.WORK).write_text(json.dumps(held.body))
         await self._errand.fill(hands, held, self._folder)
-        self._shipping.newest = await restore(hands.database, hands.store, held, self._folder / preparing.OUT)
+        found = await restore(hands.database, hands.store, held, self._folder / preparing.OUT)
+        self._shipping.newest, self._shipping.files = found
         self._shipping.iteration = self._shipping.newest
 
     async def _watched(self, child: Child) -> tuple[Ended, str]:

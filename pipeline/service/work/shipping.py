@@ -103,8 +103,11 @@ class Shipping:
         return True
 
 
-async def restore(database: Database, store: Store, held: Claimed, out: Path) -> int:
-    """Writes the newest snapshot that is whole where the child goes on from it; its iteration, 0 without one."""
+async def restore(database: Database, store: Store, held: Claimed, out: Path) -> tuple[int, list[dict[str, Any]]]:
+    """Writes the newest snapshot that is whole where the child goes on from it.
+
+    Its iteration and its files, 0 and none without one: work that was at its end already has them as its result.
+    """
     async with database.reading(WORKER) as statements:
         rows = await statements.rows(
             """select iteration, files from snapshots where tenant_id = $1 and work_id = $2
@@ -113,9 +116,10 @@ async def restore(database: Database, store: Store, held: Claimed, out: Path) ->
         )  # fmt: skip
     for row in rows:
         folder = out / "snapshots" / str(row["iteration"])
-        if await asyncio.to_thread(restored, store, json.loads(row["files"]), folder):
-            return int(row["iteration"])
-    return 0
+        files: list[dict[str, Any]] = json.loads(row["files"])
+        if await asyncio.to_thread(restored, store, files, folder):
+            return int(row["iteration"]), files
+    return 0, []
 
 
 def restored(store: Store, files: list[dict[str, Any]], folder: Path) -> bool:
