@@ -258,14 +258,14 @@ async def _lost(statements: Statements, slot: str) -> Row | None:
 
 
 async def _turn(statements: Statements, slot: str) -> str | None:
-    """The tenant whose turn it is (`fairness.py`)."""
+    """The tenant whose turn it is (`fairness.py`): each tenant is asked once, however much it has queued."""
     row = await statements.row(
-        """select tenants.id from (select tenant_id from work where state = 'queued' and slot = $1 group by tenant_id) q
-           join tenants on tenants.id = q.tenant_id
+        """select tenants.id from tenants
            left join (select tenant_id, count(*) as held from work where state = 'running' and slot = $1
-                      group by tenant_id) r on r.tenant_id = q.tenant_id
-           left join turns on turns.tenant_id = q.tenant_id and turns.slot = $1
-           where coalesce(r.held, 0) < tenants.running
+                      group by tenant_id) r on r.tenant_id = tenants.id
+           left join turns on turns.tenant_id = tenants.id and turns.slot = $1
+           where coalesce(r.held, 0) < tenants.running and exists (
+               select 1 from work where work.state = 'queued' and work.slot = $1 and work.tenant_id = tenants.id)
            order by coalesce(r.held, 0) * 1.0 / tenants.weight, coalesce(turns.served_at, 0.0), tenants.id limit 1""",
         slot,
     )

@@ -45,7 +45,8 @@ async def create(
     asked = await _digest(request)
     try:
         async with service.database.transaction(realm) as statements:
-            await statements.rows("delete from answers where created_at < instant() - $1 returning key", float(DAY))
+            old = "delete from answers where created_at < (select instant()) - $1 returning key"
+            await statements.rows(old, float(DAY))
             before = await statements.row("select * from answers where key = $1", key)
             if before is not None:
                 return _again(before, asked)

@@ -28,6 +28,7 @@ from pipeline.times import DAY
 
 router = APIRouter(prefix="/v1/training-jobs", tags=["training jobs"])
 KIND = "train"
+_SLOTS = ", ".join(f"'{slot}'" for slot in Slot)
 InputName = Annotated[str, Field(pattern=f"^{INPUT_NAME}$")]
 
 
@@ -113,8 +114,8 @@ async def within(statements: Statements) -> None:
     """Raises Refused where a limit of the tenant stands in the way."""
     most = await limits(statements)
     used = await statements.row(
-        """select (select count(*) from work where state = 'queued') as queued,
-           (select count(*) from work where created_at > instant() - 60) as submitted"""
+        f"""select (select count(*) from work where state = 'queued' and slot in ({_SLOTS})) as queued,
+           (select count(*) from work where created_at > (select instant()) - 60) as submitted"""
     )
     assert used is not None
     for exceeded in (
