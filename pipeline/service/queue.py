@@ -83,8 +83,13 @@ async def submit(statements: Statements, realm: Realm, work: Submission) -> None
 
 
 async def enlist(database: Database, worker: str, host: str, slot: Slot) -> None:
-    """A worker is there, and may claim.  What is known of others that were silent for a week is forgotten."""
+    """A worker is there, and may claim; said twice, it is there once.
+
+    What is known of others that were silent for a week is forgotten.
+    """
     async with database.transaction(WORKER) as statements:
+        if await statements.row("select 1 from workers where id = $1", worker) is not None:  # the answer was lost
+            return
         await statements.rows("delete from workers where beat_at < instant() - $1 returning id", FORGOTTEN)
         await statements.row(
             """insert into workers (id, host, slot, state, started_at, beat_at)

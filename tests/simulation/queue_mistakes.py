@@ -14,6 +14,7 @@ from pipeline.service import blobs, queue
 from pipeline.service.database.statements import Database, Row, Statements
 from pipeline.service.keys import TenantKeys
 from pipeline.service.words import WORKER, Beaten, Claimed, Realm
+from pipeline.service.work import attempt, shipping
 from pipeline.service.work.lease import Lease
 from pipeline.stores.store import Store
 from tests.simulation.queue_database import Held
@@ -42,7 +43,7 @@ def a_beat_without_its_epoch(patch: pytest.MonkeyPatch) -> None:
 
 def an_end_whatever_the_state(patch: pytest.MonkeyPatch) -> None:
     """The epoch says whose work it is."""
-    _written(patch, "result = $6", (" and state = 'running' returning", " returning"))
+    _written(patch, "returning state", (" and state = 'running' returning", " returning"))
 
 
 def a_lease_by_the_workers_own_clock(patch: pytest.MonkeyPatch) -> None:
@@ -88,7 +89,9 @@ def asking_whether_one_is_retired_before_the_claim(patch: pytest.MonkeyPatch) ->
     async def claim(database: Database, worker: str, lease: float = queue.LEASE_SECONDS) -> Claimed | None:
         async with database.reading(WORKER) as statements:
             row = await statements.row("select slot from workers where id = $1 and state = 'active'", worker)
-        return await real(Known(database, row["slot"]), worker, lease) if row is not None else None
+        if row is None:
+            return None
+        return await real(Known(database, row["slot"]), worker, lease)  # type: ignore[arg-type]
 
     patch.setattr(queue, "claim", claim)
 
@@ -206,9 +209,7 @@ def the_row_before_its_object(patch: pytest.MonkeyPatch) -> None:
 
 def a_result_without_what_was_restored(patch: pytest.MonkeyPatch) -> None:
     """Who was killed between the last snapshot and the end has made nothing in this attempt."""
-    from pipeline.service.work import attempt
-
-    real = attempt.restore
+    real = shipping.restore
 
     async def restore(*words: Any) -> tuple[int, list[dict[str, Any]]]:
         return (await real(*words))[0], []

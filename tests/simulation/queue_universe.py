@@ -19,7 +19,7 @@ from typing import Any
 from unittest import mock
 
 from pipeline.clock import Clock
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, TemporaryError
 from pipeline.service import queue
 from pipeline.service.database import sqlite
 from pipeline.service.database.migrating import migrate_sqlite
@@ -38,7 +38,7 @@ from tests.simulation.toy_work import ToyChild
 from tests.simulation.turn_loop import TurnLoop
 from tests.simulation.world import HandClock
 
-CHANCES = Chances(kill=0.004, freeze=0.004, unanswered=0.008, freeze_seconds=(5.0, 60.0))
+CHANCES = Chances(kill=0.004, freeze=0.003, unanswered=0.008, freeze_seconds=(5.0, 60.0))
 WORKERS, TENANTS, WORK = 3, 3, 20
 JUMPS = (-20.0, 5.0, 20.0, 40.0)
 """Seconds by which the database's clock may be moved."""
@@ -66,6 +66,7 @@ class QueueUniverse:
         self.scheduler = Scheduler(self.seed, self.hand, chances=replace(CHANCES), only=self.only)
         self.scheduler.step_seconds = 0.05
         self.random = self.scheduler.random
+        self.scheduler.chances.freeze *= self.random.choice([1, 6])
         self.ahead = 0.0
         shared = Path("/dev/shm")
         self._folder = Path(tempfile.mkdtemp(prefix="hathi-queue-", dir=shared if shared.is_dir() else None))
@@ -146,8 +147,10 @@ class QueueUniverse:
         hands = Hands(database, MemoryStore(self.bucket, gate), clock, self._folder / name, stopping, self.said.append)  # type: ignore[arg-type]
         try:
             loop.run(work(hands))
-        except PipelineError as error:
+        except TemporaryError as error:
             self.said.append(f"{name}: {error}")
+        except PipelineError as error:
+            self.laws.first = self.laws.first or Violation(f"{name} ends, and a person has to mend it: {error}")
         finally:
             self._lives[name] = False
             database.leave()

@@ -35,7 +35,7 @@ class TurnLoop(BaseEventLoop):
         try:
             with contextlib.suppress(Killed):
                 while not task.done() and not self._dead():
-                    self._run_once()
+                    self._once()
             if self._dead():
                 self._bury()
                 raise Killed
@@ -52,6 +52,10 @@ class TurnLoop(BaseEventLoop):
         finally:
             asyncio._set_running_loop(self)
 
+    def _once(self) -> None:
+        """What is due now; waits where nothing is."""
+        self._run_once()  # type: ignore[attr-defined]
+
     def _bury(self) -> None:
         """Ends what stands half done: each call of it is refused, since the process is dead."""
         for _ in range(20):
@@ -61,10 +65,12 @@ class TurnLoop(BaseEventLoop):
             for task in left:
                 task.cancel()
             for _ in range(20):
-                self._run_once()
+                self._once()
         raise AssertionError("a dead process goes on")
 
-    def run_in_executor(self, _: object, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: object, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
         future = self.create_future()
 
         def attempt() -> None:
