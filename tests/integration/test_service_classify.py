@@ -518,7 +518,7 @@ def test_the_walk_through_of_the_document_is_typed(trained: Trained, tmp_path: P
 
 def test_the_api_process_loads_no_engine_and_no_decoder() -> None:
     program = (
-        "import sys, pipeline.service.http.server as s; s.make_app(None)\n"
+        "import sys, pipeline.app.promotions, pipeline.service.http.server as s; s.make_app(None)\n"
         "print([one for one in ('torch', 'cv2', 'openvino', 'onnxruntime', 'PIL', 'pycurl') if one in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
