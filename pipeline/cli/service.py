@@ -29,19 +29,33 @@ from pipeline.stores.opening import open_bucket
 if TYPE_CHECKING:
     from pipeline.service.database.statements import Database
 
-ACTIONS = ("start", "serve", "worker", "scale", "migrate", "check", "backup", "restore", "tenant", "user", "token")
+ACTIONS = (
+    "start",
+    "serve",
+    "worker",
+    "scale",
+    "migrate",
+    "check",
+    "backup",
+    "restore",
+    "prune",
+    "tenant",
+    "user",
+    "token",
+)
 KINDS = ("train", "light")
 _NAMES = {"tenant": "TENANT", "user": "TENANT USER", "token": "TENANT USER", "backup": "FOLDER", "restore": "FOLDER"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`hathi service start|serve|worker|scale|migrate|check|backup|restore|tenant|user|token`."""
+    """`hathi service start|serve|worker|scale|migrate|check|backup|restore|prune|tenant|user|token`."""
     parser.usage = (
         "hathi service start [--config FILE]            API and workers on this machine, until Ctrl-C\n"
         "       hathi service serve|worker [--config FILE]     an API server; a worker: any number of each\n"
         "       hathi service scale [--once] [--config FILE]   tells service.scaling.command how many workers to run\n"
         "       hathi service migrate|check [--config FILE] [--json]\n"
         "       hathi service backup|restore FOLDER [--without-objects] [--version VERSION]\n"
+        "       hathi service prune [--dry-run] [--yes] [--days N]\n"
         "       hathi service tenant TENANT\n"
         "       hathi service user TENANT USER [--role R] [--password] [--platform]\n"
         "       hathi service token TENANT USER [--role R] [--platform]"
@@ -160,7 +174,8 @@ def _answering(
 
 def _worker(args: argparse.Namespace, settings: Settings) -> int:
     from pipeline.cli.wiring.promoter import promoter_of
-    from pipeline.service.database.opening import open_database
+    from pipeline.service.database.one_host import refuse_other_host
+    from pipeline.service.database.opening import file_of, open_database
     from pipeline.service.fetching import fetcher_for
     from pipeline.service.ids import Kind, new_id
     from pipeline.service.serving.parent import sizes_of
@@ -181,6 +196,8 @@ def _worker(args: argparse.Namespace, settings: Settings) -> int:
             sizes_of(settings.service), promoter_of(settings),
         )  # fmt: skip
         try:
+            if file_of(settings.service.database) is not None:
+                await refuse_other_host(database)
             for gone in await miss(database, state):
                 _say(f"{gone} is gone; what it held goes to the next worker that asks")
             await work(hands, name, slots=slots, once=args.once)
@@ -264,5 +281,6 @@ def _asked_for() -> str:
 _ACTIONS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
     "start": _start, "serve": _serve, "worker": _worker, "scale": _scale, "migrate": _migrate,
     "check": service_keeping.check, "backup": service_keeping.backup, "restore": service_keeping.restore,
+    "prune": service_keeping.prune,
     "tenant": _people, "user": _people, "token": _people,
 }  # fmt: skip

@@ -8,9 +8,11 @@ import json
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.cli.consent import add_yes, agreed, need_terminal
 from pipeline.cli.output.progress import shown
 from pipeline.clock import Clock
 from pipeline.process import logs
+from pipeline.process.lock import refuse_estop
 from pipeline.settings import Settings
 from pipeline.stores.local import LocalStore
 from pipeline.stores.opening import open_bucket
@@ -32,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--without-objects", action="store_true",
         help="backup: list the bucket's objects with their SHA-256, copy none; restore: leave the bucket as it is",
     )  # fmt: skip
+    option("--dry-run", action="store_true", help="prune: say what would be deleted; delete nothing")
+    option("--days", type=float, default=7.0, help="prune: so long no row names what is deleted (default: 7)")
+    add_yes(parser)
     option("--version", default="", metavar="VERSION", help="restore: which backup (default: the newest)")
 
 
@@ -71,6 +76,7 @@ def restore(args: argparse.Namespace, settings: Settings) -> int:
     """1 where the backup itself lacked an object."""
     from pipeline.service.restoring import restore as restored
 
+    refuse_estop(Path(settings.state))
     source, bucket = LocalStore(Path(args.names[0])), open_bucket(settings)
     with shown() as show:
         found = asyncio.run(
@@ -79,3 +85,22 @@ def restore(args: argparse.Namespace, settings: Settings) -> int:
         )  # fmt: skip
     tell(found, args.json)
     return 1 if found.missing else 0
+
+
+def prune(args: argparse.Namespace, settings: Settings) -> int:
+    """0, also where a person says no; 2 where nobody can be asked."""
+    from pipeline.service.pruning import prune as pruned
+
+    if not args.dry_run:
+        refuse_estop(Path(settings.state))
+        need_terminal("hathi service prune", args.yes, "hathi service prune --dry-run")
+    setting, bucket = settings.service.database, open_bucket(settings)
+    if args.dry_run or not args.yes:
+        would = asyncio.run(pruned(setting, bucket, days=args.days, dry=True))
+        if args.dry_run:
+            tell(would, args.json)
+            return 0
+        if (would.objects or would.rows) and not agreed(logs.escape("\n".join(would.lines())), yes=False):
+            return 0
+    tell(asyncio.run(pruned(setting, bucket, days=args.days, dry=False)), args.json)
+    return 0

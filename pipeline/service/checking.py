@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.amounts import counted
 from pipeline.service import blobs
 from pipeline.service.database.opening import open_database
-from pipeline.service.keys import TOP
+from pipeline.service.keys import TOP, UNNAMED
 from pipeline.service.naming import Named, named
 from pipeline.service.words import WORKER
 from pipeline.stores.store import Store
@@ -64,8 +64,9 @@ async def check(setting: str, store: Store, *, hashes: bool = False) -> Checked:
     if hashes:
         missing += await asyncio.to_thread(_others, store, [one for key, one in objects.items() if key in there])
     counts = {row["state"]: int(row["n"]) for row in work}
+    unnamed = len([key for key in there.keys() - objects.keys() if not key.startswith(UNNAMED)])
     alive = int(workers["n"]) if workers else 0
-    return Checked(len(objects), tuple(sorted(set(missing))), len(there.keys() - objects.keys()), counts, alive)
+    return Checked(len(objects), tuple(sorted(set(missing))), unnamed, counts, alive)
 
 
 def _others(store: Store, objects: Iterable[Named]) -> list[str]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pipeline.service.ids import is_id
 
 TOP = "s/"
+UNNAMED = f"{TOP}unnamed/"
+"""Where a prune notes which objects no row names, and since when; no tenant's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,27 @@ def test_the_systemd_unit_says_what_systemd_understands(gateway: Clone, tmp_path
         assert (done.returncode, str(copy) in done.stdout) == (0, False), done.stdout
 
 
+@pytest.mark.parametrize("name", ["hathi-service", "hathi-service-worker@", "hathi-service-prune"])
+def test_the_units_of_the_service_say_what_systemd_understands(gateway: Clone, tmp_path: Path, name: str) -> None:
+    folder = gateway.path / "config" / "systemd"
+    parsed = configparser.ConfigParser(strict=False, interpolation=None)
+    parsed.optionxform = str  # type: ignore[assignment,method-assign]
+    parsed.read_string((folder / f"{name}.service").read_text())
+    service = parsed["Service"]
+    assert service["SuccessExitStatus"] == "4"
+    words = service["ExecStart"].replace("/opt/hathi", str(gateway.path)).split()
+    assert os.access(words[0], os.X_OK)
+    assert Path(words[-1]).exists()
+    assert gateway.run(f"{' '.join(words[:2])} --help").returncode == 0
+    if shutil.which("systemd-analyze"):  # where there is none, the lines above are what can be looked at
+        copies = []
+        for unit in folder.glob(f"{name}.*"):
+            copies.append(tmp_path / unit.name.replace("@", "@1"))
+            copies[-1].write_text(unit.read_text().replace("/opt/hathi", str(gateway.path)))
+        done = gateway.run(f"systemd-analyze verify {' '.join(map(str, copies))}", PATH=os.environ["PATH"])
+        assert (done.returncode, str(tmp_path) in done.stdout) == (0, False), done.stdout
+
+
 def test_with_estop_nothing_is_started(gateway: Clone) -> None:
     estop = gateway.path / "work/gateway/state/ESTOP"
     estop.parent.mkdir(parents=True, exist_ok=True)

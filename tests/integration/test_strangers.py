@@ -342,6 +342,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
             ["check", *at],
             ["scale", "--once", *at],
             ["backup", f"{site.folder}/backups", *at],
+            ["prune", "--dry-run", *at],
         ],
         "promote": [["demo", "--net", net[0], "--weights", net[1], "--config", str(following(site))]],
         "models": [["--config", str(following(site))]],

@@ -8,9 +8,12 @@ from pathlib import Path
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.service.database import migrating, sqlite
+from pipeline.service.database.one_host import refuse_network
 from pipeline.service.database.statements import Database
 
 POSTGRES = ("postgresql://", "postgres://")
+AHEAD = 1
+"""So many migrations more than its own an API server or a worker goes on with: they only add."""
 _HINT = "a file, or postgresql://USER:PASSWORD@HOST/NAME"
 
 
@@ -26,6 +29,8 @@ def file_of(setting: str) -> Path | None:
 async def migrate(url: str) -> list[int]:
     """Brings it to what this version wants; the migrations that were made.  Raises PipelineError."""
     path = file_of(url)
+    if path is not None:
+        refuse_network(path)
     return migrating.migrate_sqlite(path) if path is not None else await migrating.migrate_postgres(url)
 
 
@@ -44,6 +49,7 @@ async def open_database(url: str, clock: Clock | None = None) -> Database:
             await connection.close()
         _refuse(done)
         return postgres.PostgresDatabase(url)
+    refuse_network(path)
     if not path.is_file():
         raise ConfigError("the service's database is not there", str(path), migrating.TO_MIGRATE)
     with contextlib.closing(sqlite.connected(path)) as bare:
@@ -58,3 +64,6 @@ def _refuse(done: int | None) -> None:
     if (done or 0) < migrating.wanted():
         says = f"the service's database is at migration {done or 0}, and this version wants {migrating.wanted()}"
         raise ConfigError(says, "", migrating.TO_MIGRATE)
+    if (done or 0) > migrating.wanted() + AHEAD:
+        says = f"the service's database is at migration {done}, and this version knows {migrating.wanted()}"
+        raise ConfigError(says, "a newer Hathi has migrated it", "use that version, or restore a backup")

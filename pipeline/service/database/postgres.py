@@ -21,9 +21,9 @@ _CONNECT_SECONDS = 10.0
 _AWAY = (
     OSError, asyncio.TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError, asyncpg.OperatorInterventionError, asyncpg.TransactionRollbackError,
-    asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.InvalidCachedStatementError,
 )  # fmt: skip
-"""What passes: the server is away, or gave up this time."""
+"""What passes: the server is away, or gave up this time, or was migrated between two requests."""
 
 
 class PostgresDatabase:
