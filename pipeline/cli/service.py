@@ -150,6 +150,7 @@ def _answering(
     config: str = "",
 ) -> int:  # fmt: skip
     """config: of the workers that are to run beside the server; "": none."""
+    from pipeline.cli.wiring.metering import metered_service
     from pipeline.cli.wiring.promoter import promoter_of
     from pipeline.cli.wiring.service_pool import pooled
     from pipeline.service.fetching import fetcher_for, file_fetcher_for
@@ -166,8 +167,9 @@ def _answering(
         settings.service.public_url, rules_of(settings.service), promoter_of(settings),
     )  # fmt: skip
     pool = pooled(settings, config, stop, _say) if config else contextlib.nullcontext()
+    metered = metered_service(settings, server, _say)
     # A loop in the main thread would take the signals for itself.
-    with signals(stop, lambda: None), pool, ThreadPoolExecutor(1, "api") as thread:
+    with signals(stop, lambda: None), pool, metered, ThreadPoolExecutor(1, "api") as thread:
         thread.submit(serve, server, listening).result()
     return stop.exit_code
 

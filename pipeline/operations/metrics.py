@@ -257,16 +257,24 @@ def port_of(port: int, stages: Sequence[str]) -> int:
     return port + min(PORTS.index(stage) for stage in stages)
 
 
-@contextlib.contextmanager
-def answering(metrics: Metrics, address: str, port: int, say: Callable[[str], None]) -> Iterator[int | None]:
-    """Answer Prometheus while the daemon runs: on which port (0 asks for any that is free).
+class Registered(Protocol):
+    """Figures that are asked for."""
 
-    A port that cannot be had is one line, not the daemon's end.
+    registry: CollectorRegistry
+
+
+@contextlib.contextmanager
+def answering(
+    metrics: Registered, address: str, port: int, say: Callable[[str], None], setting: str = "metrics.port"
+) -> Iterator[int | None]:
+    """Answer Prometheus while the program runs: on which port (0 asks for any that is free).  setting: which says it.
+
+    A port that cannot be had is one line, not the program's end.
     """
     try:
         server, thread = start_http_server(port, address, metrics.registry)
     except (OSError, OverflowError) as error:
-        say(f"no metrics on {address}:{port}: {error}; set metrics.port to one that is free")
+        say(f"no metrics on {address}:{port}: {error}; set {setting} to one that is free")
         yield None
         return
     try:

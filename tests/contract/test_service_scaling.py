@@ -13,12 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.request import urlopen
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from pipeline.operations.metrics import answering
 from pipeline.service import backlog, queue
 from pipeline.service.database.statements import Database
+from pipeline.service.http.counting import Requests
 from pipeline.service.ids import Kind, new_id
+from pipeline.service.metrics import ServiceMetrics
 from pipeline.service.queue import Submission
 from pipeline.service.scaling import Bounds, Queue, Rules, wanted_now
 from pipeline.service.words import WORKER, Claimed, Ending, Role, Slot, State, scope
@@ -264,3 +269,45 @@ def test_the_number_is_told_to_an_operator_of_the_installation_where_keda_reads_
         assert (refused.status_code, refused.json()["type"]) == (403, "/problems/role"), "an admin of a tenant is none"
         loads = shared.run(backlog.read(shared.open(), backlog.Took()))
         assert wanted_now(loads, rules)[Slot.TRAIN].desired == 4
+
+
+def test_prometheus_reads_what_the_page_lists_and_a_database_that_is_away_is_a_figure(site: Site) -> None:
+    documented = set(re.findall(r"`(hathi_service_\w+)(?:\{[^}]*\})?`", PAGE.read_text()))
+    rules, requests = Rules({slot: Bounds(1, 4) for slot in Slot}), Requests()
+    for status, seconds in ((200, 0.004), (200, 0.3), (404, 60.0)):
+        requests.note("GET", status, seconds)
+    requests.note("MADE-UP", 400, 0.004)
+
+    async def fill() -> None:
+        tenant = await a_tenant(site.open(), "one", running=9)
+        for _ in range(3):
+            await submit(site.opened[0], tenant)
+        await queue.enlist(site.opened[0], "a", "here", Slot.TRAIN)
+        assert await queue.claim(site.opened[0], "a") is not None
+
+    site.run(fill())
+    said: list[str] = []
+    with answering(ServiceMetrics(site.url, rules, requests), "127.0.0.1", 0, said.append) as port:
+        text = urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60).read().decode()
+    families = list(text_string_to_metric_families(text))
+    names = {f"{one.name}_total" if one.type == "counter" else one.name for one in families}
+    assert names == documented
+    values = {
+        (sample.name, *sorted(sample.labels.values())): sample.value for one in families for sample in one.samples
+    }
+    took = "hathi_service_request_seconds"
+    assert values["hathi_service_work", "queued", "train"] == 2
+    assert values["hathi_service_work", "running", "train"] == 1
+    assert values["hathi_service_workers", "train"] == 1
+    assert values["hathi_service_workers_desired", "train"] == 3
+    assert values["hathi_service_workers_desired", "light"] == 1
+    assert values["hathi_service_requests_total", "200", "GET"] == 2
+    assert values["hathi_service_requests_total", "400", "other"] == 1
+    assert values[f"{took}_bucket", "0.005"] == 2
+    assert values[f"{took}_bucket", "0.5"] == 3
+    assert values[f"{took}_bucket", "+Inf"] == values[f"{took}_count",] == 4
+    away = "postgresql://nobody@127.0.0.1:9/x" if site.kind == "postgres" else f"{site.url}/absent/x"
+    found = {one.name: one for one in ServiceMetrics(away, rules, requests).collect()}
+    assert found["hathi_service_database_up"].samples[0].value == 0
+    assert found["hathi_service_workers_desired"].samples == []
+    assert said == []

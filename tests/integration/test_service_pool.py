@@ -2,84 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import subprocess
 import sys
-import tarfile
-import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
-from pipeline.service.database.sqlite import connected
-from tests.servers import picture_training as spots
 from tests.servers.databases import needs_the_extra
-from tests.servers.demand import Server, free_port, until
+from tests.servers.demand import free_port, until
+from tests.servers.picture_training import archive
 from tests.servers.service import Person
+from tests.servers.started import Started, children_in, command_of
 
-HATHI = Path(__file__).parents[2] / ".venv/bin/hathi"
-POOL = b"pipeline.cli.wiring.service_pool"
 SECONDS = 120.0
-
-
-@dataclass
-class Started:
-    """A service of one host."""
-
-    folder: Path
-    port: int = field(default_factory=free_port)
-    server: Server | None = None
-
-    def configure(self, more: str) -> None:
-        (self.folder / "etc").mkdir(exist_ok=True)
-        (self.folder / "etc/service.toml").write_text(
-            f'state = "../state"\nlogs.folder = "../logs"\n[bucket]\nurl = "../bucket"\n[service]\n'
-            f'database = "../service.db"\nlisten = "127.0.0.1:{self.port}"\n{textwrap.dedent(more)}'
-        )
-
-    def begin(self) -> None:
-        command: list[str | Path] = [HATHI, "service", "start", "--config", self.folder / "etc/service.toml"]
-        count = self.log().count("/openapi.json")
-        self.server = Server.start(command, log=self.folder / "log")
-        self.server.until(lambda: self.log().count("/openapi.json") > count, "the API answers")
-
-    def log(self) -> str:
-        path = self.folder / "log"
-        return path.read_text() if path.exists() else ""
-
-    def person(self) -> Person:
-        until(lambda: "hathi_" in self.log(), "a first token", SECONDS)
-        return Person(f"http://127.0.0.1:{self.port}", next(w for w in self.log().split() if w.startswith("hathi_")))
-
-    def workers(self, kind: str) -> list[int]:
-        """Their processes."""
-        assert self.server is not None
-        found = []
-        for path in Path(f"/proc/{self.server.process.pid}/task").glob("*/children"):
-            for child in path.read_text().split():
-                words = _command(child)
-                if POOL in words and kind.encode() in words:
-                    found.append(int(child))
-        return found
-
-    def row(self, work: str) -> dict[str, Any]:
-        connection = connected(self.folder / "service.db")
-        try:
-            return dict(connection.execute("select * from bare_work where id = ?", (work,)).fetchone())
-        finally:
-            connection.close()
-
-
-def _command(process: str) -> list[bytes]:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return []
 
 
 @pytest.fixture
@@ -91,17 +30,6 @@ def started(tmp_path: Path) -> Iterator[Started]:
     finally:
         if made.server is not None:
             made.server.stop(40)
-
-
-def archive(count: int) -> bytes:
-    held = io.BytesIO()
-    with tarfile.open(fileobj=held, mode="w") as tar:
-        for number, (picture, label) in enumerate(spots.pictures(count, 3)):
-            content = spots.png(picture)
-            info = tarfile.TarInfo(f"{label}/{number}.png")
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return held.getvalue()
 
 
 def imported(ann: Person, datafile: str, name: str = "d") -> str:
@@ -116,7 +44,9 @@ def test_workers_come_with_the_queue_and_go_when_it_is_empty(started: Started) -
     """No worker, three, none, by count of processes; nothing was ended while it worked; a program was told."""
     told = started.folder / "told"
     tell = [sys.executable, "-c", f"import sys; print(sys.stdin.read(), file=open({str(told)!r}, 'a'))"]
+    port = free_port()
     started.configure(f"""\
+        metrics_listen = "127.0.0.1:{port}"
         [service.workers]
         light_min = 0
         light_max = 3
@@ -144,6 +74,9 @@ def test_workers_come_with_the_queue_and_go_when_it_is_empty(started: Started) -
     assert started.log().count("one had nothing to do") == 3
     kind = ann.got("GET", "/v1/scaling")["kinds"]["light"]
     assert (kind["desired"], kind["queued"], kind["running"], kind["workers"]) == (0, 0, 0, 0)
+    text = urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60).read().decode()
+    assert 'hathi_service_workers_desired{kind="light"} 0.0' in text
+    assert 'hathi_service_requests_total{method="POST",status="201"}' in text
     said = [line for line in told.read_text().splitlines() if line]
     assert '"desired": 3' in "".join(said[:2])
 
@@ -161,8 +94,8 @@ def busy(started: Started, ann: Person, work: str) -> int:
 
 
 def _child_of(worker: int) -> int | None:
-    children = [one for path in Path(f"/proc/{worker}/task").glob("*/children") for one in path.read_text().split()]
-    return next((int(one) for one in children if b"pipeline.service.work.import_child" in _command(one)), None)
+    children = [one for path in Path(f"/proc/{worker}/task").glob("*/children") for one in children_in(path)]
+    return next((int(one) for one in children if b"pipeline.service.work.import_child" in command_of(one)), None)
 
 
 def test_a_dead_worker_or_a_dead_service_is_missed_at_once_and_its_work_goes_on(started: Started) -> None:
@@ -177,7 +110,7 @@ def test_a_dead_worker_or_a_dead_service_is_missed_at_once_and_its_work_goes_on(
     worker = busy(started, ann, work)
     assert started.server is not None
     started.server.kill()
-    until(lambda: not _command(str(worker)), "the worker died with who began it", SECONDS)
+    until(lambda: not command_of(str(worker)), "the worker died with who began it", SECONDS)
     started.begin()
     until(lambda: started.row(work)["epoch"] == 3, "a worker of the next start has it", SECONDS)
     until(lambda: state(ann, work) == "succeeded", "it is imported", SECONDS)
@@ -187,7 +120,7 @@ def test_a_dead_worker_or_a_dead_service_is_missed_at_once_and_its_work_goes_on(
     (started.folder / "state/ESTOP").touch()
     until(lambda: started.server is not None and not started.server.runs, "ESTOP ends it", SECONDS)
     assert started.server.process.returncode == 4
-    assert not _command(str(idle))
+    assert not command_of(str(idle))
 
 
 def test_a_worker_that_cannot_live_is_begun_again_with_pauses_and_the_api_answers(started: Started) -> None:

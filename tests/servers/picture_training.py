@@ -5,6 +5,8 @@ Some are hard on purpose: a net of this size does not get all of them right, so 
 
 from __future__ import annotations
 
+import io
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -75,3 +77,15 @@ def png(image: Picture) -> bytes:
     done, content = cv2.imencode(".png", image)
     assert done
     return content.tobytes()
+
+
+def archive(count: int) -> bytes:
+    """A tar of pictures in folders that are their labels."""
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as tar:
+        for number, (picture, label) in enumerate(pictures(count, 3)):
+            content = png(picture)
+            info = tarfile.TarInfo(f"{label}/{number}.png")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return held.getvalue()

@@ -1,4 +1,4 @@
-"""Where the figures of a daemon or of a run go: to Prometheus where `[metrics]` says so, else nowhere."""
+"""Where the figures of a daemon, a run or the service go: to Prometheus where a setting says so, else nowhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.clock import Clock
+from pipeline.errors import ConfigError
 from pipeline.operations.health.facts import Facts
 from pipeline.operations.health.judge import Finding
 from pipeline.settings import Settings
@@ -15,6 +16,7 @@ from pipeline.stages.tally import Tally
 
 if TYPE_CHECKING:
     from pipeline.operations.training_metrics import TrainingMetrics
+    from pipeline.service.http.server import Server
     from pipeline.training.surroundings import Shown
 
 
@@ -114,3 +116,21 @@ def metered_training(settings: Settings | None, clock: Clock, say: Callable[[str
     metrics = TrainingMetrics(clock)
     with writing(metrics, Path(settings.metrics.file), say):
         yield TrainingMeter(metrics)
+
+
+@contextlib.contextmanager
+def metered_service(settings: Settings, server: Server, say: Callable[[str], None]) -> Iterator[None]:
+    """An API server shows its figures while the block lasts.  Raises ConfigError for an address that is none."""
+    listen = settings.service.metrics_listen
+    if listen is None:
+        yield
+        return
+    from pipeline.operations.metrics import answering
+    from pipeline.service.metrics import ServiceMetrics
+
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"service.metrics_listen: {listen} is no HOST:PORT", "", "127.0.0.1:9474, for example")
+    metrics = ServiceMetrics(settings.service.database, server.rules, server.requests)
+    with answering(metrics, host.strip("[]"), int(port), say, "service.metrics_listen"):
+        yield

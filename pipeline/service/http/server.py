@@ -23,6 +23,7 @@ from pipeline.service.database.statements import Database
 from pipeline.service.fetching import Accept
 from pipeline.service.http.app import Say, make_app
 from pipeline.service.http.asking import Behind
+from pipeline.service.http.counting import Counted, Requests
 from pipeline.service.promotion import Promoter
 from pipeline.service.scaling import NOBODY, Rules
 from pipeline.service.serving.parent import Serving, Sizes
@@ -44,7 +45,7 @@ class Server:
     scratch: a local folder, where nets lie that answer; sizes: of what holds them.  fetcher, files: new ones, for
     pictures and for other bodies by URLs of strangers.  first: awaited before, with the database.  public_url: where
     people reach it, "" where that is the address it listens on.  rules: how many workers it asks for.  promoter: of
-    models.
+    models.  requests: counts what it answers.
     """
 
     database: str
@@ -61,6 +62,7 @@ class Server:
     public_url: str = ""
     rules: Rules = NOBODY
     promoter: Promoter | None = None
+    requests: Requests = field(default_factory=Requests)
 
 
 def bound(listen: str) -> socket.socket:
@@ -101,7 +103,7 @@ async def _serve(server: Server, listening: socket.socket) -> None:
     try:
         if server.first is not None:
             await server.first(database)
-        app = make_app(await behind_of(database, server, serving), server.say)
+        app = Counted(make_app(await behind_of(database, server, serving), server.say), server.requests)
         config = uvicorn.Config(
             app, http="httptools", loop="none", log_config=None, access_log=False, server_header=False, ws="none",
             lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS,
