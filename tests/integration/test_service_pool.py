@@ -18,7 +18,8 @@ from tests.servers.picture_training import archive
 from tests.servers.service import Person
 from tests.servers.started import Started, children_in, command_of
 
-SECONDS = 120.0
+SECONDS = 300.0
+"""On a machine that others use an import takes minutes."""
 
 
 @pytest.fixture
@@ -77,8 +78,7 @@ def test_workers_come_with_the_queue_and_go_when_it_is_empty(started: Started) -
     text = urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60).read().decode()
     assert 'hathi_service_workers_desired{kind="light"} 0.0' in text
     assert 'hathi_service_requests_total{method="POST",status="201"}' in text
-    said = [line for line in told.read_text().splitlines() if line]
-    assert '"desired": 3' in "".join(said[:2])
+    assert '"desired": 3' in told.read_text()
 
 
 def busy(started: Started, ann: Person, work: str) -> int:
