@@ -364,3 +364,27 @@ def test_eight_workers_at_once_take_each_work_once_and_in_turn(site: Site) -> No
         assert {one.id for one in got} == names
 
     site.run(look())
+
+
+@pytest.mark.parametrize("running", [3, 1000])
+def test_a_tenant_with_one_job_beside_one_with_five_thousand_begins_within_a_turn(site: Site, running: int) -> None:
+    """Three workers are busy with the large tenant's jobs: the first that is free takes the small one's."""
+
+    async def look() -> None:
+        stand = await Stand.made(site, tenants=2, running=running)
+        workers = [await stand.worker() for _ in range(3)]
+        await stand.submit(0, priority=9)
+        await site.bare(
+            f"""insert into @work (tenant_id, id, kind, slot, state, priority, body, max_seconds, created_at)
+                with recursive n(i) as (select 1 union all select i + 1 from n where i < 5000)
+                select '{stand.tenants[0]}', 'tj_' || i, 'train', 'train', 'queued', 9, '{{}}', 100.0, 1.0 + i from n"""
+        )
+        held = [await stand.claimed(worker) for worker in workers]
+        assert {one.tenant for one in held} == {stand.tenants[0]}
+        name = await stand.submit(1, priority=-9)
+        assert await queue.finish(stand.database, held[1], DONE) is State.SUCCEEDED
+        assert (await stand.claimed(workers[1])).id == name, "it waits for no second job of the other tenant"
+        waits = await site.bare("select count(*) as n from @work where state = 'queued'")
+        assert waits == [{"n": 4998}]
+
+    site.run(look())
