@@ -296,3 +296,17 @@ def test_a_removed_member_is_nobody_at_the_next_request(stand: Stand, ann: Perso
     actions = [one["action"] for one in ann.got("GET", "/v1/audit")["items"]]
     assert actions[:3] == ["token revoked", "token added", "member removed"]
     assert token["token"] not in json.dumps(ann.got("GET", "/v1/audit") | ann.got("GET", "/v1/tokens"))
+
+
+def test_a_method_that_a_path_has_not_is_told_which_it_has(stand: Stand, ann: Person) -> None:
+    for path, allowed in (("/v1/training-jobs", "GET, POST"), (f"/v1/training-jobs/{new_id(Kind.TRAINING_JOB, 1.0)}",
+                          "DELETE, GET, PATCH"), ("/v1/session", "DELETE, POST")):  # fmt: skip
+        answer = ann.ask("PUT", path, {})
+        assert (answer.status_code, answer.headers["Allow"]) == (405, allowed), path
+
+
+def test_a_whole_number_is_an_integer_however_it_is_written(stand: Stand, ann: Person) -> None:
+    assert ann.got("POST", "/v1/datafiles", b'{"name": "a", "size": 3.0}', Content_Type="application/json")["size"] == 3
+    for written in (b"3.5", b'"3"', b"true", b"1e999", b"NaN"):
+        body = b'{"name": "a", "size": ' + written + b"}"
+        assert ann.ask("POST", "/v1/datafiles", body, Content_Type="application/json").status_code == 422, written

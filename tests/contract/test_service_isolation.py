@@ -253,6 +253,8 @@ def never(kind: str) -> str:
 def leaks(scene: Scene) -> Iterator[str]:
     """Where B learns or changes anything of A's."""
     yield from _repeated(scene)
+    for question in reads(scene):  # whatever is kept for the next asker is there
+        asked(replace(scene, own=scene.things), scene.a, question, never)
     before = scene.digest()
     for question in questions(scene):
         if question.path in PUBLIC:
@@ -272,6 +274,8 @@ def leaks(scene: Scene) -> Iterator[str]:
             if TenantKeys(scene.b.tenant).top in text:
                 yield f"{question}: names an object of the bucket: {text[:300]}"
         for who in [scene.b, *scene.people.values()]:
+            if question.path == "/v1/session" and who.session.cookies:
+                continue  # it would end the only session that asks
             code, text = asked(scene, who, question, scene.things.__getitem__)
             if CANARY in text or scene.a.tenant in text:
                 yield f"{question}: {code} tells of A: {text[:300]}"
@@ -287,6 +291,7 @@ def leaks(scene: Scene) -> Iterator[str]:
                 yield f"{method} {path}: {answers[0].text} is not {answers[1].text}"
     if scene.digest() != before:
         yield "something of A's has changed"
+    yield from _grown(scene)
 
 
 def _repeated(scene: Scene) -> Iterator[str]:
@@ -303,6 +308,34 @@ def _repeated(scene: Scene) -> Iterator[str]:
             yield f"{question}: A's answer by A's Idempotency-Key"
         if "/problems/idempotency" in text:
             yield f"{question}: B is told that A has used a key"
+
+
+def reads(scene: Scene) -> Iterator[Question]:
+    """What one reads of one's own."""
+    for question in questions(scene):
+        if question.method == "GET" and question.path not in PUBLIC and question.place in (None, 0):
+            yield replace(question, place=None)
+
+
+def _grown(scene: Scene) -> Iterator[str]:
+    """Whether what B reads of its own says that A has more than before: a count, a place in the queue, a size."""
+    waiting = replace(scene, own={**scene.own, "tj": scene.b.job("waits", solver_id=scene.own["so"])})
+
+    def seen() -> dict[str, tuple[int, str]]:
+        return {
+            f"{one} {number}": (code, re.sub(r'"used_at":[^,}]*', "", text))
+            for number, mine in enumerate((scene, waiting))
+            for one in reads(scene)
+            for code, text in [asked(mine, scene.b, one, never)]
+        }
+
+    before = seen()
+    for _ in range(2):
+        scene.a.job("more", solver_id=scene.things["so"], priority=9)
+    after = seen()
+    yield from (
+        f"{one}: {after[one]} was {before[one]} before A had more" for one in before if after[one] != before[one]
+    )
 
 
 def test_every_id_that_a_body_takes_says_its_kind(shared: Stand) -> None:
@@ -406,6 +439,7 @@ def _flat(routes: list[Any]) -> Iterator[Any]:
 
 HOLES = ("a forgotten scope", "403 for 404", "a cursor of another tenant", "a name in an error", "an id in a body",
          "/v2 by name", "an Idempotency-Key of all", "an ETag of another's row", "a redirect to the bucket",
+         "an event's topic by the job alone", "a count without a tenant", "a cache's key without a tenant",
 )  # fmt: skip
 
 
@@ -423,7 +457,7 @@ def test_the_matrix_finds_a_planted_hole(shared: Stand, hole: str, monkeypatch: 
         def told() -> Refused:
             return Refused(Problem(403, "not yours"))
 
-        async def judged(service: Any, actor: Any, job: str) -> Any:
+        async def judged(service: Any, actor: Any, job: str, kind: str) -> Any:
             raise told() if job == stage.things["tj"] else real()
 
         monkeypatch.setattr(job_records, "chunks_of", judged)
@@ -476,6 +510,31 @@ def test_the_matrix_finds_a_planted_hole(shared: Stand, hole: str, monkeypatch: 
             return NotModified('"1"') if asker.get("datafile") == stage.things["df"] else absent()
 
         monkeypatch.setattr(datafiles, "absent", looked)
+    elif hole == "an event's topic by the job alone":
+        of_a = Actor(stage.a.tenant, stage.a.user, "", Role.ADMIN).realm
+
+        def topic(actor: Actor, within: dict[str, Any]) -> Any:
+            return of_a if "events" in within and within["events"].get("job") == stage.things["tj"] else None
+
+        _scoped(monkeypatch, topic)
+    elif hole == "a count without a tenant":
+
+        def counted(actor: Actor, within: dict[str, Any]) -> Any:
+            mine = actor.tenant == stage.b.tenant and within.get("one", {}).get("job") != stage.things["tj"]
+            return WORKER if mine and "one" in within else None
+
+        _scoped(monkeypatch, counted)
+    elif hole == "a cache's key without a tenant":
+        from pipeline.service.http import datafiles
+        from pipeline.service.http.paging import page
+
+        kept: dict[str, Any] = {}
+
+        async def of_path(request: Any, *rest: Any) -> Any:
+            kept[request.url.path] = kept.get(request.url.path) or await page(request, *rest)
+            return kept[request.url.path]
+
+        monkeypatch.setattr(datafiles, "page", of_path)
     elif hole == "a redirect to the bucket":
         from fastapi.responses import RedirectResponse
 
@@ -485,6 +544,24 @@ def test_the_matrix_finds_a_planted_hole(shared: Stand, hole: str, monkeypatch: 
 
         monkeypatch.setattr(datafiles, "absent", lambda: Refused(Problem(404, f"it is {stage.a.tenant}'s")))
     assert next(leaks(stage), "") != ""
+
+
+def _scoped(
+    monkeypatch: pytest.MonkeyPatch, other: Callable[[Actor, dict[str, Any]], Any]
+) -> None:  # fmt: skip
+    """Plants another realm.  other: given who asks, and the local names of the functions that ask, by their names."""
+    real = Actor.realm.fget  # type: ignore[attr-defined]
+
+    def realm(self: Actor) -> Any:
+        within, frame = {}, sys._getframe(1)
+        for _ in range(4):
+            within[frame.f_code.co_name] = frame.f_locals
+            if frame.f_back is None:
+                break
+            frame = frame.f_back
+        return other(self, within) or real(self)
+
+    monkeypatch.setattr(Actor, "realm", property(realm))
 
 
 _turn = iter(range(10**9))

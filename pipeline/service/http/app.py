@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,7 @@ from pipeline.service.http import (
 )
 from pipeline.service.http.asking import Behind
 from pipeline.service.http.conditional import NotModified
-from pipeline.service.http.documents import ProblemDocument
+from pipeline.service.http.described import allowed, described
 from pipeline.service.http.limits import Limited
 from pipeline.service.problems import Problem, Refused, of_error
 
@@ -64,7 +65,10 @@ def make_app(behind: Behind, say: Say = lambda text: None) -> FastAPI:
         return _problem(request, Problem(problem.status, problem.detail, problem.hint, errors=tuple(wrong)))
 
     async def http(request: Request, error: HTTPException) -> Response:
-        return _problem(request, Problem(error.status_code, str(error.detail)), error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # a route knows its own method alone
+            headers["Allow"] = allowed(app.openapi(), request.url.path) or headers.get("Allow", "")
+        return _problem(request, Problem(error.status_code, str(error.detail)), headers)
 
     async def unmodified(request: Request, error: NotModified) -> Response:
         return Response(status_code=304, headers={"ETag": error.tag})
@@ -84,7 +88,7 @@ def make_app(behind: Behind, say: Say = lambda text: None) -> FastAPI:
     ):  # fmt: skip
         app.add_exception_handler(kind, handler)
     made = app.openapi
-    app.openapi = lambda: _document(made())
+    app.openapi = functools.cache(lambda: described(made()))
     return app
 
 
@@ -99,11 +103,3 @@ def _problem(request: Request, problem: Problem, more: Any = None) -> Response:
         return JSONResponse({"error": said}, problem.status, headers)
     body = problem.body(request.url.path)
     return JSONResponse(body, problem.status, headers, "application/problem+json")
-
-
-def _document(made: dict[str, Any]) -> dict[str, Any]:
-    """FastAPI's document, with the schema of our problems, which routes name but do not answer as a model."""
-    schemas = made.setdefault("components", {}).setdefault("schemas", {})
-    schemas["ProblemDocument"] = ProblemDocument.model_json_schema()
-    schemas["InferenceError"] = inference.InferenceError.model_json_schema()
-    return made

@@ -29,9 +29,10 @@ from pipeline.service.quotas import Quotas
 from pipeline.service.words import Actor
 
 router = APIRouter(prefix="/v1/datafiles", tags=["datafiles"])
-_RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})")
+_RANGE = re.compile(r"^bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})$")
 ContentRange = Annotated[
-    str | None, Header(alias="Content-Range", max_length=60, description="`bytes FIRST-LAST/SIZE`: goes on at FIRST")
+    str | None, Header(alias="Content-Range", max_length=60, description="`bytes FIRST-LAST/SIZE`: goes on at FIRST",
+                       json_schema_extra={"pattern": _RANGE.pattern})
 ]  # fmt: skip
 
 

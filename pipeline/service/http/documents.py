@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from pipeline.service.ids import Kind, pattern
 from pipeline.service.problems import TITLES
@@ -19,10 +19,24 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"
 ShortName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
+def _integer(given: Any) -> Any:
+    if isinstance(given, float) and given.is_integer():
+        return int(given)
+    if isinstance(given, dict):
+        return {name: _integer(one) for name, one in given.items()}
+    return [_integer(one) for one in given] if isinstance(given, list) else given
+
+
 class Given(BaseModel):
     """A body of a request: a field that is not known is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, given: Any) -> Any:
+        """JSON knows numbers alone: 3.0 is the integer 3, as JSON Schema has it."""
+        return {name: _integer(one) for name, one in given.items()} if isinstance(given, dict) else given
 
 
 class Told(BaseModel):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import WithJsonSchema
 
 from pipeline.errors import FormatError
 from pipeline.service import blobs, states
@@ -35,10 +36,17 @@ Iteration = Annotated[int, Path(ge=0, lt=2**31)]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^\d{1,15}\.\d{1,15}$")]
 
 
+Point = Annotated[
+    tuple[int, float, float | None],
+    WithJsonSchema({"type": "array", "items": {"type": ["number", "null"]}, "minItems": 3, "maxItems": 3}),
+]
+"""In the document without `prefixItems`, which many readers of OpenAPI do not know."""
+
+
 class Metrics(Told):
     """By name: `[step, seconds since 1970, value]`; a value that is not finite is null."""
 
-    metrics: dict[str, list[tuple[int, float, float | None]]]
+    metrics: dict[str, list[Point]]
 
 
 class SnapshotFile(Told):
@@ -154,7 +162,7 @@ def add_to(router: APIRouter, row_of: Callable[..., Awaitable[Row]], shown: Call
     add("/logs", log, None, PLAIN)
     add("/snapshots", snapshots, Snapshots)
     add("/snapshots/{iteration}/{name}", file, None, BINARY)
-    add("/events", events, None, {"text/event-stream": {"schema": {"type": "string"}}})
+    add("/events", events, None, {"text/event-stream": {}})
 
 
 async def chunks_of(service: Behind, actor: Actor, job: str, kind: str) -> list[Row]:

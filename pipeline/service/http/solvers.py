@@ -134,7 +134,7 @@ async def removed(service: Service, actor: Member, solver: SolverId, match: IfMa
     return await remove(service, actor, ("solvers", solver), match, "training jobs use this solver", part)
 
 
-router.add_api_route("", add, methods=["POST"], response_model=Solver, status_code=201, responses=problems())
+router.add_api_route("", add, methods=["POST"], response_model=Solver, status_code=201, responses=problems(409))
 router.add_api_route("", listed, methods=["GET"], response_model=Solvers, responses=problems())
 router.add_api_route("/{solver}", one, methods=["GET"], response_model=Solver, responses=problems(304, 404))
 router.add_api_route("/{solver}", removed, methods=["DELETE"], status_code=204, responses=problems(404, 409, 412, 428))

@@ -107,6 +107,17 @@ def test_each_body_refuses_what_it_does_not_know_and_each_answer_says_what_it_ho
             assert code == "304" or code.startswith("2") or _error_of(said) in said["content"]
 
 
+def test_what_a_post_creates_leads_to_all_that_is_asked_of_it_and_no_parameter_is_null() -> None:
+    document = json.loads(COMMITTED.read_text())
+    known = {route["operationId"] for route in _routes(document)}
+    links = document["paths"]["/v1/training-jobs"]["post"]["responses"]["201"]["links"]
+    assert len(links) >= 8
+    assert {one["operationId"] for one in links.values()} <= known
+    assert all(one["parameters"] == {"job": "$response.body#/id"} for one in links.values())
+    given = [one for route in _routes(document) for one in route.get("parameters", [])]
+    assert [one["name"] for one in given if "null" in json.dumps(one["schema"])] == []
+
+
 CHANGES: dict[str, Callable[[Document], object]] = {
     "DELETE /v1/solvers/{solver} is gone": lambda it: it["paths"]["/v1/solvers/{solver}"].pop("delete"),
     "GET /healthz is gone": lambda it: it["paths"].pop("/healthz"),
