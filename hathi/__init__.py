@@ -9,6 +9,7 @@
     stories = hathi.why(12, "SKU-4711", features="out/")
     solver = hathi.training.load("solver.prototxt")   # Caffe's solvers, with pycaffe's names
     barista = hathi.barista.start("solver.prototxt")  # a net in memory that other processes map
+    service = hathi.remote.connect()      # a service that trains, as docs/service.md has it
 
 Every name in `__all__` keeps its name and its meaning; the code behind it may change.  Python loads a name when you
 first use it, so `import hathi` is quick and loads no engine.
@@ -23,7 +24,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hathi import barista, training
+    from hathi import barista, remote, training
     from hathi.featuring import Features, Result, features
     from hathi.images import decode, fetch
     from hathi.models import load_net
@@ -53,6 +54,7 @@ __all__ = [
     "load_net",
     "read_features",
     "read_matrix",
+    "remote",
     "scan_features",
     "training",
     "why",
@@ -75,6 +77,7 @@ _HOMES = {
     "load_net": ("hathi.models", "load_net"),
     "read_features": ("hathi.reading", "read_features"),
     "read_matrix": ("hathi.reading", "read_matrix"),
+    "remote": ("hathi.remote", ""),
     "scan_features": ("hathi.reading", "scan_features"),
     "training": ("hathi.training", ""),
     "why": ("hathi.stories", "why"),

@@ -135,9 +135,9 @@ ELSEWHERE = {
     (
         "docs/service.md",
         "sh",
-    ): "needs trainings; tests/integration/test_service_datasets.py, test_service_classify.py and "
-    "test_service_promotions.py type them",
+    ): "needs trainings; tests/integration/test_service_{datasets,classify,promotions}.py, test_remote.py type them",
     ("docs/service.md", "yaml"): "needs KEDA; tests/contract/test_service_scaling.py reads its number at its place",
+    ("docs/service.md", "python"): "needs a service; tests/integration/test_remote.py runs it",
     ("docs/archive.md", "sh"): "tests/integration/test_archive.py types it and looks for what it forgets everywhere",
     ("docs/linear.md", "console"): "needs numba; tests/unit/training/test_descent_command.py types and compares it",
     ("docs/linear.md", "python"): "needs numba and scikit-learn; tests/unit/training/test_descent_judging.py runs it",

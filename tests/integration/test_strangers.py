@@ -344,6 +344,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
             ["backup", f"{site.folder}/backups", *at],
             ["prune", "--dry-run", *at],
         ],
+        "remote": [["logout"]],
         "promote": [["demo", "--net", net[0], "--weights", net[1], "--config", str(following(site))]],
         "models": [["--config", str(following(site))]],
         "evaluate": [["--net", net[0], "--weights", net[1], "--blob", "features", "--dataset", f"{site.folder}/set"]],

@@ -17,6 +17,8 @@ UNITS = {"ship": "refs", "compute": "images", "aggregate": "rows", "deliver": "b
 UNITS |= {
     "import": "entries",
     "download": "bytes",
+    "push": "bytes",
+    "train": "iterations",
     "verify": "shipments and folders",
     "why": "shipments",
     "compact": "rows",

@@ -1,6 +1,6 @@
 """The committed document is what the application says; a change that breaks a client is named.
 
-`python -m tests.unit.service.test_openapi` writes it anew.
+`python -m tests.unit.service.test_openapi` writes it anew, and what is made of it: the types of the client.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.servers.databases import needs_the_extra
+from tests.unit.service import remote_documents
 
 COMMITTED = Path(__file__).parents[3] / "pipeline/service/http/openapi.json"
 Document = dict[str, Any]
@@ -143,4 +144,6 @@ def test_a_breaking_change_is_named(change: str) -> None:
 
 
 if __name__ == "__main__":
-    COMMITTED.write_text(json.dumps(made(), indent=1, sort_keys=True) + "\n")
+    document = made()
+    COMMITTED.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+    remote_documents.FILE.write_text(remote_documents.text(document))
