@@ -11,24 +11,21 @@ Role = Literal["viewer", "member", "operator", "admin"]
 
 
 class Me(TypedDict):
-    user_id: str
-    tenant_id: str
-    tenant: str
-    role: Role
     platform: bool
     quotas: dict[str, int]
+    role: Role
+    tenant: str
+    tenant_id: str
+    user_id: str
 
 
 class Datafile(TypedDict):
-    id: str
-    name: str
-    size: int
-    received: int
     complete: bool
     created_at: float
-
-
-State = Literal["waiting", "queued", "running", "succeeded", "failed", "cancelled"]
+    id: str
+    name: str
+    received: int
+    size: int
 
 
 class Side(TypedDict):
@@ -37,121 +34,124 @@ class Side(TypedDict):
 
 
 class Contents(TypedDict):
+    classes: list[str]
+    digest: str
+    duplicates: int
     entries: int
     examples: int
-    duplicates: int
-    rejected: dict[str, int]
     labels: dict[str, int]
-    classes: list[str]
+    rejected: dict[str, int]
     sides: dict[str, Side]
     warnings: list[str]
-    digest: str
+
+
+State = Literal["waiting", "queued", "running", "succeeded", "failed", "cancelled"]
 
 
 class Dataset(TypedDict):
-    id: str
-    name: str
-    datafile_id: str
-    extends_id: str | None
-    state: State
-    reason: str | None
-    detail: str
-    progress: dict[str, Any]
     contents: Contents | None
     created_at: float
+    datafile_id: str
+    detail: str
+    extends_id: str | None
     finished_at: float | None
+    id: str
+    name: str
+    progress: dict[str, Any]
+    reason: str | None
+    state: State
 
 
 class Solver(TypedDict):
-    id: str
-    name: str
     created_at: float
-    solver: str
-    net: str
     dataset_id: str | None
+    id: str
     inputs: list[str]
+    name: str
+    net: str
     price: dict[str, Any] | None
+    solver: str
     warnings: list[str]
 
 
 class Job(TypedDict):
-    id: str
-    name: str
-    state: State
-    reason: str | None
-    detail: str
-    solver_id: str
-    inputs: dict[str, str]
-    priority: int
-    max_seconds: float
     attempt: int
-    progress: dict[str, Any]
-    result: dict[str, Any] | None
     cancel_requested: bool
     created_at: float
-    started_at: float | None
+    detail: str
     finished_at: float | None
+    id: str
+    inputs: dict[str, str]
+    max_seconds: float
+    name: str
+    priority: int
+    progress: dict[str, Any]
+    reason: str | None
+    result: dict[str, Any] | None
+    solver_id: str
+    started_at: float | None
+    state: State
 
 
 class JobSeen(TypedDict):
-    id: str
-    name: str
-    state: State
-    reason: str | None
-    detail: str
-    solver_id: str
-    inputs: dict[str, str]
-    priority: int
-    max_seconds: float
     attempt: int
-    progress: dict[str, Any]
-    result: dict[str, Any] | None
     cancel_requested: bool
     created_at: float
-    started_at: float | None
+    detail: str
     finished_at: float | None
+    id: str
+    inputs: dict[str, str]
+    max_seconds: float
+    name: str
     position: int | None
+    priority: int
+    progress: dict[str, Any]
+    reason: str | None
+    result: dict[str, Any] | None
+    solver_id: str
+    started_at: float | None
+    state: State
 
 
 class SnapshotFile(TypedDict):
     name: str
-    size: int
     sha256: str
+    size: int
 
 
 class Snapshot(TypedDict):
-    iteration: int
     attempt: int
-    size: int
     created_at: float
     files: list[SnapshotFile]
+    iteration: int
+    size: int
 
 
 class Model(TypedDict):
-    id: str
-    name: str
     aliases: dict[str, int]
     created_at: float
+    id: str
+    name: str
 
 
 class Lineage(TypedDict):
-    training_job_id: str
-    iteration: int
-    solver_id: str
     dataset_id: str | None
     inputs: dict[str, str]
+    iteration: int
+    solver_id: str
+    training_job_id: str
 
 
 class Version(TypedDict):
-    model_id: str
-    number: int
-    lineage: Lineage
-    figures: dict[str, float]
-    labels: list[str] | None
-    note: str
-    files: list[SnapshotFile]
-    created_by: str
     created_at: float
+    created_by: str
+    figures: dict[str, float]
+    files: list[SnapshotFile]
+    labels: list[str] | None
+    lineage: Lineage
+    model_id: str
+    note: str
+    number: int
 
 
 class Alias(TypedDict):
@@ -161,10 +161,10 @@ class Alias(TypedDict):
 
 class Pictures(TypedDict):
     channels: int
-    size: list[int]
     crop: int
-    scale: float
     mean: list[float] | str | None
+    scale: float
+    size: list[int]
 
 
 class Preprocessing(TypedDict):
@@ -174,97 +174,97 @@ class Preprocessing(TypedDict):
 
 
 class Classifier(TypedDict):
-    id: str
-    name: str
-    training_job_id: str | None
-    iteration: int | None
-    model_id: str | None
-    version: int | None
     alias: str | None
-    created_at: float
     classes: int
+    created_at: float
+    id: str
+    iteration: int | None
     labels: list[str]
-    shape: list[int]
+    model_id: str | None
+    name: str
     pictures: Pictures | None
     preprocessing: Preprocessing | None
     probabilities: bool
-
-
-class Prediction(TypedDict):
-    label: str
-    index: int
-    score: float
-    probability: float | None
+    shape: list[int]
+    training_job_id: str | None
+    version: int | None
 
 
 class Failed(TypedDict):
-    reason: str
     detail: str
+    reason: str
     retriable: bool
 
 
+class Prediction(TypedDict):
+    index: int
+    label: str
+    probability: float | None
+    score: float
+
+
 class Classified(TypedDict):
+    failure: Failed | None
     name: str
     predictions: list[Prediction] | None
-    failure: Failed | None
 
 
 class InUse(TypedDict):
+    before: str
+    fingerprint: str
     lake: str
     model: str
-    number: int
     new: bool
-    fingerprint: str
-    before: str
+    number: int
 
 
 class BackFill(TypedDict):
-    snapshots: int
-    delivered: int
-    refs: int
     computed: int
-    features: int
+    delivered: int
     failures: int
+    features: int
+    refs: int
+    snapshots: int
 
 
 class PromotionSeen(TypedDict):
-    id: str
-    state: State
-    reason: str | None
-    detail: str
-    feature_set: str
-    model_id: str | None
-    version: int | None
     alias: str | None
-    number: int | None
-    lake: str | None
-    backfill: bool
-    why: str
     asked_by: str
     attempt: int
-    in_use: list[InUse] | None
+    backfill: bool
     created_at: float
-    started_at: float | None
+    detail: str
+    feature_set: str
     finished_at: float | None
+    id: str
+    in_use: list[InUse] | None
+    lake: str | None
+    model_id: str | None
+    number: int | None
     progress: BackFill | None
+    reason: str | None
+    started_at: float | None
+    state: State
+    version: int | None
+    why: str
 
 
 class Promotion(TypedDict):
-    id: str
-    state: State
-    reason: str | None
-    detail: str
-    feature_set: str
-    model_id: str | None
-    version: int | None
     alias: str | None
-    number: int | None
-    lake: str | None
-    backfill: bool
-    why: str
     asked_by: str
     attempt: int
-    in_use: list[InUse] | None
+    backfill: bool
     created_at: float
-    started_at: float | None
+    detail: str
+    feature_set: str
     finished_at: float | None
+    id: str
+    in_use: list[InUse] | None
+    lake: str | None
+    model_id: str | None
+    number: int | None
+    reason: str | None
+    started_at: float | None
+    state: State
+    version: int | None
+    why: str

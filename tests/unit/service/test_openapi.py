@@ -144,6 +144,5 @@ def test_a_breaking_change_is_named(change: str) -> None:
 
 
 if __name__ == "__main__":
-    document = made()
-    COMMITTED.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
-    remote_documents.FILE.write_text(remote_documents.text(document))
+    COMMITTED.write_text(json.dumps(made(), indent=1, sort_keys=True) + "\n")
+    remote_documents.FILE.write_text(remote_documents.text(json.loads(COMMITTED.read_text())))
