@@ -53,11 +53,12 @@ def run(args: argparse.Namespace) -> int:
 
 def client() -> Client:
     """As whoever has logged in.  Raises ConfigError."""
+    from pipeline.remote import transport
     from pipeline.remote.client import Client
     from pipeline.remote.login import login_of
 
     kept = login_of(os.environ)
-    return Client(kept.url, kept.token, waiting=warn)
+    return Client(kept.url, kept.token, patience=transport.PATIENCE_SECONDS, waiting=warn)
 
 
 def say(text: str) -> None:

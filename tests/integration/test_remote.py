@@ -24,6 +24,7 @@ import pytest
 
 import hathi
 from pipeline.cli.main import main
+from pipeline.remote import transport
 from tests.environment import environ
 from tests.servers import picture_training as spots
 from tests.servers.databases import needs_the_extra
@@ -98,6 +99,7 @@ def logged_in(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.delenv("HATHI_REMOTE_TOKEN", raising=False)
     monkeypatch.delenv("HATHI_REMOTE_URL", raising=False)
     monkeypatch.setattr(sys, "stdin", io.StringIO(token + "\n"))
+    monkeypatch.setattr(transport, "PATIENCE_SECONDS", 300.0)  # a server begins slowly beside other tests
     site.proxy.forgive()
     assert main(["remote", "login", f"http://127.0.0.1:{site.proxy.port}"]) == 0
     said = capsys.readouterr()
@@ -143,7 +145,7 @@ def test_from_a_push_to_a_classified_picture_while_the_server_dies_thrice(
     assert cut.met.is_set()
     assert lost.met.is_set()
     assert (file["complete"], file["size"]) == (True, size)
-    service = hathi.remote.connect()
+    service = hathi.remote.connect(patience=300)
     assert [one["id"] for one in service.datafiles()] == [file["id"]], "announced once"
     assert sum(line.startswith("PUT ") for line in site.proxy.requests) >= 2
 
@@ -197,7 +199,7 @@ def test_an_interrupt_leaves_a_training_running_and_a_cancel_ends_it(
     said = tmp_path / "said"
     with said.open("w") as file:
         follows = subprocess.Popen([*HATHI, "remote", *words], stdout=file, stderr=file)
-    until(lambda: "iteration 20: test" in said.read_text(), "it trains", 120)
+    until(lambda: "iteration 20: test" in said.read_text(), "it trains", 300)
     follows.send_signal(signal.SIGINT)
     assert follows.wait(30) == 130
     (job,) = asked(capsys, "jobs", "--state", "running")
