@@ -296,5 +296,5 @@ def test_what_the_document_and_the_library_say_is_done_as_it_stands_there(
     here = text.replace("http://127.0.0.1:8974", f"http://127.0.0.1:{site.port}").replace("'red'", "'green'")
     known = {"TOKEN": site.token("dan", "green")}
     example = doctest.DocTestParser().get_doctest(here, known, "connect", None, None)
-    assert len(example.examples) == 6
+    assert len(example.examples) == 7
     assert doctest.DocTestRunner(verbose=False).run(example).failed == 0, capsys.readouterr().out
