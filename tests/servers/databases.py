@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,7 +60,8 @@ class Site:
                 while self.opened:
                     await self.opened.pop().close()
 
-        return asyncio.run(closing())
+        with ThreadPoolExecutor(1) as apart:  # playwright has a loop in the thread of its tests
+            return apart.submit(asyncio.run, closing()).result()
 
     async def pass_by(self, seconds: float) -> None:
         """The database's clock goes on so much at once."""

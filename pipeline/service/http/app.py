@@ -21,6 +21,7 @@ from pipeline.service.http import (
     elasticthought,
     health,
     inference,
+    live,
     members,
     models,
     promotions,
@@ -34,6 +35,7 @@ from pipeline.service.http.asking import Behind
 from pipeline.service.http.conditional import NotModified
 from pipeline.service.http.described import allowed, described
 from pipeline.service.http.limits import Limited
+from pipeline.service.http.pages import Pages
 from pipeline.service.problems import Problem, Refused, of_error
 
 Say = Callable[[str], None]
@@ -46,11 +48,12 @@ def make_app(behind: Behind, say: Say = lambda text: None) -> FastAPI:
     app.state.behind = behind
     rooms = (
         health, sessions, members, tenants, datafiles, datasets, solvers, training_jobs, models, classifiers,
-        classifying, classification_jobs, promotions, inference, scaling, elasticthought,
+        classifying, classification_jobs, promotions, live, inference, scaling, elasticthought,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)
     app.add_middleware(Limited)
+    app.add_middleware(Pages)
 
     async def refused(request: Request, error: Refused) -> Response:
         return _problem(request, error.problem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -23,6 +24,8 @@ from pipeline.service.http.training_jobs import within
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.problems import absent, conflict, invalid
 from pipeline.service.queue import Submission
+from pipeline.service.specification.templates import templates
+from pipeline.service.specification.words import Data
 from pipeline.service.words import Actor, Slot, State
 from pipeline.times import DAY
 
@@ -112,6 +115,19 @@ class Rejections(Told):
 
 class Files(Told):
     items: list[SnapshotFile]
+
+
+class TemplateShown(Told):
+    """solver, net: texts for `POST /v1/solvers` with this dataset's id."""
+
+    name: str
+    about: str
+    solver: str
+    net: str
+
+
+class Templates(Told):
+    items: list[TemplateShown]
 
 
 def _shown(row: Row) -> dict[str, Any]:
@@ -238,6 +254,16 @@ async def rejections(service: Service, actor: Viewer, dataset: DatasetId) -> Rej
     return Rejections(counts=json.loads(row["result"])["rejected"], items=items)
 
 
+async def suited(service: Service, actor: Viewer, dataset: DatasetId) -> Templates:
+    """Solvers to begin with, written for this dataset; the one to try first at the front."""
+    async with service.database.reading(actor.realm) as statements:
+        row = await row_of(statements, dataset)
+    if not row["result"]:
+        raise conflict(f"the dataset is {row['state']}", "templates are written for what it holds")
+    data = Data(**json.loads(row["result"])["data"])
+    return Templates(items=[TemplateShown(**asdict(one)) for one in templates(data)])
+
+
 async def cancel(service: Service, actor: Member, dataset: DatasetId) -> Dataset:
     """Ends its import: at once where nobody does it, else within seconds."""
     async with service.database.transaction(actor.realm) as statements:
@@ -263,6 +289,7 @@ _add("/{dataset}", one, "GET", Dataset, responses=problems(304, 404))
 _add("/{dataset}", removed, "DELETE", None, status_code=204, responses=problems(404, 409, 412, 428))
 _add("/{dataset}/cancel", cancel, "POST", Dataset, status_code=202, responses=problems(404, 409))
 _add("/{dataset}/rejections", rejections, "GET", Rejections, responses=problems(404))
+_add("/{dataset}/templates", suited, "GET", Templates, responses=problems(404, 409))
 _add("/{dataset}/files", files, "GET", Files, responses=problems(404))
 _add("/{dataset}/files/{name}", file, "GET", None,
      responses={**problems(404), 200: {"description": "As it is", "content": BINARY}})  # fmt: skip

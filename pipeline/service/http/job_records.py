@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import WithJsonSchema
+from pydantic import Field, WithJsonSchema
 
 from pipeline.errors import FormatError
 from pipeline.service import blobs, states
@@ -47,6 +47,7 @@ class Metrics(Told):
     """By name: `[step, seconds since 1970, value]`; a value that is not finite is null."""
 
     metrics: dict[str, list[Point]]
+    last_event_id: Annotated[str, Field(description="With this as Last-Event-ID, the job's events go on from here")]
 
 
 class SnapshotFile(Told):
@@ -85,7 +86,10 @@ def add_to(router: APIRouter, row_of: Callable[..., Awaitable[Row]], shown: Call
                         for name, value in row["values"].items():
                             if names is None or name in names:
                                 thinned.add(name, (row["step"], row["time"], float(value)))
-        return Metrics(metrics={name: [_finite(one) for one in some] for name, some in thinned.points().items()})
+        return Metrics(
+            metrics={name: [_finite(one) for one in some] for name, some in thinned.points().items()},
+            last_event_id=f"0.{max((chunk['number'] for chunk in found), default=0)}",
+        )
 
     async def log(service: Service, actor: Viewer, job: JobId, tail: Tail = 65_536) -> Response:
         """The end of its log, of all attempts, also of one that failed."""
