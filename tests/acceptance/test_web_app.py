@@ -84,7 +84,7 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Browser]:
-    expect.set_options()
+    expect.set_options(timeout=LONG_MS)
     with browser() as found:
         yield found
 
