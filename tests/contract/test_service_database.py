@@ -277,6 +277,33 @@ def test_transactions_of_many_at_once_lose_nothing(site: Site) -> None:
     site.run(look())
 
 
+def test_who_gives_up_within_a_transaction_leaves_none_open(site: Site) -> None:
+    """A task is cancelled anywhere, also while its transaction begins: nobody gets a connection within another's."""
+
+    async def look() -> None:
+        database, a, _ = await two(site)
+
+        async def hold() -> None:
+            async with database.transaction(scope(a)) as statements:
+                await statements.row("update solvers set name = 'given up' returning id")
+                await asyncio.sleep(60)
+
+        for turns in range(40):
+            task = asyncio.ensure_future(hold())
+            for _ in range(turns):
+                await asyncio.sleep(0 if turns % 2 else 0.0005)
+            task.cancel()
+            await asyncio.wait([task])
+            async with database.transaction(scope(a)) as statements:
+                kept = await statements.row("select name from solvers")
+                assert kept == {"name": "mine"}, f"given up after {turns} turns"
+        if site.kind == "postgres":
+            within = await site.bare("select 1 as one from pg_stat_activity where state = 'idle in transaction'")
+            assert within == []
+
+    site.run(look())
+
+
 def test_a_migrated_database_is_left_as_it_is_and_one_that_is_behind_is_refused(site: Site) -> None:
     async def look() -> None:
         assert await migrate(site.url) == []

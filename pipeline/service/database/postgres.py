@@ -18,10 +18,15 @@ _SERIAL = 0x48617468
 _REALM = "select set_config('role', $1, true), set_config('hathi.tenant', $2, true)"
 _MOST = 10
 _CONNECT_SECONDS = 10.0
+_IDLE_SECONDS = 5.0
+"""So long a transaction may stand still: who is frozen within a claim holds up every other claim."""
+_UNDO_SECONDS = 2.0
+"""So long a transaction that failed may take to be undone; then its connection is cut, which undoes it as well."""
 _AWAY = (
     OSError, asyncio.TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError, asyncpg.OperatorInterventionError, asyncpg.TransactionRollbackError,
     asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.InvalidCachedStatementError,
+    asyncpg.InternalClientError, asyncpg.IdleInTransactionSessionTimeoutError,
 )  # fmt: skip
 """What passes: the server is away, or gave up this time, or was migrated between two requests."""
 
@@ -55,31 +60,32 @@ class PostgresDatabase:
         with _typed():
             pool = await self._pool()
             held = await pool.acquire(timeout=LOCK_SECONDS)
+        over = False
         try:
             open_one = _Transaction(held)
             with _typed():
                 await held.execute(begin)
                 await held.fetchrow(_REALM, str(realm.part), realm.tenant)
-            try:
-                yield open_one
-            except BaseException:
-                with contextlib.suppress(*_AWAY):  # a connection that is gone has undone it
-                    await held.execute("rollback")
-                raise
+            yield open_one
             with _typed(ending=True):
-                if await held.execute("commit") != "COMMIT":
-                    raise PermanentError("the database undid a transaction that had failed before")
+                said = await held.execute("commit")
+            over = True
+            if said != "COMMIT":
+                raise PermanentError("the database undid a transaction that had failed before")
         finally:
-            await pool.release(held)
+            if not over:
+                await _undo(held)
+            with contextlib.suppress(*_AWAY):  # it is cut then
+                await pool.release(held, timeout=_UNDO_SECONDS)
 
     async def _pool(self) -> asyncpg.Pool:
         async with self._making:
             if self._made is None:
                 self._made = await asyncpg.create_pool(
-                    self._url, min_size=1, max_size=self._most, timeout=_CONNECT_SECONDS, command_timeout=LOCK_SECONDS,
+                    self._url, min_size=0, max_size=self._most, timeout=_CONNECT_SECONDS, command_timeout=LOCK_SECONDS,
                     reset=_nothing, server_settings={
                         "application_name": "hathi", "lock_timeout": f"{LOCK_SECONDS:.0f}s",
-                        "idle_in_transaction_session_timeout": f"{LOCK_SECONDS:.0f}s",
+                        "idle_in_transaction_session_timeout": f"{_IDLE_SECONDS:.0f}s",
                     },
                 )  # fmt: skip
             return self._made
@@ -96,6 +102,17 @@ def typed() -> Iterator[None]:
     """PostgreSQL's errors as ours."""
     with _typed():
         yield
+
+
+async def _undo(held: Any) -> None:
+    """Ends a transaction wherever it stood: nobody gets a connection within another's."""
+    try:
+        await held.execute("rollback", timeout=_UNDO_SECONDS)
+    except BaseException as error:
+        with contextlib.suppress(*_AWAY):  # it is gone already
+            held.terminate()  # which undoes it as well
+        if not isinstance(error, _AWAY):
+            raise
 
 
 async def _nothing(_: Any) -> None:
