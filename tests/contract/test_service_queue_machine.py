@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
-from fastapi import Response
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -20,13 +19,18 @@ from pipeline.service import fairness, queue, states
 from pipeline.service.database.sqlite import SqliteDatabase
 from pipeline.service.database.statements import Database
 from pipeline.service.fairness import Queued, Standing
-from pipeline.service.http import training_jobs
-from pipeline.service.http.training_jobs import JobChanges
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.problems import Refused
 from pipeline.service.queue import LEASE_SECONDS, LOST, STRIKES, Snapshot, Submission
 from pipeline.service.words import PLATFORM, WORKER, Actor, Beaten, Claimed, Ending, Role, Slot, State, scope
 from tests.servers.databases import KINDS, Site, empty, sites
+
+pytest.importorskip("fastapi", reason="LEFT OUT: the service: scripts/service.sh installs what it needs")
+
+from fastapi import Response
+
+from pipeline.service.http import training_jobs
+from pipeline.service.http.training_jobs import JobChanges
 
 T = TypeVar("T")
 EXAMPLES, STEPS = 14, 40
