@@ -26,6 +26,14 @@ TITLES = {
     503: "The service cannot answer now",
 }
 
+HINTS = {
+    400: "/openapi.json says what a request looks like",
+    404: "/openapi.json names what there is",
+    405: "Allow names what can be done",
+    413: "send less at once; an archive is the content of a datafile",
+}
+"""What to do about a problem that HTTP itself has, and no route of ours."""
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -36,7 +36,7 @@ from pipeline.service.http.conditional import NotModified
 from pipeline.service.http.described import allowed, described
 from pipeline.service.http.limits import Limited
 from pipeline.service.http.pages import Pages
-from pipeline.service.problems import Problem, Refused, of_error
+from pipeline.service.problems import HINTS, Problem, Refused, of_error
 
 Say = Callable[[str], None]
 VERSION = "1"
@@ -71,7 +71,9 @@ def make_app(behind: Behind, say: Say = lambda text: None) -> FastAPI:
         headers = dict(error.headers or {})
         if error.status_code == 405:  # a route knows its own method alone
             headers["Allow"] = allowed(app.openapi(), request.url.path) or headers.get("Allow", "")
-        return _problem(request, Problem(error.status_code, str(error.detail)), headers)
+        return _problem(
+            request, Problem(error.status_code, str(error.detail), HINTS.get(error.status_code, "")), headers
+        )
 
     async def unmodified(request: Request, error: NotModified) -> Response:
         return Response(status_code=304, headers={"ETag": error.tag})

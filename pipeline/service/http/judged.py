@@ -12,6 +12,8 @@ from pipeline.service.specification.words import Problem as Wrong
 
 AT_ONCE = 2
 """Children of one server that judge at the same time; others wait."""
+CORRECT = "correct what `errors` names, each at its pointer"
+"""What to do, where no problem says it better."""
 
 
 class Judges:
@@ -27,7 +29,9 @@ class Judges:
                 return await asyncio.to_thread(judge, asked)
         except BadSpecification as error:
             wrong = tuple(_told(one) for one in error.problems)
-            problem = Problem(422, "the specification cannot be trained", error.hint, "specification", errors=wrong)
+            problem = Problem(
+                422, "the specification cannot be trained", error.hint or CORRECT, "specification", errors=wrong
+            )
             raise Refused(problem) from error
 
 

@@ -182,9 +182,8 @@ class _Lane:
             self._say(f"a serving process has {told['bytes_held'] >> 20} MiB, and another one begins")
             self._end()
         if "refused" in told:
-            raise CannotServe(
-                "this classifier's net cannot serve", told["refused"], "make a classifier of another snapshot"
-            )
+            says = told["refused"].replace(f"{first.of.folder}/", "")  # where it lies here is nobody's business
+            raise CannotServe("this classifier's net cannot serve", says, "make a classifier of another snapshot")
         return [
             Failure(*told["failures"][str(at)]) if row is None else row for at, row in enumerate(told["rows"])
         ]  # fmt: skip

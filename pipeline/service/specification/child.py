@@ -9,8 +9,8 @@ from pipeline.process.channel import Channel
 from pipeline.process.life import limit_memory, limit_processor, live
 from pipeline.service.specification.words import Asked, Data, Limits
 
-MEMORY = 1024 * 2**20
-"""Bytes that the process may take beyond what it is."""
+MEMORY = 144 * 2**20
+"""Bytes that the process may take beyond the about 100 MiB that it is: 256 MiB in all."""
 SECONDS = 30.0
 """Processor time; then the system ends the process."""
 

@@ -28,6 +28,8 @@ def priced(rebuilt: Rebuilt) -> dict[str, Any]:
     text.CopyFrom(rebuilt.solver)
     text.ClearField("net")
     if data is None:
+        if not rebuilt.problems:
+            rebuilt.look_at_wires()
         text.net_param.CopyFrom(rebuilt.net)
     else:
         _labels(rebuilt, data)

@@ -17,6 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.nets.caffe import prototxt
 from pipeline.nets.caffe.upgrade import upgrade
 from pipeline.nets.graph import rules
+from pipeline.nets.layers import State, make
 from pipeline.service.specification.words import (
     DATABASES,
     INPUT_NAME,
@@ -60,6 +61,7 @@ _DATA = {"Data": "data_param", "ImageData": "image_data_param", "HDF5Data": "hdf
 SOURCES = ("Data", "HDF5Data")
 """Types of the data layers that a job's own databases are read by."""
 _TRANSFORMS = ("scale", "mirror", "crop_size", "mean_value", "force_color", "force_gray")
+_OUTPUTS = ("inner_product_param", "convolution_param", "embed_param")
 _NO_CODE = ("Python", "HDF5Output", "WindowData")
 _PLACE = re.compile(r"^(?:[^:]*):(\d+):(\d+): ")
 _LAYER = re.compile(r"layer '([^']*)'")
@@ -94,6 +96,18 @@ class Rebuilt:
         line, column = (int(found[1]), int(found[2])) if found else (0, 0)
         message = error.message[found.end() :] if found else error.message
         self.problems.append(Problem(pointer, message, error.detail, error.hint, line, column))
+
+    def look_at_wires(self) -> None:
+        """Each bottom is a top of a layer before it, in either phase: shapes are not known before the data is."""
+        for phase in DATABASES:
+            made: set[str] = set()
+            for layer in rules.keep(self.net, caffe_pb2.NetState(phase=phase)):
+                for blob in layer.bottom:
+                    if blob not in made:
+                        pointer = f"{NET}/layer/{self._names.get(layer.name, 0)}"
+                        says = f"layer '{layer.name[:80]}' ({layer.type[:80]}): unknown bottom blob '{blob[:80]}'"
+                        self.refuse(pointer, says, f"no layer before it makes it in phase {phase}")
+                made |= set(layer.top)
 
     def _parsed(self) -> tuple[caffe_pb2.SolverParameter | None, caffe_pb2.NetParameter | None]:
         given: caffe_pb2.SolverParameter | None = None
@@ -182,14 +196,39 @@ class Rebuilt:
             yield from self._data(layer, pointer, where)
         elif named := next(_files_of(layer), ""):
             self.refuse(pointer, f"{where} names a file", f"its {named}", "leave it out")
-        else:
+        elif self._known(layer, pointer) and self._small(layer, pointer, where):
             yield layer
+
+    def _known(self, layer: caffe_pb2.LayerParameter, pointer: str) -> bool:
+        """Whether its type, its fields and how many bottoms and tops it has are those of a layer that we compute."""
+        try:
+            make(layer, State(train=True, warn=lambda _: None))
+        except PipelineError as error:
+            self.error(pointer, error)
+            return False
+        return True
+
+    def _small(self, layer: caffe_pb2.LayerParameter, pointer: str, where: str) -> bool:
+        """Whether it may be small enough: what it learns from one channel, since shapes may not be known yet."""
+        least = max((getattr(layer, name).num_output for name in _OUTPUTS if layer.HasField(name)), default=0)
+        kernel = layer.convolution_param
+        sizes = list(kernel.kernel_size) or [1]
+        least *= (kernel.kernel_h or sizes[0]) * (kernel.kernel_w or sizes[-1])
+        if least <= self.asked.limits.parameters:
+            return True
+        says = f"{where} learns at least {least:,} numbers"
+        self.refuse(pointer, says, f"the most is {self.asked.limits.parameters:,}", "make that layer smaller")
+        return False
 
     def _data(self, layer: caffe_pb2.LayerParameter, pointer: str, where: str) -> Iterator[caffe_pb2.LayerParameter]:
         """Ours in its stead, for each phase that it stands in."""
         batch = getattr(layer, _DATA[layer.type]).batch_size
         if batch < 1:
             self.refuse(pointer, f"{where} has no batch_size", "", "set it to the examples of one batch")
+            return
+        if 8 * batch > self.asked.limits.memory:
+            most = f"one number and a label of each take more than the most, {self.asked.limits.memory >> 20:,} MiB"
+            self.refuse(pointer, f"{where} has batches of {batch:,} examples", most, "lower batch_size")
             return
         if self.asked.data is None:
             yield from self._brought(layer, pointer, where)
