@@ -135,7 +135,7 @@ ELSEWHERE = {
     (
         "docs/service.md",
         "sh",
-    ): "needs trainings; tests/integration/test_service_{datasets,classify,promotions}.py, test_remote.py type them",
+    ): "needs trainings; tests/integration/test_service_datasets.py, test_service_classify.py, test_remote.py type it",
     ("docs/service.md", "yaml"): "needs KEDA; tests/contract/test_service_scaling.py reads its number at its place",
     ("docs/service.md", "python"): "needs a service; tests/integration/test_remote.py runs it",
     ("docs/archive.md", "sh"): "tests/integration/test_archive.py types it and looks for what it forgets everywhere",
