@@ -138,6 +138,7 @@ ELSEWHERE = {
     ): "needs trainings; tests/integration/test_service_datasets.py, test_service_classify.py, test_remote.py type it",
     ("docs/service.md", "yaml"): "needs KEDA; tests/contract/test_service_scaling.py reads its number at its place",
     ("docs/service.md", "python"): "needs a service; tests/integration/test_remote.py runs it",
+    ("docs/api.md", "sh"): "needs a service; tests/contract/test_service_api_page.py types each line",
     ("docs/archive.md", "sh"): "tests/integration/test_archive.py types it and looks for what it forgets everywhere",
     ("docs/linear.md", "console"): "needs numba; tests/unit/training/test_descent_command.py types and compares it",
     ("docs/linear.md", "python"): "needs numba and scikit-learn; tests/unit/training/test_descent_judging.py runs it",

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -147,12 +147,12 @@ class Scene:
         return json.dumps([self.stand.site.run(rows()), objects], sort_keys=True, default=str)
 
 
-def furnished(stand: Stand, who: Person, mark: str) -> dict[str, str]:
-    """What a tenant has, by the two letters of its kind, with a mark in every text."""
+def furnished(stand: Stand, who: Person, mark: str, given: Mapping[str, bytes] | None = None) -> dict[str, str]:
+    """What a tenant has, by the two letters of its kind, with a mark in every text.  given: a snapshot that serves."""
     solver = who.solver(f"{SOLVER} # {mark}", f"{NET} # {mark}", mark)
     datafile = who.datafile(mark.encode(), mark)
     job = who.job(mark, solver_id=solver, inputs={"train": datafile})
-    stand.trained(who, job, mark)
+    stand.trained(who, job, mark, given)
     dataset = stand.dataset(who, datafile, mark)
     model = who.got("POST", "/v1/models", {"name": mark})["id"]
     version = {"training_job_id": job, "labels": [mark, "b"], "note": mark}

@@ -1,6 +1,6 @@
 """The committed document is what the application says; a change that breaks a client is named.
 
-`python -m tests.unit.service.test_openapi` writes it anew, and what is made of it: the types of the client.
+`python -m tests.unit.service.test_openapi` writes it anew, with the types of the client and docs/api.md.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.service.words import Role
 from tests.servers.databases import needs_the_extra
-from tests.unit.service import remote_documents
+from tests.unit.service import api_page, remote_documents
 
 COMMITTED = Path(__file__).parents[3] / "pipeline/service/http/openapi.json"
 Document = dict[str, Any]
@@ -25,6 +26,38 @@ def made() -> Document:
     from pipeline.service.http.app import make_app
 
     return json.loads(json.dumps(make_app(None).openapi()))  # type: ignore[arg-type]
+
+
+def least() -> dict[tuple[str, str], str]:
+    """Who may ask each route, by (method, path): as what its function depends on says."""
+    from fastapi.routing import APIRoute
+
+    from pipeline.service.http.app import make_app
+
+    rooms = [one.original_router for one in make_app(None).routes if hasattr(one, "original_router")]  # type: ignore[arg-type]
+    routes = [route for room in rooms for route in room.routes if isinstance(route, APIRoute)]
+    return {(method, route.path): _who(route.dependant) for route in routes for method in route.methods}
+
+
+def _who(dependant: Any) -> str:
+    """Of all that a function depends on, what asks most."""
+    from pipeline.service.http import asking, basic
+
+    calls = set(_calls(dependant))
+    made = [(getattr(one, "__qualname__", ""), getattr(one, "__closure__", None)) for one in calls]
+    if any(name.startswith(asking.of_platform.__name__) for name, _ in made):
+        return "an operator of the installation"
+    for name, cells in made:
+        if name.startswith(asking.at_least.__name__):
+            role = next(cell.cell_contents for cell in cells if isinstance(cell.cell_contents, Role))
+            return f"{role.value}"
+    return "viewer" if calls & {asking.viewer, basic.asker} else "anybody, without a token"
+
+
+def _calls(dependant: Any) -> Iterator[Any]:
+    for one in dependant.dependencies:
+        yield one.call
+        yield from _calls(one)
 
 
 def breaking(old: Document, new: Document) -> Iterator[str]:
@@ -91,6 +124,12 @@ def test_the_committed_document_is_what_the_application_says() -> None:
     assert new["openapi"].startswith("3.1")
 
 
+def test_the_page_of_the_api_is_what_the_document_says() -> None:
+    needs_the_extra()
+    text = api_page.text(json.loads(COMMITTED.read_text()), least())
+    assert api_page.FILE.read_text() == text, "write it anew: python -m tests.unit.service.test_openapi"
+
+
 def _error_of(said: Document) -> str:
     """The Open Inference Protocol has errors of its own."""
     protocol = "InferenceError" in json.dumps(said)
@@ -145,4 +184,6 @@ def test_a_breaking_change_is_named(change: str) -> None:
 
 if __name__ == "__main__":
     COMMITTED.write_text(json.dumps(made(), indent=1, sort_keys=True) + "\n")
-    remote_documents.FILE.write_text(remote_documents.text(json.loads(COMMITTED.read_text())))
+    committed = json.loads(COMMITTED.read_text())
+    remote_documents.FILE.write_text(remote_documents.text(committed))
+    api_page.FILE.write_text(api_page.text(committed, least()))
