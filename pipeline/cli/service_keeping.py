@@ -5,17 +5,27 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pipeline.cli.consent import add_yes, agreed, need_terminal
 from pipeline.cli.output.progress import shown
 from pipeline.clock import Clock
+from pipeline.errors import PipelineError
+from pipeline.operations.health.facts import Facts
+from pipeline.operations.health.judge import judge
+from pipeline.operations.health.this_host import disks
 from pipeline.process import logs
+from pipeline.process.host import host_name
 from pipeline.process.lock import refuse_estop
 from pipeline.settings import Settings
 from pipeline.stores.local import LocalStore
 from pipeline.stores.opening import open_bucket
+
+if TYPE_CHECKING:
+    from pipeline.service.troubles import Trouble
 
 
 class Found(Protocol):
@@ -50,12 +60,30 @@ def tell(found: Found, as_json: bool) -> None:
 
 
 def check(args: argparse.Namespace, settings: Settings) -> int:
-    """Whether what rows name is in the bucket, and what is queued and running; 1 where something is missing."""
+    """Whether what rows name is there, how much is in which state, and what is wrong; 1 where an object is missing."""
     from pipeline.service.checking import check as checked
 
-    found = asyncio.run(checked(settings.service.database, open_bucket(settings), hashes=args.hashes))
+    full = full_disks(settings)
+    wait = settings.service.scaling.target_wait_seconds
+    try:
+        found = asyncio.run(
+            checked(settings.service.database, open_bucket(settings), hashes=args.hashes, wait_seconds=wait)
+        )
+    except PipelineError:  # a full disk may be the reason
+        for line in (line for one in full for line in one.lines()):
+            print(logs.escape(logs.redact(line)), file=sys.stderr)
+        raise
+    found = replace(found, troubles=(*full, *found.troubles))
     tell(found, args.json)
     return 1 if found.missing else 0
+
+
+def full_disks(settings: Settings) -> list[Trouble]:
+    """The local disks that are fuller than `[health]` allows, as `hathi health` says it."""
+    from pipeline.service.troubles import Trouble
+
+    facts = Facts(Clock().now(), host_name(), disks=disks(settings)[0])
+    return [Trouble(one.text, one.hint) for one in judge(facts, settings.health)]
 
 
 def backup(args: argparse.Namespace, settings: Settings) -> int:

@@ -1,4 +1,4 @@
-"""Whether the service's database and its bucket fit: each object that a row names is there, with its size."""
+"""How the service is: whether each object that a row names is in the bucket, and what stands in the way of its work."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.amounts import counted
-from pipeline.service import blobs
+from pipeline.service import blobs, troubles
 from pipeline.service.database.opening import open_database
 from pipeline.service.keys import TOP, UNNAMED
 from pipeline.service.naming import Named, named
+from pipeline.service.troubles import Trouble
 from pipeline.service.words import WORKER
 from pipeline.stores.store import Store
 
@@ -20,13 +21,17 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Checked:
-    """objects: that rows name; missing: of those, not there, torn or changed.  work: how much is in each state."""
+    """objects: that rows name; missing: of those, not there, torn or changed.  work: how much is in each state.
+
+    troubles: what is wrong, with its remedy.
+    """
 
     objects: int
     missing: tuple[str, ...]
     unnamed: int
     work: dict[str, int]
     workers: int
+    troubles: tuple[Trouble, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The same as values of JSON."""
@@ -41,11 +46,14 @@ class Checked:
             f"{counted(self.objects, 'object')} that rows name; {counted(len(self.missing), 'object')} missing or torn",
             f"{counted(self.unnamed, 'object')} that no row names: attempts that were fenced, and what was deleted",
         ]
-        return found + [f"missing: {key}" for key in self.missing[:SHOWN]]
+        found += [f"missing: {key}" for key in self.missing[:SHOWN]]
+        return [*found, *(line for one in self.troubles for line in one.lines())]
 
 
-async def check(setting: str, store: Store, *, hashes: bool = False) -> Checked:
+async def check(setting: str, store: Store, *, hashes: bool = False, wait_seconds: float = 60.0) -> Checked:
     """setting: the database; hashes: each object is read, and its SHA-256 compared with what its row says.
+
+    wait_seconds: queued work should wait no longer.
 
     Raises PipelineError where either cannot be read.
     """
@@ -57,6 +65,7 @@ async def check(setting: str, store: Store, *, hashes: bool = False) -> Checked:
                 "select count(*) as n from workers where state = 'active' and beat_at > instant() - 60"
             )
             objects = await named(statements)
+        seen = await troubles.look(database)
     finally:
         await database.close()
     there = await asyncio.to_thread(lambda: {entry.key: entry.size for entry in store.list(TOP)})
@@ -66,7 +75,8 @@ async def check(setting: str, store: Store, *, hashes: bool = False) -> Checked:
     counts = {row["state"]: int(row["n"]) for row in work}
     unnamed = len([key for key in there.keys() - objects.keys() if not key.startswith(UNNAMED)])
     alive = int(workers["n"]) if workers else 0
-    return Checked(len(objects), tuple(sorted(set(missing))), unnamed, counts, alive)
+    lost = tuple(sorted(set(missing)))
+    return Checked(len(objects), lost, unnamed, counts, alive, troubles.judge(seen, lost, wait_seconds))
 
 
 def _others(store: Store, objects: Iterable[Named]) -> list[str]:

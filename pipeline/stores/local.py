@@ -36,7 +36,7 @@ def typed(error: OSError, path: Path) -> PipelineError:
     name = errno.errorcode.get(error.errno or 0, "error")
     if error.errno in _FULL:
         hint = "free space on that disk; Hathi then continues by itself"
-        return TemporaryError(f"the disk is full: {path}", name, hint, 60.0)
+        return TemporaryError("the disk is full", f"{path}: {name}", hint, 60.0)
     if error.errno in _DENIED:
         return Denied(f"not allowed: {path}", name, "give this user the right to read and write there")
     if error.errno in (errno.EMFILE, errno.ENFILE):

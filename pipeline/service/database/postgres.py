@@ -31,6 +31,9 @@ _AWAY = (
 """What passes: the server is away, or gave up this time, or was migrated between two requests."""
 
 
+_AWAY_HINT = "is PostgreSQL up, and does service.database lead to it? Servers and workers go on by themselves"
+
+
 class PostgresDatabase:
     """A server by its URL, as one event loop has it.  The tables are there (`migrating.py`)."""
 
@@ -140,7 +143,7 @@ def _typed(*, ending: bool = False) -> Iterator[None]:
         yield
     except _AWAY as error:
         kind = Unknown if ending else TemporaryError
-        raise kind("the database does not answer", str(error) or type(error).__name__, "is PostgreSQL up?") from error
+        raise kind("the database does not answer", str(error) or type(error).__name__, _AWAY_HINT) from error
     except asyncpg.UniqueViolationError as error:
         raise Taken("the database refuses a row", str(error)) from error
     except asyncpg.IntegrityConstraintViolationError as error:
