@@ -15,7 +15,7 @@ export HATHI_DEMAND_SERVERS="$demand"
 export OMP_WAIT_POLICY=passive # threads that wait leave the core to those that work: there are more than cores
 
 # Quick ones first. A folder that is not in the list runs too, at the end; benchmarks are for people.
-known=(unit contract simulation integration crash spark fuzz acceptance) # fuzz: 6 s of a core for each reader
+known=(unit contract simulation integration crash spark fuzz acceptance) # fuzz: 3 s of a core for each reader
 not_in_ci=(benchmarks golden)
 with_servers=(contract integration crash spark acceptance)
 

@@ -73,7 +73,7 @@ __all__ = [
 class Settings(BaseModel):
     """All settings of one installation; `load` reads them, tests may construct them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
     role: Literal["gateway", "compute", "local"] | None = Field(default=None, examples=["gateway"])
     """What this host is. gateway: it runs ship and deliver; compute: it runs compute and aggregate; local: it runs all

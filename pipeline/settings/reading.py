@@ -18,6 +18,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from pipeline.errors import ConfigError
+from pipeline.settings.words import words_of
 
 PREFIX = "HATHI_"
 DELIMITER = "__"
@@ -309,8 +310,7 @@ def _model_at(model: type[BaseModel], parts: list[Any]) -> type[BaseModel] | Non
 
 
 def _meaning(owner: type[BaseModel] | None, parts: list[Any]) -> str:
-    field = owner.model_fields.get(str(parts[-1])) if owner and parts else None
-    return (field.description or "").replace("\n", " ") if field else ""
+    return words_of(owner).get(str(parts[-1]), "").replace("\n", " ") if owner and parts else ""
 
 
 def _nearest(word: str, known: list[str]) -> str:

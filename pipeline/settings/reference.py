@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.settings import Settings
+from pipeline.settings.words import words_of
 from pipeline.settings.written import toml_key, toml_value
 
 HEAD = """\
@@ -41,7 +42,7 @@ def _table(model: type[BaseModel], name: str, told: dict[type[BaseModel], str]) 
     for key, field in model.model_fields.items():
         if _model_in(field) is None:
             yield ""
-            yield from _entry(key, field)
+            yield from _entry(key, field, words_of(model).get(key, ""))
     for key, field in model.model_fields.items():
         below = _model_in(field)
         if below is None:
@@ -56,7 +57,7 @@ def _table(model: type[BaseModel], name: str, told: dict[type[BaseModel], str]) 
         title = off + (f"[[{inner}]]" if _is(field, list) else f"[{inner}]")
         yield ""
         yield ""
-        yield from _comment(field.description or _told(below))
+        yield from _comment(words_of(model).get(key) or _told(below))
         yield title
         if below in told:
             yield f"# The settings of [{told[below]}]."
@@ -65,8 +66,8 @@ def _table(model: type[BaseModel], name: str, told: dict[type[BaseModel], str]) 
             yield from _table(below, inner, told)
 
 
-def _entry(key: str, field: FieldInfo) -> Iterator[str]:
-    words = " ".join((field.description or "").split())
+def _entry(key: str, field: FieldInfo, told: str) -> Iterator[str]:
+    words = " ".join(told.split())
     if field.is_required():
         yield from _comment(words)
         yield f"{key} = {toml_value(_example(field))}"
@@ -90,7 +91,7 @@ def _told(model: type[BaseModel]) -> str:
 
 def _example(field: FieldInfo) -> Any:
     if not field.examples:
-        raise ValueError(f"a setting without a default needs an example: {field.description}")
+        raise ValueError(f"a setting without a default needs an example: {field!r}")
     return field.examples[0]
 
 

@@ -11,6 +11,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
 class Section(BaseModel):
-    """A table of the configuration: unknown keys are errors, values never change once read."""
+    """A table of the configuration: unknown keys are errors, values never change once read.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+    Pydantic prepares a table where it is first used, not where it is imported: most programs use `Settings` alone.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)

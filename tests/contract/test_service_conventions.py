@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -280,6 +283,20 @@ def test_an_operator_brings_a_user_into_a_tenant_and_its_admin_does_not(stand: S
     assert oscar.ask("POST", missing, body).status_code == 404
     assert {one["user_id"] for one in ann.got("GET", "/v1/members")["items"]} == {ann.user, ben.user}
     assert ann.got("GET", "/v1/audit")["items"] != []
+
+
+def test_a_connection_that_was_idle_is_still_there(stand: Stand) -> None:
+    """uvicorn closes one after 5 s; a client that asks in that moment, a load balancer above all, gets no answer."""
+    address = urlsplit(stand.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read()
+        opened = connection.sock
+        time.sleep(6)
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().status == 200
+        assert connection.sock is opened, "the same one"
 
 
 def test_a_removed_member_is_nobody_at_the_next_request(stand: Stand, ann: Person) -> None:

@@ -144,7 +144,7 @@ def test_of_sixteen_that_put_one_key_one_wins_in_each_round(store: Store) -> Non
 
 @pytest.mark.parametrize("inside", ["", "/inside"])
 def test_of_sixteen_that_rename_to_one_name_one_wins_in_each_round(lake: Lake, inside: str) -> None:
-    for round_ in range(20):
+    for round_ in range(6):
         for number in range(16):
             lake.put(f"s/{round_}/{number}{inside}", b"%d" % number)
 

@@ -23,8 +23,8 @@ from tests.simulation.light import LIGHT
 from tests.simulation.mistakes import MISTAKES, Plant
 from tests.simulation.universe import Universe, shorter
 
-LIGHT_SCHEDULES = 260
-REAL_SCHEDULES = 26
+LIGHT_SCHEDULES = 110
+REAL_SCHEDULES = 11
 STEPS = 1500
 """Under faults; coming to rest takes some thousand more."""
 

@@ -32,6 +32,7 @@ from pipeline.settings import (
     travelling,
 )
 from pipeline.settings.reference import reference
+from pipeline.settings.words import words_of
 
 MINIMAL = '[bucket]\nurl = "bucket"\n'
 CONFIG = Path(__file__).parents[2] / "config"
@@ -443,7 +444,7 @@ def test_the_words_of_each_setting_are_sentences_that_name_the_unit() -> None:
         for name, field in model.model_fields.items():
             if is_table(field):
                 continue
-            words, place = " ".join((field.description or "").split()), f"{model.__name__}.{name}"
+            words, place = " ".join(words_of(model).get(name, "").split()), f"{model.__name__}.{name}"
             assert re.fullmatch(r"\S.{9,}[.]", words), f"{place}: say what it is, why one would change it, the unit"
             clauses = re.findall(r"[.:;](?= |$)", words)
             assert len(clauses) >= 2, f"{place} says what it is, but not why one would change it: {words}"

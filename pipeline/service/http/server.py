@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 3
 """So long answers that are under way may take once the server is asked to end; then streams are cut."""
 LOOK_SECONDS = 0.1
+IDLE_SECONDS = 75
+"""So long a connection stays open that asks nothing.  Longer than load balancers keep theirs, mostly 60 s: who
+closes first leaves the other with a request that nobody answers."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ async def _serve(server: Server, listening: socket.socket) -> None:
         app = Counted(make_app(await behind_of(database, server, serving), server.say), server.requests)
         config = uvicorn.Config(
             app, http="httptools", loop="none", log_config=None, access_log=False, server_header=False, ws="none",
-            lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS,
+            lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS, timeout_keep_alive=IDLE_SECONDS,
         )  # fmt: skip
         running, told = uvicorn.Server(config), False
         running.capture_signals = contextlib.nullcontext  # they are the program's to hear (`process/stop.py`)
