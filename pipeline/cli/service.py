@@ -184,6 +184,7 @@ def _worker(args: argparse.Namespace, settings: Settings) -> int:
     from pipeline.service.words import Slot
     from pipeline.service.work.attempt import Hands
     from pipeline.service.work.missing import living, miss
+    from pipeline.service.work.room import is_full, no_room, owned
     from pipeline.service.work.worker import work
 
     state = Path(settings.state)
@@ -191,10 +192,10 @@ def _worker(args: argparse.Namespace, settings: Settings) -> int:
     stop = Stop(state, Clock(), _say)
     name, slots = args.name or new_id(Kind.WORKER, Clock().now()), [Slot(args.kind)] if args.kind else list(Slot)
 
-    async def works() -> None:
+    async def works(scratch: Path) -> None:
         database = await open_database(settings.service.database)
         hands = Hands(
-            database, open_bucket(settings), Clock(), state / "service", stop, _say, fetcher_for(settings.fetch),
+            database, open_bucket(settings), Clock(), scratch, stop, _say, fetcher_for(settings.fetch),
             sizes_of(settings.service), promoter_of(settings),
         )  # fmt: skip
         try:
@@ -207,7 +208,13 @@ def _worker(args: argparse.Namespace, settings: Settings) -> int:
             await database.close()
 
     with signals(stop, lambda: None), living(state, name):
-        asyncio.run(works())
+        try:
+            with owned(state / "service", "worker-") as scratch:
+                asyncio.run(works(scratch))
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise no_room(state / "service", str(error)) from error
     return stop.exit_code
 
 

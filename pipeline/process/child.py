@@ -177,7 +177,10 @@ class Child:
         self._process.terminate()
 
     def wait(self) -> Ended:
-        """How it ended, once it has."""
+        """How it ended, once it has; what it began in its process group ends with it."""
+        with contextlib.suppress(ChildProcessError):  # another thread was told of its end already
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # its number stays its own until it is asked for
+            self._kill_group()
         code = self._process.wait()
         for one in (self._socket, self._printing):  # what it sent can still be read, and then there is an end
             with contextlib.suppress(OSError):
@@ -186,13 +189,18 @@ class Child:
         return Ended(code, self._printed)
 
     def kill(self) -> None:
-        """End it, whatever it does."""
-        self._process.kill()
+        """End it and its process group, whatever they do."""
+        if self.runs:
+            self._kill_group()
         self.wait()
         if self._reader is not None:
             self._reader.join()
         self.channel.close()
         self._socket.close()
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def _pass_on(self) -> None:
         with self._printing:

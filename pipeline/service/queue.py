@@ -177,7 +177,9 @@ async def release(database: Database, held: Claimed) -> State | None:
                                               f"finished_at = {_if_cancelled('instant()')}")  # fmt: skip
 
 
-async def strike(database: Database, held: Claimed, detail: str) -> State | None:
+async def strike(
+    database: Database, held: Claimed, detail: str, reason: Reason = Reason.CRASHED
+) -> State | None:  # fmt: skip
     """Its process died, and the worker saw it: once more, or over after too many without a new snapshot."""
     again = f"strikes + 1 < {STRIKES}"
     state = f"case when {again} then '{State.QUEUED}' else '{State.FAILED}' end"
@@ -185,7 +187,7 @@ async def strike(database: Database, held: Claimed, detail: str) -> State | None
         return await _after(
             statements, held,
             f"""state = case when cancel_requested_at is not null then '{State.CANCELLED}' else {state} end,
-                reason = case when {again} or cancel_requested_at is not null then null else '{Reason.CRASHED}' end,
+                reason = case when {again} or cancel_requested_at is not null then null else '{reason}' end,
                 detail = $4, strikes = strikes + 1, {_SPENT}, {_FREED},
                 finished_at = case when {again} and cancel_requested_at is null then null else instant() end""",
             detail,
@@ -209,6 +211,12 @@ async def ship(database: Database, held: Claimed, chunk: Chunk) -> bool:
     async with database.transaction(WORKER) as statements:
         if await _mine(statements, held, "") is None:
             return False
+        there = await statements.row(
+            "select 1 from chunks where tenant_id = $1 and work_id = $2 and kind = $3 and epoch = $4 and key = $5",
+            held.tenant, held.id, chunk.kind, held.epoch, chunk.key,
+        )  # fmt: skip
+        if there is not None:  # it was told before, and the answer was lost
+            return True
         await statements.row(
             """insert into chunks (tenant_id, work_id, kind, number, epoch, first, last, size, key, created_at)
                select $1, $2, $3, 1 + coalesce(max(number), 0), $4, $5, $6, $7, $8, instant() from chunks

@@ -26,7 +26,7 @@ from pipeline.training.saving import unwritten
 from pipeline.training.surroundings import Ending
 
 USAGE = "usage: python -m pipeline.training run SPEC OUT\n       python -m pipeline.training check SPEC\n"
-REFUSED, LEFT = 2, 75
+DONE, REFUSED, LEFT = 0, 2, 75
 
 
 def main(words: Sequence[str]) -> int:
@@ -36,11 +36,16 @@ def main(words: Sequence[str]) -> int:
         return REFUSED
     paths = [Path(word).resolve() for word in words[1:]]
     try:
-        return _check(*paths) if words[0] == "check" else _run(*paths)
+        return _check(*paths) if words[0] == "check" else run(*paths)
     except PipelineError as error:
-        said = [f"{name}: {text}\n" for name, text in (("  detail", error.detail), ("  hint", error.hint)) if text]
-        sys.stderr.write("".join([f"training: {error.message}\n", *said]))
-        return error.exit_code
+        return told(error)
+
+
+def told(error: PipelineError) -> int:
+    """Says on standard error why a training ended; its exit code."""
+    said = [f"{name}: {text}\n" for name, text in (("  detail", error.detail), ("  hint", error.hint)) if text]
+    sys.stderr.write("".join([f"training: {error.message}\n", *said]))
+    return error.exit_code
 
 
 def _check(spec: Path) -> int:
@@ -49,7 +54,8 @@ def _check(spec: Path) -> int:
     return REFUSED if found.refused else 0
 
 
-def _run(spec: Path, out: Path) -> int:
+def run(spec: Path, out: Path) -> int:
+    """Trains as SPEC says; DONE or LEFT.  spec, out: absolute.  Raises PipelineError."""
     read = specification.read(spec)
     if read.estop is not None:
         refuse_estop(read.estop)
@@ -62,7 +68,7 @@ def _run(spec: Path, out: Path) -> int:
             model.write(json.dumps(body, indent=1).encode() + b"\n")
     except OSError as error:
         raise unwritten(str(out / "model.json"), error) from error
-    return LEFT if ended.ending is Ending.LEFT else 0
+    return LEFT if ended.ending is Ending.LEFT else DONE
 
 
 def _log(out: Path) -> FileIO:

@@ -7,6 +7,7 @@ done has no manifest that fits, and the next start ignores it.
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -174,7 +175,8 @@ def probe(plan: SnapshotPlan, places: Places, size: int = 4096) -> None:
         raise _unwritable(plan, f"{beside.parent}: {error.strerror or error}") from error
     free = disk.f_bavail * disk.f_frsize
     if free < size:
-        raise _unwritable(plan, f"{beside.parent}: a snapshot has {size:,} bytes, and {free:,} are free")
+        says = f"{beside.parent}: a snapshot has {size:,} bytes, and {free:,} are free"
+        raise _unwritable(plan, says) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _unwritable(plan: SnapshotPlan, detail: str) -> SolverError:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import secrets
 import socket
-import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from pipeline.service.promotion import Promoter
 from pipeline.service.scaling import NOBODY, Rules
 from pipeline.service.serving.parent import Serving, Sizes
 from pipeline.service.words import PLATFORM
+from pipeline.service.work.room import owned
 from pipeline.stores.store import Store
 
 if TYPE_CHECKING:
@@ -101,8 +101,11 @@ async def behind_of(database: Database, server: Server, serving: Serving) -> Beh
 
 async def _serve(server: Server, listening: socket.socket) -> None:
     database = await open_database(server.database, server.clock)
-    root = await asyncio.to_thread(tempfile.mkdtemp, prefix="serving-", dir=_made(server.scratch))
-    serving = Serving(server.store, Path(root), server.say, server.sizes)
+    with owned(server.scratch, "serving-") as scratch:
+        await _answering(database, server, Serving(server.store, scratch, server.say, server.sizes), listening)
+
+
+async def _answering(database: Database, server: Server, serving: Serving, listening: socket.socket) -> None:
     try:
         if server.first is not None:
             await server.first(database)
@@ -125,11 +128,6 @@ async def _serve(server: Server, listening: socket.socket) -> None:
     finally:
         await serving.close()
         await database.close()
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _family(host: str) -> socket.AddressFamily:

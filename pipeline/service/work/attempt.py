@@ -6,12 +6,11 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, SolverError, TemporaryError
@@ -22,7 +21,7 @@ from pipeline.service.fetching import fetcher_for
 from pipeline.service.promotion import Promoter
 from pipeline.service.serving.parent import Sizes
 from pipeline.service.words import Claimed, Ending, Reason, State
-from pipeline.service.work import preparing
+from pipeline.service.work import preparing, room
 from pipeline.service.work.lease import Lease
 from pipeline.service.work.shipping import Shipping, restore
 from pipeline.settings import Fetch
@@ -36,8 +35,11 @@ CANCEL_SECONDS, PART_SECONDS = 3.0, 25.0
 """So long a child has to end after it was asked to: by a person's cancel, and by a worker that ends."""
 _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "OMP_WAIT_POLICY")
 _DETAIL = 2000
+LAST_WORDS_SECONDS = 1.0
+"""So long what a child left is on its way to the bucket after it was cancelled."""
 _LEFT = (75, 4)
 """Exit codes of a child that was asked to end."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -75,17 +77,29 @@ class Errand(Protocol):
 
 
 async def attempt(hands: Hands, held: Claimed, errand: Errand) -> None:
-    """Goes on until the end, a cancel, the worker's own end, or until the work is somebody else's."""
+    """Goes on until the end, a cancel, the worker's own end, or until the work is somebody else's.
+
+    Raises TemporaryError where this worker had better rest: it has parted with the work then.
+    """
     if held.cancel:
         await queue.finish(hands.database, held, Ending(State.CANCELLED))
         return
-    hands.scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{held.id}-", dir=hands.scratch))
+    folder = await place(hands, held)
     try:
         async with Lease(hands.database, held, hands.clock).beating() as lease:
             await _Attempt(hands, errand, lease, folder).run()
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, True)
+
+
+async def place(hands: Hands, held: Claimed) -> Path:
+    """A folder for an attempt.  Raises TemporaryError where the disk has none: the work is parted with."""
+    try:
+        hands.scratch.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{held.id}-", dir=hands.scratch))
+    except OSError as error:
+        await queue.release(hands.database, held)
+        raise room.no_room(hands.scratch, str(error)) from error
 
 
 class _Attempt:
@@ -97,27 +111,36 @@ class _Attempt:
         self._shipping = Shipping(hands.database, hands.store, held, folder / preparing.OUT)
 
     async def run(self) -> None:
+        """Raises TemporaryError where the worker had better rest."""
         try:
-            await self._fill()
-        except TemporaryError as error:
-            self._hands.say(f"{self._held.id}: {error}")
-            await queue.release(self._hands.database, self._held)
-            return
+            asked = await self._while_wanted(self._fill())
+        except TemporaryError:
+            await self._surely(lambda: queue.release(self._hands.database, self._held))
+            raise
         except SolverError as error:
             await self._finish(Ending(State.FAILED, Reason.BAD_SPEC, str(error)[:_DETAIL]))
             return
         except (PipelineError, OSError) as error:
+            if room.is_full(error):
+                await self._no_room(str(error)[:_DETAIL])
             await self._finish(Ending(State.FAILED, Reason.NO_DATA, str(error)[:_DETAIL]))
+            return
+        if asked:
+            await self._told(Ended(_LEFT[0]), asked)
             return
         environ = {name: os.environ[name] for name in _KEPT if name in os.environ}
         environ["HOME"] = str(self._folder)
-        child = Child(python_of(self._errand.module, str(self._folder)), environ)
+        try:
+            child = Child(python_of(self._errand.module, str(self._folder)), environ)
+        except OSError as error:  # the host's limits, not the work's
+            await self._surely(lambda: queue.release(self._hands.database, self._held))
+            hint = "are its processes, files or memory used up?"
+            raise TemporaryError("this host begins no more processes", str(error), hint, room.REST_SECONDS) from error
         try:
             ended, asked = await self._watched(child)
         finally:
             await asyncio.to_thread(child.kill)
-        if not self._lease.lost:
-            await self._told(ended, asked)
+        await self._told(ended, asked)
 
     async def _fill(self) -> None:
         """The folder: what the errand asks for, and the snapshot to go on from.  Raises PipelineError, OSError."""
@@ -128,29 +151,52 @@ class _Attempt:
         self._shipping.newest, self._shipping.files = found
         self._shipping.iteration = self._shipping.newest
 
+    async def _while_wanted(self, work: Awaitable[None]) -> str:
+        """Why something was left undone: `lost`, or as `_why`; "": it is done.  Raises what it raises."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                if why := "lost" if self._lease.lost else self._why(self._hands.clock.monotonic()):
+                    return why
+                await asyncio.wait([task], timeout=LOOK_SECONDS)
+            task.result()
+            return ""
+        finally:
+            await _given_up(task)
+
     async def _watched(self, child: Child) -> tuple[Ended, str]:
-        """How the child ended, and why it was asked to: `cancel`, `part`, `time`, or "" """
+        """How the child ended, and why it was asked to: `lost`, `cancel`, `part`, `time`, or "".
+
+        What it writes is shipped beside: a bucket that answers late holds up no end.
+        """
         clock, waiting = self._hands.clock, asyncio.ensure_future(asyncio.to_thread(child.wait))
+        shipping: asyncio.Future[bool] | None = None
         asked, killed_at, shipped_at = "", float("inf"), float("-inf")
-        while not waiting.done():
-            now = clock.monotonic()
-            if self._lease.lost:
-                killed_at = now
-            elif not asked and (asked := self._why(now)):
-                child.end()
-                killed_at = now + (PART_SECONDS if asked == "part" else CANCEL_SECONDS)
-            elif asked == "part" and self._lease.cancel:
-                asked, killed_at = "cancel", min(killed_at, now + CANCEL_SECONDS)
-            if now >= killed_at:
-                os.kill(child.pid, signal.SIGKILL)
-                killed_at = float("inf")
-                await asyncio.wait([waiting])
-                break
-            if now - shipped_at >= SHIP_SECONDS:
-                await self._ship()
-                shipped_at = clock.monotonic()
-            await asyncio.wait([waiting], timeout=LOOK_SECONDS)
-        return waiting.result(), asked
+        try:
+            while not waiting.done():
+                now = clock.monotonic()
+                if self._lease.lost and asked != "lost":
+                    asked, killed_at = "lost", now
+                elif not asked and (asked := self._why(now)):
+                    child.end()
+                    killed_at = now + (PART_SECONDS if asked == "part" else CANCEL_SECONDS)
+                elif asked in ("part", "time") and self._lease.cancel:
+                    asked, killed_at = "cancel", min(killed_at, now + CANCEL_SECONDS)
+                if now >= killed_at:
+                    await asyncio.to_thread(child.kill)
+                    killed_at = float("inf")
+                if shipping is not None and shipping.done():
+                    shipping.result()
+                    shipping, shipped_at = None, now
+                if shipping is None and now - shipped_at >= SHIP_SECONDS:
+                    shipping = asyncio.ensure_future(self._ship())
+                await asyncio.wait([waiting], timeout=LOOK_SECONDS)
+            if shipping is not None and asked != "lost":
+                await asyncio.wait([shipping], timeout=LAST_WORDS_SECONDS if asked == "cancel" else None)
+            return waiting.result(), asked
+        finally:
+            if shipping is not None:
+                await _given_up(shipping)
 
     def _why(self, now: float) -> str:
         if self._lease.cancel:
@@ -163,7 +209,7 @@ class _Attempt:
         """Whether all that is there is in the bucket, and named."""
         try:
             if not self._lease.lost and not await self._shipping.ship():
-                self._lease.lost = True
+                self._lease.gone = True
         except TemporaryError as error:
             self._hands.say(f"{self._held.id}: {error}")
             return False
@@ -171,28 +217,72 @@ class _Attempt:
         return True
 
     async def _told(self, ended: Ended, asked: str) -> None:
-        """Tells what came of it; whatever the bucket has not taken is tried until the lease ends."""
-        while not await self._ship() and not self._lease.lost:
-            await asyncio.sleep(SHIP_SECONDS)
+        """Tells what came of it; whatever the bucket has not taken is tried until the lease ends, or a person does.
+
+        Raises TemporaryError where the worker had better rest.
+        """
+        task = asyncio.ensure_future(self._shipped())
+        cancelled = asked == "cancel"
+        while not task.done() and not self._lease.lost:
+            if cancelled := cancelled or self._lease.cancel:
+                await asyncio.wait([task], timeout=LAST_WORDS_SECONDS)
+                break
+            await asyncio.wait([task], timeout=LOOK_SECONDS)
+        if task.done() and not cancelled:
+            task.result()
+        await _given_up(task)
         if self._lease.lost:
             return
         text = ended.printed.decode("utf-8", "replace").replace(str(self._folder), ".").replace("\0", "")[-_DETAIL:]
-        if asked == "cancel":
+        if cancelled:
             await self._finish(Ending(State.CANCELLED))
         elif ended.code == 0:
             await self._finish(Ending(State.SUCCEEDED, result=self._errand.result(self._folder, self._shipping)))
         elif asked == "time":
             says = "it was not at its end after max_seconds; its snapshots are kept"
             await self._finish(Ending(State.FAILED, Reason.TIME_LIMIT, says))
+        elif ended.code == room.NO_ROOM:
+            await self._no_room(text)
         elif ended.code in self._errand.failed:
             await self._finish(Ending(State.FAILED, self._errand.failed[ended.code], text))
         elif asked == "part" or ended.code in _LEFT:
-            await queue.release(self._hands.database, self._held)
+            await self._surely(lambda: queue.release(self._hands.database, self._held))
         else:
             self._hands.say(f"{self._held.id}: its process {ended.how}")
-            await queue.strike(self._hands.database, self._held, f"its process {ended.how}\n{text}")
+            says = f"its process {ended.how}\n{text}"
+            await self._surely(lambda: queue.strike(self._hands.database, self._held, says))
+
+    async def _shipped(self) -> None:
+        while not await self._ship() and not self._lease.lost:
+            await asyncio.sleep(SHIP_SECONDS)
+
+    async def _no_room(self, says: str) -> None:
+        """A strike, since the work may be too large for any disk; others may have it meanwhile."""
+        await self._surely(lambda: queue.strike(self._hands.database, self._held, says, Reason.DISK_LIMIT))
+        raise room.no_room(self._hands.scratch, says.strip().rpartition("\n")[2])
 
     async def _finish(self, ending: Ending) -> None:
-        await queue.beat(self._hands.database, self._held, self._lease.progress)
-        state = await queue.finish(self._hands.database, self._held, ending)
+        async def finish() -> State | None:
+            await queue.beat(self._hands.database, self._held, self._lease.progress)
+            return await queue.finish(self._hands.database, self._held, ending)
+
+        state = await self._surely(finish)
         self._hands.say(f"{self._held.id}: {state or 'another worker has it now'}")
+
+    async def _surely(self, verb: Callable[[], Awaitable[T]]) -> T | None:
+        """What the database says once it answers; None: the lease ended before."""
+        while not self._lease.lost:
+            try:
+                return await verb()
+            except TemporaryError as error:
+                self._hands.say(f"{self._held.id}: {error}")
+                await asyncio.sleep(SHIP_SECONDS)
+        return None
+
+
+async def _given_up(task: asyncio.Future[T]) -> None:
+    """Ends what is still under way, and what comes of it is nobody's."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()

@@ -1,7 +1,7 @@
 """`python -m pipeline.service.work.child FOLDER PARENT`: one attempt at a training, with what its folder holds alone.
 
 Exit codes: those of `python -m pipeline.training`; NO_ENGINE where torch is not installed, NO_DATA for an input that
-cannot be used.
+cannot be used, NO_ROOM where the disk takes no more.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.errors import FormatError, PipelineError
 from pipeline.process.installed import to_install
 from pipeline.service.work.confined import enter
+from pipeline.service.work.room import NO_ROOM, is_full
 
 NO_ENGINE, NO_DATA = 78, 79
 
@@ -25,18 +26,23 @@ def main(folder: Path, parent: int) -> int:
             sys.stderr.write(f"this host cannot train: {package} is not installed; {to_install('training')}\n")
             return NO_ENGINE
     from pipeline.service.work import describing, preparing
-    from pipeline.training.__main__ import main as train
+    from pipeline.training.__main__ import REFUSED, run, told
 
     try:
         preparing.prepare(Path())
         describing.describe(Path())
-    except FormatError as error:
+    except (PipelineError, OSError) as error:
+        if isinstance(error, OSError) and not is_full(error):
+            raise
         sys.stderr.write(f"{error}\n")
-        return NO_DATA
+        if is_full(error):
+            return NO_ROOM
+        return NO_DATA if isinstance(error, FormatError) else REFUSED
+    try:
+        return run(Path(preparing.SPEC).absolute(), Path(preparing.OUT).absolute())
     except PipelineError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return train(["run", preparing.SPEC, preparing.OUT])
+        code = told(error)
+        return NO_ROOM if is_full(error) else code
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -27,7 +26,8 @@ from pipeline.service.queue import Snapshot
 from pipeline.service.serving.parent import CannotServe, Lost, Serving, files_of
 from pipeline.service.serving.placing import Model
 from pipeline.service.words import WORKER, Claimed, Ending, Reason, State
-from pipeline.service.work.attempt import Hands
+from pipeline.service.work import room
+from pipeline.service.work.attempt import Hands, place
 from pipeline.service.work.importing import datafiles_of
 from pipeline.service.work.lease import Lease
 
@@ -64,8 +64,7 @@ async def attempt(hands: Hands, held: Claimed) -> None:
     if held.cancel:
         await queue.finish(hands.database, held, Ending(State.CANCELLED))
         return
-    hands.scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{held.id}-", dir=hands.scratch))
+    folder = await place(hands, held)
     try:
         async with Lease(hands.database, held, hands.clock).beating() as lease:
             await _Attempt(hands, lease, folder).run()
@@ -105,12 +104,15 @@ class _Attempt:
         except Lost as error:
             hands.say(f"{held.id}: {error}")
             await queue.strike(hands.database, held, str(error)[:_DETAIL])
-        except TemporaryError as error:
-            hands.say(f"{held.id}: {error}")
+        except TemporaryError:
             await queue.release(hands.database, held)
+            raise
         except CannotServe as error:
             await queue.finish(hands.database, held, Ending(State.FAILED, Reason.BAD_SPEC, str(error)[:_DETAIL]))
         except (PipelineError, OSError) as error:
+            if room.is_full(error):
+                await queue.strike(hands.database, held, str(error)[:_DETAIL], Reason.DISK_LIMIT)
+                raise room.no_room(hands.scratch, str(error)) from error
             await queue.finish(hands.database, held, Ending(State.FAILED, Reason.NO_DATA, str(error)[:_DETAIL]))
 
     def _why(self) -> str:

@@ -1,6 +1,7 @@
 """`python -m pipeline.service.work.import_child FOLDER PARENT`: an archive becomes a dataset, in a folder of its own.
 
-Exit codes: 0; BAD_ARCHIVE for one of which nothing is taken; BAD_REQUEST where what was asked does not fit it.
+Exit codes: 0; BAD_ARCHIVE for one of which nothing is taken; BAD_REQUEST where what was asked does not fit it; NO_ROOM
+where the disk takes no more.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.service.archive.entries import Picture, Refused, Rejected
 from pipeline.service.work.confined import enter
 from pipeline.service.work.preparing import OUT, WORK
+from pipeline.service.work.room import NO_ROOM, is_full
 
 ARCHIVE, EXTENDS, PROGRESS = "archive", "extends", "progress.json"
 MADE = f"{OUT}/snapshots/1"
@@ -115,9 +117,11 @@ def main(folder: Path, parent: int) -> int:
     except Refused as error:
         sys.stderr.write(f"{error}\n")
         return BAD_ARCHIVE
-    except PipelineError as error:
+    except (PipelineError, OSError) as error:
+        if isinstance(error, OSError) and not is_full(error):
+            raise
         sys.stderr.write(f"{error}\n")
-        return BAD_REQUEST
+        return NO_ROOM if is_full(error) else BAD_REQUEST
     return 0
 
 

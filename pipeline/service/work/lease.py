@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.clock import Clock
-from pipeline.errors import TemporaryError
+from pipeline.errors import PipelineError
 from pipeline.service import queue
 from pipeline.service.database.statements import Database
 from pipeline.service.words import WORKER, Claimed
@@ -21,15 +21,25 @@ SPARE_SECONDS = 3.0
 
 @dataclass
 class Lease:
-    """lost: somebody else may have the work, so nothing of this attempt counts any more.  cancel: a person ends it."""
+    """gone: somebody else has the work.  cancel: a person ends it.  confirmed: when the database heard us last."""
 
     database: Database
     held: Claimed
     clock: Clock
     progress: dict[str, Any] = field(default_factory=dict)
-    lost: bool = False
+    gone: bool = False
     cancel: bool = False
     confirmed: float = 0.0
+
+    @property
+    def lost(self) -> bool:
+        """Somebody else may have the work, so nothing of this attempt counts any more.
+
+        By our own clock, whatever a question to the database waits for: it may never be answered.  Once it is so it
+        stays so, whatever is answered later.
+        """
+        self.gone = self.gone or self.clock.monotonic() - self.confirmed > queue.LEASE_SECONDS - SPARE_SECONDS
+        return self.gone
 
     @contextlib.asynccontextmanager
     async def beating(self) -> AsyncIterator[Lease]:
@@ -50,16 +60,14 @@ class Lease:
                 if asked - self.confirmed >= BEAT_SECONDS or not self.progress:
                     beaten = await queue.beat(self.database, self.held, self.progress)
                     self.progress = self.progress or {"iteration": 0}
-                    self.lost = beaten is None
+                    self.gone = self.gone or beaten is None
                     self.cancel = self.cancel or (beaten is not None and beaten.cancel)
                 else:
                     await self._look()
                     asked = self.confirmed
                 self.confirmed = asked
-            except TemporaryError:
-                pass  # whoever cannot reach the database loses its lease by its own clock, below
-            if self.clock.monotonic() - self.confirmed > queue.LEASE_SECONDS - SPARE_SECONDS:
-                self.lost = True
+            except PipelineError:
+                pass  # whoever the database does not answer loses its lease by its own clock
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _look(self) -> None:
@@ -70,5 +78,5 @@ class Lease:
                    where tenant_id = $1 and id = $2 and epoch = $3 and state = 'running'""",
                 self.held.tenant, self.held.id, self.held.epoch,
             )  # fmt: skip
-        self.lost = row is None
+        self.gone = self.gone or row is None
         self.cancel = self.cancel or (row is not None and row["cancel_requested_at"] is not None)

@@ -41,6 +41,8 @@ class Shipping:
     files: list[dict[str, Any]] = field(default_factory=list)
     _taken: dict[str, int] = field(default_factory=dict)
     _number: int = 0
+    _told: dict[str, tuple[Chunk, bytes, int]] = field(default_factory=dict)
+    """By kind what nobody has confirmed yet: it is told again as it was, since the answer alone may be lost."""
 
     async def ship(self) -> bool:
         """All that is there and was not shipped yet; False: the work is not this worker's any more."""
@@ -51,20 +53,29 @@ class Shipping:
         )
 
     async def _lines(self, kind: str, name: str) -> bool:
-        while text := self._next(kind, self.out / name):
-            first = self._taken.get(kind, 0)
-            last = first + len(text) - 1
-            if kind == "metrics":
-                steps = [json.loads(line)["step"] for line in text.splitlines()]
-                first, last = min(steps), max(steps)
-                self.iteration = max(self.iteration, last)
-            self._number += 1
-            key = TenantKeys(self.held.tenant).chunk(self.held.id, self.held.epoch, kind, self._number)
-            shown = text.replace(f"{self.out.parent}/".encode(), b"")  # where this host works is nobody's business
-            await blobs.put(self.store, key, shown)
-            if not await queue.ship(self.database, self.held, Chunk(kind, first, last, len(shown), key)):
+        while kind in self._told or self._begin(kind, self._next(kind, self.out / name)):
+            chunk, shown, taken = self._told[kind]
+            await blobs.put(self.store, chunk.key, shown)
+            if not await queue.ship(self.database, self.held, chunk):
                 return False
-            self._taken[kind] = self._taken.get(kind, 0) + len(text)
+            self._taken[kind] = taken
+            del self._told[kind]
+        return True
+
+    def _begin(self, kind: str, text: bytes) -> bool:
+        """Makes a chunk of lines; False: there are none."""
+        if not text:
+            return False
+        first = self._taken.get(kind, 0)
+        taken, last = first + len(text), first + len(text) - 1
+        if kind == "metrics":
+            steps = [json.loads(line)["step"] for line in text.splitlines()]
+            first, last = min(steps), max(steps)
+            self.iteration = max(self.iteration, last)
+        self._number += 1
+        key = TenantKeys(self.held.tenant).chunk(self.held.id, self.held.epoch, kind, self._number)
+        shown = text.replace(f"{self.out.parent}/".encode(), b"")  # where this host works is nobody's business
+        self._told[kind] = Chunk(kind, first, last, len(shown), key), shown, taken
         return True
 
     def _next(self, kind: str, path: Path) -> bytes:
@@ -85,8 +96,11 @@ class Shipping:
         folders = sorted((self.out / "snapshots").glob("[0-9]*"), key=lambda one: int(one.name))
         for folder in folders:
             at = int(folder.name)
-            if at > self.newest and (folder / MANIFEST).exists() and not await self._keep(folder, at):
-                return False
+            if at > self.newest and (folder / MANIFEST).exists():
+                if not await self._keep(folder, at):
+                    return False
+                for earlier in folders[: folders.index(folder)]:  # the bucket has it: the disk need not
+                    await asyncio.to_thread(shutil.rmtree, earlier, True)
         return True
 
     async def _keep(self, folder: Path, at: int) -> bool:

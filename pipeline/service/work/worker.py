@@ -48,6 +48,12 @@ async def _attempt(hands: Hands, held: Claimed) -> None:
         await attempt(hands, held, Training(hands.clock) if held.kind == "train" else Importing())
 
 
+async def _rest(hands: Hands, seconds: float) -> None:
+    ends = hands.clock.monotonic() + seconds
+    while not hands.stopping() and hands.clock.monotonic() < ends:
+        await asyncio.sleep(POLL_SECONDS)
+
+
 async def _work(hands: Hands, worker: str, slot: Slot, once: bool) -> None:
     listed = False
     while not hands.stopping():
@@ -64,11 +70,14 @@ async def _work(hands: Hands, worker: str, slot: Slot, once: bool) -> None:
                 return
         except TemporaryError as error:  # what was held goes to whoever claims it after its lease
             hands.say(str(error))
-            await asyncio.sleep(AWAY_SECONDS)
+            await _rest(hands, max(AWAY_SECONDS, error.delay))
             continue
         if held is None:
             if once:
                 break
             await asyncio.sleep(POLL_SECONDS)
     if listed:
-        await queue.retire(hands.database, worker)
+        try:
+            await queue.retire(hands.database, worker)
+        except TemporaryError as error:  # it holds nothing, and asks for nothing any more
+            hands.say(str(error))
