@@ -192,7 +192,11 @@ def _worker(args: argparse.Namespace, settings: Settings) -> int:
     stop = Stop(state, Clock(), _say)
     name, slots = args.name or new_id(Kind.WORKER, Clock().now()), [Slot(args.kind)] if args.kind else list(Slot)
 
+    def unheard(_: object, context: dict[str, Any]) -> None:
+        _say(f"{context['message']}: {context.get('exception')}")
+
     async def works(scratch: Path) -> None:
+        asyncio.get_running_loop().set_exception_handler(unheard)
         database = await open_database(settings.service.database)
         hands = Hands(
             database, open_bucket(settings), Clock(), scratch, stop, _say, fetcher_for(settings.fetch),

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
@@ -100,6 +100,10 @@ async def behind_of(database: Database, server: Server, serving: Serving) -> Beh
 
 
 async def _serve(server: Server, listening: socket.socket) -> None:
+    def unheard(_: object, context: dict[str, Any]) -> None:
+        server.say(f"{context['message']}: {context.get('exception')}")
+
+    asyncio.get_running_loop().set_exception_handler(unheard)
     database = await open_database(server.database, server.clock)
     with owned(server.scratch, "serving-") as scratch:
         await _answering(database, server, Serving(server.store, scratch, server.say, server.sizes), listening)

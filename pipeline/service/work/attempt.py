@@ -88,6 +88,8 @@ async def attempt(hands: Hands, held: Claimed, errand: Errand) -> None:
     try:
         async with Lease(hands.database, held, hands.clock).beating() as lease:
             await _Attempt(hands, errand, lease, folder).run()
+            if lease.lost:
+                hands.say(f"{held.id}: another worker has it now, or will have it")
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, True)
 
@@ -267,7 +269,10 @@ class _Attempt:
             return await queue.finish(self._hands.database, self._held, ending)
 
         state = await self._surely(finish)
-        self._hands.say(f"{self._held.id}: {state or 'another worker has it now'}")
+        if state is not None:
+            self._hands.say(f"{self._held.id}: {state}")
+        else:
+            self._lease.gone = True
 
     async def _surely(self, verb: Callable[[], Awaitable[T]]) -> T | None:
         """What the database says once it answers; None: the lease ended before."""
