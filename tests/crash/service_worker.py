@@ -30,7 +30,7 @@ def _standing_still(verb: Callable[..., Any]) -> Callable[..., Any]:
 if __name__ == "__main__":
     config, name, engine, freeze = [*sys.argv[1:], *["", ""]][:4]
     if engine == "small":
-        worker.Training = functools.partial(training.Training, module="tests.crash.small_trainer")  # type: ignore[misc,assignment]
+        setattr(worker, "Training", functools.partial(training.Training, module="tests.crash.small_trainer"))  # noqa: B010
     for one in filter(None, freeze.split(",")):
         home: Any = blobs if one == "put" else queue
         setattr(home, one, _standing_still(getattr(home, one)))
