@@ -19,7 +19,7 @@ from tests.simulation.queue_mistakes import MISTAKES, Plant  # noqa: E402
 from tests.simulation.queue_universe import QueueUniverse  # noqa: E402
 from tests.simulation.universe import shorter  # noqa: E402
 
-SCHEDULES = 8
+SCHEDULES = 10
 STEPS = 4000
 SCHEDULES_FOR_A_MISTAKE = 12
 
