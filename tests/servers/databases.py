@@ -74,6 +74,7 @@ class Site:
             if not sqlite:
                 return []
             connection = connected(self.path)
+            connection.execute("pragma busy_timeout = 10000")  # a worker may be writing just now
             try:
                 return [dict(row) for row in connection.execute(sql.replace("@", BARE))]
             finally:
