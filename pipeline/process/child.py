@@ -113,6 +113,7 @@ class Child:
         self._ear = threading.Thread(target=self._pass_on, name=f"stderr of {self.pid}", daemon=True)
         self._ear.start()
         self._reader: threading.Thread | None = None
+        self._ending = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -126,8 +127,11 @@ class Child:
 
     @property
     def runs(self) -> bool:
-        """Whether it has not ended."""
-        return self._process.poll() is None
+        """Whether it has not ended.  Its number stays its own until `wait`."""
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:  # somebody waited for it
+            return False
 
     def hear(self, first: Message, put: Callable[[Message | Ended], None]) -> None:
         """Send it a message; `put` gets each of its own, and at last its end, in threads of their own.
@@ -174,14 +178,16 @@ class Child:
 
     def end(self) -> None:
         """Ask it to stop at its next safe point."""
-        self._process.terminate()
+        with self._ending:
+            self._signal(os.kill, signal.SIGTERM)
 
     def wait(self) -> Ended:
         """How it ended, once it has; what it began in its process group ends with it."""
-        with contextlib.suppress(ChildProcessError):  # another thread was told of its end already
-            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # its number stays its own until it is asked for
-            self._kill_group()
-        code = self._process.wait()
+        with contextlib.suppress(ChildProcessError):  # another thread waited for it
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        with self._ending:
+            self._signal(os.killpg, signal.SIGKILL)
+            code = self._process.wait()
         for one in (self._socket, self._printing):  # what it sent can still be read, and then there is an end
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RD)
@@ -190,17 +196,19 @@ class Child:
 
     def kill(self) -> None:
         """End it and its process group, whatever they do."""
-        if self.runs:
-            self._kill_group()
+        with self._ending:
+            self._signal(os.killpg, signal.SIGKILL)
         self.wait()
         if self._reader is not None:
             self._reader.join()
         self.channel.close()
         self._socket.close()
 
-    def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+    def _signal(self, send: Callable[[int, int], None], number: int) -> None:
+        """Under the lock: once it was waited for its number may be another's."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                send(self.pid, number)
 
     def _pass_on(self) -> None:
         with self._printing:
