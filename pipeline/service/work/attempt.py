@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -24,6 +24,7 @@ from pipeline.service.words import Claimed, Ending, Reason, State
 from pipeline.service.work import preparing, room
 from pipeline.service.work.lease import Lease
 from pipeline.service.work.shipping import Shipping, restore
+from pipeline.service.work.wanted import Unwanted, given_up, wanted
 from pipeline.settings import Fetch
 from pipeline.stores.store import Store
 
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
     from pipeline.fetch.fetcher import Fetcher
 
 LOOK_SECONDS, SHIP_SECONDS = 0.2, 1.0
-CANCEL_SECONDS, PART_SECONDS = 3.0, 25.0
-"""So long a child has to end after it was asked to: by a person's cancel, and by a worker that ends."""
+PATIENCE = {"lost": 0.0, "cancel": 3.0, "time": 3.0, "part": 25.0}
+"""So long a child has to end after it was asked to, by why: a lost lease, a person, its own limit, the worker's end."""
+LAST_WORDS_SECONDS, LAST_SNAPSHOT_SECONDS = 1.0, 20.0
+"""So long what a child left is on its way to the bucket once a person cancelled, and once the worker is to end."""
 _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "OMP_WAIT_POLICY")
 _DETAIL = 2000
-LAST_WORDS_SECONDS = 1.0
-"""So long what a child left is on its way to the bucket after it was cancelled."""
 _LEFT = (75, 4)
 """Exit codes of a child that was asked to end."""
 T = TypeVar("T")
@@ -84,24 +85,25 @@ async def attempt(hands: Hands, held: Claimed, errand: Errand) -> None:
     if held.cancel:
         await queue.finish(hands.database, held, Ending(State.CANCELLED))
         return
-    folder = await place(hands, held)
-    try:
-        async with Lease(hands.database, held, hands.clock).beating() as lease:
-            await _Attempt(hands, errand, lease, folder).run()
-            if lease.lost:
-                hands.say(f"{held.id}: another worker has it now, or will have it")
-    finally:
-        await asyncio.to_thread(shutil.rmtree, folder, True)
+    async with placed(hands, held) as folder, Lease(hands.database, held, hands.clock).beating() as lease:
+        await _Attempt(hands, errand, lease, folder).run()
+        if lease.lost:
+            hands.say(f"{held.id}: another worker has it now, or will have it")
 
 
-async def place(hands: Hands, held: Claimed) -> Path:
-    """A folder for an attempt.  Raises TemporaryError where the disk has none: the work is parted with."""
+@contextlib.asynccontextmanager
+async def placed(hands: Hands, held: Claimed) -> AsyncIterator[Path]:
+    """A folder, deleted at the end.  Raises TemporaryError where the disk has none: the work is parted with."""
     try:
         hands.scratch.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f"{held.id}-", dir=hands.scratch))
+        folder = Path(tempfile.mkdtemp(prefix=f"{held.id}-", dir=hands.scratch))
     except OSError as error:
         await queue.release(hands.database, held)
         raise room.no_room(hands.scratch, str(error)) from error
+    try:
+        yield folder
+    finally:
+        await asyncio.to_thread(room.deleted, folder)
 
 
 class _Attempt:
@@ -115,9 +117,12 @@ class _Attempt:
     async def run(self) -> None:
         """Raises TemporaryError where the worker had better rest."""
         try:
-            asked = await self._while_wanted(self._fill())
+            await wanted(self._fill(), self._why)
+        except Unwanted as end:
+            await self._told(Ended(_LEFT[0]), end.why)
+            return
         except TemporaryError:
-            await self._surely(lambda: queue.release(self._hands.database, self._held))
+            await self._release()
             raise
         except SolverError as error:
             await self._finish(Ending(State.FAILED, Reason.BAD_SPEC, str(error)[:_DETAIL]))
@@ -127,22 +132,23 @@ class _Attempt:
                 await self._no_room(str(error)[:_DETAIL])
             await self._finish(Ending(State.FAILED, Reason.NO_DATA, str(error)[:_DETAIL]))
             return
-        if asked:
-            await self._told(Ended(_LEFT[0]), asked)
-            return
         environ = {name: os.environ[name] for name in _KEPT if name in os.environ}
         environ["HOME"] = str(self._folder)
         try:
             child = Child(python_of(self._errand.module, str(self._folder)), environ)
         except OSError as error:  # the host's limits, not the work's
-            await self._surely(lambda: queue.release(self._hands.database, self._held))
+            await self._release()
             hint = "are its processes, files or memory used up?"
             raise TemporaryError("this host begins no more processes", str(error), hint, room.REST_SECONDS) from error
+        ended = asyncio.ensure_future(asyncio.to_thread(child.wait))
+        shipped = asyncio.ensure_future(self._ships(ended))
         try:
-            ended, asked = await self._watched(child)
+            asked = await self._watched(child, ended, shipped)
+            whole = await self._brought(shipped)
         finally:
             await asyncio.to_thread(child.kill)
-        await self._told(ended, asked)
+            await given_up(shipped)
+        await self._told(ended.result() if whole else Ended(_LEFT[0]), asked)
 
     async def _fill(self) -> None:
         """The folder: what the errand asks for, and the snapshot to go on from.  Raises PipelineError, OSError."""
@@ -153,59 +159,45 @@ class _Attempt:
         self._shipping.newest, self._shipping.files = found
         self._shipping.iteration = self._shipping.newest
 
-    async def _while_wanted(self, work: Awaitable[None]) -> str:
-        """Why something was left undone: `lost`, or as `_why`; "": it is done.  Raises what it raises."""
-        task = asyncio.ensure_future(work)
-        try:
-            while not task.done():
-                if why := "lost" if self._lease.lost else self._why(self._hands.clock.monotonic()):
-                    return why
-                await asyncio.wait([task], timeout=LOOK_SECONDS)
-            task.result()
-            return ""
-        finally:
-            await _given_up(task)
-
-    async def _watched(self, child: Child) -> tuple[Ended, str]:
-        """How the child ended, and why it was asked to: `lost`, `cancel`, `part`, `time`, or "".
+    async def _watched(self, child: Child, ended: asyncio.Future[Ended], shipped: asyncio.Future[None]) -> str:
+        """Why the child was asked to end, as `_why`, once it has.
 
         What it writes is shipped beside: a bucket that answers late holds up no end.
         """
-        clock, waiting = self._hands.clock, asyncio.ensure_future(asyncio.to_thread(child.wait))
-        shipping: asyncio.Future[bool] | None = None
-        asked, killed_at, shipped_at = "", float("inf"), float("-inf")
-        try:
-            while not waiting.done():
-                now = clock.monotonic()
-                if self._lease.lost and asked != "lost":
-                    asked, killed_at = "lost", now
-                elif not asked and (asked := self._why(now)):
+        asked, killed_at = "", float("inf")
+        while not ended.done():
+            now, why = self._hands.clock.monotonic(), self._why()
+            if why and why != asked:
+                if not asked:
                     child.end()
-                    killed_at = now + (PART_SECONDS if asked == "part" else CANCEL_SECONDS)
-                elif asked in ("part", "time") and self._lease.cancel:
-                    asked, killed_at = "cancel", min(killed_at, now + CANCEL_SECONDS)
-                if now >= killed_at:
-                    await asyncio.to_thread(child.kill)
-                    killed_at = float("inf")
-                if shipping is not None and shipping.done():
-                    shipping.result()
-                    shipping, shipped_at = None, now
-                if shipping is None and now - shipped_at >= SHIP_SECONDS:
-                    shipping = asyncio.ensure_future(self._ship())
-                await asyncio.wait([waiting], timeout=LOOK_SECONDS)
-            if shipping is not None and asked != "lost":
-                await asyncio.wait([shipping], timeout=LAST_WORDS_SECONDS if asked == "cancel" else None)
-            return waiting.result(), asked
-        finally:
-            if shipping is not None:
-                await _given_up(shipping)
+                asked, killed_at = why, min(killed_at, now + PATIENCE[why])
+            if now >= killed_at:
+                await asyncio.to_thread(child.kill)
+                killed_at = float("inf")
+            if shipped.done():
+                shipped.result()
+            await asyncio.wait([ended], timeout=LOOK_SECONDS)
+        return asked
 
-    def _why(self, now: float) -> str:
+    def _why(self) -> str:
+        """Why the attempt has to end, what is most urgent of it; "": it goes on."""
+        if self._lease.lost:
+            return "lost"
         if self._lease.cancel:
             return "cancel"
-        if now >= self._ends:
+        if self._hands.clock.monotonic() >= self._ends:
             return "time"
         return "part" if self._hands.stopping() else ""
+
+    async def _ships(self, ended: asyncio.Future[Ended]) -> None:
+        """Ships what there is, until all is in the bucket that an ended child left, or the work is another's."""
+        while True:
+            last = ended.done()
+            if await self._ship() and last:
+                return
+            await asyncio.wait([ended], timeout=SHIP_SECONDS)
+            if last:
+                await asyncio.sleep(SHIP_SECONDS)
 
     async def _ship(self) -> bool:
         """Whether all that is there is in the bucket, and named."""
@@ -218,25 +210,28 @@ class _Attempt:
         self._lease.progress = self._errand.progress(self._folder, self._shipping.iteration)
         return True
 
-    async def _told(self, ended: Ended, asked: str) -> None:
-        """Tells what came of it; whatever the bucket has not taken is tried until the lease ends, or a person does.
+    async def _brought(self, shipped: asyncio.Future[None]) -> bool:
+        """Whether all that a child left is in the bucket: tried until a cancel or the worker's end hurries it."""
+        clock, ends = self._hands.clock, float("inf")
+        while not shipped.done() and not self._lease.lost:
+            now = clock.monotonic()
+            if self._lease.cancel:
+                ends = min(ends, now + LAST_WORDS_SECONDS)
+            elif self._hands.stopping():
+                ends = min(ends, now + LAST_SNAPSHOT_SECONDS)
+            if now >= ends:
+                return False
+            await asyncio.wait([shipped], timeout=LOOK_SECONDS)
+        if shipped.done() and not self._lease.cancel:
+            shipped.result()
+        return True
 
-        Raises TemporaryError where the worker had better rest.
-        """
-        task = asyncio.ensure_future(self._shipped())
-        cancelled = asked == "cancel"
-        while not task.done() and not self._lease.lost:
-            if cancelled := cancelled or self._lease.cancel:
-                await asyncio.wait([task], timeout=LAST_WORDS_SECONDS)
-                break
-            await asyncio.wait([task], timeout=LOOK_SECONDS)
-        if task.done() and not cancelled:
-            task.result()
-        await _given_up(task)
+    async def _told(self, ended: Ended, asked: str) -> None:
+        """Tells what came of it.  Raises TemporaryError where the worker had better rest."""
         if self._lease.lost:
             return
         text = ended.printed.decode("utf-8", "replace").replace(str(self._folder), ".").replace("\0", "")[-_DETAIL:]
-        if cancelled:
+        if self._lease.cancel:
             await self._finish(Ending(State.CANCELLED))
         elif ended.code == 0:
             await self._finish(Ending(State.SUCCEEDED, result=self._errand.result(self._folder, self._shipping)))
@@ -248,20 +243,19 @@ class _Attempt:
         elif ended.code in self._errand.failed:
             await self._finish(Ending(State.FAILED, self._errand.failed[ended.code], text))
         elif asked == "part" or ended.code in _LEFT:
-            await self._surely(lambda: queue.release(self._hands.database, self._held))
+            await self._release()
         else:
             self._hands.say(f"{self._held.id}: its process {ended.how}")
             says = f"its process {ended.how}\n{text}"
             await self._surely(lambda: queue.strike(self._hands.database, self._held, says))
 
-    async def _shipped(self) -> None:
-        while not await self._ship() and not self._lease.lost:
-            await asyncio.sleep(SHIP_SECONDS)
-
     async def _no_room(self, says: str) -> None:
         """A strike, since the work may be too large for any disk; others may have it meanwhile."""
         await self._surely(lambda: queue.strike(self._hands.database, self._held, says, Reason.DISK_LIMIT))
         raise room.no_room(self._hands.scratch, says.strip().rpartition("\n")[2])
+
+    async def _release(self) -> None:
+        await self._surely(lambda: queue.release(self._hands.database, self._held))
 
     async def _finish(self, ending: Ending) -> None:
         async def finish() -> State | None:
@@ -283,11 +277,3 @@ class _Attempt:
                 self._hands.say(f"{self._held.id}: {error}")
                 await asyncio.sleep(SHIP_SECONDS)
         return None
-
-
-async def _given_up(task: asyncio.Future[T]) -> None:
-    """Ends what is still under way, and what comes of it is nobody's."""
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.exception()

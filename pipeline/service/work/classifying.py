@@ -1,14 +1,12 @@
 """A classification job as work: many pictures through one net, whose answers are the work's one snapshot.
 
-Pictures are fetched and read beside the net's process, a group at a time, so that a cancel is heard between two of
-them and within one second while URLs are fetched.
+Pictures are fetched and read beside the net's process, a group at a time; a cancel is heard whatever is waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator, Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -27,9 +25,10 @@ from pipeline.service.serving.parent import CannotServe, Lost, Serving, files_of
 from pipeline.service.serving.placing import Model
 from pipeline.service.words import WORKER, Claimed, Ending, Reason, State
 from pipeline.service.work import room
-from pipeline.service.work.attempt import Hands, place
+from pipeline.service.work.attempt import Hands, placed
 from pipeline.service.work.importing import datafiles_of
 from pipeline.service.work.lease import Lease
+from pipeline.service.work.wanted import Unwanted, wanted
 
 KIND = "classify"
 TOGETHER = 64
@@ -46,14 +45,6 @@ class Given(NamedTuple):
     content: bytes | Failure
 
 
-class Parted(Exception):
-    """The attempt ends before its end.  why: `cancel`, `time`, `part` or `lost`."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
-
-
 def results_of(number: int) -> str:
     """The file that holds a row of the results.  number: of the row, from 0."""
     return f"results-{number // ROWS:06d}.jsonl"
@@ -64,12 +55,8 @@ async def attempt(hands: Hands, held: Claimed) -> None:
     if held.cancel:
         await queue.finish(hands.database, held, Ending(State.CANCELLED))
         return
-    folder = await place(hands, held)
-    try:
-        async with Lease(hands.database, held, hands.clock).beating() as lease:
-            await _Attempt(hands, lease, folder).run()
-    finally:
-        await asyncio.to_thread(shutil.rmtree, folder, True)
+    async with placed(hands, held) as folder, Lease(hands.database, held, hands.clock).beating() as lease:
+        await _Attempt(hands, lease, folder).run()
 
 
 @dataclass
@@ -87,19 +74,19 @@ class _Attempt:
     async def run(self) -> None:
         held, hands = self.lease.held, self.hands
         try:
-            files = await self._answered()
+            files = await wanted(self._answered(), self._why)
             await queue.beat(hands.database, held, self.lease.progress)
             if not await queue.keep(hands.database, held, Snapshot(1, files)):
                 return
             result = {"pictures": self.done, "failed": self.failed}
             await queue.finish(hands.database, held, Ending(State.SUCCEEDED, result=result))
-        except Parted as parted:
-            if parted.why == "cancel":
+        except Unwanted as end:
+            if end.why == "cancel":
                 await queue.finish(hands.database, held, Ending(State.CANCELLED))
-            elif parted.why == "time":
+            elif end.why == "time":
                 says = "it was not at its end after max_seconds"
                 await queue.finish(hands.database, held, Ending(State.FAILED, Reason.TIME_LIMIT, says))
-            elif parted.why == "part":
+            elif end.why == "part":
                 await queue.release(hands.database, held)
         except Lost as error:
             hands.say(f"{held.id}: {error}")
@@ -126,15 +113,13 @@ class _Attempt:
         return "part" if self.hands.stopping() else ""
 
     async def _answered(self) -> list[dict[str, Any]]:
-        """The files of the results, which are in the bucket.  Raises Parted, PipelineError, OSError."""
+        """The files of the results, which are in the bucket.  Raises PipelineError, OSError."""
         held = self.lease.held
         classifier = await _classifier(self.hands, held)
         serving = Serving(self.hands.store, self.folder / "net", self.hands.say, self.hands.sizes)
         names: list[str] = []
         try:
             async for some in self._groups():
-                if why := self._why():
-                    raise Parted(why)
                 found = await classifying.classify(serving, classifier, [one.content for one in some], held.body["top"])
                 for one, said in zip(some, found, strict=True):
                     if not names or names[-1] != results_of(self.done):

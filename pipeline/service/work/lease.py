@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.clock import Clock
-from pipeline.errors import PipelineError
+from pipeline.errors import TemporaryError
 from pipeline.service import queue
 from pipeline.service.database.statements import Database
 from pipeline.service.words import WORKER, Claimed
@@ -66,7 +66,7 @@ class Lease:
                     await self._look()
                     asked = self.confirmed
                 self.confirmed = asked
-            except PipelineError:
+            except TemporaryError:
                 pass  # whoever the database does not answer loses its lease by its own clock
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +22,11 @@ from pipeline.service.promotion import Bundle, Order, Overtaken, Parted, Promote
 from pipeline.service.serving.parent import files_of
 from pipeline.service.serving.placing import WEIGHTS
 from pipeline.service.words import WORKER, Claimed, Ending, Reason, State
-from pipeline.service.work.attempt import Hands
+from pipeline.service.work import room
+from pipeline.service.work.attempt import Hands, placed
 from pipeline.service.work.lease import Lease
 from pipeline.service.work.preparing import SERVING
 
-AWAY_SECONDS = 2.0
 LABEL_BYTES = 4 * 2**20
 """Of a model's labels together: a promotion is one small document that every host reads."""
 _DETAIL = 2000
@@ -36,20 +34,19 @@ _TEST = "test/"
 
 
 async def attempt(hands: Hands, held: Claimed) -> None:
-    """Puts it into use, or says why not; nothing where the work is somebody else's meanwhile."""
-    hands.scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{held.id}-", dir=hands.scratch))
-    try:
-        async with Lease(hands.database, held, hands.clock).beating() as lease:
-            ending = await _ending(hands, lease, folder)
-        if ending is not None:
-            await queue.finish(hands.database, held, ending)
-    except TemporaryError as error:
-        hands.say(f"{held.id}: {error}")
-        await asyncio.sleep(AWAY_SECONDS)
-        await queue.release(hands.database, held)
-    finally:
-        await asyncio.to_thread(shutil.rmtree, folder, True)
+    """Puts it into use, or says why not; nothing where the work is somebody else's meanwhile.
+
+    Raises TemporaryError where this worker had better rest: it has parted with the work then.
+    """
+    async with placed(hands, held) as folder:
+        try:
+            async with Lease(hands.database, held, hands.clock).beating() as lease:
+                ending = await _ending(hands, lease, folder)
+            if ending is not None:
+                await queue.finish(hands.database, held, ending)
+        except TemporaryError:
+            await queue.release(hands.database, held)
+            raise
 
 
 async def _ending(hands: Hands, lease: Lease, folder: Path) -> Ending | None:
@@ -69,6 +66,9 @@ async def _ending(hands: Hands, lease: Lease, folder: Path) -> Ending | None:
     except Overtaken as error:
         return Ending(State.FAILED, Reason.OVERTAKEN, str(error)[:_DETAIL])
     except (NotFound, FormatError, OSError) as error:
+        if room.is_full(error):
+            await queue.strike(hands.database, held, _said(error, folder), Reason.DISK_LIMIT)
+            raise room.no_room(hands.scratch, str(error)) from error
         return Ending(State.FAILED, Reason.NO_DATA, _said(error, folder))
     except PermanentError as error:
         return Ending(State.FAILED, Reason.BAD_SPEC, _said(error, folder))

@@ -36,6 +36,13 @@ def no_room(scratch: Path, detail: str) -> TemporaryError:
     return TemporaryError(says, detail, f"make room where {scratch} lies", REST_SECONDS)
 
 
+def deleted(folder: Path) -> None:
+    """By another name first: a thread that still waits for the bucket finds no folder to write to any more."""
+    with contextlib.suppress(OSError):
+        folder = folder.rename(folder.with_name(f"{folder.name}-over"))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def owned(root: Path, prefix: str) -> Iterator[Path]:
     """A new folder below root, deleted at the end; those of processes that were killed are deleted before.

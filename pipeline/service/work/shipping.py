@@ -128,6 +128,8 @@ async def restore(database: Database, store: Store, held: Claimed, out: Path) ->
                order by iteration desc limit 5""",
             held.tenant, held.id,
         )  # fmt: skip
+    if rows:
+        (out / "snapshots").mkdir(parents=True)
     for row in rows:
         folder = out / "snapshots" / str(row["iteration"])
         files: list[dict[str, Any]] = json.loads(row["files"])
@@ -138,7 +140,7 @@ async def restore(database: Database, store: Store, held: Claimed, out: Path) ->
 
 def restored(store: Store, files: list[dict[str, Any]], folder: Path) -> bool:
     """Writes the files of a snapshot into a new folder; False where one is not what was put: nothing is left then."""
-    folder.mkdir(parents=True)
+    folder.mkdir()
     for one in files:
         if one["name"] == SERVING:  # each attempt tells it anew
             continue
