@@ -23,11 +23,11 @@ from pipeline.errors import PipelineError, TemporaryError
 from pipeline.service import queue
 from pipeline.service.database import sqlite
 from pipeline.service.database.migrating import migrate_sqlite
-from pipeline.service.database.statements import Taken
+from pipeline.service.database.statements import Database, Taken
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.queue import Submission
-from pipeline.service.words import Slot, scope
-from pipeline.service.work import attempt, lease, worker
+from pipeline.service.words import Claimed, Ending, Slot, State, scope
+from pipeline.service.work import attempt, lease, wanted, worker
 from pipeline.service.work.attempt import Hands
 from tests.simulation.laws import Violation
 from tests.simulation.memory import Disk, MemoryStore
@@ -43,6 +43,10 @@ WORKERS, TENANTS, WORK = 3, 3, 20
 JUMPS = (-20.0, 5.0, 20.0, 40.0)
 """Seconds by which the database's clock may be moved."""
 JUMP = 0.0004
+PAUSE = 4.0
+"""Seconds between two wishes of a client, at most, and of a worker between its last look and its last word."""
+LATE = 0.6
+"""Of ends: those before which the worker stands still."""
 REST_STEPS = 12_000
 
 
@@ -79,18 +83,21 @@ class QueueUniverse:
         self.laws = QueueLaws(path, self.bucket)
         self.scheduler.after_step = self.laws.check
         self.said: list[str] = []
-        self._children: dict[int, ToyChild] = {}
+        self._children = 0
         self.cancels = self.random.choice([0.1, 0.8])
+        self._ending: list[str] = []
+        """Work whose worker is about to say how it ended."""
+        self._real_finish = queue.finish
         self._asked = 0
         self._asking: tuple[str, Submission] | None = None
         """What a client wants, and has no answer to; it outlives the client."""
         self._lives: dict[str, bool] = {}
         self._retired: set[str] = set()
         self._patches = contextlib.ExitStack()
-        system = SimpleNamespace(environ={}, kill=lambda pid, _: self._children[pid].kill())
         for target, name, value in (
-            (attempt, "Child", self._child), (attempt, "os", system), (attempt, "LOOK_SECONDS", 1.0),
-            (attempt, "SHIP_SECONDS", 2.0), (lease, "LOOK_SECONDS", 1.0), (worker, "POLL_SECONDS", 3.0),
+            (attempt, "Child", self._child), (attempt, "os", SimpleNamespace(environ={})),
+            (attempt, "LOOK_SECONDS", 1.0), (attempt, "SHIP_SECONDS", 2.0), (wanted, "LOOK_SECONDS", 1.0),
+            (lease, "LOOK_SECONDS", 1.0), (worker, "POLL_SECONDS", 3.0), (queue, "finish", self._finish),
             (sqlite, "_AGAIN", (0.2, 1.0)), (sqlite, "random", self.random),
         ):  # fmt: skip
             self._patches.enter_context(mock.patch.object(target, name, value))
@@ -165,9 +172,18 @@ class QueueUniverse:
         self._in_loop(proc, lambda hands: worker.work(hands, name), stopping)
 
     def _child(self, command: list[str], environ: object) -> ToyChild:
-        pid = len(self._children) + 1
-        self._children[pid] = ToyChild(command, lambda: self.hand.at, self.random, pid)
-        return self._children[pid]
+        self._children += 1
+        return ToyChild(command, lambda: self.hand.at, self.random, self._children)
+
+    async def _finish(self, database: Database, held: Claimed, ending: Ending) -> State | None:
+        """A worker may stand still between its last look and its last word, and a person cancels just then."""
+        if self.scheduler.faults and self.random.random() < LATE:
+            self._ending.append(held.id)
+            try:
+                await asyncio.sleep(PAUSE * self.random.random())
+            finally:
+                self._ending.remove(held.id)
+        return await self._real_finish(database, held, ending)
 
     def _client(self, proc: Proc) -> None:
         """Submits, cancels, changes priorities; asks again where no answer came."""
@@ -184,12 +200,13 @@ class QueueUniverse:
                         await queue.submit(statements, scope(tenant), one)
                     self._asking = None
                 elif self.laws.rows and self.scheduler.faults:
-                    await self._change(hands, self.random.choice(self.laws.left() or sorted(self.laws.rows)))
+                    work = self.random.choice(self._ending or self.laws.left() or sorted(self.laws.rows))
+                    await self._change(hands, work)
             except Taken:  # the answer was lost
                 self._asking = None
             except PipelineError as error:
                 self.said.append(f"client: {error}")
-            await asyncio.sleep(4.0 * self.random.random())
+            await asyncio.sleep(PAUSE * self.random.random())
 
     def _submission(self) -> tuple[str, Submission]:
         tenant = self.random.choice([self.tenants[0], *self.tenants])

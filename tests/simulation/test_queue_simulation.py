@@ -28,15 +28,17 @@ def run_some(seeds: range, steps: int) -> tuple[list[str], Counter[str]]:
     """What was broken, and what happened how often."""
     broken, seen = [], Counter[str]()
     for seed in seeds:
-        universe = QueueUniverse(seed)
+        universe, fails = QueueUniverse(seed), False
         try:
             universe.run(steps)
         except Violation:
-            faults, words = shorter(seed, steps, QueueUniverse)
-            broken.append(f"seed {seed}: {words}; faults at steps {faults}")
+            fails = True
         finally:
             seen.update(universe.laws.seen)
             universe.close()
+        if fails:
+            faults, words = shorter(seed, steps, QueueUniverse)
+            broken.append(f"seed {seed}: {words}; faults at steps {faults}")
     return broken, seen
 
 

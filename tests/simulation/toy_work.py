@@ -31,7 +31,7 @@ class ToyChild:
         self._second = chance.uniform(0.5, 3.0)
         self._due = now() + self._second
         self._breaks = self._at + chance.randint(1, 5) if chance.random() < 0.15 else 0
-        self._code_then = chance.choice([KILLED, KILLED, KILLED, 1, DIVERGED])
+        self._code_then = chance.choice([KILLED, KILLED, 1, DIVERGED, DIVERGED])
         self._deaf, self._ends_at = chance.random() < 0.3, float("inf")
         self._parting = chance.uniform(0.0, 2.0)
         self._code: int | None = None
