@@ -53,7 +53,9 @@ class Shipping:
         )
 
     async def _lines(self, kind: str, name: str) -> bool:
-        while kind in self._told or self._begin(kind, self._next(kind, self.out / name)):
+        path = self.out / name
+        there = path.stat().st_size if path.exists() else 0  # what is written meanwhile is the next time's
+        while kind in self._told or (self._taken.get(kind, 0) < there and self._begin(kind, self._next(kind, path))):
             chunk, shown, taken = self._told[kind]
             await blobs.put(self.store, chunk.key, shown)
             if not await queue.ship(self.database, self.held, chunk):
@@ -81,7 +83,7 @@ class Shipping:
     def _next(self, kind: str, path: Path) -> bytes:
         """Whole lines that were not shipped yet, at most a piece; b"" where there are none."""
         taken = self._taken.get(kind, 0)
-        if not path.exists() or (kind == "log" and taken > LOG_BYTES):
+        if kind == "log" and taken > LOG_BYTES:
             return b""
         with path.open("rb") as file:
             file.seek(taken)

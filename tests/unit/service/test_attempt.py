@@ -1,0 +1,128 @@
+"""What an attempt waits for while others hurry it: a child that writes on and on, a bucket that never answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.servers.databases import needs_the_extra
+
+needs_the_extra()
+
+from pipeline.clock import Clock  # noqa: E402
+from pipeline.service import queue  # noqa: E402
+from pipeline.service.ids import Kind, new_id  # noqa: E402
+from pipeline.service.queue import Chunk, Snapshot  # noqa: E402
+from pipeline.service.words import Claimed  # noqa: E402
+from pipeline.service.work import attempt, room  # noqa: E402
+from pipeline.service.work.attempt import Hands  # noqa: E402
+from pipeline.service.work.shipping import MANIFEST, Shipping  # noqa: E402
+from pipeline.service.work.wanted import Unwanted, wanted  # noqa: E402
+from tests.simulation.memory import Disk, MemoryStore  # noqa: E402
+
+HELD = Claimed(new_id(Kind.TENANT, 0.0), new_id(Kind.TRAINING_JOB, 0.0), "train", 1, {}, False, 1e6)
+SECONDS_OF_A_LOOK = 0.7
+ENOUGH = 50
+"""Rows that a child writes at most, so that a test that is broken ends."""
+
+
+def test_a_child_that_writes_faster_than_the_bucket_takes_keeps_no_snapshot_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter(range(1, ENOUGH))
+    told: list[Chunk | Snapshot] = []
+
+    def write() -> None:
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            for step in (next(steps, None),):
+                if step is not None:
+                    file.write(json.dumps({"step": step}) + "\n")
+
+    def gate(verb: str, key: str, effect: Any) -> Any:
+        write()
+        return effect()
+
+    async def named(_: object, __: object, one: Chunk | Snapshot) -> bool:
+        told.append(one)
+        return True
+
+    monkeypatch.setattr(queue, "ship", named)
+    monkeypatch.setattr(queue, "keep", named)
+    write()
+    (tmp_path / "snapshots/5").mkdir(parents=True)
+    (tmp_path / "snapshots/5" / MANIFEST).write_text("{}")
+    shipping = Shipping(SimpleNamespace(), MemoryStore(Disk(lambda: 0.0), gate), HELD, tmp_path)  # type: ignore[arg-type]
+    assert asyncio.run(shipping.ship())
+    kinds = [one.kind if isinstance(one, Chunk) else one.iteration for one in told]
+    assert kinds == ["metrics", 5], "one chunk of what was there, and then the snapshot"
+    assert asyncio.run(shipping.ship())
+    assert [(one.first, one.last) for one in told if isinstance(one, Chunk)] == [(1, 1), (2, 3)], "nothing is left out"
+
+
+@pytest.mark.parametrize(
+    ("stopping", "cancel", "seconds"),
+    [(True, False, attempt.LAST_SNAPSHOT_SECONDS), (False, True, attempt.LAST_WORDS_SECONDS)],
+    ids=["the worker's end", "a cancel"],
+)
+def test_a_bucket_that_never_answers_holds_up_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopping: bool, cancel: bool, seconds: float
+) -> None:
+    monkeypatch.setattr(attempt, "LOOK_SECONDS", 0.0)
+    ticks = count()
+    clock = Clock(monotonic=lambda: next(ticks) * SECONDS_OF_A_LOOK)
+    hands = Hands(None, None, clock, tmp_path, lambda: stopping, lambda _: None)  # type: ignore[arg-type]
+    lease = SimpleNamespace(held=HELD, lost=False, cancel=cancel)
+    one = attempt._Attempt(hands, None, lease, tmp_path)  # type: ignore[arg-type]
+
+    async def brought() -> bool:
+        return await asyncio.wait_for(one._brought(asyncio.get_running_loop().create_future()), 60)
+
+    assert not asyncio.run(brought()), "what was not shipped is not said to be there"
+    assert seconds <= next(ticks) * SECONDS_OF_A_LOOK <= seconds + 4 * SECONDS_OF_A_LOOK
+
+
+def test_what_nobody_wants_any_more_is_given_up_though_it_never_ends() -> None:
+    async def tried() -> str:
+        looks = count()
+        with pytest.raises(Unwanted) as end:
+            await wanted(asyncio.Event().wait(), lambda: "cancel" if next(looks) > 1 else "")
+        return end.value.why
+
+    assert asyncio.run(tried()) == "cancel"
+
+    async def done() -> int:
+        return await wanted(asyncio.sleep(0, 7), lambda: "")
+
+    assert asyncio.run(done()) == 7
+
+
+def test_a_thread_that_still_waits_makes_a_deleted_folder_not_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "tj_1-x"
+    (folder / "out").mkdir(parents=True)
+    began, over, refused = threading.Event(), threading.Event(), []
+
+    def writes() -> None:
+        with (folder / "out/first").open("w") as file:
+            began.set()
+            over.wait(60)
+            file.write("what came late")
+        try:
+            (folder / "out/second").write_text("and more")
+        except FileNotFoundError as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=writes)
+    thread.start()
+    assert began.wait(60)
+    room.deleted(folder)
+    over.set()
+    thread.join()
+    assert refused
+    assert not list(tmp_path.iterdir())
