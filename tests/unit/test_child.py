@@ -132,6 +132,7 @@ print("last words")
 pid = os.fork()
 if pid == 0:
     time.sleep(1000)
+os.setpgid(pid, pid)  # what is in the child's own group ends with it
 channel.send(fork=pid)"""
     told, end = run(body)
     fork = told[1]["fork"]
@@ -140,6 +141,21 @@ channel.send(fork=pid)"""
         assert (told[0], end.code, end.last_line) == ({"said": 1}, 0, "last words")
     finally:
         os.kill(fork, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("ask", [lambda one: one.runs, lambda one: one.end()], ids=["runs", "end"])
+def test_what_a_child_began_in_its_group_ends_with_it_whoever_asked_for_it_before(
+    ask: Callable[[Child], object],
+) -> None:
+    body = "channel.send(pid=subprocess.Popen(['sleep', '600']).pid)"
+    heard: list[Any] = []
+    with child(body) as one:
+        one.channel.send()
+        heard.append(one.channel.receive()[0])
+        wait_until(lambda: not running(one.pid))
+        ask(one)
+        assert one.wait().code == 0
+        wait_until(lambda: not running(heard[0]["pid"]))
 
 
 def test_a_child_has_its_three_descriptors_its_own_group_and_no_core() -> None:
