@@ -182,12 +182,12 @@ def storm(site: Whole, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]
     began, told = time.monotonic(), time.monotonic()
     blows = [one for one in KILLS for _ in range(plan.kills // len(KILLS) + 1)]
     blows = chance.sample(blows, plan.kills)
-    others = [one for one in FAULTS[1:] for _ in range(max(1, plan.kills // 24))] + ["freeze"] * plan.freezes
+    others = [one for one in FAULTS[1:] for _ in range(max(1, plan.kills // 24))] + ["freeze"] * (plan.freezes - 1)
     for one in others:
         blows.insert(chance.randrange(len(blows)), one)
     first = ["freeze"] if plan.freezes else []
     until(lambda: bool(site.rows("select 1 as one from snapshots")), "the first snapshot", 300)
-    for what in [*first, *blows[len(first) :]]:
+    for what in [*first, *blows]:
         now.blow(what)
         now.thaw()
         time.sleep(chance.uniform(0, 2 * plan.pause))
