@@ -13,6 +13,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
 from typing import NamedTuple, NoReturn, Protocol, TextIO, cast
 
 from pipeline import __version__
@@ -231,7 +232,16 @@ def entry() -> NoReturn:
     keep_interrupts()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core of this process, or of one that it starts, tells secrets
     with_standard_streams()
+    sys.meta_path.insert(0, _NoPandas())
     leave(main())
+
+
+class _NoPandas(MetaPathFinder):
+    """Says that pandas is not installed.  pyarrow would import it at the first array: half a second for nothing."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError("hathi needs no pandas", name=fullname)
 
 
 if __name__ == "__main__":

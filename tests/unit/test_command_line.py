@@ -89,6 +89,22 @@ def test_help_lists_commands_and_exit_codes_and_imports_nothing_heavy() -> None:
         assert f"'{heavy}'" not in done.stdout, heavy
 
 
+def test_a_command_that_makes_arrays_does_not_pay_for_pandas() -> None:
+    """pyarrow would import it at the first array; it is installed here, since consumers are tested with it."""
+    code = """
+import sys
+from pipeline.cli import main
+def run():
+    import pyarrow
+    print(pyarrow.array([{"a": 1}, None]).to_pylist(), "pandas" in sys.modules)
+    return 0
+main.main = run
+main.entry()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[{'a': 1}, None] False\n"
+
+
 def test_help_shows_each_command_once_under_what_a_person_wants_to_do() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.cli.main", "--help"], capture_output=True, text=True, check=True, cwd=ROOT
