@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.service import states
 from pipeline.service.database.statements import Database, Row, Statements
+from pipeline.service.summing import Summary
 from pipeline.service.words import WORKER, Beaten, Claimed, Ending, Realm, Reason, Slot, State
 from pipeline.times import DAY
 
@@ -58,13 +59,17 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows of metrics or lines of a log that are in the bucket.  first, last: the steps or bytes of it."""
+    """Rows of metrics or lines of a log that are in the bucket.  first, last: the steps or bytes of it.
+
+    summaries: those that end with it.
+    """
 
     kind: str
     first: int
     last: int
     size: int
     key: str
+    summaries: tuple[Summary, ...] = ()
 
 
 async def submit(statements: Statements, realm: Realm, work: Submission) -> None:
@@ -211,18 +216,26 @@ async def ship(database: Database, held: Claimed, chunk: Chunk) -> bool:
     async with database.transaction(WORKER) as statements:
         if await _mine(statements, held, "") is None:
             return False
-        there = await statements.row(
-            "select 1 from chunks where tenant_id = $1 and work_id = $2 and kind = $3 and epoch = $4 and key = $5",
-            held.tenant, held.id, chunk.kind, held.epoch, chunk.key,
+        newest = await statements.row(
+            """select number, key from chunks where tenant_id = $1 and work_id = $2 and kind = $3
+               order by number desc limit 1""",
+            held.tenant, held.id, chunk.kind,
         )  # fmt: skip
-        if there is not None:  # it was told before, and the answer was lost
+        if newest is not None and newest["key"] == chunk.key:  # it was told before, and the answer was lost
             return True
+        number = newest["number"] + 1 if newest is not None else 1
         await statements.row(
             """insert into chunks (tenant_id, work_id, kind, number, epoch, first, last, size, key, created_at)
-               select $1, $2, $3, 1 + coalesce(max(number), 0), $4, $5, $6, $7, $8, instant() from chunks
-               where tenant_id = $1 and work_id = $2 and kind = $3 returning number""",
-            held.tenant, held.id, chunk.kind, held.epoch, chunk.first, chunk.last, chunk.size, chunk.key,
+               values ($1, $2, $3, $4, $5, $6, $7, $8, $9, instant()) returning number""",
+            held.tenant, held.id, chunk.kind, number, held.epoch, chunk.first, chunk.last, chunk.size, chunk.key,
         )  # fmt: skip
+        for one in chunk.summaries:  # of this attempt's newest chunks, between which no other attempt's are
+            await statements.row(
+                """insert into summaries (tenant_id, work_id, level, number, epoch, since, first, last, size, body)
+                   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) returning number""",
+                held.tenant, held.id, one.level, number, held.epoch, number - one.chunks + 1, one.first, one.last,
+                len(one.body), one.body,
+            )  # fmt: skip
         return True
 
 

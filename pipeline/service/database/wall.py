@@ -44,6 +44,7 @@ DOORS: dict[str, dict[Part, Door]] = {
     "work": {Part.TENANT: Door(ALL, TENANT), Part.WORKER: Door(("select", "update"))},
     "inputs": {Part.TENANT: Door(("select", "insert", "delete"), TENANT), Part.WORKER: Door(READ)},
     "chunks": {Part.TENANT: Door(SHRINK, TENANT), Part.WORKER: Door(GROW)},
+    "summaries": {Part.TENANT: Door(SHRINK, TENANT), Part.WORKER: Door(GROW)},
     "snapshots": {Part.TENANT: Door(SHRINK, TENANT), Part.WORKER: Door(GROW)},
     "datasets": {Part.TENANT: Door(("select", "insert", "delete"), TENANT), Part.WORKER: Door(READ)},
     "judgements": {Part.TENANT: Door(("select", "insert", "delete"), TENANT), Part.WORKER: Door(READ)},

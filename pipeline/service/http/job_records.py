@@ -8,20 +8,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field, WithJsonSchema
 
 from pipeline.errors import FormatError
 from pipeline.service import blobs, states
+from pipeline.service.curves import CHUNK_BYTES, Curves, Wanted
 from pipeline.service.database.statements import Row
 from pipeline.service.http.asking import Behind, Service, Viewer
 from pipeline.service.http.documents import JobId, Told, problems
 from pipeline.service.http.downloads import BINARY, FileName, download
 from pipeline.service.problems import absent
-from pipeline.service.thinning import Stretch, Thinned, effective
+from pipeline.service.thinning import rows_of as rows_in
 from pipeline.service.words import Actor, State
 
-CHUNK_BYTES = 64 * 2**20
 LOOK_SECONDS = 0.5
 COMMENT_SECONDS = 15.0
 LOG_BYTES = 2**20
@@ -73,23 +73,13 @@ def add_to(router: APIRouter, row_of: Callable[..., Awaitable[Row]], shown: Call
 
     async def metrics(
         service: Service, actor: Viewer, job: JobId, names: Names = None, first: From = 0, points: Points = 1000
-    ) -> Metrics:
+    ) -> Response:
         """What it measured, thinned by the server; steps that a later attempt computed anew are told once."""
         await row_of(service, actor, job)
-        found = await chunks_of(service, actor, job, "metrics")
-        last = max((chunk["last"] for chunk in found), default=0)
-        thinned = Thinned(first, max(first, last), points)
-        for chunk, stretch in zip(found, effective([_stretch(chunk) for chunk in found]), strict=True):
-            if chunk["last"] >= first:
-                for row in await rows_of(service, chunk):
-                    if row["step"] >= first and (stretch.until is None or row["step"] < stretch.until):
-                        for name, value in row["values"].items():
-                            if names is None or name in names:
-                                thinned.add(name, (row["step"], row["time"], float(value)))
-        return Metrics(
-            metrics={name: [_finite(one) for one in some] for name, some in thinned.points().items()},
-            last_event_id=f"0.{max((chunk['number'] for chunk in found), default=0)}",
-        )
+        wanted = Wanted(None if names is None else frozenset(names), first, points)
+        found, newest = await Curves(service.database, service.store, actor.realm).of(job, wanted)
+        shown = {name: [_finite(one) for one in some] for name, some in found.items()}
+        return JSONResponse({"metrics": shown, "last_event_id": f"0.{newest}"})
 
     async def log(service: Service, actor: Viewer, job: JobId, tail: Tail = 65_536) -> Response:
         """The end of its log, of all attempts, also of one that failed."""
@@ -191,13 +181,9 @@ async def rows_of(service: Behind, chunk: Row) -> list[dict[str, Any]]:
     """The rows of a chunk of metrics.  Raises FormatError, NotFound."""
     text = await blobs.get(service.store, chunk["key"], CHUNK_BYTES)
     try:
-        return [json.loads(line) for line in text.splitlines()]
+        return rows_in(text)
     except ValueError as error:
         raise FormatError("a chunk of metrics cannot be read", chunk["key"], "tell an operator") from error
-
-
-def _stretch(chunk: Row) -> Stretch:
-    return Stretch(chunk["number"], chunk["epoch"], chunk["first"], chunk["last"])
 
 
 def _finite(point: tuple[int, float, float]) -> tuple[int, float, float | None]:

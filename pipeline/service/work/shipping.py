@@ -17,6 +17,8 @@ from pipeline.service import blobs, queue
 from pipeline.service.database.statements import Database
 from pipeline.service.keys import TenantKeys
 from pipeline.service.queue import Chunk, Snapshot
+from pipeline.service.summing import Summary, Summing
+from pipeline.service.thinning import points_of, rows_of
 from pipeline.service.words import WORKER, Claimed
 from pipeline.service.work.preparing import SERVING
 from pipeline.stores.store import Store
@@ -41,6 +43,7 @@ class Shipping:
     files: list[dict[str, Any]] = field(default_factory=list)
     _taken: dict[str, int] = field(default_factory=dict)
     _number: int = 0
+    _summing: Summing = field(default_factory=Summing)
     _told: dict[str, tuple[Chunk, bytes, int]] = field(default_factory=dict)
     """By kind what nobody has confirmed yet: it is told again as it was, since the answer alone may be lost."""
 
@@ -70,14 +73,17 @@ class Shipping:
             return False
         first = self._taken.get(kind, 0)
         taken, last = first + len(text), first + len(text) - 1
+        summaries: tuple[Summary, ...] = ()
         if kind == "metrics":
-            steps = [json.loads(line)["step"] for line in text.splitlines()]
+            rows = rows_of(text)
+            steps = [row["step"] for row in rows]
             first, last = min(steps), max(steps)
             self.iteration = max(self.iteration, last)
+            summaries = self._summing.add(points_of(rows), first, last)
         self._number += 1
         key = TenantKeys(self.held.tenant).chunk(self.held.id, self.held.epoch, kind, self._number)
         shown = text.replace(f"{self.out.parent}/".encode(), b"")  # where this host works is nobody's business
-        self._told[kind] = Chunk(kind, first, last, len(shown), key), shown, taken
+        self._told[kind] = Chunk(kind, first, last, len(shown), key, summaries), shown, taken
         return True
 
     def _next(self, kind: str, path: Path) -> bytes:

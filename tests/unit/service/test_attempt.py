@@ -43,7 +43,7 @@ def test_a_child_that_writes_faster_than_the_bucket_takes_keeps_no_snapshot_wait
         with (tmp_path / "metrics.jsonl").open("a") as file:
             for step in (next(steps, None),):
                 if step is not None:
-                    file.write(json.dumps({"step": step}) + "\n")
+                    file.write(json.dumps({"step": step, "time": 1.0, "values": {}}) + "\n")
 
     def gate(verb: str, key: str, effect: Any) -> Any:
         write()
