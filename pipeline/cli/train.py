@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.amounts import counted
-from pipeline.cli import train_head, train_linear, train_price, train_spark, train_template
+from pipeline.cli import train_head, train_linear, train_price, train_replicas, train_spark, train_template
 from pipeline.cli.output.training import Tested, shown
 from pipeline.cli.wiring.numbers import number_from
 from pipeline.cli.wiring.whole_commands import in_order, refuse_others
@@ -137,7 +137,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    if not args.on:
+    if args.on == train_replicas.REPLICAS:
+        train_replicas.refuse({
+            "--workers": bool(args.workers), "--job": args.job, "--executors": bool(args.executors),
+            "--local-steps": bool(args.local_steps), "--spark-conf": bool(args.spark_conf), "--gpu": bool(args.gpu),
+        })  # fmt: skip
+    elif not args.on:
         train_spark.refuse_without(args)
     elif args.workers:
         raise ConfigError("--on excludes --workers", "executors compute the shards", "leave one of the two out")
@@ -178,6 +183,9 @@ def _train(args: argparse.Namespace) -> int:
         travelling(settings) if settings is not None else "",
     )  # fmt: skip
     tested, row, began = Tested(), _printed(args.json), time.monotonic()
+    if args.on == train_replicas.REPLICAS:
+        ended = train_replicas.run(wanted, args.patience, estop, tested, _all(tested.take, row))
+        return _told(args, ended, tested, began)
     if args.on:
         return _told(args, train_spark.run(args, wanted, estop, tested, _all(tested.take, row)), tested, began)
 

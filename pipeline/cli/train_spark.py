@@ -21,9 +21,10 @@ SPARK = "spark"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What a training on a cluster takes."""
     group = parser.add_argument_group("on a cluster (docs/spark.md)")
-    group.add_argument("--on", metavar="spark[=MASTER]", help="train on the executors of Apache Spark; MASTER: e.g. "
-                       "yarn or local-cluster[2,1,1024] (default: that of spark-submit); of linear: here as well, and "
-                       "spark=k8s://HOST:PORT")  # fmt: skip
+    group.add_argument("--on", metavar="spark[=MASTER]", help="train on the executors of Apache Spark; "
+                       "MASTER: e.g. yarn or local-cluster[2,1,1024] (default: that of spark-submit); of linear: "
+                       "here as well, and spark=k8s://HOST:PORT; replicas: as one of those that RANK, WORLD_SIZE and "
+                       "MASTER_ADDR name (docs/kubernetes.md)")  # fmt: skip
     group.add_argument("--executors", type=int, default=0, metavar="N",
                        help="that compute the shards (default: the slots of the cluster, at most V)")  # fmt: skip
     group.add_argument("--patience", type=float, metavar="SECONDS",
@@ -47,9 +48,8 @@ def run(
     """Trains to the end, or until it is asked to leave (Ending.LEFT).  Raises what training raises."""
     kind, _, master = args.on.partition("=")
     if kind != SPARK:
-        raise ConfigError(
-            f"--on {args.on} is no place to train", "known: spark, spark=MASTER", "leave --on out to train here"
-        )
+        raise ConfigError(f"--on {args.on} is no place to train", "known: spark, spark=MASTER, replicas",
+                          "leave --on out to train here")  # fmt: skip
     if importlib.util.find_spec("pyspark") is None:
         raise ConfigError("no pyspark here", "it is an extra", f"{to_install('spark')}; see docs/spark.md")
     from pipeline.cli.wiring.on_spark import Cluster, train

@@ -16,10 +16,14 @@ BEAT, TOLD, ARRAYS, FAILED, SHARED = range(5)
 """Kinds of frames.  ARRAYS: numbers follow.  SHARED: no content; what stands in the memory of both is ready."""
 _HEAD = struct.Struct("<BQ")
 _PIECE = 1 << 22  # bytes that are handed to the system at once
-_KINDS = {kind.exit_code: kind for kind in (SolverError, Diverged, TemporaryError)}
+_KINDS = {kind.exit_code: kind for kind in (SolverError, Diverged)}
 HINT = "the same command goes on from the last whole snapshot"
 Place = Callable[[int], memoryview]
 """What takes a frame's content, by its size in bytes."""
+
+
+class PeerLost(TemporaryError):
+    """This process is well, and another one is gone, hangs, or did not come."""
 
 
 class Connection:
@@ -129,9 +133,9 @@ class Connection:
             self.put(BEAT)
             self.push()
 
-    def _gone(self, error: OSError | None) -> TemporaryError:
+    def _gone(self, error: OSError | None) -> PeerLost:
         why = error.strerror or str(error) if error is not None else "its connection has ended"
-        return TemporaryError(f"{self.name} is gone", why, HINT)
+        return PeerLost(f"{self.name} is gone", why, HINT)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -146,6 +150,6 @@ def words(error: PipelineError) -> bytes:
 
 
 def failed(body: dict[str, object]) -> PipelineError:
-    """The error that `words` wrote."""
-    kind = _KINDS.get(int(str(body["exit_code"])), TemporaryError)
+    """The error that `words` wrote: one that may work later is the other one's, not ours."""
+    kind = _KINDS.get(int(str(body["exit_code"])), PeerLost)
     return kind(str(body["message"]), str(body["detail"]), str(body["hint"]))

@@ -49,9 +49,9 @@ class Listening:
             one.close()
 
 
-def listen(host: str) -> Listening:
-    """At this address of ours, at a port that is free."""
-    far = socket.create_server((host, 0), backlog=128)
+def listen(host: str, port: int = 0) -> Listening:
+    """At this address of ours; port 0: at one that is free.  Raises OSError."""
+    far = socket.create_server((host, port), backlog=128)
     if not memory.is_here():
         return Listening(far, None)
     near = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -87,10 +87,10 @@ def _connected(to: Member, rank: int, token: bytes, seconds: float, near: bool) 
             stream.connect(_near(to.port))
         else:
             stream = socket.create_connection((to.host, to.port), timeout=seconds)
-        nonce = _exactly(stream, 32)
+        nonce = exactly(stream, 32)
         mine = secrets.token_bytes(32)
         stream.sendall(_HELLO.pack(_KIND, mine, rank, _proof(token, b"c", nonce, mine, rank)))
-        if not hmac.compare_digest(_exactly(stream, _ANSWER.size), _proof(token, b"s", nonce, mine, rank)):
+        if not hmac.compare_digest(exactly(stream, _ANSWER.size), _proof(token, b"s", nonce, mine, rank)):
             raise ConnectionError("it does not know the token of this training")
         return stream
     except OSError:
@@ -145,7 +145,7 @@ def _known(stream: socket.socket, token: bytes, seconds: float) -> int | None:
         stream.settimeout(seconds)
         nonce = secrets.token_bytes(32)
         stream.sendall(nonce)
-        kind, theirs, rank, proof = _HELLO.unpack(_exactly(stream, _HELLO.size))
+        kind, theirs, rank, proof = _HELLO.unpack(exactly(stream, _HELLO.size))
         if kind != _KIND or not hmac.compare_digest(proof, _proof(token, b"c", nonce, theirs, rank)):
             return None
         stream.sendall(_proof(token, b"s", nonce, theirs, rank))
@@ -158,7 +158,8 @@ def _proof(token: bytes, side: bytes, nonce: bytes, theirs: bytes, rank: int) ->
     return hmac.digest(token, side + nonce + theirs + rank.to_bytes(4, "little"), "sha256")
 
 
-def _exactly(stream: socket.socket, count: int) -> bytes:
+def exactly(stream: socket.socket, count: int) -> bytes:
+    """So many bytes.  Raises OSError where the connection ends before."""
     found = b""
     while len(found) < count:
         some = stream.recv(count - len(found))

@@ -23,7 +23,7 @@ from pipeline.errors import PipelineError, TemporaryError
 from pipeline.process import memory
 from pipeline.training import tree
 from pipeline.training.sharing import room
-from pipeline.training.sharing.connection import ARRAYS, FAILED, HINT, SHARED, TOLD, Connection, words
+from pipeline.training.sharing.connection import ARRAYS, FAILED, HINT, SHARED, TOLD, Connection, PeerLost, words
 from pipeline.training.sharing.exchange import Float32s
 from pipeline.training.sharing.meeting import Listening, Member, accept, connect, give
 from pipeline.training.sharing.room import Room
@@ -165,8 +165,8 @@ class Peers:
                     one.heard = now
             for one in waiting.values():
                 if now - one.heard >= self._seconds:
-                    raise TemporaryError(f"{one.name} is silent for {self._seconds:.0f} s: it hangs",
-                                         "it sent no word and no sign of life", HINT)  # fmt: skip
+                    raise PeerLost(f"{one.name} is silent for {self._seconds:.0f} s: it hangs",
+                                   "it sent no word and no sign of life", HINT)  # fmt: skip
             self.alive()
 
     def alive(self) -> None:
