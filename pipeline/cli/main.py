@@ -68,6 +68,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "models": Entry("models", "show which nets were promoted, and where each comes from"),
         "evaluate": Entry("evaluate", "judge a net on a dataset, alone or beside another"),
         "service": Entry("service", "let teams train over REST: an API, workers, tenants and tokens"),
+        "kube": Entry("kube", "train on Kubernetes: jobs that come back by themselves, and their operator"),
         "remote": Entry("remote", "use such a service: push data, train, watch, classify"),
     },
 }

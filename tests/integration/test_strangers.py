@@ -344,6 +344,7 @@ def commands(site: Site) -> dict[str, list[list[str]]]:
             ["backup", f"{site.folder}/backups", *at],
             ["prune", "--dry-run", *at],
         ],
+        "kube": [["manifests"]],
         "remote": [["logout"]],
         "promote": [["demo", "--net", net[0], "--weights", net[1], "--config", str(following(site))]],
         "models": [["--config", str(following(site))]],
