@@ -9,7 +9,7 @@ from typing import Any
 from tests.servers import tiny_training
 from tests.servers.demand import free_port
 
-ITERATIONS, SNAPSHOT = 240, 20
+ITERATIONS, SNAPSHOT = 160, 20
 PATIENCE = "20"
 
 

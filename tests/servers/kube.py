@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.kube.credentials import Credentials
 from tests.servers.demand import Server, Uninstalled, free_port, installed, missing
@@ -29,6 +30,12 @@ CONTROLLERS = (
     "node-lifecycle-controller", "taint-eviction-controller", "endpointslice-controller", "serviceaccount-controller",
     "serviceaccount-token-controller", "deployment-controller", "replicaset-controller", "job-controller",
 )  # fmt: skip
+
+_AUDIT = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}],
+}
 
 __all__ = ["Cluster", "Uninstalled", "install", "running"]
 
@@ -113,6 +120,8 @@ class Cluster:
         if not key.exists():
             subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
             (self.folder / "tokens.csv").write_text(f'{ADMIN},admin,admin,"system:masters"\n')
+        policy = self.folder / "audit.json"
+        policy.write_text(json.dumps(_AUDIT))
         server = self._begin("apiserver", [
             "--etcd-servers", f"http://127.0.0.1:{self.etcd_port}", "--bind-address", "127.0.0.1",
             "--secure-port", str(self.port), "--cert-dir", str(self.folder / "pki"),
@@ -120,6 +129,8 @@ class Cluster:
             "--service-account-signing-key-file", str(key), "--token-auth-file", str(self.folder / "tokens.csv"),
             "--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.96.0.0/16",
             "--advertise-address", "127.0.0.1", "--endpoint-reconciler-type", "none",
+            "--audit-policy-file", str(policy), "--audit-log-path", str(self.audit),
+            "--enable-admission-plugins", "OwnerReferencesPermissionEnforcement",
         ])  # fmt: skip
         server.until(self.is_ready, "kube-apiserver is ready", 120.0)
 
@@ -133,6 +144,14 @@ class Cluster:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+    @property
+    def audit(self) -> Path:
+        return self.folder / "audit.log"
+
+    def audited(self) -> list[dict[str, Any]]:
+        """What service accounts have asked, as the API server wrote it down."""
+        return [json.loads(line) for line in self.audit.read_text().splitlines()] if self.audit.exists() else []
 
     def kill(self, name: str) -> None:
         """As kill -9: etcd, apiserver, controllers or scheduler."""
