@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import asyncpg
@@ -15,7 +17,8 @@ from pipeline.service.words import Realm
 
 _SERIAL = 0x48617468
 """The advisory lock of serial transactions."""
-_REALM = "select set_config('role', $1, true), set_config('hathi.tenant', $2, true)"
+_LOCK = f"; select pg_advisory_xact_lock({_SERIAL})"
+_WORD = re.compile(r"[0-9A-Za-z_]*")
 _MOST = 10
 _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 5.0
@@ -41,45 +44,43 @@ class PostgresDatabase:
         self._url, self._most = url, most
         self._made: asyncpg.Pool | None = None
         self._making = asyncio.Lock()
+        self._used = 0
 
-    @contextlib.asynccontextmanager
-    async def transaction(self, realm: Realm, *, serial: bool = False) -> AsyncIterator[_Transaction]:
-        async with self._of(realm, "begin") as connection:
-            if serial:
-                await connection.rows("select pg_advisory_xact_lock($1)", _SERIAL)
-            yield connection
+    def transaction(self, realm: Realm, *, serial: bool = False) -> AbstractAsyncContextManager[_Transaction]:
+        return self._of(f"begin; {_set(realm)}{_LOCK * serial}")
 
-    @contextlib.asynccontextmanager
-    async def reading(self, realm: Realm) -> AsyncIterator[_Transaction]:
-        async with self._of(realm, "begin read only") as connection:
-            yield connection
+    def reading(self, realm: Realm) -> AbstractAsyncContextManager[_Transaction]:
+        return self._of(f"begin read only; {_set(realm)}")
 
     async def close(self) -> None:
         if self._made is not None:
             await self._made.close()
 
     @contextlib.asynccontextmanager
-    async def _of(self, realm: Realm, begin: str) -> AsyncIterator[_Transaction]:
-        with _typed():
-            pool = await self._pool()
-            held = await pool.acquire(timeout=LOCK_SECONDS)
-        over = False
+    async def _of(self, begin: str) -> AsyncIterator[_Transaction]:
+        """begin: all that comes before the first statement, which is one question to the server."""
+        self._used += 1
         try:
-            open_one = _Transaction(held)
             with _typed():
-                await held.execute(begin)
-                await held.fetchrow(_REALM, str(realm.part), realm.tenant)
-            yield open_one
-            with _typed(ending=True):
-                said = await held.execute("commit")
-            over = True
-            if said != "COMMIT":
-                raise PermanentError("the database undid a transaction that had failed before")
+                pool = self._made or await self._pool()
+                held = await pool.acquire(timeout=LOCK_SECONDS if self._used > self._most else None)
+            over = False
+            try:
+                with _typed():
+                    await held.execute(begin)
+                yield _Transaction(held)
+                with _typed(ending=True):
+                    said = await held.execute("commit")
+                over = True
+                if said != "COMMIT":
+                    raise PermanentError("the database undid a transaction that had failed before")
+            finally:
+                if not over:
+                    await _undo(held)
+                with contextlib.suppress(*_AWAY):  # it is cut then
+                    await pool.release(held, timeout=_UNDO_SECONDS)
         finally:
-            if not over:
-                await _undo(held)
-            with contextlib.suppress(*_AWAY):  # it is cut then
-                await pool.release(held, timeout=_UNDO_SECONDS)
+            self._used -= 1
 
     async def _pool(self) -> asyncpg.Pool:
         async with self._making:
@@ -92,6 +93,13 @@ class PostgresDatabase:
                     },
                 )  # fmt: skip
             return self._made
+
+
+def _set(realm: Realm) -> str:
+    """The statement that takes a realm's role.  Raises ValueError for a tenant that is no word."""
+    if _WORD.fullmatch(realm.tenant) is None:
+        raise ValueError(f"{realm.tenant!r} is no name of a tenant")
+    return f"select set_config('role', '{realm.part}', true), set_config('hathi.tenant', '{realm.tenant}', true)"
 
 
 async def connected(url: str) -> asyncpg.Connection:

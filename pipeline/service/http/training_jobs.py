@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from pipeline.service import queue, quotas, states
@@ -172,7 +173,7 @@ async def row_of(service: Behind, actor: Actor, job: str) -> Row:
     return row
 
 
-async def one(request: Request, response: Response, service: Service, actor: Viewer, job: JobId) -> JobSeen:
+async def one(request: Request, service: Service, actor: Viewer, job: JobId) -> Response:
     """One of them, with its place in the queue."""
     async with service.database.reading(actor.realm) as statements:
         row = await statements.row("select * from work where id = $1 and kind = 'train'", job)
@@ -185,8 +186,9 @@ async def one(request: Request, response: Response, service: Service, actor: Vie
                    or (priority = $2 and (created_at < $3 or (created_at = $3 and id < $4))))""",
                 row["slot"], row["priority"], row["created_at"], row["id"],
             )  # fmt: skip
-    tagged(request, response, row["version"])
-    return JobSeen(**shown(row), position=ahead["n"] + 1 if ahead is not None else None)
+    answer = JSONResponse({**shown(row), "position": ahead["n"] + 1 if ahead is not None else None})
+    tagged(request, answer, row["version"])
+    return answer
 
 
 async def change(
