@@ -10,15 +10,21 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ConfigError, Denied, PermanentError
-from pipeline.service.database.migrating import wanted
+from pipeline.service import queue
+from pipeline.service.database.copying import load
+from pipeline.service.database.migrating import numbered, wanted
 from pipeline.service.database.opening import file_of, migrate, open_database
 from pipeline.service.database.statements import Database, Statements, Taken, Violated
-from pipeline.service.database.wall import DOORS, TENANT
-from pipeline.service.words import PLATFORM, WORKER, Part, Realm, scope
+from pipeline.service.database.wall import COUNTED, DOORS, TENANT
+from pipeline.service.queue import Chunk, Snapshot, Submission
+from pipeline.service.words import PLATFORM, WORKER, Part, Realm, Slot, scope
 from tests.servers.databases import KINDS, Site, a_tenant, empty, sites
+from tests.servers.postgres import Postgres
 
 SOLVER = """insert into solvers (tenant_id, id, name, solver, net, created_at)
             values ($1, $2, $3, '', '', instant()) returning id"""
+DATAFILE = """insert into datafiles (tenant_id, id, name, size, created_at) values ($1, $2, '', $3, instant())
+              returning id"""
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -297,11 +303,124 @@ def test_who_gives_up_within_a_transaction_leaves_none_open(site: Site) -> None:
             async with database.transaction(scope(a)) as statements:
                 kept = await statements.row("select name from solvers")
                 assert kept == {"name": "mine"}, f"given up after {turns} turns"
-        if site.kind == "postgres":
-            within = await site.bare("select 1 as one from pg_stat_activity where state = 'idle in transaction'")
-            assert within == []
 
     site.run(look())
+
+
+def test_who_gives_up_while_its_transaction_begins_leaves_a_connection_that_serves_others(
+    postgres_server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server stands within the second statement of a beginning, and there is one connection.
+
+    asyncpg undoes what it gets back open, and tells the loop of a mistake: nothing is left to it.
+    """
+    from pipeline.service.database import postgres
+
+    (site,) = sites("postgres", tmp_path, postgres_server)
+    stands = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+
+    async def look() -> None:
+        database = postgres.PostgresDatabase(site.url, 1)
+        site.opened.append(database)
+        a = await a_tenant(database, "a")
+        told: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+
+        async def begin() -> None:
+            async with database.transaction(scope(a)):
+                pass
+
+        with monkeypatch.context() as patch:
+            patch.setattr(postgres, "_REALM", f"{postgres._REALM}, pg_sleep(60)")
+            task = asyncio.ensure_future(begin())
+            while not await site.bare(f"select 1 as one {stands} and wait_event = 'PgSleep'"):
+                assert not task.done()
+            task.cancel()
+            await asyncio.wait([task])
+        assert await site.bare(f"select 1 as one {stands} and state like 'idle in transaction%'") == []
+        async with database.transaction(scope(a)) as statements:
+            assert await statements.row("select name from tenants") == {"name": "a"}
+        assert told == []
+
+    site.run(look())
+
+
+def test_what_a_tenant_keeps_is_counted_with_each_row_that_comes_or_goes(site: Site) -> None:
+    async def look() -> None:
+        database, *tenants = await two(site)
+
+        async def kept() -> list[int]:
+            counts = await site.bare("select tenant_id, bytes from @usage")
+            by = {row["tenant_id"]: int(row["bytes"]) for row in counts}
+            for tenant in tenants:
+                rows = [await site.bare(f"select size from @{table} where tenant_id = '{tenant}'") for table in COUNTED]
+                assert by.get(tenant, 0) == sum(int(row["size"]) for found in rows for row in found)
+            return [by.get(tenant, 0) for tenant in tenants]
+
+        realms = [scope(tenant) for tenant in tenants]
+        for realm, sizes in zip(realms, ((5, 7), (100,)), strict=True):
+            async with database.transaction(realm) as statements:
+                for n, size in enumerate(sizes):
+                    await statements.row(DATAFILE, realm.tenant, f"df_{n}", size)
+                await queue.submit(statements, realm, Submission(f"tj_{realm.tenant}", "train", Slot.TRAIN, {}))
+        assert await kept() == [12, 100]
+        await queue.enlist(database, "w", "here", Slot.TRAIN)
+        for _ in tenants:
+            held = await queue.claim(database, "w")
+            assert held is not None
+            for _ in range(2):  # the second time the first one's answer was lost
+                assert await queue.ship(database, held, Chunk("log", 0, 9, 30, "k1"))
+                assert await queue.keep(database, held, Snapshot(1, [{"size": 200}, {"size": 300}]))
+        assert await kept() == [542, 630]
+
+        async def one_too_many() -> None:
+            async with database.transaction(realms[0]) as statements:
+                for name in ("df_2", "df_0"):
+                    await statements.row(DATAFILE, tenants[0], name, 1000)
+
+        with pytest.raises(Taken):
+            await one_too_many()
+        assert await kept() == [542, 630], "what is undone counts no more"
+        async with database.transaction(realms[0]) as statements:
+            assert len(await statements.rows("delete from datafiles where size < 1000 returning id")) == 2
+            await statements.rows("delete from snapshots where work_id = $1 returning work_id", f"tj_{tenants[0]}")
+            assert await statements.rows("select * from usage") == [{"tenant_id": tenants[0], "bytes": 30}]
+        assert await kept() == [30, 630]
+
+    site.run(look())
+
+
+def test_what_was_kept_before_it_was_counted_is_counted_by_the_migration(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    before = next(number for number, text in numbered() if "create table @usage" in text) - 1
+    for kind in KINDS:
+        path = tmp_path / f"{kind}.db"
+        url = request.getfixturevalue("postgres_server").database("counted") if kind == "postgres" else str(path)
+        tables = ("tenants", "datafiles")
+
+        def rows(table: str) -> Iterator[dict[str, object]]:
+            if table == "tenants":
+                yield from ({"id": f"te_{n}", "name": f"{n}", "running": 1, "created_at": 1.0} for n in range(2))
+            elif table == "datafiles":
+                yield from ({"tenant_id": "te_1", "id": f"df_{n}", "name": "", "size": n, "created_at": 1.0}
+                            for n in range(1, 5))  # fmt: skip
+
+        counts = asyncio.run(load(url, before, rows))
+        assert [counts[table] for table in tables] == [2, 4]
+
+        async def counted(url: str = url) -> list[object]:
+            database = await open_database(url)
+            try:
+                async with database.transaction(scope("te_1")) as statements:
+                    await statements.row(DATAFILE, "te_1", "df_9", 1000)
+                async with database.reading(WORKER) as statements:
+                    return await statements.rows("select * from usage order by tenant_id")
+            finally:
+                await database.close()
+
+        wants = [{"tenant_id": "te_0", "bytes": 0}, {"tenant_id": "te_1", "bytes": 1010}]
+        assert asyncio.run(counted()) == wants
 
 
 def test_a_migrated_database_is_left_as_it_is_and_one_that_is_behind_is_refused(site: Site) -> None:

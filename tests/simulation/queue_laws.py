@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.service import fairness, queue, states
+from pipeline.service.database.wall import COUNTED
 from pipeline.service.fairness import Queued, Standing
 from pipeline.service.words import State
 from tests.simulation.laws import Violation
@@ -93,6 +94,10 @@ class QueueLaws:
                         and one["state"] == "running" and one["lease_until"] >= now]  # fmt: skip
                 self._demand(not busy, f"{worker} was retired while it held {busy}")
         self._records(who)
+        kept = " union all ".join(f"select tenant_id, size from bare_{table}" for table in COUNTED)
+        sums = f"select tenant_id, sum(size) as bytes from ({kept}) group by tenant_id order by 1"
+        usage = [tuple(row) for row in self._all("select tenant_id, bytes from bare_usage order by 1")]
+        self._demand(usage == [tuple(row) for row in self._all(sums)], f"{who}: usage is counted as {usage}")
 
     def _move(self, who: str, was: dict[str, Any], after: dict[str, Any]) -> None:
         """What holds for every change."""

@@ -108,7 +108,7 @@ class _Connection:
             known = self._db.execute(f"pragma table_info({wall.BARE}{table})").fetchall()
             columns[table] = {one["name"]: one["dflt_value"] for one in known}
             keys[table] = [one["name"] for one in known if one["pk"]]
-        self._made = set()
+        self._made = set(wall.counting())
         for statement in wall.sqlite(part, columns, keys):
             self._db.execute(statement)
             self._made.add(statement.split()[3 if statement.split()[1] == "temp" else 2].lower())

@@ -57,9 +57,12 @@ DOORS: dict[str, dict[Part, Door]] = {
     "workers": {Part.WORKER: Door(ALL), Part.PLATFORM: Door(READ)},
     "answers": {Part.TENANT: Door(ALL, TENANT)},
     "secrets": {Part.PLATFORM: Door(GROW)},
+    "usage": {Part.TENANT: Door(READ, TENANT), Part.WORKER: Door(READ)},
 }  # fmt: skip
 """By table and part."""
 
+COUNTED = ("datafiles", "snapshots", "chunks")
+"""Tables whose rows have a `size`, which `usage` holds the sum of by tenant: no row comes or goes without it."""
 BARE = "bare_"
 """How SQLite's tables begin; the views have the names."""
 
@@ -83,6 +86,34 @@ def postgres() -> Iterator[str]:
                 mine = f"({door.column} = current_setting('hathi.tenant', true))" if door.column else "(true)"
                 yield f"grant {', '.join(door.verbs)} on {table} to {part}"
                 yield f"create policy {part}_of_{table} on {table} to {part} using {mine} with check {mine}"
+    yield "drop policy if exists owner_of_usage on usage"
+    yield """do $$ begin
+        execute format('create policy owner_of_usage on usage to %I using (true) with check (true)', current_user);
+    end $$"""
+    yield """create or replace function counted() returns trigger language plpgsql security definer
+        set search_path from current as $$ begin
+            insert into usage (tenant_id, bytes)
+                select tenant_id, (case tg_op when 'INSERT' then 1 else -1 end) * sum(size)::bigint
+                from changed group by tenant_id
+                on conflict (tenant_id) do update set bytes = usage.bytes + excluded.bytes;
+            return null;
+        end $$"""
+    for table in COUNTED:
+        for verb, rows in (("insert", "new"), ("delete", "old")):
+            yield f"""create or replace trigger counted_{verb} after {verb} on {table}
+                referencing {rows} table as changed for each statement execute function counted()"""
+
+
+def counting() -> dict[str, str]:
+    """By name the triggers of SQLite's bare tables, which stand in the file."""
+    found = {}
+    for table in COUNTED:
+        for verb, row, sign in (("insert", "new", ""), ("delete", "old", "-")):
+            name = f"counted_{verb}_of_{table}"
+            found[name] = f"""create trigger if not exists {name} after {verb} on {BARE}{table} begin
+                insert into {BARE}usage (tenant_id, bytes) values ({row}.tenant_id, {sign}{row}.size)
+                on conflict (tenant_id) do update set bytes = bytes + excluded.bytes; end"""
+    return found
 
 
 def sqlite(part: Part, columns: dict[str, dict[str, str | None]], keys: dict[str, list[str]]) -> Iterator[str]:

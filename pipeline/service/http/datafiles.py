@@ -61,11 +61,8 @@ def _shown(row: Row) -> Datafile:
 
 async def stored_bytes(statements: Statements) -> int:
     """Of all that a tenant keeps: announced datafiles, snapshots, metrics and logs."""
-    row = await statements.row(
-        """select cast((select coalesce(sum(size), 0) from datafiles) + (select coalesce(sum(size), 0) from snapshots)
-           + (select coalesce(sum(size), 0) from chunks) as bigint) as n"""
-    )
-    return int(row["n"]) if row is not None else 0
+    row = await statements.row("select bytes from usage")
+    return int(row["bytes"]) if row is not None else 0
 
 
 async def limits(statements: Statements) -> Quotas:
