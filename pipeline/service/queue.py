@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from pipeline.service import states
@@ -22,6 +23,8 @@ STRIKES = 3
 """So many times in a row without a new snapshot its process may die."""
 FORGOTTEN = 7 * DAY
 """A worker that was silent for so many seconds."""
+IDLE_BEAT_SECONDS = 5.0
+"""So often a worker that has nothing to do says that it is there."""
 LOST = 10
 """So many leases in a row may end without a new snapshot: it takes whole hosts with it."""
 _HELD = "tenant_id = $1 and id = $2 and epoch = $3 and state = 'running'"
@@ -72,6 +75,14 @@ class Chunk:
     summaries: tuple[Summary, ...] = ()
 
 
+class Chance(StrEnum):
+    """Whether a claim is worth it.  retired: nobody gives this worker work any more."""
+
+    RETIRED = "retired"
+    NOTHING = "nothing"
+    CLAIM = "claim"
+
+
 async def submit(statements: Statements, realm: Realm, work: Submission) -> None:
     """It is queued, in the caller's transaction.  Raises Violated where a solver or a datafile is not this tenant's."""
     await statements.row(
@@ -114,10 +125,21 @@ async def retire(database: Database, worker: str) -> bool:
         return ended is not None
 
 
-async def active(database: Database, worker: str) -> bool:
-    """Whether it may claim: nobody has retired it, or missed it and forgotten it."""
+async def look(database: Database, worker: str) -> Chance:
+    """What there is for a worker, as a reading finds it: nobody waits for one that has nothing to do.
+
+    What it says may have changed a moment later: the claim judges.
+    """
     async with database.reading(WORKER) as statements:
-        return await statements.row("select 1 from workers where id = $1 and state = 'active'", worker) is not None
+        of = await statements.row(
+            "select slot, beat_at < instant() - $2 as due from workers where id = $1 and state = 'active'",
+            worker, IDLE_BEAT_SECONDS,
+        )  # fmt: skip
+        if of is None:
+            return Chance.RETIRED
+        if of["due"] or await _lost(statements, of["slot"]) or await _turn(statements, of["slot"]):
+            return Chance.CLAIM
+        return Chance.NOTHING
 
 
 async def orphan(database: Database, worker: str) -> int:

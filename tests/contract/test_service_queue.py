@@ -15,7 +15,7 @@ from pipeline.service import fairness, queue
 from pipeline.service.database.statements import Database
 from pipeline.service.fairness import Queued, Standing
 from pipeline.service.ids import Kind, new_id
-from pipeline.service.queue import Chunk, Snapshot, Submission
+from pipeline.service.queue import LEASE_SECONDS, Chance, Chunk, Snapshot, Submission
 from pipeline.service.words import Beaten, Claimed, Ending, Reason, Slot, State, scope
 from tests.servers.databases import KINDS, Site, a_tenant, empty, sites
 
@@ -260,6 +260,39 @@ def test_a_worker_that_is_retired_gets_nothing_and_one_that_works_is_not_retired
         assert await queue.claim(stand.database, idle) is None
         await queue.finish(stand.database, held, DONE)
         assert await queue.retire(stand.database, busy)
+
+    site.run(look())
+
+
+def test_a_worker_with_nothing_to_do_writes_nothing_but_that_it_is_there(site: Site) -> None:
+    async def look() -> None:
+        stand = await Stand.made(site, running=1)
+        worker = await stand.worker()
+
+        async def beat() -> float:
+            (row,) = await site.bare(f"select beat_at from @workers where id = '{worker}'")
+            return float(row["beat_at"])
+
+        began = await beat()
+        assert await queue.look(stand.database, worker) is Chance.NOTHING
+        await stand.submit(slot=Slot.LIGHT)
+        assert await queue.look(stand.database, worker) is Chance.NOTHING, "it is not for its kind"
+        first, _ = await stand.submit(), await stand.submit()
+        assert await queue.look(stand.database, worker) is Chance.CLAIM
+        assert await beat() == began
+        held = await stand.claimed(worker)
+        assert held.id == first
+        other = await stand.worker()
+        assert await queue.look(stand.database, other) is Chance.NOTHING, "the tenant runs what it may"
+        await site.pass_by(queue.IDLE_BEAT_SECONDS + 1)
+        assert await queue.look(stand.database, other) is Chance.CLAIM, "it has to say that it is there"
+        assert await queue.claim(stand.database, other) is None
+        assert await queue.look(stand.database, other) is Chance.NOTHING
+        await site.pass_by(LEASE_SECONDS)
+        assert (await stand.claimed(other)).id == first
+        assert await queue.retire(stand.database, worker)
+        assert await queue.look(stand.database, worker) is Chance.RETIRED
+        assert await queue.look(stand.database, "nobody") is Chance.RETIRED
 
     site.run(look())
 

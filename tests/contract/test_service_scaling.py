@@ -24,7 +24,7 @@ from pipeline.service.database.statements import Database
 from pipeline.service.http.counting import Requests
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.metrics import ServiceMetrics
-from pipeline.service.queue import Submission
+from pipeline.service.queue import Chance, Submission
 from pipeline.service.scaling import Bounds, Queue, Rules, wanted_now
 from pipeline.service.words import WORKER, Claimed, Ending, Role, Slot, State, scope
 from tests.servers.databases import KINDS, Site, a_tenant, empty, sites
@@ -155,7 +155,7 @@ def test_no_busy_worker_is_ended_in_a_thousand_events(site: Site, figures: Calla
         assert crowd.wrong == []
         for name in crowd.ended:
             assert await queue.claim(crowd.any(), name) is None, "a retired worker gets nothing"
-            assert not await queue.active(crowd.any(), name)
+            assert await queue.look(crowd.any(), name) is Chance.RETIRED
         struck = await site.bare("select id from @work where strikes > 0 or state = 'failed'")
         assert struck == [], "nothing of that is anybody's fault"
         told = ", ".join(f"{number} {name}" for name, number in sorted(crowd.counts.items()))
@@ -230,8 +230,8 @@ def test_a_worker_that_was_silent_for_a_week_is_forgotten_when_another_comes(sit
         await site.pass_by(queue.FORGOTTEN + 1)
         await queue.enlist(database, "new", "here", Slot.TRAIN)
         assert [row["id"] for row in await site.bare("select id from @workers")] == ["new"]
-        assert not await queue.active(database, "old")
-        assert await queue.active(database, "new")
+        assert await queue.look(database, "old") is Chance.RETIRED
+        assert await queue.look(database, "new") is not Chance.RETIRED
 
     site.run(look())
 

@@ -9,6 +9,7 @@ from pipeline.errors import TemporaryError
 from pipeline.process.host import host_name
 from pipeline.service import promotion, queue
 from pipeline.service.ids import Kind, new_id
+from pipeline.service.queue import Chance
 from pipeline.service.words import Claimed, Slot
 from pipeline.service.work import classifying, promoting
 from pipeline.service.work.attempt import Hands, attempt
@@ -61,13 +62,14 @@ async def _work(hands: Hands, worker: str, slot: Slot, once: bool) -> None:
             if not listed:
                 await queue.enlist(hands.database, worker, host_name(), slot)
                 listed = True
-            held = await queue.claim(hands.database, worker)
+            chance = await queue.look(hands.database, worker)
+            if chance is Chance.RETIRED:
+                hands.say(f"this worker was retired from {slot} work")
+                return
+            held = await queue.claim(hands.database, worker) if chance is Chance.CLAIM else None
             if held is not None:
                 hands.say(f"{held.id}: attempt {held.epoch}")
                 await _attempt(hands, held)
-            elif not await queue.active(hands.database, worker):
-                hands.say(f"this worker was retired from {slot} work")
-                return
         except TemporaryError as error:  # what was held goes to whoever claims it after its lease
             hands.say(str(error))
             await _rest(hands, max(AWAY_SECONDS, error.delay))
