@@ -22,7 +22,7 @@ from pipeline.errors import ConfigError
 from pipeline.process import logs
 from pipeline.process.installed import to_install
 from pipeline.process.lock import refuse_estop
-from pipeline.process.stop import Stop, signals
+from pipeline.process.stop import Drain, Stop, drained, signals
 from pipeline.settings import Settings, load
 from pipeline.stores.opening import open_bucket
 
@@ -182,7 +182,7 @@ def _worker(args: argparse.Namespace, settings: Settings) -> int:
     from pipeline.service.ids import Kind, new_id
     from pipeline.service.serving.parent import sizes_of
     from pipeline.service.words import Slot
-    from pipeline.service.work.attempt import Hands
+    from pipeline.service.work.attempt import PARTING_SECONDS, Hands
     from pipeline.service.work.missing import living, miss
     from pipeline.service.work.room import is_full, no_room, owned
     from pipeline.service.work.worker import work
@@ -211,7 +211,8 @@ def _worker(args: argparse.Namespace, settings: Settings) -> int:
         finally:
             await database.close()
 
-    with signals(stop, lambda: None), living(state, name):
+    ends = drained(stop, _say, lambda: None, Drain(PARTING_SECONDS))  # a thread may wait for a bucket that is away
+    with signals(stop, lambda: None), ends, living(state, name):
         try:
             with owned(state / "service", "worker-") as scratch:
                 asyncio.run(works(scratch))

@@ -50,6 +50,14 @@ def start_of(pid: int) -> str:
     return "" if fields[0] in ("Z", "X") else fields[19]
 
 
+def stopped(pid: int) -> bool:
+    """Whether a process stands still until somebody lets it go on (SIGSTOP); False where the system does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
+
+
 def same_version(driver: str) -> None:
     """Raises PermanentError in a worker that has another version of Hathi than its driver."""
     if driver != __version__:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline.clock import Clock
 from pipeline.errors import Denied, PermanentError, PipelineError, TemporaryError
+from pipeline.process.host import stopped
 from pipeline.service.database import wall
 from pipeline.service.database.statements import LOCK_SECONDS, Row, Taken, Violated
 from pipeline.service.words import Part, Realm
@@ -27,6 +28,7 @@ _ALLOWED = frozenset({
 })  # fmt: skip
 _TOUCHES = frozenset({sqlite3.SQLITE_READ, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE})
 
+_LOCKS, _WRITES = Path("/proc/locks"), 120
 _TAKEN = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
 
 
@@ -81,7 +83,7 @@ class SqliteDatabase:
                 return connection.end(how)
             except TemporaryError:
                 if self._clock.monotonic() > ends:
-                    raise
+                    raise _held_up(self._path) from None
             await asyncio.sleep(random.uniform(*_AGAIN))
 
 
@@ -157,6 +159,37 @@ def typed() -> Iterator[None]:
         ) from error
     except sqlite3.DatabaseError as error:
         raise _of(error) from error
+
+
+def writer_of(path: Path, locks: str) -> int:
+    """The process that writes to a database just now; 0: none, or the system does not tell.
+
+    locks: as the kernel lists them (/proc/locks).  SQLite's WAL is written by whoever has locked that byte of the
+    shared memory (https://www.sqlite.org/walformat.html, "WAL locks").
+    """
+    try:
+        node = Path(f"{path}-shm").stat().st_ino
+    except OSError:
+        return 0
+    for line in locks.splitlines():
+        words = line.split()  # number, kind, ADVISORY, WRITE, process, device:inode, first byte, last byte
+        if len(words) != 8 or words[3] != "WRITE" or words[5].rpartition(":")[2] != str(node):
+            continue
+        if int(words[6]) <= _WRITES and (words[7] == "EOF" or int(words[7]) >= _WRITES):
+            return int(words[4])
+    return 0
+
+
+def _held_up(path: Path) -> TemporaryError:
+    try:
+        writer = writer_of(path, _LOCKS.read_text())
+    except OSError:
+        writer = 0
+    detail = f"process {writer} has written to it for {LOCK_SECONDS:.0f} s" if writer else ""
+    hint = ""
+    if writer and stopped(writer):
+        detail, hint = f"{detail}; it is stopped (SIGSTOP)", f"kill -9 {writer}: what it was writing is undone"
+    return TemporaryError("the database is locked by another process", detail, hint, 1.0)
 
 
 def _of(error: sqlite3.DatabaseError) -> PipelineError:

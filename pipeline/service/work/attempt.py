@@ -36,6 +36,8 @@ PATIENCE = {"lost": 0.0, "cancel": 3.0, "time": 3.0, "part": 25.0}
 """So long a child has to end after it was asked to, by why: a lost lease, a person, its own limit, the worker's end."""
 LAST_WORDS_SECONDS, LAST_SNAPSHOT_SECONDS = 1.0, 20.0
 """So long what a child left is on its way to the bucket once a person cancelled, and once the worker is to end."""
+PARTING_SECONDS = PATIENCE["part"] + LAST_SNAPSHOT_SECONDS + 5.0
+"""So long a worker has to end once it was asked to: its child, what that left, and what the database has to hear."""
 _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "OMP_WAIT_POLICY")
 _DETAIL = 2000
 _LEFT = (75, 4)

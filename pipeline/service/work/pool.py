@@ -14,23 +14,26 @@ from pipeline.amounts import counted
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, Stopped
 from pipeline.process.child import Child
-from pipeline.process.host import host_name
+from pipeline.process.host import host_name, stopped
 from pipeline.service import backlog, queue, scaling
 from pipeline.service.database.statements import Database
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.scaling import Rules, Steady, Wanted
 from pipeline.service.words import Slot
 from pipeline.service.work import missing
+from pipeline.service.work.attempt import PARTING_SECONDS
 from pipeline.service.work.worker import names_of
 
 LOOK_SECONDS, COUNT_SECONDS = 0.1, 0.5
 """Between two looks at the processes, and at the queue."""
 PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds before a worker of a kind is begun after one died: longer, the more of them die soon after they began."""
+STILL_SECONDS = 5.0
+"""So long a worker may be stopped (SIGSTOP): within a transaction on SQLite it holds up everybody."""
 LASTS_SECONDS = 30.0
 """A worker that lived so long did not die soon."""
-DRAIN_SECONDS = 35.0
-"""So long workers have to part with what they hold."""
+DRAIN_SECONDS = PARTING_SECONDS + 3.0
+"""So long workers have to end: longer than they take at most."""
 
 
 @dataclass
@@ -60,6 +63,8 @@ class _Worker:
     began: float
     parting: bool = False
     """It was retired, or asked to end."""
+    still: float = float("inf")
+    """Since when it is stopped."""
 
 
 class Pool:
@@ -129,7 +134,7 @@ class Pool:
 
     def _bury(self) -> None:
         """Looks for processes that ended."""
-        for one in [one for one in self._workers if not one.child.runs]:
+        for one in [one for one in self._workers if not one.child.runs or self._stands_still(one)]:
             self._workers.remove(one)
             ended = one.child.wait()
             one.child.kill()  # what it left open here
@@ -140,6 +145,16 @@ class Pool:
                 self._deaths[one.slot] = 0
             self._paused(one.slot)
             self._say(f"a worker for {one.slot} work {ended.story}")
+
+    def _stands_still(self, one: _Worker) -> bool:
+        """Whether it did for too long: it is killed then, and what it was doing is undone."""
+        now = self._clock.monotonic()
+        one.still = min(one.still, now) if stopped(one.child.pid) else float("inf")
+        if now - one.still < STILL_SECONDS:
+            return False
+        self._say(f"a worker for {one.slot} work was stopped for {STILL_SECONDS:.0f} s: it is killed")
+        one.child.kill()
+        return True
 
     def _paused(self, slot: Slot) -> None:
         self._pauses[slot] = self._clock.monotonic() + PAUSES[min(self._deaths[slot], len(PAUSES) - 1)]

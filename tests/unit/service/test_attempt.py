@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import subprocess
+import sys
 import threading
 from itertools import count
 from pathlib import Path
@@ -17,17 +20,32 @@ from tests.servers.databases import needs_the_extra
 needs_the_extra()
 
 from pipeline.clock import Clock  # noqa: E402
+from pipeline.errors import TemporaryError  # noqa: E402
+from pipeline.process.child import Child  # noqa: E402
+from pipeline.process.host import stopped  # noqa: E402
 from pipeline.service import queue  # noqa: E402
+from pipeline.service.database.migrating import migrate_sqlite  # noqa: E402
+from pipeline.service.database.sqlite import SqliteDatabase, writer_of  # noqa: E402
 from pipeline.service.ids import Kind, new_id  # noqa: E402
 from pipeline.service.queue import Chunk, Snapshot  # noqa: E402
-from pipeline.service.words import Claimed  # noqa: E402
-from pipeline.service.work import attempt, room  # noqa: E402
+from pipeline.service.scaling import Bounds, Rules  # noqa: E402
+from pipeline.service.words import WORKER, Claimed, Slot  # noqa: E402
+from pipeline.service.work import attempt, pool, room  # noqa: E402
 from pipeline.service.work.attempt import Hands  # noqa: E402
 from pipeline.service.work.shipping import MANIFEST, Shipping  # noqa: E402
 from pipeline.service.work.wanted import Unwanted, wanted  # noqa: E402
+from tests.servers.demand import until  # noqa: E402
 from tests.simulation.memory import Disk, MemoryStore  # noqa: E402
 
 HELD = Claimed(new_id(Kind.TENANT, 0.0), new_id(Kind.TRAINING_JOB, 0.0), "train", 1, {}, False, 1e6)
+ROOT, UNIT, LOCKS = Path(__file__).parents[3], "config/systemd/hathi-service-worker@.service", Path("/proc/locks")
+HOLDS = """
+import os, signal, sqlite3, sys
+held = sqlite3.connect(sys.argv[1], isolation_level=None)
+held.execute("begin immediate")
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+"""A process that is stopped within a transaction on a file."""
 SECONDS_OF_A_LOOK = 0.7
 ENOUGH = 50
 """Rows that a child writes at most, so that a test that is broken ends."""
@@ -126,3 +144,71 @@ def test_a_thread_that_still_waits_makes_a_deleted_folder_not_anew(tmp_path: Pat
     thread.join()
     assert refused
     assert not list(tmp_path.iterdir())
+
+
+def test_whoever_waits_for_a_workers_end_waits_longer_than_it_takes_at_most() -> None:
+    longest = attempt.PATIENCE["part"] + attempt.LAST_SNAPSHOT_SECONDS
+    assert longest < attempt.PARTING_SECONDS < pool.DRAIN_SECONDS
+    (said,) = re.findall(r"give it (\d+) s before it is killed", (ROOT / "docs/service.md").read_text())
+    (unit,) = re.findall(r"^TimeoutStopSec=(\d+)$", (ROOT / UNIT).read_text(), re.M)
+    assert pool.DRAIN_SECONDS < float(said) == float(unit)
+
+
+def test_a_worker_that_is_stopped_is_killed_by_its_pool_and_another_one_begins(tmp_path: Path) -> None:
+    """The pool's clock is the test's; its workers are processes that lock what a claim would."""
+    now, said = [0.0], list[str]()
+    path = tmp_path / "service.db"
+    migrate_sqlite(path)
+    clock = Clock(monotonic=lambda: now[0])
+    begun: list[Child] = []
+
+    def begin(slot: Slot, name: str) -> Child:
+        begun.append(Child([sys.executable, "-c", HOLDS, str(path)]))
+        return begun[-1]
+
+    async def runs() -> None:
+        database = SqliteDatabase(path, clock)
+        rules = Rules({Slot.LIGHT: Bounds(1, 1), Slot.TRAIN: Bounds(0, 0)})
+        one = pool.Pool(pool.Scaler(database, rules, clock), tmp_path, begin, said.append)
+        await one._turn()
+        while not stopped(begun[0].pid):
+            await asyncio.sleep(0.01)
+        assert writer_of(path, LOCKS.read_text()) == begun[0].pid
+        await one._turn()
+        now[0] += pool.STILL_SECONDS - 1
+        await one._turn()
+        assert begun[0].runs, "it may go on"
+        now[0] += 1
+        await one._turn()
+        assert not begun[0].runs
+        assert writer_of(path, LOCKS.read_text()) in (0, *(one.pid for one in begun[1:]))
+        assert len(begun) == 2, "another one is begun at once"
+        begun[1].kill()
+        await database.close()
+
+    asyncio.run(runs())
+    assert said[1:3] == ["a worker for light work was stopped for 5 s: it is killed",
+                         "a worker for light work was killed by SIGKILL"]  # fmt: skip
+
+
+def test_who_finds_the_database_locked_for_long_is_told_by_whom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, now = tmp_path / "service.db", count(0, 10.0)
+    migrate_sqlite(path)
+    holds = subprocess.Popen([sys.executable, "-c", HOLDS, str(path)])
+
+    async def asks() -> None:
+        database = SqliteDatabase(path, Clock(monotonic=lambda: next(now)))
+        async with database.transaction(WORKER):
+            pass
+
+    try:
+        until(lambda: stopped(holds.pid), "it stands still")
+        with pytest.raises(TemporaryError) as told:
+            asyncio.run(asks())
+    finally:
+        holds.kill()
+        holds.wait()
+    assert told.value.detail == f"process {holds.pid} has written to it for 30 s; it is stopped (SIGSTOP)"
+    assert told.value.hint == f"kill -9 {holds.pid}: what it was writing is undone"
