@@ -27,8 +27,8 @@ GOAL_SECONDS = 5.0
 KINDS = ("job", "deaf job", "deaf busy job", "job", "short job")
 
 
-def cancels(site: Whole, times: int, seed: int) -> dict[str, Any]:
-    """So many; what came of them.  Raises AssertionError for a law that was broken."""
+def cancels(site: Whole, times: int, seed: int, most: float = float("inf")) -> dict[str, Any]:
+    """So many; what came of them.  most: none begins after so many seconds.  Raises AssertionError for a broken law."""
     chance = random.Random(seed)
     while len(site.workers) < WORKERS:
         site.begin()
@@ -37,11 +37,13 @@ def cancels(site: Whole, times: int, seed: int) -> dict[str, Any]:
     seconds, states, granted = [], Counter[str](), 0
     asked: dict[str, float] = {}
     due: list[tuple[float, str]] = []
+    began = time.monotonic()
     for number in range(times):
+        last = number == times - 1 or time.monotonic() - began > most
         kind = KINDS[number % len(KINDS)]
         job = site.job(f"cancel-{seed}-{number}-{time.time()}", short if "short" in kind else long, inputs, 1, kind)
         due.append((time.monotonic() + chance.choice([0.0, 0.3, 1.0, 2.0, 3.0]) * chance.random(), job))
-        while len(due) > WORKERS or (number == times - 1 and due):
+        while len(due) > WORKERS or (last and due):
             at, first = min(due)
             due.remove((at, first))
             time.sleep(max(0.0, at - time.monotonic()))
@@ -50,6 +52,9 @@ def cancels(site: Whole, times: int, seed: int) -> dict[str, Any]:
             if answer.ok:
                 asked[first] = time.time()
                 granted += 1
+        if last:
+            times = number + 1
+            break
     until(lambda: not site.rows("select 1 as one from work where finished_at is null"), "all are over", 120)
     for job, since in asked.items():
         (row,) = site.rows(f"select state, cancel_requested_at, finished_at, epoch from work where id = '{job}'")
@@ -87,9 +92,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     for name, usual in (("cancels", 200), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=usual)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="none is begun after so many")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hathi-cancels-") as folder, whole(Path(folder)) as site:
-        print(json.dumps(cancels(site, given.cancels, given.seed), indent=1))
+        print(json.dumps(cancels(site, given.cancels, given.seed, given.seconds), indent=1))
     return 0
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,6 +138,17 @@ class Whole:
         if seen:
             self.orphaned(worker)
 
+    def tend(self) -> None:
+        """Begins anew what ended by itself, as a service manager does: whoever finds no database at its start ends."""
+        for at, server in enumerate(self.servers):
+            if not server.runs:
+                self.ended[_last_line(server)] += 1
+                self.serve(at)
+        for worker in [one for one in self.workers if not one.server.runs]:
+            self.ended[_last_line(worker.server)] += 1
+            self.workers.remove(worker)
+            self.begin()
+
     def orphaned(self, worker: Worker) -> None:
         async def said() -> None:
             database = self.site.open()
@@ -171,7 +183,7 @@ class Whole:
             turn += 1
             try:
                 url = self.urls[turn % len(self.urls)]
-                answer = requests.request(method, url + path, headers=headers, timeout=20, **given)  # type: ignore[arg-type]
+                answer = requests.request(method, url + path, headers=headers, timeout=90, **given)  # type: ignore[arg-type]
             except OSError as error:
                 said = str(error)
             else:
@@ -192,6 +204,8 @@ class Whole:
             method, self.urls[0] + path, headers={"Authorization": f"Bearer {self.token}"}, timeout=90
         )  # fmt: skip
 
+    ended: Counter[str] = field(default_factory=Counter)
+    """The last words of those that `tend` began anew."""
     mistakes: list[str] = field(default_factory=list)
     """Answers 500: none is right."""
 
@@ -251,6 +265,11 @@ def whole(folder: Path, *, servers: int = 2, engine: str = "small") -> Iterator[
         for one in made.urls:
             until(lambda one=one: accepts(int(one.rpartition(":")[2])), "an API server answers", 120)  # type: ignore[misc]
         yield made
+
+
+def _last_line(server: Server) -> str:
+    lines = server.last_words().strip().splitlines()
+    return f"exit code {server.process.returncode}: {lines[-1] if lines else ''}"
 
 
 async def _noted(site: Site) -> None:

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from pipeline.service import queue
@@ -37,7 +38,10 @@ DOWN_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of a storm.  pause: mean seconds between two blows."""
+    """How much of a storm.  jobs: at least; more, so that each blow finds who is at work.  pause: mean seconds.
+
+    seconds: no blow after so many.
+    """
 
     kills: int
     jobs: int
@@ -47,6 +51,7 @@ class Plan:
     snapshot: int = 100
     pause: float = 1.0
     freezes: int = 1
+    seconds: float = float("inf")
     engine: str = "small"
 
 
@@ -63,12 +68,14 @@ class Storm:
     when: list[tuple[float, str]] = field(default_factory=list)
     """What happened, by the clock of all."""
 
-    def blow(self, what: str) -> None:
-        """One of KILLS or FAULTS; nothing where there is nothing to hit."""
+    def blow(self, what: str) -> bool:
+        """One of KILLS or FAULTS; False where there is nothing to hit just now."""
         began = time.time()
-        if getattr(self, f"_{what.replace(' ', '_')}")():
-            self.counts[what] += 1
-            self.when.append((began, f"{what}, {time.time() - began:.1f} s"))
+        if not getattr(self, f"_{what.replace(' ', '_')}")():
+            return False
+        self.counts[what] += 1
+        self.when.append((began, f"{what}, {time.time() - began:.1f} s"))
+        return True
 
     def thaw(self, *, every: bool = False) -> None:
         now = time.monotonic()
@@ -177,8 +184,12 @@ def storm(site: Whole, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]
             quiet[seed] = site.job(f"quiet-{seed}", solver, inputs, seed)
         until(lambda: over(site) == SEEDS, "the undisturbed runs end", 900)
     now = Storm(site, plan, chance, say)
-    client = threading.Thread(target=post, args=(site, plan, solver, inputs), daemon=True)
+    wishes = SimpleQueue[int | None]()
+    client = threading.Thread(target=post, args=(site, wishes, solver, inputs), daemon=True)
     client.start()
+    posted = plan.jobs // 2 + 1
+    for number in range(posted):
+        wishes.put(number)
     began, told = time.monotonic(), time.monotonic()
     blows = [one for one in KILLS for _ in range(plan.kills // len(KILLS) + 1)]
     blows = chance.sample(blows, plan.kills)
@@ -188,29 +199,47 @@ def storm(site: Whole, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]
     first = ["freeze"] if plan.freezes else []
     until(lambda: bool(site.rows("select 1 as one from snapshots")), "the first snapshot", 300)
     for what in [*first, *blows]:
-        now.blow(what)
-        now.thaw()
-        time.sleep(chance.uniform(0, 2 * plan.pause))
+        if time.monotonic() - began > plan.seconds:
+            break
+        hit = False
+        while not hit:
+            site.tend()
+            if posted < plan.jobs or posted < over(site) - len(quiet) + 2 * plan.workers:
+                wishes.put(posted)
+                posted += 1
+            hit = now.blow(what)
+            now.thaw()
+            time.sleep(chance.uniform(0, 2 * plan.pause))
         if time.monotonic() - told > 20:
             told = time.monotonic()
             say(f"{told - began:.0f} s: {sum(now.counts[one] for one in KILLS)} kills, {over(site)} jobs are over")
     while now.thaws:
         now.thaw()
         time.sleep(0.2)
-    client.join(300)
-    assert not client.is_alive(), "the client waits for an answer"
-    total = plan.jobs + len(quiet)
-    until(lambda: over(site) == total, "all jobs are over", 900)
+    for number in range(posted, plan.jobs):
+        wishes.put(number)
+    wishes.put(None)
+
+    def answered() -> bool:
+        site.tend()
+        return not client.is_alive()
+
+    until(answered, "the client has its answers", 300)
+    total = len(site.told)
+
+    def all_over() -> bool:
+        site.tend()
+        return over(site) == total
+
+    until(all_over, "all jobs are over", 900)
     time.sleep(2.0)  # whoever was thawed last says what it has to say
     return judged(site, plan, now, inputs) | {"seconds": round(time.monotonic() - began, 1)}
 
 
-def post(site: Whole, plan: Plan, solver: str, inputs: dict[str, str]) -> None:
-    """The client: half of all jobs at once, the others one after the other while the storm lasts."""
-    for number in range(plan.jobs):
+def post(site: Whole, wishes: SimpleQueue[int | None], solver: str, inputs: dict[str, str]) -> None:
+    """The client: a job for each wish."""
+    for number in iter(wishes.get, None):
         site.job(f"job-{number}", solver, inputs, number % SEEDS)
-        if number > plan.jobs // 2:
-            time.sleep(plan.pause)
 
 
 def over(site: Whole) -> int:
@@ -266,6 +295,7 @@ def judged(site: Whole, plan: Plan, now: Storm, inputs: dict[str, str]) -> dict[
         "jobs": len(jobs), "attempts": sum(row["epoch"] for row in jobs.values()), "taken over": len(lost),
         "seconds from the lease's end": waits,
         "iterations": computed(site, jobs, noted, plan), "orphans": len(objects - named), "objects": len(objects),
+        "ended by themselves": dict(site.ended),
     }  # fmt: skip
 
 
@@ -300,6 +330,7 @@ def main() -> int:
     ):
         parser.add_argument(f"--{name}", type=int, default=usual)
     parser.add_argument("--pause", type=float, default=1.0)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no blow after so many")
     parser.add_argument("--engine", choices=("small", "torch"), default="small")
     plan = Plan(**vars(parser.parse_args()))
     with tempfile.TemporaryDirectory(prefix="hathi-storm-") as folder, whole(Path(folder), engine=plan.engine) as site:

@@ -26,8 +26,8 @@ POINTS = ("finish", "keep", "ship", "put", "beat")
 ITERATIONS = 300
 
 
-def zombies(site: Whole, times: int, seed: int) -> dict[str, Any]:
-    """So many; what was tried in vain.  Raises AssertionError for a law that was broken."""
+def zombies(site: Whole, times: int, seed: int, most: float = float("inf")) -> dict[str, Any]:
+    """So many; what was tried in vain.  most: none begins after so many seconds.  Raises AssertionError."""
     for one in list(site.workers):
         site.end(one, seen=True)
     solver = site.solver(ITERATIONS, 100)
@@ -36,7 +36,10 @@ def zombies(site: Whole, times: int, seed: int) -> dict[str, Any]:
     right = small_trainer.undisturbed(site.folder / "train.h5", 1, ITERATIONS)
     woken, late = Counter[str](), 0
     sleeper = None
+    began = time.monotonic()
     for number in range(times):
+        if time.monotonic() - began > most:
+            break
         point = POINTS[(number // 2) % len(POINTS)]
         if number % 2 == 0:  # each sleeper is used twice: what it does after it woke counts as well
             if sleeper is not None:
@@ -100,9 +103,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     for name, usual in (("zombies", 100), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=usual)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="none is begun after so many")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hathi-zombies-") as folder, whole(Path(folder)) as site:
-        print(json.dumps(zombies(site, given.zombies, given.seed), indent=1))
+        print(json.dumps(zombies(site, given.zombies, given.seed, given.seconds), indent=1))
     return 0
 
 
