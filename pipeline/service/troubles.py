@@ -69,12 +69,10 @@ async def look(database: Database) -> Seen:
             """select id, worker_id, slot, instant() - lease_until as ago from work
                where state = 'running' and lease_until < instant() order by lease_until"""
         )
-        tenants = await statements.rows("select id, name, quotas from tenants order by name")
-        bytes_of: dict[str, int] = {}
-        for table in ("datafiles", "snapshots", "chunks"):
-            sql = f"select tenant_id, cast(coalesce(sum(size), 0) as bigint) as n from {table} group by tenant_id"
-            for row in await statements.rows(sql):
-                bytes_of[row["tenant_id"]] = bytes_of.get(row["tenant_id"], 0) + int(row["n"])
+        tenants = await statements.rows(
+            """select id, name, quotas, coalesce(bytes, 0) as bytes from tenants left join usage on tenant_id = id
+               order by name"""
+        )
         queued = await statements.rows(
             "select tenant_id, count(*) as n from work where state = 'queued' group by tenant_id"
         )
@@ -83,7 +81,7 @@ async def look(database: Database) -> Seen:
         loads,
         [Unheard(row["id"], row["worker_id"], Slot(row["slot"]), float(row["ago"])) for row in unheard],
         [
-            Used(row["id"], row["name"], Quotas.of(json.loads(row["quotas"])), bytes_of.get(row["id"], 0),
+            Used(row["id"], row["name"], Quotas.of(json.loads(row["quotas"])), int(row["bytes"]),
                  waiting.get(row["id"], 0))
             for row in tenants
         ],
