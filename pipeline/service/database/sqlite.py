@@ -22,6 +22,8 @@ from pipeline.service.words import Part, Realm
 
 _AGAIN = (0.001, 0.02)
 """Seconds between two looks at a locked file."""
+_OPENING_SECONDS = 5.0
+"""So long the file may be wholly somebody's: whoever comes after a killed process brings its log in order first."""
 _ALLOWED = frozenset({
     sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE,
     sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_RECURSIVE,
@@ -90,8 +92,10 @@ class SqliteDatabase:
 def connected(path: Path) -> sqlite3.Connection:
     """A bare connection to the file, for who makes its tables.  Raises PipelineError."""
     with typed():
-        connection = sqlite3.connect(path, timeout=0.0, isolation_level=None, check_same_thread=False)
-        for pragma in ("journal_mode = wal", "synchronous = full", "foreign_keys = on", "trusted_schema = on"):
+        connection = sqlite3.connect(path, timeout=_OPENING_SECONDS, isolation_level=None, check_same_thread=False)
+        for pragma in (
+            "journal_mode = wal", "synchronous = full", "foreign_keys = on", "trusted_schema = on", "busy_timeout = 0",
+        ):  # fmt: skip
             connection.execute(f"pragma {pragma}")
         connection.row_factory = sqlite3.Row
         return connection

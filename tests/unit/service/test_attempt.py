@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from pipeline.process.child import Child  # noqa: E402
 from pipeline.process.host import stopped  # noqa: E402
 from pipeline.service import queue  # noqa: E402
 from pipeline.service.database.migrating import migrate_sqlite  # noqa: E402
-from pipeline.service.database.sqlite import SqliteDatabase, writer_of  # noqa: E402
+from pipeline.service.database.sqlite import SqliteDatabase, connected, writer_of  # noqa: E402
 from pipeline.service.ids import Kind, new_id  # noqa: E402
 from pipeline.service.queue import Chunk, Snapshot  # noqa: E402
 from pipeline.service.scaling import Bounds, Rules  # noqa: E402
@@ -189,6 +190,22 @@ def test_a_worker_that_is_stopped_is_killed_by_its_pool_and_another_one_begins(t
     asyncio.run(runs())
     assert said[1:3] == ["a worker for light work was stopped for 5 s: it is killed",
                          "a worker for light work was killed by SIGKILL"]  # fmt: skip
+
+
+def test_who_opens_a_database_that_is_being_brought_in_order_waits_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "service.db"
+    migrate_sqlite(path)
+    order = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    order.execute("pragma locking_mode = exclusive")
+    order.execute("begin exclusive")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        sqlite3.connect(path, timeout=0.0).execute("pragma journal_mode = wal")
+    ends = threading.Timer(0.2, order.close)
+    ends.start()
+    opened = connected(path)
+    assert opened.execute("pragma busy_timeout").fetchone()[0] == 0
+    opened.close()
+    ends.join()
 
 
 def test_who_finds_the_database_locked_for_long_is_told_by_whom(
