@@ -174,7 +174,7 @@ class Whole:
 
     # --- the client ---
 
-    def ask(self, method: str, path: str, body: Any = None, key: str = "", seconds: float = 300.0) -> Any:
+    def ask(self, method: str, path: str, body: Any = None, key: str = "", seconds: float = 900.0) -> Any:
         """The answer of any API server, asked again after any error that may pass."""
         ends, turn = time.monotonic() + seconds, 0
         headers = {"Authorization": f"Bearer {self.token}", **({"Idempotency-Key": key} if key else {})}
@@ -207,7 +207,7 @@ class Whole:
     ended: Counter[str] = field(default_factory=Counter)
     """The last words of those that `tend` began anew."""
     mistakes: list[str] = field(default_factory=list)
-    """Answers 500: none is right."""
+    """Answers 500, of which none is right, and what ended a client."""
 
     def solver(self, iterations: int, snapshot: int) -> str:
         body = {"name": "tiny", "solver": tiny.solver(iterations, snapshot), "net": tiny.NET}

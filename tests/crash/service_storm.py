@@ -224,7 +224,7 @@ def storm(site: Whole, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]
         site.tend()
         return not client.is_alive()
 
-    until(answered, "the client has its answers", 300)
+    until(answered, "the client has its answers", 900)
     total = len(site.told)
 
     def all_over() -> bool:
@@ -237,9 +237,12 @@ def storm(site: Whole, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]
 
 
 def post(site: Whole, wishes: SimpleQueue[int | None], solver: str, inputs: dict[str, str]) -> None:
-    """The client: a job for each wish."""
-    for number in iter(wishes.get, None):
-        site.job(f"job-{number}", solver, inputs, number % SEEDS)
+    """The client: a job for each wish.  What ends it before is a mistake of the service."""
+    try:
+        for number in iter(wishes.get, None):
+            site.job(f"job-{number}", solver, inputs, number % SEEDS)
+    except (AssertionError, TimeoutError) as error:
+        site.mistakes.append(f"the client: {error}")
 
 
 def over(site: Whole) -> int:
