@@ -310,7 +310,7 @@ def test_who_gives_up_within_a_transaction_leaves_none_open(site: Site) -> None:
 def test_who_gives_up_while_its_transaction_begins_leaves_a_connection_that_serves_others(
     postgres_server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server stands within the second statement of a beginning, and there is one connection.
+    """The server stands within the statements of a beginning, and there is one connection.
 
     asyncpg undoes what it gets back open, and tells the loop of a mistake: nothing is left to it.
     """
@@ -331,7 +331,8 @@ def test_who_gives_up_while_its_transaction_begins_leaves_a_connection_that_serv
                 pass
 
         with monkeypatch.context() as patch:
-            patch.setattr(postgres, "_REALM", f"{postgres._REALM}, pg_sleep(60)")
+            begins = f"{postgres._set(scope(a))}, pg_sleep(60)"
+            patch.setattr(postgres, "_set", lambda _: begins)
             task = asyncio.ensure_future(begin())
             while not await site.bare(f"select 1 as one {stands} and wait_event = 'PgSleep'"):
                 assert not task.done()
