@@ -163,7 +163,9 @@ def test_the_systemd_unit_says_what_systemd_understands(gateway: Clone, tmp_path
         assert (done.returncode, str(copy) in done.stdout) == (0, False), done.stdout
 
 
-@pytest.mark.parametrize("name", ["hathi-service", "hathi-service-worker@", "hathi-service-prune"])
+@pytest.mark.parametrize(
+    "name", ["hathi-service", "hathi-service-worker@", "hathi-service-scale", "hathi-service-prune"]
+)
 def test_the_units_of_the_service_say_what_systemd_understands(gateway: Clone, tmp_path: Path, name: str) -> None:
     folder = gateway.path / "config" / "systemd"
     parsed = configparser.ConfigParser(strict=False, interpolation=None)

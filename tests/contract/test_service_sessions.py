@@ -257,6 +257,8 @@ def test_who_tries_too_many_passwords_waits_and_other_accounts_do_not(
     named = base64.b64encode(f"ann:{PASSWORD}".encode()).decode()
     basic = Person(shared.url).ask("POST", "/solvers", {}, Authorization=f"Basic {named}")
     assert basic.status_code == 429, "one count for every door"
+    change = ann.ask("PUT", "/v1/me/password", {"current": PASSWORD, "new": "another one"})
+    assert change.status_code == 429, "and for a new password"
     logged_in(shared, {"username": "bea", "password": PASSWORD})
     kept = json.dumps(shared.site.run(shared.site.bare("select * from @throttles")))
     assert '"account ann"' not in kept

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from pipeline.service.ids import Kind, pattern
 from pipeline.service.problems import TITLES
@@ -19,10 +27,16 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"
 ShortName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
+MOST_FIELDS, MOST_ERRORS = 1000, 100
+"""Of one object of a body: more are told as one error, since each that is told costs the server."""
+
+
 def _integer(given: Any) -> Any:
     if isinstance(given, float) and given.is_integer():
         return int(given)
     if isinstance(given, dict):
+        if len(given) > MOST_FIELDS:
+            raise ValueError(f"an object has {len(given)} fields; the most is {MOST_FIELDS}")
         return {name: _integer(one) for name, one in given.items()}
     return [_integer(one) for one in given] if isinstance(given, list) else given
 
@@ -36,7 +50,18 @@ class Given(BaseModel):
     @classmethod
     def _whole(cls, given: Any) -> Any:
         """JSON knows numbers alone: 3.0 is the integer 3, as JSON Schema has it."""
-        return {name: _integer(one) for name, one in given.items()} if isinstance(given, dict) else given
+        return _integer(given) if isinstance(given, dict) else given
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _told(cls, given: Any, judge: ModelWrapValidatorHandler[Self]) -> Self:
+        """Each error, where there are not too many of them."""
+        try:
+            return judge(given)
+        except ValidationError as error:
+            if error.error_count() <= MOST_ERRORS:
+                raise
+            raise ValueError(f"{error.error_count()} things in it are not as the document has them") from None
 
 
 class Told(BaseModel):

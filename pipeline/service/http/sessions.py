@@ -105,15 +105,19 @@ async def change_password(request: Request, service: Service, actor: Viewer, bod
     Who has none yet sets one in a session that a one-time link began: a token may have fewer rights than its user.
     """
     async with service.database.reading(PLATFORM) as statements:
-        row = await statements.row("select hash, platform from passwords where user_id = $1", actor.user)
+        row = await statements.row(
+            """select users.name, passwords.hash, passwords.platform from passwords
+               join users on users.id = passwords.user_id where users.id = $1""",
+            actor.user,
+        )
     if row is None and not sessions.is_own(actor):
         hint = "an operator sets it: hathi service user TENANT USER --password"
         raise Refused(Problem(403, "there is no password yet, and a token sets none", hint, "role"))
     if row is not None:
-        await throttle.charge(service.database, actor.user, address_of(request))
+        await throttle.charge(service.database, row["name"], address_of(request))
         if body.current is None or not await service.passwords.fits(body.current, row["hash"]):
             raise invalid("#/current", "this is not the password", "give the one that holds now")
-        await throttle.forgive(service.database, actor.user)
+        await throttle.forgive(service.database, row["name"])
     hashed = await service.passwords.hashed(body.new)
     platform = bool(row["platform"]) if row is not None else actor.platform
     async with service.database.transaction(PLATFORM, serial=True) as statements:
