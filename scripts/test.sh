@@ -15,7 +15,7 @@ export HATHI_DEMAND_SERVERS="$demand"
 export OMP_WAIT_POLICY=passive # threads that wait leave the core to those that work: there are more than cores
 
 # Quick ones first. A folder that is not in the list runs too, at the end; benchmarks are for people.
-known=(unit contract simulation integration crash spark fuzz acceptance) # fuzz: 3 s of a core for each reader
+known=(unit contract simulation integration crash spark fuzz acceptance) # fuzz: 2 s of a core for each reader
 not_in_ci=(benchmarks golden kube) # kube: its servers take 11 minutes of a core to compile; CI has no room for them yet
 with_servers=(contract integration crash spark acceptance kube)
 
@@ -78,14 +78,19 @@ if [ ${#parts[@]} -eq 0 ]; then
     done
 fi
 
+timed_lint() {
+    local status=0 started=$SECONDS
+    echo "=== lint"
+    lint || status=1
+    echo "=== lint took $((SECONDS - started)) s"
+    return $status
+}
+
 failed=()
 folders=()
 for part in "${parts[@]}"; do
     if [ "$part" = lint ]; then
-        started=$SECONDS
-        echo "=== lint"
-        lint || failed+=(lint)
-        echo "=== lint took $((SECONDS - started)) s"
+        continue # beside the tests, see below
     elif [ "$part" = torch ]; then
         ./scripts/torch.sh
         folders+=("tests/unit/nets/test_torch.py" tests/unit/training/test_engine_*.py)
@@ -105,8 +110,9 @@ for part in "${parts[@]}"; do
     fi
 done
 
-if [ ${#folders[@]} -gt 0 ]; then
-    if [ ${#failed[@]} -gt 0 ]; then echo "FAILED: ${failed[*]}"; fi
+if [ ${#folders[@]} -eq 0 ]; then
+    timed_lint || failed+=(lint)
+else
     for part in "${parts[@]}"; do
         if one_of "$part" "${with_servers[@]}"; then
             echo "=== servers"
@@ -117,8 +123,19 @@ if [ ${#folders[@]} -gt 0 ]; then
             break
         fi
     done
+    said=
+    if one_of lint "${parts[@]}"; then # mypy takes minutes of one core, in which tests need not wait
+        said="$(mktemp)"
+        timed_lint >"$said" 2>&1 &
+        linting=$!
+        trap 'rm -f "$said"; kill "$linting" 2>/dev/null || true' EXIT
+    fi
     echo "=== tests: ${folders[*]}"
     PYTHONPATH="scripts${PYTHONPATH:+:$PYTHONPATH}" pytest -p part_times -p lanes -n 3 "${folders[@]}" "$@" || failed+=(tests)
+    if [ -n "$said" ]; then
+        wait "$linting" || failed+=(lint)
+        cat "$said"
+    fi
 fi
 if [ ${#failed[@]} -gt 0 ]; then
     echo "FAILED: ${failed[*]}"

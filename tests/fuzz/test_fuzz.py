@@ -1,4 +1,4 @@
-"""Three seconds of damaged inputs for each reader of foreign bytes, and everything that was once found."""
+"""Two seconds of damaged inputs for each reader of foreign bytes, and everything that was once found."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fuzz.driving import Told, fuzz
 from tests.fuzz.mutation import Mutator
 from tests.fuzz.targets import CORPUS, TARGETS
 
-SECONDS = 3.0
+SECONDS = 2.0
 SEED = "ci"
 
 

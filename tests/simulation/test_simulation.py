@@ -23,8 +23,8 @@ from tests.simulation.light import LIGHT
 from tests.simulation.mistakes import MISTAKES, Plant
 from tests.simulation.universe import Universe, shorter
 
-LIGHT_SCHEDULES = 110
-REAL_SCHEDULES = 11
+LIGHT_SCHEDULES = 50
+REAL_SCHEDULES = 6
 STEPS = 1500
 """Under faults; coming to rest takes some thousand more."""
 
