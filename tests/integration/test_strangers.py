@@ -267,7 +267,8 @@ def test_no_fork_of_a_library_stops_a_run_holds_its_locks_or_keeps_it_from_endin
         forked = noted.read_text().split()
         assert len(forked) in {3 * loading for loading in range(1, workers + 1)}, "a late worker may find no work"
         alive = [pid for pid in forked if start_of(int(pid))]
-        assert len(alive) == len(forked) // 3 * 2, "all but the one that was ended, as its maker meant it"
+        live = 2 if workers == 1 else 0  # all but the one that was ended; with a worker process its whole group ends
+        assert len(alive) == len(forked) // 3 * live
         assert [holder(site.state, stage) for stage in STAGES] == [None] * len(STAGES)
         assert list((site.state / "spill").iterdir()) == []
         assert not (site.state / "_PIPE_RUNNING").exists()
