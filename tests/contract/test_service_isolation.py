@@ -135,7 +135,7 @@ class Scene:
             for table, doors in sorted(DOORS.items()):
                 if any(door.column == "tenant_id" for door in doors.values()):
                     where = f"where tenant_id = '{self.a.tenant}'"
-                    found.append(await self.stand.site.bare(f"select * from @{table} {where} order by 1, 2, 3"))
+                    found.append(sorted(await self.stand.site.bare(f"select * from @{table} {where}"), key=str))
             for row in found[-1]:
                 row.pop("used_at", None)
             return [{k: v for k, v in row.items() if k != "used_at"} for some in found for row in some]
