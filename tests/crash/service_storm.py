@@ -324,14 +324,14 @@ def main() -> int:
     """Exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, usual in (
-        ("kills", 300),
-        ("jobs", 60),
-        ("workers", 6),
-        ("seed", 0),
-        ("iterations", 600),
-        ("freezes", 10),
+        ("--kills", 300),
+        ("--jobs", 60),
+        ("--workers", 6),
+        ("--seed", 0),
+        ("--iterations", 600),
+        ("--freezes", 10),
     ):
-        parser.add_argument(f"--{name}", type=int, default=usual)
+        parser.add_argument(name, type=int, default=usual)
     parser.add_argument("--pause", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no blow after so many")
     parser.add_argument("--engine", choices=("small", "torch"), default="small")

@@ -101,8 +101,8 @@ def left(site: Whole, job: str) -> dict[str, Any]:
 def main() -> int:
     """Exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, usual in (("zombies", 100), ("seed", 0)):
-        parser.add_argument(f"--{name}", type=int, default=usual)
+    for name, usual in (("--zombies", 100), ("--seed", 0)):
+        parser.add_argument(name, type=int, default=usual)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="none is begun after so many")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hathi-zombies-") as folder, whole(Path(folder)) as site:
