@@ -181,7 +181,7 @@ def test_folders_are_told_by_their_names_alone(store: Store) -> None:
 
 
 @given(keys=st.lists(st.text("ab./-", min_size=1, max_size=6), max_size=12), after=st.text("ab./-", max_size=6))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_listing_is_sorting_and_filtering(store: Store, keys: list[str], after: str) -> None:
     """The order and the meaning of prefix and after, against the obvious definition."""
     top = random_nonce()
