@@ -24,7 +24,7 @@ SHORT = ("--phases", "examples,fuzzing,stateful", "--max-examples", "2")
 """In CI: each route, and what leads on from what was created."""
 
 CONFIG = """
-request-timeout = 30.0
+request-timeout = 120.0
 max-stream-events = 1
 continue-on-failure = true
 [auth.openapi]
