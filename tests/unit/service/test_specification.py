@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 from pipeline.cli.main import main
+from pipeline.errors import TemporaryError
 from pipeline.nets.caffe import prototxt
+from pipeline.service.problems import of_error
 from pipeline.service.specification import child, judging
 from pipeline.service.specification.facts import data_of
 from pipeline.service.specification.judging import judge
@@ -212,11 +215,20 @@ def test_snapshots_are_bounded() -> None:
 
 
 def test_what_takes_too_much_to_read_is_a_problem_and_ends_its_reader_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    net = NET + 'layer { name: "l" type: "LRN" bottom: "ip" top: "x" }\n' * 3
-    monkeypatch.setattr(judging, "SECONDS", 0.01)
+    reader = "from pipeline.process.life import limit_processor\nlimit_processor(0.05)\nwhile True: pass"
+    monkeypatch.setattr(judging, "python_of", lambda module: [sys.executable, "-c", reader])
     with pytest.raises(BadSpecification) as refused:
-        judge(Asked(SOLVER, net, DATA))
+        judge(Asked(SOLVER, NET, DATA))
     assert "more time to read" in refused.value.message
+
+
+def test_a_host_that_is_too_busy_to_judge_says_so_and_blames_no_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "SECONDS", 0.01)
+    with pytest.raises(TemporaryError) as refused:
+        judge(Asked(SOLVER, NET, DATA))
+    assert "too busy" in refused.value.message
+    answer = of_error(refused.value)
+    assert (answer.status, answer.retry_after) == (503, 10)
 
 
 def test_the_price_is_shown_before_anything_is_computed(
