@@ -1,14 +1,17 @@
 # A compute box: computes and aggregates what is open, then ends.  Cron or a Kubernetes CronJob starts it again.
 # docs/containers.md says how it is built, configured, stopped and watched.
+# LOCKS="runtime service torch training" makes an image for the service, its workers and training jobs.
 ARG PYTHON=python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS build
 WORKDIR /build
-COPY locks/uv.txt locks/build.txt locks/runtime.txt locks/
+ARG LOCKS=runtime
+COPY locks/ locks/
 RUN python -m venv /build/tools && \
     /build/tools/bin/pip install --quiet --no-deps --require-hashes -r locks/uv.txt -r locks/build.txt
 RUN python -m venv --without-pip /opt/hathi && \
-    /build/tools/bin/uv pip sync --quiet --python /opt/hathi/bin/python --require-hashes locks/runtime.txt
+    for lock in $LOCKS; do set -- "$@" "locks/$lock.txt"; done && \
+    /build/tools/bin/uv pip sync --quiet --python /opt/hathi/bin/python --require-hashes "$@"
 COPY pyproject.toml README.md LICENSE ./
 COPY config/ config/
 COPY docs/ docs/
@@ -30,7 +33,8 @@ WORKDIR /var/lib/hathi
 RUN hathi sample /tmp/sample --minutes 0 && rm -r /tmp/sample
 # State and logs lie here, and the file state/ESTOP stops what runs.
 VOLUME ["/var/lib/hathi"]
-# An Alert makes the container unhealthy, a Warning does not.
+# An Alert makes the container unhealthy, a Warning does not.  It needs a shell:
+# hadolint ignore=DL3025
 HEALTHCHECK --interval=5m --timeout=30s --start-period=1m CMD hathi health; test $? -lt 2
 ENTRYPOINT ["hathi"]
 CMD ["run", "--once"]

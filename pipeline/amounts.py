@@ -6,6 +6,8 @@ what was a little, or `0.0 h` for a few minutes.
 
 from __future__ import annotations
 
+import re
+
 from pipeline.times import DAY, HOUR
 
 KB = 1_000
@@ -47,3 +49,12 @@ def length_of_time(seconds: float) -> str:
     if days < 1:
         return f"{hours} h {minutes % 60} min"
     return f"{days} d {hours % 24} h"
+
+
+def quotient(text: str) -> float | None:
+    """The value of two whole numbers with a stroke between them, "1/3"; None: it is none.
+
+    Whoever knows a number of parts need not divide.
+    """
+    parts = re.fullmatch(r"\s*(\d{1,6})/([1-9]\d{0,5})\s*", text)
+    return int(parts[1]) / int(parts[2]) if parts else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pipeline.amounts import counted
+from pipeline.amounts import counted, quotient
 from pipeline.errors import PipelineError
 from pipeline.kube.lease import LEASE_SECONDS
 from pipeline.kube.manifests import Wish, rules
@@ -16,6 +16,9 @@ from pipeline.kube.perform import Asking
 from pipeline.kube.times import seconds_of
 
 _INSTALL = "hathi kube manifests | kubectl apply -f -"
+BOXES = "app.kubernetes.io/part-of=hathi,app.kubernetes.io/component=compute"
+"""The labels of what scales boxes (config/kubernetes/compute)."""
+SHARE = "HATHI_FETCH__SHARE"
 LATE_SECONDS = 2 * LEASE_SECONDS
 """A lease that nobody renewed for so long: no operator works, whatever clocks differ by."""
 
@@ -40,7 +43,7 @@ def findings(api: Asking, wish: Wish, now: float) -> list[Finding]:
     found.append(_asked("the operator's Deployment", lambda: _deployed(api, wish)))
     found.append(_asked("the lease", lambda: _led(api, wish, now)))
     found.append(_asked("the operator's rights", lambda: _allowed(api, wish)))
-    return found
+    return [*found, *_shares(api)]
 
 
 def _asked(what: str, ask: Callable[[], Finding]) -> Finding:
@@ -85,6 +88,40 @@ def _allowed(api: Asking, wish: Wish) -> Finding:
     missing = [words for words, what in _reviews(wish) if not _may(api, wish, what)]
     words = "it may do all that it does" if not missing else f"it may not {', '.join(missing)}"
     return Finding("the operator's rights", not missing, words, _INSTALL if missing else "")
+
+
+def _shares(api: Asking) -> Iterator[Finding]:
+    """Whether boxes, however many there may be, together ask a host for no more than one may."""
+    try:
+        scalings = api.call("GET", resource_path("autoscaling/v2", "horizontalpodautoscalers", ""), labelSelector=BOXES)
+    except PipelineError as error:
+        yield Finding("fetch.share of boxes", False, str(error), "ask as somebody who may list the scalings")
+        return
+    for each in scalings["items"]:
+        space, name = each["metadata"]["namespace"], each["spec"]["scaleTargetRef"]["name"]
+        yield _asked(f"fetch.share of {space}/{name}", partial(_share, api, each))
+
+
+def _share(api: Asking, scaling: dict[str, Any]) -> Finding:
+    space, name = scaling["metadata"]["namespace"], scaling["spec"]["scaleTargetRef"]["name"]
+    what, most = f"fetch.share of {space}/{name}", scaling["spec"]["maxReplicas"]
+    deployed = api.call("GET", resource_path("apps/v1", "deployments", space, name))
+    containers = deployed["spec"]["template"]["spec"]["containers"]
+    given = [one.get("value", "") for each in containers for one in each.get("env") or () if one["name"] == SHARE]
+    hint = f"set {SHARE} of each box to 1/{most}, or maxReplicas to what it allows"
+    if not given:
+        return Finding(what, False, f"no container has {SHARE}, and there may be {counted(most, 'box', 'boxes')}", hint)
+    ok = 0 < _number(given[-1]) * most < 1 + 1e-6
+    return Finding(what, ok, f"it is {given[-1]}, and there may be {counted(most, 'box', 'boxes')}", "" if ok else hint)
+
+
+def _number(text: str) -> float:
+    """As `fetch.share` reads it; 0.0 for what it refuses."""
+    value = quotient(text)
+    try:
+        return float(text) if value is None else value
+    except ValueError:
+        return 0.0
 
 
 def _reviews(wish: Wish) -> Iterator[tuple[str, dict[str, Any]]]:

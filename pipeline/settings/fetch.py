@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
+from pipeline.amounts import quotient
 from pipeline.settings.section import Section
 
 _HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -43,6 +44,11 @@ def _line(text: str) -> str:
     if not _VALUE.fullmatch(text):
         raise PydanticCustomError("line", "it must be one line of ASCII: no newline, no control character")
     return text
+
+
+def _quotient(given: object) -> object:
+    value = quotient(given) if isinstance(given, str) else None
+    return given if value is None else value
 
 
 def _headers(given: object) -> object:
@@ -156,9 +162,9 @@ class Fetch(Section):
     rates_per_domain: Annotated[float, Field(ge=1)] = 4.0
     """All hosts of one registered domain together get at most this many times requests_per_second. Raise it together
     with connections_per_domain."""
-    share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """This box's part of every limit for a host: 1 divided by the number of boxes. With two boxes set 0.5 on each;
-    otherwise a host sees twice its limits."""
+    share: Annotated[float, Field(gt=0, le=1), BeforeValidator(_quotient)] = 1.0
+    """This box's part of every limit for a host: 1 divided by the number of boxes, as a number or as "1/3". With two
+    boxes set 0.5 on each; otherwise a host sees twice its limits."""
     connections: Annotated[int, Field(ge=1)] = 512
     """The most connections of this process to all hosts. Raise it for lists of very many hosts, and `ulimit -n` with
     it."""

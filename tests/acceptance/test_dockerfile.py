@@ -95,6 +95,28 @@ def test_packages_come_from_locks_with_hashes_alone() -> None:
     assert [pin for pin in pins if f"\n{pin} " not in f"\n{(ROOT / 'locks/dev.txt').read_text()}"] == []
 
 
+def test_hadolint_finds_nothing() -> None:
+    program = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run([program, "--no-color", ROOT / "Dockerfile"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_locks_of_each_image_that_is_named_are_there_and_no_two_name_another_version_of_a_package() -> None:
+    default = re.findall(r"^ARG LOCKS=(\S+)$", (ROOT / "Dockerfile").read_text(), re.M)
+    pages = "".join((ROOT / name).read_text() for name in ("Dockerfile", "docs/containers.md", "docs/kubernetes.md"))
+    images = {*default, *re.findall(r'LOCKS="([a-z ]+)"', pages)}
+    assert len(images) >= 2
+    for image in images:
+        pins: dict[str, set[str]] = {}
+        for lock in image.split():
+            text = (ROOT / f"locks/{lock}.txt").read_text()
+            mine: dict[str, set[str]] = {}
+            for name, version in re.findall(r"^(\S+?)(?:\[[\w,]+\])?==(\S+)", text, re.M):
+                mine.setdefault(name, set()).add(version)  # one for each version of Python
+            other = [name for name, versions in mine.items() if pins.setdefault(name, versions) != versions]
+            assert other == [], f"{image}: locks/{lock}.txt"
+
+
 def test_nothing_runs_as_root_and_the_pages_paths_are_the_images() -> None:
     written = instructions()
     (user,) = (one.text for one in written if one.word == "USER")
@@ -143,7 +165,7 @@ def after(image: Image, one: Instruction) -> Image:
         where = Path(image.path(one.text))
         where.mkdir(parents=True, exist_ok=True)
         return replace(image, where=where)
-    elif one.word == "ENV":
+    elif one.word in ("ARG", "ENV"):
         values = dict(part.split("=", 1) for part in one.text.split())
         path = image.environ["PATH"]
         added = {name: image.path(value.replace("$PATH", path)) for name, value in values.items()}

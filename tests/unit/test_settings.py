@@ -143,6 +143,15 @@ def test_a_wrong_value_is_named_with_what_it_was_and_what_is_allowed(tmp_path: P
     assert "less than or equal to 1" in error.detail
 
 
+def test_a_share_may_be_written_as_a_quotient_and_a_wrong_one_is_named() -> None:
+    environ = {"HATHI_BUCKET__URL": "b"}
+    assert load(None, {**environ, "HATHI_FETCH__SHARE": "1/3"}).fetch.share == 1 / 3
+    assert load(None, {**environ, "HATHI_FETCH__SHARE": "0.25"}).fetch.share == 0.25
+    for wrong in ("1/0", "2/1", "0/4", "1/", "a/b", "1/2/3"):
+        error = refused(None, {**environ, "HATHI_FETCH__SHARE": wrong})
+        assert error.message.startswith("HATHI_FETCH__SHARE: fetch.share = ")
+
+
 def test_all_wrong_settings_are_named_at_once(tmp_path: Path) -> None:
     error = refused(write(tmp_path, MINIMAL + "[fetch]\nshare = 3\nburst = 0\n"))
     assert "fetch.burst = 0" in f"{error.message} {error.detail}"
