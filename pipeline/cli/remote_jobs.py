@@ -1,10 +1,10 @@
-"""`hathi remote train|jobs|watch|cancel|log|fetch`: trainings of a service."""
+"""`hathi remote train|resume|clone|jobs|watch|cancel|log|fetch`: trainings of a service."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -17,7 +17,7 @@ from pipeline.process.interrupts import INTERRUPTED
 
 if TYPE_CHECKING:
     from pipeline.remote.client import Client
-    from pipeline.remote.documents import JobSeen, Solver
+    from pipeline.remote.documents import Job, JobSeen, Solver
 
 
 def add_to(add: Add) -> None:
@@ -33,11 +33,20 @@ def add_to(add: Add) -> None:
     train.add_argument("--input", action="append", default=[], type=_input, metavar="NAME=DATAFILE|FILE",
                        help="what a data layer reads, by the name of its source; without --data")  # fmt: skip
     train.add_argument("--name", default="", help="of all that is made (default: the solver's file)")
-    for option, said in (("--seed", "of all draws"), ("--priority", "among the tenant's own; the greater first"),
-                         ("--max-seconds", "the job fails when it has run so long")):  # fmt: skip
-        train.add_argument(option, type=int, default=None, metavar="N", help=said)
-    train.add_argument("--follow", action="store_true", help="show it until it is over; Ctrl-C leaves it running")
+    _asked_of(train, ("--seed", *_OF_ALL))
     train.set_defaults(does=_train)
+    resume = add(
+        "resume", "queue a training that goes on from a snapshot of another one, bit for bit as if it had never ended"
+    )
+    clone = add("clone", "queue a training with the solver and the data of another one, from iteration 0")
+    for one, options, does in (
+        (resume, ("--iteration", "--max-iter"), _resume),
+        (clone, ("--max-iter", "--seed"), _clone),
+    ):
+        one.add_argument("job", metavar="JOB", help="its id, which `hathi remote jobs` shows")
+        one.add_argument("--name", default=None, help="of the new one (default: the same)")
+        _asked_of(one, (*options, *_OF_ALL))
+        one.set_defaults(does=does)
     jobs = add("jobs", "list the trainings, the newest first")
     jobs.add_argument("--state", default="", choices=get_args(State), help="only those")
     jobs.set_defaults(does=_jobs)
@@ -51,6 +60,20 @@ def add_to(add: Add) -> None:
         one.set_defaults(does=does)
         if name == "fetch":
             one.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="where to (default: here)")
+
+
+_OF_ALL = ("--priority", "--max-seconds")
+_SAID = {
+    "--seed": "of all draws", "--priority": "among the tenant's own; the greater first",
+    "--max-seconds": "the job fails when it has run so long", "--max-iter": "in place of the solver's",
+    "--iteration": "of the snapshot to go on from (default: the newest)",
+}  # fmt: skip
+
+
+def _asked_of(parser: argparse.ArgumentParser, options: Sequence[str]) -> None:
+    for option in options:
+        parser.add_argument(option, type=int, default=None, metavar="N", help=_SAID[option])
+    parser.add_argument("--follow", action="store_true", help="show it until it is over; Ctrl-C leaves it running")
 
 
 def _input(text: str) -> tuple[str, str]:
@@ -70,15 +93,34 @@ def _train(args: argparse.Namespace) -> int:
     solver = service.make_solver(name, texts[args.solver], texts[args.net], dataset)
     if not args.json:
         _warn(solver)
-    wanted = {"seed": args.seed, "priority": args.priority, "max_seconds": args.max_seconds}
-    job = service.train(name, solver["id"], inputs or None, **{k: v for k, v in wanted.items() if v is not None})
+    return _queued(service, service.train(name, solver["id"], inputs or None, **_changes(args, "seed")), args)
+
+
+def _changes(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Those that were given, by the names of the API."""
+    found = {name: getattr(args, name) for name in (*names, "priority", "max_seconds")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _resume(args: argparse.Namespace) -> int:
+    service = remote.client()
+    return _queued(service, service.resume(args.job, **_changes(args, "name", "iteration", "max_iter")), args)
+
+
+def _clone(args: argparse.Namespace) -> int:
+    service = remote.client()
+    return _queued(service, service.clone(args.job, **_changes(args, "name", "seed", "max_iter")), args)
+
+
+def _queued(service: Client, job: Job, args: argparse.Namespace) -> int:
+    """Says that a training was asked for, or shows it until it is over."""
     if args.follow:
-        remote.warn(f"{job['id']} is queued")
+        remote.warn(f"{job['id']} is {job['state']}")
         return follow(service, job["id"], args.json, events=False)
     if args.json:
         remote.put(job)
     else:
-        remote.say(f"{job['id']} is queued: hathi remote watch {job['id']}")
+        remote.say(f"{job['id']} is {job['state']}: hathi remote watch {job['id']}")
     return 0
 
 

@@ -137,6 +137,16 @@ class Client:
             Job, self._create("/v1/training-jobs", {"name": name, "solver_id": solver, **_some(inputs=inputs), **more})
         )
 
+    def resume(self, job: str, **changes: Any) -> Job:
+        """Queues a job that goes on from a snapshot of this one.  changes: iteration, max_iter, name, threads, priority
+        or max_seconds."""
+        return cast(Job, self._create(f"/v1/training-jobs/{job}/resume", changes))
+
+    def clone(self, job: str, **changes: Any) -> Job:
+        """Queues a job like this one, from iteration 0.  changes: solver_id, inputs, seed, and those of `resume` but
+        iteration."""
+        return cast(Job, self._create(f"/v1/training-jobs/{job}/clone", changes))
+
     def job(self, job: str) -> JobSeen:
         """One of them, with its place in the queue."""
         return cast(JobSeen, self._get(f"/v1/training-jobs/{job}"))

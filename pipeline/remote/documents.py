@@ -74,6 +74,11 @@ class Solver(TypedDict):
     warnings: list[str]
 
 
+class Resumes(TypedDict):
+    iteration: int | None
+    training_job_id: str
+
+
 class Job(TypedDict):
     attempt: int
     cancel_requested: bool
@@ -82,12 +87,14 @@ class Job(TypedDict):
     finished_at: float | None
     id: str
     inputs: dict[str, str]
+    max_iter: int | None
     max_seconds: float
     name: str
     priority: int
     progress: dict[str, Any]
     reason: str | None
     result: dict[str, Any] | None
+    resumes: Resumes | None
     solver_id: str
     started_at: float | None
     state: State
@@ -101,6 +108,7 @@ class JobSeen(TypedDict):
     finished_at: float | None
     id: str
     inputs: dict[str, str]
+    max_iter: int | None
     max_seconds: float
     name: str
     position: int | None
@@ -108,9 +116,11 @@ class JobSeen(TypedDict):
     progress: dict[str, Any]
     reason: str | None
     result: dict[str, Any] | None
+    resumes: Resumes | None
     solver_id: str
     started_at: float | None
     state: State
+    waits_for: list[str]
 
 
 class SnapshotFile(TypedDict):

@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.amounts import counted, size
 from pipeline.clock import random_nonce
 from pipeline.ledger.layout import version_of
+from pipeline.service import dependencies
 from pipeline.service.database import copying
 from pipeline.service.database.opening import open_database
 from pipeline.service.database.statements import Database, Row, Violated
@@ -198,4 +199,24 @@ async def _cut(database: Database, realm: Realm, row: Row) -> bool:
             )  # fmt: skip
             return bool(gone)
     except Violated:
+        await _fail_what_waits(database, realm, row)
         return False
+
+
+async def _fail_what_waits(database: Database, realm: Realm, row: Row) -> None:
+    """Nobody goes on with the upload: what waits for it never begins."""
+    async with database.transaction(realm) as statements:
+        cut = await statements.row(  # whoever goes on with it now waits, and finds it as it was
+            """update datafiles set version = version where tenant_id = $1 and id = $2 and epoch = $3
+               and received = $4 and received < size returning id""",
+            realm.tenant, row["id"], row["epoch"], row["received"],
+        )  # fmt: skip
+        waits = await statements.rows(
+            """select work.id from work join inputs on inputs.tenant_id = work.tenant_id and inputs.work_id = work.id
+               where inputs.datafile_id = $1 and work.state = 'waiting' order by work.id""",
+            row["id"],
+        )  # fmt: skip
+        for one in waits if cut is not None else ():
+            says = f"nobody went on with the upload of {row['id']}, which it waited for"
+            if await dependencies.fail(statements, realm.tenant, one["id"], says):
+                await dependencies.ended(statements, realm.tenant, one["id"])

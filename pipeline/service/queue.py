@@ -7,12 +7,12 @@ with a greater epoch; whoever held it before finds that its beat and its result 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from pipeline.service import states
+from pipeline.service import dependencies, states
 from pipeline.service.database.statements import Database, Row, Statements
 from pipeline.service.summing import Summary
 from pipeline.service.words import WORKER, Beaten, Claimed, Ending, Realm, Reason, Slot, State
@@ -35,7 +35,11 @@ _OVER = f"finished_at = instant(), {_FREED}"
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Work that a tenant asks for.  body: what its kind wants; inputs: datafiles by the name that they have there."""
+    """Work that a tenant asks for.  body: what its kind wants; inputs: datafiles by the name that they have there.
+
+    needs: work that has to succeed before it; resumes: a training and the iteration of its snapshot to go on from,
+    None for its newest.
+    """
 
     id: str
     kind: str
@@ -45,6 +49,8 @@ class Submission:
     max_seconds: float = DAY
     solver: str | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
+    needs: Sequence[str] = ()
+    resumes: tuple[str, int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +90,34 @@ class Chance(StrEnum):
 
 
 async def submit(statements: Statements, realm: Realm, work: Submission) -> None:
-    """It is queued, in the caller's transaction.  Raises Violated where a solver or a datafile is not this tenant's."""
+    """It is queued, in the caller's transaction, or waits for what is not ready.
+
+    Raises Violated where a solver, a datafile or other work is not this tenant's.
+    """
+    unready = await dependencies.held(statements, realm.tenant, work.inputs.values(), work.needs)
     await statements.row(
-        f"""insert into work (tenant_id, id, kind, slot, state, priority, solver_id, body, max_seconds, created_at)
-            values ($1, $2, $3, $4, '{State.QUEUED}', $5, $6, $7, $8, instant()) returning id""",
+        """insert into work (tenant_id, id, kind, slot, state, priority, solver_id, body, max_seconds, created_at)
+           values ($1, $2, $3, $4, $9, $5, $6, $7, $8, instant()) returning id""",
         realm.tenant, work.id, work.kind, work.slot, work.priority, work.solver, json.dumps(work.body),
-        float(work.max_seconds),
+        float(work.max_seconds), State.WAITING if unready else State.QUEUED,
     )  # fmt: skip
     for name, datafile in sorted(work.inputs.items()):
         await statements.row(
             "insert into inputs (tenant_id, work_id, name, datafile_id) values ($1, $2, $3, $4) returning name",
             realm.tenant, work.id, name, datafile,
         )  # fmt: skip
+    for on in sorted(set(work.needs).intersection(unready)):
+        await statements.row(
+            "insert into needs (tenant_id, work_id, on_id) values ($1, $2, $3) returning on_id",
+            realm.tenant, work.id, on,
+        )  # fmt: skip
+    if work.resumes is not None:
+        await statements.row(
+            "insert into resumed (tenant_id, work_id, origin_id, iteration) values ($1, $2, $3, $4) returning work_id",
+            realm.tenant, work.id, *work.resumes,
+        )  # fmt: skip
+    if unready:  # what it needs may have failed already
+        await dependencies.judge(statements, realm.tenant, work.id)
 
 
 async def enlist(database: Database, worker: str, host: str, slot: Slot) -> None:
@@ -112,6 +134,10 @@ async def enlist(database: Database, worker: str, host: str, slot: Slot) -> None
                values ($1, $2, $3, 'active', instant(), instant()) returning id""",
             worker, host, slot,
         )  # fmt: skip
+        waiting = "select tenant_id, id from work where state = 'waiting' order by id"
+        for row in await statements.rows(waiting):  # a Hathi that knew of no waiting may have ended what it needs
+            if await dependencies.judge(statements, row["tenant_id"], row["id"]):
+                await dependencies.ended(statements, row["tenant_id"], row["id"])
 
 
 async def retire(database: Database, worker: str) -> bool:
@@ -160,10 +186,10 @@ async def claim(database: Database, worker: str, lease: float = LEASE_SECONDS) -
             return None
         while (lost := await _lost(statements, of["slot"])) is not None:
             if lost["cancel_requested_at"] is not None:
-                await _set(statements, lost, f"state = '{State.CANCELLED}', {_SPENT}, {_OVER}")
+                await _end(statements, lost, f"state = '{State.CANCELLED}', {_SPENT}, {_OVER}")
             elif lost["lost"] + 1 >= LOST:
                 says = f"{LOST} workers in a row disappeared while they did it"
-                await _set(statements, lost, f"state = '{State.FAILED}', reason = '{Reason.CRASHED}', "
+                await _end(statements, lost, f"state = '{State.FAILED}', reason = '{Reason.CRASHED}', "
                                              f"detail = '{says}', lost = lost + 1, {_SPENT}, {_OVER}")  # fmt: skip
             else:
                 return await _taken(statements, lost, worker, lease, f"lost = lost + 1, {_SPENT},")
@@ -286,7 +312,7 @@ async def cancel(statements: Statements, realm: Realm, work: str) -> Row | None:
     """
     before = ", ".join(f"'{one}'" for one in states.sources("cancel"))
     unheld = "(state <> 'running' or lease_until < instant())"
-    return await statements.row(
+    row = await statements.row(
         f"""update work set cancel_requested_at = coalesce(cancel_requested_at, instant()), version = version + 1,
                state = case when {unheld} then '{State.CANCELLED}' else state end,
                finished_at = case when {unheld} then instant() else null end,
@@ -295,6 +321,10 @@ async def cancel(statements: Statements, realm: Realm, work: str) -> Row | None:
             where tenant_id = $1 and id = $2 and state in ({before}) returning *""",
         realm.tenant, work,
     )  # fmt: skip
+    if row is not None and State(row["state"]) in states.TERMINAL:
+        await dependencies.forget(statements, realm.tenant, work)
+        await dependencies.ended(statements, realm.tenant, work)
+    return row
 
 
 async def _lost(statements: Statements, slot: str) -> Row | None:
@@ -344,10 +374,11 @@ async def _taken(statements: Statements, work: Row, worker: str, lease: float, a
     return Claimed(row["tenant_id"], row["id"], row["kind"], row["epoch"], json.loads(row["body"]), cancel, left)
 
 
-async def _set(statements: Statements, work: Row, changes: str) -> None:
+async def _end(statements: Statements, work: Row, changes: str) -> None:
     await statements.rows(
         f"update work set {changes} where tenant_id = $1 and id = $2 returning id", work["tenant_id"], work["id"]
     )
+    await dependencies.ended(statements, work["tenant_id"], work["id"])
 
 
 async def _mine(statements: Statements, held: Claimed, changes: str) -> Row | None:
@@ -359,6 +390,8 @@ async def _mine(statements: Statements, held: Claimed, changes: str) -> Row | No
 async def _after(statements: Statements, held: Claimed, changes: str, *values: object) -> State | None:
     sql = f"update work set {changes} where {_HELD} returning state"
     row = await statements.row(sql, held.tenant, held.id, held.epoch, *values)
+    if row is not None and State(row["state"]) in states.TERMINAL:
+        await dependencies.ended(statements, held.tenant, held.id)
     return State(row["state"]) if row is not None else None
 
 

@@ -60,6 +60,7 @@ class Work:
     cancel: bool = False
     strikes: int = 0
     lost: int = 0
+    needs: frozenset[str] = frozenset()
 
     def ends(self, state: State) -> State:
         self.state, self.worker, self.lease = state, None, None
@@ -74,6 +75,18 @@ class Model:
         self.work: dict[str, Work] = {}
         self.workers: dict[str, tuple[Slot, bool]] = {}
         self.served: dict[tuple[str, Slot], float] = {}
+
+    def settle(self) -> None:
+        """What waits is queued when all that it needs has succeeded, and fails when one of it never will."""
+        waits = [one for one in self.work.values() if one.state is State.WAITING]
+        for one in waits:
+            needed = [self.work[name].state for name in one.needs]
+            if {State.FAILED, State.CANCELLED} & set(needed):
+                one.ends(State.FAILED)
+                return self.settle()
+            if set(needed) <= {State.SUCCEEDED}:
+                one.state = State.QUEUED
+        return None
 
     def running(self, slot: Slot) -> list[Work]:
         return [one for one in self.work.values() if one.state is State.RUNNING and one.slot is slot]
@@ -200,18 +213,21 @@ class Machine(RuleBasedStateMachine):
     def _held(self, n: int) -> Claimed | None:
         return self.got[-1 - n % len(self.got)] if self.got else None
 
-    @rule(n=pick, slot=slots, priority=st.integers(-1, 1))
-    def submit(self, n: int, slot: Slot, priority: int) -> None:
+    @rule(n=pick, slot=slots, priority=st.integers(-1, 1), on=st.lists(pick, max_size=2))
+    def submit(self, n: int, slot: Slot, priority: int, on: list[int]) -> None:
+        """on: what it needs, which may be over already."""
         tenant, name = list(self.model.tenants)[n % len(SHARES)], new_id(Kind.TRAINING_JOB, BEGIN)
+        mine = [one.id for one in self.model.work.values() if one.tenant == tenant]
+        needs = frozenset(mine[one % len(mine)] for one in on) if mine else frozenset()
 
         async def submitted() -> None:
             async with self.database.transaction(scope(tenant)) as statements:
                 body = {"name": "n", "inputs": {}}
-                work = Submission(name, "train", slot, body, priority, 100.0, SOLVER)
+                work = Submission(name, "train", slot, body, priority, 100.0, SOLVER, needs=sorted(needs))
                 await queue.submit(statements, scope(tenant), work)
 
         self._run(submitted())
-        self.model.work[name] = Work(name, tenant, slot, priority, self.model.now)
+        self.model.work[name] = Work(name, tenant, slot, priority, self.model.now, State.WAITING, needs=needs)
 
     @rule(slot=slots)
     def enlist(self, slot: Slot) -> None:
@@ -331,6 +347,7 @@ class Machine(RuleBasedStateMachine):
     def the_rows_are_the_models(self) -> None:
         if not hasattr(self, "database"):
             return
+        self.model.settle()
 
         async def read() -> Any:
             async with self.database.reading(WORKER) as statements:

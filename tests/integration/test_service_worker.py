@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -120,6 +121,33 @@ def test_a_killed_worker_and_a_killed_child_change_no_bit(shared: Stand, workers
         point[0] for point in ann.got("GET", f"/v1/training-jobs/{job}/metrics?points=10000")["metrics"]["train/loss"]
     ]
     assert steps == sorted(set(steps)), "each step is told once, whatever was computed twice"
+
+
+@SQLITE
+def test_a_training_resumed_to_a_greater_max_iter_and_after_a_cancel_is_the_unbroken_one_to_the_bit(
+    shared: Stand, workers: Workers
+) -> None:
+    ann = shared.person("ayes", "ann")
+    workers.begin()
+    endless = submit(ann, 50_000, 80)
+    until(lambda: bool(ann.got("GET", f"/v1/training-jobs/{endless}/snapshots")["items"]), "a snapshot")
+    ann.got("POST", f"/v1/training-jobs/{endless}/cancel")
+    assert ends(ann, endless)["state"] == "cancelled"
+    unbroken = submit(ann, 240, 80)
+    back = ann.got("POST", f"/v1/training-jobs/{endless}/resume", {"iteration": 80, "max_iter": 160})["id"]
+    longer = ann.got("POST", f"/v1/training-jobs/{back}/resume", {"max_iter": 240})["id"]
+    waits = shown(ann, longer)
+    assert (waits["state"], waits["waits_for"]) == ("waiting", [back])
+    found = [(one["state"], one["result"]["iteration"]) for one in (ends(ann, job) for job in (unbroken, back, longer))]
+    assert found == [("succeeded", 240), ("succeeded", 160), ("succeeded", 240)]
+    weights = [hashlib.sha256(model(ann, job)).hexdigest() for job in (unbroken, longer, back)]
+    assert weights[0] == weights[1] != weights[2], "not a bit is different"
+    assert (_steps(ann, back)[0] >= 80, _steps(ann, longer)[0] >= 160) == (True, True), "what was, was not redone"
+
+
+def _steps(ann: Person, job: str) -> list[int]:
+    points = ann.got("GET", f"/v1/training-jobs/{job}/metrics?points=10000")["metrics"]["train/loss"]
+    return [point[0] for point in points]
 
 
 def _child_of(process: int) -> int:

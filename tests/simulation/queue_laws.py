@@ -36,6 +36,8 @@ class QueueLaws:
         self.served: dict[tuple[str, str], float] = {}
         """When a tenant had its last turn in a slot."""
         self.tenants: Rows = {}
+        self.needs: dict[str, list[str]] = {}
+        """What work that waits waits for."""
         self.named = {"chunks": 0, "snapshots": 0}
         self.claimed: dict[tuple[str, int], str] = {}
         """Who got work with which epoch."""
@@ -71,10 +73,16 @@ class QueueLaws:
         for name, after in self.rows.items():
             was = rows.get(name)
             if was is None:
-                self._demand(after["state"] == "queued" and after["epoch"] == 0, f"{name} begins as {after}")
+                begins = ("queued", "waiting", "failed")  # what it needs may have failed already
+                self._demand(after["state"] in begins and after["epoch"] == 0, f"{name} begins as {after}")
             elif was != after:
                 self._move(who, was, after)
-                if after["epoch"] != was["epoch"]:
+                if was["state"] == "waiting" and after["state"] in ("queued", "failed"):
+                    self._count("ready" if after["state"] == "queued" else "hopeless")
+                    on = [self.rows[one]["state"] for one in self.needs[name]]
+                    good = set(on) <= {"succeeded"} if after["state"] == "queued" else bool(set(on) - {"succeeded"})
+                    self._demand(good, f"{name} waited for what is {on}, and is {after['state']}")
+                elif after["epoch"] != was["epoch"]:
                     self._claim(who, was, after, now)
                     if was["state"] == "queued":
                         self._turn(was, {**self.rows, name: was})
@@ -93,11 +101,27 @@ class QueueLaws:
                 busy = [one["id"] for one in self.rows.values() if one["worker_id"] == worker
                         and one["state"] == "running" and one["lease_until"] >= now]  # fmt: skip
                 self._demand(not busy, f"{worker} was retired while it held {busy}")
+        self._waiting()
         self._records(who)
         kept = " union all ".join(f"select tenant_id, size from bare_{table}" for table in COUNTED)
         sums = f"select tenant_id, sum(size) as bytes from ({kept}) group by tenant_id order by 1"
         usage = [tuple(row) for row in self._all("select tenant_id, bytes from bare_usage order by 1")]
         self._demand(usage == [tuple(row) for row in self._all(sums)], f"{who}: usage is counted as {usage}")
+
+    def _waiting(self) -> None:
+        """Whenever anybody looks, work waits for something that is not over, and for nothing that will never be."""
+        told: dict[str, list[str]] = {}
+        for row in self._all("select work_id, on_id from bare_needs"):
+            told.setdefault(row["work_id"], []).append(row["on_id"])
+        needs = {name: [self.rows[one]["state"] for one in on] for name, on in told.items()}
+        for name, row in self.rows.items():
+            if row["state"] == "waiting":
+                on = needs.get(name, [])
+                good = bool(on) and set(on) <= {"waiting", "queued", "running"}
+                self._demand(good, f"{name} waits for what is {on}")
+            else:
+                self._demand(name not in needs, f"{name} is {row['state']}, and needs what is {needs.get(name)}")
+        self.needs = told
 
     def _move(self, who: str, was: dict[str, Any], after: dict[str, Any]) -> None:
         """What holds for every change."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.service import blobs, queue
+from pipeline.service import blobs, dependencies, queue
 from pipeline.service.database.statements import Database, Row, Statements
 from pipeline.service.keys import TenantKeys
-from pipeline.service.words import WORKER, Beaten, Claimed, Realm
+from pipeline.service.queue import Submission
+from pipeline.service.words import WORKER, Beaten, Claimed, Ending, Realm, State
 from pipeline.service.work import attempt, shipping
 from pipeline.service.work.lease import Lease
 from pipeline.stores.store import Store
@@ -217,7 +218,70 @@ def a_result_without_what_was_restored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(attempt, "restore", restore)
 
 
+def a_look_at_what_it_needs_before_it_is_asked_for(patch: pytest.MonkeyPatch) -> None:
+    """The client has just seen that it runs; one look is enough."""
+
+    async def held(statements: Statements, tenant: str, datafiles: Iterable[str], work: Sequence[str]) -> list[str]:
+        return list(work)
+
+    async def judge(statements: Statements, tenant: str, work: str) -> bool:
+        return False
+
+    submit = queue.submit
+
+    async def submitted(statements: Statements, realm: Realm, work: Submission) -> None:
+        with patch.context() as within:
+            within.setattr(dependencies, "judge", judge)
+            await submit(statements, realm, work)
+
+    patch.setattr(dependencies, "held", held)
+    patch.setattr(queue, "submit", submitted)
+
+
+def an_end_that_tells_nobody(patch: pytest.MonkeyPatch) -> None:
+    """Whoever waits looks again sometime."""
+
+    async def ended(statements: Statements, tenant: str, name: str) -> None:
+        return
+
+    patch.setattr(dependencies, "ended", ended)
+
+
+def ready_when_the_first_of_its_needs_is(patch: pytest.MonkeyPatch) -> None:
+    """What it waited for is there."""
+    patch.setattr(dependencies, "_NOT_DONE", "1 = 2")
+
+
+def waiting_on_for_what_has_failed(patch: pytest.MonkeyPatch) -> None:
+    """Only what has succeeded is told to those that wait."""
+    _written(patch, "and needed.state <> 'succeeded' order by", ("needed.state in (", "needed.state in ('none') and ("))
+
+
+def an_end_told_after_its_transaction(patch: pytest.MonkeyPatch) -> None:
+    """The result comes first; then the others may know."""
+    real = queue.finish
+
+    async def finish(database: Database, held: Claimed, ending: Ending) -> State | None:
+        async def later(statements: Statements, tenant: str, name: str) -> None:
+            return
+
+        with patch.context() as within:
+            within.setattr(dependencies, "ended", later)
+            state = await real(database, held, ending)
+        if state is not None:
+            async with database.transaction(WORKER) as statements:
+                await dependencies.ended(statements, held.tenant, held.id)
+        return state
+
+    patch.setattr(queue, "finish", finish)
+
+
 MISTAKES: list[Plant] = [
+    a_look_at_what_it_needs_before_it_is_asked_for,
+    an_end_that_tells_nobody,
+    ready_when_the_first_of_its_needs_is,
+    waiting_on_for_what_has_failed,
+    an_end_told_after_its_transaction,
     a_beat_without_its_epoch,
     an_end_whatever_the_state,
     a_lease_by_the_workers_own_clock,

@@ -213,8 +213,10 @@ class QueueUniverse:
         name = new_id(Kind.TRAINING_JOB, self.hand.at, self.random.getrandbits)
         slot, body = self.random.choice([Slot.TRAIN, Slot.TRAIN, Slot.LIGHT]), {"steps": self.random.randint(2, 9)}
         self._asked += 1
+        mine = [one for one in self.laws.left() if self.laws.rows[one]["tenant_id"] == tenant]
+        needs = self.random.sample(mine, min(len(mine), self.random.choice([0, 0, 0, 1, 2])))
         return tenant, Submission(
-            name, "train", slot, body, self.random.choice([0, 0, 0, 9]), 1e6, self._solvers[tenant]
+            name, "train", slot, body, self.random.choice([0, 0, 0, 9]), 1e6, self._solvers[tenant], needs=needs
         )
 
     async def _change(self, hands: Hands, work: str) -> None:
@@ -226,7 +228,7 @@ class QueueUniverse:
             else:
                 await statements.rows(
                     """update work set priority = $1, version = version + 1
-                       where id = $2 and state in ('queued', 'running') returning id""",
+                       where id = $2 and state in ('waiting', 'queued', 'running') returning id""",
                     priority, work,
                 )  # fmt: skip
 

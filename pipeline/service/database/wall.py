@@ -43,6 +43,8 @@ DOORS: dict[str, dict[Part, Door]] = {
     "solvers": {Part.TENANT: Door(ALL, TENANT), Part.WORKER: Door(READ)},
     "work": {Part.TENANT: Door(ALL, TENANT), Part.WORKER: Door(("select", "update"))},
     "inputs": {Part.TENANT: Door(("select", "insert", "delete"), TENANT), Part.WORKER: Door(READ)},
+    "needs": {Part.TENANT: Door(("select", "insert", "delete"), TENANT), Part.WORKER: Door(SHRINK)},
+    "resumed": {Part.TENANT: Door(("select", "insert", "delete"), TENANT), Part.WORKER: Door(READ)},
     "chunks": {Part.TENANT: Door(SHRINK, TENANT), Part.WORKER: Door(GROW)},
     "summaries": {Part.TENANT: Door(SHRINK, TENANT), Part.WORKER: Door(GROW)},
     "snapshots": {Part.TENANT: Door(SHRINK, TENANT), Part.WORKER: Door(GROW)},

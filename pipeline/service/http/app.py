@@ -25,6 +25,7 @@ from pipeline.service.http import (
     members,
     models,
     promotions,
+    repeating,
     scaling,
     sessions,
     solvers,
@@ -47,7 +48,7 @@ def make_app(behind: Behind, say: Say = lambda text: None) -> FastAPI:
     app = FastAPI(title="Hathi", version=VERSION, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.behind = behind
     rooms = (
-        health, sessions, members, tenants, datafiles, datasets, solvers, training_jobs, models, classifiers,
+        health, sessions, members, tenants, datafiles, datasets, solvers, training_jobs, repeating, models, classifiers,
         classifying, classification_jobs, promotions, live, inference, scaling, elasticthought,
     )  # fmt: skip
     for room in rooms:

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import Field
 from starlette.requests import ClientDisconnect
 
-from pipeline.service import blobs, quotas
+from pipeline.service import blobs, dependencies, quotas
 from pipeline.service.database.statements import Row, Statements
 from pipeline.service.http.asking import Behind, Member, Service, Viewer
 from pipeline.service.http.conditional import IfMatch, tag_of, tagged
@@ -243,10 +243,12 @@ async def _store(service: Behind, actor: Actor, upload: _Upload, some: bytes) ->
         )  # fmt: skip
         named = row and await statements.row(
             """update datafiles set received = received + $5, chunks = $6, version = version + 1
-               where tenant_id = $1 and id = $2 and epoch = $3 and received = $4 returning received""",
+               where tenant_id = $1 and id = $2 and epoch = $3 and received = $4 returning received, size""",
             actor.tenant, upload.datafile, upload.epoch, upload.begins, len(some),
             json.dumps([*json.loads(row["chunks"]), said]),
         )  # fmt: skip
+        if named and named["received"] == named["size"]:
+            await dependencies.ended(statements, actor.tenant, upload.datafile)
     if not named:
         raise conflict("a newer request uploads this file", "look at `received`, and go on from there")
     return replace(upload, begins=upload.begins + len(some))

@@ -147,15 +147,21 @@ async def row_of(statements: Statements, dataset: str) -> Row:
     return row
 
 
-async def made(statements: Statements, pointer: str, dataset: str) -> dict[str, Any]:
-    """What a dataset holds that a body names.  Raises Refused: 422 where there is none, 409 where it is not made."""
+async def there(statements: Statements, pointer: str, dataset: str) -> Row:
+    """A dataset that a body names, which may not be made yet.  Raises Refused: 422; 409 where it never will be."""
     row = await statements.row(f"{_SQL} where datasets.id = $1", dataset)
     if row is None:
         raise invalid(pointer, "there is no such dataset", "list what is there")
+    if State(row["state"]) in states.TERMINAL and row["state"] != State.SUCCEEDED:
+        raise conflict(f"the dataset is {row['state']}", "make another one")
+    return row
+
+
+async def made(statements: Statements, pointer: str, dataset: str) -> dict[str, Any]:
+    """What a dataset holds that a body names.  Raises Refused: 422 where there is none, 409 where it is not made."""
+    row = await there(statements, pointer, dataset)
     if row["state"] != State.SUCCEEDED:
-        over = State(row["state"]) in states.TERMINAL
-        hint = "make another one" if over else "ask again once it has succeeded"
-        raise conflict(f"the dataset is {row['state']}", hint, None if over else AGAIN_SECONDS)
+        raise conflict(f"the dataset is {row['state']}", "ask again once it has succeeded", AGAIN_SECONDS)
     found: dict[str, Any] = json.loads(row["result"])
     return found
 
@@ -175,22 +181,23 @@ async def classes_of(statements: Statements, job: str) -> list[str] | None:
 async def add(
     request: Request, service: Service, actor: Member, body: DatasetGiven, key: IdempotencyKey = None
 ) -> Response:
-    """Queues the import of an archive: tar, tar.gz or zip, of pictures in folders that are their labels."""
+    """Queues the import of an archive: tar, tar.gz or zip, of pictures in folders that are their labels.
+
+    It is `waiting` while the archive is still uploaded, or the dataset that it extends is still imported.
+    """
 
     async def make(statements: Statements) -> Made:
         datafile = await statements.row("select * from datafiles where id = $1", body.datafile_id)
         if datafile is None:
             raise invalid("#/datafile_id", "there is no such datafile", "list what is there")
-        if datafile["size"] != datafile["received"]:
-            says = f"{datafile['received']} of {datafile['size']} bytes of the datafile are here"
-            raise conflict(says, "upload the rest")
-        if body.extends_id is not None:
-            await made(statements, "#/extends_id", body.extends_id)
+        needs = [body.extends_id] if body.extends_id is not None else []
+        for other in needs:
+            await there(statements, "#/extends_id", other)
         await within(statements)
         name = new_id(Kind.DATASET, service.clock.now())
         wants = {**body.model_dump(include={"split", "by", "seed", "two_labels", "extends_id"}),
                  "archive": datafile["name"]}  # fmt: skip
-        work = Submission(name, KIND, Slot.LIGHT, wants, 0, DAY, None, {"archive": body.datafile_id})
+        work = Submission(name, KIND, Slot.LIGHT, wants, 0, DAY, None, {"archive": body.datafile_id}, needs)
         await queue.submit(statements, actor.realm, work)
         await statements.row(
             """insert into datasets (tenant_id, id, name, datafile_id, extends_id, created_at)

@@ -63,7 +63,7 @@ async def remove_work(
                 raise stale()
             if State(row["state"]) not in states.TERMINAL:
                 raise conflict("it is not over", "cancel it before")
-            parts = [("inputs", "work_id"), ("chunks", "work_id"), ("summaries", "work_id"), ("snapshots", "work_id")]
+            parts = [(one, "work_id") for one in ("inputs", "resumed", "chunks", "summaries", "snapshots")]
             for table, column in [*([(part, "id")] if part else []), *parts, ("work", "id")]:
                 sql = f"delete from {table} where tenant_id = $1 and {column} = $2 returning {column}"
                 await statements.rows(sql, actor.tenant, name)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from pipeline.service import queue, quotas, states
+from pipeline.service import dependencies, queue, quotas, states
 from pipeline.service.database.statements import Row, Statements
 from pipeline.service.http import job_records
 from pipeline.service.http.asking import Behind, Member, Service, Viewer
@@ -23,7 +23,8 @@ from pipeline.service.http.removing import remove_work
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.problems import absent, conflict, invalid, over
 from pipeline.service.queue import Submission
-from pipeline.service.specification.words import INPUT_NAME
+from pipeline.service.specification import length
+from pipeline.service.specification.words import INPUT_NAME, Limits
 from pipeline.service.words import Actor, Slot, State
 from pipeline.times import DAY
 
@@ -31,24 +32,36 @@ router = APIRouter(prefix="/v1/training-jobs", tags=["training jobs"])
 KIND = "train"
 _SLOTS = ", ".join(f"'{slot}'" for slot in Slot)
 InputName = Annotated[str, Field(pattern=f"^{INPUT_NAME}$")]
+Inputs = dict[InputName, Annotated[str, id_in_body(Kind.DATAFILE)]]
+Seed = Annotated[int | None, Field(ge=0, lt=2**31)]
+Threads = Annotated[int, Field(ge=1, le=64)]
+Priority = Annotated[int, Field(ge=-100, le=100)]
+MaxSeconds = Annotated[int, Field(ge=1, le=int(30 * DAY))]
+MaxIter = Annotated[int | None, Field(ge=1, le=length.MOST, description="In place of the solver's")]
 
 
 class JobGiven(Given):
     name: Name
     solver_id: Annotated[str, id_in_body(Kind.SOLVER)]
     inputs: Annotated[
-        dict[InputName, Annotated[str, id_in_body(Kind.DATAFILE)]],
+        Inputs,
         Field(default_factory=dict, max_length=16, description="Datafiles, by the name that a data layer has"),
     ]  # fmt: skip
-    seed: Annotated[int | None, Field(ge=0, lt=2**31)] = None
-    threads: Annotated[int, Field(ge=1, le=64)] = 1
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
-    max_seconds: Annotated[int, Field(ge=1, le=int(30 * DAY))] = int(DAY)
+    seed: Seed = None
+    threads: Threads = 1
+    priority: Priority = 0
+    max_seconds: MaxSeconds = int(DAY)
+    max_iter: MaxIter = None
 
 
 class JobChanges(Given):
-    priority: Annotated[int | None, Field(ge=-100, le=100)] = None
-    max_seconds: Annotated[int | None, Field(ge=1, le=int(30 * DAY))] = None
+    priority: Priority | None = None
+    max_seconds: MaxSeconds | None = None
+
+
+class Resumes(Told):
+    training_job_id: str
+    iteration: Annotated[int | None, Field(description="Of its snapshot; null: its newest, once it has succeeded")]
 
 
 class Job(Told):
@@ -59,6 +72,8 @@ class Job(Told):
     detail: str
     solver_id: str
     inputs: dict[str, str]
+    max_iter: int | None
+    resumes: Resumes | None
     priority: int
     max_seconds: float
     attempt: int
@@ -72,6 +87,7 @@ class Job(Told):
 
 class JobSeen(Job):
     position: Annotated[int | None, Field(description="Among the tenant's own jobs that are queued; 1 is next")]
+    waits_for: Annotated[list[str], Field(description="Ids of what is not ready yet, where it is waiting")]
 
 
 class Jobs(Told):
@@ -85,18 +101,15 @@ def shown(row: Row) -> dict[str, Any]:
     return {
         **{name: row[name] for name in Job.model_fields if name in row},
         "name": body["name"], "inputs": body["inputs"], "attempt": row["epoch"],
+        "max_iter": body.get("max_iter"), "resumes": body.get("resumes"),
         "progress": json.loads(row["progress"]), "result": json.loads(row["result"]) if row["result"] else None,
         "cancel_requested": row["cancel_requested_at"] is not None,
     }  # fmt: skip
 
 
 async def _ready(statements: Statements, body: JobGiven) -> None:
-    """Raises Refused where the solver or a datafile is not there, or is not whole yet."""
-    if await statements.row("select id from solvers where id = $1", body.solver_id) is None:
-        raise invalid("#/solver_id", "there is no such solver", "list what is there")
-    judgement = await statements.row("select * from judgements where solver_id = $1", body.solver_id)
-    if judgement is None:
-        raise invalid("#/solver_id", "an older Hathi took this solver unread", "post the solver again")
+    """Raises Refused where the solver or a datafile is not there."""
+    judgement = await judged(statements, "#/solver_id", body.solver_id)
     if judgement["dataset_id"] is not None and body.inputs:
         raise invalid("#/inputs", "the solver was judged for a dataset, which the job reads", "leave inputs out")
     reads = json.loads(judgement["inputs"])
@@ -104,18 +117,29 @@ async def _ready(statements: Statements, body: JobGiven) -> None:
         says = f"the net reads {', '.join(reads)}, and there is no {', '.join(missing)}"
         raise invalid("#/inputs", says, "give a datafile for each name")
     for name, datafile in sorted(body.inputs.items()):
-        row = await statements.row("select size, received from datafiles where id = $1", datafile)
-        if row is None:
+        if await statements.row("select id from datafiles where id = $1", datafile) is None:
             raise invalid(f"#/inputs/{name}", "there is no such datafile", "list what is there")
-        if row["size"] != row["received"]:
-            raise conflict(f"the datafile of '{name}' has {row['received']} of {row['size']} bytes", "upload the rest")
+    if body.max_iter is not None:
+        says = length.refused(judgement["solver"], json.loads(judgement["price"]), body.max_iter, Limits())
+        if says:
+            raise invalid("#/max_iter", says, "make max_iter smaller")
+
+
+async def judged(statements: Statements, pointer: str, solver: str) -> Row:
+    """What a solver was rebuilt to.  Raises Refused: 422."""
+    if await statements.row("select id from solvers where id = $1", solver) is None:
+        raise invalid(pointer, "there is no such solver", "list what is there")
+    judgement = await statements.row("select * from judgements where solver_id = $1", solver)
+    if judgement is None:
+        raise invalid(pointer, "an older Hathi took this solver unread", "post the solver again")
+    return judgement
 
 
 async def within(statements: Statements) -> None:
     """Raises Refused where a limit of the tenant stands in the way."""
     most = await limits(statements)
     used = await statements.row(
-        f"""select (select count(*) from work where state = 'queued' and slot in ({_SLOTS})) as queued,
+        f"""select (select count(*) from work where state in ('waiting', 'queued') and slot in ({_SLOTS})) as queued,
            (select count(*) from work where created_at > (select instant()) - 60) as submitted"""
     )
     assert used is not None
@@ -131,21 +155,34 @@ async def within(statements: Statements) -> None:
 async def add(
     request: Request, service: Service, actor: Member, body: JobGiven, key: IdempotencyKey = None
 ) -> Response:
-    """Queues a training."""
+    """Queues a training; it is `waiting` while a datafile of its inputs is still uploaded."""
 
     async def make(statements: Statements) -> Made:
-        await _ready(statements, body)
-        await within(statements)
-        name = new_id(Kind.TRAINING_JOB, service.clock.now())
-        wants = body.model_dump(include={"name", "inputs", "seed", "threads"})
-        work = Submission(name, KIND, Slot.TRAIN, wants, body.priority, body.max_seconds, body.solver_id, body.inputs)
-        await queue.submit(statements, actor.realm, work)
-        row = await statements.row("select * from work where id = $1", name)
-        if row is None:
-            raise absent()
-        return Made(Job(**shown(row)).model_dump(mode="json"), f"/v1/training-jobs/{name}")
+        return await queued(statements, service, actor, body)
 
     return await create(request, service, actor.realm, key, make)
+
+
+async def queued(
+    statements: Statements, service: Behind, actor: Actor, body: JobGiven, resumes: tuple[str, int | None] | None = None
+) -> Made:
+    """A job, in the caller's transaction.  resumes: as `queue.Submission` has it.  Raises Refused."""
+    await _ready(statements, body)
+    await within(statements)
+    name = new_id(Kind.TRAINING_JOB, service.clock.now())
+    wants = body.model_dump(include={"name", "inputs", "seed", "threads"})
+    if body.max_iter is not None:
+        wants["max_iter"] = body.max_iter
+    if resumes is not None:
+        wants["resumes"] = {"training_job_id": resumes[0], "iteration": resumes[1]}
+    needs = [resumes[0]] if resumes is not None and resumes[1] is None else []
+    await queue.submit(statements, actor.realm, Submission(
+        name, KIND, Slot.TRAIN, wants, body.priority, body.max_seconds, body.solver_id, body.inputs, needs, resumes,
+    ))  # fmt: skip
+    row = await statements.row("select * from work where id = $1", name)
+    if row is None:
+        raise absent()
+    return Made(Job(**shown(row)).model_dump(mode="json"), f"/v1/training-jobs/{name}", row["version"])
 
 
 async def listed(
@@ -179,14 +216,17 @@ async def one(request: Request, service: Service, actor: Viewer, job: JobId) -> 
         row = await statements.row("select * from work where id = $1 and kind = 'train'", job)
         if row is None:
             raise absent()
-        ahead = None
+        ahead, waits = None, list[str]()
+        if row["state"] == State.WAITING:
+            waits = await dependencies.waited_for(statements, actor.tenant, job)
         if row["state"] == State.QUEUED:
             ahead = await statements.row(
                 """select count(*) as n from work where state = 'queued' and slot = $1 and (priority > $2
                    or (priority = $2 and (created_at < $3 or (created_at = $3 and id < $4))))""",
                 row["slot"], row["priority"], row["created_at"], row["id"],
             )  # fmt: skip
-    answer = JSONResponse({**shown(row), "position": ahead["n"] + 1 if ahead is not None else None})
+    seen = {"position": ahead["n"] + 1 if ahead is not None else None, "waits_for": waits}
+    answer = JSONResponse({**shown(row), **seen})
     tagged(request, answer, row["version"])
     return answer
 
@@ -229,7 +269,7 @@ async def cancel(service: Service, actor: Member, job: JobId) -> Job:
 
 async def removed(service: Service, actor: Member, job: JobId, match: IfMatch = None) -> Response:
     """What is over is forgotten, with its metrics, log and snapshots."""
-    used = "model versions or classifiers are made of this job's snapshots"
+    used = "model versions or classifiers are made of this job's snapshots, or other trainings go on from them"
     return await remove_work(service, actor, (KIND, job), match, used)
 
 

@@ -3,7 +3,7 @@ import { html, useEffect, useRef, useState } from './vendor/preact.js';
 import { ask, follow, get, make, path, text } from './api.js';
 import { Chart, grown } from './chart.js';
 import { Act, Bar, bytes, Copy, counted, curl, Facts, figure, Moment, OVER, plain, seconds, State, Table, Text, Trouble, useRead } from './parts.js';
-import { again } from './jobs.js';
+import { repeat } from './jobs.js';
 import { Picture } from './classify.js';
 
 const MOST = 3000;
@@ -104,7 +104,8 @@ export function Job({ id, may }) {
   }
   return html`<div class="head"><h1><${Text} of=${job.name} most=${120} /></h1>
   ${may && html`<span class="acts">${!over && html`<${Act} asks="Yes, cancel it" does=${() => ask('POST', `${url}/cancel`)}>Cancel<//>`}
-    ${over && html`<${Act} does=${() => again(job)}>Train again<//>`}${over && html`<${Act} kind="quiet" asks="Yes, delete it" does=${remove}>Delete<//>`}</span>`}</div>
+    ${over && job.state !== 'succeeded' && iteration > 0 && html`<${Act} does=${() => repeat(job, 'resume')}>Go on<//>`}
+    ${over && html`<${Act} does=${() => repeat(job, 'clone')}>Train again<//>`}${over && html`<${Act} kind="quiet" asks="Yes, delete it" does=${remove}>Delete<//>`}</span>`}</div>
   <${Facts} of=${[
     ['state', html`<${State} of=${job.state} reason=${job.reason} />${job.cancel_requested && !over ? ', being cancelled' : ''}${job.state === 'queued' && job.position ? html` <small>number ${job.position} in the queue</small>` : ''}`],
     ['iteration', of ? `${figure(iteration)} of ${figure(of)}` : '–'],

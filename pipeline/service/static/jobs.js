@@ -1,9 +1,8 @@
 // All training jobs in a table that moves, and two of them side by side.
 import { html, useEffect, useRef, useState } from './vendor/preact.js';
-import { ask, follow, get, list, path } from './api.js';
+import { ask, follow, get, list, make, path } from './api.js';
 import { Chart, Spark } from './chart.js';
 import { Act, Bar, Facts, figure, Moment, OVER, plain, seconds, State, Table, Text, Trouble, useRead, useThing } from './parts.js';
-import { train } from './taking.js';
 
 /** A tenant's works as they change: on(work) for each, and again() after each break. */
 export function useWorks(on, again) {
@@ -42,8 +41,8 @@ function Curve({ job }) {
   return html`<span class="curve"><${Spark} points=${loss} label="loss" />${accuracy && html` <span class="n">${(accuracy[2] * 100).toFixed(1)} %</span>`}</span>`;
 }
 
-export async function again(job) {
-  const made = await train(job.name, job.solver_id, { inputs: job.inputs, priority: job.priority, max_seconds: Math.round(job.max_seconds) });
+export async function repeat(job, how) {
+  const made = await make(`${path('training-jobs', job.id)}/${how}`, {});
   location.hash = `#/jobs/${made.id}`;
 }
 
@@ -68,7 +67,7 @@ export function JobTable({ most = 50, may, chosen, onChoose }) {
       html`<span class="progress">${of ? html`${figure(iteration)} of ${figure(of)}` : '–'}${!over && of ? html`<${Bar} share=${iteration / of} label="iterations" />` : ''}</span>`,
       over ? '–' : seconds(seconds_left), html`<${Moment} at=${job.created_at} />`,
       ...(may ? [over
-        ? html`<${Act} kind="quiet" does=${() => again(job)}>Again<//>`
+        ? html`<${Act} kind="quiet" does=${() => repeat(job, 'clone')}>Again<//>`
         : html`<${Act} kind="quiet" asks="Yes, cancel it" does=${() => ask('POST', `${url}/cancel`)}>Cancel<//>`] : []),
     ] };
   });

@@ -13,7 +13,7 @@ from google.protobuf import text_format
 
 from pipeline.codec import caffe_pb2
 from pipeline.errors import FormatError
-from pipeline.service.specification.words import DATABASES, INPUTS, MEAN_FILE, NET_FILE
+from pipeline.service.specification.words import DATABASES, INPUTS, MEAN_FILE, NET_FILE, Limits
 from pipeline.training import hdf5, solver_text
 
 WORK, SPEC, OUT, PREPARED = "work.json", "spec.json", "out", "prepared.json"
@@ -38,6 +38,9 @@ def prepare(folder: Path) -> int:
     if (folder / DATASET).exists():
         _deal(folder)
     solver.solver_mode = caffe_pb2.SolverParameter.CPU
+    if work.get("max_iter") is not None:
+        solver.max_iter = work["max_iter"]
+        solver.snapshot = solver.snapshot and max(solver.snapshot, -(-solver.max_iter // Limits().snapshots))
     (folder / SOLVER).write_text(text_format.MessageToString(solver))
     spec = {"solver": SOLVER, "threads": work["threads"]}
     if work.get("seed") is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import NotFound
+from pipeline.errors import FormatError, NotFound
 from pipeline.service import blobs, queue
 from pipeline.service.database.statements import Database
 from pipeline.service.keys import TenantKeys
@@ -129,6 +129,7 @@ async def restore(database: Database, store: Store, held: Claimed, out: Path) ->
     """Writes the newest snapshot that is whole where the child goes on from it.
 
     Its iteration and its files, 0 and none without one: work that was at its end already has them as its result.
+    A training that goes on from another one's snapshot begins with that.  Raises FormatError where it is damaged.
     """
     async with database.reading(WORKER) as statements:
         rows = await statements.rows(
@@ -136,13 +137,23 @@ async def restore(database: Database, store: Store, held: Claimed, out: Path) ->
                order by iteration desc limit 5""",
             held.tenant, held.id,
         )  # fmt: skip
-    if rows:
+        other = await statements.rows(
+            """select snapshots.iteration, snapshots.files from resumed join snapshots
+               on snapshots.tenant_id = resumed.tenant_id and snapshots.work_id = resumed.origin_id
+               and (resumed.iteration is null or snapshots.iteration = resumed.iteration)
+               where resumed.tenant_id = $1 and resumed.work_id = $2 order by snapshots.iteration desc limit 1""",
+            held.tenant, held.id,
+        )  # fmt: skip
+    if rows or other:
         (out / "snapshots").mkdir(parents=True)
-    for row in rows:
+    for row in [*rows, *other]:
         folder = out / "snapshots" / str(row["iteration"])
         files: list[dict[str, Any]] = json.loads(row["files"])
         if await asyncio.to_thread(restored, store, files, folder):
             return int(row["iteration"]), files
+    if other:
+        says = f"the snapshot of iteration {other[0]['iteration']} to go on from is not what was put"
+        raise FormatError(says, "", "resume from an earlier one: `iteration`")
     return 0, []
 
 

@@ -41,6 +41,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/datafiles": {"name": "spots.zip", "size": _SIZE},
     "POST /v1/datasets": {"name": "spots", "datafile_id": "$DATAFILE", "split": {"train": 80, "test": 20}},
     "POST /v1/training-jobs": {"name": "spots", "solver_id": "$SOLVER", "inputs": {"train": "$DATAFILE"}},
+    "POST /v1/training-jobs/{job}/resume": {"max_iter": 40},
+    "POST /v1/training-jobs/{job}/clone": {"seed": 2},
     "POST /v1/models": {"name": "hats"},
     "POST /v1/classifiers": {"name": "hats", "training_job_id": "$JOB", "labels": ["cat", "dog"]},
     "POST /v1/classification-jobs": {"name": "hats", "classifier_id": "$CLASSIFIER", "urls": [f"{HOST}/picture.png"]},

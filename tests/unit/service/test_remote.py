@@ -93,7 +93,7 @@ def fits(route: dict[str, Any], given: dict[str, Any]) -> None:
     schema = taken["application/json"]["schema"]
     options = [resolved(one) for one in schema.get("anyOf", [schema])]
     body = given["json"]
-    fitting = [one for one in options if set(one["required"]) <= set(body) <= set(one["properties"])]
+    fitting = [one for one in options if set(one.get("required", ())) <= set(body) <= set(one["properties"])]
     assert fitting, f"{body} is none of {options}"
     for name, value in body.items():
         types = {resolved(one).get("type") for one in of(fitting[0]["properties"][name])}
@@ -141,6 +141,8 @@ CALLS: Calls = {
     "imported": lambda it, at: it.imported("ds_1"),
     "make_solver": lambda it, at: it.make_solver("name", "text", "text", "ds_1"),
     "train": lambda it, at: it.train("name", "so_1", {"train": FILE}, seed=1, threads=1, priority=1, max_seconds=60),
+    "resume": lambda it, at: it.resume(JOB, iteration=10, max_iter=40, name="more", threads=1),
+    "clone": lambda it, at: it.clone(JOB, seed=2, inputs={"train": FILE}, solver_id="so_1"),
     "job": lambda it, at: it.job(JOB),
     "jobs": lambda it, at: list(it.jobs("running")),
     "events": lambda it, at: list(it.events(JOB, "3.4")),
