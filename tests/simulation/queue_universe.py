@@ -26,7 +26,7 @@ from pipeline.service.database.migrating import migrate_sqlite
 from pipeline.service.database.statements import Database, Taken
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.queue import Submission
-from pipeline.service.words import Claimed, Ending, Slot, State, scope
+from pipeline.service.words import Claimed, Slot, scope
 from pipeline.service.work import attempt, lease, wanted, worker
 from pipeline.service.work.attempt import Hands
 from tests.simulation.laws import Violation
@@ -46,8 +46,14 @@ JUMP = 0.0004
 PAUSE = 4.0
 """Seconds between two wishes of a client, at most, and of a worker between its last look and its last word."""
 LATE = 0.6
-"""Of ends: those before which the worker stands still."""
+"""Of last words: those before which the worker waits."""
+LATE_BEAT = 0.06
+"""Of beats: the same."""
+LOST = 0.4
+"""Of those: those before which it stands still for longer than a lease, so that another may have its work."""
 REST_STEPS = 12_000
+
+Word = Callable[..., Coroutine[Any, Any, Any]]
 
 
 @functools.cache
@@ -86,8 +92,7 @@ class QueueUniverse:
         self._children = 0
         self.cancels = self.random.choice([0.1, 0.8])
         self._ending: list[str] = []
-        """Work whose worker is about to say how it ended."""
-        self._real_finish = queue.finish
+        """Work whose worker is about to say something of it."""
         self._asked = 0
         self._asking: tuple[str, Submission] | None = None
         """What a client wants, and has no answer to; it outlives the client."""
@@ -97,7 +102,9 @@ class QueueUniverse:
         for target, name, value in (
             (attempt, "Child", self._child), (attempt, "os", SimpleNamespace(environ={})),
             (attempt, "LOOK_SECONDS", 1.0), (attempt, "SHIP_SECONDS", 2.0), (wanted, "LOOK_SECONDS", 1.0),
-            (lease, "LOOK_SECONDS", 1.0), (worker, "POLL_SECONDS", 3.0), (queue, "finish", self._finish),
+            (lease, "LOOK_SECONDS", 1.0), (worker, "POLL_SECONDS", 3.0),
+            (queue, "finish", self._late(queue.finish, LATE)), (queue, "release", self._late(queue.release, LATE)),
+            (queue, "beat", self._late(queue.beat, LATE_BEAT)),
             (sqlite, "_AGAIN", (0.2, 1.0)), (sqlite, "random", self.random),
         ):  # fmt: skip
             self._patches.enter_context(mock.patch.object(target, name, value))
@@ -164,7 +171,7 @@ class QueueUniverse:
 
     def _work(self, proc: Proc) -> None:
         """A worker; it is drained now and then, and begun again."""
-        name, ends = proc.name, self.scheduler.steps + self.random.randint(200, 4000)
+        name, ends = proc.name, self.scheduler.steps + self.random.randint(200, 2000)
 
         def stopping() -> bool:
             return name in self._retired or (self.scheduler.faults and self.scheduler.steps > ends)
@@ -175,15 +182,23 @@ class QueueUniverse:
         self._children += 1
         return ToyChild(command, lambda: self.hand.at, self.random, self._children)
 
-    async def _finish(self, database: Database, held: Claimed, ending: Ending) -> State | None:
-        """A worker may stand still between its last look and its last word, and a person cancels just then."""
-        if self.scheduler.faults and self.random.random() < LATE:
-            self._ending.append(held.id)
-            try:
-                await asyncio.sleep(PAUSE * self.random.random())
-            finally:
-                self._ending.remove(held.id)
-        return await self._real_finish(database, held, ending)
+    def _late(self, real: Word, often: float) -> Word:
+        """A worker may stand still between its look at its work and its word of it, and a person cancels just then."""
+
+        async def word(database: Database, held: Claimed, *more: Any) -> Any:
+            if self.scheduler.faults and self.random.random() < often:
+                self._ending.append(held.id)
+                if self.random.random() < LOST:
+                    mine = self.laws.claimed[held.id, held.epoch]
+                    [proc] = [one for one in self.scheduler.procs if one.name == mine]
+                    proc.frozen = self.hand.at + self.random.uniform(*CHANCES.freeze_seconds)
+                try:
+                    await asyncio.sleep(PAUSE * self.random.random())
+                finally:
+                    self._ending.remove(held.id)
+            return await real(database, held, *more)
+
+        return word
 
     def _client(self, proc: Proc) -> None:
         """Submits, cancels, changes priorities; asks again where no answer came."""

@@ -21,7 +21,7 @@ from tests.simulation.universe import shorter  # noqa: E402
 
 SCHEDULES = 10
 STEPS = 4000
-SCHEDULES_FOR_A_MISTAKE = 12
+SCHEDULES_FOR_A_MISTAKE = 20
 
 
 def run_some(seeds: range, steps: int) -> tuple[list[str], Counter[str]]:
