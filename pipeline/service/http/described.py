@@ -16,6 +16,8 @@ def described(made: dict[str, Any]) -> dict[str, Any]:
     schemas = made.setdefault("components", {}).setdefault("schemas", {})
     schemas["ProblemDocument"] = ProblemDocument.model_json_schema()
     schemas["InferenceError"] = InferenceError.model_json_schema()
+    for schema in schemas.values():
+        _only_these_names(schema)
     for path, methods in made["paths"].items():
         for route in methods.values():
             for one in route.get("parameters", []):
@@ -40,6 +42,18 @@ def _without_null(schema: dict[str, Any]) -> None:
     if len(choices) == 1:
         del schema["anyOf"]
         schema.update(choices[0])
+
+
+def _only_these_names(schema: Any) -> None:
+    """A name that fits no pattern is refused, which pydantic's schema leaves out; here and in all that lies within."""
+    if isinstance(schema, dict):
+        if "patternProperties" in schema:
+            schema.setdefault("additionalProperties", False)
+        for within in schema.values():
+            _only_these_names(within)
+    elif isinstance(schema, list):
+        for within in schema:
+            _only_these_names(within)
 
 
 def _links(made: dict[str, Any], path: str) -> dict[str, Any]:

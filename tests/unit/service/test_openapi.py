@@ -130,6 +130,14 @@ def test_the_page_of_the_api_is_what_the_document_says() -> None:
     assert api_page.FILE.read_text() == text, "write it anew: python -m tests.unit.service.test_openapi"
 
 
+def _within(schema: Any) -> Iterator[Document]:
+    """A schema and all that lie in it."""
+    if isinstance(schema, dict):
+        yield schema
+    for one in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else []:
+        yield from _within(one)
+
+
 def _error_of(said: Document) -> str:
     """The Open Inference Protocol has errors of its own."""
     protocol = "InferenceError" in json.dumps(said)
@@ -142,6 +150,8 @@ def test_each_body_refuses_what_it_does_not_know_and_each_answer_says_what_it_ho
         for name in _refs(document, route.get("requestBody", {})):
             schema = document["components"]["schemas"][name]
             assert "enum" in schema or schema["additionalProperties"] is False, name
+            named = [one for one in _within(schema) if "patternProperties" in one]
+            assert all(one["additionalProperties"] is False for one in named), f"{name} takes names that fit no pattern"
         assert any(code.startswith("2") for code in route["responses"])
         for code, said in route["responses"].items():
             assert code == "304" or code.startswith("2") or _error_of(said) in said["content"]
