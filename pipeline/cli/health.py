@@ -19,6 +19,7 @@ from pipeline.amounts import counted, length_of_time
 from pipeline.app.contexts import contexts
 from pipeline.cli.output.columns import columns
 from pipeline.cli.wiring.assembly import add_place, place_of
+from pipeline.cli.wiring.service_health import service_troubles
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, TemporaryError
 from pipeline.ledger.protocol import Context
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         unopened=unopened,
         folders=None,
         disks=disks_in_time,
+        service=service_troubles(settings),
     )
     seen = look(lambda key: memory.unplanned.get(key, 0.0))
     facts = memory.joined(seen, settings.daemon.alive_seconds, notes=False)

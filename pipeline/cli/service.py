@@ -152,6 +152,7 @@ def _answering(
     """config: of the workers that are to run beside the server; "": none."""
     from pipeline.cli.wiring.metering import metered_service
     from pipeline.cli.wiring.promoter import promoter_of
+    from pipeline.cli.wiring.service_health import looked_after
     from pipeline.cli.wiring.service_pool import pooled
     from pipeline.service.fetching import fetcher_for, file_fetcher_for
     from pipeline.service.http.server import Server, bound, serve
@@ -169,7 +170,8 @@ def _answering(
     pool = pooled(settings, config, stop, _say) if config else contextlib.nullcontext()
     metered = metered_service(settings, server, _say)
     # A loop in the main thread would take the signals for itself.
-    with signals(stop, lambda: None), pool, metered, ThreadPoolExecutor(1, "api") as thread:
+    looks = looked_after(settings, Clock())
+    with signals(stop, lambda: None), pool, metered, looks, ThreadPoolExecutor(1, "api") as thread:
         thread.submit(serve, server, listening).result()
     return stop.exit_code
 

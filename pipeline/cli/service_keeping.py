@@ -83,7 +83,7 @@ def full_disks(settings: Settings) -> list[Trouble]:
     from pipeline.service.troubles import Trouble
 
     facts = Facts(Clock().now(), host_name(), disks=disks(settings)[0])
-    return [Trouble(one.text, one.hint) for one in judge(facts, settings.health)]
+    return [Trouble(one.key, one.text, one.hint) for one in judge(facts, settings.health)]
 
 
 def backup(args: argparse.Namespace, settings: Settings) -> int:

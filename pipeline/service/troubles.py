@@ -21,8 +21,9 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What is wrong and why, and what to do."""
+    """What is wrong and why, and what to do.  key: what it is about; it stays while figures change."""
 
+    key: str
     text: str
     hint: str
 
@@ -101,6 +102,7 @@ def judge(seen: Seen, missing: Sequence[str], wait_seconds: float) -> tuple[Trou
 def _lost(missing: Sequence[str]) -> Iterator[Trouble]:
     if missing:
         yield Trouble(
+            "objects",
             f"{counted(len(missing), 'object')} that rows name: missing in the bucket, or torn: {_some(missing)}",
             "copy each from a backup, FOLDER/objects/KEY to KEY of the bucket; without one, upload the datafile again "
             "or train again. Then see who deletes in the bucket: Hathi deletes only by `hathi service prune`",
@@ -114,6 +116,7 @@ def _gone(unheard: Sequence[Unheard]) -> Iterator[Trouble]:
             since = length_of_time(max(one.seconds for one in some))
             named = _some([f"{one.work} of {one.worker}" for one in some])
             yield Trouble(
+                f"{slot} gone",
                 f"{counted(len(some), 'worker')} for {slot} work gone with work in hands, for {since}: {named}",
                 f"the next worker that asks goes on with it: begin {_worker(slot)}; the log of the one that is gone, "
                 "and dmesg on its host, say why it ended",
@@ -127,16 +130,16 @@ def _stuck(slot: Slot, load: Load, wait_seconds: float) -> Iterator[Trouble]:
     waits = f"{slot} work waits: {load.queued:,} queued, the oldest for {length_of_time(load.oldest)}"
     if not load.workers:
         hint = f"begin {_worker(slot)}; with `hathi service start` its log says why its workers end"
-        yield Trouble(f"{waits}; no worker for it was heard of", hint)
+        yield Trouble(f"{slot} waits", f"{waits}; no worker for it was heard of", hint)
     elif all(one.startable <= 0 for one in load.queues):
         hint = "let what runs end, or raise `running` of the tenants: PATCH /v1/tenants/ID"
-        yield Trouble(f"{waits}; all who wait run as much as their limit `running` allows", hint)
+        yield Trouble(f"{slot} waits", f"{waits}; all who wait run as much as their limit `running` allows", hint)
     elif load.running >= load.workers:
         hint = f"begin more: raise [service.workers], or begin {_worker(slot)} on another host"
-        yield Trouble(f"{waits}; {counted(load.workers, 'worker')} for it, all at work", hint)
+        yield Trouble(f"{slot} waits", f"{waits}; {counted(load.workers, 'worker')} for it, all at work", hint)
     else:
         hint = "the log of the workers says why: they do not reach the bucket, or give work back each time"
-        yield Trouble(f"{waits}; {counted(load.workers, 'worker')} for it, and not all at work", hint)
+        yield Trouble(f"{slot} waits", f"{waits}; {counted(load.workers, 'worker')} for it, and not all at work", hint)
 
 
 def _limits(one: Used) -> Iterator[Trouble]:
@@ -144,6 +147,7 @@ def _limits(one: Used) -> Iterator[Trouble]:
         allowed = getattr(one.quotas, limit)
         if used >= NEARLY * allowed:
             yield Trouble(
+                f"{limit} of {one.tenant}",
                 f"the tenant {one.name} has used {used:,} of {allowed:,} of its limit `{limit}`: more is 429",
                 f"it deletes what it needs no more, or an operator raises the limit: PATCH /v1/tenants/{one.tenant}",
             )

@@ -45,13 +45,18 @@ class Said:
         return str(found)
 
 
-def check(folder: Path, database: str, bucket: Path) -> Said:
-    """As an operator types it."""
+def configured(folder: Path, database: str, bucket: Path) -> Path:
     config = folder / "check.toml"
     config.write_text(
         f'state = "{folder}/state"\nlogs.folder = "{folder}/logs"\n[bucket]\nurl = "{bucket}"\n'
-        f'[service]\ndatabase = "{database}"\n'
+        f'[service]\ndatabase = "{database}"\nlisten = "127.0.0.1:{free_port()}"\n'
     )
+    return config
+
+
+def check(folder: Path, database: str, bucket: Path) -> Said:
+    """As an operator types it."""
+    config = configured(folder, database, bucket)
     done = subprocess.run(
         [HATHI, "service", "check", "--config", config], env=environ(HATHI_HEALTH__DISK_PERCENT="100"),
         capture_output=True, text=True, timeout=120,
@@ -149,6 +154,32 @@ def test_a_queue_that_is_stuck_says_what_it_waits_for(shared: Stand, ann: Person
     assert "[service.workers]" in checked().trouble(", all at work")
     ann.got("PATCH", f"/v1/tenants/{ann.tenant}", {"running": 1}, If_Match="*")
     assert "PATCH /v1/tenants/ID" in checked().trouble("all who wait run as much as their limit")
+
+
+def test_health_and_print_logs_tell_a_trouble_and_its_end(shared: Stand, ann: Person, tmp_path: Path) -> None:
+    job = ann.job()
+    shared.site.run(shared.site.bare(f"update @work set created_at = created_at - 7200 where id = '{job}'"))
+    config, log = configured(tmp_path, shared.site.url, shared.folder / "bucket"), tmp_path / "logs/service.log"
+    here = environ(HATHI_HEALTH__DISK_PERCENT="100", HATHI_HEALTH__EVERY_SECONDS="0.3")
+    program = Server.start([HATHI, "service", "serve", "--config", config], log=tmp_path / "serve.out", env=here)
+
+    def typed(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*words], env=here, capture_output=True, text=True, timeout=120)
+
+    words = "no worker for it was heard of"
+    try:
+        program.until(lambda: log.exists() and words in log.read_text(), "its log tells it")
+        health = typed(HATHI, "health", "--config", config)
+        assert health.returncode == 1, health.stdout + health.stderr
+        finding = rf"^Warning: train work waits: .*{words}.*\n  to do: begin `hathi service worker"
+        assert re.search(finding, health.stdout, re.MULTILINE)
+        printed = typed(ROOT / "scripts/print_logs.sh", config).stdout
+        assert re.search(rf"troubles that are not over.*\n.*{words}", printed)
+        ann.got("POST", f"/v1/training-jobs/{job}/cancel")
+        program.until(lambda: "resolved" in log.read_text(), "its log tells the end of it")
+        assert typed(HATHI, "health", "--config", config).stdout.splitlines()[1] == "OK"
+    finally:
+        program.stop(20)
 
 
 def test_a_tenant_that_meets_its_limit_is_told_so_and_the_operator_too(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pipeline.cli.wiring.metering import Meter
+from pipeline.cli.wiring.service_health import service_troubles
 from pipeline.clock import Clock
 from pipeline.ledger.protocol import Context
 from pipeline.operations.health.look import Look
@@ -29,7 +30,8 @@ def looking(
 ) -> Iterator[Step]:
     """The step of a process, which keeps the host's lock `health` until it ends."""
     expects = any(stage in ON_THE_LAKE for stage in stages)
-    look = Look(settings, [_despite_estop(one) for one in contexts], clock, expects_lakes=expects)
+    look = Look(settings, [_despite_estop(one) for one in contexts], clock, expects_lakes=expects,
+                service=service_troubles(settings))  # fmt: skip
     step = Step(settings, look, channels(settings.notify), clock, meter.show)
     try:
         yield step

@@ -16,6 +16,15 @@ from pipeline.sources.found import NONE_LEFT, Left
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceTrouble:
+    """What stands in the way of the service's work.  key: what it is about."""
+
+    key: str
+    text: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """What waits for one stage."""
 
@@ -175,3 +184,4 @@ class Facts:
     """What the programs of this host tried in vain."""
     unseen: Mapping[str, str] = field(default_factory=dict)
     """What cannot be seen from this host, and why; nothing is judged of it."""
+    service: tuple[ServiceTrouble, ...] = ()

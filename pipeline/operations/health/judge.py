@@ -69,7 +69,7 @@ def level_of(findings: Iterable[Finding]) -> Level:
 
 def judge(facts: Facts, limits: Health) -> tuple[Finding, ...]:
     """Everything that is not as it should be, the worst first."""
-    found = [*_host(facts, limits)]
+    found = [*_host(facts, limits), *_service(facts)]
     for store in facts.stores:
         found += _store(store, facts.at, limits)
     for lake in facts.lakes:
@@ -104,6 +104,11 @@ def _host(facts: Facts, limits: Health) -> Iterator[Finding]:
                 text,
                 "delete what is not needed on that disk, or move the folder to another disk",
             )
+
+
+def _service(facts: Facts) -> Iterator[Finding]:
+    for one in facts.service:
+        yield Finding(Level.WARNING, f"service {one.key}", one.text, one.hint)
 
 
 def _by_process(died: Mapping[str, str]) -> dict[str, list[str]]:

@@ -17,7 +17,16 @@ from pipeline.ledger.state import REPAIR, waits_for
 from pipeline.operations.health import this_host
 from pipeline.operations.health.backlog import PARTNERS, Waiting, backlog, freshness, most_lagging, waiting_since
 from pipeline.operations.health.disagreement import refusals
-from pipeline.operations.health.facts import Disk, Facts, FailingPartner, Freshness, Heard, LakeFacts, StoreFacts
+from pipeline.operations.health.facts import (
+    Disk,
+    Facts,
+    FailingPartner,
+    Freshness,
+    Heard,
+    LakeFacts,
+    ServiceTrouble,
+    StoreFacts,
+)
 from pipeline.operations.health.failing import Failing
 from pipeline.operations.health.folders import Folders
 from pipeline.operations.health.gateways import heard
@@ -57,7 +66,7 @@ class Look:
     expects_lakes: a lake that cannot be seen is trouble here, not just far away.  unopened: by lake, why it could
     not even be opened.  folders: delivered folders that one look lists; None: all of them.  forms: also look whether a
     source's form has changed, which reads the ends of the last day's shipments.  disks: how the local disks are looked
-    at.
+    at.  service: what stands in the way of the service, where there is one; it raises PipelineError.
     """
 
     def __init__(
@@ -71,7 +80,9 @@ class Look:
         folders: int | None = FOLDERS,
         forms: bool = True,
         disks: Callable[[Settings], tuple[tuple[Disk, ...], dict[str, str]]] = this_host.disks,
+        service: Callable[[], Sequence[ServiceTrouble]] | None = None,
     ) -> None:
+        self._service = service
         self._settings = settings
         self._contexts = contexts
         self._clock = clock
@@ -120,7 +131,16 @@ class Look:
             died=died,
             troubles=troubles_here(state, self._clock.now()),
             unseen=unseen,
+            service=self._of_service(),
         )
+
+    def _of_service(self) -> tuple[ServiceTrouble, ...]:
+        if self._service is None:
+            return ()
+        try:
+            return tuple(self._service())
+        except PipelineError as error:
+            return (ServiceTrouble("database", f"the service cannot be looked at: {said(error)}", error.hint),)
 
     def _bucket(self, unseen: dict[str, str]) -> StoreFacts | None:
         """The bucket once for all lakes, with what it would forget of each."""
