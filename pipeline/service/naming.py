@@ -15,8 +15,11 @@ NAMING = {
     "snapshots": ("files",),
     "model_versions": ("files",),
     "classifiers": ("files",),
+    "work": ("kind", "result"),
 }
 """The tables whose rows name objects, and the columns that say which."""
+ONLY = {"work": " where kind = 'train' and result is not null"}
+"""Which rows of a table do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,11 @@ def objects_of(table: str, row: Row) -> Iterator[Named]:
     if table == "chunks":
         yield Named(row["key"], int(row["size"]))
         return
+    if table == "work":
+        said = json.loads(row["result"] or "{}").get("evaluation") if row["kind"] == "train" else None
+        if said is not None:
+            yield _named(said)
+        return
     for column in NAMING.get(table, ()):
         said = json.loads(row[column] or "[]")
         for one in said.values() if isinstance(said, dict) else said:
@@ -47,6 +55,6 @@ async def named(statements: Statements) -> dict[str, Named]:
     """All objects that rows name, by key; of one transaction that sees every tenant's rows (WORKER)."""
     found: dict[str, Named] = {}
     for table, columns in NAMING.items():
-        for row in await statements.rows(f"select {', '.join(columns)} from {table}"):
+        for row in await statements.rows(f"select {', '.join(columns)} from {table}{ONLY.get(table, '')}"):
             found.update((one.key, one) for one in objects_of(table, row))
     return found

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from pipeline.operations.report.training.confusion import judgement
 from pipeline.operations.report.training.page import page as page_of
+from pipeline.training.predictions.confusion import judgement
 from tests.acceptance.test_report_page import CONTRAST, SIZES
 from tests.servers.chromium import browser
 from tests.unit.test_report import HOSTILE

@@ -17,10 +17,11 @@ from pipeline.operations.report.axes import Axis
 from pipeline.operations.report.chart import BOTTOM, LEFT, RIGHT, TOP, Line, Mark, Scale, curves, thinned
 from pipeline.operations.report.frame import BYTES
 from pipeline.operations.report.training import charts
-from pipeline.operations.report.training.confusion import judgement, matrix
-from pipeline.operations.report.training.facts import Attempt, Judgement, Mistake, Row, Snapshot, Training
+from pipeline.operations.report.training.facts import Attempt, Row, Snapshot, Training
 from pipeline.operations.report.training.page import page
+from pipeline.training.predictions.confusion import judgement, matrix
 from pipeline.training.predictions.file import About, Predictions
+from pipeline.training.predictions.judgement import Judgement, Mistake
 from tests.unit.test_report import HOSTILE
 
 

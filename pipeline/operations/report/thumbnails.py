@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import replace
 
 from pipeline.operations.report.facts import Example, Thumbnail
+from pipeline.training.predictions.judgement import Judgement
 
 SIDE = 96
 PIXELS = 50_000_000
@@ -39,6 +41,12 @@ def thumbnail(example: Example, content: bytes) -> Thumbnail:
 def remade(content: bytes) -> bytes:
     """A small picture of bytes that should be one, made anew; nothing where they are none."""
     return thumbnail(_NOBODY, content).png
+
+
+def redrawn(found: Judgement) -> Judgement:
+    """The same with pictures that were made anew."""
+    mistakes = tuple(replace(one, png=remade(one.png) if one.png else b"") for one in found.mistakes)
+    return replace(found, mistakes=mistakes)
 
 
 def _cut(image: object) -> bool:

@@ -25,7 +25,7 @@ def main(folder: Path, parent: int) -> int:
         if find_spec(package) is None:
             sys.stderr.write(f"this host cannot train: {package} is not installed; {to_install('training')}\n")
             return NO_ENGINE
-    from pipeline.service.work import describing, preparing
+    from pipeline.service.work import describing, evaluating, preparing
     from pipeline.training.__main__ import REFUSED, run, told
 
     try:
@@ -39,10 +39,16 @@ def main(folder: Path, parent: int) -> int:
             return NO_ROOM
         return NO_DATA if isinstance(error, FormatError) else REFUSED
     try:
-        return run(Path(preparing.SPEC).absolute(), Path(preparing.OUT).absolute())
+        code = run(Path(preparing.SPEC).absolute(), Path(preparing.OUT).absolute())
     except PipelineError as error:
         code = told(error)
         return NO_ROOM if is_full(error) else code
+    if code == 0:
+        try:
+            evaluating.evaluate(Path())
+        except (FormatError, OSError) as error:  # the model is there all the same
+            sys.stderr.write(f"what the last test says of its examples cannot be kept: {error}\n")
+    return code
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ SOLVER, NET = "solver.prototxt", NET_FILE
 DATASET = "dataset"
 SERVING = "serving.json"
 """Beside each snapshot: how its net serves, which a classifier is made from."""
+EVALUATION, EVALUATION_BYTES = "evaluation.json", 4 * 2**20
+"""What the last test says of its examples; a longer file is none of ours."""
 _LMDB = (0xBEEFC0DE).to_bytes(4, "little")
 
 

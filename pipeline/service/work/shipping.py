@@ -20,7 +20,7 @@ from pipeline.service.queue import Chunk, Snapshot
 from pipeline.service.summing import Summary, Summing
 from pipeline.service.thinning import points_of, rows_of
 from pipeline.service.words import WORKER, Claimed
-from pipeline.service.work.preparing import SERVING
+from pipeline.service.work.preparing import EVALUATION, EVALUATION_BYTES, SERVING
 from pipeline.stores.store import Store
 
 PIECE = 2**20
@@ -32,7 +32,10 @@ MANIFEST = "_manifest.json"
 
 @dataclass
 class Shipping:
-    """One attempt's.  iteration: the last that a row of metrics told of; newest: the last snapshot that is kept."""
+    """One attempt's.  iteration: the last that a row of metrics told of; newest: the last snapshot that is kept.
+
+    evaluation: as `finish` tells it; None where there is none.
+    """
 
     database: Database
     store: Store
@@ -41,6 +44,7 @@ class Shipping:
     newest: int = 0
     iteration: int = 0
     files: list[dict[str, Any]] = field(default_factory=list)
+    evaluation: dict[str, Any] | None = None
     _taken: dict[str, int] = field(default_factory=dict)
     _number: int = 0
     _summing: Summing = field(default_factory=Summing)
@@ -53,6 +57,7 @@ class Shipping:
             await self._lines("metrics", "metrics.jsonl")
             and await self._lines("log", "log.txt")
             and await self._snapshots()
+            and await self._evaluation()
         )
 
     async def _lines(self, kind: str, name: str) -> bool:
@@ -109,6 +114,16 @@ class Shipping:
                     return False
                 for earlier in folders[: folders.index(folder)]:  # the bucket has it: the disk need not
                     await asyncio.to_thread(shutil.rmtree, earlier, True)
+        return True
+
+    async def _evaluation(self) -> bool:
+        """Puts what the last test says of its examples once the child has told it; the end of the work names it."""
+        path = self.out / EVALUATION
+        if self.evaluation is None and path.exists() and path.stat().st_size <= EVALUATION_BYTES:
+            content = path.read_bytes()
+            key = TenantKeys(self.held.tenant).snapshot(self.held.id, self.held.epoch, self.newest, EVALUATION)
+            await blobs.put(self.store, key, content)
+            self.evaluation = {"name": EVALUATION, **blobs.described(key, content)}
         return True
 
     async def _keep(self, folder: Path, at: int) -> bool:

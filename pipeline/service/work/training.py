@@ -64,4 +64,5 @@ class Training:
 
     def result(self, folder: Path, shipped: Shipping) -> dict[str, Any]:
         """The last snapshot, which holds the model."""
-        return {"iteration": shipped.newest, "files": [one["name"] for one in shipped.files]}
+        told = {"evaluation": shipped.evaluation} if shipped.evaluation is not None else {}
+        return {"iteration": shipped.newest, "files": [one["name"] for one in shipped.files], **told}

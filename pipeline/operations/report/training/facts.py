@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.training.predictions.judgement import Judgement
+
 Row = dict[str, Any]
 """One of metrics.jsonl: step, time, kind, values."""
 
@@ -30,65 +32,6 @@ class Snapshot:
     bytes: int
     best: bool = False
     there: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Examples of one class that the net takes for another one.  part: of all of their class."""
-
-    label: int
-    predicted: int
-    number: int
-    part: float
-
-
-@dataclass(frozen=True, slots=True)
-class ClassScore:
-    """recall: the part of its examples that the net finds.  precision: the part that is right of what it takes for it.
-
-    None where there is no such example.
-    """
-
-    label: int
-    examples: int
-    recall: float | None
-    precision: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """of_label: the probability of the label; None where scores are none.  likeliest: classes, each with its own."""
-
-    key: str
-    label: int
-    likeliest: tuple[tuple[int, float], ...]
-    of_label: float | None
-    png: bytes = b""
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What the last test of one test net says of its examples.
-
-    shown: the classes of `matrix`, whose rows are labels and whose columns are predictions; where it is not of all
-    classes a last row and column hold the others.  pairs: the most confused.  scores: by class, the worst first where
-    not all are shown.  why: why there is nothing of it.
-    """
-
-    name: str
-    iteration: int
-    examples: int = 0
-    right: int = 0
-    classes: int = 0
-    left_out: int = 0
-    probabilities: bool = True
-    shown: tuple[int, ...] = ()
-    matrix: tuple[tuple[int, ...], ...] = ()
-    pairs: tuple[Pair, ...] = ()
-    more_pairs: int = 0
-    scores: tuple[ClassScore, ...] = ()
-    mistakes: tuple[Mistake, ...] = ()
-    why: str = ""
 
 
 @dataclass(frozen=True)

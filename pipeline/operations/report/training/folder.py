@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, FormatError, PipelineError
-from pipeline.operations.report.training.confusion import judgement
-from pipeline.operations.report.training.facts import Attempt, Judgement, Row, Snapshot, Training
+from pipeline.operations.report.thumbnails import redrawn
+from pipeline.operations.report.training.facts import Attempt, Row, Snapshot, Training
 from pipeline.operations.report.training.solver_facts import facts, kinds, priced, threaded
 from pipeline.training import attempts_file, metrics, solver
 from pipeline.training.assembly import How
 from pipeline.training.job import beside
 from pipeline.training.outputs import Kinds
+from pipeline.training.predictions.confusion import judgement
 from pipeline.training.predictions.file import name_of, read
+from pipeline.training.predictions.judgement import Judgement
 from pipeline.training.retention import best_among
 from pipeline.training.snapshot import ByFolder, ByPrefix, Places
 from pipeline.training.solver import Flags, Solver
@@ -217,7 +219,7 @@ def _judgements(found: Found, read_solver: Solver | None) -> Iterator[Judgement]
             if size > LONGEST:
                 yield Judgement(name, 0, why=f"{path} is longer than {LONGEST:,} bytes")
                 continue
-            yield judgement(name, read(path.read_bytes(), str(path)))
+            yield redrawn(judgement(name, read(path.read_bytes(), str(path))))
         except FileNotFoundError:
             yield Judgement(name, 0, why=f"no test of it has ended yet: {path} is not there")
         except (OSError, FormatError) as error:

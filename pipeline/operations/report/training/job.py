@@ -10,12 +10,14 @@ from pipeline.ledger.data import load_data
 from pipeline.ledger.layout import seconds_of
 from pipeline.ledger.protocol import Context
 from pipeline.ledger.trainings import JobAttemptEnd, JobFile, JobSpec
-from pipeline.operations.report.training.confusion import judgement
-from pipeline.operations.report.training.facts import Attempt, Judgement, Snapshot, Training
+from pipeline.operations.report.thumbnails import redrawn
+from pipeline.operations.report.training.facts import Attempt, Snapshot, Training
 from pipeline.operations.report.training.solver_facts import facts, kinds, priced, threaded
 from pipeline.training import solver, solver_text
 from pipeline.training.assembly import How
+from pipeline.training.predictions.confusion import judgement
 from pipeline.training.predictions.file import name_of, read
+from pipeline.training.predictions.judgement import Judgement
 from pipeline.training.retention import best_of, rows_of
 from pipeline.training.solver import Flags, Solver
 from pipeline.training.state import Job, parent_of
@@ -131,7 +133,7 @@ def _judgements(context: Context, job: Job, read_solver: Solver | None) -> Itera
 
 def _judgement(context: Context, name: str, file: JobFile) -> Judgement:
     try:
-        return judgement(name, read(load_data(context, file), file.key))
+        return redrawn(judgement(name, read(load_data(context, file), file.key)))
     except NotFound:
         return Judgement(name, 0, why=f"{file.key} is pruned")
     except (FormatError, PermanentError) as error:

@@ -19,9 +19,10 @@ from pipeline.operations.report.html import LONG, attribute, figure, share
 from pipeline.operations.report.style import PARTS
 from pipeline.operations.report.training import charts
 from pipeline.operations.report.training.charts import Chart
-from pipeline.operations.report.training.facts import Judgement, Row, Training
+from pipeline.operations.report.training.facts import Row, Training
 from pipeline.times import to_the_minute
 from pipeline.training.outputs import ACCURACY, LOSS
+from pipeline.training.predictions.judgement import Judgement
 
 T = TypeVar("T")
 

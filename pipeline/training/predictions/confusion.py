@@ -1,4 +1,4 @@
-"""Predictions of a test as what a page tells of them: a matrix, the most confused pairs, scores, the worst mistakes."""
+"""Predictions of a test -> what a page tells of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.operations.report.thumbnails import remade
-from pipeline.operations.report.training.facts import ClassScore, Judgement, Mistake, Pair
 from pipeline.training.predictions.file import Predictions
 from pipeline.training.predictions.judged import SCORE
+from pipeline.training.predictions.judgement import ClassScore, Judgement, Mistake, Pair
 
 WHOLE = 20
 """Of so many classes the matrix is whole;"""
@@ -101,5 +100,4 @@ def _mistakes(found: Predictions) -> Iterator[Mistake]:
             (int(one), float(of)) for one, of in zip(found.predicted[row], found.probability[row], strict=True)
         )
         of_label = None if found.about.kind == SCORE else math.exp(-losses[row])
-        png = found.pictures.get(row, b"")
-        yield Mistake(found.keys[row], int(found.labels[row]), likeliest, of_label, remade(png) if png else b"")
+        yield Mistake(found.keys[row], int(found.labels[row]), likeliest, of_label, found.pictures.get(row, b""))
