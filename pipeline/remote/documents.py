@@ -11,6 +11,7 @@ Role = Literal["viewer", "member", "operator", "admin"]
 
 
 class Me(TypedDict):
+    name: str
     platform: bool
     quotas: dict[str, int]
     role: Role

@@ -323,7 +323,7 @@ def _grown(scene: Scene) -> Iterator[str]:
 
     def seen() -> dict[str, tuple[int, str]]:
         return {
-            f"{one} {number}": (code, re.sub(r'"used_at":[^,}]*', "", text))
+            f"{one} {number}": (code, re.sub(r'"used_at":[^,}]*|"content-length": "\d+"', "", text))
             for number, mine in enumerate((scene, waiting))
             for one in reads(scene)
             for code, text in [asked(mine, scene.b, one, never)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import io
@@ -16,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 import requests
@@ -196,9 +199,29 @@ def test_the_walk_through_of_the_document_is_typed_from_an_archive_to_a_model(
         "dataset_id": made["id"], "inputs": {},
     }  # fmt: skip
     assert [one["action"] for one in history["items"]] == ["alias set", "version added", "model added"]
+    _evaluated(ann, trained, version["figures"]["test/accuracy"])
     _classifies(ann, made["id"], trained["id"], version["figures"]["test/accuracy"])
     weights = next(one for one in version["files"] if one["name"] == "net.caffemodel")
     assert hashlib.sha256((tmp_path / "net.caffemodel").read_bytes()).hexdigest() == weights["sha256"]
+
+
+def _evaluated(ann: Person, trained: dict[str, Any], accuracy: float) -> None:
+    """The confusion matrix counts as the job's own test, and each of the surest mistakes has its picture."""
+    found = ann.got("GET", f"/v1/training-jobs/{trained['id']}/evaluation")
+    assert found["labels"] == sorted(spots.LABELS)
+    assert set(trained["result"]) == {"iteration", "files"}, "where it lies is nobody's business"
+    [test] = found["tests"]
+    matrix = np.array(test["matrix"])
+    assert (test["iteration"], matrix.shape, matrix.sum()) == (120, (6, 6), test["examples"])
+    assert matrix.trace() == test["right"]
+    assert test["right"] / test["examples"] == pytest.approx(accuracy, abs=1e-6)
+    assert len(test["mistakes"]) == min(24, test["examples"] - test["right"]) > 0
+    sureness = [one["of_label"] for one in test["mistakes"]]
+    assert sureness == sorted(sureness)
+    for one in test["mistakes"]:
+        assert one["label"] != one["likeliest"][0]["label"]
+        image = cv2.imdecode(np.frombuffer(base64.b64decode(one["picture"]), np.uint8), cv2.IMREAD_UNCHANGED)
+        assert image is not None
 
 
 def _classifies(ann: Person, made: str, job: str, accuracy: float) -> None:

@@ -29,7 +29,7 @@ from pipeline.service.serving.parent import Sizes
 from pipeline.service.specification.judging import judge
 from pipeline.service.specification.words import Asked, Judged
 from pipeline.service.words import PLATFORM, Actor, Ending, Role, Slot, State
-from pipeline.service.work.preparing import SERVING
+from pipeline.service.work.preparing import EVALUATION, SERVING
 from pipeline.settings import Fetch
 from pipeline.stores.local import LocalStore
 from pipeline.stores.store import Store
@@ -50,6 +50,17 @@ SERVED = {
 WEIGHTS = "net.caffemodel"
 HOLD_SECONDS = 1e6
 """So long what a test left as a worker leaves it is nobody else's, however slow the machine is."""
+
+
+def evaluation(mark: str) -> dict[str, Any]:
+    """What a test of two examples says, of which one is taken for the other's label."""
+    mistake = {"name": mark, "label": 1, "of_label": 0.1, "likeliest": [{"label": 0, "score": 0.9}], "picture": ""}
+    scores = [{"label": 0, "examples": 1, "recall": 1.0, "precision": 0.5},
+              {"label": 1, "examples": 1, "recall": 0.0, "precision": None}]  # fmt: skip
+    return {"name": "test", "iteration": 10, "examples": 2, "right": 1, "classes": 2, "left_out": 0,
+            "probabilities": True, "shown": [0, 1], "matrix": [[1, 0], [1, 0]],
+            "pairs": [{"label": 1, "predicted": 0, "examples": 1}], "scores": scores, "mistakes": [mistake],
+            "why": ""}  # fmt: skip
 
 
 @dataclass
@@ -121,10 +132,12 @@ class Stand:
 
         return self.site.run(made(self.site.open()))
 
-    def trained(self, who: Person, job: str, mark: str = "", given: Mapping[str, bytes] | None = None) -> None:
+    def trained(
+        self, who: Person, job: str, mark: str = "", given: Mapping[str, bytes] | None = None, *, over: bool = False
+    ) -> None:
         """What a worker leaves of a job that is the next in the queue: metrics, a log, a snapshot at iteration 10.
 
-        given: the snapshot's files, where somebody wants them to serve.
+        given: the snapshot's files, where somebody wants them to serve.  over: the job has succeeded; else it runs.
         """
 
         async def left(database: Database) -> None:
@@ -147,6 +160,15 @@ class Stand:
                 self.store.put(key, content)
                 files.append({"name": name, **blobs.described(key, content)})
             assert await queue.keep(database, held, Snapshot(10, files))
+            judged_so = json.dumps({"format": 1, "tests": [evaluation(mark)]}).encode()
+            key = keys.snapshot(job, 1, 10, EVALUATION)
+            self.store.put(key, judged_so)
+            told = {"name": EVALUATION, **blobs.described(key, judged_so)}
+            result = {"iteration": 10, "files": [one["name"] for one in files], "evaluation": told}
+            if over:
+                assert await queue.finish(database, held, Ending(State.SUCCEEDED, result=result))
+                return
+            await self.site.bare(f"update @work set result = '{json.dumps(result)}' where id = '{job}'")
             # nobody beats for it, and the next one that claims would get it on a slow machine
             await self.site.bare(f"update @work set lease_until = lease_until + 86400 where id = '{job}'")
 

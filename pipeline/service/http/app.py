@@ -19,8 +19,11 @@ from pipeline.service.http import (
     datafiles,
     datasets,
     elasticthought,
+    evaluations,
+    feature_sets,
     health,
     inference,
+    installation,
     live,
     members,
     models,
@@ -48,8 +51,9 @@ def make_app(behind: Behind, say: Say = lambda text: None) -> FastAPI:
     app = FastAPI(title="Hathi", version=VERSION, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.behind = behind
     rooms = (
-        health, sessions, members, tenants, datafiles, datasets, solvers, training_jobs, repeating, models, classifiers,
-        classifying, classification_jobs, promotions, live, inference, scaling, elasticthought,
+        health, sessions, members, tenants, datafiles, datasets, solvers, training_jobs, repeating, evaluations, models,
+        classifiers, classifying, classification_jobs, promotions, feature_sets, live, inference, scaling, installation,
+        elasticthought,
     )  # fmt: skip
     for room in rooms:
         app.include_router(room.router)

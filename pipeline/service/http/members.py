@@ -16,7 +16,7 @@ from pipeline.service.http.documents import Given, Name, TokenId, Told, UserId, 
 from pipeline.service.http.paging import Paged, page
 from pipeline.service.http.tenants import AsRole, Member, shown
 from pipeline.service.problems import Problem, Refused, absent, conflict
-from pipeline.service.words import Actor, Role
+from pipeline.service.words import PLATFORM, Actor, Role
 from pipeline.times import DAY
 
 router = APIRouter(prefix="/v1")
@@ -24,6 +24,7 @@ router = APIRouter(prefix="/v1")
 
 class Me(Told):
     user_id: str
+    name: str
     tenant_id: str
     tenant: str
     role: Role
@@ -89,16 +90,28 @@ async def about(service: Behind, actor: Actor) -> Me:
         row = await statements.row("select * from tenants")
     if row is None:
         raise absent()
-    tenant = shown(row)
-    return Me(user_id=actor.user, tenant_id=actor.tenant, tenant=tenant.name, role=actor.role, platform=actor.platform,
-              quotas=tenant.quotas)  # fmt: skip
+    tenant, names = shown(row), await _names(service, actor.tenant)
+    return Me(user_id=actor.user, name=names.get(actor.user, ""), tenant_id=actor.tenant, tenant=tenant.name,
+              role=actor.role, platform=actor.platform, quotas=tenant.quotas)  # fmt: skip
+
+
+async def _names(service: Behind, tenant: str) -> dict[str, str]:
+    """What the members of a tenant are called, by their ids: users are the installation's."""
+    async with service.database.reading(PLATFORM) as statements:
+        rows = await statements.rows(
+            """select users.id, users.name from members join users on users.id = members.user_id
+               where members.tenant_id = $1 limit 1000""",
+            tenant,
+        )  # fmt: skip
+    return {row["id"]: row["name"] for row in rows}
 
 
 async def list_members(service: Service, actor: Viewer) -> Members:
     """All members."""
     async with service.database.reading(actor.realm) as statements:
         rows = await statements.rows("select * from members order by user_id limit 1000")
-    return Members(items=[Member(**row) for row in rows])
+    names = await _names(service, actor.tenant)
+    return Members(items=[Member(**row, name=names.get(row["user_id"], "")) for row in rows])
 
 
 async def change_member(
@@ -119,7 +132,7 @@ async def change_member(
             raise stale()
         await tokens.note(statements, actor.realm, actor.user, "role", (user, body.role, service.clock.now()))
     response.headers["ETag"] = f'"{row["version"]}"'
-    return Member(**row)
+    return Member(**row, name=(await _names(service, actor.tenant)).get(user, ""))
 
 
 async def remove_member(service: Service, actor: Admin, user: UserId, match: IfMatch = None) -> Response:

@@ -58,6 +58,7 @@ class MemberGiven(Given):
 
 class Member(Told):
     user_id: str
+    name: str
     role: Role
     created_at: float
     version: int
@@ -167,7 +168,9 @@ async def add_member(service: Service, actor: Platform, tenant: TenantId, body: 
                 raise absent()
             await tenants.add_member(statements, tenant, body.user_id, body.role)
             row = await statements.row(
-                "select * from members where tenant_id = $1 and user_id = $2", tenant, body.user_id
+                """select members.*, users.name from members join users on users.id = members.user_id
+                   where tenant_id = $1 and user_id = $2""",
+                tenant, body.user_id,
             )  # fmt: skip
             of = (tenant, f"{body.user_id} {body.role}", service.clock.now())
             await tokens.note(statements, PLATFORM, actor.user, "member added", of)

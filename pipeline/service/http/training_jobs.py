@@ -102,9 +102,14 @@ def shown(row: Row) -> dict[str, Any]:
         **{name: row[name] for name in Job.model_fields if name in row},
         "name": body["name"], "inputs": body["inputs"], "attempt": row["epoch"],
         "max_iter": body.get("max_iter"), "resumes": body.get("resumes"),
-        "progress": json.loads(row["progress"]), "result": json.loads(row["result"]) if row["result"] else None,
+        "progress": json.loads(row["progress"]), "result": _result(row["result"]),
         "cancel_requested": row["cancel_requested_at"] is not None,
     }  # fmt: skip
+
+
+def _result(said: str | None) -> dict[str, Any] | None:
+    """Without where the evaluation lies, which has a route of its own."""
+    return {name: of for name, of in json.loads(said).items() if name != "evaluation"} if said else None
 
 
 async def _ready(statements: Statements, body: JobGiven) -> None:

@@ -9,12 +9,14 @@ import { Compare, Jobs } from './jobs.js';
 import { Job } from './job.js';
 import { Classify } from './classify.js';
 import { Model, Models } from './models.js';
+import { Promotion, Promotions } from './promotions.js';
 import { Team } from './team.js';
 import { Operator } from './operator.js';
 
 const PAGES = [
   ['', 'Start', Start], ['data', 'Data', Data, Dataset], ['train', 'New training', Train], ['jobs', 'Jobs', Jobs, Job],
-  ['classify', 'Classify', Classify], ['models', 'Models', Models, Model], ['team', 'Team', Team], ['operator', 'Operator', Operator],
+  ['classify', 'Classify', Classify], ['models', 'Models', Models, Model], ['promotions', 'In use', Promotions, Promotion],
+  ['team', 'Team', Team], ['operator', 'Operator', Operator],
 ];
 
 function place() {
@@ -92,7 +94,7 @@ function App() {
   return html`<a class="skip" href="#main" onClick=${event => { event.preventDefault(); document.querySelector('main').focus(); }}>To the page</a>
   <header><a class="brand" href="#/">Hathi</a>
   <nav aria-label="Pages">${PAGES.filter(([key]) => key !== 'operator' || me.platform).map(([key, said]) => html`<a href=${`#/${key}`} aria-current=${key === name ? 'page' : undefined}>${said}</a>`)}</nav>
-  <span class="who"><${Text} of=${me.tenant} most=${40} /> · ${me.role} <${Act} kind="quiet" does=${leave}>Log out<//></span></header>
+  <span class="who"><${Text} of=${me.name} most=${40} /> of <${Text} of=${me.tenant} most=${40} />, ${me.role} <${Act} kind="quiet" does=${leave}>Log out<//></span></header>
   ${away}<main tabindex="-1"><${Shown} key=${`${at.page}/${at.id || ''}?${new URLSearchParams(at.query)}`} id=${at.id} query=${at.query} me=${me} may=${me.role !== 'viewer'} /></main>`;
 }
 

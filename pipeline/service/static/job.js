@@ -1,10 +1,13 @@
 // One training: its curves as they grow, its log, snapshots, what it gets wrong, and a picture of one's own.
 import { html, useEffect, useRef, useState } from './vendor/preact.js';
-import { ask, follow, get, make, path, text } from './api.js';
+import { ask, follow, get, path, text } from './api.js';
 import { Chart, grown } from './chart.js';
 import { Act, Bar, bytes, Copy, counted, curl, Facts, figure, Moment, OVER, plain, seconds, State, Table, Text, Trouble, useRead } from './parts.js';
 import { repeat } from './jobs.js';
+import { Use } from './promotions.js';
+import { Evaluation } from './evaluation.js';
 import { Picture } from './classify.js';
+import { kept, modelName } from './taking.js';
 
 const MOST = 3000;
 const GROUPS = [['Loss', /loss/i], ['Accuracy', /accuracy|precision|recall/i]];
@@ -76,17 +79,13 @@ function Keep({ job, iteration }) {
   const name = useRef(null);
   if (!open) return html`<button type="button" class="quiet" onClick=${() => setOpen(true)}>Keep as a model</button>`;
   async function keep() {
-    const wanted = name.current.value.trim();
-    const model = (models ? models.items : []).find(one => one.name === wanted) || await make('/v1/models', { name: wanted });
-    await make(`${path('models', model.id)}/versions`, { training_job_id: job.id, iteration });
-    location.hash = `#/models/${model.id}`;
+    location.hash = `#/models/${(await kept(job, iteration, name.current.value.trim())).model_id}`;
   }
-  const usual = job.name.toLowerCase().replace(/[^a-z0-9_-]+/g, '-').replace(/^[^a-z0-9]+|-+$/g, '').slice(0, 60) || 'model';
-  return html`<form class="row" onSubmit=${event => event.preventDefault()}><label>Model <input ref=${name} value=${usual} list="models" pattern="[a-z0-9][a-z0-9_\\-]*" /></label>
+  return html`<form class="row" onSubmit=${event => event.preventDefault()}><label>Model <input ref=${name} value=${modelName(job)} list="models" pattern="[a-z0-9][a-z0-9_\\-]*" /></label>
   <datalist id="models">${((models && models.items) || []).map(one => html`<option value=${one.name} />`)}</datalist><${Act} does=${keep}>Keep<//></form>`;
 }
 
-export function Job({ id, may }) {
+export function Job({ id, may, me }) {
   const [job, metrics, problem] = useJob(id);
   const url = path('training-jobs', id);
   if (problem) return html`<h1>Training</h1><${Trouble} of=${problem} />`;
@@ -115,9 +114,11 @@ export function Job({ id, may }) {
   ${!over && html`<${Bar} share=${of ? iteration / of : 0} label="iterations" />`}
   ${job.detail && html`<div class="trouble" role=${job.state === 'failed' ? 'alert' : undefined}><pre tabindex="0">${job.detail.split('\n').map(plain).join('\n')}</pre></div>`}
   ${job.state === 'succeeded' && html`<section class="card own"><h2>Classify a picture of your own</h2><${Picture} job=${job} may=${may} />
-    <p class="soft"><a href=${`#/classify?job=${job.id}`}>More pictures, URLs, and other snapshots</a>. Keep a snapshot below as a model's version to use it elsewhere, as for a feature set.</p></section>`}
+    <p class="soft"><a href=${`#/classify?job=${job.id}`}>More pictures, URLs, and other snapshots</a>. Keep a snapshot below as a version of a model to use it elsewhere.</p>
+    <${Use} me=${me} source=${() => kept(job, job.result.iteration, modelName(job))} /></section>`}
   <div class="charts">${known.map(([title, lines]) => (lines.length || title === 'Loss') && html`<${Chart} key=${title} title=${title} lines=${lines} />`)}</div>
   ${rest.length > 0 && html`<details><summary>${counted(rest.length, 'more curve')}</summary><div class="charts">${rest.map(name => html`<${Chart} key=${name} title=${plain(name).slice(0, 80)} lines=${group(one => one === name)} height=${160} />`)}</div></details>`}
+  ${job.state === 'succeeded' && html`<${Evaluation} url=${url} />`}
   <h2>Snapshots</h2><${Snapshots} url=${url} job=${job} may=${may} />
   <h2>Log</h2><${Log} url=${url} over=${over} />
   <${Copy} of=${[curl('GET', url), curl('GET', `${url}/metrics?points=1000`), curl('GET', `${url}/logs`), curl('GET', `${url}/events`, '-N')].join('\n')} />`;

@@ -1,6 +1,7 @@
 // Models: versions, the aliases that name them, what happened, and what each was made of.
 import { html, useState } from './vendor/preact.js';
 import { ask, get, list, make, path } from './api.js';
+import { Use } from './promotions.js';
 import { Act, bytes, counted, figure, Moment, number, plain, Table, Text, Trouble, useRead } from './parts.js';
 
 export function Models() {
@@ -36,7 +37,7 @@ function Lineage({ of }) {
   <li>solver${solver ? html` <${Text} of=${solver.name} most=${60} />` : ''}</li><li><a href=${`#/jobs/${of.training_job_id}`}>job</a>, iteration ${figure(of.iteration)}</li><li>this version</li></ol>`;
 }
 
-export function Model({ id, may }) {
+export function Model({ id, may, me }) {
   const url = path('models', id);
   const [model, problem, reload] = useRead(() => get(url), [url]);
   const [versions, trouble, reloadVersions] = useRead(() => list(`${url}/versions`, 200), [url]);
@@ -56,6 +57,7 @@ export function Model({ id, may }) {
   const happened = (history || []).map(one => ({ key: one.id, cells: [html`<${Moment} at=${one.at} />`, html`<${Text} of=${one.actor} />`, plain(one.action), one.version ?? '–', one.alias ?? '–', one.before ?? '–'] }));
   return html`<h1><${Text} of=${model.name} /></h1>
   <h2>Versions</h2><${Table} caption="Versions, the newest first" heads=${[['number'], 'figures of its own test', 'made of', 'files', 'note', 'made', ...(may ? [''] : [])]} rows=${rows} />
+  ${versions.length > 0 && html`<${Use} me=${me} versions=${versions.map(one => one.number)} source=${version => ({ model_id: id, version })} />`}
   <h2>Aliases</h2>${may ? html`<${Aliases} model=${model} versions=${versions} reload=${all} />` : html`<ul>${Object.entries(model.aliases).map(([one, of]) => html`<li>${one}: ${of}</li>`)}</ul>`}
   <h2>History</h2><${Table} caption="What happened, the newest first" heads=${['when', 'by', 'what', ['version'], 'alias', ['before']]} rows=${happened} />`;
 }

@@ -1,5 +1,5 @@
 // From an archive to a training: the steps that a person starts with one click, each by the public REST.
-import { ask, get, make, over, path, upload } from './api.js';
+import { ask, get, list, make, over, path, upload } from './api.js';
 
 export const SAMPLE = '/static/sample.zip';
 
@@ -26,6 +26,18 @@ export async function sample(told) {
   const [template] = (await get(`${path('datasets', made.id)}/templates`)).items;
   const solver = await judge(`sample, ${template.name}`, template, made.id);
   return train('sample', solver.id);
+}
+
+/** The name that a job's model has where nobody gives it another one. */
+export const modelName = job => job.name.toLowerCase().replace(/[^a-z0-9_-]+/g, '-').replace(/^[^a-z0-9]+|-+$/g, '').slice(0, 60) || 'model';
+
+/** A job's snapshot as a version of the model of that name, either one made where it is missing: {model_id, version}. */
+export async function kept(job, iteration, name) {
+  const model = (await list('/v1/models', 1000)).find(one => one.name === name) || await make('/v1/models', { name });
+  const url = `${path('models', model.id)}/versions`;
+  const there = (await list(url, 1000)).find(one => one.lineage.training_job_id === job.id && one.lineage.iteration === iteration);
+  const { number } = there || await make(url, { training_job_id: job.id, iteration });
+  return { model_id: model.id, version: number };
 }
 
 /** The classifier of a job's newest snapshot, or of the iteration: the one that is there, else a new one. */

@@ -55,11 +55,11 @@ export function Team({ me, may }) {
     reload();
   }
   const rows = ((members && members.items) || []).map(one => ({ key: one.user_id, cells: [
-    html`<${Text} of=${one.user_id} />${one.user_id === me.user_id ? ' (you)' : ''}`, admin && one.user_id !== me.user_id ? html`<${Role} label=${`role of ${plain(one.user_id)}`} value=${one.role} onChange=${role => give(one, role)} />` : one.role, html`<${Moment} at=${one.created_at} />`,
+    html`<${Text} of=${one.name} />${one.user_id === me.user_id ? ' (you)' : ''}`, admin && one.user_id !== me.user_id ? html`<${Role} label=${`role of ${plain(one.name)}`} value=${one.role} onChange=${role => give(one, role)} />` : one.role, html`<${Moment} at=${one.created_at} />`,
     ...(admin ? [one.user_id !== me.user_id ? html`<${Act} kind="quiet" asks="Yes, remove them" does=${() => remove(one)}>Remove<//>` : ''] : []) ] }));
   return html`<h1><${Text} of=${me.tenant} /></h1>
   <h2>What it may use</h2><${Facts} of=${Object.entries(me.quotas).map(([name, value]) => [name.replace(/_/g, ' '), /bytes/.test(name) ? bytes(value) : number(value)])} />
   <h2>Members</h2><${Trouble} of=${problem} /><${Table} caption="Members" heads=${['name', 'role', 'since', ...(admin ? [''] : [])]} rows=${rows} />
-  <${Tokens} me=${me} may=${may} /><${Password} name=${me.user_id} />
+  <${Tokens} me=${me} may=${may} /><${Password} name=${me.name} />
   ${admin && html`<h2>Who changed which right</h2><${Table} caption="The newest first" heads=${['when', 'by', 'what', 'of', '']} rows=${(audit || []).map(one => ({ key: one.id, cells: [html`<${Moment} at=${one.at} />`, html`<${Text} of=${one.actor} />`, plain(one.action), html`<${Text} of=${one.object} />`, html`<${Text} of=${one.detail} />`] }))} />`}`;
 }
