@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
+import itertools
 import json
 import threading
 import time
@@ -14,6 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipeline.service import blobs, queue
+from pipeline.service.database.statements import Statements
+from pipeline.service.http import training_jobs
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.keys import TenantKeys
 from pipeline.service.queue import Chunk
@@ -85,6 +89,30 @@ def test_a_key_given_by_eight_at_once_makes_one_thing(stand: Stand, ann: Person)
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(post, range(8)))) == 1
     assert len(ann.got("GET", "/v1/datafiles")["items"]) == 1
+
+
+def test_a_key_given_twice_at_once_is_told_the_same_although_the_first_took_the_last_place(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second looked for the key before the first was there, and at the limits after it."""
+    ann = stand.person("ayes", "ann", platform=True)
+    where = f"/v1/tenants/{ann.tenant}"
+    version = ann.ask("GET", where).headers["ETag"]
+    assert ann.ask("PATCH", where, {"quotas": {"queued": 1}}, If_Match=version).ok
+    body = {"name": "j", "solver_id": ann.solver(), "inputs": {"train": ann.datafile(b"x")}}
+    real, turns = training_jobs.within, itertools.count()
+
+    async def within(statements: Statements) -> None:
+        await asyncio.sleep(0.3 * next(turns))
+        await real(statements)
+
+    monkeypatch.setattr(training_jobs, "within", within)
+
+    def post(_: int) -> str:
+        return str(Person(ann.url, ann.token).got("POST", "/v1/training-jobs", body, Idempotency_Key="once")["id"])
+
+    with ThreadPoolExecutor(2) as pool:
+        assert len(set(pool.map(post, range(2)))) == 1
 
 
 def test_a_solver_is_judged_when_it_is_posted_and_every_problem_has_its_place(stand: Stand, ann: Person) -> None:

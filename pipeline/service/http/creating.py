@@ -45,24 +45,24 @@ async def create(
     asked = await _digest(request)
     try:
         async with service.database.transaction(realm) as statements:
-            old = "delete from answers where created_at < (select instant()) - $1 returning key"
-            await statements.rows(old, float(DAY))
-            before = await statements.row("select * from answers where key = $1", key)
-            if before is not None:
+            before = await statements.row("select *, instant() - created_at as age from answers where key = $1", key)
+            if before is not None and before["age"] < DAY:
                 return _again(before, asked)
-            await statements.row(
-                """insert into answers (tenant_id, key, digest, status, headers, body, created_at)
-                   values ($1, $2, $3, 201, '', '', instant()) returning key""",
-                realm.tenant, key, asked,
-            )  # fmt: skip
+            if before is not None or asked.startswith("0"):  # one request in sixteen clears up for the others
+                old = "delete from answers where created_at < (select instant()) - $1 returning key"
+                await statements.rows(old, float(DAY))
             made = await make(statements)
             said = {"body": made.body, "path": made.path, "version": made.version}
-            await statements.rows("update answers set body = $2 where key = $1 returning key", key, json.dumps(said))
+            await statements.row(  # at the same time by two it is there once: all of the other's is undone
+                """insert into answers (tenant_id, key, digest, status, headers, body, created_at)
+                   values ($1, $2, $3, 201, '', $4, instant()) returning key""",
+                realm.tenant, key, asked, json.dumps(said),
+            )  # fmt: skip
             return _answer(made)
-    except Taken:
+    except (Taken, Refused):
         async with service.database.reading(realm) as statements:
             before = await statements.row("select * from answers where key = $1", key)
-        if before is None:  # what was taken is no key, but a name
+        if before is None:  # nobody used the key at the same time: a name is taken, or it is refused indeed
             raise
         return _again(before, asked)
 

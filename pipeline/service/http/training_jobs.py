@@ -16,13 +16,13 @@ from pipeline.service.http import job_records
 from pipeline.service.http.asking import Behind, Member, Service, Viewer
 from pipeline.service.http.conditional import IfMatch, stale, tagged, wanted
 from pipeline.service.http.creating import IdempotencyKey, Made, create
-from pipeline.service.http.datafiles import limits, stored_bytes
 from pipeline.service.http.documents import Given, JobId, Name, Told, id_in_body, problems
 from pipeline.service.http.paging import Paged, page
 from pipeline.service.http.removing import remove_work
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.problems import absent, conflict, invalid, over
 from pipeline.service.queue import Submission
+from pipeline.service.quotas import Quotas
 from pipeline.service.specification import length
 from pipeline.service.specification.words import INPUT_NAME, Limits
 from pipeline.service.words import Actor, Slot, State
@@ -132,26 +132,32 @@ async def _ready(statements: Statements, body: JobGiven) -> None:
 
 async def judged(statements: Statements, pointer: str, solver: str) -> Row:
     """What a solver was rebuilt to.  Raises Refused: 422."""
-    if await statements.row("select id from solvers where id = $1", solver) is None:
-        raise invalid(pointer, "there is no such solver", "list what is there")
-    judgement = await statements.row("select * from judgements where solver_id = $1", solver)
+    judgement = await statements.row(
+        """select judgements.* from solvers
+           left join judgements on judgements.solver_id = solvers.id where solvers.id = $1""",
+        solver,
+    )
     if judgement is None:
+        raise invalid(pointer, "there is no such solver", "list what is there")
+    if judgement["solver_id"] is None:
         raise invalid(pointer, "an older Hathi took this solver unread", "post the solver again")
     return judgement
 
 
 async def within(statements: Statements) -> None:
     """Raises Refused where a limit of the tenant stands in the way."""
-    most = await limits(statements)
     used = await statements.row(
-        f"""select (select count(*) from work where state in ('waiting', 'queued') and slot in ({_SLOTS})) as queued,
-           (select count(*) from work where created_at > (select instant()) - 60) as submitted"""
+        f"""select quotas, coalesce((select bytes from usage), 0) as stored,
+            (select count(*) from work where state in ('waiting', 'queued') and slot in ({_SLOTS})) as queued,
+            (select count(*) from work where created_at > (select instant()) - 60) as submitted from tenants"""
     )
-    assert used is not None
+    if used is None:
+        raise absent()
+    most = Quotas.of(json.loads(used["quotas"]))
     for exceeded in (
         quotas.judge(most, "queued", used["queued"]),
         quotas.judge(most, "submitted", used["submitted"], frees=60.0),
-        quotas.judge(most, "stored_bytes", await stored_bytes(statements)),
+        quotas.judge(most, "stored_bytes", int(used["stored"])),
     ):
         if exceeded is not None:
             raise over(exceeded)
