@@ -30,7 +30,7 @@ from pipeline.training.out_of_memory import enough_memory
 from pipeline.training.predictions.file import name_of as predictions_of
 from pipeline.training.requests import SIGNALS, Action, Requests, by_hand, heard
 from pipeline.training.resuming import Beginning, go_on, restore
-from pipeline.training.sharing.agreement import agree, programs
+from pipeline.training.sharing.agreement import LOOK_SECONDS, agree, newest_of_all, programs
 from pipeline.training.sharing.exchange import Alone, Exchange
 from pipeline.training.sharing.rounds import Rounds
 from pipeline.training.sharing.shards import cut
@@ -238,9 +238,9 @@ def _trained(wanted: Wanted, out: Out, requests: Requests) -> Ended:
     with heard(requests, signals, by_hand), enough_memory(), contextlib.ExitStack() as held:
         whole = opened(wanted, out, requests, held)
         try:
-            found = None if wanted.again or wanted.snapshot else snapshot.newest(whole.places, whole.job)
             refuse_fed(whole.nets)
-            _agree(whole, out, found)
+            _agree(whole, wanted, out)
+            found = None if wanted.again or wanted.snapshot else _newest(whole, out, requests)
             if wanted.check and found is None and out.writes:
                 examine(whole.nets, wanted.data_threads, lambda: _looks(out.exchange, requests))
             if requests.ending and found is None:
@@ -267,7 +267,30 @@ def _refuse_card(how: How) -> None:
         )
 
 
-def _agree(whole: Opened, out: Out, found: Whole | None) -> None:
+def _newest(whole: Opened, out: Out, requests: Requests) -> Whole | None:
+    """The newest snapshot; of several processes the newest that all of them see.  Raises TemporaryError."""
+    if out.exchange.workers == 1:
+        return snapshot.newest(whole.places, whole.job)
+    seen: dict[int, Whole] = {}
+
+    def newest(most: int | None) -> int | None:
+        found = snapshot.newest(whole.places, whole.job, most)
+        if found is not None:
+            seen[found.iteration] = found
+        return None if found is None else found.iteration
+
+    def wait() -> bool:
+        time.sleep(LOOK_SECONDS)
+        return not requests.ending
+
+    def say(text: str) -> None:
+        whole.log("solver.cpp:57", text, "W")
+
+    iteration = newest_of_all(out.exchange, out.name, newest, wait, say)
+    return None if iteration is None else seen[iteration]
+
+
+def _agree(whole: Opened, wanted: Wanted, out: Out) -> None:
     """Whether all processes of this training begin with the same things.  Raises SolverError."""
     if out.exchange.workers == 1:
         return
@@ -277,7 +300,7 @@ def _agree(whole: Opened, out: Out, found: Whole | None) -> None:
         "number of threads": str(whole.threads),
         "training": whole.job,
         "data": ", ".join(f"{one.layer}: {counted(one.count, 'example')}" for one in whole.nets.train.sources),
-        "snapshot": f"iteration {found.iteration}" if found is not None else "none",
+        "snapshot": "none, by --again" if wanted.again else Path(wanted.snapshot or "the newest").name,
     }
     for says in agree(out.exchange, out.name, facts):
         whole.log("solver.cpp:57", says, "W")

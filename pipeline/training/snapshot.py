@@ -228,10 +228,10 @@ class Whole:
     solver: str = ""
 
 
-def newest(places: Places, job: str) -> Whole | None:
-    """The newest whole snapshot of this training; None: there is none."""
+def newest(places: Places, job: str, most: int | None = None) -> Whole | None:
+    """The newest whole snapshot of this training, at most of the iteration `most`; None: there is none."""
     for iteration in places.iterations():
-        found = whole(places, iteration)
+        found = whole(places, iteration) if most is None or iteration <= most else None
         if found is not None and found.job == job:
             return found
     return None

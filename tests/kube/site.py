@@ -116,6 +116,11 @@ class Site:
         self.nodes[name] = node
         return node
 
+    def leave(self, name: str) -> None:
+        """A node's end, which the API server is told, so that nothing is bound there any more."""
+        self.nodes.pop(name).stop()
+        self.api.call("DELETE", f"/api/v1/nodes/{name}")
+
     def space(self, name: str) -> str:
         """A namespace, with the account that its pods have."""
         self.api.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})

@@ -10,7 +10,6 @@ import pytest
 
 from pipeline.kube import manifests
 from tests.kube.dying_operator import POINTS
-from tests.kube.kubelet import Kubelet
 from tests.kube.site import HOME, Site, attempt_of
 from tests.servers.demand import until
 
@@ -26,10 +25,9 @@ def here(site: Site) -> Iterator[Site]:
     def seconds(body: dict[str, Any]) -> float:
         return float((body["metadata"].get("annotations") or {}).get("seconds", "3600"))
 
-    node: Kubelet = site.node("pretends", pretend=seconds)
+    site.node("pretends", pretend=seconds)
     yield site
-    node.stop()
-    del site.nodes["pretends"]
+    site.leave("pretends")
 
 
 def spec_of(seconds: float, **more: Any) -> dict[str, Any]:

@@ -20,6 +20,8 @@ def here(site: Site) -> Iterator[Site]:
         site.node(name)
     with site.operating("--threads", "2"):
         yield site
+    for name in ("n1", "n2"):
+        site.leave(name)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socketserver
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +21,9 @@ from pipeline.training.sharing.connection import PeerLost, failed, words
 from pipeline.training.sharing.fence import claim
 from pipeline.training.sharing.redis import Redis
 from pipeline.training.sharing.replicas import Replica, gather, meet, replica_of
-from tests.servers.demand import free_port
+from tests.environment import environ
+from tests.kube import training
+from tests.servers.demand import Server, free_port
 
 TORCHS = {
     "RANK": "1",
@@ -174,3 +179,37 @@ def test_of_two_attempts_the_later_one_writes(tmp_path: Path) -> None:
     with pytest.raises(TemporaryError):
         claim(beside, 1)
     assert [path.name for path in (tmp_path / "snapshots").iterdir()] == ["net_attempt-2"]
+
+
+def worker(folder: Path, rank: int, where: Replica) -> Server:
+    """`hathi train --on replicas`, as a pod begins it."""
+    words = ["hathi", "train", "solver.prototxt", "--on", "replicas", "--patience", "60"]
+    own = {
+        "RANK": str(rank), "WORLD_SIZE": str(where.size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(where.port),
+        "RUN_ID": f"r.{where.attempt}", "HATHI_ATTEMPT": str(where.attempt), "OMP_WAIT_POLICY": "passive",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }  # fmt: skip
+    return Server.start(words, log=folder / f"worker-{rank}.log", env=environ(**own), cwd=folder)
+
+
+def test_workers_that_see_a_snapshot_later_than_the_others_wait_for_it(tmp_path: Path) -> None:
+    """As on a network file system that keeps folders in a cache: each worker has a folder of its own here."""
+    chief = training.folder_of(tmp_path / "chief", 60)
+    once = worker(chief, 0, Replica(0, 1, "r", 0, "", free_port()))
+    assert once.process.wait(120) == 0, once.last_words()
+    undisturbed = training.weights(chief, 60)
+    late = tmp_path / "late"
+    shutil.copytree(chief, late)
+    for folder, seen in ((chief, 40), (late, 20)):
+        for path in folder.glob("s_iter_*"):
+            if int(path.name.split("_")[2].split(".")[0]) > seen:
+                path.unlink()
+    where = Replica(0, 2, "r", 1, "", free_port())
+    both = [worker(folder, rank, where) for rank, folder in enumerate((chief, late))]
+    both[0].until(lambda: "newest snapshot differs" in both[0].last_words(), "they see that they differ")
+    for path in sorted(chief.glob("s_iter_40.*")):  # the manifest comes last
+        shutil.copy(path, late / f"{path.name}.new")
+        (late / f"{path.name}.new").replace(late / path.name)
+    assert [one.process.wait(120) for one in both] == [0, 0], both[0].last_words()
+    assert "this training goes on at iteration 40" in both[0].log.read_text()
+    assert training.weights(chief, 60) == undisturbed

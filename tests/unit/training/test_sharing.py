@@ -17,12 +17,13 @@ from google.protobuf import text_format
 
 from pipeline.codec import caffe_pb2
 from pipeline.errors import ConfigError, Diverged, PipelineError, SolverError, TemporaryError
+from pipeline.kube.model import Recovery
 from pipeline.process import memory
 from pipeline.training import solver, tree
 from pipeline.training.assembly import How
 from pipeline.training.job import Wanted
 from pipeline.training.sharing import meeting
-from pipeline.training.sharing.agreement import agree
+from pipeline.training.sharing.agreement import agree, newest_of_all
 from pipeline.training.sharing.exchange import Alone
 from pipeline.training.sharing.meeting import Member, connect, listen
 from pipeline.training.sharing.peers import Peers
@@ -186,7 +187,7 @@ def test_a_process_of_another_net_is_refused_by_its_bytes(hosts: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fact", "hint"), [("torch", "installation"), ("data", "same path"), ("snapshot", "snapshots")]
+    ("fact", "hint"), [("torch", "installation"), ("data", "same path"), ("snapshot", "--snapshot")]
 )
 def test_what_differs_between_processes_is_named_with_both_values(fact: str, hint: str) -> None:
     def facts(rank: int) -> dict[str, str]:
@@ -208,6 +209,59 @@ def test_another_kind_of_cpu_is_a_warning() -> None:
             found == [["worker 1 has another CPU than worker 0: kind 1, kind 0; its shards have other last digits"]] * 2
         )
     assert agree(Alone(), "this one", {"CPU": "any"}) == []
+
+
+def chosen(views: list[list[set[int]]], waits: int = 10**6) -> tuple[list[Any], list[str]]:
+    """What each process goes on from, or why it does not.  views: of each process, look by look; the last one stays."""
+    said: list[str] = []
+
+    def choose(peers: Peers) -> object:
+        mine, looks = views[peers.rank], 0
+
+        def newest(most: int | None) -> int | None:
+            seen = mine[min(looks, len(mine) - 1)]
+            return max((one for one in seen if most is None or one <= most), default=None)
+
+        def wait() -> bool:
+            nonlocal looks
+            looks += 1
+            return looks < waits
+
+        try:
+            return newest_of_all(peers, f"worker {peers.rank}", newest, wait, said.append if not peers.rank else str)
+        except TemporaryError as error:
+            return error
+
+    with Group(len(views), 8).meet() as group:
+        return group.all(choose), said
+
+
+def test_processes_wait_until_all_see_the_newest_snapshot() -> None:
+    found, said = chosen([[{20, 40}], [{20}, {20}, {20, 40}], [set(), {20}, {20, 40}]])
+    assert found == [40, 40, 40]
+    (line,) = said
+    assert "worker 0 sees iteration 40, worker 1 sees iteration 20, worker 2 sees none" in line
+    assert chosen([[{20}], [{20}]]) == ([20, 20], [])
+    assert chosen([[set()], [set()]]) == ([None, None], [])
+    assert newest_of_all(Alone(), "this one", lambda most: 7, lambda: False, said.append) == 7
+
+
+def test_where_they_never_do_they_go_on_from_the_newest_that_all_see() -> None:
+    chance = np.random.default_rng(1)
+    for _ in range(6):
+        views = [{1, *(int(one) for one in chance.integers(1, 9, 4))} for _ in range(3)]
+        assert chosen([[one] for one in views])[0] == [max(set.intersection(*views))] * 3
+    assert chosen([[{20, 40}], [{20}, {20}, {20, 40}]], waits=1)[0] == [20, 20], (
+        "one was asked to end, and none waits for it"
+    )
+
+
+def test_where_some_see_none_at_all_each_process_may_be_begun_again() -> None:
+    found, _ = chosen([[{20}], [set()], [{20}]])
+    for one in found:
+        assert isinstance(one, TemporaryError)
+        assert one.message == "worker 1 sees no snapshot, and worker 0 sees one of iteration 20"
+        assert one.exit_code not in Recovery().permanent_codes
 
 
 def read(net: str, iter_size: int = 1) -> solver.Solver:
