@@ -227,8 +227,12 @@ def chosen(views: list[list[set[int]]], waits: int = 10**6) -> tuple[list[Any], 
             looks += 1
             return looks < waits
 
+        def say(text: str) -> None:
+            if peers.rank == 0:
+                said.append(text)
+
         try:
-            return newest_of_all(peers, f"worker {peers.rank}", newest, wait, said.append if not peers.rank else str)
+            return newest_of_all(peers, f"worker {peers.rank}", newest, wait, say)
         except TemporaryError as error:
             return error
 
