@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.app import estop
-from pipeline.app.contexts import lakes_asked_once, loadable
+from pipeline.app.contexts import loadable
 from pipeline.cli.wiring.assembly import add_place, check_stages, place_of
 from pipeline.errors import ConfigError
-from pipeline.ledger.protocol import Context
 from pipeline.operations.doctor import machine, nets, packages, programs, stores
 from pipeline.operations.doctor.probe import Probe, run_all
 from pipeline.operations.health.this_host import ran_here
@@ -118,7 +117,7 @@ def host(settings: Settings, named: Sequence[str], place: Path) -> list[Probe]:
         probes.append(Probe("gpu", partial(machine.gpus, needed), GPU_SECONDS))
         cron = partial(programs.cron, state, HOME, time.time(), needed=not on_lake)
         probes.append(Probe("cron", cron))
-    probes.append(Probe("programs", partial(estop.examined, state, lambda: _lakes(asked, the_bucket))))
+    probes.append(Probe("programs", partial(estop.examined, state, lambda: _places(asked, the_bucket))))
     probes.append(Probe("programs", partial(programs.locks, state)))
     return probes
 
@@ -132,9 +131,9 @@ def _set(settings: Settings, name: str, threads: int) -> Iterator[Examined]:
         yield from nets.feature_set(mine, threads, time.monotonic)
 
 
-def _lakes(asked: Settings, bucket: Callable[[], Store]) -> list[Context]:
-    """A context for each lake, with a bucket that is open already."""
-    return [replace(one, bucket=bucket()) for one in lakes_asked_once(asked, "doctor")]
+def _places(asked: Settings, bucket: Callable[[], Store]) -> list[estop.Place]:
+    """Of ESTOP, in a bucket that is open already."""
+    return [replace(one, bucket=bucket()) for one in estop.places_asked_once(asked, "doctor")]
 
 
 def _once(make: Callable[[], S]) -> Callable[[], S]:

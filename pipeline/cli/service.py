@@ -21,8 +21,7 @@ from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.process import logs
 from pipeline.process.installed import to_install
-from pipeline.process.lock import refuse_estop
-from pipeline.process.stop import Drain, Stop, drained, signals
+from pipeline.process.stop import Drain, Stop, drained
 from pipeline.settings import Settings, load
 from pipeline.stores.opening import open_bucket
 
@@ -108,19 +107,21 @@ def _migrate(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _serve(args: argparse.Namespace, settings: Settings) -> int:
+    from pipeline.cli.wiring.service_stop import stoppable
+
     def ready(url: str) -> None:
         _say(f"the API answers at {url}")
 
-    return _answering(settings, ready, None)
+    with stoppable(settings, _say) as stop:
+        return _answering(settings, stop, ready, None)
 
 
 def _start(args: argparse.Namespace, settings: Settings) -> int:
+    from pipeline.cli.wiring.service_stop import stoppable
     from pipeline.service import tenants
     from pipeline.service.database.opening import migrate
     from pipeline.service.words import PLATFORM
 
-    refuse_estop(Path(settings.state))
-    asyncio.run(migrate(settings.service.database))
     first: list[str] = []
     link: list[str] = []
 
@@ -142,12 +143,14 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
         else:
             _say("it goes on; hathi service token main admin --role admin --platform makes another token")
 
-    return _answering(settings, ready, begin, args.config or str(default_config()))
+    with stoppable(settings, _say) as stop:
+        asyncio.run(migrate(settings.service.database))
+        return _answering(settings, stop, ready, begin, args.config or str(default_config()))
 
 
 def _answering(
-    settings: Settings, ready: Callable[[str], None], first: Callable[[Database], Awaitable[None]] | None,
-    config: str = "",
+    settings: Settings, stop: Stop, ready: Callable[[str], None],
+    first: Callable[[Database], Awaitable[None]] | None, config: str = "",
 ) -> int:  # fmt: skip
     """config: of the workers that are to run beside the server; "": none."""
     from pipeline.cli.wiring.metering import metered_service
@@ -159,8 +162,6 @@ def _answering(
     from pipeline.service.scaling import rules_of
     from pipeline.service.serving.parent import sizes_of
 
-    refuse_estop(Path(settings.state))
-    stop = Stop(Path(settings.state), Clock(), _say)
     listening = bound(settings.service.listen)
     server = Server(
         settings.service.database, open_bucket(settings), Clock(), _say, stop, ready, Path(settings.state) / "service",
@@ -170,14 +171,14 @@ def _answering(
     pool = pooled(settings, config, stop, _say) if config else contextlib.nullcontext()
     metered = metered_service(settings, server, _say)
     # A loop in the main thread would take the signals for itself.
-    looks = looked_after(settings, Clock())
-    with signals(stop, lambda: None), pool, metered, looks, ThreadPoolExecutor(1, "api") as thread:
+    with pool, metered, looked_after(settings, Clock()), ThreadPoolExecutor(1, "api") as thread:
         thread.submit(serve, server, listening).result()
     return stop.exit_code
 
 
 def _worker(args: argparse.Namespace, settings: Settings) -> int:
     from pipeline.cli.wiring.promoter import promoter_of
+    from pipeline.cli.wiring.service_stop import stoppable
     from pipeline.service.database.one_host import refuse_other_host
     from pipeline.service.database.opening import file_of, open_database
     from pipeline.service.fetching import fetcher_for
@@ -190,14 +191,12 @@ def _worker(args: argparse.Namespace, settings: Settings) -> int:
     from pipeline.service.work.worker import work
 
     state = Path(settings.state)
-    refuse_estop(state)
-    stop = Stop(state, Clock(), _say)
     name, slots = args.name or new_id(Kind.WORKER, Clock().now()), [Slot(args.kind)] if args.kind else list(Slot)
 
     def unheard(_: object, context: dict[str, Any]) -> None:
         _say(f"{context['message']}: {context.get('exception')}")
 
-    async def works(scratch: Path) -> None:
+    async def works(scratch: Path, stop: Stop) -> None:
         asyncio.get_running_loop().set_exception_handler(unheard)
         database = await open_database(settings.service.database)
         hands = Hands(
@@ -213,11 +212,14 @@ def _worker(args: argparse.Namespace, settings: Settings) -> int:
         finally:
             await database.close()
 
-    ends = drained(stop, _say, lambda: None, Drain(PARTING_SECONDS))  # a thread may wait for a bucket that is away
-    with signals(stop, lambda: None), ends, living(state, name):
+    with contextlib.ExitStack() as held:
+        stop = held.enter_context(stoppable(settings, _say))
+        # A thread may wait for a bucket that is away.
+        held.enter_context(drained(stop, _say, lambda: None, Drain(PARTING_SECONDS)))
+        held.enter_context(living(state, name))
         try:
             with owned(state / "service", "worker-") as scratch:
-                asyncio.run(works(scratch))
+                asyncio.run(works(scratch, stop))
         except OSError as error:
             if not is_full(error):
                 raise
@@ -227,15 +229,14 @@ def _worker(args: argparse.Namespace, settings: Settings) -> int:
 
 def _scale(args: argparse.Namespace, settings: Settings) -> int:
     from pipeline.cli.wiring.service_pool import scaled, told_once
+    from pipeline.cli.wiring.service_stop import stoppable
 
     if args.once:
         print(json.dumps(asyncio.run(told_once(settings)), sort_keys=True))
         return 0
     if not settings.service.scaling.command:
         raise ConfigError("service.scaling.command is not set: there is nobody to tell", "", "set it, or give --once")
-    refuse_estop(Path(settings.state))
-    stop = Stop(Path(settings.state), Clock(), _say)
-    with signals(stop, lambda: None):
+    with stoppable(settings, _say) as stop:
         asyncio.run(scaled(settings, stop, _say))
     return stop.exit_code
 

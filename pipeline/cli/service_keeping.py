@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pipeline.cli.consent import add_yes, agreed, need_terminal
 from pipeline.cli.output.progress import shown
+from pipeline.cli.wiring.service_stop import refuse
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError
 from pipeline.operations.health.facts import Facts
@@ -19,7 +20,6 @@ from pipeline.operations.health.judge import judge
 from pipeline.operations.health.this_host import disks
 from pipeline.process import logs
 from pipeline.process.host import host_name
-from pipeline.process.lock import refuse_estop
 from pipeline.settings import Settings
 from pipeline.stores.local import LocalStore
 from pipeline.stores.opening import open_bucket
@@ -59,6 +59,10 @@ def tell(found: Found, as_json: bool) -> None:
             print(logs.escape(logs.redact(line)))
 
 
+def _warn(text: str) -> None:
+    print(logs.escape(logs.redact(text)), file=sys.stderr)
+
+
 def check(args: argparse.Namespace, settings: Settings) -> int:
     """Whether what rows name is there, how much is in which state, and what is wrong; 1 where an object is missing."""
     from pipeline.service.checking import check as checked
@@ -71,7 +75,7 @@ def check(args: argparse.Namespace, settings: Settings) -> int:
         )
     except PipelineError:  # a full disk may be the reason
         for line in (line for one in full for line in one.lines()):
-            print(logs.escape(logs.redact(line)), file=sys.stderr)
+            _warn(line)
         raise
     found = replace(found, troubles=(*full, *found.troubles))
     tell(found, args.json)
@@ -104,7 +108,7 @@ def restore(args: argparse.Namespace, settings: Settings) -> int:
     """1 where the backup itself lacked an object."""
     from pipeline.service.restoring import restore as restored
 
-    refuse_estop(Path(settings.state))
+    refuse(settings, _warn)
     source, bucket = LocalStore(Path(args.names[0])), open_bucket(settings)
     with shown() as show:
         found = asyncio.run(
@@ -120,7 +124,7 @@ def prune(args: argparse.Namespace, settings: Settings) -> int:
     from pipeline.service.pruning import prune as pruned
 
     if not args.dry_run:
-        refuse_estop(Path(settings.state))
+        refuse(settings, _warn)
         need_terminal("hathi service prune", args.yes, "hathi service prune --dry-run")
     setting, bucket = settings.service.database, open_bucket(settings)
     if args.dry_run or not args.yes:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from pipeline.app import estop
-from pipeline.cli.stop import lakes_of, told
+from pipeline.cli.stop import places_of, told
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.settings import load
 
@@ -25,10 +25,10 @@ def run(args: argparse.Namespace) -> int:
     """0; 4 where ESTOP still stands, here or in the bucket."""
     settings = load(place_of(args), os.environ)
     state = Path(settings.state)
-    lakes = lakes_of(settings, "start") if args.remote else []
-    stood = estop.standing_remote(lakes) if args.remote else estop.standing_here(state)
+    places = places_of(settings, "start") if args.remote else []
+    stood = estop.standing_remote(places) if args.remote else estop.standing_here(state)
     if args.remote:
-        estop.lift_remote(lakes)
+        estop.lift_remote(places)
     else:
         estop.lift_here(state)
     where = "in the bucket" if args.remote else "on this host"

@@ -218,27 +218,13 @@ def beating(
 
     A store that cannot be reached is no reason to end: the work says so itself, and its beat comes with it.
     """
-    ended = threading.Event()
-    said: set[str] = set()
-
-    def try_to_beat() -> None:
-        try:
-            beat()
-            for message in sorted(said):
-                say(f"this process writes its sign of life again; this is over: {message}")
-            said.clear()
-        except PipelineError as error:
-            if error.message not in said:
-                say(f"this process could not write its sign of life to the bucket: {error}")
-            said.add(error.message)
-
-    def go_on() -> None:
-        while not ended.wait(seconds):
-            try_to_beat()
+    fails = "this process could not write its sign of life to the bucket"
+    try_to_beat = _tried(beat, say, fails, "this process writes its sign of life again")
+    try_to_beat()
+    end_of_beats = _repeated(try_to_beat, seconds, "beat")
 
     def end() -> None:
-        ended.set()
-        heart.join(5.0)
+        end_of_beats()
         try:
             leave()
         except PipelineError as error:
@@ -247,11 +233,52 @@ def beating(
                 f"as alive for 6 more minutes: {error}"
             )
 
-    try_to_beat()
-    heart = threading.Thread(target=go_on, name="beat", daemon=True)
-    heart.start()
     with at_the_end(end):
         yield
+
+
+@contextlib.contextmanager
+def looking(look: Callable[[], None], seconds: float, say: Callable[[str], None]) -> Iterator[None]:
+    """Look for ESTOP in the bucket every so often, in a thread of its own.  One that does not answer holds none."""
+    fails, again = "it cannot be seen whether ESTOP stands in the bucket", "the bucket is looked at for ESTOP again"
+    with at_the_end(_repeated(_tried(look, say, fails, again), seconds, "ESTOP")):
+        yield
+
+
+def _tried(do: Callable[[], None], say: Callable[[str], None], fails: str, again: str) -> Callable[[], None]:
+    """The same without its errors: each is said once, and that it is over."""
+    said: set[str] = set()
+
+    def attempted() -> None:
+        try:
+            do()
+            for message in sorted(said):
+                say(f"{again}; this is over: {message}")
+            said.clear()
+        except PipelineError as error:
+            if error.message not in said:
+                say(f"{fails}: {error}")
+            said.add(error.message)
+
+    return attempted
+
+
+def _repeated(do: Callable[[], None], seconds: float, name: str) -> Callable[[], None]:
+    """Does it in a thread, after so many seconds and again; what ends that."""
+    ended = threading.Event()
+
+    def go_on() -> None:
+        while not ended.wait(seconds):
+            do()
+
+    thread = threading.Thread(target=go_on, name=name, daemon=True)
+    thread.start()
+
+    def end() -> None:
+        ended.set()
+        thread.join(5.0)
+
+    return end
 
 
 def loop(turn: Callable[[], None], poll_seconds: float, stop: Callable[[], bool], clock: Clock) -> None:

@@ -10,13 +10,17 @@ from typing import Any
 from pipeline.amounts import counted
 from pipeline.service import blobs, troubles
 from pipeline.service.database.opening import open_database
-from pipeline.service.keys import TOP, UNNAMED
+from pipeline.service.keys import ESTOP, TOP, UNNAMED
 from pipeline.service.naming import Named, named
 from pipeline.service.troubles import Trouble
 from pipeline.service.words import WORKER
 from pipeline.stores.store import Store
 
 SHOWN = 20
+_HALTED = Trouble(
+    "estop", "ESTOP is engaged in the bucket: no server and no worker of the service runs",
+    f"`hathi start --remote` deletes {ESTOP}; then start servers and workers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,12 @@ async def check(setting: str, store: Store, *, hashes: bool = False, wait_second
     if hashes:
         missing += await asyncio.to_thread(_others, store, [one for key, one in objects.items() if key in there])
     counts = {row["state"]: int(row["n"]) for row in work}
+    halted = (_HALTED,) if there.pop(ESTOP, None) is not None else ()
     unnamed = len([key for key in there.keys() - objects.keys() if not key.startswith(UNNAMED)])
     alive = int(workers["n"]) if workers else 0
     lost = tuple(sorted(set(missing)))
-    return Checked(len(objects), lost, unnamed, counts, alive, troubles.judge(seen, lost, wait_seconds))
+    found = (*halted, *troubles.judge(seen, lost, wait_seconds))
+    return Checked(len(objects), lost, unnamed, counts, alive, found)
 
 
 def _others(store: Store, objects: Iterable[Named]) -> list[str]:

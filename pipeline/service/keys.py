@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pipeline.service.ids import is_id
 
 TOP = "s/"
+ESTOP = f"{TOP}ESTOP"
+"""An object that stops every server and worker of the service, on every host; a person puts and deletes it."""
 UNNAMED = f"{TOP}unnamed/"
 """Where a prune notes which objects no row names, and since when; no tenant's."""
 

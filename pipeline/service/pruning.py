@@ -22,7 +22,7 @@ from pipeline.service import dependencies
 from pipeline.service.database import copying
 from pipeline.service.database.opening import open_database
 from pipeline.service.database.statements import Database, Row, Violated
-from pipeline.service.keys import TOP, UNNAMED, TenantKeys
+from pipeline.service.keys import ESTOP, TOP, UNNAMED, TenantKeys
 from pipeline.service.naming import named
 from pipeline.service.words import WORKER, Realm, scope
 from pipeline.stores.store import Entry, Store
@@ -95,7 +95,7 @@ def judge(facts: Facts, days: float) -> Plan:
     """What may go.  days: so long an object has to have been unnamed, and unchanged."""
     doomed, unnamed, strangers = [], {}, 0
     for entry in facts.entries:
-        if entry.key in facts.named or entry.key.startswith(UNNAMED):
+        if entry.key in facts.named or entry.key == ESTOP or entry.key.startswith(UNNAMED):
             continue
         parts = entry.key.split("/")
         if parts[1] not in facts.tenants:

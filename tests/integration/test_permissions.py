@@ -220,9 +220,9 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Request]]:
     site = Site(world, {side: (context, recording) for side, context, recording in sides(world)})
     for context, recording in site.where.values():
         check(recording)
-        estop.engage_remote([context])
+        estop.engage_remote(estop.of_lakes([context]))
         beat(context)
-        estop.lift_remote([context])
+        estop.lift_remote(estop.of_lakes([context]))
     site.turns()[0].take("ship")
     name = min(shipments(world).values())
     task = Task.batch(world.fingerprints["demo"], 0)

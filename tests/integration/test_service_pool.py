@@ -13,13 +13,14 @@ from urllib.request import urlopen
 import pytest
 
 from tests.servers.databases import needs_the_extra
-from tests.servers.demand import free_port, until
+from tests.servers.demand import Server, free_port, until
 from tests.servers.picture_training import archive
 from tests.servers.service import Person
-from tests.servers.started import Started, children_in, command_of
+from tests.servers.started import HATHI, Started, children_in, command_of
 
 SECONDS = 300.0
 """On a machine that others use an import takes minutes."""
+ENGAGED = "ESTOP engaged in the bucket: s/ESTOP; hathi start --remote deletes it"
 
 
 @pytest.fixture
@@ -121,6 +122,47 @@ def test_a_dead_worker_or_a_dead_service_is_missed_at_once_and_its_work_goes_on(
     until(lambda: started.server is not None and not started.server.runs, "ESTOP ends it", SECONDS)
     assert started.server.process.returncode == 4
     assert not command_of(str(idle))
+
+
+def test_estop_in_the_bucket_ends_servers_and_workers_gives_work_back_and_lets_nothing_start(started: Started) -> None:
+    tell = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    started.configure(f"[service.workers]\nlight_max = 1\n[service.scaling]\ncommand = {tell!r}\n")
+    started.begin()
+    ann, config = started.person(), started.folder / "etc/service.toml"
+    work = imported(ann, ann.datafile(archive(200)))
+    worker = busy(started, ann, work)
+
+    def typed(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(HATHI), *words, "--config", str(config)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+    alone = Server.start([HATHI, "service", "worker", "--kind", "train", "--config", config], log=started.folder / "w")
+    scales = Server.start([HATHI, "service", "scale", "--config", config], log=started.folder / "s")
+    try:
+        until(lambda: len(started.rows("workers")) == 2, "both workers are in the queue", SECONDS)
+        stopped = typed("stop", "--remote")
+        assert (stopped.returncode, f"{started.folder}/bucket/s/ESTOP" in stopped.stdout) == (0, True), stopped.stderr
+        until(lambda: started.row(work)["state"] == "running" and started.log().count(ENGAGED) == 2, "seen", SECONDS)
+        child = _child_of(worker)
+        assert child is not None
+        os.kill(child, signal.SIGCONT)
+        assert started.server is not None
+        for server, log in ((started.server, started.log), (alone, alone.last_words), (scales, scales.last_words)):
+            assert server.process.wait(SECONDS) == 4
+            assert ENGAGED in log()
+    finally:
+        alone.stop()
+        scales.stop()
+    left = started.row(work)
+    assert (left["state"], left["strikes"]) == ("queued", 0), "given back as by SIGTERM"
+    assert {row["state"] for row in started.rows("workers")} == {"retired"}
+    for words in (("start",), ("worker",), ("prune", "--yes")):
+        refused = typed("service", *words)
+        assert refused.returncode == 4, words
+        assert "`hathi start --remote` deletes" in refused.stderr
+    assert typed("start", "--remote").stdout.startswith("ESTOP is taken back")
+    started.begin()
+    until(lambda: state(ann, work) == "succeeded", "the next start goes on", SECONDS)
 
 
 def test_a_worker_that_cannot_live_is_begun_again_with_pauses_and_the_api_answers(started: Started) -> None:

@@ -17,6 +17,7 @@ import pytest
 from pipeline.service import queue
 from pipeline.service.database.statements import Database
 from pipeline.service.ids import Kind, new_id
+from pipeline.service.keys import ESTOP
 from pipeline.service.words import Slot
 from tests.environment import environ
 from tests.servers import postgres
@@ -91,6 +92,23 @@ def test_a_service_that_is_well_has_no_trouble(ann: Person, checked: Callable[[]
     said = checked()
     assert (said.code, "trouble" in said.text) == (0, False), said.text
     assert "work: 1 queued" in said.text
+
+
+def test_estop_in_the_bucket_is_named_and_a_prune_leaves_it(
+    shared: Stand, ann: Person, checked: Callable[[], Said], tmp_path: Path
+) -> None:
+    shared.store.put(ESTOP, b"")
+    said = checked()
+    assert "`hathi start --remote` deletes s/ESTOP" in said.trouble("no server and no worker of the service runs")
+    assert said.code == 0
+    assert "0 objects that no row names" in said.text
+    config = configured(tmp_path, shared.site.url, shared.folder / "bucket")
+    pruned = subprocess.run(
+        [HATHI, "service", "prune", "--dry-run", "--days", "0", "--config", config], capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert pruned.stdout.splitlines() == ["0 objects (0 bytes) would be deleted",
+                                          "0 objects that no row names: not for long enough yet"]  # fmt: skip
 
 
 def test_a_lost_object_is_named_with_the_way_back(shared: Stand, ann: Person, checked: Callable[[], Said]) -> None:
@@ -251,4 +269,4 @@ def test_each_row_of_the_runbook_is_one_that_the_product_says() -> None:
     here = Path(__file__).read_text()
     assert [words for words in ROWS if words not in here] == [], "each is injected above"
     assert all(ROWS.values())
-    assert len(ROWS) == 9
+    assert len(ROWS) == 10

@@ -57,9 +57,14 @@ class Started:
         return found
 
     def row(self, work: str) -> dict[str, Any]:
+        (found,) = [row for row in self.rows("work") if row["id"] == work]
+        return found
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """Of every tenant."""
         connection = connected(self.folder / "service.db")
         try:
-            return dict(connection.execute("select * from bare_work where id = ?", (work,)).fetchone())
+            return [dict(row) for row in connection.execute(f"select * from bare_{table}")]
         finally:
             connection.close()
 

@@ -16,7 +16,6 @@ import pytest
 
 from pipeline.app import estop
 from pipeline.errors import PermanentError, TemporaryError
-from pipeline.ledger.protocol import Context
 from pipeline.operations.doctor import machine, nets, packages, programs, stores
 from pipeline.operations.doctor.probe import Probe, run, run_all
 from pipeline.process.lock import ESTOP, RUNNING, locked
@@ -284,18 +283,18 @@ def test_estop_is_said_of_this_host_and_of_the_bucket(tmp_path: Path) -> None:
     context = world_of(tmp_path).context("box.one")
 
     def rows() -> list[tuple[bool, str, str]]:
-        return [(one.ok, one.said, one.hint) for one in estop.examined(tmp_path, lambda: [context])]
+        return [(one.ok, one.said, one.hint) for one in estop.examined(tmp_path, lambda: estop.of_lakes([context]))]
 
     assert rows() == [(True, "not engaged on this host", ""), (True, "not engaged in the bucket", "")]
     estop.engage_here(tmp_path)
-    (place,) = estop.engage_remote([context])
+    (place,) = estop.engage_remote(estop.of_lakes([context]))
     (here, there) = rows()
     assert (here[0], here[2]) == (False, f"remove {tmp_path / ESTOP}, then start the programs again")
     assert there[0] is False
     assert there[1].startswith("ESTOP is engaged in the bucket since 20")
     assert f"`hathi start --remote` deletes {place}" in there[2]
 
-    def away() -> list[Context]:
+    def away() -> list[estop.Place]:
         raise TemporaryError("the bucket cannot be reached", "", "look at the network")
 
     (_, unseen) = estop.examined(tmp_path, away)

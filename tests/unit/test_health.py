@@ -423,7 +423,7 @@ def test_estop_and_a_program_that_was_killed_are_warnings(tmp_path: Path) -> Non
     assert findings(world, tmp_path) == ["Warning program deliver"]
     (state / ESTOP).touch()
     assert findings(world, tmp_path) == ["Warning estop"]
-    estop.engage_remote([world.context()])
+    estop.engage_remote(estop.of_lakes([world.context()]))
     assert findings(world, tmp_path) == ["Warning estop", "Warning estop shop"]
     assert seen(world, tmp_path).lakes[0].alive == (), "it is no process"
 

@@ -138,10 +138,10 @@ def test_what_is_held_and_estop_and_locks_are_told(tmp_path: Path) -> None:
     told = lines(world, tmp_path)
     assert told[0].startswith("ESTOP is engaged")
     assert not any("in the bucket" in line for line in told)
-    estop.engage_remote([world.context()])
+    estop.engage_remote(estop.of_lakes([world.context()]))
     told = lines(world, tmp_path)
     assert told[told.index("lake shop") + 1].startswith("ESTOP is engaged in the bucket")
-    estop.lift_remote([world.context()])
+    estop.lift_remote(estop.of_lakes([world.context()]))
     with locked(state, "ship"):
         told = lines(world, tmp_path)
     assert any(line.startswith("ship       runs: pid ") for line in told)

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
+from pipeline.app.estop import has_service
 from pipeline.clock import Clock
 from pipeline.operations.health.facts import ServiceTrouble
 from pipeline.operations.health.look import Look
@@ -23,7 +23,7 @@ LOOK_SECONDS = 1.0
 def service_troubles(settings: Settings) -> Callable[[], Sequence[ServiceTrouble]] | None:
     """A look at its database, which raises PipelineError; None where this configuration has no service."""
     setting = settings.service.database
-    if not setting.startswith("postgresql:") and not Path(setting).exists():
+    if not has_service(settings):
         return None
 
     def look() -> Sequence[ServiceTrouble]:

@@ -15,7 +15,7 @@ from pipeline.clock import Clock
 from pipeline.errors import PipelineError, Stopped
 from pipeline.process.child import Child
 from pipeline.process.host import host_name, stopped
-from pipeline.service import backlog, queue, scaling
+from pipeline.service import backlog, halting, queue, scaling
 from pipeline.service.database.statements import Database
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.scaling import Rules, Steady, Wanted
@@ -30,6 +30,8 @@ PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds before a worker of a kind is begun after one died: longer, the more of them die soon after they began."""
 STILL_SECONDS = 5.0
 """So long a worker may be stopped (SIGSTOP): within a transaction on SQLite it holds up everybody."""
+HALTED_SECONDS = 2 * halting.LOOK_SECONDS
+"""Before a worker of a kind is begun after one saw ESTOP."""
 LASTS_SECONDS = 30.0
 """A worker that lived so long did not die soon."""
 DRAIN_SECONDS = PARTING_SECONDS + 3.0
@@ -138,6 +140,8 @@ class Pool:
             self._workers.remove(one)
             ended = one.child.wait()
             one.child.kill()  # what it left open here
+            if ended.code == Stopped.exit_code and not one.parting:  # ESTOP, which this process sees a little later
+                self._pauses[one.slot] = self._clock.monotonic() + HALTED_SECONDS
             if ended.code == Stopped.exit_code or (one.parting and ended.code == 0):
                 continue
             self._dead.append(one.name)
