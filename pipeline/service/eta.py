@@ -1,4 +1,7 @@
-"""When a training ends: told from the speed of its last iterations, and not before there are ten of them."""
+"""When a training ends: told from the speed of its last iterations, and not before there are ten of them.
+
+How good that was is told, too: what was told first in an attempt is compared with what came.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,29 @@ class Pace:
     second: float | None = None
     seen: int = 0
     """Iterations that were measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was told first.  at: by the clock of the pace; seconds: that were left then."""
+
+    at: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Seconds: as they were told, as they came, and how far the one is from the other."""
+
+    told: float
+    came: float
+    error: float
+
+
+def missed(told: Told, ended: float) -> Missed:
+    """ended: when the training succeeded, by the same clock."""
+    came = max(0.0, ended - told.at)
+    return Missed(told.seconds, came, abs(told.seconds - came))
 
 
 def moved(pace: Pace, iteration: int, at: float) -> Pace:

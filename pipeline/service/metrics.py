@@ -16,11 +16,20 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from pipeline.errors import PipelineError
-from pipeline.service import backlog
+from pipeline.service import backlog, tallies
 from pipeline.service.database.opening import open_database
 from pipeline.service.http.counting import UP_TO, Requests
 from pipeline.service.scaling import Rules, Wanted, wanted_now
 from pipeline.service.words import Slot
+
+_COUNTERS = {
+    tallies.CLAIMS: ("claims", "Attempts that workers began."),
+    tallies.ETAS: ("etas", "Work that has succeeded and told its end before."),
+    tallies.TOLD: ("eta_told_seconds", "Seconds that were left when that was told first, of all of them."),
+    tallies.CAME: ("eta_came_seconds", "Seconds from then to their end."),
+    tallies.ERROR: ("eta_error_seconds", "Seconds by which the two differ, of each without its sign."),
+}
+"""By tally: the metric and what it says."""
 
 
 class ServiceMetrics(Collector):
@@ -41,18 +50,19 @@ class ServiceMetrics(Collector):
         up = GaugeMetricFamily("hathi_service_database_up", "1 when the database answers, else 0.")
         with self._looking:
             try:
-                found = asyncio.run(self._read())
+                found, counts = asyncio.run(self._read())
             except PipelineError:
-                found = {}
+                found, counts = {}, {}
         up.add_metric([], int(bool(found)))
         yield up
         yield from gauges(found)
+        yield from counters(counts)
         yield from _answers(self._requests)
 
-    async def _read(self) -> Mapping[Slot, Wanted]:
+    async def _read(self) -> tuple[Mapping[Slot, Wanted], Mapping[tuple[Slot, str], float]]:
         database = await open_database(self._database)
         try:
-            return wanted_now(await backlog.read(database, self._took), self._rules)
+            return wanted_now(await backlog.read(database, self._took), self._rules), await tallies.read(database)
         finally:
             await database.close()
 
@@ -72,6 +82,16 @@ def gauges(found: Mapping[Slot, Wanted]) -> Iterator[Metric]:
         workers.add_metric([slot], one.load.workers)
         desired.add_metric([slot], one.desired)
     yield from (work, oldest, workers, desired)
+
+
+def counters(counts: Mapping[tuple[Slot, str], float]) -> Iterator[Metric]:
+    """What was claimed, and how good the times were that trainings told of their end."""
+    for name, (metric, text) in _COUNTERS.items():
+        family = CounterMetricFamily(f"hathi_service_{metric}", text, labels=["kind"])
+        for (slot, of), value in sorted(counts.items()):
+            if of == name:
+                family.add_metric([slot], value)
+        yield family
 
 
 def _answers(requests: Requests) -> Iterator[Metric]:

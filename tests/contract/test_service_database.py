@@ -122,7 +122,7 @@ def test_each_part_may_do_what_the_wall_names_and_nothing_else(site: Site, part:
     async def look() -> None:
         database = site.open()
         for table, doors in DOORS.items():
-            named = {"secrets": "name", "throttles": "name", "passwords": "user_id"}
+            named = {"secrets": "name", "throttles": "name", "passwords": "user_id", "tallies": "name"}
             column = named.get(table, "id" if table in ("tenants", "users", "workers") else TENANT)
             asks = {
                 "select": f"select {column} from {table} where 1 = 0",

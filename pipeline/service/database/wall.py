@@ -60,6 +60,7 @@ DOORS: dict[str, dict[Part, Door]] = {
     "answers": {Part.TENANT: Door(ALL, TENANT)},
     "secrets": {Part.PLATFORM: Door(GROW)},
     "usage": {Part.TENANT: Door(READ, TENANT), Part.WORKER: Door(READ)},
+    "tallies": {Part.WORKER: Door(("select", "insert", "update"))},
 }  # fmt: skip
 """By table and part."""
 
@@ -88,10 +89,20 @@ def postgres() -> Iterator[str]:
                 mine = f"({door.column} = current_setting('hathi.tenant', true))" if door.column else "(true)"
                 yield f"grant {', '.join(door.verbs)} on {table} to {part}"
                 yield f"create policy {part}_of_{table} on {table} to {part} using {mine} with check {mine}"
-    yield "drop policy if exists owner_of_usage on usage"
-    yield """do $$ begin
-        execute format('create policy owner_of_usage on usage to %I using (true) with check (true)', current_user);
-    end $$"""
+    for table in ("usage", "tallies"):  # to which the owner's functions add
+        yield f"drop policy if exists owner_of_{table} on {table}"
+        yield f"""do $$ begin
+            execute format('create policy owner_of_{table} on {table} to %I using (true) with check (true)',
+                           current_user);
+        end $$"""
+    yield """create or replace function claimed() returns trigger language plpgsql security definer
+        set search_path from current as $$ begin
+            insert into tallies (slot, name, value) values (new.slot, 'claims', 1)
+                on conflict (slot, name) do update set value = tallies.value + 1;
+            return null;
+        end $$"""
+    yield """create or replace trigger claimed_work after update of epoch on work
+        for each row when (new.epoch > old.epoch) execute function claimed()"""
     yield """create or replace function counted() returns trigger language plpgsql security definer
         set search_path from current as $$ begin
             insert into usage (tenant_id, bytes)
@@ -108,7 +119,12 @@ def postgres() -> Iterator[str]:
 
 def counting() -> dict[str, str]:
     """By name the triggers of SQLite's bare tables, which stand in the file."""
-    found = {}
+    found = {
+        "claimed_work": f"""create trigger if not exists claimed_work after update of epoch on {BARE}work
+        when new.epoch > old.epoch begin
+        insert into {BARE}tallies (slot, name, value) values (new.slot, 'claims', 1)
+        on conflict (slot, name) do update set value = value + 1; end"""
+    }
     for table in COUNTED:
         for verb, row, sign in (("insert", "new", ""), ("delete", "old", "-")):
             name = f"counted_{verb}_of_{table}"

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from pipeline.clock import Clock
 from pipeline.errors import PipelineError, SolverError, TemporaryError
 from pipeline.process.child import Child, Ended, python_of
-from pipeline.service import queue
+from pipeline.service import eta, queue, tallies
 from pipeline.service.database.statements import Database
 from pipeline.service.fetching import fetcher_for
 from pipeline.service.promotion import Promoter
 from pipeline.service.serving.parent import Sizes
-from pipeline.service.words import Claimed, Ending, Reason, State
+from pipeline.service.words import Claimed, Ending, Reason, Slot, State
 from pipeline.service.work import preparing, room
 from pipeline.service.work.lease import Lease
 from pipeline.service.work.shipping import Shipping, restore
@@ -77,6 +77,9 @@ class Errand(Protocol):
 
     def result(self, folder: Path, shipped: Shipping) -> dict[str, Any]:
         """What a child that ended well has made."""
+
+    def missed(self) -> eta.Missed | None:
+        """How far what it told of its end is from now, as it succeeds; None: it told nothing."""
 
 
 async def attempt(hands: Hands, held: Claimed, errand: Errand) -> None:
@@ -265,10 +268,18 @@ class _Attempt:
             return await queue.finish(self._hands.database, self._held, ending)
 
         state = await self._surely(finish)
-        if state is not None:
-            self._hands.say(f"{self._held.id}: {state}")
-        else:
+        if state is None:
             self._lease.gone = True
+            return
+        self._hands.say(f"{self._held.id}: {state}")
+        if state is State.SUCCEEDED and (missed := self._errand.missed()) is not None:
+            await self._tallied(missed)
+
+    async def _tallied(self, missed: eta.Missed) -> None:
+        try:
+            await tallies.add(self._hands.database, Slot.TRAIN, tallies.of(missed))
+        except TemporaryError as error:  # one example less, of a figure
+            self._hands.say(f"{self._held.id}: how good its ETA was is not counted: {error}")
 
     async def _surely(self, verb: Callable[[], Awaitable[T]]) -> T | None:
         """What the database says once it answers; None: the lease ended before."""

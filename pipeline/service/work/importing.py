@@ -39,6 +39,9 @@ class Importing:
         path = folder / child.PROGRESS
         return dict(json.loads(path.read_bytes())) if path.exists() else {"entries": 0}
 
+    def missed(self) -> None:
+        """It tells nothing of its end."""
+
     def result(self, folder: Path, shipped: Shipping) -> dict[str, Any]:
         """What the dataset holds."""
         return dict(json.loads((folder / child.MADE / child.SUMMARY).read_bytes()))

@@ -32,6 +32,7 @@ class Training:
     })  # fmt: skip
     _of: int | None = None
     _pace: eta.Pace | None = None
+    _told: eta.Told | None = None
 
     async def fill(self, hands: Hands, held: Claimed, folder: Path) -> None:
         """Texts that were judged, and the dataset or the job's own inputs."""
@@ -60,7 +61,13 @@ class Training:
             self._of = json.loads((folder / preparing.PREPARED).read_bytes())["max_iter"]
         self._pace = eta.Pace(iteration, now) if self._pace is None else eta.moved(self._pace, iteration, now)
         left = eta.seconds_left(self._pace, self._of) if self._of is not None else None
+        if left is not None and self._told is None:
+            self._told = eta.Told(now, left)
         return {"iteration": iteration, "of": self._of, "seconds_left": left}
+
+    def missed(self) -> eta.Missed | None:
+        """How far what it told of its end is from now; None: it told nothing."""
+        return eta.missed(self._told, self.clock.monotonic()) if self._told is not None else None
 
     def result(self, folder: Path, shipped: Shipping) -> dict[str, Any]:
         """The last snapshot, which holds the model."""
