@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import PipelineError, TemporaryError
+from pipeline.service.neutral import neutral
 from pipeline.service.quotas import Exceeded
 
 TITLES = {
@@ -100,5 +101,5 @@ def over(exceeded: Exceeded) -> Refused:
 def of_error(error: PipelineError) -> Problem:
     """An error of a store or of the database; its details are the operator's, and stand in the log."""
     if isinstance(error, TemporaryError):
-        return Problem(503, error.message, "try again", "away", retry_after=max(1, round(error.delay)))
+        return Problem(503, neutral(error.message), "try again", "away", retry_after=max(1, round(error.delay)))
     return Problem(500, "an error of the service; its log says which", "tell an operator", "mistake")

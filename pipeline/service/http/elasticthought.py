@@ -44,6 +44,7 @@ from pipeline.service.http.elasticthought_documents import (
     KebabTold,
 )
 from pipeline.service.ids import Kind, new_id
+from pipeline.service.neutral import neutral
 from pipeline.service.problems import Problem, Refused, conflict, invalid, over
 from pipeline.service.words import PLATFORM, Actor, Role, State
 
@@ -136,7 +137,7 @@ async def _download(service: Behind, url: str, path: Path, most: int) -> None:
     try:
         await asyncio.to_thread(fetch)
     except PipelineError as error:
-        raise invalid("#/url", f"{error.message}: {error.detail}", error.hint) from error
+        raise invalid("#/url", neutral(f"{error.message}: {error.detail}", web=False), error.hint) from error
     finally:
         over_with.set()
 

@@ -22,6 +22,7 @@ from pipeline.errors import PermanentError, TemporaryError
 from pipeline.process.channel import Gone
 from pipeline.process.child import Child, python_of
 from pipeline.records import Failure
+from pipeline.service.neutral import neutral, within
 from pipeline.service.serving.batching import Asked, Full, Limits, Waiting
 from pipeline.service.serving.placing import WEIGHTS, Model, Places
 from pipeline.service.work.preparing import SERVING
@@ -182,8 +183,12 @@ class _Lane:
             self._say(f"a serving process has {told['bytes_held'] >> 20} MiB, and another one begins")
             self._end()
         if "refused" in told:
-            says = told["refused"].replace(f"{first.of.folder}/", "")  # where it lies here is nobody's business
-            raise CannotServe("this classifier's net cannot serve", says, "make a classifier of another snapshot")
+            here = within(told["refused"], str(first.of.folder))
+            if neutral(here) != here:
+                self._say(f"{first.net}: {here}")
+            raise CannotServe(
+                "this classifier's net cannot serve", neutral(here), "make a classifier of another snapshot"
+            )
         return [
             Failure(*told["failures"][str(at)]) if row is None else row for at, row in enumerate(told["rows"])
         ]  # fmt: skip

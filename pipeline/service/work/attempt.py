@@ -18,6 +18,7 @@ from pipeline.process.child import Child, Ended, python_of
 from pipeline.service import eta, queue, tallies
 from pipeline.service.database.statements import Database
 from pipeline.service.fetching import fetcher_for
+from pipeline.service.neutral import neutral, within
 from pipeline.service.promotion import Promoter
 from pipeline.service.serving.parent import Sizes
 from pipeline.service.words import Claimed, Ending, Reason, Slot, State
@@ -39,7 +40,8 @@ LAST_WORDS_SECONDS, LAST_SNAPSHOT_SECONDS = 1.0, 20.0
 PARTING_SECONDS = PATIENCE["part"] + LAST_SNAPSHOT_SECONDS + 5.0
 """So long a worker has to end once it was asked to: its child, what that left, and what the database has to hear."""
 _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "OMP_WAIT_POLICY")
-_DETAIL = 2000
+DETAIL = 2000
+"""Letters of what is told, at most."""
 _LEFT = (75, 4)
 """Exit codes of a child that was asked to end."""
 T = TypeVar("T")
@@ -61,6 +63,18 @@ class Hands:
     fetcher: Callable[[], Fetcher] = field(default_factory=lambda: fetcher_for(Fetch()))
     sizes: Sizes = field(default_factory=Sizes)
     promoter: Promoter | None = None
+
+    def told(self, held: Claimed, error: object, folder: Path) -> str:
+        """What a tenant is told of it, without where this host and its stores are; the whole of it goes to the log.
+
+        error: it, or what a child printed.  folder: where the work was done.
+        """
+        whole = str(error).replace("\0", "")[-DETAIL:] if isinstance(error, str) else str(error)[:DETAIL]
+        here = within(whole, str(folder))
+        text = neutral(here)
+        if text != here:
+            self.say(f"{held.id}: {whole}")
+        return text
 
 
 class Errand(Protocol):
@@ -130,12 +144,12 @@ class _Attempt:
             await self._release()
             raise
         except SolverError as error:
-            await self._finish(Ending(State.FAILED, Reason.BAD_SPEC, str(error)[:_DETAIL]))
+            await self._finish(Ending(State.FAILED, Reason.BAD_SPEC, self._said(error)))
             return
         except (PipelineError, OSError) as error:
             if room.is_full(error):
-                await self._no_room(str(error)[:_DETAIL])
-            await self._finish(Ending(State.FAILED, Reason.NO_DATA, str(error)[:_DETAIL]))
+                await self._no_room(error)
+            await self._finish(Ending(State.FAILED, Reason.NO_DATA, self._said(error)))
             return
         environ = {name: os.environ[name] for name in _KEPT if name in os.environ}
         environ["HOME"] = str(self._folder)
@@ -235,7 +249,7 @@ class _Attempt:
         """Tells what came of it.  Raises TemporaryError where the worker had better rest."""
         if self._lease.lost:
             return
-        text = ended.printed.decode("utf-8", "replace").replace(str(self._folder), ".").replace("\0", "")[-_DETAIL:]
+        printed = ended.printed.decode("utf-8", "replace")
         if self._lease.cancel:
             await self._finish(Ending(State.CANCELLED))
         elif ended.code == 0:
@@ -244,20 +258,24 @@ class _Attempt:
             says = "it was not at its end after max_seconds; its snapshots are kept"
             await self._finish(Ending(State.FAILED, Reason.TIME_LIMIT, says))
         elif ended.code == room.NO_ROOM:
-            await self._no_room(text)
+            await self._no_room(printed)
         elif ended.code in self._errand.failed:
-            await self._finish(Ending(State.FAILED, self._errand.failed[ended.code], text))
+            await self._finish(Ending(State.FAILED, self._errand.failed[ended.code], self._said(printed)))
         elif asked == "part" or ended.code in _LEFT:
             await self._release()
         else:
             self._hands.say(f"{self._held.id}: its process {ended.how}")
-            says = f"its process {ended.how}\n{text}"
+            says = f"its process {ended.how}\n{self._said(printed)}"
             await self._surely(lambda: queue.strike(self._hands.database, self._held, says))
 
-    async def _no_room(self, says: str) -> None:
+    def _said(self, error: object) -> str:
+        return self._hands.told(self._held, error, self._folder)
+
+    async def _no_room(self, error: object) -> None:
         """A strike, since the work may be too large for any disk; others may have it meanwhile."""
+        says = self._said(error)
         await self._surely(lambda: queue.strike(self._hands.database, self._held, says, Reason.DISK_LIMIT))
-        raise room.no_room(self._hands.scratch, says.strip().rpartition("\n")[2])
+        raise room.no_room(self._hands.scratch, str(error).strip().rpartition("\n")[2])
 
     async def _release(self) -> None:
         await self._surely(lambda: queue.release(self._hands.database, self._held))

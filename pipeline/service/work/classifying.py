@@ -35,7 +35,6 @@ TOGETHER = 64
 """Pictures of one group."""
 ROWS = 1000
 """Of one file of results."""
-_DETAIL = 2000
 
 
 class Given(NamedTuple):
@@ -90,17 +89,21 @@ class _Attempt:
                 await queue.release(hands.database, held)
         except Lost as error:
             hands.say(f"{held.id}: {error}")
-            await queue.strike(hands.database, held, str(error)[:_DETAIL])
+            await queue.strike(hands.database, held, hands.told(held, error, self.folder))
         except TemporaryError:
             await queue.release(hands.database, held)
             raise
         except CannotServe as error:
-            await queue.finish(hands.database, held, Ending(State.FAILED, Reason.BAD_SPEC, str(error)[:_DETAIL]))
+            await queue.finish(hands.database, held, self._failed(Reason.BAD_SPEC, error))
         except (PipelineError, OSError) as error:
             if room.is_full(error):
-                await queue.strike(hands.database, held, str(error)[:_DETAIL], Reason.DISK_LIMIT)
+                says = hands.told(held, error, self.folder)
+                await queue.strike(hands.database, held, says, Reason.DISK_LIMIT)
                 raise room.no_room(hands.scratch, str(error)) from error
-            await queue.finish(hands.database, held, Ending(State.FAILED, Reason.NO_DATA, str(error)[:_DETAIL]))
+            await queue.finish(hands.database, held, self._failed(Reason.NO_DATA, error))
+
+    def _failed(self, reason: Reason, error: Exception) -> Ending:
+        return Ending(State.FAILED, reason, self.hands.told(self.lease.held, error, self.folder))
 
     def _why(self) -> str:
         """Why the attempt has to end; "": it goes on."""

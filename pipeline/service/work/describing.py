@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.nets.caffe.writing import replacing
+from pipeline.service.neutral import neutral, within
 from pipeline.service.work.preparing import OUT, SERVING, SOLVER
 from pipeline.training.deploying import deployed
 from pipeline.training.solver import Flags, read
@@ -20,7 +21,7 @@ def describe(folder: Path) -> None:
     try:
         content = deployed(read(folder / SOLVER, Flags())).written()
     except PipelineError as error:
-        content = json.dumps({"refused": str(error)[:500]}).encode()
+        content = json.dumps({"refused": neutral(within(str(error), str(folder.absolute())))[:500]}).encode()
     (folder / OUT).mkdir(exist_ok=True)
     with replacing(folder / OUT / SERVING) as file:
         file.write(content)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError, FormatError, NotFound, PermanentError, PipelineError, TemporaryError
+from pipeline.errors import ConfigError, FormatError, NotFound, PermanentError, TemporaryError
 from pipeline.service import blobs, queue
 from pipeline.service.classifying import facts_of
 from pipeline.service.database.statements import Row, Statements
@@ -29,7 +29,6 @@ from pipeline.service.work.preparing import SERVING
 
 LABEL_BYTES = 4 * 2**20
 """Of a model's labels together: a promotion is one small document that every host reads."""
-_DETAIL = 2000
 _TEST = "test/"
 
 
@@ -64,19 +63,15 @@ async def _ending(hands: Hands, lease: Lease, folder: Path) -> Ending | None:
     except TemporaryError:
         raise
     except Overtaken as error:
-        return Ending(State.FAILED, Reason.OVERTAKEN, str(error)[:_DETAIL])
+        return Ending(State.FAILED, Reason.OVERTAKEN, hands.told(held, error, folder))
     except (NotFound, FormatError, OSError) as error:
         if room.is_full(error):
-            await queue.strike(hands.database, held, _said(error, folder), Reason.DISK_LIMIT)
+            await queue.strike(hands.database, held, hands.told(held, error, folder), Reason.DISK_LIMIT)
             raise room.no_room(hands.scratch, str(error)) from error
-        return Ending(State.FAILED, Reason.NO_DATA, _said(error, folder))
+        return Ending(State.FAILED, Reason.NO_DATA, hands.told(held, error, folder))
     except PermanentError as error:
-        return Ending(State.FAILED, Reason.BAD_SPEC, _said(error, folder))
+        return Ending(State.FAILED, Reason.BAD_SPEC, hands.told(held, error, folder))
     return Ending(State.SUCCEEDED, result=done.as_result())
-
-
-def _said(error: PipelineError | OSError, folder: Path) -> str:
-    return str(error).replace(str(folder), ".")[:_DETAIL]
 
 
 def _promoter(hands: Hands) -> Promoter:

@@ -16,6 +16,7 @@ from pipeline.errors import FormatError, NotFound
 from pipeline.service import blobs, queue
 from pipeline.service.database.statements import Database
 from pipeline.service.keys import TenantKeys
+from pipeline.service.neutral import neutral
 from pipeline.service.queue import Chunk, Snapshot
 from pipeline.service.summing import Summary, Summing
 from pipeline.service.thinning import points_of, rows_of
@@ -88,6 +89,9 @@ class Shipping:
         self._number += 1
         key = TenantKeys(self.held.tenant).chunk(self.held.id, self.held.epoch, kind, self._number)
         shown = text.replace(f"{self.out.parent}/".encode(), b"")  # where this host works is nobody's business
+        if kind == "log":  # a library's warnings name where it is installed
+            lines = shown.decode("utf-8", "surrogateescape")
+            shown = neutral(lines, web=False).encode("utf-8", "surrogateescape")
         self._told[kind] = Chunk(kind, first, last, len(shown), key, summaries), shown, taken
         return True
 
