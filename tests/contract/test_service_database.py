@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,27 @@ def test_without_a_tenant_there_is_no_row_and_nothing_stays_after_a_transaction(
         assert await refused(database, nobody, SOLVER, "", "so_x", "x") in (Denied, Violated)
         with pytest.raises(ValueError, match="tenant"):
             scope("")
+
+    site.run(look())
+
+
+def test_who_reads_for_no_tenant_sees_what_its_part_sees_and_changes_nothing(site: Site) -> None:
+    """Again and again, and after an error: on PostgreSQL such a connection keeps its role, and has no transaction."""
+
+    async def look() -> None:
+        database, a, b = await two(site)
+        for _ in range(3):
+            async with database.reading(PLATFORM) as statements:
+                rows = await statements.rows("select id from tenants order by id")
+                assert [row["id"] for row in rows] == sorted([a, b])
+            with contextlib.suppress(PermanentError):
+                async with database.reading(PLATFORM) as statements:
+                    await statements.rows("update tenants set name = 'x' where id = $1 returning id", a)
+            with pytest.raises(PermanentError, match=r"the database refuses a statement|the wall"):
+                async with database.reading(PLATFORM) as statements:
+                    await statements.rows("select key from chunks")
+        names = {row["name"] for row in await site.bare("select name from @tenants")}
+        assert names == {"a", "b"}
 
     site.run(look())
 

@@ -13,7 +13,7 @@ import asyncpg
 
 from pipeline.errors import Denied, PermanentError, TemporaryError, Unknown
 from pipeline.service.database.statements import LOCK_SECONDS, Row, Taken, Violated
-from pipeline.service.words import Realm
+from pipeline.service.words import Part, Realm
 
 _SERIAL = 0x48617468
 """The advisory lock of serial transactions."""
@@ -38,27 +38,63 @@ _AWAY_HINT = "is PostgreSQL up, and does service.database lead to it? Servers an
 
 
 class PostgresDatabase:
-    """A server by its URL, as one event loop has it.  The tables are there (`migrating.py`)."""
+    """A server by its URL, as one event loop has it.  The tables are there (`migrating.py`).
+
+    Whoever reads for no tenant asks on a connection that has the part's role for good and may change nothing: there a
+    statement is one question to the server, where a transaction of its own would be three.
+    """
 
     def __init__(self, url: str, most: int = _MOST) -> None:
-        self._url, self._most = url, most
+        self._changing = _Pool(url, most)
+        self._looking = {part: _Pool(url, most, part) for part in Part if part is not Part.TENANT}
+
+    def transaction(self, realm: Realm, *, serial: bool = False) -> AbstractAsyncContextManager[_Transaction]:
+        return self._changing.transaction(f"begin; {_set(realm)}{_LOCK * serial}")
+
+    def reading(self, realm: Realm) -> AbstractAsyncContextManager[_Transaction]:
+        if realm.tenant or realm.part is Part.TENANT:
+            return self._changing.transaction(f"begin read only; {_set(realm)}")
+        return self._looking[realm.part].looking()
+
+    async def close(self) -> None:
+        for pool in (self._changing, *self._looking.values()):
+            await pool.close()
+
+
+class _Pool:
+    """Connections that are made when they are needed.  part: whose role they have, and read; None: the owner's."""
+
+    def __init__(self, url: str, most: int, part: Part | None = None) -> None:
+        self._url, self._most, self._part = url, most, part
         self._made: asyncpg.Pool | None = None
         self._making = asyncio.Lock()
         self._used = 0
 
-    def transaction(self, realm: Realm, *, serial: bool = False) -> AbstractAsyncContextManager[_Transaction]:
-        return self._of(f"begin; {_set(realm)}{_LOCK * serial}")
+    @contextlib.asynccontextmanager
+    async def transaction(self, begin: str) -> AsyncIterator[_Transaction]:
+        """begin: all that comes before the first statement, which is one question to the server."""
+        async with self._connection() as held:
+            with _typed():
+                await held.execute(begin)
+            yield _Transaction(held)
+            with _typed(ending=True):
+                said = await held.execute("commit")
+            if said != "COMMIT":
+                raise PermanentError("the database undid a transaction that had failed before")
 
-    def reading(self, realm: Realm) -> AbstractAsyncContextManager[_Transaction]:
-        return self._of(f"begin read only; {_set(realm)}")
+    @contextlib.asynccontextmanager
+    async def looking(self) -> AsyncIterator[_Transaction]:
+        """Each statement is a transaction of its own."""
+        async with self._connection() as held:
+            yield _Transaction(held)
 
     async def close(self) -> None:
         if self._made is not None:
             await self._made.close()
 
     @contextlib.asynccontextmanager
-    async def _of(self, begin: str) -> AsyncIterator[_Transaction]:
-        """begin: all that comes before the first statement, which is one question to the server."""
+    async def _connection(self) -> AsyncIterator[Any]:
+        """One for the caller alone; whatever an error left open on it is undone."""
         self._used += 1
         try:
             with _typed():
@@ -66,14 +102,8 @@ class PostgresDatabase:
                 held = await pool.acquire(timeout=LOCK_SECONDS if self._used > self._most else None)
             over = False
             try:
-                with _typed():
-                    await held.execute(begin)
-                yield _Transaction(held)
-                with _typed(ending=True):
-                    said = await held.execute("commit")
+                yield held
                 over = True
-                if said != "COMMIT":
-                    raise PermanentError("the database undid a transaction that had failed before")
             finally:
                 if not over:
                     await _undo(held)
@@ -87,12 +117,17 @@ class PostgresDatabase:
             if self._made is None:
                 self._made = await asyncpg.create_pool(
                     self._url, min_size=0, max_size=self._most, timeout=_CONNECT_SECONDS, command_timeout=LOCK_SECONDS,
-                    reset=_nothing, server_settings={
+                    reset=_nothing, init=self._begun, server_settings={
                         "application_name": "hathi", "lock_timeout": f"{LOCK_SECONDS:.0f}s",
                         "idle_in_transaction_session_timeout": f"{_IDLE_SECONDS:.0f}s",
                     },
                 )  # fmt: skip
             return self._made
+
+    async def _begun(self, connection: Any) -> None:
+        """The role of a new connection."""
+        if self._part is not None:
+            await connection.execute(f"set role {self._part}; set default_transaction_read_only = on")
 
 
 def _set(realm: Realm) -> str:

@@ -74,6 +74,11 @@ def behind(request: Request) -> Behind:
     return found
 
 
+async def asked(request: Request) -> Behind:
+    """The same for a route: FastAPI sends to another thread what is no coroutine."""
+    return behind(request)
+
+
 async def actor_of(service: Behind, token: str | None, hint: str = "Authorization: Bearer hathi_...") -> Actor:
     """Whose token it is; None: none was given.  Raises Refused: 401."""
     actor = await tokens.look(service.database, token) if token is not None else None
@@ -166,7 +171,7 @@ def of_platform(who: Callable[..., Any] = viewer) -> Any:
     return judge
 
 
-Service = Annotated[Behind, Depends(behind)]
+Service = Annotated[Behind, Depends(asked)]
 Viewer = Annotated[Actor, Depends(viewer)]
 Member = Annotated[Actor, Depends(at_least(Role.MEMBER))]
 Operator = Annotated[Actor, Depends(at_least(Role.OPERATOR))]

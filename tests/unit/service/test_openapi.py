@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,8 +35,7 @@ def least() -> dict[tuple[str, str], str]:
 
     from pipeline.service.http.app import make_app
 
-    rooms = [one.original_router for one in make_app(None).routes if hasattr(one, "original_router")]  # type: ignore[arg-type]
-    routes = [route for room in rooms for route in room.routes if isinstance(route, APIRoute)]
+    routes = [route for route in make_app(None).routes if isinstance(route, APIRoute)]  # type: ignore[arg-type]
     return {(method, route.path): _who(route.dependant) for route in routes for method in route.methods}
 
 
@@ -136,6 +136,20 @@ def _within(schema: Any) -> Iterator[Document]:
         yield schema
     for one in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else []:
         yield from _within(one)
+
+
+def test_nothing_that_a_route_asks_for_goes_through_another_thread() -> None:
+    """FastAPI sends what is no coroutine to its pool of threads, which costs more than the rest of a route."""
+    needs_the_extra()
+    from fastapi.routing import APIRoute
+
+    from pipeline.service.http.app import make_app
+
+    routes = [route for route in make_app(None).routes if isinstance(route, APIRoute)]  # type: ignore[arg-type]
+    asked = [one for route in routes for one in (route.endpoint, *_calls(route.dependant))]
+    ran = {one if inspect.isfunction(one) else type(one).__call__ for one in asked}
+    assert len(routes) > 90
+    assert {one.__qualname__ for one in ran if not inspect.iscoroutinefunction(one)} == set()
 
 
 def _error_of(said: Document) -> str:
