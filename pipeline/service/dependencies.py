@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pipeline.service import states
-from pipeline.service.database.statements import Statements
+from pipeline.service.database.statements import Row, Statements
 from pipeline.service.words import Reason, State
 
 _OVER = ", ".join(f"'{state}'" for state in sorted(states.TERMINAL))
@@ -105,13 +105,15 @@ async def forget(statements: Statements, tenant: str, work: str) -> None:
     await statements.rows("delete from needs where tenant_id = $1 and work_id = $2 returning on_id", tenant, work)
 
 
-async def waited_for(statements: Statements, tenant: str, work: str) -> list[str]:
-    """Ids of what work that waits is waiting for."""
+async def waited_for(statements: Statements, row: Row) -> list[str]:
+    """Ids of what work is waiting for; none where it does not wait.  row: the work's, with its state."""
+    if row["state"] != State.WAITING:
+        return []
     rows = await statements.rows(
         """select on_id as id from needs where tenant_id = $1 and work_id = $2
            union select datafiles.id from inputs join datafiles on datafiles.tenant_id = inputs.tenant_id
            and datafiles.id = inputs.datafile_id
            where inputs.tenant_id = $1 and inputs.work_id = $2 and datafiles.received < datafiles.size order by 1""",
-        tenant, work,
+        row["tenant_id"], row["id"],
     )  # fmt: skip
-    return [row["id"] for row in rows]
+    return [one["id"] for one in rows]

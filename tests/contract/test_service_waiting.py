@@ -73,6 +73,8 @@ def test_what_names_an_upload_waits_for_it_and_is_queued_when_it_is_whole(stand:
     extended = dataset(ann, ann.datafile(b"more"), extends_id=first)
     shown = ann.got("GET", f"/v1/training-jobs/{job}")
     assert (shown["state"], shown["position"], shown["waits_for"]) == ("waiting", None, [later])
+    assert ann.got("GET", f"/v1/datasets/{first}")["waits_for"] == [later]
+    assert ann.got("GET", f"/v1/datasets/{extended}")["waits_for"] == [first]
     behind = ann.job("behind")
     assert ann.got("GET", f"/v1/training-jobs/{behind}")["position"] == 1, "what waits is before nobody"
 
@@ -91,8 +93,24 @@ def test_what_names_an_upload_waits_for_it_and_is_queued_when_it_is_whole(stand:
         ("queued", None), ("waiting", None),
     )  # fmt: skip
     assert waits() == {Slot.TRAIN: 2, Slot.LIGHT: 1}
+    assert ann.got("GET", f"/v1/datasets/{first}")["waits_for"] == []
     ends(stand, first, DONE)
     assert state(ann, f"/v1/datasets/{extended}") == ("queued", None)
+
+
+def test_a_classification_of_pictures_that_are_still_uploaded_waits_for_them(stand: Stand) -> None:
+    ann = stand.person("ayes", "ann")
+    trained = ann.job()
+    stand.trained(ann, trained, over=True)
+    named = {"name": "c", "training_job_id": trained, "labels": ["a", "b"]}
+    later, classifier = announced(ann), ann.got("POST", "/v1/classifiers", named)["id"]
+    asked = {"name": "p", "classifier_id": classifier, "datafile_id": later}
+    job = ann.got("POST", "/v1/classification-jobs", asked)["id"]
+    shown = ann.got("GET", f"/v1/classification-jobs/{job}")
+    assert (shown["state"], shown["waits_for"]) == ("waiting", [later])
+    ann.got("PUT", f"/v1/datafiles/{later}/content", b"content")
+    shown = ann.got("GET", f"/v1/classification-jobs/{job}")
+    assert (shown["state"], shown["waits_for"]) == ("queued", [])
 
 
 def test_what_waits_for_what_will_never_be_fails_and_so_does_what_waits_for_that(stand: Stand) -> None:

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from pipeline.service import blobs, queue
+from pipeline.service import blobs, dependencies, queue
 from pipeline.service.database.statements import Row, Statements
 from pipeline.service.http.asking import Behind, Member, Service, Viewer
 from pipeline.service.http.classifying import URL_LETTERS, Classified, Failed, Prediction
 from pipeline.service.http.conditional import IfMatch, tagged
 from pipeline.service.http.creating import IdempotencyKey, Made, create
-from pipeline.service.http.documents import ClassificationJobId, Given, Name, Told, id_in_body, problems
+from pipeline.service.http.documents import ClassificationJobId, Given, Name, Told, WaitsFor, id_in_body, problems
 from pipeline.service.http.meaning import meant
 from pipeline.service.http.paging import FIRST, Paged, page
 from pipeline.service.http.removing import remove_work
@@ -64,6 +64,10 @@ class ClassificationJob(Told):
     created_at: float
     started_at: float | None
     finished_at: float | None
+
+
+class ClassificationJobSeen(ClassificationJob):
+    waits_for: WaitsFor
 
 
 class ClassificationJobs(Told):
@@ -154,11 +158,13 @@ async def _row(service: Behind, actor: Actor, job: str) -> Row:
 
 async def one(
     request: Request, response: Response, service: Service, actor: Viewer, job: ClassificationJobId
-) -> ClassificationJob:
+) -> ClassificationJobSeen:
     """One of them."""
     row = await _row(service, actor, job)
+    async with service.database.reading(actor.realm) as statements:
+        waits = await dependencies.waited_for(statements, row)
     tagged(request, response, row["version"])
-    return ClassificationJob(**shown(row))
+    return ClassificationJobSeen(**shown(row), waits_for=waits)
 
 
 async def results(
@@ -216,7 +222,7 @@ def _add(path: str, route: object, method: str, model: type[Told] | None, **more
 
 _add("", add, "POST", ClassificationJob, status_code=201, responses=problems(404, 409))
 _add("", listed, "GET", ClassificationJobs, responses=problems())
-_add("/{job}", one, "GET", ClassificationJob, responses=problems(304, 404))
+_add("/{job}", one, "GET", ClassificationJobSeen, responses=problems(304, 404))
 _add("/{job}", remove, "DELETE", None, status_code=204, responses=problems(404, 409, 412, 428))
 _add("/{job}/cancel", cancel, "POST", ClassificationJob, status_code=202, responses=problems(404, 409))
 _add("/{job}/results", results, "GET", Results, responses=problems(404, 409))

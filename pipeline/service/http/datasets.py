@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from pipeline.service import blobs, queue, states
+from pipeline.service import blobs, dependencies, queue, states
 from pipeline.service.database.statements import Row, Statements
 from pipeline.service.http.asking import Behind, Member, Service, Viewer
 from pipeline.service.http.conditional import IfMatch, tagged
 from pipeline.service.http.creating import IdempotencyKey, Made, create
-from pipeline.service.http.documents import DatasetId, Given, Name, Told, id_in_body, problems
+from pipeline.service.http.documents import DatasetId, Given, Name, Told, WaitsFor, id_in_body, problems
 from pipeline.service.http.downloads import BINARY, FileName, download
 from pipeline.service.http.job_records import SnapshotFile
 from pipeline.service.http.paging import Paged, page
@@ -94,6 +94,10 @@ class Dataset(Told):
     contents: Contents | None
     created_at: float
     finished_at: float | None
+
+
+class DatasetSeen(Dataset):
+    waits_for: WaitsFor
 
 
 class Datasets(Told):
@@ -222,12 +226,13 @@ async def listed(request: Request, response: Response, service: Service, actor: 
     return Datasets(items=[Dataset(**_shown(row)) for row in found], next=following)
 
 
-async def one(request: Request, response: Response, service: Service, actor: Viewer, dataset: DatasetId) -> Dataset:
+async def one(request: Request, response: Response, service: Service, actor: Viewer, dataset: DatasetId) -> DatasetSeen:
     """One of them; `progress` says how far its import is, `contents` what it holds."""
     async with service.database.reading(actor.realm) as statements:
         row = await row_of(statements, dataset)
+        waits = await dependencies.waited_for(statements, row)
     tagged(request, response, row["version"])
-    return Dataset(**_shown(row))
+    return DatasetSeen(**_shown(row), waits_for=waits)
 
 
 async def _files(service: Behind, actor: Actor, dataset: str) -> tuple[Row, dict[str, dict[str, Any]]]:
@@ -292,7 +297,7 @@ def _add(path: str, route: object, method: str, model: type[Told] | None, **more
 
 _add("", add, "POST", Dataset, status_code=201, responses=problems(409))
 _add("", listed, "GET", Datasets, responses=problems())
-_add("/{dataset}", one, "GET", Dataset, responses=problems(304, 404))
+_add("/{dataset}", one, "GET", DatasetSeen, responses=problems(304, 404))
 _add("/{dataset}", removed, "DELETE", None, status_code=204, responses=problems(404, 409, 412, 428))
 _add("/{dataset}/cancel", cancel, "POST", Dataset, status_code=202, responses=problems(404, 409))
 _add("/{dataset}/rejections", rejections, "GET", Rejections, responses=problems(404))

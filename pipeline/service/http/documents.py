@@ -64,6 +64,9 @@ class Given(BaseModel):
             raise ValueError(f"{error.error_count()} things in it are not as the document has them") from None
 
 
+WaitsFor = Annotated[list[str], Field(description="Ids of what is not ready yet, where it is waiting")]
+
+
 class Told(BaseModel):
     """A body of an answer."""
 

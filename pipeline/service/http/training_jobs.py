@@ -16,7 +16,7 @@ from pipeline.service.http import job_records
 from pipeline.service.http.asking import Behind, Member, Service, Viewer
 from pipeline.service.http.conditional import IfMatch, stale, tagged, wanted
 from pipeline.service.http.creating import IdempotencyKey, Made, create
-from pipeline.service.http.documents import Given, JobId, Name, Told, id_in_body, problems
+from pipeline.service.http.documents import Given, JobId, Name, Told, WaitsFor, id_in_body, problems
 from pipeline.service.http.paging import Paged, page
 from pipeline.service.http.removing import remove_work
 from pipeline.service.ids import Kind, new_id
@@ -87,7 +87,7 @@ class Job(Told):
 
 class JobSeen(Job):
     position: Annotated[int | None, Field(description="Among the tenant's own jobs that are queued; 1 is next")]
-    waits_for: Annotated[list[str], Field(description="Ids of what is not ready yet, where it is waiting")]
+    waits_for: WaitsFor
 
 
 class Jobs(Told):
@@ -227,9 +227,8 @@ async def one(request: Request, service: Service, actor: Viewer, job: JobId) -> 
         row = await statements.row("select * from work where id = $1 and kind = 'train'", job)
         if row is None:
             raise absent()
-        ahead, waits = None, list[str]()
-        if row["state"] == State.WAITING:
-            waits = await dependencies.waited_for(statements, actor.tenant, job)
+        ahead = None
+        waits = await dependencies.waited_for(statements, row)
         if row["state"] == State.QUEUED:
             ahead = await statements.row(
                 """select count(*) as n from work where state = 'queued' and slot = $1 and (priority > $2
