@@ -17,9 +17,12 @@ MOST = 512
 
 
 def written(key: bytes, tenant: str, of: str, place: list[str | int | float]) -> str:
-    """The cursor behind a place.  of: which list, with its filters."""
+    """The cursor behind a place.  of: which list, with its filters.  Raises ValueError for one too long to be read."""
     body = json.dumps(place, separators=(",", ":")).encode()
-    return base64.urlsafe_b64encode(_sign(key, tenant, of, body) + body).decode().rstrip("=")
+    text = base64.urlsafe_b64encode(_sign(key, tenant, of, body) + body).decode().rstrip("=")
+    if len(text) > MOST:
+        raise ValueError(f"a cursor of {len(text)} letters; the most is {MOST}")
+    return text
 
 
 def read(key: bytes, tenant: str, of: str, text: str) -> list[str | int | float] | None:

@@ -50,7 +50,7 @@ def test_names_sort_by_age_and_are_never_the_same() -> None:
         assert not ids.is_id(wrong)
 
 
-@given(place=st.lists(st.one_of(st.text(max_size=20), st.integers(0, 2**40)), max_size=3))
+@given(place=st.lists(st.one_of(st.text(max_size=9), st.integers(0, 2**40)), max_size=3))
 @settings(max_examples=50, deadline=None)
 def test_a_cursor_comes_back_for_its_own_tenant_and_list_alone(place: list[str | int | float]) -> None:
     text = cursors.written(KEY, "te_a", "jobs", place)
@@ -61,6 +61,11 @@ def test_a_cursor_comes_back_for_its_own_tenant_and_list_alone(place: list[str |
     for at in range(0, len(text), 7):
         changed = text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1 :]
         assert cursors.read(KEY, "te_a", "jobs", changed) in (None, place), "the last letter has bits that say nothing"
+
+
+def test_a_place_that_no_cursor_holds_is_refused_before_somebody_gets_it() -> None:
+    with pytest.raises(ValueError, match="512"):
+        cursors.written(KEY, "te_a", "jobs", ["\x1f" * 20] * 3)
 
 
 @pytest.mark.parametrize("text", ["", "x", "=", "ä", "A" * 22, "A" * 2000, "....", "e30"])
