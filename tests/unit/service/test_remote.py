@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import io
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
+from pipeline.cli import remote
+from pipeline.cli.main import main
 from pipeline.clock import Clock
 from pipeline.errors import ConfigError
 from pipeline.remote.client import Client
@@ -184,6 +188,44 @@ def test_the_requests_of_a_login_are_those_of_the_document(monkeypatch: pytest.M
     monkeypatch.setattr(requests, "Session", lambda: recorded)
     assert token_by_password("http://127.0.0.1:1", ("ann", "secret"), "red") == "text"
     assert recorded.asked == {("POST", "/v1/session"), ("POST", "/v1/tokens"), ("DELETE", "/v1/session")}
+
+
+VERBS = {
+    "login": ["http://127.0.0.1:1"], "me": [], "push": ["FILE"], "dataset": ["name", FILE, "--split", "80/20"],
+    "datasets": [], "train": ["FILE", "FILE", "--data", "ds_1", "--seed", "3"], "resume": [JOB, "--max-iter", "40"],
+    "clone": [JOB, "--seed", "2"], "jobs": ["--state", "running"], "watch": [JOB], "cancel": [JOB], "log": [JOB],
+    "fetch": [JOB, "--out", "FOLDER"], "models": [], "version": ["text", JOB, "--alias", "best"],
+    "alias": ["text", "best", "1"], "promote": ["text", "demo", "--alias", "best", "--backfill"],
+    "classifier": ["name", "--model", "text", "--alias", "best"], "classify": ["cl_1", "FILE"], "logout": [],
+}  # fmt: skip
+"""Each verb of the command line, in an order that a person takes."""
+
+
+def test_each_verb_asks_what_the_document_has_and_prints_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded = Recorded()
+    monkeypatch.setattr(requests, "Session", lambda: recorded)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for name in ("HATHI_REMOTE_URL", "HATHI_REMOTE_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hathi_x\n"))
+    (tmp_path / "file").write_text("t")  # as long as the document's answer says
+    where = {"FILE": str(tmp_path / "file"), "FOLDER": str(tmp_path / "fetched")}
+    for verb, words in VERBS.items():
+        recorded.asked = set()
+        assert main(["remote", verb, *(where.get(word, word) for word in words), "--json"]) == 0, verb
+        lines = capsys.readouterr().out.splitlines()
+        assert lines, verb
+        assert all(isinstance(json.loads(line), dict) for line in lines), verb
+        assert recorded.asked or verb == "logout", verb
+
+
+def test_each_verb_of_the_command_line_stands_in_the_table() -> None:
+    parser = argparse.ArgumentParser()
+    remote.add_arguments(parser)
+    (actions,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+    assert set(actions.choices) == set(VERBS)
 
 
 # ---- what a connection does
