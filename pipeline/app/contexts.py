@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from pipeline.clock import Process
 from pipeline.errors import ConfigError, PipelineError
@@ -16,7 +17,9 @@ from pipeline.process.stop import Stop
 from pipeline.settings import Settings
 from pipeline.stage_names import ON_THE_LAKE
 from pipeline.stages.following import Following
+from pipeline.stores.hurried import brief, hurried
 from pipeline.stores.opening import hasty, open_bucket, open_lake
+from pipeline.stores.store import Lake, Store
 
 
 def contexts(
@@ -81,6 +84,29 @@ def sighted(
         except PipelineError:  # a compute box knows the lake's name only
             found.append(context)
     return found
+
+
+def opened(settings: Settings, program: str) -> tuple[list[Context], dict[str, PipelineError]]:
+    """One context for each lake, with the lake where it can be opened; why not, where it cannot.
+
+    For a person who waits: all stores are asked at the same time, and one that gives no answer within seconds counts
+    as one that cannot be used.
+    """
+    settings = brief(settings)
+    unopened: dict[str, PipelineError] = {}
+    where = contexts(settings, ["compute"], lambda: False, program)
+    lakes: dict[str, Lake] = {}
+    for context in where:
+        try:
+            lakes[f"lake {context.lake_name}"] = open_lake(settings, context.lake_name)
+        except PipelineError as error:
+            unopened[context.lake_name] = error
+    stores: dict[str, Store] = {**lakes, **({"the bucket": where[0].bucket} if where else {})}
+    asked = hurried(stores)
+    return [
+        replace(one, bucket=asked["the bucket"], lake=cast(Lake | None, asked.get(f"lake {one.lake_name}")))
+        for one in where
+    ], unopened
 
 
 def lakes_asked_once(settings: Settings, program: str) -> list[Context]:

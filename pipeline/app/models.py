@@ -61,6 +61,13 @@ def versions(contexts: Iterable[Context], model: str = "", *, lineage: bool = Fa
     return found
 
 
+def in_use(context: Context) -> list[Version]:
+    """The newest promotion of each model of a lake."""
+    found = [(name, promotions.newest(context, name)) for name in promotions.models(context)]
+    sets = context.settings.followers
+    return [_version(context, one, True, tuple(sets(name)), {}) for name, one in found if one is not None]
+
+
 def _version(
     context: Context, promoted: Promoted, in_use: bool, sets: tuple[str, ...], shipped: dict[str, Shipped]
 ) -> Version:

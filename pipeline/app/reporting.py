@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pipeline.app.trainings import Training
 from pipeline.errors import ConfigError, PermanentError
 from pipeline.ledger.protocol import Context
+from pipeline.operations.report.facts import Report
 from pipeline.operations.report.gather import gather
-from pipeline.operations.report.page import page
+from pipeline.operations.report.page import meaning, page
 from pipeline.operations.report.scope import Scope
 from pipeline.operations.report.training import folder, job
 from pipeline.operations.report.training.page import page as training_page
@@ -23,6 +26,25 @@ def report(contexts: Sequence[Context], scope: Scope, *, redact_queries: bool) -
     if scope.shipment is not None and not found.shipments:
         raise PermanentError(f"Hathi knows no shipment {scope.shipment}", "", "`hathi status` names open ones")
     return _encoded(page(found))
+
+
+def as_tree(found: Report) -> dict[str, Any]:
+    """A day or a shipment for programs, without its pictures.  Keys are only ever added."""
+    return {
+        "title": found.title,
+        "made": found.made,
+        "begin": found.begin,
+        "end": found.end,
+        "first": asdict(found.first),
+        "again": asdict(found.again),
+        "reasons": [{**asdict(one), "meaning": meaning(one.reason)} for one in found.reasons],
+        "hosts": [{**asdict(one), "reasons": dict(one.reasons)} for one in found.hosts],
+        "hours": [asdict(one) for one in found.hours],
+        "partners": [asdict(one) for one in found.partners],
+        "shipments": [asdict(one) for one in found.shipments],
+        "notes": list(found.notes),
+        "more": dict(found.more),
+    }
 
 
 def of_job(one: Training) -> bytes:

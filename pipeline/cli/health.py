@@ -11,31 +11,24 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
-from typing import cast
 
 from pipeline.amounts import counted, length_of_time
-from pipeline.app.contexts import contexts
+from pipeline.app.contexts import opened
 from pipeline.cli.output.columns import columns
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.cli.wiring.service_health import service_troubles
 from pipeline.clock import Clock
-from pipeline.errors import PipelineError, TemporaryError
-from pipeline.ledger.protocol import Context
-from pipeline.operations.health.facts import Disk, Facts, LakeFacts
+from pipeline.operations.health.facts import Facts, LakeFacts
 from pipeline.operations.health.judge import PROGRAM, Finding, Level, judge, level_of
 from pipeline.operations.health.look import Look
 from pipeline.operations.health.memory import read_memory
 from pipeline.operations.health.notify import as_json
-from pipeline.operations.health.this_host import disks, has_seen_lakes
+from pipeline.operations.health.this_host import disks_in_time, has_seen_lakes
 from pipeline.process.installed import located
 from pipeline.process.logs import escape, redact
 from pipeline.process.redaction import redact_tree
-from pipeline.settings import Settings, load
-from pipeline.stores.hurried import Patience, brief, hurried
-from pipeline.stores.opening import open_lake
-from pipeline.stores.store import Lake, Store
+from pipeline.settings import load
 from pipeline.times import readable_time
 
 PARTNERS = 10
@@ -52,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """0 OK, 1 Warning, 2 Alert."""
     settings = load(place_of(args), os.environ)
     state = Path(settings.state)
-    where, unopened = opened(settings)
+    where, unopened = opened(settings, "health")
     memory = read_memory(state)
     look = Look(
         settings,
@@ -81,37 +74,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join([f"of {place_of(args)}", *_lines(level, findings, facts)]))
     return int(level)
-
-
-def opened(settings: Settings) -> tuple[list[Context], dict[str, PipelineError]]:
-    """One context for each lake, with the lake where it can be opened; why not, where it cannot.
-
-    For a person who waits: all stores are asked at the same time, and one that gives no answer within seconds counts
-    as one that cannot be used.
-    """
-    settings = brief(settings)
-    unopened: dict[str, PipelineError] = {}
-    where = contexts(settings, ["compute"], lambda: False, "health")
-    lakes: dict[str, Lake] = {}
-    for context in where:
-        try:
-            lakes[f"lake {context.lake_name}"] = open_lake(settings, context.lake_name)
-        except PipelineError as error:
-            unopened[context.lake_name] = error
-    stores: dict[str, Store] = {**lakes, **({"the bucket": where[0].bucket} if where else {})}
-    asked = hurried(stores)
-    return [
-        replace(one, bucket=asked["the bucket"], lake=cast(Lake | None, asked.get(f"lake {one.lake_name}")))
-        for one in where
-    ], unopened
-
-
-def disks_in_time(settings: Settings) -> tuple[tuple[Disk, ...], dict[str, str]]:
-    """The local disks; one whose mount hangs is none that can be looked at."""
-    try:
-        return Patience("a local disk")(partial(disks, settings))
-    except TemporaryError as error:
-        return (), {"the local disks": f"{error.message}: a mount hangs (a bucket or a lake on NFS?)"}
 
 
 def _lines(level: Level, findings: Sequence[Finding], facts: Facts) -> Iterator[str]:

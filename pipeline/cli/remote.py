@@ -144,5 +144,5 @@ def _me(args: argparse.Namespace) -> int:
         return 0
     say(f"{me['role']} of the tenant {me['tenant']}" + ("; an operator of the installation" if me["platform"] else ""))
     for name, value in sorted(me["quotas"].items()):
-        say(f"  at most {value:,} {name}")
+        say(f"  at most {value:,} {name}" + (f", {me['used'][name]:,} used" if name in me["used"] else ""))
     return 0

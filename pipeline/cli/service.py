@@ -113,7 +113,7 @@ def _serve(args: argparse.Namespace, settings: Settings) -> int:
         _say(f"the API answers at {url}")
 
     with stoppable(settings, _say) as stop:
-        return _answering(settings, stop, ready, None)
+        return _answering(args, settings, stop, ready, None)
 
 
 def _start(args: argparse.Namespace, settings: Settings) -> int:
@@ -145,15 +145,16 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
 
     with stoppable(settings, _say) as stop:
         asyncio.run(migrate(settings.service.database))
-        return _answering(settings, stop, ready, begin, args.config or str(default_config()))
+        return _answering(args, settings, stop, ready, begin)
 
 
 def _answering(
-    settings: Settings, stop: Stop, ready: Callable[[str], None],
-    first: Callable[[Database], Awaitable[None]] | None, config: str = "",
+    args: argparse.Namespace, settings: Settings, stop: Stop, ready: Callable[[str], None],
+    first: Callable[[Database], Awaitable[None]] | None,
 ) -> int:  # fmt: skip
-    """config: of the workers that are to run beside the server; "": none."""
+    """first: awaited before, of a start that also runs workers; None: an API server alone."""
     from pipeline.cli.wiring.metering import metered_service
+    from pipeline.cli.wiring.overview import overview_of
     from pipeline.cli.wiring.promoter import promoter_of
     from pipeline.cli.wiring.service_health import looked_after
     from pipeline.cli.wiring.service_pool import pooled
@@ -162,13 +163,15 @@ def _answering(
     from pipeline.service.scaling import rules_of
     from pipeline.service.serving.parent import sizes_of
 
+    config = args.config or str(default_config())
     listening = bound(settings.service.listen)
     server = Server(
         settings.service.database, open_bucket(settings), Clock(), _say, stop, ready, Path(settings.state) / "service",
         fetcher_for(settings.fetch), file_fetcher_for(settings.fetch), sizes_of(settings.service), first,
         settings.service.public_url, rules_of(settings.service), promoter_of(settings),
+        overview=overview_of(settings, Path(config)),
     )  # fmt: skip
-    pool = pooled(settings, config, stop, _say) if config else contextlib.nullcontext()
+    pool = pooled(settings, config, stop, _say) if first is not None else contextlib.nullcontext()
     metered = metered_service(settings, server, _say)
     # A loop in the main thread would take the signals for itself.
     with pool, metered, looked_after(settings, Clock()), ThreadPoolExecutor(1, "api") as thread:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.amounts import counted, length_of_time
+from pipeline.app.contexts import opened
 from pipeline.app.status import Status, as_tree, in_vain, not_seen, status
-from pipeline.cli.health import disks_in_time, opened
 from pipeline.cli.output.columns import columns, when
 from pipeline.cli.wiring.assembly import add_place, place_of
 from pipeline.clock import Clock
@@ -28,7 +28,7 @@ from pipeline.operations.health import disagreement
 from pipeline.operations.health.failing import told
 from pipeline.operations.health.look import Look
 from pipeline.operations.health.memory import read_memory
-from pipeline.operations.health.this_host import has_seen_lakes, ran_here
+from pipeline.operations.health.this_host import disks_in_time, has_seen_lakes, ran_here
 from pipeline.operations.report.standing import Running, Standing
 from pipeline.process import logs
 from pipeline.process.lock import holder
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _looking(settings: Settings, clock: Clock) -> tuple[list[Context], Look]:
     """Every store asked for its first answer, and the look that goes on from there."""
-    where, unopened = opened(settings)
+    where, unopened = opened(settings, "health")
     expects = has_seen_lakes(Path(settings.state))
     more: dict[str, Any] = {"unopened": unopened, "disks": disks_in_time}
     return where, Look(settings, where, clock, expects_lakes=expects, folders=0, forms=False, **more)

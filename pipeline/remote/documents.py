@@ -17,6 +17,7 @@ class Me(TypedDict):
     role: Role
     tenant: str
     tenant_id: str
+    used: dict[str, int]
     user_id: str
 
 

@@ -22,6 +22,7 @@ from pipeline.service.fetching import Accept, fetcher_for, file_fetcher_for
 from pipeline.service.http import judged
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.keys import TenantKeys
+from pipeline.service.overview import Overview
 from pipeline.service.promotion import Promoter
 from pipeline.service.queue import Chunk, Snapshot
 from pipeline.service.scaling import NOBODY, Rules
@@ -227,10 +228,11 @@ def standing(
     files: Callable[[Accept, int], Fetcher] | None = None,
     rules: Rules = NOBODY,
     promoter: Promoter | None = None,
+    overview: Overview | None = None,
 ) -> Iterator[Stand]:
     """A server that ends with the block.  fetcher, files: of URLs; by default they reach public addresses alone.
 
-    promoter: of models.
+    promoter: of models; overview: of the pipeline.
     """
     from pipeline.service.http.server import Server, bound, serve
 
@@ -240,7 +242,7 @@ def standing(
     failed: list[BaseException] = []
     server = Server(
         site.url, store, Clock(), said.append, ending.is_set, ready.append, folder / "state", fetcher, files,
-        sizes, rules=rules, promoter=promoter,
+        sizes, rules=rules, promoter=promoter, overview=overview,
     )  # fmt: skip
 
     def run() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
+from pipeline.errors import TemporaryError
 from pipeline.operations.health.facts import Disk
 from pipeline.process.disk import standing
 from pipeline.process.lock import holder, left_behind
 from pipeline.settings import Settings
 from pipeline.settings.places import folder_of
 from pipeline.stage_names import ON_THE_LAKE, STAGES
+from pipeline.stores.hurried import Patience
 
 
 def folders(settings: Settings) -> list[Path]:
@@ -38,6 +41,14 @@ def disks(settings: Settings) -> tuple[tuple[Disk, ...], dict[str, str]]:
             continue
         found.setdefault(device, Disk(str(folder), 100.0 * usage.used / max(1, usage.used + usage.free), usage.free))
     return tuple(found.values()), unseen
+
+
+def disks_in_time(settings: Settings) -> tuple[tuple[Disk, ...], dict[str, str]]:
+    """The local disks; one whose mount hangs is none that can be looked at."""
+    try:
+        return Patience("a local disk")(partial(disks, settings))
+    except TemporaryError as error:
+        return (), {"the local disks": f"{error.message}: a mount hangs (a bucket or a lake on NFS?)"}
 
 
 def programs(state: Path, stages: Iterable[str] = STAGES) -> tuple[Mapping[str, str], Mapping[str, str]]:

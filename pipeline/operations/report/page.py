@@ -48,7 +48,7 @@ def _whole(report: Report) -> str:
         funnels=list(_funnels(report)),
         hours=[(hour_of(one.at), one, _duration(median(one.lags)) if one.lags else "") for one in hours],
         hour_charts=list(_hour_charts(hours)),
-        meaning=_meaning,
+        meaning=meaning,
         bar=bar,
         histogram=_histogram,
         duration=_duration,
@@ -112,7 +112,8 @@ def _steps(one: RowCounts) -> Iterator[tuple[str, int, str, bool]]:
         yield "of torn JPEGs: a part of the picture is missing", one.damaged, "bad", True
 
 
-def _meaning(reason: str) -> str:
+def meaning(reason: str) -> str:
+    """What a reason of failures says, in words."""
     known = REASONS.get(reason)
     return known.meaning if known else "not known to this version"
 

@@ -27,6 +27,7 @@ from pipeline.service.http import (
     live,
     members,
     models,
+    overview,
     promotions,
     repeating,
     scaling,
@@ -53,7 +54,7 @@ def make_app(behind: Behind, say: Say = lambda text: None) -> FastAPI:
     rooms = (  # what is asked most comes first: routes are compared in this order
         training_jobs, live, classifying, inference, datafiles, sessions, members, health, datasets, solvers, repeating,
         evaluations, models, classifiers, classification_jobs, promotions, feature_sets, scaling, tenants, installation,
-        elasticthought,
+        overview, elasticthought,
     )  # fmt: skip
     for room in rooms:  # include_router would compare each room's routes behind four functions more
         app.router.routes.extend(room.router.routes)

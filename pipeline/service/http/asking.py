@@ -20,6 +20,7 @@ from pipeline.service.backlog import Took
 from pipeline.service.database.statements import Database
 from pipeline.service.fetching import Accept
 from pipeline.service.http.judged import Judges
+from pipeline.service.overview import Overview
 from pipeline.service.problems import Problem, Refused
 from pipeline.service.promotion import Promoter
 from pipeline.service.scaling import NOBODY, Rules
@@ -47,6 +48,7 @@ class Behind:
     what it begins with and its bytes at most.  fetching, downloading: those that fetch pictures and files just now.
     scratch: a local folder.  rules: how many workers are asked for; took: how long work took before.
     promoter: puts models into use; None: nothing is granted.  looking: at back-fills just now.
+    overview: of the pipeline; None: no lake is here.  overlooking: those that ask it just now.
     """
 
     database: Database
@@ -66,6 +68,8 @@ class Behind:
     judges: Judges = field(default_factory=Judges)
     promoter: Promoter | None = None
     looking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FETCHING))
+    overview: Overview | None = None
+    overlooking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FETCHING))
 
 
 def behind(request: Request) -> Behind:

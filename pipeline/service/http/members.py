@@ -22,6 +22,11 @@ from pipeline.times import DAY
 router = APIRouter(prefix="/v1")
 
 
+_USED = """select coalesce((select bytes from usage), 0) as stored_bytes,
+    (select count(*) from work where state in ('waiting', 'queued')) as queued,
+    (select count(*) from work where state = 'running') as running"""
+
+
 class Me(Told):
     user_id: str
     name: str
@@ -30,6 +35,7 @@ class Me(Told):
     role: Role
     platform: bool
     quotas: dict[str, int]
+    used: Annotated[dict[str, int], Field(description="Of the limits that are no rate, how much is used now")]
 
 
 class MemberChanges(Given):
@@ -88,11 +94,13 @@ async def about(service: Behind, actor: Actor) -> Me:
     """The document of who asks."""
     async with service.database.reading(actor.realm) as statements:
         row = await statements.row("select * from tenants")
-    if row is None:
+        used = await statements.row(_USED)
+    if row is None or used is None:
         raise absent()
     tenant, names = shown(row), await _names(service, actor.tenant)
     return Me(user_id=actor.user, name=names.get(actor.user, ""), tenant_id=actor.tenant, tenant=tenant.name,
-              role=actor.role, platform=actor.platform, quotas=tenant.quotas)  # fmt: skip
+              role=actor.role, platform=actor.platform, quotas=tenant.quotas,
+              used={name: int(value) for name, value in used.items()})  # fmt: skip
 
 
 async def _names(service: Behind, tenant: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ from pipeline.service.fetching import Accept
 from pipeline.service.http.app import Say, make_app
 from pipeline.service.http.asking import Behind
 from pipeline.service.http.counting import Counted, Requests
+from pipeline.service.overview import Overview
 from pipeline.service.promotion import Promoter
 from pipeline.service.scaling import NOBODY, Rules
 from pipeline.service.serving.parent import Serving, Sizes
@@ -48,7 +49,7 @@ class Server:
     scratch: a local folder, where nets lie that answer; sizes: of what holds them.  fetcher, files: new ones, for
     pictures and for other bodies by URLs of strangers.  first: awaited before, with the database.  public_url: where
     people reach it, "" where that is the address it listens on.  rules: how many workers it asks for.  promoter: of
-    models.  requests: counts what it answers.
+    models.  requests: counts what it answers.  overview: of the pipeline, where there is one.
     """
 
     database: str
@@ -66,6 +67,7 @@ class Server:
     rules: Rules = NOBODY
     promoter: Promoter | None = None
     requests: Requests = field(default_factory=Requests)
+    overview: Overview | None = None
 
 
 def bound(listen: str) -> socket.socket:
@@ -96,6 +98,7 @@ async def behind_of(database: Database, server: Server, serving: Serving) -> Beh
     return Behind(
         database, server.store, key, server.clock, serving, server.fetcher, server.files, server.scratch,
         Passwords(server.clock), server.public_url, server.rules, promoter=server.promoter,
+        overview=server.overview,
     )  # fmt: skip
 
 

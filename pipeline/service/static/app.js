@@ -1,7 +1,7 @@
 // The shell: who is logged in, which page is shown, and whether the service answers.
 import { html, render, useEffect, useState } from './vendor/preact.js';
 import { ask, get, listen } from './api.js';
-import { Act, Text, Trouble } from './parts.js';
+import { Act, told, Trouble } from './parts.js';
 import { Start } from './start.js';
 import { Data, Dataset } from './data.js';
 import { Train } from './train.js';
@@ -12,11 +12,13 @@ import { Model, Models } from './models.js';
 import { Promotion, Promotions } from './promotions.js';
 import { Team } from './team.js';
 import { Operator } from './operator.js';
+import { Pipeline } from './pipeline.js';
 
+const PLATFORM = ['pipeline', 'operator'];
 const PAGES = [
   ['', 'Start', Start], ['data', 'Data', Data, Dataset], ['train', 'New training', Train], ['jobs', 'Jobs', Jobs, Job],
   ['classify', 'Classify', Classify], ['models', 'Models', Models, Model], ['promotions', 'In use', Promotions, Promotion],
-  ['team', 'Team', Team], ['operator', 'Operator', Operator],
+  ['team', 'Team', Team], ['pipeline', 'Pipeline', Pipeline], ['operator', 'Operator', Operator],
 ];
 
 function place() {
@@ -93,8 +95,8 @@ function App() {
   const Shown = name === 'jobs' && at.id === 'compare' ? Compare : at.id && One ? One : Page;
   return html`<a class="skip" href="#main" onClick=${event => { event.preventDefault(); document.querySelector('main').focus(); }}>To the page</a>
   <header><a class="brand" href="#/">Hathi</a>
-  <nav aria-label="Pages">${PAGES.filter(([key]) => key !== 'operator' || me.platform).map(([key, said]) => html`<a href=${`#/${key}`} aria-current=${key === name ? 'page' : undefined}>${said}</a>`)}</nav>
-  <span class="who"><${Text} of=${me.name} most=${40} /> of <${Text} of=${me.tenant} most=${40} />, ${me.role} <${Act} kind="quiet" does=${leave}>Log out<//></span></header>
+  <nav aria-label="Pages">${PAGES.filter(([key]) => !PLATFORM.includes(key) || me.platform).map(([key, said]) => html`<a href=${`#/${key}`} aria-current=${key === name ? 'page' : undefined}>${said}</a>`)}</nav>
+  <span class="who">${told(me.name, 40)} of ${told(me.tenant, 40)}, ${me.role} <${Act} kind="quiet" does=${leave}>Log out<//></span></header>
   ${away}<main tabindex="-1"><${Shown} key=${`${at.page}/${at.id || ''}?${new URLSearchParams(at.query)}`} id=${at.id} query=${at.query} me=${me} may=${me.role !== 'viewer'} /></main>`;
 }
 

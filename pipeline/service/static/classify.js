@@ -1,17 +1,17 @@
 // Pictures in, names out: from a job's snapshot, a model's version or an alias.
 import { html, useEffect, useRef, useState } from './vendor/preact.js';
 import { ask, get, list, make, path } from './api.js';
-import { Act, Copy, curl, Drop, Moment, plain, Table, Text, Trouble, useRead } from './parts.js';
+import { Act, Copy, curl, Drop, plain, Table, told, Trouble, useRead, when } from './parts.js';
 import { classifier, classify } from './taking.js';
 
 /** Results as bars, each beside its picture.  shown: [{url, result}] */
 function Results({ shown }) {
   return html`<div class="results" role="status">${shown.map(({ url, result }) => html`<figure class="card">
-    ${url ? html`<img src=${url} alt=${`the picture ${plain(result.name).slice(0, 80)}`} />` : html`<p><${Text} of=${result.name} /></p>`}
-    ${result.failure ? html`<p class="trouble"><${Text} of=${`${result.failure.reason}: ${result.failure.detail}`} /></p>`
+    ${url ? html`<img src=${url} alt=${`the picture ${plain(result.name).slice(0, 80)}`} />` : html`<p>${told(result.name)}</p>`}
+    ${result.failure ? html`<p class="trouble">${told(`${result.failure.reason}: ${result.failure.detail}`)}</p>`
       : html`<ol class="bars">${result.predictions.map(one => {
         const share = one.probability ?? null;
-        return html`<li><span class="label"><${Text} of=${one.label} most=${60} /></span>${share == null ? html`<span class="n">${one.score.toPrecision(3)}</span>`
+        return html`<li><span class="label">${told(one.label, 60)}</span>${share == null ? html`<span class="n">${one.score.toPrecision(3)}</span>`
           : html`<progress max="1" value=${share} aria-hidden="true"></progress><span class="n">${(share * 100).toFixed(1)} %</span>`}</li>`;
       })}</ol>`}</figure>`)}</div>`;
 }
@@ -49,7 +49,7 @@ function Pad({ onPicture }) {
   }
   return html`<div class="pad"><canvas width="196" height="196" ref=${place} role="img" aria-label="draw here with a mouse or a finger; by keyboard, choose a file"
     onPointerDown=${event => { last.current = at(event); event.target.setPointerCapture(event.pointerId); move(event); }} onPointerMove=${move} onPointerUp=${lift} onPointerCancel=${lift}></canvas>
-    <button type="button" class="quiet" onClick=${clear}>Wipe it</button></div>`;
+    <div><span class="soft">Or draw one here</span><br /><button type="button" class="quiet" onClick=${clear}>Wipe it</button></div></div>`;
 }
 
 /** A drop zone and a pad over one source: {job, iteration} or {id} of a classifier. */
@@ -91,7 +91,7 @@ function Named({ query, may }) {
   }, [query.job, query.classifier, query.iteration]);
   if (problem) return html`<${Trouble} of=${problem} />`;
   if (!source) return null;
-  return html`<p>By ${source.job ? html`the job <a href=${`#/jobs/${source.job.id}`}><${Text} of=${source.job.name} /></a>${source.iteration != null ? `, iteration ${source.iteration}` : ', its newest snapshot'}` : html`<${Text} of=${source.said.name} />: ${source.said.classes} classes, pictures of ${source.said.shape.slice(1).join(' × ')}`}.</p>
+  return html`<p>By ${source.job ? html`the job <a href=${`#/jobs/${source.job.id}`}>${told(source.job.name)}</a>${source.iteration != null ? `, iteration ${source.iteration}` : ', its newest snapshot'}` : html`${told(source.said.name)}: ${source.said.classes} classes, pictures of ${source.said.shape.slice(1).join(' × ')}`}.</p>
   <${Picture} ...${source} may=${may} />`;
 }
 
@@ -103,9 +103,9 @@ export function Classify({ query, may }) {
     reload();
   }
   const rows = (all || []).map(one => ({ key: one.id, cells: [
-    html`<a href=${`#/classify?classifier=${one.id}`}><${Text} of=${one.name} most=${80} /></a>`,
+    html`<a href=${`#/classify?classifier=${one.id}`}>${told(one.name, 80)}</a>`,
     one.training_job_id ? html`<a href=${`#/jobs/${one.training_job_id}`}>a job</a>, iteration ${one.iteration}` : html`<a href=${`#/models/${one.model_id}`}>a model</a>, ${one.alias ? `alias ${one.alias}` : `version ${one.version}`}`,
-    html`<${Moment} at=${one.created_at} />`, ...(may ? [html`<${Act} kind="quiet" asks="Yes, delete it" does=${() => remove(one)}>Delete<//>`] : []),
+    when(one.created_at), ...(may ? [html`<${Act} kind="quiet" asks="Yes, delete it" does=${() => remove(one)}>Delete<//>`] : []),
   ] }));
   return html`<h1>Classify</h1>${chosen ? html`<${Named} query=${query} may=${may} />` : html`<p>Choose a classifier, or open a job that has succeeded: its page takes pictures.</p>`}
   <${Trouble} of=${problem} /><h2>Classifiers</h2><${Table} caption="Classifiers, the newest first" heads=${['name', 'made of', 'when', ...(may ? [''] : [])]} rows=${rows} none="none yet: open a job that has succeeded, and drop a picture there" />`;

@@ -1,7 +1,7 @@
 // Datafiles and datasets: what is in them, by label and side, and what was left out and why.
 import { html, useState } from './vendor/preact.js';
 import { ask, get, list, path } from './api.js';
-import { Act, Bar, bytes, counted, Drop, Facts, Moment, number, OVER, plain, State, Table, Text, Trouble, useRead } from './parts.js';
+import { Act, Bar, bytes, counted, Drop, Facts, number, OVER, plain, State, Table, told, Trouble, useRead, when } from './parts.js';
 import { useWorks } from './jobs.js';
 import { dataset } from './taking.js';
 
@@ -30,17 +30,17 @@ export function Data({ may }) {
   }
   const remove = (kind, id, then) => async () => { await ask('DELETE', path(kind, id), undefined, { 'If-Match': '*' }); then(); };
   const rows = (sets || []).map(one => ({ key: one.id, cells: [
-    html`<a href=${`#/data/${one.id}`}><${Text} of=${one.name} most=${80} /></a>`, html`<${State} of=${one.state} reason=${one.reason} />`,
+    html`<a href=${`#/data/${one.id}`}>${told(one.name, 80)}</a>`, html`<${State} of=${one.state} reason=${one.reason} />`,
     one.contents ? number(one.contents.examples) : number(one.progress.pictures), one.contents ? number(one.contents.classes.length) : '–',
-    one.contents ? number(Object.values(one.contents.rejected).reduce((sum, more) => sum + more, 0)) : '–', html`<${Moment} at=${one.created_at} />`,
+    one.contents ? number(Object.values(one.contents.rejected).reduce((sum, more) => sum + more, 0)) : '–', when(one.created_at),
     ...(may ? [html`<${Act} kind="quiet" asks="Yes, delete it" does=${remove('datasets', one.id, reload)}>Delete<//>`] : []),
   ] }));
   const fileRows = (files || []).map(one => ({ key: one.id, cells: [
-    html`<${Text} of=${one.name} most=${80} />`, bytes(one.size), one.complete ? 'whole' : html`${bytes(one.received)} so far`, html`<${Moment} at=${one.created_at} />`,
+    told(one.name, 80), bytes(one.size), one.complete ? 'whole' : html`${bytes(one.received)} so far`, when(one.created_at),
     ...(may ? [html`<${Act} kind="quiet" asks="Yes, delete it" does=${remove('datafiles', one.id, reloadFiles)}>Delete<//>`] : []),
   ] }));
   return html`<h1>Data</h1>
-  ${may && html`<section class="card"><${Drop} label="An archive of pictures" accept=".zip,.tar,.gz,.tgz" onFiles=${bring}><strong>${doing ? html`<${Text} of=${doing.what} />` : 'Drop an archive here, or choose one'}</strong>
+  ${may && html`<section class="card"><${Drop} label="An archive of pictures" accept=".zip,.tar,.gz,.tgz" onFiles=${bring}><strong>${doing ? told(doing.what) : 'Drop an archive here, or choose one'}</strong>
     ${doing ? html`<${Bar} share=${doing.part} label="how far it is" />` : html`<span>zip, tar or tar.gz with a folder of pictures for each label</span>`}<//>
     <label class="slider">Of 100 pictures, ${share} teach the net and ${100 - share} test it <input type="range" min="10" max="95" step="5" value=${share} onInput=${event => setShare(Number(event.target.value))} /></label></section>`}
   <${Trouble} of=${wrong || problem || trouble} />
@@ -65,17 +65,17 @@ export function Dataset({ id, may }) {
   const held = one.contents, sides = held ? Object.keys(held.sides) : [];
   const picture = (label, at) => { const found = ((thumbs || {})[label] || [])[at]; return found && html`<img class="thumb" alt="" src=${`data:image/png;base64,${found}`} />`; };
   const labels = held ? held.classes.slice(0, 1000).map(label => ({ key: label, cells: [
-    html`<${Text} of=${label} most=${80} />`, html`<span class="thumbs">${[0, 1, 2, 3].map(at => picture(label, at))}</span>`, number(held.labels[label]),
+    told(label, 80), html`<span class="thumbs">${[0, 1, 2, 3].map(at => picture(label, at))}</span>`, number(held.labels[label]),
     ...sides.map(side => number(held.sides[side].labels[label] || 0)) ] })) : [];
-  return html`<div class="head"><h1><${Text} of=${one.name} most=${120} /></h1><span class="acts">
+  return html`<div class="head"><h1>${told(one.name, 120)}</h1><span class="acts">
     ${held && may && html`<a class="button main" href=${`#/train?dataset=${id}`}>Train on it</a>`}
     ${!over && may && html`<${Act} asks="Yes, cancel it" does=${() => ask('POST', `${url}/cancel`)}>Cancel<//>`}</span></div>
   <${Facts} of=${[['state', html`<${State} of=${one.state} reason=${one.reason} />`],
     ...(held ? [['pictures', number(held.examples)], ['twice in the archive', number(held.duplicates)], ['rejected', number(Object.values(held.rejected).reduce((sum, more) => sum + more, 0))], ['entries', number(held.entries)]]
       : [['pictures so far', number(one.progress.pictures)]])]} />
-  ${one.detail && html`<div class="trouble"><${Text} of=${one.detail} most=${4000} /></div>`}
-  ${held && held.warnings.length > 0 && html`<ul class="warnings">${held.warnings.map(said => html`<li><${Text} of=${said} /></li>`)}</ul>`}
+  ${one.detail && html`<div class="trouble">${told(one.detail, 4000)}</div>`}
+  ${held && held.warnings.length > 0 && html`<ul class="warnings">${held.warnings.map(said => html`<li>${told(said)}</li>`)}</ul>`}
   ${held && html`<h2>Labels</h2><${Table} caption=${`${counted(held.classes.length, 'label')}, in the net's order`} heads=${['label', '', ['pictures'], ...sides.map(side => [side])]} rows=${labels} />`}
   ${refused && refused.items.length > 0 && html`<h2>Rejected</h2><${Table} caption=${Object.entries(refused.counts).map(([reason, count]) => `${count} ${reason}`).join(', ')} heads=${[['entry'], 'name', 'reason', 'why']}
-    rows=${refused.items.slice(0, 200).map(row => ({ key: row.number, cells: [number(row.number), html`<${Text} of=${row.name} most=${120} />`, plain(row.reason), html`<${Text} of=${row.detail} />`] }))} />`}`;
+    rows=${refused.items.slice(0, 200).map(row => ({ key: row.number, cells: [number(row.number), told(row.name, 120), plain(row.reason), told(row.detail)] }))} />`}`;
 }

@@ -1,7 +1,7 @@
 // What the last test of a job says of its examples: which labels it takes for which, and its surest mistakes.
 import { html } from './vendor/preact.js';
 import { get } from './api.js';
-import { counted, figure, plain, Text, Trouble, useRead, Wide } from './parts.js';
+import { counted, figure, plain, told, Trouble, useRead, Wide } from './parts.js';
 
 const FEW = 12;
 const percent = share => (share == null ? '–' : `${(share * 100).toFixed(1)} %`);
@@ -12,8 +12,8 @@ function Matrix({ test, name }) {
   if (test.matrix.length > heads.length) heads.push('others');
   const label = `Which label the net takes for which, of ${counted(test.examples, 'example')}: a row for each label`;
   return html`<div class="matrix"><${Wide} label="Confusion matrix"><table><caption>${label}</caption>
-  <thead><tr><th scope="col">is, taken for</th>${heads.map(one => html`<th scope="col"><${Text} of=${one} most=${18} /></th>`)}</tr></thead>
-  <tbody>${test.matrix.map((row, at) => html`<tr><th scope="row"><${Text} of=${heads[at]} most=${18} /></th>${row.map((count, to) =>
+  <thead><tr><th scope="col">is, taken for</th>${heads.map(one => html`<th scope="col">${told(one, 18)}</th>`)}</tr></thead>
+  <tbody>${test.matrix.map((row, at) => html`<tr><th scope="row">${told(heads[at], 18)}</th>${row.map((count, to) =>
     html`<td class=${count && at === to ? 'hit' : count ? 'miss' : 'none'}>${count}</td>`)}</tr>`)}</tbody></table><//></div>`;
 }
 
@@ -22,8 +22,8 @@ function Mistakes({ test, name }) {
     const [taken] = mistake.likeliest;
     return html`<figure class="card">${mistake.picture
       ? html`<img src=${`data:image/png;base64,${mistake.picture}`} alt=${`the picture ${plain(mistake.name).slice(0, 80)}`} />`
-      : ''}<figcaption>taken for <strong><${Text} of=${name(taken.label)} most=${40} /></strong>${test.probabilities ? ` with ${percent(taken.score)}` : ''},
-      is <strong><${Text} of=${name(mistake.label)} most=${40} /></strong>${mistake.of_label == null ? '' : ` (${percent(mistake.of_label)})`}<br /><small><${Text} of=${mistake.name} most=${60} /></small></figcaption></figure>`;
+      : ''}<figcaption>taken for <strong>${told(name(taken.label), 40)}</strong>${test.probabilities ? ` with ${percent(taken.score)}` : ''},
+      is <strong>${told(name(mistake.label), 40)}</strong>${mistake.of_label == null ? '' : ` (${percent(mistake.of_label)})`}<br /><small>${told(mistake.name, 60)}</small></figcaption></figure>`;
   };
   const shown = test.mistakes.slice(0, FEW), rest = test.mistakes.slice(FEW);
   return html`<h3>Its surest mistakes</h3><div class="mistakes">${shown.map(one)}</div>
@@ -32,11 +32,11 @@ function Mistakes({ test, name }) {
 
 function Test({ test, labels, several }) {
   const name = number => (labels && labels[number]) ?? String(number);
-  if (test.why) return html`<p class="soft">${several ? `${plain(test.name)}: ` : ''}<${Text} of=${test.why} /></p>`;
+  if (test.why) return html`<p class="soft">${several ? `${plain(test.name)}: ` : ''}${told(test.why)}</p>`;
   const wrong = test.examples - test.right;
   return html`${several && html`<h3>${plain(test.name)}</h3>`}
   <p>${figure(test.right)} of ${counted(test.examples, 'example')} right (${percent(test.right / test.examples)}), at iteration ${figure(test.iteration)}.
-  ${test.pairs.slice(0, 3).map(one => html` ${counted(one.examples, 'time')} it takes <${Text} of=${name(one.label)} most=${40} /> for <${Text} of=${name(one.predicted)} most=${40} />.`)}</p>
+  ${test.pairs.slice(0, 3).map(one => html` ${counted(one.examples, 'time')} it takes ${told(name(one.label), 40)} for ${told(name(one.predicted), 40)}.`)}</p>
   <${Matrix} test=${test} name=${name} />${wrong > 0 && html`<${Mistakes} test=${test} name=${name} />`}`;
 }
 

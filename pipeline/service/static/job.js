@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from './vendor/preact.js';
 import { ask, follow, get, path, text } from './api.js';
 import { Chart, grown } from './chart.js';
-import { Act, Bar, bytes, Copy, counted, curl, Facts, figure, Moment, OVER, plain, seconds, State, Table, Text, Trouble, useRead } from './parts.js';
+import { Act, Bar, bytes, Copy, counted, curl, Facts, figure, OVER, plain, seconds, State, stay, Table, told, Trouble, useRead, when } from './parts.js';
 import { repeat } from './jobs.js';
 import { Use } from './promotions.js';
 import { Evaluation } from './evaluation.js';
@@ -64,7 +64,7 @@ function Snapshots({ url, job, may }) {
   const { iteration = 0 } = job.progress;
   const [found] = useRead(() => get(`${url}/snapshots`), [url, job.state], OVER.includes(job.state) ? 0 : 5000);
   const rows = ((found && found.items) || []).map(one => ({ key: one.iteration, cells: [
-    figure(one.iteration), bytes(one.size), html`<${Moment} at=${one.created_at} />`,
+    figure(one.iteration), bytes(one.size), when(one.created_at),
     html`<details><summary>${counted(one.files.length, 'file')}</summary><ul>${one.files.map(file => html`<li><a href=${`${url}/snapshots/${one.iteration}/${encodeURIComponent(file.name)}`} download>${plain(file.name)}</a> ${bytes(file.size)}</li>`)}</ul></details>`,
     html`<a href=${`#/classify?job=${job.id}&iteration=${one.iteration}`}>Classify with it</a>`,
     ...(may ? [html`<${Keep} job=${job} iteration=${one.iteration} />`] : []),
@@ -81,7 +81,7 @@ function Keep({ job, iteration }) {
   async function keep() {
     location.hash = `#/models/${(await kept(job, iteration, name.current.value.trim())).model_id}`;
   }
-  return html`<form class="row" onSubmit=${event => event.preventDefault()}><label>Model <input ref=${name} value=${modelName(job)} list="models" pattern="[a-z0-9][a-z0-9_\\-]*" /></label>
+  return html`<form class="row" onSubmit=${stay}><label>Model <input ref=${name} value=${modelName(job)} list="models" pattern="[a-z0-9][a-z0-9_\\-]*" /></label>
   <datalist id="models">${((models && models.items) || []).map(one => html`<option value=${one.name} />`)}</datalist><${Act} does=${keep}>Keep<//></form>`;
 }
 
@@ -101,7 +101,7 @@ export function Job({ id, may, me }) {
     await ask('DELETE', url, undefined, { 'If-Match': tag });
     location.hash = '#/jobs';
   }
-  return html`<div class="head"><h1><${Text} of=${job.name} most=${120} /></h1>
+  return html`<div class="head"><h1>${told(job.name, 120)}</h1>
   ${may && html`<span class="acts">${!over && html`<${Act} asks="Yes, cancel it" does=${() => ask('POST', `${url}/cancel`)}>Cancel<//>`}
     ${over && job.state !== 'succeeded' && iteration > 0 && html`<${Act} does=${() => repeat(job, 'resume')}>Go on<//>`}
     ${over && html`<${Act} does=${() => repeat(job, 'clone')}>Train again<//>`}${over && html`<${Act} kind="quiet" asks="Yes, delete it" does=${remove}>Delete<//>`}</span>`}</div>

@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from './vendor/preact.js';
 import { ask, follow, get, list, make, path } from './api.js';
 import { Chart, Spark } from './chart.js';
-import { Act, Bar, Facts, figure, Moment, OVER, plain, seconds, State, Table, Text, Trouble, useRead, useThing } from './parts.js';
+import { Act, Bar, Facts, figure, OVER, plain, seconds, State, Table, told, Trouble, useRead, useThing, when } from './parts.js';
 
 /** A tenant's works as they change: on(work) for each, and again() after each break. */
 export function useWorks(on, again) {
@@ -61,11 +61,11 @@ export function JobTable({ most = 50, may, chosen, onChoose }) {
     const url = path('training-jobs', job.id);
     return { key: job.id, cells: [
       ...(onChoose ? [html`<input type="checkbox" aria-label=${`compare ${plain(job.name).slice(0, 80)}`} checked=${chosen.includes(job.id)} onChange=${() => onChoose(job.id)} />`] : []),
-      html`<a href=${`#/jobs/${job.id}`}><${Text} of=${job.name} most=${60} /></a>`,
+      html`<a href=${`#/jobs/${job.id}`}>${told(job.name, 60)}</a>`,
       html`<${State} of=${job.state} reason=${job.reason} />`,
       html`<${Curve} job=${job} />`,
       html`<span class="progress">${of ? html`${figure(iteration)} of ${figure(of)}` : '–'}${!over && of ? html`<${Bar} share=${iteration / of} label="iterations" />` : ''}</span>`,
-      over ? '–' : seconds(seconds_left), html`<${Moment} at=${job.created_at} />`,
+      over ? '–' : seconds(seconds_left), when(job.created_at),
       ...(may ? [over
         ? html`<${Act} kind="quiet" does=${() => repeat(job, 'clone')}>Again<//>`
         : html`<${Act} kind="quiet" asks="Yes, cancel it" does=${() => ask('POST', `${url}/cancel`)}>Cancel<//>`] : []),
@@ -93,7 +93,7 @@ export function Compare({ query }) {
   if (!a || !b || !both) return html`<h1>Compare</h1>`;
   const names = [...new Set([...Object.keys(both[0]), ...Object.keys(both[1])])].filter(one => /loss|accuracy/.test(one));
   const changed = (one, other) => (one || '').split('\n').filter(line => line.trim() && !(other || '').split('\n').includes(line));
-  const of = job => html`<a href=${`#/jobs/${job.id}`}><${Text} of=${job.name} /></a> (<${State} of=${job.state} />)`;
+  const of = job => html`<a href=${`#/jobs/${job.id}`}>${told(job.name)}</a> (<${State} of=${job.state} />)`;
   return html`<h1>Compare</h1><${Facts} of=${[['first', of(a)], ['second', of(b)]]} />
   <div class="charts">${names.map(name => html`<${Chart} key=${name} title=${plain(name)} lines=${[{ name: 'first', points: both[0][name] || [] }, { name: 'second', points: both[1][name] || [] }]} />`)}</div>
   ${sa && sb && html`<h2>What differs in their texts</h2><div class="pair">${[[sa, sb, 'first'], [sb, sa, 'second']].map(([one, other, which]) => {

@@ -2,12 +2,12 @@
 import { html, useState } from './vendor/preact.js';
 import { ask, get, list, make, path } from './api.js';
 import { Use } from './promotions.js';
-import { Act, bytes, counted, figure, Moment, number, plain, Table, Text, Trouble, useRead } from './parts.js';
+import { Act, bytes, counted, figure, number, plain, stay, Table, told, Trouble, useRead, when } from './parts.js';
 
 export function Models() {
   const [all, problem] = useRead(() => list('/v1/models', 200), []);
   const rows = (all || []).map(one => ({ key: one.id, cells: [
-    html`<a href=${`#/models/${one.id}`}><${Text} of=${one.name} /></a>`, Object.entries(one.aliases).map(([alias, version]) => `${alias}: ${version}`).join(', ') || '–', html`<${Moment} at=${one.created_at} />` ] }));
+    html`<a href=${`#/models/${one.id}`}>${told(one.name)}</a>`, Object.entries(one.aliases).map(([alias, version]) => `${alias}: ${version}`).join(', ') || '–', when(one.created_at) ] }));
   return html`<h1>Models</h1><${Trouble} of=${problem} /><${Table} caption="Models, the newest first" heads=${['name', 'aliases', 'made']} rows=${rows} none="none yet: keep a job's snapshot as a model" />`;
 }
 
@@ -27,14 +27,14 @@ function Aliases({ model, versions, reload }) {
     reload();
   }
   return html`<ul class="aliases">${Object.entries(model.aliases).map(([one, of]) => html`<li><strong>${one}</strong> names version ${of} <${Act} kind="quiet" asks="Yes, remove it" does=${() => remove(one)}>Remove<//></li>`)}</ul>
-  ${versions.length > 0 && html`<form class="row" onSubmit=${event => event.preventDefault()}><label>Alias <input value=${alias} pattern="[a-z][a-z0-9_\\-]*" onInput=${event => setAlias(event.target.value.trim())} /></label>
+  ${versions.length > 0 && html`<form class="row" onSubmit=${stay}><label>Alias <input value=${alias} pattern="[a-z][a-z0-9_\\-]*" onInput=${event => setAlias(event.target.value.trim())} /></label>
   <label>names version <select value=${version || versions[0].number} onChange=${event => setVersion(event.target.value)}>${versions.map(one => html`<option value=${one.number}>${one.number}</option>`)}</select></label><${Act} does=${name}>Set<//></form>`}`;
 }
 
 function Lineage({ of }) {
   const [solver] = useRead(() => get(path('solvers', of.solver_id)).catch(() => null), [of.solver_id]);
-  return html`<ol class="lineage">${of.dataset_id && html`<li><a href=${`#/data/${of.dataset_id}`}>dataset</a></li>`}${Object.keys(of.inputs).map(one => html`<li>datafile <${Text} of=${one} /></li>`)}
-  <li>solver${solver ? html` <${Text} of=${solver.name} most=${60} />` : ''}</li><li><a href=${`#/jobs/${of.training_job_id}`}>job</a>, iteration ${figure(of.iteration)}</li><li>this version</li></ol>`;
+  return html`<ol class="lineage">${of.dataset_id && html`<li><a href=${`#/data/${of.dataset_id}`}>dataset</a></li>`}${Object.keys(of.inputs).map(one => html`<li>datafile ${told(one)}</li>`)}
+  <li>solver${solver ? html` ${told(solver.name, 60)}` : ''}</li><li><a href=${`#/jobs/${of.training_job_id}`}>job</a>, iteration ${figure(of.iteration)}</li><li>this version</li></ol>`;
 }
 
 export function Model({ id, may, me }) {
@@ -52,10 +52,10 @@ export function Model({ id, may, me }) {
   const rows = versions.map(one => ({ key: one.number, cells: [
     number(one.number), Object.entries(one.figures).map(([name, value]) => `${plain(name)} ${figure(value)}`).join(', ') || '–', html`<${Lineage} of=${one.lineage} />`,
     html`<details><summary>${counted(one.files.length, 'file')}</summary><ul>${one.files.map(file => html`<li><a download href=${`${url}/versions/${one.number}/artifacts/${encodeURIComponent(file.name)}`}>${plain(file.name)}</a> ${bytes(file.size)}</li>`)}</ul></details>`,
-    html`<${Text} of=${one.note} />`, html`<${Moment} at=${one.created_at} />`, ...(may ? [html`<${Act} kind="quiet" does=${() => use(one.number)}>Classify<//>`] : []),
+    told(one.note), when(one.created_at), ...(may ? [html`<${Act} kind="quiet" does=${() => use(one.number)}>Classify<//>`] : []),
   ] }));
-  const happened = (history || []).map(one => ({ key: one.id, cells: [html`<${Moment} at=${one.at} />`, html`<${Text} of=${one.actor} />`, plain(one.action), one.version ?? '–', one.alias ?? '–', one.before ?? '–'] }));
-  return html`<h1><${Text} of=${model.name} /></h1>
+  const happened = (history || []).map(one => ({ key: one.id, cells: [when(one.at), told(one.actor), plain(one.action), one.version ?? '–', one.alias ?? '–', one.before ?? '–'] }));
+  return html`<h1>${told(model.name)}</h1>
   <h2>Versions</h2><${Table} caption="Versions, the newest first" heads=${[['number'], 'figures of its own test', 'made of', 'files', 'note', 'made', ...(may ? [''] : [])]} rows=${rows} />
   ${versions.length > 0 && html`<${Use} me=${me} versions=${versions.map(one => one.number)} source=${version => ({ model_id: id, version })} />`}
   <h2>Aliases</h2>${may ? html`<${Aliases} model=${model} versions=${versions} reload=${all} />` : html`<ul>${Object.entries(model.aliases).map(([one, of]) => html`<li>${one}: ${of}</li>`)}</ul>`}

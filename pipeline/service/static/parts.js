@@ -6,10 +6,10 @@ export { html };
 const TURNING = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ue000-\uf8ff]/g;
 /** A tenant's text: letters that hide, turn or control are written as their numbers. */
 export const plain = said => String(said ?? '').replace(TURNING, one => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`);
-export const Text = ({ of, most = 300 }) => {
+export function told(of, most = 300) {
   const all = plain(of);
   return html`<bdi title=${all.length > most ? all.slice(0, 2000) : undefined}>${all.length > most ? `${all.slice(0, most)}…` : all}</bdi>`;
-};
+}
 
 export const counted = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
 export const number = value => (value ?? 0).toLocaleString('en');
@@ -26,8 +26,9 @@ export function seconds(value) {
   if (value < 3600) return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
   return value < 172800 ? `${(value / 3600).toFixed(1)} h` : `${(value / 86400).toFixed(1)} days`;
 }
-export const Moment = ({ at }) =>
+export const when = at =>
   at == null ? '–' : html`<time datetime=${new Date(at * 1000).toISOString()}>${new Date(at * 1000).toLocaleString('en-GB', { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' })}</time>`;
+export const stay = event => event.preventDefault();
 
 export const OVER = ['succeeded', 'failed', 'cancelled'];
 export const State = ({ of, reason }) => html`<span class="state ${of}">${of}${reason ? `: ${plain(reason)}` : ''}</span>`;
@@ -44,9 +45,14 @@ export const Table = ({ caption, heads, rows, none = 'nothing yet' }) => html`<$
 export const Facts = ({ of }) => html`<dl class="facts">${of.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
 export const Trouble = ({ of }) =>
   of &&
-  html`<div class="trouble" role="alert"><strong><${Text} of=${of.message} most=${2000} /></strong>
-  ${of.hint && html`<div><${Text} of=${of.hint} most=${2000} /></div>`}
-  ${(of.errors || []).length > 0 && html`<ul>${of.errors.map(one => html`<li>${one.line && html`line ${one.line}, column ${one.column}: `}<${Text} of=${one.detail} most=${2000} />${one.hint && html` (<${Text} of=${one.hint} />)`}</li>`)}</ul>`}</div>`;
+  html`<div class="trouble" role="alert"><strong>${told(of.message, 2000)}</strong>
+  ${of.hint && html`<div>${told(of.hint, 2000)}</div>`}
+  ${(of.errors || []).length > 0 && html`<ul>${of.errors.map(one => html`<li>${one.line && html`line ${one.line}, column ${one.column}: `}${told(one.detail, 2000)}${one.hint && html` (${told(one.hint)})`}</li>`)}</ul>`}</div>`;
+
+/** What is wrong and what to do about it; or that nothing is. */
+export const Findings = ({ of, lead }) => of.length
+  ? html`<div class="trouble" role="alert"><strong>${lead}</strong><ul>${of.map(one => html`<li>${told(one.text, 1000)}${one.hint && html`<br /><small>To do: ${told(one.hint, 1000)}</small>`}</li>`)}</ul></div>`
+  : html`<p role="status">Nothing stands in the way of the work.</p>`;
 
 /** [value, problem, again, set]: what load() gives, read again after each break and, with every, each so many ms. */
 export function useRead(load, on, every = 0) {

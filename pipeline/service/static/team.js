@@ -1,8 +1,9 @@
 // Who belongs to the team, its tokens, what it may use, and who changed which right.
 import { html, useState } from './vendor/preact.js';
 import { ask, get, list, make, path } from './api.js';
-import { Act, bytes, Facts, Moment, number, plain, Table, Text, Trouble, useRead } from './parts.js';
+import { Act, bytes, Facts, number, plain, stay, Table, told, Trouble, useRead, when } from './parts.js';
 
+const LIMITS = { stored_bytes: 'stored', queued: 'jobs that wait', running: 'jobs at once', submitted: 'new jobs in a minute' };
 const ROLES = ['viewer', 'member', 'operator', 'admin'];
 const Role = ({ value, onChange, most = 'admin', label }) => html`<select aria-label=${label} value=${value} onChange=${event => onChange(event.target.value)}>${ROLES.slice(0, ROLES.indexOf(most) + 1).map(one => html`<option value=${one} selected=${one === value}>${one}</option>`)}</select>`;
 
@@ -16,10 +17,10 @@ function Tokens({ me, may }) {
     setName('');
     reload();
   }
-  const rows = (all || []).map(one => ({ key: one.id, cells: [html`<${Text} of=${one.name} most=${80} />`, one.role, html`<${Moment} at=${one.created_at} />`, html`<${Moment} at=${one.used_at} />`, html`<${Moment} at=${one.expires_at} />`,
+  const rows = (all || []).map(one => ({ key: one.id, cells: [told(one.name, 80), one.role, when(one.created_at), when(one.used_at), when(one.expires_at),
     html`<${Act} kind="quiet" asks="Yes, revoke it" does=${async () => { await ask('DELETE', path('tokens', one.id)); reload(); }}>Revoke<//>`] }));
   return html`<h2>Tokens</h2><${Trouble} of=${problem} />
-  <form class="row" onSubmit=${event => event.preventDefault()}><label>Name <input value=${name} maxlength="200" onInput=${event => setName(event.target.value)} placeholder="what it is for" /></label>
+  <form class="row" onSubmit=${stay}><label>Name <input value=${name} maxlength="200" onInput=${event => setName(event.target.value)} placeholder="what it is for" /></label>
   <label>Role <${Role} value=${role} most=${me.role} onChange=${setRole} /></label><${Act} does=${add}>Make a token<//></form>
   ${made && html`<div class="card" role="status"><p>It is shown this once:</p><pre tabindex="0" class="secret">${made.token}</pre></div>`}
   <${Table} caption="Tokens" heads=${['name', 'role', 'made', 'used', 'ends', '']} rows=${rows} />`;
@@ -45,6 +46,7 @@ function Password({ name }) {
 export function Team({ me, may }) {
   const admin = me.role === 'admin';
   const [members, problem, reload] = useRead(() => get('/v1/members'), []);
+  const [now] = useRead(() => get('/v1/me'), []);
   const [audit] = useRead(() => (admin ? list('/v1/audit', 100) : []), []);
   async function give(one, role) {
     await ask('PATCH', path('members', one.user_id), { role }, { 'If-Match': '*' });
@@ -54,12 +56,16 @@ export function Team({ me, may }) {
     await ask('DELETE', path('members', one.user_id), undefined, { 'If-Match': '*' });
     reload();
   }
+  const names = Object.fromEntries(((members && members.items) || []).map(one => [one.user_id, one.name]));
   const rows = ((members && members.items) || []).map(one => ({ key: one.user_id, cells: [
-    html`<${Text} of=${one.name} />${one.user_id === me.user_id ? ' (you)' : ''}`, admin && one.user_id !== me.user_id ? html`<${Role} label=${`role of ${plain(one.name)}`} value=${one.role} onChange=${role => give(one, role)} />` : one.role, html`<${Moment} at=${one.created_at} />`,
+    html`${told(one.name)}${one.user_id === me.user_id ? ' (you)' : ''}`, admin && one.user_id !== me.user_id ? html`<${Role} label=${`role of ${plain(one.name)}`} value=${one.role} onChange=${role => give(one, role)} />` : one.role, when(one.created_at),
     ...(admin ? [one.user_id !== me.user_id ? html`<${Act} kind="quiet" asks="Yes, remove them" does=${() => remove(one)}>Remove<//>` : ''] : []) ] }));
-  return html`<h1><${Text} of=${me.tenant} /></h1>
-  <h2>What it may use</h2><${Facts} of=${Object.entries(me.quotas).map(([name, value]) => [name.replace(/_/g, ' '), /bytes/.test(name) ? bytes(value) : number(value)])} />
+  return html`<h1>${told(me.tenant)}</h1>
+  <h2>What it may use</h2><${Facts} of=${Object.entries(me.quotas).map(([name, most]) => {
+    const said = /bytes/.test(name) ? bytes : number;
+    return [LIMITS[name] || name, html`${now && name in now.used ? `${said(now.used[name])} of ` : ''}${said(most)}`];
+  })} />
   <h2>Members</h2><${Trouble} of=${problem} /><${Table} caption="Members" heads=${['name', 'role', 'since', ...(admin ? [''] : [])]} rows=${rows} />
   <${Tokens} me=${me} may=${may} /><${Password} name=${me.name} />
-  ${admin && html`<h2>Who changed which right</h2><${Table} caption="The newest first" heads=${['when', 'by', 'what', 'of', '']} rows=${(audit || []).map(one => ({ key: one.id, cells: [html`<${Moment} at=${one.at} />`, html`<${Text} of=${one.actor} />`, plain(one.action), html`<${Text} of=${one.object} />`, html`<${Text} of=${one.detail} />`] }))} />`}`;
+  ${admin && html`<h2>Who changed which right</h2><${Table} caption="The newest first" heads=${['when', 'by', 'what', 'of', '']} rows=${(audit || []).map(one => ({ key: one.id, cells: [when(one.at), told(names[one.actor] || one.actor), plain(one.action), told(one.object), told(one.detail)] }))} />`}`;
 }

@@ -1,7 +1,7 @@
 // A new training: a template or texts of one's own, judged with its price before anything is queued.
 import { html, useEffect, useRef, useState } from './vendor/preact.js';
 import { ask, get, list, path } from './api.js';
-import { Act, bytes, counted, Facts, number, plain, seconds, Text, Trouble, useRead } from './parts.js';
+import { Act, bytes, counted, Facts, number, plain, seconds, told, Trouble, useRead } from './parts.js';
 import { judge, train } from './taking.js';
 
 /** The problem with the line and column of what its pointer names, where the service told none: a layer, or a field. */
@@ -27,7 +27,7 @@ function Texts({ name, value, onInput, place, errors }) {
     place.current.scrollTop = Math.max(0, (one.line - 4) * parseFloat(getComputedStyle(place.current).lineHeight));
   }
   return html`<label>${name === 'net' ? 'Net (prototxt)' : 'Solver (prototxt)'}<textarea ref=${place} spellcheck=${false} rows=${name === 'net' ? 16 : 10} aria-invalid=${wrong.length > 0} value=${value} onInput=${event => onInput(event.target.value)}></textarea></label>
-  ${wrong.length > 0 && html`<ul class="wrong" role="alert">${wrong.map(one => html`<li>${one.line > 0 && html`<button type="button" class="quiet" onClick=${() => show(one)}>line ${one.line}, column ${one.column}</button> `}<${Text} of=${one.detail} most=${1000} />${one.hint && html` <small><${Text} of=${one.hint} /></small>`}</li>`)}</ul>`}`;
+  ${wrong.length > 0 && html`<ul class="wrong" role="alert">${wrong.map(one => html`<li>${one.line > 0 && html`<button type="button" class="quiet" onClick=${() => show(one)}>line ${one.line}, column ${one.column}</button> `}${told(one.detail, 1000)}${one.hint && html` <small>${told(one.hint)}</small>`}</li>`)}</ul>`}`;
 }
 
 export function Train({ query, may }) {
@@ -94,7 +94,7 @@ export function Train({ query, may }) {
   <section class="card price" aria-live="polite"><h2>Before it starts</h2>
   ${judged.busy ? html`<p class="soft">judging…</p>` : judged.solver ? html`
     ${price ? html`<${Facts} of=${[['about', html`${seconds(price.seconds)} <small>of computing alone</small>`], ['iterations', number(price.iterations)], ['it learns', html`${number(price.parameters)} <small>numbers</small>`], ['memory', bytes((price.bytes || {}).memory || 0)]]} />` : html`<p>Its price is not known: its data is not.</p>`}
-    ${judged.solver.warnings.length > 0 && html`<ul class="warnings">${judged.solver.warnings.map(one => html`<li><${Text} of=${one} /></li>`)}</ul>`}
+    ${judged.solver.warnings.length > 0 && html`<ul class="warnings">${judged.solver.warnings.map(one => html`<li>${told(one)}</li>`)}</ul>`}
     <${Act} kind="main" does=${start}>Start the training<//>`
     : html`${judged.problem && (placed.length === errors.length && errors.length ? html`<p class="trouble" role="alert">${plain(judged.problem.message)}: ${counted(errors.length, 'place')} below</p>` : html`<${Trouble} of=${judged.problem} />`)}
     <${Act} kind="main" does=${() => check(texts)}>Check the texts<//>`}</section>
