@@ -25,6 +25,8 @@ from pipeline.service.database.statements import Database
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.keys import TenantKeys
 from pipeline.service.queue import Chunk
+from pipeline.service.summing import Summing
+from pipeline.service.thinning import points_of, rows_of
 from pipeline.service.words import PLATFORM, Actor, Claimed, Role, Slot
 from pipeline.stores.local import LocalStore
 from tests.benchmarks.service_speed import cpu_of
@@ -34,7 +36,7 @@ from tests.servers.demand import Server, free_port
 from tests.servers.service import Person
 
 HATHI = Path(__file__).parents[2] / ".venv/bin/hathi"
-LIVE, CHUNK = 60, 10_000
+LIVE, CHUNK = 60, 1_000
 SEEN = """selector => new Promise(done => {
   const look = () => document.querySelector(selector) ? done(performance.now()) : requestAnimationFrame(look);
   look(); })"""
@@ -49,6 +51,7 @@ class Live:
     store: LocalStore
     person: Person
     held: list[Claimed] = field(default_factory=list)
+    summing: dict[str, Summing] = field(default_factory=dict)
     ending: threading.Event = field(default_factory=threading.Event)
 
     async def claimed(self, database: Database, count: int) -> None:
@@ -70,7 +73,8 @@ class Live:
         text = "\n".join(lines).encode() + b"\n"
         key = TenantKeys(self.person.tenant).chunk(held.id, held.epoch, "metrics", number)
         self.store.put(key, text)
-        await queue.ship(database, held, Chunk("metrics", steps[0], steps[-1], len(text), key))
+        sums = self.summing.setdefault(held.id, Summing()).add(points_of(rows_of(text)), steps[0], steps[-1])
+        await queue.ship(database, held, Chunk("metrics", steps[0], steps[-1], len(text), key, sums))
 
     async def moving(self, database: Database) -> None:
         """Each beats once in a second, and tells ten rows."""
@@ -134,7 +138,7 @@ def measured(running: Browser, live: Live, server: int, seconds: float) -> None:
     drawn = page.locator("figure.chart").first.get_attribute("data-points")
     print(f"a job of a million points: {drawn} drawn {shown - told[0]:.0f} ms after they came, "
           f"{shown:.0f} ms after the navigation, of which the server's answer {told[1]:.0f} ms")  # fmt: skip
-    page.wait_for_timeout(3000)
+    page.wait_for_timeout(45_000)  # what is still is looked at less often after half a minute
     api = cpu_of(server)
     page.wait_for_timeout(seconds * 1000)
     print(f"an open page of a job that does not move: the server {(cpu_of(server) - api) / seconds:.2%} of a processor")
@@ -160,6 +164,9 @@ def bench(site: Site, folder: Path, running: Browser, args: argparse.Namespace) 
 
         site.run(many(site.open()))
         print(f"load {os.getloadavg()[0]:.1f}")
+        before = cpu_of(server.process.pid)
+        time.sleep(args.seconds)
+        print(f"nobody asks: the server {(cpu_of(server.process.pid) - before) / args.seconds:.2%} of a processor")
         measured(running, live, server.process.pid, args.seconds)
         print(f"load {os.getloadavg()[0]:.1f}")
     finally:

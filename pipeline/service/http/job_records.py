@@ -22,7 +22,8 @@ from pipeline.service.problems import absent
 from pipeline.service.thinning import rows_of as rows_in
 from pipeline.service.words import Actor, State
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS, STILL_SECONDS = 0.5, 4.0
+"""Between two looks of a stream: of what moves, and of what has been still for half a minute."""
 COMMENT_SECONDS = 15.0
 LOG_BYTES = 2**20
 PLAIN: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
@@ -118,7 +119,7 @@ def add_to(router: APIRouter, row_of: Callable[..., Awaitable[Row]], shown: Call
 
     async def told(service: Behind, actor: Actor, job: str, place: tuple[int, int]) -> AsyncIterator[bytes]:
         version, number = place
-        quiet = 0.0
+        quiet = still = 0.0
         yield b"retry: 2000\n\n"
         while True:
             async with service.database.reading(actor.realm) as statements:
@@ -134,17 +135,19 @@ def add_to(router: APIRouter, row_of: Callable[..., Awaitable[Row]], shown: Call
             for chunk in chunks:
                 number = chunk["number"]
                 yield _event("metrics", {"rows": await rows_of(service, chunk)}, version, number)
+            still = 0.0 if chunks or row["version"] != version else still
             if row["version"] != version:
                 version = row["version"]
                 yield _event("job", shown(row), version, number)
             if State(row["state"]) in states.TERMINAL and not chunks:
                 yield _event("end", {"state": row["state"]}, version, number)
                 return
-            quiet = 0.0 if chunks else quiet + LOOK_SECONDS
+            wait = pause(still)
+            quiet, still = 0.0 if chunks else quiet + wait, still + wait
             if quiet >= COMMENT_SECONDS:
                 quiet = 0.0
                 yield b": still here\n\n"
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(wait)
 
     def add(path: str, route: object, model: Any, content: dict[str, Any] | None = None) -> None:
         found = problems(404)
@@ -157,6 +160,11 @@ def add_to(router: APIRouter, row_of: Callable[..., Awaitable[Row]], shown: Call
     add("/snapshots", snapshots, Snapshots)
     add("/snapshots/{iteration}/{name}", file, None, BINARY)
     add("/events", events, None, {"text/event-stream": {}})
+
+
+def pause(still: float) -> float:
+    """Seconds to a stream's next look at the database, after so many in which nothing was new."""
+    return min(STILL_SECONDS, max(LOOK_SECONDS, still / 8))
 
 
 async def chunks_of(service: Behind, actor: Actor, job: str, kind: str) -> list[Row]:

@@ -13,11 +13,10 @@ from fastapi.responses import StreamingResponse
 from pipeline.service.database.statements import Row
 from pipeline.service.http.asking import Behind, Service, Viewer
 from pipeline.service.http.documents import problems
-from pipeline.service.http.job_records import COMMENT_SECONDS
+from pipeline.service.http.job_records import COMMENT_SECONDS, pause
 from pipeline.service.words import Actor
 
 router = APIRouter(prefix="/v1", tags=["events"])
-LOOK_SECONDS = 1.0
 MOST = 200
 """Works that one look tells of: those that run before those that wait, the newest first."""
 LATE_SECONDS = 10.0
@@ -38,7 +37,7 @@ async def events(service: Service, actor: Viewer) -> StreamingResponse:
 
 async def _told(service: Behind, actor: Actor) -> AsyncIterator[bytes]:
     seen: dict[str, int] = {}
-    quiet = 0.0
+    quiet = still = 0.0
     yield b"retry: 2000\n\n"
     while True:
         async with service.database.reading(actor.realm) as statements:
@@ -47,11 +46,12 @@ async def _told(service: Behind, actor: Actor) -> AsyncIterator[bytes]:
         seen = {row["id"]: row["version"] for row in rows}
         for row in new:
             yield f"event: work\ndata: {json.dumps(_shown(row))}\n\n".encode()
-        quiet = 0.0 if new else quiet + LOOK_SECONDS
+        wait = max(1.0, pause(0.0 if new else still))
+        quiet, still = (0.0, wait) if new else (quiet + wait, still + wait)
         if quiet >= COMMENT_SECONDS:
             quiet = 0.0
             yield b": still here\n\n"
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(wait)
 
 
 def _shown(row: Row) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 // Datafiles and datasets: what is in them, by label and side, and what was left out and why.
 import { html, useState } from './vendor/preact.js';
 import { ask, get, list, path } from './api.js';
-import { Act, Bar, bytes, counted, Drop, Facts, number, OVER, plain, State, Table, told, Trouble, useRead, when } from './parts.js';
+import { Act, Bar, bytes, counted, Drop, Facts, number, OVER, plain, State, Table, told, Trouble, useRead, useThing, when } from './parts.js';
 import { useWorks } from './jobs.js';
 import { dataset } from './taking.js';
 
@@ -51,7 +51,7 @@ export function Data({ may }) {
 const THUMBNAILS = 'thumbnails.json';
 export function Dataset({ id, may }) {
   const url = path('datasets', id);
-  const [one, problem, reload] = useRead(() => get(url), [url]);
+  const [one, problem, reload] = useThing(url);
   const over = one && OVER.includes(one.state);
   const [refused] = useRead(() => (over ? get(`${url}/rejections`) : null), [url, over]);
   const [thumbs] = useRead(async () => {

@@ -1,7 +1,6 @@
 // What the last test of a job says of its examples: which labels it takes for which, and its surest mistakes.
 import { html } from './vendor/preact.js';
-import { get } from './api.js';
-import { counted, figure, plain, told, Trouble, useRead, Wide } from './parts.js';
+import { counted, figure, plain, told, Trouble, useThing, Wide } from './parts.js';
 
 const FEW = 12;
 const percent = share => (share == null ? '–' : `${(share * 100).toFixed(1)} %`);
@@ -41,7 +40,7 @@ function Test({ test, labels, several }) {
 }
 
 export function Evaluation({ url }) {
-  const [found, problem] = useRead(() => get(`${url}/evaluation`), [url]);
+  const [found, problem] = useThing(`${url}/evaluation`);
   if (problem) return html`<${Trouble} of=${problem} />`;
   if (!found || !found.tests.length) return null;
   return html`<section><h2>What it gets wrong</h2>${found.tests.map(test => html`<${Test} test=${test} labels=${found.labels} several=${found.tests.length > 1} />`)}</section>`;

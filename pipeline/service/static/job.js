@@ -52,8 +52,17 @@ function useJob(id) {
   return [job, metrics, problem];
 }
 
-function Log({ url, over }) {
-  const [said, , reload] = useRead(() => text(`${url}/logs?tail=16384`), [url, over], over ? 0 : 2000);
+/** Another number once a thing has moved, at most each so many ms. */
+function useTurn(thing, ms) {
+  const [turn, set] = useState(0);
+  const wait = useRef(0);
+  useEffect(() => { wait.current = wait.current || setTimeout(() => { wait.current = 0; set(one => one + 1); }, ms); }, [thing]);
+  useEffect(() => () => clearTimeout(wait.current), []);
+  return turn;
+}
+
+function Log({ url, job }) {
+  const [said] = useRead(() => text(`${url}/logs?tail=16384`), [url, useTurn(job, 2000)]);
   const place = useRef(null);
   useEffect(() => { if (place.current) place.current.scrollTop = place.current.scrollHeight; }, [said]);
   if (!said) return html`<p class="soft">no line yet</p>`;
@@ -62,7 +71,7 @@ function Log({ url, over }) {
 
 function Snapshots({ url, job, may }) {
   const { iteration = 0 } = job.progress;
-  const [found] = useRead(() => get(`${url}/snapshots`), [url, job.state], OVER.includes(job.state) ? 0 : 5000);
+  const [found] = useRead(() => get(`${url}/snapshots`), [url, useTurn(job, 5000)]);
   const rows = ((found && found.items) || []).map(one => ({ key: one.iteration, cells: [
     figure(one.iteration), bytes(one.size), when(one.created_at),
     html`<details><summary>${counted(one.files.length, 'file')}</summary><ul>${one.files.map(file => html`<li><a href=${`${url}/snapshots/${one.iteration}/${encodeURIComponent(file.name)}`} download>${plain(file.name)}</a> ${bytes(file.size)}</li>`)}</ul></details>`,
@@ -120,6 +129,6 @@ export function Job({ id, may, me }) {
   ${rest.length > 0 && html`<details><summary>${counted(rest.length, 'more curve')}</summary><div class="charts">${rest.map(name => html`<${Chart} key=${name} title=${plain(name).slice(0, 80)} lines=${group(one => one === name)} height=${160} />`)}</div></details>`}
   ${job.state === 'succeeded' && html`<${Evaluation} url=${url} />`}
   <h2>Snapshots</h2><${Snapshots} url=${url} job=${job} may=${may} />
-  <h2>Log</h2><${Log} url=${url} over=${over} />
+  <h2>Log</h2><${Log} url=${url} job=${job} />
   <${Copy} of=${[curl('GET', url), curl('GET', `${url}/metrics?points=1000`), curl('GET', `${url}/logs`), curl('GET', `${url}/events`, '-N')].join('\n')} />`;
 }

@@ -2,7 +2,7 @@
 import { html, useState } from './vendor/preact.js';
 import { ask, get, list, make, path } from './api.js';
 import { Use } from './promotions.js';
-import { Act, bytes, counted, figure, number, plain, stay, Table, told, Trouble, useRead, when } from './parts.js';
+import { Act, bytes, counted, figure, number, plain, stay, Table, told, Trouble, useRead, useThing, when } from './parts.js';
 
 export function Models() {
   const [all, problem] = useRead(() => list('/v1/models', 200), []);
@@ -39,7 +39,7 @@ function Lineage({ of }) {
 
 export function Model({ id, may, me }) {
   const url = path('models', id);
-  const [model, problem, reload] = useRead(() => get(url), [url]);
+  const [model, problem, reload] = useThing(url);
   const [versions, trouble, reloadVersions] = useRead(() => list(`${url}/versions`, 200), [url]);
   const [history, , reloadHistory] = useRead(() => list(`${url}/history`, 100), [url]);
   const all = () => { reload(); reloadVersions(); reloadHistory(); };

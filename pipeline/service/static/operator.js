@@ -1,11 +1,11 @@
 // For who runs the installation: its troubles, its workers, what waits for them, and its tenants with their limits.
 import { html, useState } from './vendor/preact.js';
-import { ask, get, list, make, path } from './api.js';
-import { Act, counted, Findings, number, plain, seconds, stay, Table, told, Trouble, useRead, when } from './parts.js';
+import { ask, list, make, path } from './api.js';
+import { Act, counted, Findings, number, plain, seconds, stay, Table, told, Trouble, useRead, useThing, when } from './parts.js';
 
 function Work() {
-  const [scaling, problem] = useRead(() => get('/v1/scaling'), [], 5000);
-  const [found, trouble] = useRead(() => get('/v1/installation'), [], 30000);
+  const [scaling, problem] = useThing('/v1/scaling', 5000);
+  const [found, trouble] = useThing('/v1/installation', 30000);
   const kinds = Object.entries((scaling || {}).kinds || {}).map(([kind, one]) => ({ key: kind, cells: [kind, number(one.desired), number(one.workers), number(one.running), number(one.queued), one.queued ? seconds(one.oldest_seconds) : '–'] }));
   const workers = ((found && found.workers) || []).map(one => ({ key: one.id, cells: [html`<code>${one.id}</code>`, one.kind, told(one.host, 60), one.retired ? 'ends' : 'works', when(one.started_at), when(one.heard_at)] }));
   const failures = Object.entries((found && found.failures) || {}).map(([reason, count]) => ({ key: reason, cells: [plain(reason) || 'no reason', number(count)] }));

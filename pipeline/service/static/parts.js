@@ -12,7 +12,7 @@ export function told(of, most = 300) {
 }
 
 export const counted = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
-export const number = value => (value ?? 0).toLocaleString('en');
+export const number = value => COUNT.format(value ?? 0);
 export const figure = value => (value == null ? '–' : Math.abs(value) >= 1000 ? number(Math.round(value)) : String(+value.toPrecision(4)));
 export function bytes(size) {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
@@ -26,8 +26,9 @@ export function seconds(value) {
   if (value < 3600) return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
   return value < 172800 ? `${(value / 3600).toFixed(1)} h` : `${(value / 86400).toFixed(1)} days`;
 }
-export const when = at =>
-  at == null ? '–' : html`<time datetime=${new Date(at * 1000).toISOString()}>${new Date(at * 1000).toLocaleString('en-GB', { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' })}</time>`;
+// made once: a table that moves asks hundreds of times
+const CLOCK = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' }), COUNT = new Intl.NumberFormat('en');
+export const when = at => (at == null ? '–' : html`<time datetime=${new Date(at * 1000).toISOString()}>${CLOCK.format(at * 1000)}</time>`);
 export const stay = event => event.preventDefault();
 
 export const OVER = ['succeeded', 'failed', 'cancelled'];

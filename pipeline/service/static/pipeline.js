@@ -1,7 +1,6 @@
-// The lakes beside the service: what is open and how fresh, what is under way, and the report of a day.
+// The lakes beside the service, and the report of a day.
 import { html, useState } from './vendor/preact.js';
-import { get } from './api.js';
-import { Bar, counted, Facts, Findings, number, plain, seconds, stay, Table, told, Trouble, useRead, when } from './parts.js';
+import { Bar, counted, Facts, Findings, number, plain, seconds, stay, Table, told, Trouble, useThing, when } from './parts.js';
 
 const FEW = 20;
 const wait = () => html`<p role="status">One moment…</p>`;
@@ -50,7 +49,7 @@ const OF_DAY = [shipment, set, ['kind'], ['image refs', 'refs', 1], ['features',
 
 function Day() {
   const [day, setDay] = useState(new Date().toISOString().slice(0, 10));
-  const [found, problem] = useRead(() => get(`/v1/pipeline/report?day=${day}`), [day]);
+  const [found, problem] = useThing(`/v1/pipeline/report?day=${day}`);
   const of = found && found.title === day ? found : null;
   return html`<h2>The report of a day</h2><form class="row" onSubmit=${stay}><label>Day (UTC) <input type="date" required value=${day} onChange=${event => event.target.value && setDay(event.target.value)} /></label>
   <a class="button" download href=${`/v1/pipeline/report/page?day=${day}`}>The whole page</a></form><${Trouble} of=${problem} />${!of && !problem && wait()}
@@ -62,7 +61,7 @@ function Day() {
 }
 
 export function Pipeline() {
-  const [found, problem] = useRead(() => get('/v1/pipeline'), [], 30000);
-  if (found && !found.lakes.length) return html`<h1>Pipeline</h1><p>No lake is configured beside this service: [lakes.NAME] in its configuration names one.</p>`;
+  const [found, problem] = useThing('/v1/pipeline', 30000);
+  if (found && !found.lakes.length) return html`<h1>Pipeline</h1><p>No lake is configured beside this service.</p>`;
   return html`<h1>Pipeline</h1><${Trouble} of=${problem} />${!found && !problem && wait()}${found && html`<${Standing} of=${found} /><${Day} />`}`;
 }

@@ -1,7 +1,7 @@
 // A model goes into use for a feature set of the lake: the click, what is in use, and how far a back-fill is.
 import { html, useState } from './vendor/preact.js';
 import { get, list, make, path } from './api.js';
-import { Act, Bar, counted, Facts, figure, number, OVER, plain, State, stay, Table, told, Trouble, useRead, when } from './parts.js';
+import { Act, Bar, counted, Facts, figure, number, OVER, plain, State, stay, Table, told, Trouble, useRead, useThing, when } from './parts.js';
 
 /** For who may, and the sets that are granted.  source(version): {model_id, version}, made first where it is not there. */
 export function Use({ me, source, versions = [] }) {
@@ -44,7 +44,7 @@ function BackFill({ of: far }) {
 }
 
 export function Promotion({ id, me }) {
-  const [one, problem, reload] = useRead(() => get(path('promotions', id)), [id], 1500);
+  const [one, problem, reload] = useThing(path('promotions', id), 1500);
   const back = one && OVER.includes(one.state) && one.in_use && me.role !== 'viewer';
   if (problem) return html`<h1>Promotion</h1><${Trouble} of=${problem} />`;
   if (!one) return html`<h1>Promotion</h1>`;

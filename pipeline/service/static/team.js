@@ -1,9 +1,9 @@
 // Who belongs to the team, its tokens, what it may use, and who changed which right.
 import { html, useState } from './vendor/preact.js';
-import { ask, get, list, make, path } from './api.js';
-import { Act, bytes, Facts, number, plain, stay, Table, told, Trouble, useRead, when } from './parts.js';
+import { ask, list, make, path } from './api.js';
+import { Act, bytes, Facts, number, plain, stay, Table, told, Trouble, useRead, useThing, when } from './parts.js';
 
-const LIMITS = { stored_bytes: 'stored', queued: 'jobs that wait', running: 'jobs at once', submitted: 'new jobs in a minute' };
+const LIMITS = { stored_bytes: 'stored', queued: 'jobs that wait', running: 'jobs at once', submitted: 'new in a minute' };
 const ROLES = ['viewer', 'member', 'operator', 'admin'];
 const Role = ({ value, onChange, most = 'admin', label }) => html`<select aria-label=${label} value=${value} onChange=${event => onChange(event.target.value)}>${ROLES.slice(0, ROLES.indexOf(most) + 1).map(one => html`<option value=${one} selected=${one === value}>${one}</option>`)}</select>`;
 
@@ -45,8 +45,8 @@ function Password({ name }) {
 
 export function Team({ me, may }) {
   const admin = me.role === 'admin';
-  const [members, problem, reload] = useRead(() => get('/v1/members'), []);
-  const [now] = useRead(() => get('/v1/me'), []);
+  const [members, problem, reload] = useThing('/v1/members');
+  const [now] = useThing('/v1/me');
   const [audit] = useRead(() => (admin ? list('/v1/audit', 100) : []), []);
   async function give(one, role) {
     await ask('PATCH', path('members', one.user_id), { role }, { 'If-Match': '*' });
