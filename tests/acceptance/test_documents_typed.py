@@ -155,8 +155,8 @@ ELSEWHERE = {
     ("docs/pycaffe.md", "python"): "tests/unit/training/test_engine_pycaffe.py runs them in order",
     ("docs/spark.md", "python"): "needs Spark and Java; tests/spark runs the same calls",
     ("docs/nets.md", "python"): "needs torch and timm, 4 GB; tests/golden/onnx/make.py exports so",
-    ("docs/kubernetes.md", "sh"): "needs Kubernetes; tests/kube runs check, status and why against its real servers; "
-    "tests/acceptance/test_kubernetes.py builds what is applied",
+    ("docs/kubernetes.md", "sh"): "needs Kubernetes; tests/kube/test_page.py types each block against its real "
+    "servers, tests/acceptance/test_kubernetes.py builds what is applied",
     ("docs/kubernetes.md", "yaml"): "needs Kubernetes; tests/kube/test_admission.py has the API server take it",
     ("docs/containers.md", "yaml"): "needs Kubernetes; tests/acceptance/test_dockerfile.py compares its paths and user",
     ("docs/metrics.md", "yaml"): "tests/integration/test_prometheus.py has promtool read it",

@@ -40,6 +40,7 @@ FOLDERS = ("operator", "compute", "gateway", "service")
 VERSIONS = ("1.31", "1.37")
 """The oldest Kubernetes that the page names, and that of the tests' servers."""
 METRICS_PORT = 9464
+DATABASE = "postgresql://u:p@h.invalid/d"
 KUBECTL = Path(sys.executable).parent / "kubectl"
 Body = dict[str, Any]
 
@@ -115,7 +116,7 @@ def test_each_container_says_what_the_command_line_takes_and_reads_its_configura
     assert args.command is not None
     if folder == "operator":
         return
-    settings = settings_of(folder, spec, {"HATHI_SERVICE__DATABASE": "postgresql://u:p@h/d"})
+    settings = settings_of(folder, spec, {"HATHI_SERVICE__DATABASE": DATABASE})
     listens = {settings.service.listen, settings.service.metrics_listen} - {None}
     if container["args"][0] == "serve":
         assert settings.metrics.port is not None
@@ -169,7 +170,7 @@ def test_who_changes_the_largest_number_of_boxes_changes_the_part_of_each(tmp_pa
 
 def test_the_service_wants_no_more_workers_than_kubernetes_makes() -> None:
     (spec, *_) = [spec for body, spec in pods("service") if body["metadata"]["name"] == "hathi-service"]
-    workers = settings_of("service", spec, {"HATHI_SERVICE__DATABASE": "postgresql://u:p@h/d"}).service.workers
+    workers = settings_of("service", spec, {"HATHI_SERVICE__DATABASE": DATABASE}).service.workers
     scaled = {
         one["metadata"]["name"]: one["spec"] for one in built("service") if one["kind"] == "HorizontalPodAutoscaler"
     }
@@ -214,8 +215,10 @@ class Node:
             "HATHI_LOGS__FOLDER": str(self.folder / folder / "logs"),
             "HATHI_BUCKET__URL": str(self.folder / "bucket"),
             "HATHI_DAEMON__POLL_SECONDS": "0.2",
-            "HATHI_METRICS__PORT": str(self.ports[folder]),
+            "HATHI_METRICS__PORT": str(self.ports.get(folder, METRICS_PORT)),
         }
+        if folder == "service":
+            own["HATHI_SERVICE__DATABASE"] = DATABASE
         if folder == "gateway":
             own["HATHI_LAKES__MAIN__URL"] = str(self.folder / "lake")
         return environ(**{**given, **own})
@@ -248,6 +251,8 @@ def test_an_object_in_the_bucket_stops_each_pod_and_none_works_again_until_it_is
     node = Node(tmp_path, {"compute": free_port() - 2, "gateway": free_port()})
     for name in ("bucket", "lake/refs"):
         (tmp_path / name).mkdir(parents=True)
+    node.runs("service", "hathi-service-stop")
+    assert [path.name for path in (tmp_path / "bucket").rglob("*") if path.is_file()] == ["ESTOP"], "of the service"
     running = {name: node.start(name) for name in ("compute", "gateway")}
     try:
         for name, server in running.items():

@@ -142,10 +142,11 @@ def test_boxes_gateways_and_the_service_are_applied_and_their_pods_run(shell: Sh
 
 def test_estop_is_put_into_the_bucket_by_a_job_of_its_own(shell: Shell, site: Site) -> None:
     shell.type(block(TYPED[3][0], number=TYPED[3][1]))
-    for name in ("stop", "start"):
+    for name in ("stop", "start", "service-stop", "service-start", "migrate"):
         shell.type(f"kubectl -n hathi wait --for=condition=Complete --timeout=60s job/{name}")
         (pod,) = site.api.list("/api/v1/namespaces/hathi/pods", labelSelector=f"job-name={name}")[0]
-        assert pod["spec"]["containers"][0]["args"] == [name, "--remote"]
+        words = [name.removeprefix("service-"), "--remote"] if name != "migrate" else ["service", "migrate"]
+        assert pod["spec"]["containers"][0]["args"] == words
 
 
 def test_pods_of_the_page_are_of_the_restricted_standard(shell: Shell, site: Site) -> None:
