@@ -72,6 +72,10 @@ class Kubelet:
     pretend: Callable[[Body], float] | None = None
     room: int = 1000
     """CPUs that it says it has."""
+    devices: Mapping[str, str] = field(default_factory=dict)
+    """What else it says it has, by the names of resources."""
+    roots: Mapping[str, Path] = field(default_factory=dict)
+    """Of images with files of their own: the folder below which a pod's workingDir lies."""
     ran: list[Ran] = field(default_factory=list)
     frozen: bool = False
     _pods: dict[str, _Pod] = field(default_factory=dict)
@@ -94,7 +98,7 @@ class Kubelet:
         with contextlib.suppress(ApiError):
             self.api.call("POST", "/api/v1/nodes", body)
         now = stamp(time.time())
-        size = {"cpu": str(self.room), "memory": "1000Gi", "pods": "20000"}
+        size = {"cpu": str(self.room), "memory": "1000Gi", "pods": "20000", **self.devices}
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now,
                  "lastTransitionTime": now}  # fmt: skip
         status = {"capacity": size, "allocatable": size, "conditions": [ready]}
@@ -129,6 +133,13 @@ class Kubelet:
         """The node is cut off: it hears and says nothing, and its processes go on."""
         self.frozen = True
 
+    def lose(self) -> None:
+        """The node loses its power: it is cut off, and its processes are gone."""
+        self.freeze()
+        with self._lock:
+            for pod in self._pods.values():
+                _signal(pod, signal.SIGKILL)
+
     def pid_of(self, name: str) -> int | None:
         """The process of a pod that runs; None: it does not."""
         with self._lock:
@@ -136,6 +147,13 @@ class Kubelet:
                 if pod.body["metadata"]["name"] == name and pod.process is not None and not pod.ended:
                     return pod.process.pid
         return None
+
+    def running(self, space: str) -> list[str]:
+        """The pods of a namespace whose processes run here."""
+        with self._lock:
+            here = [pod for pod in self._pods.values() if pod.body["metadata"]["namespace"] == space]
+            alive = [pod for pod in here if pod.process is not None and pod.process.poll() is None]
+            return [pod.body["metadata"]["name"] for pod in alive]
 
     def kill(self, name: str) -> None:
         """As kill -9 of all that a pod runs."""
@@ -184,15 +202,21 @@ class Kubelet:
         """In place: the pods' namespaces have this very file."""
         if self.frozen or self._slices is None:
             return
-        lines = ["127.0.0.1 localhost"]
-        for each in self._slices.all():
-            meta = each["metadata"]
-            service = (meta.get("labels") or {}).get("kubernetes.io/service-name", "")
-            for end in each.get("endpoints") or ():
-                if end.get("hostname"):
-                    name = f"{end['hostname']}.{service}.{meta['namespace']}.svc"
-                    lines += [f"{_local(address)} {name}" for address in end["addresses"]]
         with self._lock:
+            mine = [pod for pod in self._pods.values() if pod.address and not pod.ended]
+            lines = [f"127.0.0.1 localhost {os.uname().nodename}"]
+            lines += [f"{local(pod.address)} {self._name_of(pod)}" for pod in mine if not _is_of_host(pod)]
+            for each in self._slices.all():
+                meta = each["metadata"]
+                service = (meta.get("labels") or {}).get("kubernetes.io/service-name", "")
+                for end in each.get("endpoints") or ():
+                    # Of a pod that has a name; else of the Service, where its addresses are written down by hand.
+                    name = f"{service}.{meta['namespace']}.svc {service}"
+                    if end.get("hostname"):
+                        name = f"{end['hostname']}.{service}.{meta['namespace']}.svc"
+                    elif end.get("targetRef"):
+                        continue
+                    lines += [f"{local(address)} {name}" for address in end["addresses"]]
             self.hosts.write_text("\n".join(lines) + "\n")
 
     # --- pods
@@ -231,17 +255,30 @@ class Kubelet:
         except KeyError as error:
             self._tell(pod, "Pending", _waiting("CreateContainerConfigError", f"{error} is missing"))
             return
-        inside = ["unshare", "-m", "sh", "-c", f'mount --bind {self.hosts} /etc/hosts && exec "$@"', "sh", *words]
+        self._write_hosts()
+        begin = f'hostname "$0" && mount --bind {self.hosts} /etc/hosts && exec "$@"'
+        inside = ["unshare", "-m", "-u", "sh", "-c", begin, self._name_of(pod), *words]
         with self._lock, self._log(pod).open("ab") as log:
             if pod.going or self._ending.is_set():
                 return
             pod.process = subprocess.Popen(
-                inside, env=environ, cwd=main.get("workingDir") or self.folder, stdin=subprocess.DEVNULL, stdout=log,
+                inside, env=environ, cwd=self._place(main), stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, start_new_session=True,
             )  # fmt: skip
             pod.began = time.time()
         threading.Thread(target=self._wait, args=(pod, pod.process), daemon=True).start()
         self._tell(pod, "Running", _running())
+
+    def _name_of(self, pod: _Pod) -> str:
+        """What its process calls its host: that of the node where it has the node's network."""
+        own = pod.body["spec"].get("hostname") or pod.body["metadata"]["name"]
+        return os.uname().nodename if _is_of_host(pod) else own
+
+    def _place(self, container: Body) -> Path:
+        where, root = container.get("workingDir"), self.roots.get(container["image"])
+        if root is not None:
+            return root / where.lstrip("/") if where else root
+        return Path(where) if where else self.folder
 
     def _log(self, pod: _Pod) -> Path:
         return self.folder / f"{pod.body['metadata']['name']}.log"
@@ -349,8 +386,14 @@ def _whole(body: Body) -> Body:
     return body
 
 
-def _local(address: str) -> str:
+def local(address: str) -> str:
+    """Where an address of a pod is on this host."""
     return address.replace("10.64.", "127.64.")
+
+
+def _is_of_host(pod: _Pod) -> bool:
+    """Whether it has the node's network, and so its name."""
+    return bool(pod.body["spec"].get("hostNetwork"))
 
 
 def _running() -> Body:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.kube.names import JOB
 from tests.kube import training
-from tests.kube.site import Site
+from tests.kube.kubelet import local
+from tests.kube.site import Site, attempt_of
+from tests.servers import redis
 from tests.servers.demand import until
 
 
@@ -72,6 +78,105 @@ def test_whatever_ends_a_worker_the_job_comes_back_with_the_same_bits(
     assert "Resuming from" in here_log(here, f"{name}-1-0")
     assert training.weights(folder) == undisturbed
     assert here.overlaps() == []
+
+
+def test_a_node_is_lost_and_the_job_goes_on_elsewhere_with_the_same_bits(
+    undisturbed: str, here: Site, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Its pods are never heard of again: they are given up after their grace, and are gone with the node's object."""
+    folder = training.folder_of(tmp_path_factory.mktemp("kube-training") / "lost")
+    space = here.space("lost")
+    spec = training.spec_of(folder, recovery={"lostAfterSeconds": 20})  # the cluster knows it sooner, after 10 s
+    spec["template"]["spec"] |= {"terminationGracePeriodSeconds": 3, "affinity": apart("lost")}
+    here.submit(space, "lost", spec)
+    until(lambda: training.reached(folder) >= training.SNAPSHOT, "a snapshot is there", 240.0)
+    (name,) = [name for name, node in here.nodes.items() if node.pid_of("lost-0-1")]
+    here.nodes[name].lose()
+    status = here.ends(space, "lost")
+    assert (status["attempt"], status["failures"]) == (1, 0), status
+    assert {pod["spec"]["nodeName"] for pod in here.pods(space, "lost") if attempt_of(pod) == 1} == {*here.nodes} - {
+        name
+    }
+    assert "Resuming from" in here_log(here, "lost-1-0")
+    assert training.weights(folder) == undisturbed
+    assert here.overlaps() == []
+    here.leave(name)
+    until(lambda: all(pod["spec"]["nodeName"] != name for pod in here.pods(space, "lost")), "its pods are gone", 90.0)
+    here.node(name)
+
+
+def test_workers_that_meet_by_a_shared_folder_meet_nobody_of_a_dead_attempt(
+    undisturbed: str, here: Site, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    top = tmp_path_factory.mktemp("kube-nfs")
+    folder, space = training.folder_of(top / "training"), here.space("nfs")
+    rendezvous = {"backend": "nfs", "nfs": {"path": str(top / "meeting")}}
+    here.submit(space, "nfs", training.spec_of(folder, rendezvous=rendezvous))
+    until(lambda: training.reached(folder) >= training.SNAPSHOT, "a snapshot is there", 240.0)
+    pid = next(filter(None, (node.pid_of("nfs-0-0") for node in here.nodes.values())))
+    os.killpg(pid, signal.SIGKILL)
+    status = here.ends(space, "nfs")
+    assert (status["attempt"], status["failures"]) == (1, 1)
+    said = sorted(path.name for path in (top / "meeting/hathi").iterdir())
+    assert said == [status["runId"], f"{status['runId']}.1"], "each attempt has its own"
+    assert here.api.list(f"/api/v1/namespaces/{space}/services")[0] == [], "a folder needs no Service"
+    assert training.weights(folder) == undisturbed
+
+
+def apart(name: str) -> dict[str, Any]:
+    """Pods of a job go to different nodes, where there are."""
+    term = {"labelSelector": {"matchLabels": {JOB: name}}, "topologyKey": "kubernetes.io/hostname"}
+    return {
+        "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 9, "podAffinityTerm": term}]}
+    }
+
+
+REDIS = "10.64.200.1"
+
+
+def test_the_seeds_sample_runs_to_its_end_as_it_stands(
+    undisturbed: str, here: Site, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Its Redis is a real one behind a Service of its name, its image has a program of its name that trains."""
+    top = tmp_path_factory.mktemp("kube-seed")
+    folder, space = training.folder_of(top / "training"), here.space("seed")
+    text = (Path(__file__).parent / "samples" / "caffe2job.yaml").read_text()
+    (image,), (where,), (script,) = (
+        re.findall(pattern, text) for pattern in (r"image: (\S+)", r"workingDir: (\S+)", r'"(\w+\.py)"')
+    )
+    inside = top / "image" / where.lstrip("/")
+    inside.mkdir(parents=True)
+    command = ["hathi", "train", "solver.prototxt", "--on", "replicas", "--patience", training.PATIENCE]
+    (inside / script).write_text(f"import os\nos.chdir({str(folder)!r})\nos.execvp('hathi', {command!r})\n")
+    meta = {"name": "redis-service", "namespace": space}
+    here.post({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": [{"port": redis.PORT}]}})
+    labels = {"kubernetes.io/service-name": "redis-service"}
+    ports: list[dict[str, Any]] = [{"port": redis.PORT}]
+    behind = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {**meta, "labels": labels}}
+    here.post({**behind, "addressType": "IPv4", "endpoints": [{"addresses": [REDIS]}], "ports": ports})
+    for name in ("g1", "g2"):
+        here.node(name, images=frozenset({image}), roots={image: top / "image"}, devices={"nvidia.com/gpu": "2"})
+    path = f"/apis/kubeflow.org/v1alpha1/namespaces/{space}/caffe2jobs"
+
+    def conditions() -> dict[str, str]:
+        status = here.api.call("GET", f"{path}/example-job").get("status") or {}
+        return {each["type"]: each["status"] for each in status.get("conditions") or ()}
+
+    try:
+        with redis.running(top / "redis", local(REDIS)):
+            here.post_yaml(path, text)
+            until(lambda: "True" in (conditions().get("Succeeded"), conditions().get("Failed")), "it ends", 240.0)
+        assert conditions()["Succeeded"] == "True", here.logs(space, "example-job")
+        body = here.api.call("GET", f"{path}/example-job")
+        (told,) = body["status"]["replicaStatuses"]
+        assert (told["type"], told["state"], told["replicasStates"]) == ("worker", "Succeeded", {"Succeeded": 2})
+        assert training.weights(folder) == undisturbed
+        for pod in here.pods(space, "example-job"):
+            assert pod["spec"]["hostNetwork"] is True
+            assert pod["metadata"]["labels"]["caffe2_job_key"] == f"{space}-example-job"
+    finally:
+        for name in ("g1", "g2"):
+            here.leave(name)
 
 
 def here_log(here: Site, pod: str) -> str:

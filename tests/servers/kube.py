@@ -29,8 +29,11 @@ CONTROLLERS = (
     "garbage-collector-controller", "namespace-controller", "pod-garbage-collector-controller",
     "node-lifecycle-controller", "taint-eviction-controller", "endpointslice-controller", "serviceaccount-controller",
     "serviceaccount-token-controller", "deployment-controller", "replicaset-controller", "job-controller",
+    "podgroup-protection-controller",
 )  # fmt: skip
 
+GATES = "--feature-gates=GenericWorkload=true"
+"""Kubernetes' own gangs, which 1.37 has behind a gate."""
 _AUDIT = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -102,9 +105,9 @@ class Cluster:
         self._begin("controllers", [
             "--kubeconfig", config, "--service-account-private-key-file", key, "--leader-elect=false",
             f"--controllers={','.join(CONTROLLERS)}", "--node-monitor-grace-period=10s", "--node-monitor-period=1s",
-            "--secure-port=0", "--use-service-account-credentials=false",
+            "--secure-port=0", "--use-service-account-credentials=false", GATES,
         ])  # fmt: skip
-        self._begin("scheduler", ["--kubeconfig", config, "--leader-elect=false", "--secure-port=0"])
+        self._begin("scheduler", ["--kubeconfig", config, "--leader-elect=false", "--secure-port=0", GATES])
 
     def start_etcd(self) -> None:
         url = f"http://127.0.0.1:{self.etcd_port}"
@@ -131,6 +134,7 @@ class Cluster:
             "--advertise-address", "127.0.0.1", "--endpoint-reconciler-type", "none",
             "--audit-policy-file", str(policy), "--audit-log-path", str(self.audit),
             "--enable-admission-plugins", "OwnerReferencesPermissionEnforcement",
+            GATES, "--runtime-config", "scheduling.k8s.io/v1beta1=true",
         ])  # fmt: skip
         server.until(self.is_ready, "kube-apiserver is ready", 120.0)
 

@@ -188,7 +188,8 @@ def _own_address(one: Replica, ends: float) -> str:
     """The address by which the others reach process 0, which is one of this host's."""
     if one.redis:
         return Redis(*one.redis, ends).own_address
-    name = one.address or socket.gethostname()
+    # Where a file says it, no name has to: an operator makes one by a Service, which a shared folder does without.
+    name = socket.gethostname() if one.nfs else one.address or socket.gethostname()
     return _resolved(name, ends)
 
 

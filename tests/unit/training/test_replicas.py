@@ -87,6 +87,8 @@ def test_workers_meet_by_a_shared_folder(tmp_path: Path) -> None:
     (tmp_path / "hathi" / "r").write_text("half a li")
     assert together(Replica(0, 2, "r.1", nfs=str(tmp_path)), 2) == [[b"0", b"1"]] * 2
     assert (tmp_path / "hathi" / "r.1").is_file()
+    named = Replica(0, 2, "r.2", address="r-2-0.r.team.svc.invalid", nfs=str(tmp_path))
+    assert together(named, 2) == [[b"0", b"1"]] * 2, "a name that a Service would make is not needed"
 
 
 def test_who_does_not_know_the_secret_is_sent_away() -> None:
