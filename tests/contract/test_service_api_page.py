@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.app.overview import Overviews
 from pipeline.clock import Clock
 from pipeline.fetch.fetcher import Fetcher
 from pipeline.service.serving.parent import Sizes
@@ -123,8 +124,11 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
         lake.write({"ayes": ["b"]})
         files = lambda accept, most: Fetcher(limits(max_bytes=most), accept=accept)  # noqa: E731
         fetcher = lambda: Fetcher(limits())  # noqa: E731
-        with standing(site, folder, Sizes(threads=1), fetcher, files, promoter=lake.promoter()) as made:
+        overview = Overviews(lake.config, Clock())
+        beside: dict[str, Any] = {"promoter": lake.promoter(), "overview": overview}
+        with standing(site, folder, Sizes(threads=1), fetcher, files, **beside) as made:
             yield made
+        overview.close()
 
 
 def typed(script: str, folder: Path, given: dict[str, str]) -> tuple[str, bytes]:
