@@ -6,6 +6,7 @@ answers many people.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ LOOK_SECONDS, DAY_SECONDS = 30.0, 300.0
 """So long one answer may take."""
 KEEP_LOOK, KEEP_DAY = 10.0, 60.0
 """So long an answer stands: whoever asks again meanwhile is told the same."""
+ENVIRON = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""Arrow's own pool takes an address space of 1 GiB at its first array, which the kernel counts as taken."""
 DAYS = 4
 """Answers about days that are kept at the most."""
 
@@ -87,7 +90,7 @@ class _Answers:
                 pass  # nobody had asked it for long, and it has ended: another one begins
         if answer is None or isinstance(answer, Ended):
             self._end()
-            self._child = Child(python_of(MODULE, str(self._config)))
+            self._child = Child(python_of(MODULE, str(self._config)), {**os.environ, **ENVIRON})
             self._child.hear(question, self._heard.put)
             answer = self._answer()
         if isinstance(answer, Ended):

@@ -48,6 +48,8 @@ class Looks:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._opened: tuple[Sequence[Context], Look] | None = None
+        self.worn = False
+        """A store gave no answer, and a thread may still wait for it: another process looks next."""
 
     def __call__(self) -> dict[str, Any]:
         """As `hathi status --json`, each table cut off after ROWS; and `findings`, as `hathi health` judges it."""
@@ -60,8 +62,7 @@ class Looks:
         tree = as_tree(found)
         tree["models"], unread = _in_use(where)
         tree["unseen"] |= unread
-        silent = any(one.trouble for one in found.facts.stores)
-        self._opened = None if silent else (where, look)  # what gave no answer is asked anew
+        self._opened, self.worn = (where, look), any(one.trouble for one in found.facts.stores)
         more = {name: len(tree[name]) - ROWS for name in TABLES if len(tree[name]) > ROWS}
         told = {
             **tree, **{name: tree[name][:ROWS] for name in TABLES}, "more": more, "level": level_of(findings).word,
@@ -118,7 +119,7 @@ def _work(channel: Channel) -> None:
     def told(question: dict[str, Any]) -> dict[str, Any]:
         return day(settings, question["day"]) if "day" in question else look()
 
-    while True:
+    while not look.worn:
         signal.alarm(IDLE_SECONDS)
         question, _ = channel.receive()
         signal.alarm(0)

@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -75,6 +76,10 @@ class Patience:
     def _work(self) -> None:
         while True:
             self._asked.get()()
+
+    def close(self) -> None:
+        """Its thread ends, once nothing keeps it waiting."""
+        self._asked.put(sys.exit)
 
     def begin(self, ask: Callable[[], R]) -> Callable[[], R]:
         """Begin to ask; what is given back waits for the answer.  That raises TemporaryError: there is none in time."""

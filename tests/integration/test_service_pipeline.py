@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.app.overview import Overviews, _Answers
+from pipeline.app.overview_child import MEMORY
 from pipeline.clock import Clock
 from tests.servers.databases import needs_the_extra, sites
 from tests.servers.promoting import Lake
@@ -115,6 +116,23 @@ def test_who_looks_is_asked_again_and_one_that_was_killed_is_replaced(seen: Seen
     seen.now[0] += 60
     assert len(seen.boss.got("GET", "/v1/pipeline")["open"]) == 2
     assert _child(seen.overview._look) != before
+
+
+def _taken(process: int) -> int:
+    """Bytes that the kernel counts against its limit."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.split("VmData:")[1].split()[0]) * 1024
+
+
+def test_looking_and_reporting_again_and_again_take_no_more_memory(seen: Seen) -> None:
+    taken: list[int] = []
+    for _ in range(12):
+        seen.now[0] += 61
+        seen.boss.got("GET", "/v1/pipeline")
+        seen.boss.got("GET", "/v1/pipeline/report")
+        taken.append(sum(_taken(_child(one)) for one in (seen.overview._look, seen.overview._day)))
+    assert taken[-1] - taken[3] < 16 * 2**20, "a thread's stack is 8 MiB"
+    assert max(taken) < MEMORY, "of both together; each may take so much"
 
 
 def test_one_that_cannot_begin_is_an_error_that_its_operator_reads(tmp_path: Path) -> None:

@@ -45,10 +45,13 @@ def disks(settings: Settings) -> tuple[tuple[Disk, ...], dict[str, str]]:
 
 def disks_in_time(settings: Settings) -> tuple[tuple[Disk, ...], dict[str, str]]:
     """The local disks; one whose mount hangs is none that can be looked at."""
+    patience = Patience("a local disk")
     try:
-        return Patience("a local disk")(partial(disks, settings))
+        return patience(partial(disks, settings))
     except TemporaryError as error:
         return (), {"the local disks": f"{error.message}: a mount hangs (a bucket or a lake on NFS?)"}
+    finally:
+        patience.close()
 
 
 def programs(state: Path, stages: Iterable[str] = STAGES) -> tuple[Mapping[str, str], Mapping[str, str]]:
