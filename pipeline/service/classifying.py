@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.errors import FormatError
 from pipeline.records import Failure
 from pipeline.service.database.statements import Row
@@ -50,11 +53,12 @@ class Classifier:
     def takes_pictures(self) -> bool:
         return self.facts["pictures"] is not None or bool(self.model.given)
 
-    def predictions(self, values: Sequence[float], top: int) -> list[Prediction]:
+    def predictions(self, values: NDArray[np.float32], top: int) -> list[Prediction]:
         """The classes with the greatest values; of equal ones the one with the smaller number."""
-        order = sorted(range(len(values)), key=lambda at: (-values[at], at))[:top]
+        order = np.argsort(-values, kind="stable")[:top]
         likely = self.facts["probabilities"]
-        return [Prediction(self.labels[at], at, values[at], values[at] if likely else None) for at in order]
+        scores = [(at, float(values[at])) for at in order.tolist()]
+        return [Prediction(self.labels[at], at, score, score if likely else None) for at, score in scores]
 
 
 def facts_of(content: bytes) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from pipeline.service.http.documents import Told
 from pipeline.service.http.meaning import meant
 from pipeline.service.ids import Kind
 from pipeline.service.problems import TITLES, Problem, Refused
-from pipeline.service.serving.parent import Busy, CannotServe, Lost
+from pipeline.service.serving.parent import Busy, CannotServe, Lost, Row
 from pipeline.service.words import PLATFORM
 
 router = APIRouter(prefix="/v2", tags=["inference"])
@@ -159,7 +159,7 @@ async def infer(request: Request, service: Service, actor: Member, model: ModelN
     return _answer(model, found, asked, rows)
 
 
-async def _rows(service: Behind, found: Classifier, asked: _Asked) -> list[list[float]]:
+async def _rows(service: Behind, found: Classifier, asked: _Asked) -> list[Row]:
     try:
         answers = await service.serving.answer(found.model, asked.items, numbers=asked.numbers)
     except (Busy, Lost, CannotServe) as error:
@@ -266,7 +266,7 @@ def _packed(data: Sequence[Any], count: int) -> bytes:
     return struct.pack(f"<{count}f", *flat)
 
 
-def _answer(model: str, found: Classifier, asked: _Asked, rows: Sequence[Sequence[float]]) -> Response:
+def _answer(model: str, found: Classifier, asked: _Asked, rows: Sequence[Row]) -> Response:
     count = len(rows)
     data: list[Any]
     if asked.classes:
@@ -274,7 +274,7 @@ def _answer(model: str, found: Classifier, asked: _Asked, rows: Sequence[Sequenc
         data = [f"{one.score:.9g}:{one.index}:{one.label}" for some in told for one in some]
         shape, datatype = [count, asked.classes], "BYTES"
     else:
-        data = [value for row in rows for value in row]
+        data = [value for row in rows for value in row.tolist()]
         shape, datatype = [count, found.facts["classes"]], "FP32"
     output: dict[str, Any] = {"name": _output(found), "datatype": datatype, "shape": shape}
     body = {"model_name": model, "model_version": VERSION, "outputs": [output]}

@@ -18,6 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.errors import PermanentError, TemporaryError
 from pipeline.process.channel import Gone
 from pipeline.process.child import Child, python_of
@@ -35,7 +38,7 @@ WAIT_SECONDS = 0.004
 RUN_SECONDS = 120.0
 """A process that has not answered by then is killed."""
 _KEPT = ("PATH", "LANG", "LC_ALL", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "OMP_WAIT_POLICY")
-Row = list[float]
+Row = NDArray[np.float32]
 Answer = list[Row | Failure]
 
 
@@ -172,7 +175,7 @@ class _Lane:
                 b"".join(items), net=first.net, folder=str(first.of.folder), numbers=first.numbers,
                 sizes=[len(item) for item in items],
             )  # fmt: skip
-            told, _ = child.channel.receive()
+            told, content = child.channel.receive()
             if "failed" in told:
                 raise Gone
         except Gone:
@@ -189,9 +192,9 @@ class _Lane:
             raise CannotServe(
                 "this classifier's net cannot serve", neutral(here), "make a classifier of another snapshot"
             )
-        return [
-            Failure(*told["failures"][str(at)]) if row is None else row for at, row in enumerate(told["rows"])
-        ]  # fmt: skip
+        failures = told["failures"]
+        rows = iter(np.frombuffer(content, "<f4").reshape(max(1, len(items) - len(failures)), -1))
+        return [Failure(*failures[str(at)]) if str(at) in failures else next(rows) for at in range(len(items))]
 
     def _lost(self) -> Lost:
         assert self.child is not None

@@ -27,7 +27,7 @@ def answering(channel: Channel) -> None:
     """Answers until the parent is gone.
 
     Asked: `net`, `folder`, `numbers` (whether rows of float32 come, else pictures), `sizes` of what comes.  Answered:
-    `rows`, each a list of numbers or null; `failures` by number; `bytes` that this process has; or `refused`.
+    `failures` by number, with the float32 of all other rows behind; `bytes_held`, which this process has; or `refused`.
     """
     most, most_bytes, threads = (int(one) for one in sys.argv[1:4])
     life.confine(OPEN_FILES, FILE_BYTES)
@@ -42,7 +42,8 @@ def answering(channel: Channel) -> None:
             except (PipelineError, OSError) as error:
                 channel.send(refused=str(error)[:500], bytes_held=_resident())
                 continue
-            channel.send(**_told(found), bytes_held=_resident())
+            rows = b"".join(one.astype("<f4").tobytes() for one in found if not isinstance(one, Failure))
+            channel.send(rows, failures=_failures(found), bytes_held=_resident())
 
 
 def _cut(content: bytes, sizes: Sequence[int]) -> list[bytes]:
@@ -53,11 +54,10 @@ def _cut(content: bytes, sizes: Sequence[int]) -> list[bytes]:
     return found
 
 
-def _told(found: Answers) -> dict[str, Any]:
-    failures = {
+def _failures(found: Answers) -> dict[str, Any]:
+    return {
         str(at): [one.reason, one.detail, one.retriable] for at, one in enumerate(found) if isinstance(one, Failure)
     }
-    return {"rows": [None if isinstance(one, Failure) else one.tolist() for one in found], "failures": failures}
 
 
 def _resident() -> int:
