@@ -21,6 +21,16 @@ async def put(store: Store, key: str, content: bytes | Path) -> None:
     await asyncio.to_thread(store.put, key, content)
 
 
+async def keep(store: Store, key: str, content: bytes) -> dict[str, Any]:
+    """Puts it, and says what `described` says.  Raises PipelineError."""
+
+    def kept() -> dict[str, Any]:
+        store.put(key, content)
+        return described(key, content)
+
+    return await asyncio.to_thread(kept)
+
+
 async def get(store: Store, key: str, at_most: int) -> bytes:
     """Raises PipelineError."""
     return await asyncio.to_thread(store.get, key, at_most)

@@ -142,24 +142,41 @@ async def content(
 
 
 async def _filled(service: Behind, actor: Actor, upload: _Upload, stream: AsyncIterator[bytes]) -> None:
-    """Takes what comes, in pieces.  Raises Refused: 400, 409, 413."""
-    held = bytearray()
+    """Takes what comes; while a piece is stored the next one is on its way.  Raises Refused: 400, 409, 413."""
+    storing: asyncio.Task[_Upload] | None = None
+    try:
+        async for piece in _pieces(stream, upload.size - upload.begins):
+            upload = await storing if storing is not None else upload
+            storing = asyncio.create_task(_store(service, actor, upload, piece))
+            del piece  # the trace of a later error would keep it
+    finally:
+        if storing is not None:
+            await storing
+
+
+async def _pieces(stream: AsyncIterator[bytes], missing: int) -> AsyncIterator[bytes]:
+    """What comes, cut; what came before a connection broke is the last one.  Raises Refused: 400, 413."""
+    held, broke = bytearray(), False
     try:
         async for some in stream:
-            held += some
-            if upload.begins + len(held) > upload.size:
-                raise Refused(
-                    Problem(413, f"more than the announced {upload.size} bytes came", "announce another file")
-                )
-            while len(held) >= blobs.PIECE:
-                upload = await _store(service, actor, upload, bytes(held[: blobs.PIECE]))
-                del held[: blobs.PIECE]
+            missing -= len(some)
+            if missing < 0:
+                said = "more than the announced bytes came"
+                raise Refused(Problem(413, said, "announce another file"))
+            for at in range(0, len(some), blobs.PIECE):
+                part = some[at : at + blobs.PIECE]
+                room = blobs.PIECE - len(held)
+                held += part[:room]
+                if len(held) == blobs.PIECE:
+                    yield bytes(held)
+                    held = bytearray(part[room:])
     except ClientDisconnect:
-        if held:
-            await _store(service, actor, upload, bytes(held))
-        raise Refused(Problem(400, "the connection broke", "go on from `received`")) from None
+        broke = True
     if held:
-        await _store(service, actor, upload, bytes(held))
+        yield bytes(held)
+        held.clear()
+    if broke:
+        raise Refused(Problem(400, "the connection broke", "go on from `received`"))
 
 
 async def put(service: Behind, actor: Actor, datafile: str, path: FilePath) -> None:
@@ -235,8 +252,7 @@ async def _store(service: Behind, actor: Actor, upload: _Upload, some: bytes) ->
     key = TenantKeys(actor.tenant).chunk_of_upload(
         upload.datafile, upload.begins, new_id(Kind.DATAFILE, service.clock.now())[-12:]
     )
-    said: dict[str, Any] = blobs.described(key, some)
-    await blobs.put(service.store, key, some)
+    said = await blobs.keep(service.store, key, some)
     async with service.database.transaction(actor.realm) as statements:
         row = await statements.row(
             "select chunks from datafiles where id = $1 and epoch = $2", upload.datafile, upload.epoch
