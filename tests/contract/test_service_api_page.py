@@ -10,10 +10,8 @@ import re
 import signal
 import subprocess
 import tarfile
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from tests.contract.test_service_isolation import furnished
 from tests.environment import environ
 from tests.integration.conftest import picture
 from tests.integration.fetch.asking import limits
+from tests.servers.bodies import hosting
 from tests.servers.databases import sites
 from tests.servers.demand import until
 from tests.servers.promoting import Lake, served
@@ -97,23 +96,8 @@ def host() -> Iterator[str]:
     """Of what the lines name at https://shop.invalid."""
     bodies = {"/spots.tar.gz": archive(), "/solver.prototxt": SOLVER.encode(), "/net.prototxt": DATASET_NET.encode(),
               "/picture.png": picture(0)}  # fmt: skip
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = bodies.get(self.path)
-            self.send_response(200 if body is not None else 404)
-            self.send_header("Content-Length", str(len(body or b"")))
-            self.end_headers()
-            self.wfile.write(body or b"")
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with hosting(bodies) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from pipeline.service.database.statements import Database, Statements, Taken, Vi
 from pipeline.service.database.wall import COUNTED, DOORS, TENANT
 from pipeline.service.queue import Chunk, Snapshot, Submission
 from pipeline.service.words import PLATFORM, WORKER, Part, Realm, Slot, scope
-from tests.servers.databases import KINDS, Site, a_tenant, empty, sites
+from tests.servers.databases import KINDS, Site, a_tenant, empty, sites, sites_of
 from tests.servers.postgres import Postgres
 
 SOLVER = """insert into solvers (tenant_id, id, name, solver, net, created_at)
@@ -30,8 +30,7 @@ DATAFILE = """insert into datafiles (tenant_id, id, name, size, created_at) valu
 
 @pytest.fixture(scope="module", params=KINDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
-    yield from sites(request.param, tmp_path_factory.mktemp("service"), server)
+    yield from sites_of(request, tmp_path_factory.mktemp("service"))
 
 
 @pytest.fixture

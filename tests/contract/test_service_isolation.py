@@ -22,7 +22,7 @@ from pipeline.service.database.wall import DOORS
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.keys import TenantKeys
 from pipeline.service.words import WORKER, Actor, Role
-from tests.servers.databases import KINDS, empty, sites
+from tests.servers.databases import KINDS, empty, sites_of
 from tests.servers.promoting import Lake
 from tests.servers.service import NET, SOLVER, WEIGHTS, Person, Stand, standing
 
@@ -36,9 +36,8 @@ WITHOUT_KIND = {"iteration": "10", "name": WEIGHTS, "number": "1", "alias": "bes
 
 @pytest.fixture(scope="module", params=KINDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
     folder = tmp_path_factory.mktemp("service")
-    for site in sites(request.param, folder, server):
+    for site in sites_of(request, folder):
         lake = Lake(folder / "promoting", folder / "bucket")
         lake.write({"ayes": ["b"], "bees": ["b"]})
         with standing(site, folder, promoter=lake.promoter()) as stand:

@@ -9,18 +9,13 @@ from typing import Any
 import pytest
 import requests
 
-from tests.servers.databases import KINDS, empty, sites
-from tests.servers.service import Person, Stand, standing
+from tests.servers.databases import KINDS, empty
+from tests.servers.service import Person, Stand, stood
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
-    folder = tmp_path_factory.mktemp("service")
-    for site in sites(request.param, folder, server):
-        with standing(site, folder) as stand:
-            yield stand
-            assert stand.said == [], "nothing that an operator has to know of"
+    yield from stood(request, tmp_path_factory.mktemp("service"))
 
 
 @pytest.fixture

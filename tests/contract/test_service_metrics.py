@@ -25,7 +25,7 @@ from pipeline.service.summing import Summing
 from pipeline.service.thinning import Point, grid, points_of
 from pipeline.service.words import Claimed, Ending, Slot, State, scope
 from pipeline.stores.local import LocalStore
-from tests.servers.databases import KINDS, Site, a_tenant, sites
+from tests.servers.databases import KINDS, Site, a_tenant, sites_of
 
 Row = dict[str, Any]
 NAMES = ("train/loss", "test/accuracy")
@@ -34,8 +34,7 @@ KEYS = itertools.count()
 
 @pytest.fixture(params=KINDS)
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
-    yield from sites(request.param, tmp_path, server)
+    yield from sites_of(request, tmp_path)
 
 
 @dataclass

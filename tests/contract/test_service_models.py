@@ -10,18 +10,13 @@ import pytest
 from pipeline.errors import PermanentError
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.words import Role, scope
-from tests.servers.databases import KINDS, empty, sites
-from tests.servers.service import WEIGHTS, Person, Stand, standing
+from tests.servers.databases import KINDS, empty
+from tests.servers.service import WEIGHTS, Person, Stand, stood
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
-    folder = tmp_path_factory.mktemp("service")
-    for site in sites(request.param, folder, server):
-        with standing(site, folder) as stand:
-            yield stand
-            assert stand.said == [], "nothing that an operator has to know of"
+    yield from stood(request, tmp_path_factory.mktemp("service"))
 
 
 @pytest.fixture

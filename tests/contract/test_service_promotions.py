@@ -21,7 +21,7 @@ from pipeline.service.words import Role
 from pipeline.service.work import lease
 from tests.environment import environ
 from tests.integration.conftest import picture, row
-from tests.servers.databases import KINDS, empty, sites
+from tests.servers.databases import KINDS, empty, sites_of
 from tests.servers.dying_promoter import POINTS
 from tests.servers.promoting import SET, Lake, served, worker_of
 from tests.servers.service import Person, Stand, standing
@@ -36,11 +36,10 @@ SETS = {
 
 @pytest.fixture(scope="module", params=KINDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
     folder = tmp_path_factory.mktemp("service")
     lake = Lake(folder / "promoting", folder / "bucket")
     lake.write({"ayes": ["b", "hats"]}, SETS)
-    for site in sites(request.param, folder, server):
+    for site in sites_of(request, folder):
         with standing(site, folder, promoter=lake.promoter()) as stand:
             yield stand
             assert stand.said == [], "nothing that an operator has to know of"

@@ -17,15 +17,14 @@ from pipeline.service.fairness import Queued, Standing
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.queue import LEASE_SECONDS, Chance, Chunk, Snapshot, Submission
 from pipeline.service.words import Beaten, Claimed, Ending, Reason, Slot, State, scope
-from tests.servers.databases import KINDS, Site, a_tenant, empty, sites
+from tests.servers.databases import KINDS, Site, a_tenant, empty, sites_of
 
 DONE = Ending(State.SUCCEEDED, result={"model": "m"})
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
-    yield from sites(request.param, tmp_path_factory.mktemp("service"), server)
+    yield from sites_of(request, tmp_path_factory.mktemp("service"))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from pipeline.service import queue
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.words import Ending, Slot, State
-from tests.servers.databases import KINDS, Site, needs_the_extra, sites
+from tests.servers.databases import KINDS, Site, needs_the_extra, sites_of
 
 needs_the_extra()
 
@@ -27,8 +27,7 @@ JOBS, TENANTS, WORKERS, ROUNDS = 300, 10, 8, 16
 
 @pytest.fixture(params=KINDS)
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
-    yield from sites(request.param, tmp_path, server)
+    yield from sites_of(request, tmp_path)
 
 
 def test_jobs_of_many_tenants_are_done_once_each_and_in_turns(

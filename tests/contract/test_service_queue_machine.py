@@ -23,7 +23,7 @@ from pipeline.service.ids import Kind, new_id
 from pipeline.service.problems import Refused
 from pipeline.service.queue import LEASE_SECONDS, LOST, STRIKES, Snapshot, Submission
 from pipeline.service.words import PLATFORM, WORKER, Actor, Beaten, Claimed, Ending, Role, Slot, State, scope
-from tests.servers.databases import KINDS, Site, empty, sites
+from tests.servers.databases import KINDS, Site, empty, sites_of
 
 pytest.importorskip("fastapi", reason="LEFT OUT: the service: scripts/service.sh installs what it needs")
 
@@ -374,8 +374,7 @@ def _actor(one: Work) -> Actor:
 
 @pytest.fixture(scope="module", params=KINDS)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
-    for made in sites(request.param, tmp_path_factory.mktemp("service"), server):
+    for made in sites_of(request, tmp_path_factory.mktemp("service")):
         asyncio.run(made.bare(STANDS_STILL, sqlite=False))
         yield made
 

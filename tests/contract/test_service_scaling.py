@@ -27,7 +27,7 @@ from pipeline.service.metrics import ServiceMetrics
 from pipeline.service.queue import Chance, Submission
 from pipeline.service.scaling import Bounds, Queue, Rules, wanted_now
 from pipeline.service.words import WORKER, Claimed, Ending, Role, Slot, State, scope
-from tests.servers.databases import KINDS, Site, a_tenant, empty, sites
+from tests.servers.databases import KINDS, Site, a_tenant, empty, sites_of
 from tests.servers.service import standing
 
 DONE = Ending(State.SUCCEEDED, result={})
@@ -37,8 +37,7 @@ PAGE = Path(__file__).parents[2] / "docs/service.md"
 
 @pytest.fixture(scope="module", params=KINDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
-    yield from sites(request.param, tmp_path_factory.mktemp("service"), server)
+    yield from sites_of(request, tmp_path_factory.mktemp("service"))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from pipeline.clock import Clock
 from pipeline.service.auth import sessions
 from pipeline.service.database.statements import Database
 from pipeline.service.words import Actor, Role
-from tests.servers.databases import KINDS, empty, sites
+from tests.servers.databases import KINDS, empty, sites_of
 from tests.servers.service import Person, Stand, standing
 
 passwords = pytest.importorskip(
@@ -32,9 +32,8 @@ OWN = {"Sec_Fetch_Site": "same-origin"}
 
 @pytest.fixture(scope="module", params=KINDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
     folder = tmp_path_factory.mktemp("service")
-    for site in sites(request.param, folder, server):
+    for site in sites_of(request, folder):
         with standing(site, folder) as stand:
             yield stand
 

@@ -22,15 +22,14 @@ from pipeline.service.work.lease import Lease
 from pipeline.service.work.training import Training
 from pipeline.stores.local import LocalStore
 from tests.contract.test_service_queue import Stand
-from tests.servers.databases import KINDS, Site, sites
+from tests.servers.databases import KINDS, Site, sites_of
 
 CLAIMED = (Slot.TRAIN, tallies.CLAIMS)
 
 
 @pytest.fixture(params=KINDS)
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
-    yield from sites(request.param, tmp_path, server)
+    yield from sites_of(request, tmp_path)
 
 
 def test_each_claim_is_counted_once_in_its_own_transaction_and_nothing_else_is(site: Site) -> None:

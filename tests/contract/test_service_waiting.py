@@ -16,8 +16,8 @@ from pipeline.service.database.statements import Database, Statements
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.queue import Submission
 from pipeline.service.words import WORKER, Claimed, Ending, Reason, Slot, State, scope
-from tests.servers.databases import KINDS, Site, a_tenant, empty, sites
-from tests.servers.service import Person, Stand, standing
+from tests.servers.databases import KINDS, Site, a_tenant, empty
+from tests.servers.service import Person, Stand, stood
 
 DONE = Ending(State.SUCCEEDED, result={"model": "m"})
 BAD = Ending(State.FAILED, Reason.BAD_ARCHIVE)
@@ -25,12 +25,7 @@ BAD = Ending(State.FAILED, Reason.BAD_ARCHIVE)
 
 @pytest.fixture(scope="module", params=KINDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
-    folder = tmp_path_factory.mktemp("service")
-    for site in sites(request.param, folder, server):
-        with standing(site, folder) as stand:
-            yield stand
-            assert stand.said == [], "nothing that an operator has to know of"
+    yield from stood(request, tmp_path_factory.mktemp("service"))
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from pipeline.service.queue import Chunk, Snapshot
 from pipeline.service.restoring import EPOCHS
 from pipeline.service.words import Claimed, Ending, Slot, State
 from pipeline.stores.local import LocalStore
-from tests.servers.databases import KINDS, Site, empty, needs_the_extra, sites
+from tests.servers.databases import KINDS, Site, empty, needs_the_extra, sites_of
 from tests.servers.demand import until
 from tests.servers.postgres import Postgres
 from tests.servers.service import WEIGHTS, Person, Stand, standing
@@ -40,9 +40,8 @@ needs_the_extra()
 
 @pytest.fixture(scope="module", params=KINDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
     folder = tmp_path_factory.mktemp("service")
-    for site in sites(request.param, folder, server):
+    for site in sites_of(request, folder):
         with standing(site, folder) as stand:
             yield stand
 

@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from pipeline.service.work.attempt import Hands
 from pipeline.service.work.worker import work
 from tests.integration.fetch.asking import limits
 from tests.servers import picture_training as spots
+from tests.servers.bodies import hosting
 from tests.servers.databases import sites
 from tests.servers.demand import until
 from tests.servers.service import Person, Stand, standing
@@ -52,26 +52,10 @@ class Host:
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
-    found = Host("")
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found.asked.append(self.path)
-            body = FILES[int(self.path[1:])] if self.path[1:].isdigit() else b"<html>not a picture</html>"
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield found
-    server.shutdown()
-    server.server_close()
+    asked: list[str] = []
+    bodies = {f"/{number}": content for number, content in enumerate(FILES)} | {"/page": b"<html>not a picture</html>"}
+    with hosting(bodies, asked.append) as url:
+        yield Host(url, asked)
 
 
 @dataclass

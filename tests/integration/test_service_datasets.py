@@ -28,8 +28,8 @@ from pipeline.service.database.statements import Database
 from pipeline.service.work.attempt import Hands
 from pipeline.service.work.worker import work
 from tests.servers import picture_training as spots
-from tests.servers.databases import KINDS, empty, sites
-from tests.servers.service import Person, Stand, standing
+from tests.servers.databases import KINDS, empty
+from tests.servers.service import Person, Stand, stood
 
 SQLITE = pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
 NET = spots.NET.replace('source: "train"', 'source: "any"').replace('source: "test"', 'source: "any"')
@@ -37,12 +37,7 @@ NET = spots.NET.replace('source: "train"', 'source: "any"').replace('source: "te
 
 @pytest.fixture(scope="module", params=KINDS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
-    folder = tmp_path_factory.mktemp("service")
-    for site in sites(request.param, folder, server):
-        with standing(site, folder) as stand:
-            yield stand
-            assert stand.said == [], "nothing that an operator has to know of"
+    yield from stood(request, tmp_path_factory.mktemp("service"))
 
 
 @pytest.fixture

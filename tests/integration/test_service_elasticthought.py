@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from pipeline.service.words import Role
 from pipeline.service.work.attempt import Hands
 from pipeline.service.work.worker import work
 from tests.integration.fetch.asking import limits
+from tests.servers.bodies import hosting
 from tests.servers.databases import sites
 from tests.servers.service import Stand, standing
 
@@ -81,23 +81,8 @@ def host() -> Iterator[str]:
         "/mnist_solver.prototxt": SOLVER.encode(), "/mnist_train_test.prototxt": NET.encode(),
         "/binary.prototxt": b"\xff\xfe\0\0", "/wrong.prototxt": b"layer { what: 1 }",
     }  # fmt: skip
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = bodies.get(self.path)
-            self.send_response(200 if body is not None else 404)
-            self.send_header("Content-Length", str(len(body or b"")))
-            self.end_headers()
-            self.wfile.write(body or b"")
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with hosting(bodies) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pipeline.service.neutral import ADDRESS, PATH, neutral, within
 from pipeline.service.work.attempt import Hands
 from pipeline.service.work.preparing import SERVING
 from pipeline.service.work.worker import work
-from tests.servers.databases import KINDS, sites
+from tests.servers.databases import KINDS, sites_of
 from tests.servers.demand import until
 from tests.servers.service import SERVED, WEIGHTS, Person, Stand, standing
 
@@ -27,8 +27,7 @@ WORK = Path(__file__).parents[2] / "pipeline/service/work"
 def stand(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stand]:
     folder = tmp_path / CANARY / "of-the-service"
     folder.mkdir(parents=True)
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
-    for site in sites(request.param, folder, server):
+    for site in sites_of(request, folder):
         with standing(site, folder) as made:
             yield made
 

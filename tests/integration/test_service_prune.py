@@ -15,7 +15,7 @@ from pipeline.service.pruning import Facts, Pruned, judge, prune
 from pipeline.stores.local import LocalStore
 from pipeline.stores.store import Entry, Listing
 from pipeline.times import DAY
-from tests.servers.databases import KINDS, empty, needs_the_extra, sites
+from tests.servers.databases import KINDS, empty, needs_the_extra, sites_of
 from tests.servers.service import Stand, standing
 
 needs_the_extra()
@@ -23,9 +23,8 @@ needs_the_extra()
 
 @pytest.fixture(scope="module", params=KINDS)
 def stand(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
     folder = tmp_path_factory.mktemp("service")
-    for site in sites(request.param, folder, server):
+    for site in sites_of(request, folder):
         with standing(site, folder) as made:
             empty(site)
             yield made

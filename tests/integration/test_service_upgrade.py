@@ -17,7 +17,7 @@ from pipeline.service.database.migrating import migrate_postgres, migrate_sqlite
 from pipeline.service.database.one_host import file_system_of, refuse_network, refuse_other_host
 from pipeline.service.database.opening import migrate, open_database
 from pipeline.service.words import PLATFORM, Slot
-from tests.servers.databases import KINDS, Site, empty, needs_the_extra, sites
+from tests.servers.databases import KINDS, Site, empty, needs_the_extra, sites_of
 from tests.servers.service import Stand, standing
 
 needs_the_extra()
@@ -30,8 +30,7 @@ create index datafiles_by_colour on @datafiles (tenant_id, colour);
 
 @pytest.fixture(scope="module", params=KINDS)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
-    yield from sites(request.param, tmp_path_factory.mktemp("service"), server)
+    yield from sites_of(request, tmp_path_factory.mktemp("service"))
 
 
 def columns(text: list[tuple[int, str]]) -> dict[str, set[tuple[str, str, int, str | None]]]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.servers import tiny_training as tiny
-from tests.servers.databases import empty, sites
+from tests.servers.databases import empty, sites_of
 from tests.servers.demand import Server, free_port
 from tests.servers.demand import until as soon
 from tests.servers.service import Person, Stand, standing
@@ -27,9 +27,8 @@ POSTGRES = pytest.mark.parametrize("shared", ["postgres"], indirect=True)
 
 @pytest.fixture(scope="module")
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
     folder = tmp_path_factory.mktemp("service")
-    for site in sites(request.param, folder, server):
+    for site in sites_of(request, folder):
         with standing(site, folder) as stand:
             yield stand
 

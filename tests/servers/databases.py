@@ -106,6 +106,12 @@ def sites(kind: str, folder: Path, server: Postgres | None) -> Iterator[Site]:
     yield site
 
 
+def sites_of(request: pytest.FixtureRequest, folder: Path) -> Iterator[Site]:
+    """The database whose kind is the parameter of a fixture."""
+    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
+    yield from sites(request.param, folder, server)
+
+
 def empty(site: Site) -> None:
     """Nothing is in any table any more, and the clock is right."""
 

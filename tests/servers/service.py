@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import requests
 
 from pipeline.clock import Clock
@@ -34,7 +35,7 @@ from pipeline.service.work.preparing import EVALUATION, SERVING
 from pipeline.settings import Fetch
 from pipeline.stores.local import LocalStore
 from pipeline.stores.store import Store
-from tests.servers.databases import Site
+from tests.servers.databases import Site, sites_of
 from tests.servers.demand import until
 
 SOLVER = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 20 display: 5 snapshot: 10 random_seed: 1'
@@ -262,3 +263,11 @@ def standing(
         ending.set()
         thread.join(30)
         assert not thread.is_alive()
+
+
+def stood(request: pytest.FixtureRequest, folder: Path) -> Iterator[Stand]:
+    """A server over the database whose kind is the parameter of a fixture; its operator is told nothing."""
+    for site in sites_of(request, folder):
+        with standing(site, folder) as stand:
+            yield stand
+            assert stand.said == [], "nothing that an operator has to know of"
