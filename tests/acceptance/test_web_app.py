@@ -202,6 +202,11 @@ def test_from_the_printed_link_to_a_picture_of_ones_own_in_eight_clicks(started:
         assert {one["label"] for one in result["predictions"]} <= set(LABELS)
         assert seen.clicks <= 8
         readable(page)
+        [data] = page.request.get(f"{started.url}/v1/datasets").json()["items"]
+        other.goto(f"{started.url}/#/data/{data['id']}")
+        expect(other.locator("img.thumb")).to_have_count(24)  # four of each shape
+        readable(other)
+        other.goto(f"{started.url}/#/jobs")
         _killed_and_begun_again(started, seen, page, other)
         seen.judge(started.url)
 

@@ -102,6 +102,11 @@ def sides(ann: Person, name: str) -> dict[str, set[bytes]]:
     return found
 
 
+def pixels_of(content: bytes) -> bytes:
+    """They are small, so that a thumbnail has all of them."""
+    return bytes(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).tobytes())
+
+
 def test_an_archive_becomes_a_dataset_whose_every_entry_is_counted(shared: Stand, ann: Person, tmp_path: Path) -> None:
     files = pictures(60, 0)
     twin = next(iter(files.values()))
@@ -128,6 +133,11 @@ def test_an_archive_becomes_a_dataset_whose_every_entry_is_counted(shared: Stand
     assert told["counts"] == contents["rejected"]
     assert [(one["name"], one["reason"]) for one in told["items"]] == [
         ("north/notes.txt", "not_image"), ("../up.png", "traversal"), ("south/torn.png", "truncated")]  # fmt: skip
+    thumbs = ann.got("GET", f"{where}/files/thumbnails.json")
+    assert {label: len(some) for label, some in thumbs.items()} == dict.fromkeys(spots.LABELS, 4)
+    for label, some in thumbs.items():
+        own = {pixels_of(content) for path, content in files.items() if path.startswith(f"{label}/")}
+        assert {pixels_of(base64.b64decode(one)) for one in some} <= own, "pictures of its own label"
     before = sides(ann, name)
     assert {side: len(of) for side, of in before.items()} == {"train": 48, "test": 12}
     assert not before["train"] & before["test"], "no picture stands on two sides"

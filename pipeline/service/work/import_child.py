@@ -62,6 +62,7 @@ def run() -> None:
     """Makes the dataset of the current folder, where it is not there yet.  Raises PipelineError."""
     from pipeline.service.importing import dataset_of
     from pipeline.service.specification.facts import data_of
+    from pipeline.service.work import thumbnails
     from pipeline.training.dataset.manifest import digest_of_manifest
 
     made, folder = Path(MADE), Path("made")
@@ -90,6 +91,7 @@ def run() -> None:
         "warnings": manifest.warnings, "digest": digest_of_manifest(folder), "data": asdict(data),
     }  # fmt: skip
     (folder / SUMMARY).write_text(json.dumps(summary))
+    (folder / thumbnails.FILE).write_text(json.dumps(thumbnails.thumbnails(folder, classes)))
     listed.rename(folder / REJECTED)
     made.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(made)

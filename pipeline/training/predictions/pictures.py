@@ -20,16 +20,17 @@ def is_picture(shape: tuple[int, ...]) -> bool:
     return len(shape) == 4 and min(shape[2:]) >= _LEAST and max(shape[2:]) <= 32 * min(shape[2:])
 
 
-def picture(values: Array, transform: Transform | None) -> bytes:
+def picture(values: Array, transform: Transform | None, side: int = SIDE) -> bytes:
     """A PNG of an image (channels, height, width) as a data layer of phase TEST gives it.
 
     transform: what made it; what comes back are the pixels before it, else values are stretched from black to white.
     Three channels are blue, green, red, as in Caffe; another number than one is shown by its mean.
+    side: pixels of the longer side, at most.
     """
     pixels = _pixels(transform.back(values) if transform is not None else values)
     image = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(axis=0)
     height, width = image.shape[:2]
-    part = SIDE / max(height, width)
+    part = side / max(height, width)
     if part < 1:
         size = (max(1, round(width * part)), max(1, round(height * part)))
         image = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
