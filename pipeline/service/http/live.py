@@ -44,8 +44,8 @@ async def _told(service: Behind, actor: Actor) -> AsyncIterator[bytes]:
             rows = await statements.rows(_SQL, LATE_SECONDS, MOST)
         new = [row for row in rows if seen.get(row["id"]) != row["version"]]
         seen = {row["id"]: row["version"] for row in rows}
-        for row in new:
-            yield f"event: work\ndata: {json.dumps(_shown(row))}\n\n".encode()
+        if new:  # in one piece: a page draws its table once for each that comes
+            yield "".join(f"event: work\ndata: {json.dumps(_shown(row))}\n\n" for row in new).encode()
         wait = max(1.0, pause(0.0 if new else still))
         quiet, still = (0.0, wait) if new else (quiet + wait, still + wait)
         if quiet >= COMMENT_SECONDS:
