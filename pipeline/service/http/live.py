@@ -13,12 +13,14 @@ from fastapi.responses import StreamingResponse
 from pipeline.service.database.statements import Row
 from pipeline.service.http.asking import Behind, Service, Viewer
 from pipeline.service.http.documents import problems
-from pipeline.service.http.job_records import COMMENT_SECONDS, pause
+from pipeline.service.http.job_records import COMMENT_SECONDS, STILL_SECONDS, pause
 from pipeline.service.words import Actor
 
 router = APIRouter(prefix="/v1", tags=["events"])
 MOST = 200
 """Works that one look tells of: those that run before those that wait, the newest first."""
+MOVING = 30
+"""So many that change in a second are told each second; of more a page would do nothing but draw its table."""
 LATE_SECONDS = 10.0
 """What was over so long before a look is told by it at the latest."""
 _SQL = """select id, kind, state, reason, progress, version from work
@@ -46,7 +48,7 @@ async def _told(service: Behind, actor: Actor) -> AsyncIterator[bytes]:
         seen = {row["id"]: row["version"] for row in rows}
         if new:  # in one piece: a page draws its table once for each that comes
             yield "".join(f"event: work\ndata: {json.dumps(_shown(row))}\n\n" for row in new).encode()
-        wait = max(1.0, pause(0.0 if new else still))
+        wait = min(STILL_SECONDS, max(1.0, len(new) / MOVING, pause(0.0 if new else still)))
         quiet, still = (0.0, wait) if new else (quiet + wait, still + wait)
         if quiet >= COMMENT_SECONDS:
             quiet = 0.0
