@@ -30,7 +30,7 @@ from pipeline.kube.names import (
     pod_name,
     resource_path,
 )
-from pipeline.kube.plan import Event, Plan, Wanted, hindered, plan, refused
+from pipeline.kube.plan import Event, Plan, hindered, plan, refused
 from pipeline.kube.reading import job_of
 from pipeline.kube.statuses import body_of
 
@@ -44,6 +44,10 @@ RESOURCES = {KIND: (API_VERSION, PLURAL), CAFFE2_KIND: (CAFFE2_API_VERSION, CAFF
 
 class NotLeading(PipelineError):
     """A step ends in its middle: another operator may have taken over."""
+
+
+class NameTaken(PipelineError):
+    """What a job needs has a name that belongs to something else."""
 
 
 class Asking(Protocol):
@@ -144,14 +148,11 @@ class Performer:
             return None
         job = self._write(job, seen, todo)
         soon = [] if todo.again is None else [todo.again]
-        if todo.service and not self._make_service(job):
-            soon.append(TAKEN_SECONDS)
         try:
-            for attempt, size in sorted({(each.attempt, each.size) for each in todo.create}):
-                self._make_group(job, attempt, size)
-            for wanted in todo.create:
-                if not self._make_pod(job, wanted):
-                    soon.append(TAKEN_SECONDS)
+            soon += self._make(job, todo)
+        except NameTaken as error:
+            self._write(job, seen, hindered(job, "NameTaken", error.message, self.clock.now()))
+            soon.append(HINDERED_SECONDS)
         except ApiError as error:
             if error.code in INVALID and error.reason in ("Invalid", "BadRequest"):
                 self._write(job, seen, refused(job, "InvalidTemplate", error.words, self.clock.now()))
@@ -189,41 +190,53 @@ class Performer:
         except PipelineError as error:
             self.say(f"an event of {job.namespace}/{job.name} was not stored ({event.reason}): {error}")
 
-    def _make_service(self, job: Job) -> bool:
-        """Whether the job's Service is there; not while its name belongs to a job that is going away."""
-        path = resource_path("v1", "services", job.namespace)
-        if not self._made(job, path, job.name, service_body(job)):
-            return False
-        self.services.add(job.uid)
-        return True
+    def _make(self, job: Job, todo: Plan) -> list[float]:
+        """Service, groups, pods: no pod without the name that it is found by.  Returns when to try again what waits.
 
-    def _make_group(self, job: Job, attempt: int, size: int) -> None:
-        made = gang.group(job, attempt, size, owner_of(job))
-        if made is not None:
-            self._made(job, made[0], gang.group_name(job, attempt), made[1])
-
-    def _make_pod(self, job: Job, wanted: Wanted) -> bool:
-        name = pod_name(job.name, wanted.attempt, wanted.index)
-        return self._made(job, resource_path("v1", "pods", job.namespace), name, pod_body(job, wanted))
+        Raises NameTaken for a name that belongs to something else.
+        """
+        if todo.service:
+            path = resource_path("v1", "services", job.namespace)
+            if not self._made(job, path, job.name, service_body(job)):
+                return [TAKEN_SECONDS]
+            self.services.add(job.uid)
+        for attempt, size in sorted({(each.attempt, each.size) for each in todo.create}):
+            made = gang.group(job, attempt, size, owner_of(job))
+            if made is not None and not self._made(job, made[0], gang.group_name(job, attempt), made[1]):
+                return [TAKEN_SECONDS]
+        path, waits = resource_path("v1", "pods", job.namespace), False
+        for wanted in todo.create:
+            name = pod_name(job.name, wanted.attempt, wanted.index)
+            waits = not self._made(job, path, name, pod_body(job, wanted)) or waits
+        return [TAKEN_SECONDS] if waits else []
 
     def _made(self, job: Job, path: str, name: str, body: dict[str, Any]) -> bool:
-        """Whether it is there and ours: made now, or by somebody who planned the same."""
+        """Whether it is there and ours: made now, or by somebody who planned the same.
+
+        False: its name is of something that is going away.  Raises NameTaken where it is of something that stays.
+        """
         try:
             self._ask("POST", path, body)
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
-            return self._is_ours(job, f"{path}/{name}")
+            return self._is_ours(job, f"{path}/{name}", f"{body['kind']} {name}")
         return True
 
-    def _is_ours(self, job: Job, path: str) -> bool:
+    def _is_ours(self, job: Job, path: str, what: str) -> bool:
         try:
-            there = self.api.call("GET", path)
+            meta = self.api.call("GET", path)["metadata"]
         except ApiError as error:
             if error.code == 404:
                 return False
             raise
-        return any(each["uid"] == job.uid for each in there["metadata"].get("ownerReferences") or ())
+        owners = meta.get("ownerReferences") or ()
+        if any(each["uid"] == job.uid for each in owners):
+            return True
+        before = any((each.get("kind"), each.get("name")) == (job.kind, job.name) for each in owners)
+        if before or "deletionTimestamp" in meta:
+            return False  # of a job of this name that was there before, and goes with it
+        raise NameTaken(f"{what} is there already and is not this job's: delete it, or give the job another name")
 
     def _delete(self, job: Job, name: str, uid: str) -> None:
         """By uid: another pod may have the name by now."""

@@ -135,6 +135,10 @@ def plan(job: Job, pods: Sequence[Pod], now: float, *, has_service: bool = True)
     )
 
 
+HINDRANCES = ("PodsRefused", "NameTaken")
+"""Why pods cannot be made for now."""
+
+
 def refused(job: Job, reason: str, words: str, now: float) -> Plan:
     """No API server takes the template: the job has failed, in the server's words."""
     draft = _Draft(job, (), now, _begun(job))
@@ -402,8 +406,13 @@ def _mark_running(draft: _Draft) -> None:
     stuck = next((pod for pod in current.values() if pod.phase == "Pending" and pod.reason in UNABLE), None)
     if stuck is not None:
         _mark_waiting(draft, stuck.reason, f"{stuck.name}: {stuck.message}")
-    elif not status.holds("Restarting"):
+    elif not status.holds("Restarting") and not (draft.create and _is_hindered(status)):
         _mark_waiting(draft, "Pending", "")
+
+
+def _is_hindered(status: Status) -> bool:
+    """Whether pods could not be made when that was tried last; it stays so until they are."""
+    return any(each.kind == "Running" and not each.true and each.reason in HINDRANCES for each in status.conditions)
 
 
 def _mark_waiting(draft: _Draft, reason: str, message: str) -> None:

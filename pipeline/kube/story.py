@@ -19,6 +19,7 @@ NEXT = {
     "ImagePullBackOff": "the image's name or the registry's secret is wrong: kubectl describe pod says which",
     "ErrImagePull": "the image's name or the registry's secret is wrong: kubectl describe pod says which",
     "Unschedulable": "no node has room: the message says what is missing",
+    "NameTaken": "something else has the name of its Service or of a pod: the message says what",
     "PodsRefused": "a quota or a policy of the namespace refuses the pods: the message says which",
 }
 """What to do, by the state or its reason."""

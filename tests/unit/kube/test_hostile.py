@@ -12,7 +12,8 @@ from pipeline.cli import kube
 from pipeline.kube.api import ApiError
 from pipeline.kube.model import LONGEST_MESSAGE, pod_of
 from pipeline.kube.names import KIND
-from pipeline.kube.perform import Performer, Seen
+from pipeline.kube.perform import TAKEN_SECONDS, Performer, Seen
+from pipeline.kube.plan import LAUNCH_SECONDS
 from tests.unit.kube.jobs import job_body, pod_body
 
 Body = dict[str, Any]
@@ -25,6 +26,8 @@ class Cluster:
         """owner_of_names: whoever has each name that is to be made; "": nobody."""
         self.job, self.pods, self.owner = job, pods, owner_of_names
         self.asked: list[tuple[str, str]] = []
+        self.there: Body | None = None
+        """The metadata of what has the names, where it is more than an owner."""
 
     def call(self, method: str, path: str, body: Body | None = None, **query: str) -> Body:
         if method != "GET":
@@ -38,7 +41,7 @@ class Cluster:
         if self.owner and method == "POST" and path.endswith(("/pods", "/services")):
             raise ApiError(409, "AlreadyExists", "it is there already", path)
         if method == "GET":
-            return {"metadata": {"ownerReferences": [{"uid": self.owner}]}}
+            return {"metadata": self.there or {"ownerReferences": [{"uid": self.owner}]}}
         return body or {}
 
     def list(self, path: str, **query: str) -> tuple[list[Body], str]:
@@ -64,15 +67,38 @@ def test_a_pod_with_a_jobs_labels_that_belongs_to_another_is_neither_counted_nor
 
 
 def test_what_has_the_name_and_belongs_to_another_is_not_taken_for_its_own() -> None:
+    """It is named, without an event at each look, and no pod is made that nobody would find."""
     cluster = Cluster(job_body(replicas=2), [], "else")
     performer = Performer(cluster)
-    assert performer.step(KIND, Seen(cluster.job, [])) is not None, "it looks again"
+    for _ in range(3):
+        assert performer.step(KIND, Seen(cluster.job, [])) == LAUNCH_SECONDS, "it looks again"
     assert performer.services == set()
     assert cluster.deleted() == []
+    assert [path for _, path in cluster.asked if path.endswith("/pods")] == []
+    (waits,) = cluster.job["status"]["conditions"]
+    assert (waits["type"], waits["status"], waits["reason"]) == ("Running", "False", "NameTaken")
+    assert "Service digits is there already and is not this job's" in waits["message"]
+    told = [path for method, path in cluster.asked if path.endswith("/events")]
+    assert len(told) == 2, "that it was accepted, and that it is hindered"
+    cluster.owner = ""
+    performer.step(KIND, Seen(cluster.job, []))
+    assert len([path for _, path in cluster.asked if path.endswith("/pods")]) == 2, "the name is free now"
+
+
+def test_what_is_left_of_a_job_of_the_same_name_is_waited_for() -> None:
+    for how in ({"ownerReferences": [{"uid": "u0", "kind": KIND, "name": "digits"}]}, {"deletionTimestamp": "now"}):
+        cluster = Cluster(job_body(replicas=2), [], "else")
+        cluster.there = how
+        assert Performer(cluster).step(KIND, Seen(cluster.job, [])) == TAKEN_SECONDS
+        assert [one["reason"] for one in cluster.job["status"]["conditions"]] == ["Pending"]
+        assert [path for _, path in cluster.asked if path.endswith("/pods")] == []
+
+
+def test_what_is_its_own_is_taken_for_that() -> None:
     cluster = Cluster(job_body(replicas=2), [], "u1")
     performer = Performer(cluster)
     performer.step(KIND, Seen(cluster.job, []))
-    assert performer.services == {"u1"}, "what is its own is"
+    assert performer.services == {"u1"}
 
 
 def test_the_last_words_of_a_container_are_cut_and_never_reach_the_terminal_as_they_are(

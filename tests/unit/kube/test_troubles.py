@@ -105,7 +105,7 @@ def test_each_reason_of_a_job_that_does_not_go_on_has_a_line_and_its_story_says_
     assert sorted(reasons) == sorted(set(NEXT) - {"Complete", "Suspended"})
     for reason in reasons:
         one = job()
-        ends = reason not in ("ImagePullBackOff", "ErrImagePull", "Unschedulable", "PodsRefused")
+        ends = reason not in ("ImagePullBackOff", "ErrImagePull", "Unschedulable", "PodsRefused", "NameTaken")
         condition = Condition("Failed" if ends else "Running", ends, reason, "words", NOW, 1)
         status = replace(plan(one, [], NOW).status, state="Failed" if ends else "Pending", conditions=(condition,))
         assert story(replace(one, status=status), [], [])[-1] == f"what to do: {NEXT[reason]}"
