@@ -80,7 +80,7 @@ def test_the_operator_uses_each_right_that_it_has_and_asks_for_none_that_it_lack
         here.delete_pod(space, "long-0-1")
         here.runs(space, "long", 1)
         waits_for_its_names(here, space)
-        until(lambda: here.job(space, "seed", "caffe2jobs").get("status"), "the seed's job is seen to")
+        until(lambda: bool(here.job(space, "seed", "caffe2jobs").get("status")), "the seed's job is seen to")
         until(lambda: "brief" not in names(here, space), "the brief one is deleted after its time to live", 60.0)
     account = f"system:serviceaccount:{HOME}:hathi-operator"
     events = [each for each in here.cluster.audited()[before:] if each["user"]["username"] == account]

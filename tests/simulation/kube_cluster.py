@@ -67,6 +67,10 @@ class Cluster:
     """When an attempt of a cohort may begin at the earliest, after the failures before it."""
     launched: dict[tuple[int, int], float] = field(default_factory=dict)
     """When it was first written that all pods of a cohort's attempt were there."""
+    over: dict[tuple[int, int], float] = field(default_factory=dict)
+    """When it was first written that a cohort's attempt is over."""
+    late: set[str] = field(default_factory=set)
+    """Uids of pods whose request was sent before their attempt was over and served after it."""
     history: list[Seen] = field(default_factory=list)
     others: list[Operator] = field(default_factory=list)
 
@@ -181,7 +185,7 @@ class Cluster:
         self.job = {"metadata": meta, "spec": spec, "status": {}}
         self._touch(self.job)
         self.counted = 0
-        self.earliest, self.launched = {}, {}
+        self.earliest, self.launched, self.over = {}, {}, {}
 
     def move(self) -> None:
         """Time passes; each pod may get on, end, be sent away, or vanish."""
@@ -254,14 +258,22 @@ class Cluster:
     # --- the laws
 
     def look(self) -> None:
-        """No two attempts run at once, and the end of a job is the chief's or everybody's."""
+        """No two attempts run at once.
+
+        A request that was on its way for minutes, from an operator that stood still since, may still make a pod of an
+        attempt that is over: no server can refuse it.  The next look deletes that pod; a training's fence (claim) keeps
+        it from writing.
+        """
         if self.job is None:
             return
         uid = self.job["metadata"]["uid"]
         running = {
             pod.attempt
             for pod in map(_known, self.pods.values())
-            if uid in pod.owners and pod.phase == "Running" and self.job["spec"]["recovery"]["scope"] == "Gang"
+            if uid in pod.owners
+            and pod.phase == "Running"
+            and pod.uid not in self.late
+            and self.job["spec"]["recovery"]["scope"] == "Gang"
         }
         law(len(running) <= 1, f"attempts {sorted(running)} run at once")
 
@@ -270,6 +282,8 @@ class Cluster:
         pod = _known(body)
         if self.job["metadata"]["uid"] in pod.owners:
             number = 0 if self._is_gang else pod.index
+            if asked <= self.over.get((number, pod.attempt), -1.0):
+                self.late.add(pod.uid)
             since = self.launched.get((number, pod.attempt), asked)  # a step that began before may end after it
             law(asked - since <= SURE, f"{pod.name} was made again: its peers hang")
             law(self.now >= self.earliest.get((number, pod.attempt), 0.0) - 1.0, f"{pod.name} did not wait")
@@ -304,6 +318,8 @@ class Cluster:
         for number, (before, after) in enumerate(zip(was.cohorts, becomes.cohorts, strict=False)):
             if after.attempt > before.attempt and not becomes.holds("Suspended"):
                 self._judge_attempt(number, before.attempt)
+            if after.attempt > before.attempt:
+                self.over.setdefault((number, before.attempt), self.now)
         for number, each in enumerate(becomes.cohorts):
             if each.launched:
                 self.launched.setdefault((number, each.attempt), self.now)
