@@ -326,11 +326,13 @@ class PruneUniverse:
         for proc in self.scheduler.procs:
             proc.frozen = 0.0
         limit = self.scheduler.steps + REST_STEPS
-        over = 0
-        while over == 0 or self.pruned < over + 6:
+        over = last = float("inf")  # an upload is cut after AGE, the next prune notes its pieces, they go after AGE
+        while self.pruned <= last:  # it ends with a prune, which has deleted its older note
             self.scheduler.step()
-            if over == 0 and not self._open():
-                over = self.pruned
+            if over == float("inf") and not self._open():
+                over = self.hand.at
+            if last == float("inf") and self.hand.at > over + 6 * AGE:
+                last = self.pruned
             if self.scheduler.steps > limit:
                 raise Violation(f"does not come to rest: {self.said[-4:]}")
         self.laws.at_rest()
