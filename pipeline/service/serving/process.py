@@ -6,6 +6,7 @@ pictures come in, numbers go out, one batch after the other.  Its parent ends it
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ def answering(channel: Channel) -> None:
     most, most_bytes, threads = (int(one) for one in sys.argv[1:4])
     life.confine(OPEN_FILES, FILE_BYTES)
     nets = Nets(most, most_bytes, threads)
-    with ThreadPoolExecutor(max(1, threads), "decode") as pool:
+    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), "decode") as pool:
         while True:
             asked, content = channel.receive()
             try:
