@@ -130,6 +130,7 @@ class QueueLaws:
         self._demand(move[0] is move[1] or move in _MOVES, f"{who}: {name} goes from {move[0]} to {move[1]}")
         self._demand(after["epoch"] in (was["epoch"], was["epoch"] + 1), f"{name}: epoch {_news(was, after)}")
         self._demand(after["created_at"] == was["created_at"], f"{name} loses its place: {_news(was, after)}")
+        self._demand((after["finished_at"] is not None) == (move[1] in states.TERMINAL), f"{name}: {_news(was, after)}")
         if move[1] in states.TERMINAL:
             self._count(str(move[1]))
             wanted = was["cancel_requested_at"] is not None

@@ -48,7 +48,7 @@ async def seen(service: Service, actor: Platform) -> Installation:
             f"select * from workers where beat_at > instant() - $1 order by id desc limit {MOST}", HOUR
         )
         failed = await statements.rows(
-            """select reason, count(*) as n from work where state = 'failed' and finished_at > instant() - $1
+            """select reason, count(*) as n from work where state = 'failed' and finished_at > (select instant()) - $1
                group by reason order by count(*) desc""",
             DAY,
         )  # fmt: skip

@@ -24,7 +24,7 @@ MOVING = 30
 LATE_SECONDS = 10.0
 """What was over so long before a look is told by it at the latest."""
 _SQL = """select id, kind, state, reason, progress, version from work
-          where state in ('waiting', 'queued', 'running') or finished_at > instant() - $1
+          where finished_at is null or finished_at > (select instant()) - $1
           order by case state when 'running' then 0 when 'queued' then 2 when 'waiting' then 2 else 1 end, id desc
           limit $2"""
 

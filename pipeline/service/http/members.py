@@ -23,8 +23,8 @@ router = APIRouter(prefix="/v1")
 
 
 _USED = """select coalesce((select bytes from usage), 0) as stored_bytes,
-    (select count(*) from work where state in ('waiting', 'queued')) as queued,
-    (select count(*) from work where state = 'running') as running"""
+    (select count(*) from work where finished_at is null and state in ('waiting', 'queued')) as queued,
+    (select count(*) from work where finished_at is null and state = 'running') as running"""
 
 
 class Me(Told):

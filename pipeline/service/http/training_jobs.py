@@ -148,7 +148,8 @@ async def within(statements: Statements) -> None:
     """Raises Refused where a limit of the tenant stands in the way."""
     used = await statements.row(
         f"""select quotas, coalesce((select bytes from usage), 0) as stored,
-            (select count(*) from work where state in ('waiting', 'queued') and slot in ({_SLOTS})) as queued,
+            (select count(*) from work where finished_at is null and state in ('waiting', 'queued')
+                and slot in ({_SLOTS})) as queued,
             (select count(*) from work where created_at > (select instant()) - 60) as submitted from tenants"""
     )
     if used is None:
