@@ -17,7 +17,6 @@ import pytest
 
 from pipeline.service import blobs, queue
 from pipeline.service.database.statements import Statements
-from pipeline.service.http import training_jobs
 from pipeline.service.ids import Kind, new_id
 from pipeline.service.keys import TenantKeys
 from pipeline.service.queue import Chunk
@@ -90,6 +89,8 @@ def test_a_key_given_twice_at_once_is_told_the_same_although_the_first_took_the_
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second looked for the key before the first was there, and at the limits after it."""
+    from pipeline.service.http import training_jobs
+
     ann = stand.person("ayes", "ann", platform=True)
     where = f"/v1/tenants/{ann.tenant}"
     version = ann.ask("GET", where).headers["ETag"]
