@@ -28,12 +28,16 @@ from pipeline.cli.main import _parser
 from pipeline.kube import manifests
 from pipeline.operations.metrics import port_of
 from pipeline.process.stop import DRAIN_SECONDS
-from pipeline.service.http.server import GRACE_SECONDS
-from pipeline.service.work.attempt import PARTING_SECONDS
 from pipeline.settings import Settings, load
 from tests.acceptance.conftest import ROOT
 from tests.environment import environ
+from tests.servers.databases import needs_the_extra
 from tests.servers.demand import Server, free_port, until
+
+needs_the_extra()
+
+from pipeline.service.http.server import GRACE_SECONDS  # noqa: E402
+from pipeline.service.work.attempt import PARTING_SECONDS  # noqa: E402
 
 FOLDER = ROOT / "config/kubernetes"
 FOLDERS = ("operator", "compute", "gateway", "service")

@@ -63,6 +63,8 @@ def test_the_second_command_runs_in_a_fresh_clone(clone: Clone, first_run: str) 
     done = clone.run("./scripts/test.sh contract -- -k 'read_back or gives_back_the_winner'", timeout=600)
     assert done.returncode == 0, done.stdout
     assert re.search(r"^contract +16 tests", done.stdout, re.M), done.stdout
+    read = clone.run(".venv/bin/python -m pytest --collect-only -q tests", timeout=600)
+    assert read.returncode == 0, f"what needs an extra is left out, and breaks nothing: {read.stdout[-3000:]}"
 
 
 def test_pandas_reads_the_features(clone: Clone, first_run: str) -> None:

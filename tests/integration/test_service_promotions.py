@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("lmdb", reason="LEFT OUT: what reads databases: scripts/training.sh installs it")
+
 from pipeline.stores.local import LocalStore
 from tests.environment import environ
 from tests.integration.conftest import row

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+pytest.importorskip("numba", reason="LEFT OUT: linear models: scripts/linear.sh installs numba")
+
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.training.descent import pieces, saving
 from pipeline.training.descent import synchronous as together

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+pytest.importorskip("numba", reason="LEFT OUT: linear models: scripts/linear.sh installs numba")
 
 from pipeline.training.descent.examples import Labels, Sparse
 from pipeline.training.descent.values import Rows

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import numpy as np
 import pytest
 
@@ -30,6 +29,8 @@ from tests.simulation.world import World
 from tests.unit.test_forget import ask, do, world_with
 from tests.unit.training.delivered_sets import deliver
 from tests.unit.training.test_dataset_make import NAMES, label_of, labelled, make, pictures
+
+lmdb = pytest.importorskip("lmdb", reason="LEFT OUT: what reads databases: scripts/training.sh installs it")
 
 GONE = NAMES[3]
 NUMBER = str(item_id_of(GONE)).encode()
