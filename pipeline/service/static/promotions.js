@@ -32,7 +32,7 @@ export function Promotions() {
     html`<a href=${`#/promotions/${one.id}`}>${told(one.feature_set)}</a>`, of(one), html`<${State} of=${one.state} reason=${one.reason} />`,
     (one.in_use || []).map(use => `${plain(use.lake)}: ${use.number}`).join(', ') || '–', when(one.created_at) ] }));
   return html`<h1>Models in use</h1><p>A promotion puts a model's version into use for a feature set of the lake. The pipeline then makes its features with it.</p><${Trouble} of=${problem} />
-  <${Table} caption="Promotions, the newest first" heads=${['feature set', 'of', 'state', 'number by lake', 'asked for']} rows=${rows} none=${all ? 'none yet: a model’s page, or that of a job that has succeeded, puts it into use' : 'one moment…'} />`;
+  <${Table} caption="Promotions" heads=${['feature set', 'of', 'state', 'number by lake', 'asked for']} rows=${rows} none=${all ? 'none yet: a model’s or a finished job’s page puts it into use' : 'one moment…'} />`;
 }
 
 function BackFill({ of: far }) {
@@ -54,7 +54,7 @@ export function Promotion({ id, me }) {
   }
   const rows = (one.in_use || []).map(use => ({ key: use.lake, cells: [told(use.lake), told(use.model), figure(use.number), use.new ? 'new' : 'these files were in use before',
     html`<code>${plain(use.fingerprint).slice(0, 16)}</code>`, html`<code>${plain(use.before).slice(0, 16) || '–'}</code>`,
-    ...(back ? [html`<${Act} kind="quiet" asks="Yes, put it back" does=${() => again(use)}>Put this one back into use<//>`] : [])] }));
+    ...(back ? [html`<${Act} kind="quiet" asks="Yes" does=${() => again(use)}>Put number ${use.number} into use again<//>`] : [])] }));
   return html`<h1>${told(one.feature_set)}</h1>
   <${Facts} of=${[['state', html`<${State} of=${one.state} reason=${one.reason} />`], ['of', of(one)], ['asked for', when(one.created_at)], ['in use since', when(one.in_use ? one.finished_at : null)]]} />
   ${one.detail && html`<div class="trouble" role="alert"><pre tabindex="0">${one.detail.split('\n').map(plain).join('\n')}</pre></div>`}
