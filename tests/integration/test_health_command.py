@@ -47,7 +47,7 @@ class Site:
     def write(self) -> None:
         tables = {"bucket": ['url = "bucket"', "fsync = false"], "logs": ['folder = "logs"']}
         tables |= {"health": ["disk_percent = 100.0"], "daemon": ["poll_seconds = 0.2"], "lakes.shop": ['url = "lake"']}
-        lines = ['state = "state"']
+        lines = ['state = "state"', 'service.database = "state/service.db"']
         for name in dict.fromkeys([*tables, *self.more]):
             lines += [f"[{name}]", *tables.get(name, []), *self.more.get(name, [])]
         lines += ["[[lakes.shop.sources]]", 'path = "refs"', "[sets.demo]", 'weights = "w.caffemodel"']

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,8 @@ def service_troubles(settings: Settings) -> Callable[[], Sequence[ServiceTrouble
         return None
 
     def look() -> Sequence[ServiceTrouble]:
+        import asyncio
+
         from pipeline.service import troubles  # a host without the service does without its packages
         from pipeline.service.database.opening import open_database
 
