@@ -79,6 +79,7 @@ class Site:
 state = "{folder}/state"
 bucket.url = "{folder}/bucket"
 logs.folder = "{folder}/logs"
+service.database = "{folder}/service.db"
 daemon.poll_seconds = 0.5
 ship.batch_refs = 2
 deliver.compact = true
