@@ -8,7 +8,7 @@ const percent = share => (share == null ? '–' : `${(share * 100).toFixed(1)} %
 function Matrix({ test, name }) {
   const heads = test.shown.map(name);
   if (test.matrix.length > heads.length) heads.push('others');
-  const label = `${counted(test.examples, 'example')}: a row for each label, a column for what the net says`;
+  const label = `${counted(test.examples, 'example')}: a row for each label, a column for each answer`;
   return html`<div class="matrix"><${Wide} label="Confusion matrix"><table><caption>${label}</caption>
   <thead><tr><th scope="col">label</th>${heads.map(one => html`<th scope="col">${told(one, 18)}</th>`)}</tr></thead>
   <tbody>${test.matrix.map((row, at) => html`<tr><th scope="row">${told(heads[at], 18)}</th>${row.map((count, to) =>
@@ -21,7 +21,7 @@ function Mistakes({ test, name }) {
     return html`<figure class="card">${mistake.picture
       ? html`<img src=${`data:image/png;base64,${mistake.picture}`} alt=${`the picture ${plain(mistake.name).slice(0, 80)}`} />`
       : ''}<figcaption>taken for <strong>${told(name(taken.label), 40)}</strong>${test.probabilities ? ` with ${percent(taken.score)}` : ''},
-      is <strong>${told(name(mistake.label), 40)}</strong>${mistake.of_label == null ? '' : ` (which got ${percent(mistake.of_label)})`}<br /><small>${told(mistake.name, 60)}</small></figcaption></figure>`;
+      is <strong>${told(name(mistake.label), 40)}</strong>${mistake.of_label == null ? '' : ` (got ${percent(mistake.of_label)})`}<br /><small>${told(mistake.name, 60)}</small></figcaption></figure>`;
   };
   const sure = [...test.mistakes].sort((a, b) => b.likeliest[0].score - a.likeliest[0].score), shown = sure.slice(0, FEW), rest = sure.slice(FEW);
   return html`<h3>Its surest mistakes</h3><div class="mistakes">${shown.map(one)}</div>

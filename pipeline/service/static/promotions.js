@@ -32,7 +32,7 @@ export function Promotions() {
     html`<a href=${`#/promotions/${one.id}`}>${told(one.feature_set)}</a>`, of(one), html`<${State} of=${one.state} reason=${one.reason} />`,
     (one.in_use || []).map(use => `${plain(use.lake)}: ${use.number}`).join(', ') || '–', when(one.created_at) ] }));
   return html`<h1>Models in use</h1><p>A promotion puts a model's version into use for a feature set of the lake. The pipeline then makes its features with it.</p><${Trouble} of=${problem} />
-  <${Table} caption="Promotions" heads=${['feature set', 'of', 'state', 'number by lake', 'asked for']} rows=${rows} none=${all ? 'none yet: a model’s or a finished job’s page puts it into use' : 'one moment…'} />`;
+  <${Table} caption="Promotions" heads=${['feature set', 'of', 'state', 'number by lake', 'asked for']} rows=${rows} none=${all ? 'none yet: a model’s page puts it into use' : 'one moment…'} />`;
 }
 
 function BackFill({ of: far }) {
