@@ -44,7 +44,7 @@ function Login({ onMe, first }) {
   return html`<main class="login"><h1>Hathi</h1><p>Teams train nets here, look at them, and use them.</p>
   <${Trouble} of=${problem} />
   <form onSubmit=${event => enter(event, { username: of(event, 'username'), password: event.target.elements.password.value, ...(of(event, 'tenant') ? { tenant: of(event, 'tenant') } : {}) })}>
-    <label>Name <input name="username" required autocomplete="username" autofocus /></label>
+    <label>Name <input name="username" required autocomplete="username" /></label>
     <label>Password <input name="password" type="password" required autocomplete="current-password" /></label>
     <label>Team <small>only where you belong to several</small> <input name="tenant" autocomplete="organization" /></label>
     <button class="main" disabled=${busy}>Log in</button>
