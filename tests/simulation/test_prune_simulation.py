@@ -6,7 +6,6 @@ In CI a bounded number of schedules; the long form is `python -m tests.simulatio
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -20,31 +19,12 @@ from pipeline.service import naming, pruning  # noqa: E402
 from pipeline.service.database.statements import Row, Statements  # noqa: E402
 from pipeline.service.naming import NAMING, ONLY, Named, objects_of  # noqa: E402
 from pipeline.service.pruning import Facts  # noqa: E402
-from tests.simulation.laws import Violation  # noqa: E402
 from tests.simulation.prune_universe import PruneUniverse  # noqa: E402
 from tests.simulation.queue_database import Held  # noqa: E402
-from tests.simulation.universe import shorter  # noqa: E402
+from tests.simulation.schedules import is_found, run_some  # noqa: E402
 
 SCHEDULES, STEPS, SCHEDULES_FOR_A_MISTAKE = 8, 2500, 20
 Plant = Callable[[pytest.MonkeyPatch], None]
-
-
-def run_some(seeds: range, steps: int) -> tuple[list[str], Counter[str]]:
-    """What was broken, and what happened how often."""
-    broken, seen = [], Counter[str]()
-    for seed in seeds:
-        universe, fails = PruneUniverse(seed), False
-        try:
-            universe.run(steps)
-        except Violation:
-            fails = True
-        finally:
-            seen.update(universe.laws.seen)
-            universe.close()
-        if fails:
-            faults, words = shorter(seed, steps, PruneUniverse)
-            broken.append(f"seed {seed}: {words}; faults at steps {faults}")
-    return broken, seen
 
 
 def _judged(patch: pytest.MonkeyPatch, change: Callable[[Facts], Facts], days: float = 1.0) -> None:
@@ -108,7 +88,7 @@ MISTAKES: tuple[Plant, ...] = (
 
 
 def test_whatever_happens_what_a_row_names_is_there_and_nothing_else_stays_for_good() -> None:
-    broken, seen = run_some(range(SCHEDULES), STEPS)
+    broken, seen = run_some(PruneUniverse, range(SCHEDULES), STEPS)
     assert broken == []
     assert {what: seen[what] for what in ("removed", "note removed", "cut") if seen[what] < 3} == {}, "each is taken"
 
@@ -116,19 +96,13 @@ def test_whatever_happens_what_a_row_names_is_there_and_nothing_else_stays_for_g
 @pytest.mark.parametrize("plant", MISTAKES, ids=lambda plant: plant.__name__)
 def test_a_planted_mistake_of_a_prune_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
-    for seed in range(SCHEDULES_FOR_A_MISTAKE):
-        universe = PruneUniverse(seed)
-        try:
-            universe.run(STEPS)
-        except Violation:
-            return
-        finally:
-            universe.close()
-    pytest.fail(f"{plant.__name__} was not found in {SCHEDULES_FOR_A_MISTAKE} schedules")
+    assert is_found(PruneUniverse, range(SCHEDULES_FOR_A_MISTAKE), STEPS), (
+        f"{plant.__name__} was not found in {SCHEDULES_FOR_A_MISTAKE} schedules"
+    )
 
 
 if __name__ == "__main__":
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 300
-    found, what = run_some(range(1_000_000, 1_000_000 + number), 5000)
+    found, what = run_some(PruneUniverse, range(1_000_000, 1_000_000 + number), 5000)
     print(f"{number} schedules: {dict(what)}", *found, sep="\n")
     sys.exit(1 if found else 0)
