@@ -89,6 +89,8 @@ def busy(started: Started, ann: Person, work: str) -> int:
     until(lambda: _child_of(worker) is not None, "its child", SECONDS)
     child = _child_of(worker)
     assert child is not None
+    folder = command_of(str(child))[-3]
+    until(lambda: os.readlink(f"/proc/{child}/cwd").encode() == folder, "it dies with its worker from now on", SECONDS)
     os.kill(child, signal.SIGSTOP)
     assert started.row(work)["state"] == "running"
     return worker
